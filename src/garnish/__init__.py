@@ -1,0 +1,40 @@
+"""garnish: teach one frozen vision backbone several dense tasks by training small adapters and heads.
+
+The public names are loaded when first used, so that ``import garnish`` and ``garnish --help`` do not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+#: public function or class → module that defines it; methods, heads and tasks are found by :mod:`garnish.lookup`
+_PUBLIC = {
+    "adapt": "garnish.model",
+    "Model": "garnish.model",
+    "backbone": "garnish.backbones.build",
+    "fit": "garnish.training.fit",
+    "evaluate": "garnish.training.evaluate",
+    "folder": "garnish.data.folder",
+    "load": "garnish.bundles.bundle",
+    "save": "garnish.bundles.bundle",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name.startswith("_"):
+        raise AttributeError(name)
+    lookup = importlib.import_module("garnish.lookup")
+    for kind in ("adapters", "heads", "tasks"):
+        found = lookup.classes(kind)
+        if name in found:
+            return found[name]
+    known = [*_PUBLIC, *(n for kind in ("adapters", "heads", "tasks") for n in lookup.classes(kind))]
+    errors = importlib.import_module("garnish.errors")
+    raise AttributeError(f"garnish has no {name!r}{errors.suggest(name, known)}")

@@ -1,0 +1,1 @@
+"""Adapter methods: one file a method or tight family."""

@@ -1,0 +1,1 @@
+"""Frozen trunks: one file a family."""

@@ -1,0 +1,72 @@
+"""The facts of one forward pass, handed to every adapter and never looked up elsewhere.
+
+Shape letters: I images, R rows of the stream, k entries a row owns (windows), N tokens, H W token grid, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Which image and which owner each row of a forked stream belongs to; rows are image-major.
+
+    Attributes:
+        images: (R,) int64, index of the row's image in the batch, ascending.
+        owners: (R,) int64, position of the row's owner in ``present``.
+        present: the owners that rows of this pass may belong to, by number.
+    """
+
+    images: Tensor
+    owners: Tensor
+    present: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardContext:
+    """Immutable facts of one forward pass at one point of the backbone.
+
+    Attributes:
+        grid: (H, W) of the token grid here.
+        num_prefix: class and register tokens that stand before the grid's tokens (0 where the stream is a map).
+        rows: None while every row is one image and all rows belong to ``owner``; the row table after the fork.
+        owner: the owner whose adapters act on every row when ``rows`` is None.
+    """
+
+    grid: tuple[int, int]
+    num_prefix: int = 0
+    rows: Rows | None = None
+    owner: int = 0
+
+    def by_row(self, x: Tensor) -> Tensor:
+        """View (R·k, …) as (R, k, …): windows folded into the batch stay with their row."""
+        assert self.rows is not None
+        num_rows = self.rows.owners.shape[0]
+        return x.reshape(num_rows, x.shape[0] // num_rows, *x.shape[1:])
+
+    def to_map(self, x: Tensor) -> Tensor:
+        """The stream as a map (R, C, H, W): tokens (R, prefix + H·W, C) or channels-last maps (R, H, W, C)."""
+        if x.ndim == 4:
+            return x.permute(0, 3, 1, 2)
+        height, width = self.grid
+        tokens = x[:, self.num_prefix :]
+        return tokens.transpose(1, 2).reshape(x.shape[0], x.shape[2], height, width)
+
+
+class Binding:
+    """The cell through which the block loop hands the context to the adapters of one model.
+
+    One cell belongs to one backbone and is copied with it. The loop binds inside the checkpointed function, so that
+    recomputation in the backward pass sees the context of its own forward pass.
+    """
+
+    def __init__(self) -> None:
+        self.context: ForwardContext | None = None
+
+    def current(self) -> ForwardContext:
+        """The bound context; asserts that a pass is under way."""
+        assert self.context is not None, "an adapted layer was called outside its backbone's forward pass"
+        return self.context

@@ -1,0 +1,50 @@
+"""Every exception garnish raises on purpose: what happened, with which values, and what to do, in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GarnishError(Exception):
+    """Base of all errors meant for users; the command line prints its message alone and exits with 2."""
+
+
+class OptionError(GarnishError, ValueError):
+    """A name or an option that does not exist, or a value out of range."""
+
+
+class DataError(GarnishError, ValueError):
+    """A picture, label or data description that cannot be used; the message names the file."""
+
+
+class BundleError(GarnishError, ValueError):
+    """A bundle or checkpoint that does not fit, is incomplete or is damaged."""
+
+
+class WeightsError(GarnishError, ValueError):
+    """Backbone weights that do not fit the architecture, or cannot be read."""
+
+
+class SiteError(GarnishError, ValueError):
+    """An adapter plan that does not fit the backbone (no such site, a site that never ran, a rank too large)."""
+
+
+class MissingExtraError(GarnishError, ImportError):
+    """A feature whose optional dependency is not installed; the message says what to install."""
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """Fold ``text`` into a single line of at most ``limit`` characters (messages of other libraries are long)."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def suggest(name: str, known: Iterable[str], *, limit: int = 12) -> str:
+    """``; nearest: x; available: a, b, c``: the tail of an error about an unknown ``name``."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if not near:
+        near = [n for n in names if n.lower() == name.lower()]
+    listed = ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
+    return (f"; did you mean {near[0]!r}?" if near else "") + f" available: {listed or 'none'}"

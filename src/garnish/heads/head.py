@@ -1,0 +1,65 @@
+"""What a head is: it turns the backbone's feature maps into one task's output maps.
+
+Shape letters: B pictures, C channels, H W feature grid.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from garnish.backbones.backbone import FeatureInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head(ABC):
+    """The options of a decoder. Subclasses are frozen dataclasses; :meth:`build` makes the module.
+
+    Attributes:
+        pyramid: the decoder wants maps of strides s, 2s, 4s, 8s; a plain ViT's maps of one stride are resampled.
+    """
+
+    @property
+    def pyramid(self) -> bool:
+        """Whether maps of one stride (plain ViT) are to be resampled into a pyramid first."""
+        return False
+
+    @abstractmethod
+    def build(self, features: Sequence[FeatureInfo], out_channels: int) -> nn.Module:
+        """A module from a list of raw feature maps, each (B, C_i, H_i, W_i), to (B, out_channels, H_0, W_0).
+
+        Features arrive as the backbone's stages leave them: the module owns its norms.
+
+        Raises:
+            OptionError: where the options do not fit the features.
+        """
+
+
+#: Scale of each of four equal maps in a pyramid made from a plain ViT (as DPT: stride/4, stride/2, stride, 2·stride).
+PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)
+
+
+def is_plain(features: Sequence[FeatureInfo]) -> bool:
+    """Whether all maps have one stride, as those of a plain ViT do."""
+    return len(features) == len(PYRAMID_SCALES) and len({f.stride for f in features}) == 1
+
+
+def pyramid_info(features: Sequence[FeatureInfo]) -> tuple[FeatureInfo, ...]:
+    """What :func:`resample_pyramid` gives for these features."""
+    return tuple(FeatureInfo(f.channels, f.stride / s) for f, s in zip(features, PYRAMID_SCALES, strict=True))
+
+
+def resample_pyramid(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Four maps (B, C, H, W) of one stride → a pyramid: 4H, 2H, H and ⌈H/2⌉ (bilinear up, average pooling down)."""
+    out = []
+    for x, scale in zip(maps, PYRAMID_SCALES, strict=True):
+        if scale > 1:
+            x = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+        elif scale < 1:
+            x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        out.append(x)
+    return out

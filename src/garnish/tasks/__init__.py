@@ -1,0 +1,1 @@
+"""Dense tasks: one file each."""

@@ -1,0 +1,96 @@
+"""What a dense task is: target format and unit, loss, metric, how a prediction is decoded, painted and written.
+
+Shape letters: B pictures, H W pixels, C output channels of the head, K entries of a sum vector.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+#: What stands for "no label here" in every integer and binary target.
+IGNORE = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """One dense task. Subclasses are frozen dataclasses; their fields are the options of recipes and bundles.
+
+    The loss is computed in two steps so that it is the same number however a batch is split over processes:
+    :meth:`sums` gives additive statistics of some pictures, :meth:`loss` turns their total into the loss.
+    """
+
+    #: Metric that selects the best checkpoint and enters Δm.
+    headline: ClassVar[str]
+    #: Whether a larger headline metric is better.
+    higher_is_better: ClassVar[bool]
+    #: Which kernel geometric transforms use for the target: "mask" (ids, binary), "depth" or "normals".
+    target_kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Number of output maps the head must give."""
+
+    @property
+    @abstractmethod
+    def loss_weight(self) -> float:
+        """Weight of this task in the sum of losses (fields named ``weight``; defaults from the literature)."""
+
+    @abstractmethod
+    def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Additive statistics of the loss.
+
+        Args:
+            prediction: (B, C, H, W) float, raw output of the head resized to the target's size.
+            target: the task's target: (B, H, W) int64 ids; (B, 1, H, W) float32 metres (≤ 0 or non-finite: no label);
+                (B, 3, H, W) float32 unit normals (zero vector: no label); (B, 1, H, W) float32 in {0, 1, 255 = ignore}.
+
+        Returns:
+            (K,) float32, differentiable in ``prediction``; the sums of two sets of pictures add up to those of both.
+        """
+
+    @abstractmethod
+    def loss(self, sums: Tensor) -> Tensor:
+        """() the loss of the pictures whose :meth:`sums` were added; 0 (not NaN) where no pixel has a label."""
+
+    @abstractmethod
+    def metric(self) -> Metric:
+        """A new metric: ``update(prediction, target)`` as for :meth:`sums`; ``compute()`` a dict of () tensors by name.
+
+        It streams (sums only), ignores what the target ignores, syncs over processes and holds ``headline``.
+        """
+
+    @abstractmethod
+    def check_target(self, target: Tensor, where: str) -> None:
+        """Raise :class:`~garnish.errors.DataError`, naming ``where``, if a single target (no batch axis) is invalid."""
+
+    @abstractmethod
+    def decode(self, prediction: Tensor) -> Tensor:
+        """Raw (B, C, H, W) → what the user wants: (B, H, W) uint8 ids or float32 metres / probabilities; (B, 3, H, W)."""
+
+    @abstractmethod
+    def paint(self, decoded: Tensor) -> np.ndarray:
+        """A decoded map or a target of one picture (no batch axis) → (H, W, 3) uint8 RGB."""
+
+    @abstractmethod
+    def write(self, decoded: Tensor, path: Path) -> Path:
+        """Write one decoded map in the task's file format to ``path`` plus the right suffix; returns the file."""
+
+    @abstractmethod
+    def legend(self) -> Mapping[str, tuple[int, int, int]]:
+        """Label names and their colours, for pictures; empty where the map is continuous."""
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """(3, H, W) float in [0, 1] → (H, W, 3) uint8."""
+    scaled = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return scaled.permute(1, 2, 0).cpu().numpy()
