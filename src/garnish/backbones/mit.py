@@ -1,0 +1,269 @@
+"""MiT B0 to B5, the encoder of SegFormer (Xie et al., NeurIPS 2021), written from the paper.
+
+Shape letters: R rows, H W grid, C channels. The stream is channels-last maps (R, H, W, C).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from garnish.backbones import mit_dialects
+from garnish.backbones.backbone import Backbone, Branch, FeatureInfo, Residual, Stage
+from garnish.backbones.weights import read_weights
+from garnish.errors import OptionError, suggest
+
+NVIDIA_LICENCE = "NVIDIA Source Code License for SegFormer (non-commercial: research or evaluation only)"
+
+_STRIDES = (4, 8, 16, 32)
+_WIDE = (64, 128, 320, 512)
+#: name → (embed_dims, depths); table 6 of the paper
+_SIZES = {
+    "mit_b0": ((32, 64, 160, 256), (2, 2, 2, 2)),
+    "mit_b1": (_WIDE, (2, 2, 2, 2)),
+    "mit_b2": (_WIDE, (3, 4, 6, 3)),
+    "mit_b3": (_WIDE, (3, 4, 18, 3)),
+    "mit_b4": (_WIDE, (3, 8, 27, 3)),
+    "mit_b5": (_WIDE, (3, 6, 40, 3)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiTOptions:
+    """The architecture of one MiT; each sequence has one entry a stage, of which there are four.
+
+    Attributes:
+        embed_dims: channels.
+        depths: number of blocks.
+        num_heads: attention heads.
+        sr_ratios: side of the patches whose keys and values are reduced to one.
+        mlp_ratio: hidden width of the Mix-FFN over the stage's channels.
+        drop_path: rate of stochastic depth at the last block, growing linearly from 0 at the first.
+        norm_eps: epsilon of the norms of blocks and stages; None: that of the weights' dialect.
+        embed_norm_eps: the same of the norms behind patch embeddings and reductions; None: ``norm_eps`` where that
+            is given, else that of the weights' dialect.
+    """
+
+    embed_dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...] = (1, 2, 5, 8)
+    sr_ratios: tuple[int, ...] = (8, 4, 2, 1)
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.1
+    norm_eps: float | None = None
+    embed_norm_eps: float | None = None
+
+
+class PictureStem(nn.Module):
+    """Nothing but the layout: MiT's first patch embedding belongs to its first stage."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
+        """(I, 3, H, W) → the stream (I, H, W, 3), its grid, no extras."""
+        return images.permute(0, 2, 3, 1), (images.shape[2], images.shape[3]), {}
+
+
+class OverlapPatchEmbed(nn.Module):
+    """Convolution with overlapping windows, then a norm (section 3.1 of the paper)."""
+
+    def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, eps: float) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2)
+        self.norm = nn.LayerNorm(channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, H, W, C) → (R, ⌈H/stride⌉, ⌈W/stride⌉, channels)."""
+        out: Tensor = self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return out
+
+
+class EfficientAttention(nn.Module):
+    """Self-attention whose keys and values come from a map reduced by ``sr_ratio`` a side (eq. 1 and 2)."""
+
+    def __init__(self, channels: int, num_heads: int, sr_ratio: int, eps: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q = nn.Linear(channels, channels)
+        self.kv = nn.Linear(channels, 2 * channels)
+        self.sr: nn.Module = nn.Identity()
+        self.sr_norm: nn.Module = nn.Identity()
+        if sr_ratio > 1:
+            self.sr = nn.Conv2d(channels, channels, sr_ratio, stride=sr_ratio)
+            self.sr_norm = nn.LayerNorm(channels, eps=eps)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, H, W, C) → (R, H, W, C)."""
+        rows, height, width, channels = x.shape
+        size = channels // self.num_heads
+        q = self.q(x).reshape(rows, height * width, self.num_heads, size).transpose(1, 2)
+        reduced = self.sr_norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        k, v = self.kv(reduced).reshape(rows, -1, 2, self.num_heads, size).permute(2, 0, 3, 1, 4).unbind(0)
+        out = F.scaled_dot_product_attention(q, k, v)
+        mixed: Tensor = self.proj(out.transpose(1, 2).reshape(rows, height, width, channels))
+        return mixed
+
+
+class MixFfn(nn.Module):
+    """fc1 → depthwise 3×3 → GELU → fc2; the convolution stands for a position embedding (eq. 3)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.dw = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, H, W, C) → (R, H, W, C)."""
+        hidden = self.dw(self.fc1(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        out: Tensor = self.fc2(self.act(hidden))
+        return out
+
+
+class MiT(Backbone):
+    """Hierarchical encoder with four maps at strides 4, 8, 16 and 32."""
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """mit_b0 … mit_b5."""
+        return list(_SIZES)
+
+    @classmethod
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> MiT:
+        """Build ``name``.
+
+        Args:
+            name: one of :meth:`names`.
+            weights: None or False: random; True: NVIDIA's ImageNet weights from the Hub (non-commercial licence);
+                else a file, a folder or a Hub id, in the names of NVlabs, transformers 4 or 5, or our own.
+            options: fields of :class:`MiTOptions`.
+
+        Raises:
+            OptionError: an unknown name or option, or a value out of range.
+            WeightsError: weights that do not fit or cannot be read.
+        """
+        arch = _checked(name, options)
+        source = f"nvidia/{name.replace('_', '-')}" if weights is True else weights or None
+        dialect = mit_dialects.OWN
+        tensors: dict[str, Tensor] = {}
+        licence: str | None = None
+        if source is not None:
+            tensors, licence = read_weights(source)
+            dialect, _ = mit_dialects.detect(tensors, source)
+        norm_eps = arch.norm_eps or dialect.norm_eps
+        embed_eps = arch.embed_norm_eps or arch.norm_eps or dialect.embed_norm_eps
+        given = dict(options)
+        if (norm_eps, embed_eps) != (mit_dialects.OWN.norm_eps, mit_dialects.OWN.embed_norm_eps):
+            # The same tensors written in our own names must compute the same again.
+            given |= {"norm_eps": norm_eps, "embed_norm_eps": embed_eps}
+        backbone = cls(
+            name=name,
+            options=given,
+            stem=PictureStem(),
+            stages=_stages(arch, norm_eps, embed_eps),
+            features=[FeatureInfo(c, float(s)) for c, s in zip(arch.embed_dims, _STRIDES, strict=True)],
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            multiple=math.lcm(_STRIDES[-1], *(s * r for s, r in zip(_STRIDES, arch.sr_ratios, strict=True))),
+        )
+        backbone.apply(_init)
+        slots = list(backbone.named_slots())
+        backbone.source_names = {slot: mit_dialects.NVLABS.names_of(slot)[0] for slot, _, _ in slots}
+        if source is not None:
+            wanted = {slot: getattr(module, leaf).shape for slot, module, leaf in slots}
+            read = mit_dialects.read(tensors, wanted, source)
+            with torch.no_grad():
+                for slot, module, leaf in slots:
+                    getattr(module, leaf).copy_(read[slot])
+            backbone.weights_source = source
+            backbone.licence = _licence(source, licence, dialect)
+        return backbone
+
+
+def _licence(source: str, stated: str | None, dialect: mit_dialects.Dialect) -> str:
+    if source.lower().removeprefix("hf-hub:").startswith("nvidia/"):
+        return NVIDIA_LICENCE
+    if stated is not None:
+        return stated
+    if dialect is mit_dialects.OWN:
+        return "unknown (stated nowhere beside the weights)"
+    return "unknown (stated nowhere beside the weights; NVIDIA's own MiT weights are non-commercial)"
+
+
+def _stages(arch: MiTOptions, norm_eps: float, embed_eps: float) -> list[Stage]:
+    total = sum(arch.depths)
+    drop_rates = iter([arch.drop_path * i / max(total - 1, 1) for i in range(total)])
+    stages, in_channels = [], 3
+    for index, channels in enumerate(arch.embed_dims):
+        kernel, stride = (7, 4) if index == 0 else (3, 2)
+        hidden = int(channels * arch.mlp_ratio)
+        blocks = []
+        for _ in range(arch.depths[index]):
+            rate = next(drop_rates)
+            attn = EfficientAttention(channels, arch.num_heads[index], arch.sr_ratios[index], embed_eps)
+            blocks.append(
+                {
+                    "attn": _residual(channels, attn, rate, norm_eps),
+                    "mlp": _residual(channels, MixFfn(channels, hidden), rate, norm_eps),
+                }
+            )
+        enter = OverlapPatchEmbed(in_channels, channels, kernel, stride, embed_eps)
+        stages.append(Stage(enter, blocks, nn.LayerNorm(channels, eps=norm_eps)))
+        in_channels = channels
+    return stages
+
+
+def _residual(channels: int, layer: nn.Module, rate: float, eps: float) -> Residual:
+    drop_path = DropPath(rate) if rate > 0 else nn.Identity()
+    return Residual(Branch(nn.LayerNorm(channels, eps=eps), layer, nn.Identity(), drop_path))
+
+
+def _init(module: nn.Module) -> None:
+    """Linear layers N(0, 0.02²) truncated, convolutions N(0, 2/fan_out), biases 0; norms keep torch's 1 and 0."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+    if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def _checked(name: str, options: Mapping[str, Any]) -> MiTOptions:
+    if name not in _SIZES:
+        raise OptionError(f"unknown MiT {name!r}{suggest(name, _SIZES)}")
+    known = [f.name for f in fields(MiTOptions)]
+    values: dict[str, Any] = dict(zip(("embed_dims", "depths"), _SIZES[name], strict=True))
+    for key, value in options.items():
+        at = f"{name}.{key}"
+        if key not in known:
+            raise OptionError(f"{name}: unknown option {key!r}{suggest(key, known)}")
+        if key in ("embed_dims", "depths", "num_heads", "sr_ratios"):
+            entries = value if isinstance(value, list | tuple) else ()
+            if len(entries) != len(_STRIDES) or not all(type(v) is int and v >= 1 for v in entries):
+                raise OptionError(f"{at}: expected {len(_STRIDES)} positive integers, got {value!r}")
+            values[key] = tuple(entries)
+            continue
+        if value is None and key.endswith("_eps"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise OptionError(f"{at}: expected a number, got {value!r}")
+        if value < 0 or (key != "drop_path" and value == 0) or (key == "drop_path" and value >= 1):
+            raise OptionError(
+                f"{at}: {value!r} is out of range ({'0 to below 1' if key == 'drop_path' else 'above 0'})"
+            )
+        values[key] = float(value)
+    arch = MiTOptions(**values)
+    for channels, heads in zip(arch.embed_dims, arch.num_heads, strict=True):
+        if channels % heads:
+            raise OptionError(
+                f"{name}: embed_dims {channels} is not a multiple of its num_heads {heads}; change either"
+            )
+    return arch

@@ -1,0 +1,183 @@
+"""Reading weights for every family: a local file or folder, or a repository on the Hub; never anything unpickled."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from garnish.errors import WeightsError, one_line
+
+_SAFETENSORS = ".safetensors"
+_PICKLED = (".pth", ".pt", ".bin")
+#: Files that hold a repository's weights, best first.
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
+#: Keys under which training scripts keep the tensors.
+_WRAPPERS = ("state_dict", "model", "teacher")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+#: A licence's short name as it is written in running text.
+_SHORT_NAME = re.compile(
+    r"(?<![a-z0-9])(?:apache[- ]2\.0|mit(?= licen[cs]e\b|$|[;,.)])|bsd[- ][23][- ]clause"
+    r"|cc[- ]by(?:[- ]sa)?[- ]4\.0|cc0[- ]1\.0|[al]?gpl[- ]?v?[23](?:\.[01])?)",
+    re.IGNORECASE,
+)
+_NON_COMMERCIAL = re.compile(
+    r"non[-\s]?commercial|(?<![a-z0-9])nc(?![a-z0-9])|research(?:\s+\w+)?\s+only|only\s+for\s+(?:\w+\s+)?research"
+    r"|academic(?:\s+\w+)?\s+only|nvidia\s+source\s+code\s+licen[cs]e|(?<![a-z0-9])nscl(?![a-z0-9])"
+)
+
+
+def read_weights(source: str) -> tuple[dict[str, Tensor], str | None]:
+    """Tensors and licence of some weights.
+
+    Args:
+        source: a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, a folder that holds one, or a Hub id
+            ``owner/name``. A file's ``state_dict``, ``model`` or ``teacher`` entry is taken where there is one.
+
+    Returns:
+        Name → tensor on the CPU (float16 and bfloat16 widened to float32), and the licence: what the file's metadata
+        says, else the ``Licence:`` line of a README.md beside it (or the Hub's card), else None.
+
+    Raises:
+        WeightsError: no such file or repository, a damaged file, or one that holds other things than tensors.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        hub_id = re.sub(r"^hf[-_]hub:", "", source)
+        looks_local = source.startswith((".", "/", "~")) or path.suffix in (_SAFETENSORS, *_PICKLED)
+        if looks_local or not _HUB_ID.fullmatch(hub_id):
+            raise WeightsError(
+                f"{source}: no such weights file; give a {_SAFETENSORS} or .pth file, a folder that holds one, "
+                "or a Hub id owner/name"
+            )
+        path = _from_hub(hub_id)
+    file = _file_in(path) if path.is_dir() else path
+    if file.suffix == _SAFETENSORS:
+        tensors, licence = _read_safetensors(file)
+    elif file.suffix in _PICKLED:
+        tensors, licence = _read_pickled(file), None
+    else:
+        raise WeightsError(f"{file}: weights must be a {_SAFETENSORS}, {', '.join(_PICKLED)} file")
+    wide = {k: t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for k, t in tensors.items()}
+    return wide, licence or _licence_beside(file)
+
+
+def is_non_commercial(licence: str) -> bool:
+    """Whether a licence's text or short name forbids commercial use (CC BY-NC, research only, NVIDIA's source code)."""
+    return _NON_COMMERCIAL.search(licence.lower()) is not None
+
+
+def _file_in(folder: Path) -> Path:
+    """The one weights file of a folder."""
+    for suffix in (_SAFETENSORS, *_PICKLED):
+        found = sorted(folder.glob(f"*{suffix}"))
+        preferred = [f for f in found if f.name in _HUB_FILES]
+        if len(found) == 1 or preferred:
+            return (preferred or found)[0]
+        if found:
+            raise WeightsError(f"{folder}: {len(found)} {suffix} files ({found[0].name}, …); name the one to read")
+    raise WeightsError(f"{folder}: no {_SAFETENSORS}, {', '.join(_PICKLED)} file in this folder")
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], str | None]:
+    try:
+        with safe_open(file, framework="pt", device="cpu") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file}: cannot be read ({one_line(error, 120)}); fetch or write it again") from error
+    return tensors, metadata.get("license") or metadata.get("licence")
+
+
+def _read_pickled(file: Path) -> dict[str, Tensor]:
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # A damaged file may also end here; the two cannot be told apart without unpickling.
+        raise WeightsError(
+            f"{file}: refused, for it holds objects other than tensors or is damaged; "
+            f"save its state_dict alone as {_SAFETENSORS}"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(f"{file}: cannot be read ({one_line(error, 120)}); fetch or write it again") from error
+    for _ in _WRAPPERS:
+        inner = [k for k in _WRAPPERS if isinstance(loaded, Mapping) and isinstance(loaded.get(k), Mapping)]
+        if not inner:
+            break
+        loaded = loaded[inner[0]]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise WeightsError(f"{file}: holds {type(loaded).__name__}, not named tensors; save a state_dict")
+    other = [k for k, v in loaded.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
+    if other:
+        kind = type(loaded[other[0]]).__name__
+        raise WeightsError(
+            f"{file}: {len(other)} of {len(loaded)} entries are no named tensors (first: {other[0]!r}, {kind}); "
+            "save the state_dict alone"
+        )
+    return dict(loaded)
+
+
+def _from_hub(hub_id: str) -> Path:
+    """The weights file of a Hub repository in the local cache, with its card beside it where there is one."""
+    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    remedy = "give the path of a downloaded file"
+    try:
+        # The cache first: what was loaded once loads again offline, at once, and is the same.
+        for name in _HUB_FILES:
+            cached = try_to_load_from_cache(hub_id, name)
+            if isinstance(cached, str):
+                return Path(cached)
+        # One request before any download, for a download retries for half a minute where there is no network.
+        held = {file.rfilename for file in HfApi().model_info(hub_id, timeout=20).siblings or ()}
+        names = [name for name in _HUB_FILES if name in held]
+        if names and "README.md" in held:  # for the licence
+            hf_hub_download(hub_id, "README.md")
+        if names:
+            return Path(hf_hub_download(hub_id, names[0]))
+    except GatedRepoError as error:
+        raise WeightsError(
+            f"{hub_id}: this Hub repository asks for consent; accept its terms on huggingface.co and run "
+            f"`hf auth login`, or {remedy}"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise WeightsError(f"{hub_id}: no such file and no such Hub repository; check the spelling") from error
+    except OfflineModeIsEnabled as error:
+        raise WeightsError(
+            f"{hub_id}: no such file, not in the Hub's local cache, and HF_HUB_OFFLINE is set; "
+            f"unset it once, or {remedy}"
+        ) from error
+    except Exception as error:  # the network client below, and so what it raises, differs by version
+        raise WeightsError(
+            f"{hub_id}: no such file, not in the Hub's local cache, and the Hub cannot be reached "
+            f"({one_line(error, 100)}); go online once, or {remedy}"
+        ) from error
+    raise WeightsError(f"{hub_id}: this Hub repository holds none of {', '.join(_HUB_FILES)}; {remedy}")
+
+
+def _licence_beside(file: Path) -> str | None:
+    """What the README.md beside a file says in its ``Licence:`` line (a Hub card's front matter has one too)."""
+    readme = file.parent / "README.md"
+    if not readme.is_file():
+        return None
+    stated: dict[str, str] = {}
+    for line in readme.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = re.match(r"[*_>\s-]*(licen[cs]e|license_name)[*_]*:[*_]*\s*(.+)", line, re.IGNORECASE)
+        if match is not None:  # the first such line counts
+            stated.setdefault(match[1].lower(), match[2].strip(" \"'"))
+    said = stated.get("licence") or stated.get("license")
+    if said is None:
+        return None
+    if said.lower() == "other":
+        said = stated.get("license_name", said)
+    if is_non_commercial(said):  # A line may name a free licence for the code beside a restricted one.
+        return said[:200]
+    named = _SHORT_NAME.search(said)
+    return named.group() if named else said[:200]
