@@ -5,6 +5,7 @@ Shape letters: I images, R rows of the stream, k entries a row owns (windows), N
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -60,13 +61,37 @@ class Binding:
     """The cell through which the block loop hands the context to the adapters of one model.
 
     One cell belongs to one backbone and is copied with it. The loop binds inside the checkpointed function, so that
-    recomputation in the backward pass sees the context of its own forward pass.
+    recomputation in the backward pass sees the context of its own forward pass. ``on_owner`` is told the owner of
+    each pass before it runs (tuned parameters are put in place there, for the same reason).
     """
 
     def __init__(self) -> None:
         self.context: ForwardContext | None = None
+        self.on_owner: Callable[[int], None] | None = None
 
     def current(self) -> ForwardContext:
         """The bound context; asserts that a pass is under way."""
         assert self.context is not None, "an adapted layer was called outside its backbone's forward pass"
         return self.context
+
+    def bound(self, ctx: ForwardContext) -> Bound:
+        """Bind ``ctx`` for a ``with`` block."""
+        return Bound(self, ctx)
+
+
+class Bound:
+    """Binds a context for the length of a ``with`` block; the former one comes back, also after an exception."""
+
+    def __init__(self, binding: Binding, ctx: ForwardContext) -> None:
+        self.binding = binding
+        self.ctx = ctx
+        self.former: ForwardContext | None = None
+
+    def __enter__(self) -> None:
+        self.former = self.binding.context
+        self.binding.context = self.ctx
+        if self.binding.on_owner is not None:
+            self.binding.on_owner(self.ctx.owner)
+
+    def __exit__(self, *exc: object) -> None:
+        self.binding.context = self.former

@@ -45,7 +45,9 @@ def classes(kind: str) -> dict[str, type]:
     for point in entry_points(group=f"garnish.{kind}"):
         value = point.load()
         if not (inspect.isclass(value) and issubclass(value, base)):
-            raise OptionError(f"entry point {point.name!r} of group garnish.{kind} is not a {base_name}; fix its package")
+            raise OptionError(
+                f"entry point {point.name!r} of group garnish.{kind} is not a {base_name}; fix its package"
+            )
         found[point.name] = value
     return found
 

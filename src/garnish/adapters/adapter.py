@@ -8,11 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from garnish.backbones.backbone import Backbone
+from garnish.backbones.backbone import Backbone, Site, bare
 from garnish.context import ForwardContext
+from garnish.errors import SiteError
 
 
 class Adapter(nn.Module, ABC):
@@ -43,6 +45,10 @@ class Adapter(nn.Module, ABC):
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
         """The same map as a plain layer with the shapes of ``weight`` and ``bias``; None where there is none."""
         return None
+
+    def forward(self, door: Literal["before", "after", "merged"], *args: Any) -> Any:
+        """Call one of the three doors by name (what ``torch.func.functional_call`` needs; not for subclasses)."""
+        return getattr(self, door)(*args)
 
 
 @dataclass(eq=False)
@@ -77,3 +83,31 @@ class Method(ABC):
         Raises:
             SiteError: where the options do not fit (rank over width, no such site), with the values.
         """
+
+
+def select_layers(
+    backbone: Backbone, wanted: tuple[str, ...], default: tuple[type[nn.Module], ...], label: str
+) -> list[tuple[Site, nn.Module]]:
+    """The layers a method is asked to adapt, with the bare module of each.
+
+    Args:
+        backbone: the trunk.
+        wanted: roles in the blocks (``qkv``), places and roles (``attn.qkv``, ``enter.reduction``) or site names;
+            empty: every layer in the blocks that is of a type in ``default``.
+        default: types taken where nothing is asked for.
+        label: the method's name, for messages.
+
+    Raises:
+        SiteError: an entry that matches no layer; the message lists the layers there are.
+    """
+    layers = [(site, bare(module)) for site, module in backbone.sites_with_modules() if site.kind == "layer"]
+    if not wanted:
+        return [(s, m) for s, m in layers if s.block >= 0 and isinstance(m, default)]
+    chosen: dict[str, tuple[Site, nn.Module]] = {}
+    for entry in wanted:
+        hits = [(s, m) for s, m in layers if entry in (s.role * (s.block >= 0), f"{s.place}.{s.role}", s.name)]
+        if not hits:
+            known = sorted({f"{s.place}.{s.role}" for s, _ in layers})
+            raise SiteError(f"{label}: no layer {entry!r} in {backbone.name}; layers: {', '.join(known)}")
+        chosen.update({s.name: (s, m) for s, m in hits})
+    return [pair for pair in layers if pair[0].name in chosen]

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from garnish.backbones.tuned import Tuned
 from garnish.context import Binding, ForwardContext, Rows
 from garnish.errors import SiteError, suggest
 
-SiteKind = Literal["layer", "norm", "branch", "residual", "feature"]
+SiteKind = Literal["layer", "norm", "sublayer", "branch", "residual", "feature"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class Site:
 
     Attributes:
         name: canonical dotted name, e.g. ``stages.0.blocks.1.attn.qkv``; stable across timm and transformers versions.
-        kind: "layer" (linear, convolution), "norm", "branch", "residual" or "feature" (a map handed to the heads).
+        kind: "layer" (linear, convolution), "norm", "sublayer" (all of attention or MLP), "branch" (norm to
+            drop-path), "residual" (stream plus branch) or "feature" (a map handed to the heads).
         place: "stem", "enter", "attn", "mlp" (the block's branch by role), "leave" or "feature".
         role: last part of the name: qkv, proj, fc1, fc2, q, kv, sr, dw, norm, …
         stage: number of the stage, -1 for the stem.
@@ -103,14 +105,6 @@ class Site:
     stage: int
     block: int
     unit: int
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """What a pass gives: raw maps, finest first, and from which map on rows are forked (else one row an image)."""
-
-    maps: tuple[Tensor, ...]
-    first_forked: int
 
 
 class Backbone(nn.Module, ABC):
@@ -155,6 +149,7 @@ class Backbone(nn.Module, ABC):
         self.licence = licence
         self.weights_source = weights_source
         self.binding = Binding()
+        self.tuned = Tuned(self)
         self.fork_unit: int | None = None
         self.checkpointing = False
         self.source_names: dict[str, str] = {}
@@ -199,13 +194,13 @@ class Backbone(nn.Module, ABC):
         ctx = ForwardContext(grid=(0, 0), num_prefix=self.num_prefix, owner=present[0])
         unit, maps = 0, []
         images, ctx = self._fork(images, ctx, rows, unit)
-        with _bound(self.binding, ctx):
+        with self.binding.bound(ctx):
             x, grid, extras = self.stem(images)
         ctx = replace(ctx, grid=grid)
         for index, stage in enumerate(self.stages):
             unit += 1
             x, ctx = self._fork(x, ctx, rows, unit)
-            with _bound(self.binding, ctx):
+            with self.binding.bound(ctx):
                 x = stage.enter(x)
             ctx = replace(ctx, grid=self._grid(x, ctx))
             for block in stage.blocks:
@@ -213,7 +208,7 @@ class Backbone(nn.Module, ABC):
                 unit += len(block)
             unit += 1
             x, ctx = self._fork(x, ctx, rows, unit)
-            with _bound(self.binding, ctx):
+            with self.binding.bound(ctx):
                 x = stage.leave(x)
                 maps.append(self.taps[index](ctx.to_map(x)))
         return tuple(maps)
@@ -229,16 +224,16 @@ class Backbone(nn.Module, ABC):
     ) -> tuple[Tensor, ForwardContext]:
         forked = ctx
         num_units = len(list(block.children()))
-        if rows is not None and ctx.rows is None and self.fork_unit is not None:
-            if unit < self.fork_unit <= unit + num_units:
-                forked = replace(ctx, rows=rows)
+        forks_here = self.fork_unit is not None and unit < self.fork_unit <= unit + num_units
+        if rows is not None and ctx.rows is None and forks_here:
+            forked = replace(ctx, rows=rows)
 
         def run(x: Tensor) -> Tensor:
             here = ctx
             for offset, residual in enumerate(block.children(), start=1):
                 x, here = self._fork(x, here, rows, unit + offset)
                 wanted = {name: extras[name] for name in _takes(residual)}
-                with _bound(self.binding, here):
+                with self.binding.bound(here):
                     x = residual(x, **wanted)
             return x
 
@@ -274,6 +269,7 @@ class Backbone(nn.Module, ABC):
                     yield Site(f"{name}.branch", "branch", role, "branch", s, b, unit), inner
                     branch = bare(inner)
                     yield from _sites_below(branch.norm, f"{name}.norm", role, s, b, unit)
+                    yield Site(f"{name}.sublayer", "sublayer", role, "sublayer", s, b, unit), branch.layer
                     yield from _sites_below(branch.layer, name, role, s, b, unit)
                     yield from _sites_below(branch.scale, f"{name}.scale", role, s, b, unit)
             unit += 1
@@ -288,9 +284,24 @@ class Backbone(nn.Module, ABC):
         return known[name]
 
     def frozen_tensors(self) -> dict[str, Tensor]:
-        """Parameters and persistent buffers of the bare backbone by canonical name, adapters left out."""
-        return {name: owner_module._parameters.get(leaf, owner_module._buffers.get(leaf))  # type: ignore[misc]
-                for name, owner_module, leaf in self.named_slots()}
+        """Parameters and persistent buffers of the bare backbone by canonical name, before any adapting or tuning."""
+        found: dict[str, Tensor] = {}
+        for name, module, leaf in self.named_slots():
+            tensor = module._parameters.get(leaf)
+            found[name] = tensor if tensor is not None else module._buffers[leaf]  # type: ignore[assignment]
+        return {**found, **self.tuned.frozen_values()}
+
+    @property
+    def first_forked(self) -> int:
+        """Index of the first feature map that has a row per owner once rows fork; the number of maps if none does."""
+        if self.fork_unit is None:
+            return len(self.stages)
+        unit = 0
+        for index, stage in enumerate(self.stages):
+            unit += 2 + sum(len(block) for block in stage.blocks)  # type: ignore[arg-type]
+            if unit >= self.fork_unit:
+                return index
+        raise AssertionError("a fork lies behind the last unit")
 
     def named_slots(self) -> Iterator[tuple[str, nn.Module, str]]:
         """(canonical name, module, attribute) of each parameter and persistent buffer of the bare backbone."""
@@ -317,22 +328,6 @@ class Backbone(nn.Module, ABC):
         return digest.hexdigest()
 
 
-class _bound:
-    """Bind a context for the length of a call; the former one comes back afterwards, also after an exception."""
-
-    def __init__(self, binding: Binding, ctx: ForwardContext) -> None:
-        self.binding = binding
-        self.ctx = ctx
-        self.former: ForwardContext | None = None
-
-    def __enter__(self) -> None:
-        self.former = self.binding.context
-        self.binding.context = self.ctx
-
-    def __exit__(self, *exc: object) -> None:
-        self.binding.context = self.former
-
-
 def bare(module: nn.Module) -> Any:
     """The frozen module below any number of wrappers (a wrapper keeps what it wraps as ``layer`` and says so)."""
     while getattr(type(module), "is_wrapper", False):
@@ -353,7 +348,9 @@ def _is_norm(module: nn.Module) -> bool:
     return name.endswith("Norm") or "Norm2d" in name or name.startswith(("LayerNorm", "RmsNorm"))
 
 
-def _sites_below(module: nn.Module, name: str, place: str, stage: int, block: int, unit: int) -> Iterator[tuple[Site, nn.Module]]:
+def _sites_below(
+    module: nn.Module, name: str, place: str, stage: int, block: int, unit: int
+) -> Iterator[tuple[Site, nn.Module]]:
     inner = bare(module)
     role = name.rsplit(".", 1)[-1]
     if isinstance(inner, _LAYERS):
@@ -362,7 +359,7 @@ def _sites_below(module: nn.Module, name: str, place: str, stage: int, block: in
         yield Site(name, "norm", place, role, stage, block, unit), module
     else:
         for child_name, child in inner.named_children():
-            yield from _sites_below(child, f"{name}.{child_name}", place, stage, block, unit)
+            yield from _sites_below(child, _join(name, child_name), place, stage, block, unit)
 
 
 def _slots(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module, str]]:
@@ -374,4 +371,9 @@ def _slots(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module, str]]
         if buffer is not None and leaf not in inner._non_persistent_buffers_set:
             yield f"{name}.{leaf}", inner, leaf
     for child_name, child in inner.named_children():
-        yield from _slots(child, f"{name}.{child_name}")
+        yield from _slots(child, _join(name, child_name))
+
+
+def _join(name: str, child: str) -> str:
+    """Canonical name of a child; a module called ``window`` only carries another and leaves no trace."""
+    return name if child == "window" else f"{name}.{child}"

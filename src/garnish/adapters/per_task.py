@@ -1,0 +1,173 @@
+"""The adapters of one site, by owner; rows of several owners in one call.
+
+Owners whose adapters come from equal methods are stacked: each row gathers its own tensors and the adapter runs under
+``vmap`` as if the row were alone. Owners of different methods form different stacks; each stack runs on all rows and
+the rows it does not own keep what they had. Nothing depends on which rows want what, so one compiled graph serves all.
+
+Shape letters: R rows, k entries a row owns (windows), G owners of a stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+
+from garnish.adapters.adapter import Adapter, Method
+from garnish.context import ForwardContext
+
+
+class Owned(nn.Module):
+    """Adapters of one site and level, by number of the owner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleDict()
+        self.methods: dict[int, Method] = {}
+
+    def add(self, owner: int, method: Method, adapter: Adapter) -> None:
+        """Put ``adapter``, made by ``method``, in place for ``owner``."""
+        assert str(owner) not in self.adapters
+        self.adapters[str(owner)] = adapter
+        self.methods[owner] = method
+
+    def of(self, owner: int) -> Adapter | None:
+        """The adapter of one owner, or None where that owner leaves the site alone."""
+        if str(owner) not in self.adapters:
+            return None
+        adapter = self.adapters[str(owner)]
+        assert isinstance(adapter, Adapter)
+        return adapter
+
+    def items(self) -> Iterator[tuple[int, Adapter]]:
+        """(owner, adapter) in the order of owners."""
+        for owner in sorted(self.methods):
+            adapter = self.of(owner)
+            assert adapter is not None
+            yield owner, adapter
+
+    def alone(self, layer: nn.Module, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
+        """All rows belong to ``ctx.owner``: its adapter runs on the whole tensor."""
+        adapter = self.of(ctx.owner)
+        if adapter is None:
+            return layer(x, *args, **kwargs)  # type: ignore[no-any-return]
+        if adapter.in_weight_space:
+            return run_layer(layer, x, *_merged(adapter, layer))
+        return adapter.after(x, layer(adapter.before(x, ctx), *args, **kwargs), ctx)
+
+    def mixed(self, layer: nn.Module, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
+        """Rows of several owners: each row as if it were alone."""
+        stacks = self._stacks(ctx)
+        entered = x
+        for stack in stacks:
+            if stack.edits_input:
+                entered = stack.select(stack.call("before", ctx, x), entered, ctx)
+        if len(stacks) == 1 and stacks[0].in_weight_space and stacks[0].covers_all:
+            return stacks[0].call_layer(layer, x, ctx)
+        y: Tensor = layer(entered, *args, **kwargs)
+        for stack in stacks:
+            done = stack.call_layer(layer, x, ctx) if stack.in_weight_space else stack.call("after", ctx, x, y)
+            y = stack.select(done, y, ctx)
+        return y
+
+    def _stacks(self, ctx: ForwardContext) -> list[_Stack]:
+        assert ctx.rows is not None
+        groups: list[tuple[Method, list[int], list[Adapter]]] = []
+        for position, owner in enumerate(ctx.rows.present):
+            adapter = self.of(owner)
+            if adapter is None:
+                continue
+            for method, positions, adapters in groups:
+                if method == self.methods[owner] and type(adapters[0]) is type(adapter):
+                    positions.append(position)
+                    adapters.append(adapter)
+                    break
+            else:
+                groups.append((self.methods[owner], [position], [adapter]))
+        return [_Stack(positions, adapters, len(ctx.rows.present)) for _, positions, adapters in groups]
+
+
+class _Stack:
+    """Adapters of equal build, and which positions of ``present`` they serve."""
+
+    def __init__(self, positions: list[int], adapters: list[Adapter], num_present: int) -> None:
+        self.adapters = adapters
+        self.first = adapters[0]
+        self.in_weight_space = self.first.in_weight_space
+        self.edits_input = type(self.first).before is not Adapter.before
+        self.covers_all = len(positions) == num_present
+        #: position in ``present`` → index in the stack; rows of others get 0, and are left out by ``select``
+        self.index_of = [positions.index(p) if p in positions else 0 for p in range(num_present)]
+        self.member = [p in positions for p in range(num_present)]
+
+    def tensors(self, ctx: ForwardContext) -> dict[str, Tensor]:
+        """Each tensor of the adapters, gathered by row: (R, …)."""
+        index = self._rows(ctx)
+        names = [n for n, _ in [*self.first.named_parameters(), *self.first.named_buffers()]]
+        state = [dict([*a.named_parameters(), *a.named_buffers()]) for a in self.adapters]
+        return {name: torch.stack([s[name] for s in state]).index_select(0, index) for name in names}
+
+    def call(self, door: str, ctx: ForwardContext, *streams: Tensor) -> Tensor:
+        """Run a door for every row with the row's own tensors: (R·k, …) → (R·k, …)."""
+        row = replace(ctx, rows=None)
+
+        def one(tensors: dict[str, Tensor], *own: Tensor) -> Any:
+            return functional_call(self.first, tensors, (door, *own, row))
+
+        split = [ctx.by_row(s) for s in streams]
+        out = _per_row(one, self.tensors(ctx), split)
+        return out.flatten(0, 1)
+
+    def call_layer(self, layer: nn.Module, x: Tensor, ctx: ForwardContext) -> Tensor:
+        """Run the frozen layer with each row's own merged weight (R weights at once: meant for few rows)."""
+        pairs = [_merged(a, layer) for a in self.adapters]
+        index = self._rows(ctx)
+        tensors = {"weight": torch.stack([w for w, _ in pairs]).index_select(0, index)}
+        biases = [b for _, b in pairs if b is not None]
+        if biases:
+            tensors["bias"] = torch.stack(biases).index_select(0, index)
+
+        def one(own: dict[str, Tensor], x: Tensor) -> Tensor:
+            return run_layer(layer, x, own["weight"], own.get("bias"))
+
+        return _per_row(one, tensors, [ctx.by_row(x)]).flatten(0, 1)
+
+    def select(self, done: Tensor, former: Tensor, ctx: ForwardContext) -> Tensor:
+        """``done`` for the stack's own rows, ``former`` for all others."""
+        if self.covers_all:
+            return done
+        assert ctx.rows is not None
+        own = torch.tensor(self.member, device=done.device).index_select(0, ctx.rows.owners)
+        split = ctx.by_row(done)
+        own = own.view(-1, *[1] * (split.ndim - 1))
+        return torch.where(own, split, ctx.by_row(former)).flatten(0, 1)
+
+    def _rows(self, ctx: ForwardContext) -> Tensor:
+        assert ctx.rows is not None
+        if self.index_of == list(range(len(self.adapters))):
+            return ctx.rows.owners
+        return torch.tensor(self.index_of, device=ctx.rows.owners.device).index_select(0, ctx.rows.owners)
+
+
+def _per_row(function: Callable[..., Tensor], tensors: dict[str, Tensor], streams: list[Tensor]) -> Tensor:
+    out: Tensor = vmap(function, randomness="different")(tensors, *streams)
+    return out
+
+
+def _merged(adapter: Adapter, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    pair = adapter.merged(layer.weight, layer.bias)  # type: ignore[arg-type]
+    assert pair is not None, "an adapter in weight space must merge"
+    return pair
+
+
+def run_layer(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The map of a frozen linear layer or convolution with another weight and bias."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, weight, bias)
+    assert isinstance(layer, nn.Conv2d)
+    return layer._conv_forward(x, weight, bias)

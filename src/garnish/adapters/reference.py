@@ -1,0 +1,34 @@
+"""What adapters are measured against: nothing trained in the backbone, or all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from garnish.adapters.adapter import Method, Plan
+from garnish.backbones.backbone import Backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen(Method):
+    """Heads only: nothing is added to the backbone and nothing in it is trained."""
+
+    def plan(self, backbone: Backbone) -> Plan:
+        """No adapter."""
+        return Plan()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullFineTuning(Method):
+    """Every parameter of the backbone is trained in place; its own dropout and drop-path act in training.
+
+    A bundle stores the difference to the frozen values. Tuned weights cannot differ by row, so each owner's tasks
+    take a pass of their own.
+    """
+
+    def plan(self, backbone: Backbone) -> Plan:
+        """Every parameter, nothing else."""
+        slots = backbone.named_slots()
+        names = tuple(n for n, module, leaf in slots if isinstance(module._parameters.get(leaf), nn.Parameter))
+        return Plan(tuned=names, drops=True)

@@ -1,0 +1,48 @@
+"""``garnish.backbone``: a name → a frozen trunk, whatever family it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from garnish import lookup
+from garnish.backbones.backbone import Backbone
+from garnish.errors import OptionError, suggest
+
+
+def backbone(name: str, weights: str | bool | None = None, *, options: Mapping[str, Any] | None = None) -> Backbone:
+    """Build a backbone and freeze it.
+
+    Args:
+        name: a name of any family (``garnish methods`` lists them), e.g. ``vit_small_patch14_dinov2``,
+            ``swin_tiny_patch4_window7_224``, ``mit_b0``.
+        weights: None for random weights, True for the published ones from the Hub, else a ``.safetensors`` or
+            ``.pth`` file (read with ``weights_only=True``) or a Hub id.
+        options: architecture overrides, for other widths or depths than the name says.
+
+    Returns:
+        The trunk in evaluation mode, no parameter of which requires a gradient.
+
+    Raises:
+        OptionError: an unknown name or option. WeightsError: weights that cannot be read or do not fit.
+    """
+    built = family(name).create(name, weights, dict(options or {}))
+    built.requires_grad_(False)
+    built.eval()
+    return built
+
+
+def family(name: str) -> type[Backbone]:
+    """The family that builds ``name``.
+
+    Raises:
+        OptionError: no family knows it; the message gives the nearest names.
+    """
+    plain = name.split(".", 1)[0]
+    known: list[str] = []
+    for cls in lookup.classes("backbones").values():
+        names = cls.names()  # type: ignore[attr-defined]
+        if name in names or plain in names:
+            return cls
+        known.extend(names)
+    raise OptionError(f"unknown backbone {name!r}{suggest(name, known, limit=6)}")

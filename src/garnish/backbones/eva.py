@@ -1,0 +1,69 @@
+"""DINOv3 and its relatives: timm's ``Eva`` (rotary positions, ``gamma_1`` as a bare parameter, separate qkv bias).
+
+Siméoni et al., DINOv3, 2025. Shape letters: I pictures, N tokens, H W grid, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from timm.models.eva import EvaAttention, EvaBlock, checkpoint_filter_fn
+from torch import nn
+
+from garnish.backbones.backbone import Backbone, Branch, FeatureInfo, LayerScale, Residual
+from garnish.backbones.plain import NUM_TAPS, PlainStem, split_stages
+from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.errors import OptionError
+
+
+class Eva(Backbone):
+    """A plain transformer with rotary position embedding as four stages of equal depth."""
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Names known to timm (``timm.list_models(module="eva")``)."""
+        return list(timm.list_models(module="eva"))
+
+    @classmethod
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> Eva:
+        """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depth``, ``num_heads``, …)."""
+        eva, licence, source = create_timm(name, weights, options, {"dynamic_img_size": True}, checkpoint_filter_fn)
+        if eva.rope_mixed:
+            raise OptionError(
+                f"{name}: rotary positions that differ by depth are not supported; use a DINOv3 or EVA-02 ViT"
+            )
+        for block in eva.blocks:
+            if type(block) is not EvaBlock:
+                raise OptionError(f"{name}: blocks of type {type(block).__name__} are not supported; use a DINOv3 ViT")
+            if isinstance(block.attn, EvaAttention):
+                # else the module reads qkv.weight itself and an adapter on qkv would train nothing, silently
+                block.attn.qkv_bias_separate = True
+        blocks = [
+            {
+                "attn": Residual(Branch(b.norm1, b.attn, _scale(b.gamma_1), b.drop_path1), takes=("rope",)),
+                "mlp": Residual(Branch(b.norm2, b.mlp, _scale(b.gamma_2), b.drop_path2)),
+            }
+            for b in eva.blocks
+        ]
+        patch = eva.patch_embed.patch_size[0]
+        backbone = cls(
+            name=name,
+            options=options,
+            stem=PlainStem(eva, rope=eva.rope),
+            stages=split_stages(blocks, name),
+            features=[FeatureInfo(eva.embed_dim, patch)] * NUM_TAPS,
+            mean=eva.pretrained_cfg["mean"],
+            std=eva.pretrained_cfg["std"],
+            multiple=patch,
+            num_prefix=eva.num_prefix_tokens,
+            licence=licence,
+            weights_source=source,
+        )
+        name_sources(backbone, eva)
+        return backbone
+
+
+def _scale(gamma: nn.Parameter | None) -> nn.Module:
+    return nn.Identity() if gamma is None else LayerScale(gamma)

@@ -1,0 +1,80 @@
+"""What the families built from timm's modules share: building a timm model, loading weights into it, naming its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.weights import read_weights
+from garnish.errors import OptionError, WeightsError, one_line
+
+#: Parts of timm's models that a dense trunk leaves out; checkpoints may hold them or not.
+_UNUSED = ("head.", "head_dist.", "fc_norm.", "norm.", "mask_token", "attn_pool.")
+
+StateFilter = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
+
+
+def create_timm(
+    name: str, weights: str | bool | None, options: Mapping[str, Any], fixed: Mapping[str, Any], dialects: StateFilter
+) -> tuple[Any, str, str]:
+    """Build timm's ``name`` without a classifier and load weights.
+
+    Args:
+        name: timm's model name, a pretrained tag allowed after a dot.
+        weights: None random; True timm's published ones; else a file or Hub id.
+        options: architecture overrides for timm's constructor.
+        fixed: overrides the family needs.
+        dialects: the family's conversion of published checkpoints to timm's names.
+
+    Returns:
+        The timm model, the licence of its weights and where they came from.
+    """
+    clash = sorted(set(options) & set(fixed))
+    if clash:
+        raise OptionError(f"{name}: option {clash[0]!r} is set by garnish and cannot be changed")
+    try:
+        model = timm.create_model(name, pretrained=weights is True, num_classes=0, **{**fixed, **options})
+    except TypeError as error:
+        raise OptionError(f"{name}: timm refuses the options {dict(options)}: {one_line(error)}") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        if weights is not True:
+            raise OptionError(f"{name}: timm cannot build it with {dict(options)}: {one_line(error)}") from None
+        raise WeightsError(
+            f"{name}: its published weights cannot be fetched ({one_line(error, 120)}); give weights: FILE.safetensors"
+        ) from None
+    if weights is True:
+        licence = model.pretrained_cfg.get("license") or "not stated (see the model's page on the Hub)"
+        return model, licence, str(model.pretrained_cfg.get("hf_hub_id") or name)
+    if not weights:
+        return model, "none (random weights)", "random"
+    state, stated = read_weights(str(weights))
+    _load(model, dialects(state, model), f"{name}: weights {weights}")
+    return model, stated or "not stated", str(weights)
+
+
+def _load(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    wanted = model.state_dict()
+    missing = [k for k in wanted if k not in state and not k.startswith(_UNUSED)]
+    unexpected = [k for k in state if k not in wanted and not k.startswith(_UNUSED)]
+    if missing or unexpected:
+        kind, names = ("lack", missing) if missing else ("hold the unknown", unexpected)
+        raise WeightsError(f"{where} {kind} {names[0]} ({len(names)} such tensors); is it the right architecture?")
+    for key, tensor in state.items():
+        if key in wanted and wanted[key].shape != tensor.shape and not key.startswith(_UNUSED):
+            raise WeightsError(
+                f"{where}: {key} has shape {tuple(tensor.shape)}, the architecture {tuple(wanted[key].shape)}; "
+                "choose the matching architecture"
+            )
+    model.load_state_dict({k: v for k, v in state.items() if k in wanted and not k.startswith(_UNUSED)}, strict=False)
+
+
+def name_sources(backbone: Backbone, model: nn.Module) -> None:
+    """Record which timm name each canonical tensor came from; call before anything is adapted."""
+    theirs = {id(p): n for n, p in [*model.named_parameters(), *model.named_buffers()]}
+    for name, module, leaf in backbone.named_slots():
+        tensor = module._parameters.get(leaf)
+        backbone.source_names[name] = theirs[id(tensor if tensor is not None else module._buffers[leaf])]

@@ -1,0 +1,59 @@
+"""Plain vision transformers: timm's ViT family (ViT, DeiT III, DINO, DINOv2, SigLIP, CLIP trunks).
+
+Dosovitskiy et al., ICLR 2021; Oquab et al., DINOv2, TMLR 2024. Shape letters: I pictures, N tokens, H W grid, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from timm.models.vision_transformer import Block, checkpoint_filter_fn
+
+from garnish.backbones.backbone import Backbone, Branch, FeatureInfo, Residual
+from garnish.backbones.plain import NUM_TAPS, PlainStem, split_stages
+from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.errors import OptionError
+
+
+class ViT(Backbone):
+    """A plain transformer as four stages of equal depth, all of one stride."""
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Names known to timm (``timm.list_models(module="vision_transformer")``)."""
+        return list(timm.list_models(module="vision_transformer"))
+
+    @classmethod
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> ViT:
+        """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depth``, ``num_heads``, …)."""
+        vit, licence, source = create_timm(name, weights, options, {"dynamic_img_size": True}, checkpoint_filter_fn)
+        for block in vit.blocks:
+            if type(block) is not Block:
+                raise OptionError(f"{name}: blocks of type {type(block).__name__} are not supported; use a plain ViT")
+        patch = vit.patch_embed.patch_size
+        if patch[0] != patch[1]:
+            raise OptionError(f"{name}: patches of {patch[0]}x{patch[1]} pixels are not square; use a square patch")
+        blocks = [
+            {
+                "attn": Residual(Branch(b.norm1, b.attn, b.ls1, b.drop_path1)),
+                "mlp": Residual(Branch(b.norm2, b.mlp, b.ls2, b.drop_path2)),
+            }
+            for b in vit.blocks
+        ]
+        backbone = cls(
+            name=name,
+            options=options,
+            stem=PlainStem(vit, rope=None),
+            stages=split_stages(blocks, name),
+            features=[FeatureInfo(vit.embed_dim, patch[0])] * NUM_TAPS,
+            mean=vit.pretrained_cfg["mean"],
+            std=vit.pretrained_cfg["std"],
+            multiple=patch[0],
+            num_prefix=vit.num_prefix_tokens,
+            licence=licence,
+            weights_source=source,
+        )
+        name_sources(backbone, vit)
+        return backbone

@@ -1,0 +1,324 @@
+"""``Model``: one frozen backbone, the adapters of its owners, a head a task; pictures in, ``{task: tensor}`` out.
+
+Shape letters: I pictures, n pictures that want a task, H W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from garnish.adapters.adapted import adapters_of, attach, check_sites
+from garnish.adapters.adapter import Method
+from garnish.backbones.backbone import Backbone
+from garnish.errors import OptionError
+from garnish.heads.head import Head, is_plain, pyramid_info, resample_pyramid
+from garnish.heads.linear import LinearHead
+from garnish.predict import Prediction, predict
+from garnish.report import describe_model, report
+from garnish.rows import Selection, plan_passes, wanted_by_image
+from garnish.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who owns a set of adapters: the tasks that use it and the methods that made it."""
+
+    tasks: tuple[str, ...]
+    methods: tuple[Method, ...]
+
+    @property
+    def name(self) -> str:
+        """``seg+depth``: names the owner's tensors in a bundle."""
+        return "+".join(self.tasks)
+
+
+def adapt(
+    backbone: Backbone,
+    method: Method | Sequence[Method],
+    tasks: Mapping[str, Task],
+    head: Head | Mapping[str, Head] | None = None,
+) -> Model:
+    """Put adapters into a backbone and a head on it for each task.
+
+    Args:
+        backbone: a fresh trunk of :func:`garnish.backbone`; the model takes it over.
+        method: how to adapt it; several are combined at their sites in the order given.
+        tasks: name → task.
+        head: one head for all tasks, or one a task by name; ``LinearHead()`` when left out.
+
+    Raises:
+        SiteError: a plan that does not fit the backbone. OptionError: tasks or heads that do not fit each other.
+    """
+    if backbone.fork_unit is not None or backbone.tuned.owners():
+        raise OptionError(
+            f"{backbone.name} is adapted already; build a fresh one with garnish.backbone, or use model.add"
+        )
+    model = Model(backbone)
+    model.add(method, tasks, head)
+    return model
+
+
+class Model(nn.Module):
+    """Backbone, adapters and heads. Make one with :func:`adapt` or :func:`garnish.load`.
+
+    Attributes:
+        backbone: the frozen trunk with its adapters.
+        tasks: name → task, in the order they were added.
+        heads_of: name → the options of the task's head.
+        owners: who owns which adapters; a task belongs to exactly one.
+        frozen_tasks: tasks that are kept as they are while others train.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tasks: dict[str, Task] = {}
+        self.heads_of: dict[str, Head] = {}
+        self.owners: list[Owner] = []
+        self.frozen_tasks: set[str] = set()
+        self._heads = nn.ModuleDict()
+        self._compiled: Any = None
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
+
+    # ---- building -----------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        method: Method | Sequence[Method],
+        tasks: Mapping[str, Task],
+        head: Head | Mapping[str, Head] | None = None,
+        *,
+        freeze_others: bool = False,
+    ) -> None:
+        """Add tasks, with adapters of their own beside those that are there.
+
+        Args:
+            method: as for :func:`adapt`.
+            tasks: name → task; no name may be taken.
+            head: as for :func:`adapt`.
+            freeze_others: keep every earlier task exactly as it is from now on.
+        """
+        methods = (method,) if isinstance(method, Method) else tuple(method)
+        heads = _heads_by_task(head, tasks)
+        if not tasks:
+            raise OptionError("tasks is empty; name at least one, e.g. tasks={'seg': garnish.Semantic(classes=11)}")
+        for name in tasks:
+            if name in self.tasks:
+                raise OptionError(f"task {name!r} is there already; give the new one another name")
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+                raise OptionError(f"task name {name!r}: use letters, digits, '-' and '_', a letter first")
+        per_task = {m.per_task for m in methods}
+        if len(per_task) > 1:
+            raise OptionError("methods of one list must all be shared or all be per_task")
+        names = tuple(tasks)
+        if freeze_others:
+            self.frozen_tasks.update(self.tasks)
+        features = self.backbone.features
+        for name, task in tasks.items():
+            wide = pyramid_info(features) if heads[name].pyramid and is_plain(features) else features
+            self.heads_of[name], self.tasks[name] = heads[name], task
+            self._heads[f"task_{name}"] = heads[name].build(wide, task.channels)
+        for own in [(n,) for n in names] if True in per_task else [names]:
+            attach(self.backbone, len(self.owners), methods)
+            self.owners.append(Owner(own, methods))
+        self.to(next(iter(self.backbone.frozen_tensors().values())).device)
+        self._set_trainable()
+        self.train(self.training)
+
+    def freeze(self, tasks: Sequence[str]) -> None:
+        """Keep these tasks' heads and their owners' adapters as they are."""
+        self.frozen_tasks.update(tasks)
+        self._set_trainable()
+        self.train(self.training)
+
+    def _set_trainable(self) -> None:
+        self.backbone.requires_grad_(False)
+        for number, owner in enumerate(self.owners):
+            trained = not self.frozen_tasks.issuperset(owner.tasks)
+            for _, parameter in self._of_owner(number):
+                parameter.requires_grad_(trained)
+        for name in self.tasks:
+            self.head(name).requires_grad_(name not in self.frozen_tasks)
+
+    def train(self, mode: bool = True) -> Model:
+        """Training mode for what is trained; the frozen trunk and frozen tasks stay in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        for number, owner in enumerate(self.owners):
+            if self.frozen_tasks.issuperset(owner.tasks):
+                continue
+            if number in self.backbone.tuned.drops:
+                self.backbone.train(mode)
+            for _, _, adapter in adapters_of(self.backbone, number):
+                adapter.train(mode)
+        for name in self.frozen_tasks:
+            self.head(name).eval()
+        return self
+
+    # ---- running ------------------------------------------------------------------------------------------------
+
+    def forward(
+        self, images: Tensor, tasks: Sequence[str] | Sequence[Sequence[str]] | None = None
+    ) -> dict[str, Tensor]:
+        """Run all tasks, some, or other ones for each picture, in as few passes as can be.
+
+        Args:
+            images: (I, 3, H, W) float in [0, 1], or uint8 in 0 … 255; any H and W.
+            tasks: None: all; ``["depth"]``: some; ``[["seg"], ["depth"], ["seg", "depth"]]``: picture by picture.
+
+        Returns:
+            Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order.
+        """
+        wanted = wanted_by_image(tasks, images.shape[0], tuple(self.tasks))
+        owner_of = {t: number for number, owner in enumerate(self.owners) for t in owner.tasks}
+        alone = self.backbone.tuned.owners()
+        size = (images.shape[-2], images.shape[-1])
+        x = self.prepare(images)
+        every = [n for n in range(len(self.owners)) if n not in alone] if self._compiled is not None else None
+        done: dict[str, Tensor] = {}
+        for step in plan_passes(wanted, owner_of, alone, x.device, every_owner=every):
+            taken = x if step.images is None else x.index_select(0, step.images)
+            if self._compiled is not None and step.row_images is not None and step.row_owners is not None:
+                for rows in (step.row_images, step.row_owners):
+                    torch._dynamo.maybe_mark_dynamic(rows, 0)
+                maps = self._compiled(taken, step.row_images, step.row_owners, step.present)
+            else:
+                maps = self.backbone(taken, step.row_images, step.row_owners, step.present)
+            forked = self.backbone.first_forked if step.row_images is not None else len(maps)
+            for task, selection in step.tasks.items():
+                done[task] = self.decode(task, _select(maps, selection, forked), size)
+        return {task: done[task] for task in self.tasks if task in done}
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Normalise, and pad right and bottom with the mean colour to the backbone's multiple."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise OptionError(
+                f"pictures must be (N, 3, H, W), got {tuple(images.shape)}; stack RGB pictures of one size"
+            )
+        if images.dtype == torch.uint8:
+            images = images.to(self.mean.dtype) / 255  # type: ignore[arg-type]
+        x = (images - self.mean) / self.std  # type: ignore[operator]
+        multiple = self.backbone.multiple
+        return F.pad(x, (0, -x.shape[-1] % multiple, 0, -x.shape[-2] % multiple))
+
+    def decode(self, task: str, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Feature maps of n pictures → (n, C, H, W) raw output of one task, cropped to the pictures' own size."""
+        features = self.backbone.features
+        if self.heads_of[task].pyramid and is_plain(features):
+            maps = resample_pyramid(maps)
+        out = self.head(task)(list(maps))
+        multiple = self.backbone.multiple
+        padded = (size[0] + -size[0] % multiple, size[1] + -size[1] % multiple)
+        out = F.interpolate(out, size=padded, mode="bilinear", align_corners=False)
+        cropped: Tensor = out[..., : size[0], : size[1]]
+        return cropped
+
+    def compile(self, **options: Any) -> None:  # type: ignore[override]
+        """Compile the adapted backbone and the heads apart; one graph then serves every mix of tasks.
+
+        Args:
+            options: passed to ``torch.compile`` (``backend``, ``mode``, …).
+        """
+        self._compiled = torch.compile(self.backbone, fullgraph=True, **options)
+        for name in self.tasks:
+            self.head(name).compile(**options)
+
+    def predict(self, picture: str | Path | Image.Image, tasks: Sequence[str] | None = None) -> Prediction:
+        """Every task (or some) of one picture, at the picture's own size, in one pass."""
+        return predict(self, picture, tasks)
+
+    # ---- what is trained ----------------------------------------------------------------------------------------
+
+    def head(self, task: str) -> nn.Module:
+        """The decoder of one task."""
+        return self._heads[f"task_{task}"]
+
+    def _of_owner(self, number: int) -> Iterator[tuple[str, nn.Parameter]]:
+        name = self.owners[number].name
+        for site, level, adapter in adapters_of(self.backbone, number):
+            for leaf, parameter in adapter.named_parameters():
+                yield f"adapters.{name}.{site}.{level}.{leaf}", parameter
+        for leaf, parameter in self.backbone.tuned.of(number):
+            yield f"tuned.{name}.{leaf}", parameter
+
+    def encoder_tensors(self, owner: int) -> dict[str, Tensor]:
+        """One owner's adapter tensors (buffers included) and tuned parameters by stored name."""
+        name = self.owners[owner].name
+        found: dict[str, Tensor] = dict(self._of_owner(owner))
+        for site, level, adapter in adapters_of(self.backbone, owner):
+            found.update({f"adapters.{name}.{site}.{level}.{leaf}": b for leaf, b in adapter.named_buffers()})
+        return found
+
+    def head_tensors(self, task: str) -> dict[str, Tensor]:
+        """One head's parameters and buffers (running statistics) by stored name."""
+        return {f"heads.{task}.{leaf}": tensor for leaf, tensor in self.head(task).state_dict(keep_vars=True).items()}
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Everything that a bundle or a checkpoint of this model holds, by stored name."""
+        found: dict[str, Tensor] = {}
+        for number in range(len(self.owners)):
+            found.update(self.encoder_tensors(number))
+        for task in self.tasks:
+            found.update(self.head_tensors(task))
+        return found
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """What an optimizer should get, by stored name."""
+        return {n: t for n, t in self.own_tensors().items() if isinstance(t, nn.Parameter) and t.requires_grad}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's tensors are."""
+        mean: Tensor = self.mean  # type: ignore[assignment]
+        return mean.device
+
+    def check_sites(self) -> None:
+        """One probe pass for each owner; raises :class:`SiteError` where an adapter does not fire exactly once."""
+        side = 2 * self.backbone.multiple
+        probe = self.prepare(torch.rand(1, 3, side, side, device=self.device))
+        check_sites(self.backbone, probe)
+
+    # ---- telling ------------------------------------------------------------------------------------------------
+
+    def report(self, size: tuple[int, int] | None = None) -> dict[str, Any]:
+        """Parameters of encoder and heads apart, bytes, MACs: see :func:`garnish.report.report`."""
+        return report(self, size)
+
+    def __repr__(self) -> str:
+        return describe_model(self)
+
+    def save(self, path: str | Path, **options: Any) -> Path:
+        """Write a bundle: see :func:`garnish.bundles.bundle.save`."""
+        from garnish import save  # a bundle is made of a model, so the bundle's room is loaded when it is asked for
+
+        return save(self, path, **options)  # type: ignore[no-any-return]
+
+
+def _heads_by_task(head: Head | Mapping[str, Head] | None, tasks: Mapping[str, Task]) -> dict[str, Head]:
+    if head is None or isinstance(head, Head):
+        return {name: head or LinearHead() for name in tasks}
+    for name in head:
+        if name not in tasks:
+            raise OptionError(f"head: there is no task {name!r}; tasks: {', '.join(tasks)}")
+    missing = [name for name in tasks if name not in head]
+    if missing:
+        raise OptionError(f"head: task {missing[0]!r} has none; give one for each of {', '.join(tasks)}")
+    return dict(head)
+
+
+def _select(maps: Sequence[Tensor], selection: Selection, first_forked: int) -> list[Tensor]:
+    picked = []
+    for index, x in enumerate(maps):
+        where = selection.rows if index >= first_forked else selection.images
+        picked.append(x if where is None else x.index_select(0, where))
+    return picked

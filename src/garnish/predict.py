@@ -1,0 +1,89 @@
+"""Maps of one picture, as a user wants them: decoded, painted, written.
+
+Shape letters: H W pixels of the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from garnish.errors import DataError, one_line
+from garnish.tasks.sheet import draw_sheet
+from garnish.tasks.task import Task
+
+if TYPE_CHECKING:
+    from garnish.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """All maps of one picture.
+
+    Attributes:
+        picture: (H, W, 3) uint8.
+        maps: task → decoded map at the picture's own size: (H, W) uint8 ids, (H, W) float32 metres or probabilities,
+            (3, H, W) float32 unit normals.
+        tasks: task name → task.
+        name: the picture's file name without suffix.
+    """
+
+    picture: np.ndarray
+    maps: Mapping[str, Tensor]
+    tasks: Mapping[str, Task]
+    name: str = "picture"
+
+    def __getitem__(self, task: str) -> Tensor:
+        return self.maps[task]
+
+    def painted(self) -> dict[str, np.ndarray]:
+        """Task → (H, W, 3) uint8."""
+        return {name: self.tasks[name].paint(decoded) for name, decoded in self.maps.items()}
+
+    def save(self, path: str | Path) -> Path:
+        """Write one contact sheet (the picture and every map in a row) as PNG; returns the file."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_sheet([[("picture", self.picture), *self.painted().items()]], path)
+        return path
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write each map in its task's own file format, ``NAME_TASK.png`` and so on, and ``NAME_sheet.png``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [self.tasks[t].write(m, folder / f"{self.name}_{t}") for t, m in self.maps.items()]
+        return [*files, self.save(folder / f"{self.name}_sheet.png")]
+
+
+def read_picture(picture: str | Path | Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned upright; raises :class:`DataError` naming a file that cannot be read."""
+    try:
+        image = picture if isinstance(picture, Image.Image) else Image.open(picture)
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError:
+        raise DataError(f"{picture}: no such picture; check the path") from None
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{picture}: cannot be read as a picture ({one_line(error, 120)}); replace the file") from None
+
+
+def predict(model: Model, picture: str | Path | Image.Image, tasks: Sequence[str] | None = None) -> Prediction:
+    """Run a model on one picture at its own size."""
+    pixels = read_picture(picture)
+    name = "picture" if isinstance(picture, Image.Image) else Path(picture).stem
+    was_training = model.training
+    model.eval()
+    try:
+        images = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(model.device)
+        with torch.inference_mode():
+            raw = model(images, tasks)
+            maps = {t: model.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
+    finally:
+        model.train(was_training)
+    return Prediction(pixels, maps, dict(model.tasks), name)

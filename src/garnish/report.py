@@ -1,0 +1,121 @@
+"""What a model costs: parameters of encoder and heads apart, bytes on disk, multiply-accumulates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from garnish.lookup import describe
+
+if TYPE_CHECKING:
+    from garnish.model import Model
+
+
+def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Count a model.
+
+    Args:
+        model: any model.
+        size: (H, W) of the picture that MACs are counted for; about 224² (the next multiple the backbone takes)
+            when left out.
+
+    Returns:
+        ``encoder_total``: parameters of the bare backbone. ``encoder_trainable``: of adapters and tuned backbone
+        parameters, over all owners. ``decoder_trainable``: of the heads. ``decoder_by_task``. ``bundle_bytes``: the
+        weights file of a bundle at float16. ``macs``: multiply-accumulates of one picture with all tasks, and
+        ``macs_encoder`` of it, at ``macs_size``. ``backbone``, ``backbone_licence``, ``owners``.
+    """
+    multiple = model.backbone.multiple
+    size = size or (-(-224 // multiple) * multiple,) * 2
+    frozen = model.backbone.frozen_tensors()
+    encoder = {n: t for i in range(len(model.owners)) for n, t in model.encoder_tensors(i).items()}
+    heads = {task: _count(model.head_tensors(task)) for task in model.tasks}
+    macs, macs_encoder = count_macs(model, size)
+    return {
+        "backbone": model.backbone.name,
+        "backbone_licence": model.backbone.licence,
+        "encoder_total": _count(frozen),
+        "encoder_trainable": _count(encoder),
+        "decoder_trainable": sum(heads.values()),
+        "decoder_by_task": heads,
+        "bundle_bytes": stored_bytes(model.own_tensors()),
+        "macs": macs,
+        "macs_encoder": macs_encoder,
+        "macs_size": list(size),
+        "owners": {o.name: [describe(m) for m in o.methods] for o in model.owners},
+    }
+
+
+def stored_bytes(tensors: dict[str, Tensor]) -> int:
+    """Size of a safetensors file of these tensors, floating-point ones at float16."""
+    return len(to_bytes({n: _as_stored(t) for n, t in tensors.items()})) if tensors else 0
+
+
+def _as_stored(tensor: Tensor) -> Tensor:
+    kept = tensor.detach().cpu()
+    return (kept.half() if kept.is_floating_point() else kept).contiguous()
+
+
+def _count(tensors: dict[str, Tensor]) -> int:
+    return sum(t.numel() for t in tensors.values() if isinstance(t, nn.Parameter))
+
+
+def count_macs(model: Model, size: tuple[int, int]) -> tuple[int, int]:
+    """Multiply-accumulates of one picture of ``size`` with all tasks: (all, encoder alone), matrix products counted."""
+    was_training = model.training
+    model.eval()
+    try:
+        images = torch.zeros(1, 3, *size, device=model.device)
+        with torch.no_grad(), FlopCounterMode(display=False, depth=None) as counter:
+            model(images)
+        total = counter.get_total_flops() // 2
+        with torch.no_grad(), FlopCounterMode(display=False, depth=None) as counter:
+            for task in model.tasks:
+                maps = [
+                    torch.zeros(
+                        1, f.channels, round(size[0] / f.stride), round(size[1] / f.stride), device=images.device
+                    )
+                    for f in model.backbone.features
+                ]
+                model.decode(task, maps, size)
+        return total, total - counter.get_total_flops() // 2
+    finally:
+        model.train(was_training)
+
+
+def describe_model(model: Model) -> str:
+    """Several lines: where adapters sit, parameters of encoder and heads apart, bytes on disk."""
+    facts = report_without_macs(model)
+    lines = [f"{model.backbone.name}: {facts['total']:,} parameters, frozen ({model.backbone.licence})"]
+    for number, owner in enumerate(model.owners):
+        methods = " + ".join(repr(m) for m in owner.methods)
+        names = [n for n in model.encoder_tensors(number) if n.startswith("adapters.")]
+        sites = {n.split(".", 2)[2].rsplit(".", 2)[0] for n in names}
+        roles = sorted({".".join(s.split(".")[-2:]) for s in sites})
+        where = f"at {len(sites)} sites ({', '.join(roles)})" if sites else "without adapters"
+        lines.append(f"  {owner.name}: {methods} {where}, {_count(model.encoder_tensors(number)):,} parameters")
+    for task in model.tasks:
+        lines.append(
+            f"  {task}: {model.tasks[task]!r}, {model.heads_of[task]!r}, "
+            f"{_count(model.head_tensors(task)):,} parameters"
+        )
+    lines.append(
+        f"  trained: encoder {facts['encoder']:,}, heads {facts['heads']:,}; "
+        f"a bundle is {facts['bytes'] / 1e6:.2f} MB at float16"
+    )
+    return "\n".join(lines)
+
+
+def report_without_macs(model: Model) -> dict[str, int]:
+    """The counts that need no forward pass."""
+    encoder = sum(_count(model.encoder_tensors(i)) for i in range(len(model.owners)))
+    return {
+        "total": _count(model.backbone.frozen_tensors()),
+        "encoder": encoder,
+        "heads": sum(_count(model.head_tensors(t)) for t in model.tasks),
+        "bytes": stored_bytes(model.own_tensors()),
+    }

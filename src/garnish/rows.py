@@ -1,0 +1,125 @@
+"""From "which picture wants which tasks" to passes through the backbone and rows within them.
+
+Shape letters: I images of the batch, P images of a pass, R rows of a forked pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from garnish.errors import OptionError, suggest
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Where one task finds its rows in the maps of a pass; None stands for all.
+
+    Attributes:
+        images: (n,) int64 into the pass's images, for maps from below the fork.
+        rows: (n,) int64 into the pass's rows, for maps from above it.
+    """
+
+    images: Tensor | None
+    rows: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One run of the backbone.
+
+    Attributes:
+        images: (P,) int64 into the batch; None: all.
+        present: owners that act; one where nothing forks.
+        row_images, row_owners: (R,) int64, None where nothing forks.
+        tasks: what each task reads.
+    """
+
+    images: Tensor | None
+    present: tuple[int, ...]
+    row_images: Tensor | None
+    row_owners: Tensor | None
+    tasks: Mapping[str, Selection]
+
+
+def wanted_by_image(
+    tasks: Sequence[str] | Sequence[Sequence[str]] | None, num_images: int, known: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Normalise a ``tasks=`` argument to one tuple of task names an image.
+
+    Raises:
+        OptionError: an unknown task, or a list that is not one entry an image.
+    """
+    if tasks is None:
+        return [tuple(known)] * num_images
+    if isinstance(tasks, str):
+        raise OptionError(f"tasks={tasks!r} is a string; give a list, tasks=[{tasks!r}]")
+    if all(isinstance(t, str) for t in tasks) and (tasks or not num_images):
+        per_image = [tuple(tasks)] * num_images  # type: ignore[arg-type]
+    else:
+        per_image = [tuple(t) for t in tasks]
+        if len(per_image) != num_images:
+            raise OptionError(f"tasks= names tasks for {len(per_image)} pictures, the batch holds {num_images}")
+    for name in {t for names in per_image for t in names}:
+        if name not in known:
+            raise OptionError(f"unknown task {name!r}{suggest(name, known)}")
+    return [tuple(dict.fromkeys(t for t in known if t in names)) for names in per_image]
+
+
+def plan_passes(
+    wanted: Sequence[Sequence[str]],
+    owner_of: Mapping[str, int],
+    alone: frozenset[int],
+    device: torch.device,
+    *,
+    every_owner: Sequence[int] | None = None,
+) -> list[Pass]:
+    """Group owners into passes and lay out rows, image-major.
+
+    Args:
+        wanted: tasks of each image.
+        owner_of: number of the owner whose adapters a task uses.
+        alone: owners that need a pass of their own (they tune backbone parameters in place).
+        device: where index tensors go.
+        every_owner: where given, passes fork always and always name these owners (those not in ``alone``) and take
+            all images, so that a compiled backbone sees one structure for every mix.
+    """
+    asked = sorted({owner_of[t] for names in wanted for t in names})
+    groups = [(o,) for o in asked if o in alone]
+    together = tuple(o for o in asked if o not in alone)
+    return [
+        _pass(wanted, owner_of, g, device, None if g[0] in alone else every_owner) for g in [*groups, together] if g
+    ]
+
+
+def _pass(
+    wanted: Sequence[Sequence[str]],
+    owner_of: Mapping[str, int],
+    owners: tuple[int, ...],
+    device: torch.device,
+    every_owner: Sequence[int] | None,
+) -> Pass:
+    mine = [tuple(t for t in names if owner_of[t] in owners) for names in wanted]
+    images = [i for i, names in enumerate(mine) if names or every_owner is not None]
+    tasks = dict.fromkeys(t for names in mine for t in names)
+
+    def index(values: list[int], size: int) -> Tensor | None:
+        return None if values == list(range(size)) else torch.tensor(values, dtype=torch.int64, device=device)
+
+    of_images = {t: [p for p, i in enumerate(images) if t in mine[i]] for t in tasks}
+    batch = index(images, len(wanted))
+    if len(owners) == 1 and every_owner is None:
+        return Pass(batch, owners, None, None, {t: Selection(index(of_images[t], len(images)), None) for t in tasks})
+    present = tuple(every_owner) if every_owner is not None else owners
+    rows = [(p, o) for p, i in enumerate(images) for o in owners if any(owner_of[t] == o for t in mine[i])]
+    of_rows = {t: [r for r, (p, o) in enumerate(rows) if o == owner_of[t] and t in mine[images[p]]] for t in tasks}
+    return Pass(
+        images=batch,
+        present=present,
+        row_images=torch.tensor([p for p, _ in rows], dtype=torch.int64, device=device),
+        row_owners=torch.tensor([present.index(o) for _, o in rows], dtype=torch.int64, device=device),
+        tasks={t: Selection(index(of_images[t], len(images)), index(of_rows[t], len(rows))) for t in tasks},
+    )
