@@ -28,12 +28,15 @@ class Task(ABC):
     :meth:`sums` gives additive statistics of some pictures, :meth:`loss` turns their total into the loss.
     """
 
-    #: Metric that selects the best checkpoint and enters Δm.
-    headline: ClassVar[str]
     #: Whether a larger headline metric is better.
     higher_is_better: ClassVar[bool]
     #: Which kernel geometric transforms use for the target: "mask" (ids, binary), "depth" or "normals".
     target_kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def headline(self) -> str:
+        """Metric that selects the best checkpoint and enters Δm; a key of what ``metric().compute()`` gives."""
 
     @property
     @abstractmethod
@@ -66,7 +69,8 @@ class Task(ABC):
     def metric(self) -> Metric:
         """A new metric: ``update(prediction, target)`` as for :meth:`sums`; ``compute()`` a dict of () tensors by name.
 
-        It streams (sums only), ignores what the target ignores, syncs over processes and holds ``headline``.
+        It streams (sums only), ignores what the target ignores, syncs over processes and holds ``headline``; values
+        of which nothing was seen are NaN. Predictions and targets may lie on another device than the metric.
         """
 
     @abstractmethod
@@ -75,7 +79,7 @@ class Task(ABC):
 
     @abstractmethod
     def decode(self, prediction: Tensor) -> Tensor:
-        """Raw (B, C, H, W) → what the user wants: (B, H, W) uint8 ids or float32 metres / probabilities; (B, 3, H, W)."""
+        """Raw (B, C, H, W) → what the user wants: (B, H, W) uint8 ids, float32 metres, probabilities; (B, 3, H, W)."""
 
     @abstractmethod
     def paint(self, decoded: Tensor) -> np.ndarray:

@@ -1,0 +1,81 @@
+"""What tasks with one yes-or-no map share: targets in {0, 1, 255 = no label}, balanced cross-entropy, files.
+
+Shape letters: B pictures, H W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from garnish.errors import DataError
+from garnish.tasks.files import with_suffix, write_png
+from garnish.tasks.task import IGNORE, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryTask(Task, ABC):
+    """A task with one map of probabilities: the head gives logits (B, 1, H, W), the target holds 0, 1 and 255."""
+
+    higher_is_better: ClassVar[bool] = True
+    target_kind: ClassVar[str] = "mask"
+
+    @property
+    def channels(self) -> int:
+        """One map of logits."""
+        return 1
+
+    def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """(4,): Σ −ln p over positives, Σ −ln(1 − p) over negatives, number of positives, number of negatives."""
+        assert prediction.shape == target.shape, f"{tuple(prediction.shape)} against {tuple(target.shape)}"
+        logits = prediction.float()
+        yes, no = target == 1, target == 0
+        # softplus(∓z) is −ln sigmoid(±z) without overflow.
+        return torch.stack(
+            [(F.softplus(-logits) * yes).sum(), (F.softplus(logits) * no).sum(), yes.sum().float(), no.sum().float()]
+        )
+
+    def check_target(self, target: Tensor, where: str) -> None:
+        """Raise DataError unless ``target`` is (1, H, W) and holds 0, 1 and 255 only."""
+        if target.ndim != 3 or target.shape[0] != 1:
+            raise DataError(f"{where}: expected one map (1, H, W), got shape {tuple(target.shape)}")
+        bad = torch.unique(target[(target != 0) & (target != 1) & (target != IGNORE)])
+        if len(bad):
+            shown = ", ".join(f"{v:g}" for v in bad[:5].tolist()) + (" …" if len(bad) > 5 else "")
+            raise DataError(
+                f"{where}: values {shown} in a yes-or-no map, which holds 0, 1 and {IGNORE} = no label;"
+                " set the file's threshold or value map in the data description"
+            )
+
+    def decode(self, prediction: Tensor) -> Tensor:
+        """Logits (B, 1, H, W) → probabilities (B, H, W) float32 in [0, 1]."""
+        return prediction[:, 0].float().sigmoid()
+
+    def write(self, decoded: Tensor, path: Path) -> Path:
+        """``path.png``: 8-bit grey, probability · 255."""
+        grey = (decoded.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+        return write_png(grey.reshape(decoded.shape[-2:]).cpu().numpy(), with_suffix(path, ".png"))
+
+    def legend(self) -> Mapping[str, tuple[int, int, int]]:
+        """Empty: the map is continuous."""
+        return {}
+
+
+def balanced_bce(sums: Tensor, positive_weight: float | None) -> Tensor:
+    """() w·Σ positives' terms + (1 − w)·Σ negatives' terms, divided by the number of labelled pixels; 0 without any.
+
+    Args:
+        sums: what :meth:`BinaryTask.sums` gives, added up.
+        positive_weight: w; None: the share of negatives among the labelled pixels (Xie & Tu 2015, eq. 2).
+    """
+    pos, neg, num_pos, num_neg = sums.unbind()
+    count = (num_pos + num_neg).clamp_min(1)
+    w = num_neg / count if positive_weight is None else torch.full_like(pos, positive_weight)
+    return (w * pos + (1 - w) * neg) / count

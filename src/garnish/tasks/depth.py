@@ -1,0 +1,181 @@
+"""Depth: metres along the camera's axis (or the ray, as the labels have it), one number a pixel.
+
+Shape letters: B pictures, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+from garnish.errors import DataError, OptionError
+from garnish.tasks.colours import NOTHING, scale_colours
+from garnish.tasks.files import with_suffix, write_png
+from garnish.tasks.task import Task
+from garnish.tasks.totals import Totals, exact, ratio
+
+#: Softplus of this is 1.
+_UNIT = math.log(math.e - 1)
+#: Deepest value of a 16-bit file in millimetres.
+_MAX_FILE_METRES = 65.535
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Depth(Task):
+    """Metres. Targets ≤ 0 or not finite have no label.
+
+    The head's output z means ``max_metres/4 · softplus(z + ln(e − 1))`` metres. So z = 0, where heads start, is a
+    quarter of the range; z of a few units spans it; and L1's slope in z stays near its full size from there to the far
+    end, where a scaled sigmoid would flatten out, while near 0 it shrinks with the depth itself.
+
+    Loss: L1 in metres, mean over labelled pixels.
+
+    Attributes:
+        max_metres: largest depth; predictions are cut there, and pictures of depth are scaled by it.
+        min_metres: smallest depth; predictions are cut there, which keeps logarithms finite.
+        weight: of this task in the sum of losses.
+    """
+
+    higher_is_better: ClassVar[bool] = False
+    target_kind: ClassVar[str] = "depth"
+
+    max_metres: float = 10.0
+    min_metres: float = 1e-3
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_metres < self.max_metres < math.inf:
+            raise OptionError(
+                f"Depth: min_metres {self.min_metres:g}, max_metres {self.max_metres:g}; set 0 < min < max"
+            )
+        if not 0 <= self.weight < math.inf:
+            raise OptionError(f"Depth.weight: {self.weight}; set a finite value ≥ 0")
+
+    @property
+    def headline(self) -> str:
+        """``rmse``, in metres."""
+        return "rmse"
+
+    @property
+    def channels(self) -> int:
+        """One map."""
+        return 1
+
+    @property
+    def loss_weight(self) -> float:
+        """``weight``."""
+        return self.weight
+
+    def metres(self, prediction: Tensor) -> Tensor:
+        """The head's output → float32 metres > 0 of the same shape, not yet cut."""
+        return self.max_metres / 4 * F.softplus(prediction.float() + _UNIT)
+
+    def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """(2,): Σ |metres − target| over labelled pixels, and their number."""
+        assert prediction.shape == target.shape, f"{tuple(prediction.shape)} against {tuple(target.shape)}"
+        valid = labelled(target)
+        # The stand-in keeps NaN and infinity out of the gradient: 0 · NaN is NaN.
+        error = (self.metres(prediction) - torch.where(valid, target, 0.0)).abs() * valid
+        return torch.stack([error.sum(), valid.sum().float()])
+
+    def loss(self, sums: Tensor) -> Tensor:
+        """() metres; 0 where no pixel has a label."""
+        return sums[0] / sums[1].clamp_min(1)
+
+    def metric(self) -> Metric:
+        """``rmse`` (m), ``abs_rel``, ``log_rmse`` (natural logarithm), ``delta1`` to ``delta3`` (shares).
+
+        All are pooled over the labelled pixels of all pictures (a mean over pictures gives other numbers). Delta k is
+        the share of pixels where max(p/t, t/p) < 1.25^k.
+        """
+        return DepthMetric(self)
+
+    def check_target(self, target: Tensor, where: str) -> None:
+        """Raise DataError unless ``target`` is (1, H, W) floats without NaN, by and large within ``max_metres``."""
+        if target.ndim != 3 or target.shape[0] != 1 or not target.is_floating_point():
+            raise DataError(
+                f"{where}: expected a float map of depth (1, H, W), got {target.dtype} of shape {tuple(target.shape)}"
+            )
+        if num_nan := int(target.isnan().sum()):
+            raise DataError(f"{where}: {num_nan} of {target.numel()} depths are NaN; write 0 where there is no depth")
+        depths = target[labelled(target)]
+        if len(depths) and (beyond := float((depths > self.max_metres).float().mean())) > 0.5:
+            raise DataError(
+                f"{where}: {beyond:.0%} of the depths exceed max_metres = {self.max_metres:g} (median"
+                f" {float(depths.median()):g}); set the unit in the data description, or max_metres"
+            )
+
+    def decode(self, prediction: Tensor) -> Tensor:
+        """The head's output (B, 1, H, W) → metres (B, H, W) float32 in [min_metres, max_metres]."""
+        return self.metres(prediction)[:, 0].clamp(self.min_metres, self.max_metres)
+
+    def paint(self, decoded: Tensor) -> np.ndarray:
+        """(H, W) or (1, H, W) metres → (H, W, 3): near is yellow, ``max_metres`` dark violet, no depth black."""
+        metres = decoded.detach().float().reshape(decoded.shape[-2:])
+        valid = labelled(metres)
+        share = 1 - torch.where(valid, metres, 0.0) / self.max_metres
+        painted: np.ndarray = scale_colours(share.cpu().numpy())
+        painted[~valid.cpu().numpy()] = NOTHING
+        return painted
+
+    def write(self, decoded: Tensor, path: Path) -> Path:
+        """``path.png``: 16-bit, millimetres, 0 = none; where ``max_metres`` > 65.535, ``path.npy``: float32 metres."""
+        metres = decoded.detach().float().reshape(decoded.shape[-2:])
+        valid = labelled(metres).cpu().numpy()
+        values = np.where(valid, metres.cpu().numpy(), 0).astype(np.float64)
+        if self.max_metres > _MAX_FILE_METRES:
+            file = with_suffix(path, ".npy")
+            np.save(file, values.astype(np.float32), allow_pickle=False)
+            return file
+        millimetres = np.where(valid, np.clip(np.rint(values * 1000), 1, 65535), 0).astype(np.uint16)
+        return write_png(millimetres, with_suffix(path, ".png"))
+
+    def legend(self) -> Mapping[str, tuple[int, int, int]]:
+        """Empty: the map is continuous."""
+        return {}
+
+
+def labelled(target: Tensor) -> Tensor:
+    """Where depth is known: finite and > 0; bool of the same shape."""
+    return (target > 0) & target.isfinite()
+
+
+@final
+class DepthMetric(Totals):
+    """See :meth:`Depth.metric`."""
+
+    errors: Tensor
+    counts: Tensor
+
+    def __init__(self, task: Depth) -> None:
+        super().__init__()
+        self.task = task
+        # Squared, relative and squared logarithmic errors; pixels, and those within each delta.
+        self.add_total("errors", 3)
+        self.add_total("counts", 4, dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add pictures: the head's output and metres, both (B, 1, H, W)."""
+        valid = labelled(target)
+        p, t = exact(self.task.decode(prediction)[:, None][valid]), exact(target[valid])
+        log = p.log() - t.log()
+        self.add("errors", torch.stack([((p - t) ** 2).sum(), ((p - t).abs() / t).sum(), (log**2).sum()]))
+        within = [(torch.maximum(p / t, t / p) < 1.25**k).sum() for k in (1, 2, 3)]
+        self.add("counts", torch.stack([valid.sum().to(p.device), *within]))
+
+    def compute(self) -> dict[str, Tensor]:
+        """() float64 values by name."""
+        squared, relative, log = ratio(self.errors, self.counts[0].expand(3)).unbind()
+        deltas = ratio(self.counts[1:], self.counts[0].expand(3)).unbind()
+        values = {"rmse": squared.sqrt(), "abs_rel": relative, "log_rmse": log.sqrt()}
+        return values | {f"delta{k}": value for k, value in enumerate(deltas, 1)}

@@ -1,0 +1,122 @@
+"""Edges: which pixels lie on a boundary.
+
+Shape letters: B pictures, H W pixels, T thresholds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from garnish.errors import OptionError
+from garnish.tasks.binary import BinaryTask, balanced_bce
+from garnish.tasks.task import IGNORE
+from garnish.tasks.thresholds import HUNDREDTHS, counts_above
+from garnish.tasks.tolerance import disc_maximum, f_measure, precision_recall
+from garnish.tasks.totals import Totals
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Edges(BinaryTask):
+    """Boundaries. Targets hold 1 on an edge, 0 elsewhere, 255 where there is no label.
+
+    Loss: cross-entropy with a fixed weight of the positives, ``(w·Σ positives + (1 − w)·Σ negatives) / pixels``.
+
+    Attributes:
+        weight: of this task in the sum of losses (50: PASCAL-Context and NYUD multi-task convention).
+        positive_weight: w, in (0, 1) (0.95 for PASCAL-Context and in the survey; 0.8 in ATRC and DeMT on NYUD).
+        tolerance_px: an edge pixel is right if the other map has one within this Euclidean distance.
+    """
+
+    weight: float = 50.0
+    positive_weight: float = 0.95
+    tolerance_px: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.positive_weight < 1:
+            raise OptionError(f"Edges.positive_weight: {self.positive_weight}; set a value between 0 and 1")
+        if self.tolerance_px < 0:
+            raise OptionError(f"Edges.tolerance_px: {self.tolerance_px}; set 0 or more pixels")
+        if not 0 <= self.weight < math.inf:
+            raise OptionError(f"Edges.weight: {self.weight}; set a finite value ≥ 0")
+
+    @property
+    def headline(self) -> str:
+        """``f_at_Npx``, N the tolerance."""
+        return f"f_at_{self.tolerance_px}px"
+
+    @property
+    def loss_weight(self) -> float:
+        """``weight``."""
+        return self.weight
+
+    def loss(self, sums: Tensor) -> Tensor:
+        """() balanced cross-entropy with the fixed weight; 0 where no pixel has a label."""
+        return balanced_bce(sums, self.positive_weight)
+
+    def metric(self) -> Metric:
+        """``f_at_Npx``, ``precision_at_Npx``, ``recall_at_Npx`` in [0, 1], ``best_threshold``.
+
+        Counts are pooled over all pictures at each of the thresholds .01, .02 … .99 (probability > threshold), and
+        the threshold with the largest F is taken, one for the whole set and chosen on it. This is no ODS-F as SEISM
+        or BSDS print it: predictions are not thinned, a pixel may be matched by several (their matching is one to
+        one), and the tolerance is in pixels instead of a share of the picture's diagonal.
+        """
+        return EdgesMetric(self)
+
+    def paint(self, decoded: Tensor) -> np.ndarray:
+        """(H, W) or (1, H, W) → (H, W, 3): edges black on white, light grey where there is no label."""
+        values = decoded.detach().float().reshape(decoded.shape[-2:])
+        shade = torch.where(values == IGNORE, 0.8, 1 - values.clamp(0, 1))
+        grey = (shade * 255).round().to(torch.uint8).cpu().numpy()
+        return np.repeat(grey[..., None], 3, axis=-1)
+
+
+@final
+class EdgesMetric(Totals):
+    """See :meth:`Edges.metric`."""
+
+    predicted: Tensor
+    true: Tensor
+    pixels: Tensor
+
+    def __init__(self, task: Edges) -> None:
+        super().__init__()
+        self.task = task
+        # Per threshold: matched and all predicted pixels; matched true pixels and, the same everywhere, all of them.
+        self.add_total("predicted", 2, len(HUNDREDTHS), dtype=torch.int64)
+        self.add_total("true", 2, len(HUNDREDTHS), dtype=torch.int64)
+        self.add_total("pixels", dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add pictures: logits and {0, 1, 255}, both (B, 1, H, W)."""
+        edge, valid = target[:, 0] == 1, target[:, 0] != IGNORE
+        probability = torch.where(valid, self.task.decode(prediction), 0.0)
+        near_edge = disc_maximum(edge.float(), self.task.tolerance_px) > 0
+        near = disc_maximum(probability, self.task.tolerance_px)
+        matched = counts_above(probability, valid & near_edge, HUNDREDTHS).sum(0)
+        self.add("predicted", torch.stack([matched, counts_above(probability, valid, HUNDREDTHS).sum(0)]))
+        found = counts_above(near, edge, HUNDREDTHS).sum(0)
+        self.add("true", torch.stack([found, edge.sum().expand_as(found)]))
+        self.add("pixels", valid.sum())
+
+    def compute(self) -> dict[str, Tensor]:
+        """() float64 values by name."""
+        precision, recall = precision_recall(*self.predicted.unbind(), *self.true.unbind())
+        f = f_measure(precision, recall)
+        best = f.argmax()
+        seen = torch.where(self.pixels > 0, 1.0, torch.nan).double()
+        at = f"_at_{self.task.tolerance_px}px"
+        return {
+            f"f{at}": f[best] * seen,
+            f"precision{at}": precision[best] * seen,
+            f"recall{at}": recall[best] * seen,
+            "best_threshold": f.new_tensor(HUNDREDTHS)[best] * seen,
+        }

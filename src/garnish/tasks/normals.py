@@ -1,0 +1,183 @@
+"""Surface normals: a unit vector a pixel; x right, y up and z towards the viewer unless the data says otherwise.
+
+Shape letters: B pictures, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+from garnish.errors import DataError, OptionError
+from garnish.tasks.colours import NOTHING
+from garnish.tasks.files import with_suffix, write_png
+from garnish.tasks.task import Task, to_uint8
+from garnish.tasks.totals import Totals, exact, ratio
+
+#: Width of a bin of the histogram that gives the median angle, degrees.
+BIN_DEGREES = 0.05
+#: Angles whose shares are reported, degrees, by metric name.
+WITHIN_DEGREES = {"within_11_25": 11.25, "within_22_5": 22.5, "within_30": 30.0}
+
+#: Vectors shorter than this count as the zero vector: no label.
+_SHORTEST = 1e-3
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Normals(Task):
+    """Unit vectors. Targets of zero length have no label.
+
+    Loss: L1 between the normalised prediction and the target, mean over the three entries of labelled pixels.
+
+    Attributes:
+        weight: of this task in the sum of losses (10: PASCAL-Context and NYUD multi-task convention).
+    """
+
+    higher_is_better: ClassVar[bool] = False
+    target_kind: ClassVar[str] = "normals"
+
+    weight: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise OptionError(f"Normals.weight: {self.weight}; set a finite value ≥ 0")
+
+    @property
+    def headline(self) -> str:
+        """``mean_angle``, in degrees."""
+        return "mean_angle"
+
+    @property
+    def channels(self) -> int:
+        """Three maps: x, y, z."""
+        return 3
+
+    @property
+    def loss_weight(self) -> float:
+        """``weight``."""
+        return self.weight
+
+    def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """(2,): Σ |normalised prediction − target| over the entries of labelled pixels, and the number of entries."""
+        assert prediction.shape == target.shape, f"{tuple(prediction.shape)} against {tuple(target.shape)}"
+        valid = labelled(target)
+        # The stand-in keeps NaN and infinity out of the gradient: 0 · NaN is NaN.
+        error = (unit(prediction) - torch.where(valid, target, 0.0)).abs() * valid
+        return torch.stack([error.sum(), 3 * valid.sum().float()])
+
+    def loss(self, sums: Tensor) -> Tensor:
+        """() mean absolute error of an entry; 0 where no pixel has a label."""
+        return sums[0] / sums[1].clamp_min(1)
+
+    def metric(self) -> Metric:
+        """``mean_angle``, ``median_angle``, ``rmse_angle`` in degrees; ``within_11_25``, ``_22_5``, ``_30`` as shares.
+
+        All are pooled over the labelled pixels of all pictures. Both vectors are renormalised; the angle is
+        atan2(|p × t|, p · t), exact where arccos is not; a zero prediction counts as 90°. The median is interpolated
+        in a histogram of 0.05° bins. (The printed "rmse" of the PASCAL-Context literature is our mean_angle.)
+        """
+        return NormalsMetric()
+
+    def check_target(self, target: Tensor, where: str) -> None:
+        """Raise DataError unless ``target`` is (3, H, W) floats of length 1 (to 0.05) or 0."""
+        if target.ndim != 3 or target.shape[0] != 3 or not target.is_floating_point():
+            raise DataError(
+                f"{where}: expected float normals (3, H, W), got {target.dtype} of shape {tuple(target.shape)}"
+            )
+        length = target.float().norm(dim=0)
+        if num_bad := int((~length.isfinite()).sum()):
+            raise DataError(f"{where}: {num_bad} normals are not finite; write zeros where there is no normal")
+        bad = (length > _SHORTEST) & ((length - 1).abs() > 0.05)
+        if num_bad := int(bad.sum()):
+            raise DataError(
+                f"{where}: {num_bad} of {length.numel()} normals are neither of length 1 nor 0 (lengths"
+                f" {float(length[bad].min()):.3g} to {float(length[bad].max()):.3g}); normalise them, or set the file's"
+                " value range in the data description"
+            )
+
+    def decode(self, prediction: Tensor) -> Tensor:
+        """The head's output (B, 3, H, W) → unit vectors (B, 3, H, W) float32."""
+        return unit(prediction)
+
+    def paint(self, decoded: Tensor) -> np.ndarray:
+        """(3, H, W) → (H, W, 3): (n + 1)/2 as RGB; black where there is no normal."""
+        painted = to_uint8((decoded + 1) / 2)
+        painted[~labelled(decoded[None])[0, 0].cpu().numpy()] = NOTHING
+        return painted
+
+    def write(self, decoded: Tensor, path: Path) -> Path:
+        """``path.png``: 8-bit RGB, value = (n + 1)/2 · 255."""
+        return write_png(to_uint8((decoded + 1) / 2), with_suffix(path, ".png"))
+
+    def legend(self) -> Mapping[str, tuple[int, int, int]]:
+        """Empty: the map is continuous."""
+        return {}
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """(B, 3, H, W) → the same directions with length 1, float32; vectors shorter than 1e-3 stay shorter than 1.
+
+    That bound keeps the gradient finite where a head starts at zero.
+    """
+    return F.normalize(vectors.float(), dim=1, eps=_SHORTEST)
+
+
+def labelled(target: Tensor) -> Tensor:
+    """(B, 1, H, W) bool: where the normals (B, 3, H, W) are finite and not zero."""
+    length = torch.linalg.vector_norm(target.float(), dim=1, keepdim=True)
+    return torch.isfinite(length) & torch.gt(length, _SHORTEST)
+
+
+@final
+class NormalsMetric(Totals):
+    """See :meth:`Normals.metric`."""
+
+    degrees: Tensor
+    within: Tensor
+    histogram: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Σ angle, Σ angle²; pixels within each angle; pixels by angle (their sum is the number of pixels).
+        self.add_total("degrees", 2)
+        self.add_total("within", len(WITHIN_DEGREES), dtype=torch.int64)
+        self.add_total("histogram", round(180 / BIN_DEGREES), dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add pictures: the head's output and unit normals, both (B, 3, H, W)."""
+        valid = labelled(target)[:, 0]
+        p, t = (exact(x.movedim(1, -1)[valid]) for x in (prediction, target))
+        p, t = F.normalize(p, dim=-1), F.normalize(t, dim=-1)
+        across, along = torch.linalg.cross(p, t).norm(dim=-1), (p * t).sum(-1)
+        angle = torch.rad2deg(torch.atan2(across, along))
+        angle = torch.where(p.abs().sum(-1) == 0, 90.0, angle)
+        self.add("degrees", torch.stack([angle.sum(), (angle**2).sum()]))
+        self.add("within", torch.stack([(angle < limit).sum() for limit in WITHIN_DEGREES.values()]))
+        bins = len(self.histogram)
+        self.add("histogram", torch.bincount((angle / BIN_DEGREES).long().clamp(0, bins - 1), minlength=bins))
+
+    def compute(self) -> dict[str, Tensor]:
+        """() float64 values by name."""
+        count = self.histogram.sum()
+        mean, square = ratio(self.degrees, count.expand(2)).unbind()
+        values = {"mean_angle": mean, "median_angle": self._median(), "rmse_angle": square.sqrt()}
+        shares = ratio(self.within, count.expand(len(self.within))).unbind()
+        return values | dict(zip(WITHIN_DEGREES, shares, strict=True))
+
+    def _median(self) -> Tensor:
+        """() degrees: where half of the pixels lie below, interpolated inside the bin."""
+        upto = self.histogram.cumsum(0).double()
+        half = upto[-1:] / 2
+        k = torch.searchsorted(upto, half).clamp(max=len(upto) - 1)
+        inside = self.histogram[k].double()
+        return (BIN_DEGREES * (k + 1 - ratio(upto[k] - half, inside)))[0]

@@ -1,0 +1,135 @@
+"""Saliency: which pixels belong to what the eye goes to first.
+
+Shape letters: B pictures, H W pixels, T thresholds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from garnish.errors import OptionError
+from garnish.tasks.binary import BinaryTask, balanced_bce
+from garnish.tasks.task import IGNORE
+from garnish.tasks.thresholds import HUNDREDTHS, counts_above
+from garnish.tasks.tolerance import f_measure, precision_recall
+from garnish.tasks.totals import Totals, exact, ratio
+
+#: Thresholds of the intersection over union: .20, .25 … .90.
+IOU_THRESHOLDS = tuple(k / 100 for k in range(20, 95, 5))
+#: β² of the F-measure, which favours precision (Achanta et al. 2009).
+BETA_SQUARED = 0.3
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Saliency(BinaryTask):
+    """Salient pixels. Targets hold 1, 0 and, where there is no label, 255.
+
+    Loss: cross-entropy balanced by the share of negatives among the labelled pixels of a step, in all its pictures.
+
+    Attributes:
+        weight: of this task in the sum of losses (5: PASCAL-Context multi-task convention).
+    """
+
+    weight: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise OptionError(f"Saliency.weight: {self.weight}; set a finite value ≥ 0")
+
+    @property
+    def headline(self) -> str:
+        """``iou_at_best_threshold``."""
+        return "iou_at_best_threshold"
+
+    @property
+    def loss_weight(self) -> float:
+        """``weight``."""
+        return self.weight
+
+    def loss(self, sums: Tensor) -> Tensor:
+        """() balanced cross-entropy; 0 where no pixel has a label, or all have the same."""
+        return balanced_bce(sums, None)
+
+    def metric(self) -> Metric:
+        """``iou_at_best_threshold``, ``best_iou_threshold``, ``iou_at_0_5``, ``max_f``, ``best_f_threshold``.
+
+        The IoU is that of the salient pixels of one picture (1 where neither map has any), averaged over the pictures
+        for each of 15 thresholds .20, .25 … .90 (probability > threshold); the best threshold is chosen on the set
+        itself, as the "mIoU" that the PASCAL-Context adapter literature prints. ``max_f`` is the largest F-measure
+        with β² = 0.3 over thresholds .01 … .99, from precision and recall pooled over all pictures.
+        """
+        return SaliencyMetric(self)
+
+    def paint(self, decoded: Tensor) -> np.ndarray:
+        """(H, W) or (1, H, W) → (H, W, 3): salient is white, the rest black; blue-grey where there is no label."""
+        values = decoded.detach().float().reshape(decoded.shape[-2:])
+        grey = (values.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+        painted = np.repeat(grey[..., None], 3, axis=-1)
+        painted[(values == IGNORE).cpu().numpy()] = (70, 80, 110)
+        return painted
+
+
+@final
+class SaliencyMetric(Totals):
+    """See :meth:`Saliency.metric`."""
+
+    iou: Tensor
+    pictures: Tensor
+    true_positives: Tensor
+    predicted: Tensor
+    true: Tensor
+
+    def __init__(self, task: Saliency) -> None:
+        super().__init__()
+        self.task = task
+        # Per threshold: Σ IoU over pictures; then pixels, for the F-measure.
+        self.add_total("iou", len(IOU_THRESHOLDS))
+        self.add_total("pictures", dtype=torch.int64)
+        self.add_total("true_positives", len(HUNDREDTHS), dtype=torch.int64)
+        self.add_total("predicted", len(HUNDREDTHS), dtype=torch.int64)
+        self.add_total("true", dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add pictures: logits and {0, 1, 255}, both (B, 1, H, W). A picture without any label does not count."""
+        probability = self.task.decode(prediction)
+        salient, valid = target[:, 0] == 1, target[:, 0] != IGNORE
+        hits = counts_above(probability, salient, HUNDREDTHS)
+        guesses = counts_above(probability, valid, HUNDREDTHS)
+        num_true = salient.flatten(1).sum(1)
+        labelled = valid.flatten(1).any(1)
+
+        at = torch.tensor([HUNDREDTHS.index(t) for t in IOU_THRESHOLDS], device=hits.device)
+        union = guesses[:, at] + num_true[:, None] - hits[:, at]
+        # Float32 is enough for one picture's quotient; the sum over many pictures is in float64.
+        iou = torch.where(union == 0, 1.0, hits[:, at] / union.clamp_min(1)) * labelled[:, None]
+        self.add("iou", exact(iou).sum(0))
+        self.add("pictures", labelled.sum())
+        self.add("true_positives", hits.sum(0))
+        self.add("predicted", guesses.sum(0))
+        self.add("true", num_true.sum())
+
+    def compute(self) -> dict[str, Tensor]:
+        """() float64 values by name."""
+        iou = ratio(self.iou, self.pictures.expand(len(IOU_THRESHOLDS)))
+        best = iou.argmax()
+        precision, recall = precision_recall(
+            self.true_positives, self.predicted, self.true_positives, self.true.expand(len(HUNDREDTHS))
+        )
+        f = f_measure(precision, recall, BETA_SQUARED)
+        best_f = f.argmax()
+        seen = torch.where(self.pictures > 0, 1.0, torch.nan).double()
+        return {
+            "iou_at_best_threshold": iou[best],
+            "best_iou_threshold": iou.new_tensor(IOU_THRESHOLDS)[best] * seen,
+            "iou_at_0_5": iou[IOU_THRESHOLDS.index(0.5)],
+            "max_f": f[best_f] * seen,
+            "best_f_threshold": f.new_tensor(HUNDREDTHS)[best_f] * seen,
+        }
