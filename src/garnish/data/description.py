@@ -1,0 +1,252 @@
+"""The description of a set: which pictures belong to a split, and where the labels of each task lie.
+
+It stands in a YAML file or inside a recipe; ``docs/data.md`` lists the keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from garnish import lookup
+from garnish.data.label_options import LABEL_OPTIONS, LabelOptions, parse_label_options
+from garnish.data.pictures import PICTURE_SUFFIXES
+from garnish.errors import DataError, OptionError, one_line, suggest
+from garnish.tasks.task import Task
+
+_KEYS = ("path", "images", "splits", "every", "tasks")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One task of a set: what is learnt, and how its label files are read."""
+
+    task: Task
+    labels: LabelOptions
+
+
+@dataclass(frozen=True)
+class Description:
+    """A set of pictures on disk, not yet a split of it.
+
+    Attributes:
+        source: the YAML file or folder, named in messages.
+        root: the folder that patterns are relative to.
+        images: pattern of the pictures, with ``{split}`` and either ``*`` or ``{name}``.
+        splits: split → its folder's name, or a text file (relative to ``root``) that lists names.
+        every: split → n, to keep every n-th picture by name.
+        tasks: what is labelled, by task name.
+    """
+
+    source: str
+    root: Path
+    images: str
+    splits: Mapping[str, str]
+    every: Mapping[str, int]
+    tasks: Mapping[str, Labelled]
+
+    def pictures(self, split: str) -> list[tuple[str, Path]]:
+        """(name, file) of every picture of a split, by name.
+
+        Raises:
+            DataError: no such folder, list or split; a listed picture that does not exist; two pictures of one name.
+        """
+        if not self.root.is_dir():
+            raise DataError(f"{self.source}: no folder {self.root}; correct `path`")
+        value = self.splits.get(split, split)
+        listed = value.endswith(".txt")
+        if self.splits and split not in self.splits:
+            raise DataError(f"{self.source}: no split {split!r};{suggest(split, self.splits)}")
+        if not listed and "{split}" not in self.images and not self.splits and split not in ("train", "all"):
+            raise DataError(
+                f"{self.source}: `images: {self.images}` has no {{split}}, so {split!r} would hold the training "
+                "pictures; ask for split 'all', or list names under `splits: {" + split + ": " + split + ".txt}`"
+            )
+        found = self._listed(split, value) if listed else self._globbed(value)
+        if not found:
+            raise DataError(
+                f"{self.source}: split {split!r} is empty: no picture fits {self._pattern(value)}; correct `images`"
+            )
+        found.sort()
+        for (name, one), (other_name, other) in pairwise(found):
+            if name == other_name:
+                raise DataError(f"{self.source}: {one} and {other} share the name {name!r}; put {{name}} into `images`")
+        return found[:: self.every.get(split, 1)]
+
+    def label_path(self, task: str, split: str, name: str) -> Path:
+        """Where the label of a picture must lie; :class:`DataError` where the template leads out of its folder."""
+        template = self.tasks[task].labels.labels
+        value = self.splits.get(split, split)
+        return self.root / _fill(template, split=split if value.endswith(".txt") else value, name=name)
+
+    def _pattern(self, value: str) -> Path:
+        return self.root / _fill(self.images, split=value)
+
+    def _globbed(self, value: str) -> list[tuple[str, Path]]:
+        pattern = _fill(self.images, split=value)
+        glob = pattern.replace("{name}", "**/*" if pattern.split("{name}")[0].endswith("/") else "*")
+        regex = re.compile(_as_regex(pattern)) if "{name}" in pattern else None
+        found = []
+        for path in self.root.glob(glob):
+            if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith(".") or not path.is_file():
+                continue
+            name = path.stem
+            if regex is not None:
+                match = regex.fullmatch(path.relative_to(self.root).as_posix())
+                if match is None:
+                    continue
+                name = match["name"]
+            found.append((name, path))
+        return found
+
+    def _listed(self, split: str, value: str) -> list[tuple[str, Path]]:
+        file = self.root / value
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.source}: splits.{split}: cannot read {file} ({one_line(error, 100)})") from None
+        pattern = _fill(self.images, split=split)
+        if "{name}" not in pattern:
+            head, _, tail = pattern.rpartition("*")
+            pattern = f"{head}{{name}}{tail}"
+        found = []
+        for number, line in enumerate(lines, 1):
+            name = line.strip()
+            if not name:
+                continue
+            if not _is_plain(name):
+                raise DataError(
+                    f"{file}, line {number}: {name!r} is not a plain relative name; write names without '..' or '/'"
+                )
+            if name.lower().endswith(PICTURE_SUFFIXES):
+                name = str(PurePosixPath(name).with_suffix(""))
+            places = [self.root / _fill(pattern, name=name)]
+            if places[0].suffix.lower() not in PICTURE_SUFFIXES:
+                places = [places[0].with_name(places[0].name + suffix) for suffix in PICTURE_SUFFIXES]
+            path = next((p for p in places if p.is_file()), None)
+            if path is None:
+                raise DataError(f"{file}, line {number}: no picture {places[0]}; restore it or remove the line")
+            found.append((name, path))
+        return found
+
+
+def read_description(source: str | Path | Mapping[str, Any], root: Path | None = None) -> Description:
+    """A description from a YAML file, or from a mapping whose relative paths start at ``root`` (default: here).
+
+    Raises:
+        DataError: the file is missing or not YAML.
+        OptionError: an unknown or missing key, or an option that a task or label does not have.
+    """
+    if isinstance(source, Mapping):
+        return parse_description(source, "data", Path() if root is None else root)
+    file = Path(source)
+    try:
+        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot read the data description ({one_line(error, 100)})") from None
+    except yaml.YAMLError as error:
+        raise DataError(f"{file}: not valid YAML ({one_line(error, 200)})") from None
+    return parse_description(given, str(file), file.parent)
+
+
+def parse_description(given: Any, source: str, base: Path) -> Description:
+    """Check a description that was read from ``source``; its ``path`` is relative to the folder ``base``."""
+    if not isinstance(given, Mapping):
+        raise OptionError(f"{source}: expected keys {', '.join(_KEYS)}; got {one_line(repr(given), 60)}")
+    for key in given:
+        if key not in _KEYS:
+            raise OptionError(f"{source}: unknown key {key!r}{suggest(str(key), _KEYS)}")
+    images = given.get("images")
+    if not isinstance(images, str) or not ("*" in images or "{name}" in images):
+        raise OptionError(f'{source}: `images` must be a pattern such as "images/{{split}}/*.jpg"; got {images!r}')
+    splits = _mapping(given, "splits", source)
+    every = _mapping(given, "every", source)
+    for split, step in every.items():
+        if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+            raise OptionError(f"{source}: every.{split}: expected a whole number above 0, got {step!r}")
+        if splits and split not in splits:
+            raise OptionError(f"{source}: every.{split}: no such split;{suggest(split, splits)}")
+    entries = _mapping(given, "tasks", source)
+    if not entries:
+        raise OptionError(
+            f'{source}: `tasks` is empty; write e.g. tasks: {{depth: {{task: Depth, labels: "depth/{{name}}.png"}}}}'
+        )
+    root = Path(os.path.expandvars(str(given.get("path", ".")))).expanduser()
+    return Description(
+        source=source,
+        root=base / root,
+        images=_checked(images, f"{source}: images"),
+        splits={name: _checked(str(value), f"{source}: splits.{name}") for name, value in splits.items()},
+        every=every,
+        tasks={name: _labelled(entry, f"{source}: tasks.{name}") for name, entry in entries.items()},
+    )
+
+
+def _labelled(entry: Any, where: str) -> Labelled:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("task"), str):
+        known = ", ".join(lookup.classes("tasks"))
+        raise OptionError(f"{where}: expected {{task: NAME, labels: TEMPLATE, …}} with a task of {known}")
+    cls = lookup.find("tasks", entry["task"])
+    own = [f.name for f in dataclasses.fields(cls) if f.init]
+    task_options: dict[str, Any] = {}
+    label_options: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key == "task":
+            continue
+        if key in LABEL_OPTIONS:
+            label_options[key] = value
+        elif key in own:
+            task_options[key] = value
+        else:
+            near = suggest(str(key), [*own, *LABEL_OPTIONS]).split(" available:")[0]
+            raise OptionError(
+                f"{where}: unknown option {key!r}{near} options of {entry['task']}: {', '.join(own)}; "
+                f"options of labels: {', '.join(LABEL_OPTIONS)}"
+            )
+    task: Task = lookup.build("tasks", entry["task"], task_options, where=where)
+    labels = parse_label_options(label_options, task, where)
+    _checked(labels.labels, f"{where}.labels")
+    return Labelled(task, labels)
+
+
+def _mapping(given: Mapping[str, Any], key: str, source: str) -> dict[str, Any]:
+    value = given.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise OptionError(f"{source}: `{key}` must be a mapping, got {one_line(repr(value), 60)}")
+    return {str(name): item for name, item in value.items()}
+
+
+def _checked(pattern: str, where: str) -> str:
+    """A pattern that stays below ``path`` and has only fields we fill."""
+    for field in re.findall(r"\{[^}]*\}?", pattern):
+        if field not in ("{split}", "{name}"):
+            raise OptionError(f"{where}: {pattern!r} has {field}; only {{split}} and {{name}} are filled")
+    if not _is_plain(pattern):
+        raise OptionError(f"{where}: {pattern!r} must be relative to `path`, without '..'; set `path` instead")
+    return pattern
+
+
+def _is_plain(name: str) -> bool:
+    parts = name.split("/")
+    return not (name.startswith("/") or "\\" in name or "\0" in name or ".." in parts or re.match(r"[A-Za-z]:", name))
+
+
+def _fill(pattern: str, **values: str) -> str:
+    # str.format would read attributes of what it fills ("{name.x}"); a description is data
+    for field, value in values.items():
+        pattern = pattern.replace("{" + field + "}", value)
+    return pattern
+
+
+def _as_regex(pattern: str) -> str:
+    tokens = {"{name}": "(?P<name>.+)", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\{name\}|\*\*/|\*|\?)", pattern)
+    return "".join(tokens.get(part, re.escape(part)) for part in parts)

@@ -1,0 +1,251 @@
+"""A folder of pictures with whatever labels lie beside them; several folders joined into one set.
+
+Shape letters: H W pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+
+from garnish.data.description import Description, read_description
+from garnish.data.labels import decode
+from garnish.data.pictures import read_array, read_picture
+from garnish.data.plain import plain_description
+from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
+from garnish.errors import DataError, OptionError, suggest
+from garnish.lookup import options_of
+from garnish.tasks.task import Task
+
+_log = logging.getLogger(__name__)
+
+
+def folder(
+    source: str | Path | Mapping[str, Any],
+    split: str = "train",
+    *,
+    tasks: Sequence[str] | None = None,
+    root: str | Path | None = None,
+) -> FolderDataset:
+    """One split of a set of pictures.
+
+    Args:
+        source: a YAML description, the same as a mapping, or a folder (its ``data.yaml``, else the usual folder names).
+        split: which part of the set.
+        tasks: names of the tasks to read; None: all that the description has.
+        root: where relative paths of a mapping start; None: the current folder. A YAML file's start at the file.
+
+    Raises:
+        DataError: missing files, an empty split, or a task for which no picture of the split has a label.
+        OptionError: an unknown key, option or task.
+    """
+    if isinstance(source, Mapping):
+        return FolderDataset(read_description(source, None if root is None else Path(root)), split, tasks)
+    path = Path(source).expanduser()
+    if path.is_dir() and (path / "data.yaml").is_file():
+        path = path / "data.yaml"
+    if path.is_dir() or path.suffix.lower() not in (".yaml", ".yml"):
+        return FolderDataset(read_description(plain_description(path), path), split, tasks)
+    return FolderDataset(read_description(path), split, tasks)
+
+
+@final
+class FolderDataset(Dataset):
+    """One split of a described set; pictures in the order of their names.
+
+    Pictures without any label are left out of the split "train". A picture whose label file is missing lacks that task.
+
+    Attributes:
+        description: the whole set.
+        split: which part of it this is.
+    """
+
+    def __init__(self, description: Description, split: str, tasks: Sequence[str] | None = None) -> None:
+        known = description.tasks
+        for name in tasks or ():
+            if name not in known:
+                raise OptionError(f"{description.source}: unknown task {name!r}{suggest(name, known)}")
+        self.description = description
+        self.split = split
+        self._tasks = {name: entry.task for name, entry in known.items() if tasks is None or name in tasks}
+        self._pictures: list[tuple[str, Path]] = []
+        self._labels: list[dict[str, Path]] = []
+        bare: list[tuple[str, Path]] = []
+        for name, path in description.pictures(split):
+            wanted = {task: description.label_path(task, split, name) for task in self._tasks}
+            labels = {task: file for task, file in wanted.items() if file.is_file()}
+            if not labels and split == "train":
+                bare.append((name, path))
+                continue
+            self._pictures.append((name, path))
+            self._labels.append(labels)
+        first = (bare or self._pictures)[0][0] if not self._pictures else self._pictures[0][0]
+        counts = self.describe()
+        for task, count in counts.items():
+            if not count:
+                tried = description.label_path(task, split, first)
+                raise DataError(
+                    f"{description.source}: tasks.{task}: no picture of split {split!r} has a label; "
+                    f"{known[task].labels.labels!r} gave e.g. {tried}; correct the template or leave the task out"
+                )
+        if bare:
+            _log.info("%s, %s: %d pictures without any label left out", description.source, split, len(bare))
+        for task, count in counts.items():
+            if count < len(self):
+                _log.info(
+                    "%s, %s: %d of %d pictures have labels for %s", description.source, split, count, len(self), task
+                )
+
+    @property
+    def name(self) -> str:
+        """The description file or folder, and the split."""
+        return f"{self.description.source} ({self.split})"
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The tasks that some picture has a label for, by name."""
+        return self._tasks
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Picture and targets number ``index``.
+
+        Raises:
+            DataError: a file that cannot be read, a label of another size than its picture, values a task refuses.
+        """
+        path = self.picture_file(index)
+        image = tv_tensors.Image(read_picture(path))
+        size = (image.shape[-2], image.shape[-1])
+        arrays: dict[Path, np.ndarray] = {}  # tasks that share a file read it once
+        targets: dict[str, tv_tensors.TVTensor] = {}
+        for task, file in self._labels[index].items():
+            if file not in arrays:
+                arrays[file] = read_array(file)
+            target = self.target(task, arrays[file], file)
+            check_sizes(path, size, file, (target.shape[-2], target.shape[-1]))
+            self._tasks[task].check_target(target, str(file))
+            targets[task] = target
+        return Sample(image=image, targets=targets, name=str(path))
+
+    def target(self, task: str, raw: np.ndarray, file: Path) -> tv_tensors.TVTensor:
+        """The target of ``task`` that a label file's numbers stand for, not yet checked by the task."""
+        values = torch.from_numpy(decode(raw, self.description.tasks[task].labels, file))
+        wrap = {"mask": tv_tensors.Mask, "depth": DepthMap, "normals": NormalMap}[self._tasks[task].target_kind]
+        wrapped: tv_tensors.TVTensor = wrap(values)
+        return wrapped
+
+    def picture_name(self, index: int) -> str:
+        """Name of picture number ``index``."""
+        return self._pictures[index][0]
+
+    def picture_file(self, index: int) -> Path:
+        """Where picture number ``index`` lies."""
+        return self._pictures[index][1]
+
+    def label_files(self, index: int) -> Mapping[str, Path]:
+        """Task → label file of picture number ``index``; tasks it has no label for are left out."""
+        return self._labels[index]
+
+    def describe(self) -> dict[str, int]:
+        """Task → number of pictures that have a label for it."""
+        return {task: sum(task in labels for labels in self._labels) for task in self._tasks}
+
+
+@final
+class JoinedDataset(Dataset):
+    """Several sets one after the other; each picture keeps the labels it has.
+
+    Attributes:
+        parts: the sets, in order.
+    """
+
+    def __init__(self, parts: Sequence[Dataset]) -> None:
+        if not parts:
+            raise DataError("join: no sets given; pass at least one")
+        self.parts = tuple(parts)
+        self._ends = list(accumulate(len(part) for part in parts))
+        self._tasks: dict[str, Task] = {}
+        for number, part in enumerate(parts, 1):
+            for name, task in part.tasks.items():
+                if (known := self._tasks.setdefault(name, task)) != task:
+                    raise OptionError(
+                        f"join: task {name!r} of set {number} {_difference(known, task)}; rename one of them"
+                    )
+
+    @property
+    def name(self) -> str:
+        """The names of the parts."""
+        return " + ".join(part.name for part in self.parts)
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The tasks of all parts, by name."""
+        return self._tasks
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Sample:
+        """Picture and targets number ``index``, as the set that holds it gives them."""
+        part, inner = self.place(index)
+        return part[inner]
+
+    def place(self, index: int) -> tuple[Dataset, int]:
+        """The set that holds picture number ``index``, and the picture's number there."""
+        index = range(len(self))[index]
+        number = bisect_right(self._ends, index)
+        return self.parts[number], index - (self._ends[number - 1] if number else 0)
+
+    def describe(self) -> dict[str, int]:
+        """Task → number of pictures that have a label for it; all of a part that is no folder."""
+        total = dict.fromkeys(self._tasks, 0)
+        for part in self.parts:
+            if isinstance(part, FolderDataset | JoinedDataset):
+                counts = part.describe()
+            else:
+                counts = dict.fromkeys(part.tasks, len(part))
+            for task, count in counts.items():
+                total[task] += count
+        return total
+
+
+def join(*datasets: Dataset) -> JoinedDataset:
+    """Several sets as one; tasks of one name must be equal.
+
+    Raises:
+        OptionError: a task name stands for different tasks or options in two sets.
+    """
+    return JoinedDataset(datasets)
+
+
+def check_sizes(picture: Path, size: tuple[int, int], label: Path, label_size: tuple[int, int]) -> None:
+    """Raise DataError unless picture and label have the same (H, W)."""
+    if size == label_size:
+        return
+    turned = (
+        "; one of them is turned: save the picture upright, without an EXIF orientation"
+        if size == label_size[::-1]
+        else ""
+    )
+    raise DataError(
+        f"{label}: {label_size[1]}x{label_size[0]}, but its picture {picture} is {size[1]}x{size[0]}"
+        + (turned or "; resize the label (nearest neighbour for ids) or replace it")
+    )
+
+
+def _difference(one: Task, other: Task) -> str:
+    if type(one) is not type(other):
+        return f"is {type(other).__name__}, but {type(one).__name__} in a set before"
+    before, after = options_of(one), options_of(other)
+    name = next(key for key in before if before[key] != after[key])
+    return f"has {name} = {after[name]!r}, but {before[name]!r} in a set before"

@@ -1,0 +1,70 @@
+"""Pictures that two splits of a set share: a score on them says nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from garnish.data.folder import FolderDataset
+from garnish.errors import DataError
+
+_HEAD_BYTES = 1 << 16
+
+
+def find_leaks(dataset: FolderDataset) -> Iterator[tuple[str, str]]:
+    """(severity, message) of each other split that shares pictures (equal bytes) or names with this one."""
+    description = dataset.description
+    own = {dataset.picture_file(i) for i in range(len(dataset))}
+    own_by_size = _by_size(own)
+    for split in description.splits or ("train", "val", "test"):
+        if split == dataset.split:
+            continue
+        try:
+            other = description.pictures(split)
+        except DataError:
+            continue  # a split that is not there, or cannot be read, is the matter of who asks for it
+        pairs: list[tuple[Path, Path]] = []
+        for size, files in _by_size({path for _, path in other}).items():
+            if size in own_by_size:
+                pairs += _equal(own_by_size[size], files)
+        if pairs:
+            one, two = min(pairs)
+            yield (
+                "warning",
+                f"{one}: the same picture as {two} of split {split!r} ({len(pairs)} such pairs); "
+                "remove it from one split",
+            )
+            continue
+        names = {dataset.picture_name(i) for i in range(len(dataset))} & {name for name, _ in other}
+        if names:
+            yield (
+                "note",
+                f"{description.source}: {len(names)} names such as {min(names)!r} occur in {dataset.split!r} and "
+                f"{split!r} with other contents; fine where numbering starts anew, else move one of each",
+            )
+
+
+def _by_size(files: set[Path]) -> dict[int, list[Path]]:
+    found: dict[int, list[Path]] = {}
+    for file in sorted(files):
+        found.setdefault(file.stat().st_size, []).append(file)
+    return found
+
+
+def _equal(ours: list[Path], theirs: list[Path]) -> list[tuple[Path, Path]]:
+    """Pairs of equal bytes among files of equal size: by their first bytes, then by all."""
+    heads: dict[bytes, list[Path]] = {}
+    for file in ours:
+        heads.setdefault(_digest(file, _HEAD_BYTES), []).append(file)
+    pairs = []
+    for other in theirs:
+        for file in heads.get(_digest(other, _HEAD_BYTES), []):
+            if file == other or _digest(file, -1) == _digest(other, -1):
+                pairs.append((file, other))
+    return pairs
+
+
+def _digest(file: Path, num_bytes: int) -> bytes:
+    with file.open("rb") as stream:
+        return hashlib.blake2b(stream.read(num_bytes)).digest()

@@ -1,0 +1,190 @@
+"""Folders without a description: the usual names of folders tell where pictures and labels lie.
+
+Read are ``SPLIT/images`` + ``SPLIT/masks``, ``images/SPLIT`` + ``masks/SPLIT``, and ``images`` + ``masks`` without
+splits; in place of or beside ``masks`` also ``labels``, ``depth``, ``normals``, ``edges`` and ``saliency``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from garnish.data.pictures import PICTURE_SUFFIXES, read_array
+from garnish.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+_IMAGES = ("images", "imgs", "rgb", "image")
+_LABELS = {
+    "masks": "Semantic",
+    "mask": "Semantic",
+    "labels": "Semantic",
+    "annotations": "Semantic",
+    "semantic": "Semantic",
+    "depth": "Depth",
+    "normals": "Normals",
+    "edges": "Edges",
+    "saliency": "Saliency",
+}
+_TASK_NAMES = {"Semantic": "seg", "Depth": "depth", "Normals": "normals", "Edges": "edges", "Saliency": "saliency"}
+_SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+_MAX_READ = 2000  # labels that are read to count classes or to find the largest depth
+
+
+def plain_description(root: Path) -> dict[str, Any]:
+    """The description (as it would stand in YAML) of a folder that follows the usual names.
+
+    The class count is the largest id of the training masks plus one; depth in 16-bit files is taken as millimetres and
+    ``max_metres`` as the largest training depth. What was assumed is logged in one line.
+
+    Raises:
+        DataError: no usual layout, or labels that need a word from the user; the message holds a YAML to start from.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; give a folder of pictures or a YAML file that describes one")
+    images, beside, splits = _layout(root)
+    found = {name: task for name, task in _LABELS.items() if _label_folder(root, beside, splits, name)}
+    if not found:
+        raise _ask(root, images, {}, f"no labels beside {images}; looked for folders {', '.join(_LABELS)}")
+    tasks: dict[str, dict[str, Any]] = {}
+    for name, task in found.items():
+        if _TASK_NAMES[task] in tasks:
+            continue
+        folder = _label_folder(root, beside, splits, name)
+        assert folder is not None
+        files = _labels(folder)
+        if not files:
+            raise _ask(root, images, tasks, f"{folder} holds no .png, .npy or .tif labels")
+        template = beside.format(kind=name) + "/{name}" + files[0].suffix
+        try:
+            options = _options(task, files)
+        except DataError as error:
+            guess = {"task": task, "labels": template} | _GUESSES.get(task, {})
+            raise _ask(root, images, tasks | {_TASK_NAMES[task]: guess}, str(error)) from None
+        tasks[_TASK_NAMES[task]] = {"task": task, "labels": template, **options}
+    description: dict[str, Any] = {"path": ".", "images": images, "tasks": tasks}
+    if splits:
+        description["splits"] = splits
+    _log.info("%s: no description; read as %s", root, _flow(description))
+    return description
+
+
+_GUESSES: dict[str, dict[str, Any]] = {
+    "Semantic": {"classes": ["background", "thing"], "map": {0: 0, 7: 1}},
+    "Depth": {"unit": "mm", "max_metres": 10},
+    "Edges": {"threshold": 127},
+    "Saliency": {"threshold": 127},
+}
+
+
+def _layout(root: Path) -> tuple[str, str, dict[str, str]]:
+    """The pattern of pictures, the template of label folders, and split → folder name."""
+    for name in _IMAGES:
+        splits = {s: f for s, names in _SPLITS.items() for f in names if (root / f / name).is_dir()}
+        if splits:
+            return f"{{split}}/{name}/*", "{{split}}/{kind}", splits
+    for name in _IMAGES:
+        splits = {s: f for s, names in _SPLITS.items() for f in names if (root / name / f).is_dir()}
+        if splits:
+            return f"{name}/{{split}}/*", "{kind}/{{split}}", splits
+    for name in _IMAGES:
+        if (root / name).is_dir():
+            return f"{name}/*", "{kind}", {}
+    raise _ask(root, "images/{split}/*.jpg", {}, "no folder images, images/train or train/images in it")
+
+
+def _label_folder(root: Path, beside: str, splits: dict[str, str], name: str) -> Path | None:
+    """The folder of the training labels of a kind, None where there is none."""
+    split = splits.get("train") or next(iter(splits.values()), "")
+    folder = root / beside.format(kind=name).format(split=split)
+    return folder if folder.is_dir() else None
+
+
+def _labels(folder: Path) -> list[Path]:
+    endings = (".npy", *PICTURE_SUFFIXES)
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith("."))
+
+
+def _options(task: str, files: list[Path]) -> dict[str, Any]:
+    """The options that the labels themselves tell."""
+    if task == "Normals":
+        return {}
+    chosen = files[:: math.ceil(len(files) / _MAX_READ)]
+    with ThreadPoolExecutor() as pool:
+        if task == "Semantic":
+            return _semantic_options(pool.map(_ids, chosen), len(chosen))
+        if task == "Depth":
+            return _depth_options(chosen[0], pool.map(_largest, chosen))
+    levels = set(np.unique(read_array(chosen[0])).tolist())
+    return {} if levels <= {0, 1} or levels <= {0, 255} else {"threshold": 127}
+
+
+def _semantic_options(found: Iterable[set[int]], num_files: int) -> dict[str, Any]:
+    ids: set[int] = set().union(*found)
+    classes = ids - {255}
+    if ids == {0, 255}:  # one class and "ignore" would teach nothing, so this is white on black
+        return {"classes": ["background", "foreground"], "map": {0: 0, 255: 1}}
+    if not classes or min(classes) < 0 or max(classes) > 254:
+        raise DataError(f"the masks hold ids {sorted(ids)[:8]}; list what they become under `map`")
+    count = max(classes) + 1
+    if count < 2:
+        raise DataError("the masks hold nothing but id 0; a class count cannot be read from them")
+    if count > 20 and len(classes) < count / 2:
+        shown = ", ".join(map(str, sorted(classes)[:12]))
+        raise DataError(
+            f"the masks hold only {len(classes)} of the ids 0 to {count - 1} ({shown}); list them under `map`"
+        )
+    _log.info("%d classes read from %d training masks; ids that none holds: %d", count, num_files, count - len(classes))
+    return {"classes": count}
+
+
+def _depth_options(first: Path, largest: Iterable[float]) -> dict[str, Any]:
+    raw = read_array(first)
+    deepest = max(largest)
+    if raw.dtype.kind == "f":
+        return {"unit": "m", "max_metres": float(math.ceil(max(deepest, 1e-3)))}
+    if raw.dtype == np.uint8:
+        raise DataError(f"{first} holds 8-bit depth, whose unit cannot be guessed; write `scale: metres per step`")
+    return {"unit": "mm", "max_metres": float(max(1, math.ceil(deepest / 1000)))}
+
+
+def _ids(path: Path) -> set[int]:
+    raw = read_array(path)
+    if raw.ndim == 3:
+        raise DataError(f"{path} holds colours; give each class its colour under `colours`")
+    if raw.dtype.kind not in "bui":
+        raise DataError(f"{path} holds {raw.dtype} numbers; save ids as whole numbers")
+    return set(np.unique(raw).tolist())
+
+
+def _largest(path: Path) -> float:
+    raw = read_array(path)
+    finite = raw[np.isfinite(raw)] if raw.dtype.kind == "f" else raw
+    return float(finite.max()) if finite.size else 0.0
+
+
+def _ask(root: Path, images: str, tasks: dict[str, dict[str, Any]], why: str) -> DataError:
+    example = {"seg": {"task": "Semantic", "labels": "masks/{split}/{name}.png", "classes": ["background", "thing"]}}
+    ready = {"path": ".", "images": images, "tasks": tasks or example}
+    return DataError(f"{root}: {why}; save this as {root / 'data.yaml'}, correct it and give that file: {_flow(ready)}")
+
+
+def _flow(value: Any) -> str:
+    """YAML on one line, with every text in quotes that needs them."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_flow(v) for v in value) + "]"
+    if isinstance(value, str):
+        return value if value.replace("_", "").replace("-", "").isalnum() and not value.isdigit() else f'"{value}"'
+    return str(value)
