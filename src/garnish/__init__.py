@@ -18,6 +18,8 @@ _PUBLIC = {
     "fit": "garnish.training.fit",
     "evaluate": "garnish.training.evaluate",
     "folder": "garnish.data.folder",
+    "join": "garnish.data.folder",
+    "check": "garnish.data.check",
     "load": "garnish.bundles.bundle",
     "save": "garnish.bundles.bundle",
 }

@@ -223,7 +223,7 @@ class Model(nn.Module):
         cropped: Tensor = out[..., : size[0], : size[1]]
         return cropped
 
-    def compile(self, **options: Any) -> None:  # type: ignore[override]
+    def compile(self, **options: Any) -> None:
         """Compile the adapted backbone and the heads apart; one graph then serves every mix of tasks.
 
         Args:

@@ -70,10 +70,10 @@ def count_macs(model: Model, size: tuple[int, int]) -> tuple[int, int]:
     model.eval()
     try:
         images = torch.zeros(1, 3, *size, device=model.device)
-        with torch.no_grad(), FlopCounterMode(display=False, depth=None) as counter:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(images)
         total = counter.get_total_flops() // 2
-        with torch.no_grad(), FlopCounterMode(display=False, depth=None) as counter:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
             for task in model.tasks:
                 maps = [
                     torch.zeros(

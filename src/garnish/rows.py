@@ -57,15 +57,16 @@ def wanted_by_image(
         return [tuple(known)] * num_images
     if isinstance(tasks, str):
         raise OptionError(f"tasks={tasks!r} is a string; give a list, tasks=[{tasks!r}]")
-    if all(isinstance(t, str) for t in tasks) and (tasks or not num_images):
-        per_image = [tuple(tasks)] * num_images  # type: ignore[arg-type]
+    shared = [t for t in tasks if isinstance(t, str)]
+    if len(shared) == len(tasks) and (shared or not num_images):
+        per_image = [tuple(shared)] * num_images
     else:
         per_image = [tuple(t) for t in tasks]
         if len(per_image) != num_images:
             raise OptionError(f"tasks= names tasks for {len(per_image)} pictures, the batch holds {num_images}")
     for name in {t for names in per_image for t in names}:
         if name not in known:
-            raise OptionError(f"unknown task {name!r}{suggest(name, known)}")
+            raise OptionError(f"unknown task {name!r}{suggest(str(name), known)}")
     return [tuple(dict.fromkeys(t for t in known if t in names)) for names in per_image]
 
 

@@ -138,7 +138,8 @@ def merge(backbone: Backbone, owner: int = 0) -> Backbone:
                 kind = type(adapter).__name__
                 raise SiteError(f"{kind} at {site.name} cannot be merged into the layer; keep the bundle unmerged")
             layer.weight = nn.Parameter(pair[0].detach().clone(), requires_grad=False)
-            layer.bias = None if pair[1] is None else nn.Parameter(pair[1].detach().clone(), requires_grad=False)
+            if pair[1] is not None:
+                layer.bias = nn.Parameter(pair[1].detach().clone(), requires_grad=False)
         parent, key = _parent_of(plain, wrapper)
         parent._modules[key] = layer
     plain.fork_unit = None

@@ -172,7 +172,9 @@ class ParallelAdapter(Adapter):
 
 
 def _activate(x: Tensor, activation: Activation) -> Tensor:
-    return {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}[activation](x)
+    if activation == "relu":
+        return F.relu(x)
+    return F.gelu(x) if activation == "gelu" else F.silu(x)
 
 
 def _width(backbone: Backbone, site: Site) -> int:

@@ -170,4 +170,5 @@ def run_layer(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) 
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight, bias)
     assert isinstance(layer, nn.Conv2d)
-    return layer._conv_forward(x, weight, bias)
+    out: Tensor = layer._conv_forward(x, weight, bias)
+    return out

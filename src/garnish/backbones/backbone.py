@@ -79,8 +79,13 @@ class Stage(nn.Module):
     def __init__(self, enter: nn.Module, blocks: Sequence[Mapping[str, nn.Module]], leave: nn.Module) -> None:
         super().__init__()
         self.enter = enter
-        self.blocks = nn.ModuleList(nn.ModuleDict(dict(block)) for block in blocks)
+        self._blocks = nn.ModuleList(nn.ModuleDict(dict(block)) for block in blocks)
         self.leave = leave
+
+    @property
+    def blocks(self) -> tuple[nn.ModuleDict, ...]:
+        """The blocks in forward order: role ("attn", "mlp") → residual."""
+        return tuple(block for block in self._blocks if isinstance(block, nn.ModuleDict))
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ class Backbone(nn.Module, ABC):
         self.name = name
         self.options = dict(options)
         self.stem = stem
-        self.stages = nn.ModuleList(stages)
+        self._stages = nn.ModuleList(stages)
         self.taps = nn.ModuleList(nn.Identity() for _ in features)
         self.features = tuple(features)
         self.mean = tuple(mean)
@@ -153,6 +158,11 @@ class Backbone(nn.Module, ABC):
         self.fork_unit: int | None = None
         self.checkpointing = False
         self.source_names: dict[str, str] = {}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages in forward order."""
+        return tuple(stage for stage in self._stages if isinstance(stage, Stage))
 
     # ---- what a family says -------------------------------------------------------------------------------------
 
@@ -220,7 +230,13 @@ class Backbone(nn.Module, ABC):
         return x.index_select(0, rows.images), replace(ctx, rows=rows)
 
     def _run_block(
-        self, block: nn.Module, x: Tensor, ctx: ForwardContext, extras: Mapping[str, Any], rows: Rows | None, unit: int
+        self,
+        block: nn.ModuleDict,
+        x: Tensor,
+        ctx: ForwardContext,
+        extras: Mapping[str, Any],
+        rows: Rows | None,
+        unit: int,
     ) -> tuple[Tensor, ForwardContext]:
         forked = ctx
         num_units = len(list(block.children()))
@@ -298,7 +314,7 @@ class Backbone(nn.Module, ABC):
             return len(self.stages)
         unit = 0
         for index, stage in enumerate(self.stages):
-            unit += 2 + sum(len(block) for block in stage.blocks)  # type: ignore[arg-type]
+            unit += 2 + sum(len(block) for block in stage.blocks)
             if unit >= self.fork_unit:
                 return index
         raise AssertionError("a fork lies behind the last unit")

@@ -41,7 +41,7 @@ class PlainStem(nn.Module):
         self.reg_token = trunk.reg_token
         self.pos_embed = trunk.pos_embed
         self.norm_pre = trunk.norm_pre
-        self.rope = rope
+        self.rope: Any = rope
         self.tokens_have_positions = not trunk.no_embed_class
         self.num_prefix = trunk.num_prefix_tokens
 
