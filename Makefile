@@ -1,0 +1,40 @@
+# Two verbs set everything up: `make demo` and `make test`. PYTHON picks the interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+# one thread a process: the test runner starts a process a core, and small models gain nothing from more
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+
+.PHONY: demo test check format slow docs clean
+
+demo: .venv/.installed
+	$(BIN)/garnish demo --out demo
+
+test: check
+	$(TEST_ENV) $(BIN)/pytest -q -n 2 --dist loadfile
+
+check: .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(TEST_ENV) $(BIN)/pytest -q tests/test_layers.py
+
+slow: .venv/.installed
+	$(TEST_ENV) $(BIN)/pytest -q -n 2 -m "slow or real"
+
+format: .venv/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: .venv/.installed
+	$(BIN)/python tools/generate_docs.py
+
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'garnish needs Python 3.11 or newer; try make PYTHON=python3.12')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q "$$(grep '^uv==' requirements.lock)"
+	$(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf .venv build dist demo .mypy_cache .pytest_cache .ruff_cache
