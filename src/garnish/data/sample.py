@@ -1,0 +1,135 @@
+"""A picture with whatever labels it has, a set of such pictures, and a batch of them.
+
+Shape letters: B pictures of a batch, H W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from garnish.data.label_maps import DepthMap, NormalMap
+from garnish.errors import DataError
+from garnish.tasks.task import Task
+
+__all__ = ["Batch", "Dataset", "DepthMap", "NormalMap", "Sample", "collate"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One picture.
+
+    Attributes:
+        image: (3, H, W) uint8 RGB.
+        targets: by task name, only the tasks this picture has labels for: ``Mask`` (H, W) int64 ids (255: no label)
+            or (1, H, W) float32 in {0, 1, 255 = no label}; ``DepthMap``; ``NormalMap``.
+        name: what messages call it: its file.
+
+    Raises:
+        DataError: a target of another size than the picture.
+    """
+
+    image: tv_tensors.Image
+    targets: Mapping[str, tv_tensors.TVTensor]
+    name: str
+
+    def __post_init__(self) -> None:
+        for task, target in self.targets.items():
+            if target.shape[-2:] != self.image.shape[-2:]:
+                raise DataError(
+                    f"{self.name}: label of task {task!r} is {_size(target)}, the picture {_size(self.image)};"
+                    " give labels of the picture's size"
+                )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return (int(self.image.shape[-2]), int(self.image.shape[-1]))
+
+
+class Dataset(ABC):
+    """Pictures by number; item ``i`` is always the same picture."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages call this data set: its folder or description file."""
+
+    @property
+    @abstractmethod
+    def tasks(self) -> Mapping[str, Task]:
+        """Every task that some picture may have labels for, by name."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Pictures of one size, with targets stacked over the pictures that have them.
+
+    Attributes:
+        images: (B, 3, H, W) float32 in [0, 1].
+        targets: by task name, (K, …): the layouts of :class:`Sample`, stacked; a task no picture has is left out.
+        where: by task name, the position in the batch of each of the K pictures, ascending.
+        names: B names.
+    """
+
+    images: Tensor
+    targets: dict[str, Tensor]
+    where: dict[str, list[int]]
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def tasks_of_rows(self) -> list[list[str]]:
+        """For each picture the tasks it has labels for."""
+        return [[task for task, rows in self.where.items() if row in rows] for row in range(len(self.names))]
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        targets = {task: target.to(device, non_blocking=non_blocking) for task, target in self.targets.items()}
+        return Batch(self.images.to(device, non_blocking=non_blocking), targets, self.where, self.names)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples.
+
+    Raises:
+        DataError: pictures of different sizes, or none.
+    """
+    if not samples:
+        raise DataError("a batch needs at least one picture")
+    for sample in samples:
+        if sample.size != samples[0].size:
+            raise DataError(
+                f"{samples[0].name} is {_size(samples[0].image)}, {sample.name} {_size(sample.image)}; pictures of a"
+                " batch must have one size: set an output size or a batch size of 1"
+            )
+    where: dict[str, list[int]] = {}
+    for row, sample in enumerate(samples):
+        for task in sample.targets:
+            where.setdefault(task, []).append(row)
+    targets = {task: torch.stack([_plain(samples[r].targets[task]) for r in rows]) for task, rows in where.items()}
+    images = torch.stack([_plain(sample.image) for sample in samples]).to(torch.float32) / 255
+    return Batch(images, targets, where, [sample.name for sample in samples])
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.as_subclass(Tensor)
+
+
+def _size(tensor: Tensor) -> str:
+    return f"{tensor.shape[-2]}x{tensor.shape[-1]}"
