@@ -1,7 +1,7 @@
 """Train the bundled backbone ``garnish_b0`` (a MiT-B0) on procedural scenes, and probe how well it transfers.
 
     python tools/pretrain_base.py render  --out CACHE --count 16000
-    python tools/pretrain_base.py teach   --out CACHE --teacher ../shared/weights/depth_anything_v2_vits_encoder/model.safetensors
+    python tools/pretrain_base.py teach   --out CACHE --teacher VIT_SMALL.safetensors
     python tools/pretrain_base.py train   --cache CACHE --objective both --steps 12000 --out garnish_b0.safetensors
     python tools/pretrain_base.py probe   --weights garnish_b0.safetensors
 
@@ -26,12 +26,12 @@ from torch.nn import functional as F
 
 import garnish as gn
 from garnish import lookup
-from garnish.backbones.mit_dialects import DIALECTS
 from garnish.data.sample import collate
 from garnish.data.scenes import CLASSES, Scenes, render
 
 
 SIDE = 128
+SMALL_SIDE = 96  # most batches are shrunk to this: twice as many pictures a second
 TEACHER_SIDE = 126  # nine patches of 14 pixels
 FIELDS = ("image", "ids", "depth", "normals", "edges", "saliency")
 
@@ -119,9 +119,19 @@ class Pool:
         gain = torch.from_numpy(self.rng.uniform(0.6, 1.4, (batch_size, 3, 1, 1))).float()
         gamma = torch.from_numpy(self.rng.uniform(0.7, 1.4, (batch_size, 1, 1, 1))).float()
         image = (image * gain).clamp(0, 1) ** gamma
+        side = SMALL_SIDE if self.rng.random() < 0.75 else SIDE
+        if side != SIDE:
+            image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False, antialias=True)
+            targets = {name: _nearest(t, side) for name, t in targets.items()}
         grey = torch.from_numpy(self.rng.random((batch_size, 1, 1, 1)) < 0.15)
         image = torch.where(grey, image.mean(1, keepdim=True).expand_as(image), image)
         return image, targets, taught
+
+
+def _nearest(target: Tensor, side: int) -> Tensor:
+    flat = target[:, None].float() if target.ndim == 3 else target
+    small = F.interpolate(flat, (side, side), mode="nearest")
+    return small[:, 0].to(target.dtype) if target.ndim == 3 else small
 
 
 class Student(nn.Module):
@@ -158,9 +168,8 @@ def command_train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     pool = Pool(args.cache, args.objective, args.seed)
     backbone = gn.backbone("mit_b0")
-    _initialise(backbone)
     tasks = tasks_of("pretrain")
-    model = gn.adapt(backbone, gn.FullFineTuning(), tasks, gn.SegFormerHead(channels=96))
+    model = gn.adapt(backbone, gn.FullFineTuning(), tasks, gn.SegFormerHead(channels=32))
     model.train()
     width = 0 if pool.teacher is None else pool.teacher[0].shape[-1]
     student = Student([f.channels for f in backbone.features], width) if width else None
@@ -186,7 +195,7 @@ def command_train(args: argparse.Namespace) -> None:
         maps = backbone(x)
         if args.objective != "distill":
             for name, task in tasks.items():
-                out = model.decode(name, maps, (SIDE, SIDE))
+                out = model.decode(name, maps, (image.shape[-2], image.shape[-1]))
                 losses[name] = WEIGHTS[name] * task.loss(task.sums(out, targets[name]))
         if student is not None and taught is not None:
             guess = student(maps, (taught.shape[-2], taught.shape[-1]))
@@ -206,24 +215,11 @@ def command_train(args: argparse.Namespace) -> None:
     print(f"trained {step} steps in {(time.perf_counter() - start) / 60:.0f} minutes")
 
 
-def _initialise(backbone: gn.Backbone) -> None:
-    """Normal(0, 0.02) linear layers and fan-out convolutions, as vision transformers are usually started."""
-    for module in backbone.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
-            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-            nn.init.zeros_(module.bias)
-
-
 def _write(model: gn.Model, path: Path) -> None:
     tuned = dict(model.backbone.tuned.of(0))
     state = {n: tuned.get(n, t).detach().half().contiguous() for n, t in model.backbone.frozen_tensors().items()}
-    named = DIALECTS["garnish"].write(state) if False else state
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(named, path, metadata={"license": "Apache-2.0"})
+    save_file(state, path, metadata={"license": "Apache-2.0"})
 
 
 def command_probe(args: argparse.Namespace) -> None:
@@ -233,8 +229,6 @@ def command_probe(args: argparse.Namespace) -> None:
     for label, weights in {"random": None, "trained": args.weights}.items():
         torch.manual_seed(args.seed)
         backbone = gn.backbone("mit_b0", None if weights is None else str(weights))
-        if weights is None:
-            _initialise(backbone)
         model = gn.adapt(backbone, getattr(gn, args.adapter)(), tasks, gn.SegFormerHead(channels=32))
         data, held_out = Scenes(400, size=96, seed=11, style="demo"), Scenes(100, size=96, seed=12, style="demo")
         optimizer = torch.optim.AdamW(model.trained_parameters().values(), lr=3e-3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from importlib.resources import as_file, files
 from typing import Any
 
 import torch
@@ -59,6 +60,10 @@ class MiTOptions:
     drop_path: float = 0.1
     norm_eps: float | None = None
     embed_norm_eps: float | None = None
+
+
+#: Name of the backbone whose weights come with the package; assets/garnish_b0.md says how they were made.
+BUNDLED = "garnish_b0"
 
 
 class PictureStem(nn.Module):
@@ -132,8 +137,8 @@ class MiT(Backbone):
 
     @classmethod
     def names(cls) -> list[str]:
-        """mit_b0 … mit_b5."""
-        return list(_SIZES)
+        """mit_b0 … mit_b5, and ``garnish_b0``: a B0 with the weights that come with the package."""
+        return [*_SIZES, BUNDLED]
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> MiT:
@@ -149,6 +154,8 @@ class MiT(Backbone):
             OptionError: an unknown name or option, or a value out of range.
             WeightsError: weights that do not fit or cannot be read.
         """
+        if name == BUNDLED:
+            return cls._bundled(weights, options)
         arch = _checked(name, options)
         source = f"nvidia/{name.replace('_', '-')}" if weights is True else weights or None
         dialect = mit_dialects.OWN
@@ -184,6 +191,16 @@ class MiT(Backbone):
                     getattr(module, leaf).copy_(read[slot])
             backbone.weights_source = source
             backbone.licence = _licence(source, licence, dialect)
+        return backbone
+
+    @classmethod
+    def _bundled(cls, weights: str | bool | None, options: Mapping[str, Any]) -> MiT:
+        if options or isinstance(weights, str):
+            raise OptionError(f"{BUNDLED} comes with its own weights and sizes; use mit_b0 for other ones")
+        with as_file(files("garnish") / "assets" / f"{BUNDLED}.safetensors") as path:
+            backbone = cls.create("mit_b0", str(path), {})
+        backbone.name = BUNDLED
+        backbone.weights_source = "bundled"
         return backbone
 
 
