@@ -18,6 +18,7 @@ _PUBLIC = {
     "fit": "garnish.training.fit",
     "evaluate": "garnish.training.evaluate",
     "folder": "garnish.data.folder",
+    "Scenes": "garnish.data.scenes",
     "join": "garnish.data.folder",
     "check": "garnish.data.check",
     "load": "garnish.bundles.bundle",

@@ -194,7 +194,7 @@ class Model(nn.Module):
                 maps = self._compiled(taken, step.row_images, step.row_owners, step.present)
             else:
                 maps = self.backbone(taken, step.row_images, step.row_owners, step.present)
-            forked = self.backbone.first_forked if step.row_images is not None else len(maps)
+            forked = self.backbone.first_forked_of(step.present) if step.row_images is not None else len(maps)
             for task, selection in step.tasks.items():
                 done[task] = self.decode(task, _select(maps, selection, forked), size)
         return {task: done[task] for task in self.tasks if task in done}
@@ -233,8 +233,8 @@ class Model(nn.Module):
         for name in self.tasks:
             self.head(name).compile(**options)
 
-    def predict(self, picture: str | Path | Image.Image, tasks: Sequence[str] | None = None) -> Prediction:
-        """Every task (or some) of one picture, at the picture's own size, in one pass."""
+    def predict(self, picture: str | Path | Image.Image | Tensor, tasks: Sequence[str] | None = None) -> Prediction:
+        """Every task (or some) of one picture (file, PIL picture or (3, H, W) uint8), at its own size, in one pass."""
         return predict(self, picture, tasks)
 
     # ---- what is trained ----------------------------------------------------------------------------------------

@@ -62,8 +62,12 @@ class Prediction:
         return [*files, self.save(folder / f"{self.name}_sheet.png")]
 
 
-def read_picture(picture: str | Path | Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned upright; raises :class:`DataError` naming a file that cannot be read."""
+def read_picture(picture: str | Path | Image.Image | Tensor) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, files turned upright; raises :class:`DataError` naming a file that cannot be read."""
+    if isinstance(picture, Tensor):
+        if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
+            raise DataError(f"a picture tensor must be (3, H, W) uint8, got {tuple(picture.shape)} {picture.dtype}")
+        return picture.permute(1, 2, 0).cpu().numpy()
     try:
         image = picture if isinstance(picture, Image.Image) else Image.open(picture)
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
@@ -73,14 +77,14 @@ def read_picture(picture: str | Path | Image.Image) -> np.ndarray:
         raise DataError(f"{picture}: cannot be read as a picture ({one_line(error, 120)}); replace the file") from None
 
 
-def predict(model: Model, picture: str | Path | Image.Image, tasks: Sequence[str] | None = None) -> Prediction:
+def predict(model: Model, picture: str | Path | Image.Image | Tensor, tasks: Sequence[str] | None = None) -> Prediction:
     """Run a model on one picture at its own size."""
     pixels = read_picture(picture)
-    name = "picture" if isinstance(picture, Image.Image) else Path(picture).stem
+    name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
     was_training = model.training
     model.eval()
     try:
-        images = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(model.device)
+        images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
         with torch.inference_mode():
             raw = model(images, tasks)
             maps = {t: model.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
