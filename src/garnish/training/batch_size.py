@@ -1,0 +1,125 @@
+"""``batch_size="auto"``: the largest batch whose training step stays within a bound of memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from garnish.data.sample import Batch, Dataset, Sample, collate
+from garnish.errors import OptionError
+from garnish.model import Model
+from garnish.training.options import TrainOptions
+
+#: What a step on a CPU needs in passing, over what it saves for the backward pass (which alone can be counted there).
+_IN_PASSING = 1.5
+#: Pictures looked at for the one with the most labels.
+_LOOKED_AT = 16
+_MOST = 512
+
+
+def largest_batch(
+    model: Model, dataset: Dataset, options: TrainOptions, loss_of: Callable[[Batch], Tensor], fabric: Fabric
+) -> int:
+    """The largest batch size (at most the pictures of a process, and 512) that fits; the same on every rank.
+
+    Memory is measured with one and with two pictures, those with the most labels; it grows by the same amount for
+    each further one. On a GPU the peak of a whole step is measured, and the result tried; elsewhere the bytes saved
+    for the backward pass are counted, and half as much again is allowed for.
+
+    Args:
+        model: on its device; its tensors are left as they were.
+        dataset: the training pictures.
+        options: augmentation, precision, ``memory_gb``.
+        loss_of: the loss of a batch.
+        fabric: device, precision and ranks.
+
+    Raises:
+        OptionError: not even one picture fits.
+    """
+    bound = int(options.memory_gb * 1e9) if options.memory_gb is not None else available(fabric.device)
+    seen = [dataset[i] for i in range(min(len(dataset), _LOOKED_AT))]
+    sample = max(seen, key=lambda s: len(s.targets))
+    if options.augment is not None:
+        sample = options.augment(sample, (options.seed, 0, 0))
+    buffers = {n: t for n, t in model.own_tensors().items() if not isinstance(t, nn.Parameter)}
+    former = {n: t.clone() for n, t in buffers.items()}
+    try:
+        size = _fit(lambda n: measure(sample, n, loss_of, model, fabric), bound, fabric.device)
+    finally:
+        for name, buffer in buffers.items():
+            buffer.copy_(former[name])
+        for parameter in model.trained_parameters().values():
+            parameter.grad = None
+    smallest = torch.tensor(size, device=fabric.device)
+    if fabric.world_size > 1:
+        fabric.all_reduce(smallest, reduce_op="min")
+    most = max(1, len(dataset) // int(fabric.world_size))
+    return min(int(smallest.item()), _MOST, most)
+
+
+def _fit(measured: Callable[[int], int], bound: int, device: torch.device) -> int:
+    one, two = measured(1), measured(2)
+    each = max(two - one, 1)
+    size = (bound - one) // each + 1
+    if size < 1:
+        raise OptionError(
+            f"train.batch_size: auto: one picture takes {one / 1e9:.2f} GB, the bound is {bound / 1e9:.2f} GB; raise"
+            " memory_gb, set checkpointing, or train on smaller pictures (augment.size)"
+        )
+    size = min(size, _MOST)
+    while device.type == "cuda" and size > 1 and not _holds(measured, size, bound):
+        size = int(size * 0.9)
+    return size
+
+
+def _holds(measured: Callable[[int], int], size: int, bound: int) -> bool:
+    try:
+        return measured(size) <= bound
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+
+
+def measure(sample: Sample, count: int, loss_of: Callable[[Batch], Tensor], model: Model, fabric: Fabric) -> int:
+    """Bytes that a forward and backward pass of ``count`` copies of a picture takes: see :func:`largest_batch`."""
+    batch = collate([sample] * count).to(fabric.device)
+    on_gpu = fabric.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(fabric.device)
+    saved: dict[int, int] = {}
+    kept = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    alive: list[Any] = []  # a freed storage's address may be used again
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in kept:
+            saved[storage.data_ptr()] = storage.nbytes()
+            alive.append(storage)
+        return tensor
+
+    if on_gpu:
+        fabric.backward(loss_of(batch))
+        return int(torch.cuda.max_memory_allocated(fabric.device))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        loss = loss_of(batch)
+    total = sum(saved.values())
+    del loss
+    return int(total * _IN_PASSING)
+
+
+def available(device: torch.device) -> int:
+    """Bytes that a step may use unless told: 0.9 of what is free on a GPU, else half of the machine (or container)."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(0.9 * (free + torch.cuda.memory_reserved(device)))
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    return total // 2

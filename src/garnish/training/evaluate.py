@@ -1,0 +1,153 @@
+"""Metrics of a model on a set of pictures, streamed.
+
+Shape letters: B pictures of a batch, H W pixels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from rich.console import Console
+from rich.progress import track
+
+from garnish.data.sample import Batch, Dataset, Sample, collate
+from garnish.data.transforms import resize_sample
+from garnish.errors import DataError, OptionError, suggest
+from garnish.model import Model
+
+#: Pictures read ahead while the model runs.
+_AHEAD = 4
+#: Pictures that wait for others of their size, over the batch size.
+_WAITING = 4
+
+
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    *,
+    batch_size: int = 1,
+    size: tuple[int, int] | None = None,
+    tasks: Sequence[str] | None = None,
+    limit: int | None = None,
+    progress: bool = False,
+    fabric: Fabric | None = None,
+) -> dict[str, dict[str, float]]:
+    """Every metric of every task that the pictures have labels for.
+
+    Args:
+        model: left as it was, training mode included.
+        dataset: labels may be partial: each task is measured on the pictures labelled for it.
+        batch_size: pictures of one size that run together; pictures of other sizes wait for their like.
+        size: (height, width) that pictures and labels are resized to first; None: their own size.
+        tasks: which tasks; None: all that the model and the data share.
+        limit: most pictures, evenly spaced over the set; None: all.
+        progress: draw a bar on standard error.
+        fabric: processes that share the work, each of which gets the metrics of all pictures; None: this one alone.
+
+    Returns:
+        Task → metric → value (NaN where nothing was seen); the units are those of the task's ``metric``.
+
+    Raises:
+        OptionError: an unknown task. DataError: no picture, no task in common, or labels of another kind.
+    """
+    names = shared_tasks(model, dataset, tasks)
+    if batch_size < 1 or (limit is not None and limit < 1):
+        raise OptionError(f"evaluate: batch_size {batch_size}, limit {limit}; set 1 or more")
+    rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
+    indices = chosen(len(dataset), limit)[rank::world]
+    metrics = {name: model.tasks[name].metric() for name in names}
+    for metric in metrics.values():
+        metric.distributed_available_fn = lambda: world > 1
+        if model.device.type == "cuda":
+            metric.to(model.device)
+    samples: Iterable[Sample] = _read(dataset, indices, size)
+    if progress and rank == 0:
+        console = Console(stderr=True)
+        samples = track(samples, "evaluating", len(indices), console=console, disable=not console.is_terminal)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in _by_size(samples, batch_size):
+                wanted = [[t for t in row if t in metrics] for row in batch.tasks_of_rows()]
+                for name, out in model(batch.images.to(model.device), wanted).items():
+                    metrics[name].update(out.float(), batch.targets[name].to(model.device))
+    finally:
+        model.train(was_training)
+    with warnings.catch_warnings():
+        # a rank, or a set, without any label of a task is no mistake: its metrics are NaN
+        warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
+        return {name: {k: float(v) for k, v in metric.compute().items()} for name, metric in metrics.items()}
+
+
+def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = None) -> list[str]:
+    """Names of the tasks that both know, in the model's order, or of those asked for.
+
+    Raises:
+        OptionError: a task that one of them does not know. DataError: none in common, or labels of another kind.
+    """
+    for name in tasks or ():
+        for whose, known in (("the model", model.tasks), (dataset.name, dataset.tasks)):
+            if name not in known:
+                raise OptionError(f"{whose} has no task {name!r}{suggest(name, known)}")
+    names = [name for name in model.tasks if name in dataset.tasks and (tasks is None or name in tasks)]
+    if not names:
+        raise DataError(
+            f"{dataset.name}: labels are for {', '.join(dataset.tasks) or 'no task'}, the model's tasks are"
+            f" {', '.join(model.tasks)}; give a task the same name in both"
+        )
+    for name in names:
+        mine, theirs = model.tasks[name], dataset.tasks[name]
+        if (mine.target_kind, mine.channels) != (theirs.target_kind, theirs.channels):
+            raise DataError(
+                f"{dataset.name}: labels of task {name!r} are for {theirs!r}, the model's task is {mine!r}; make the"
+                " two agree"
+            )
+    return names
+
+
+def chosen(count: int, limit: int | None) -> list[int]:
+    """Indices of at most ``limit`` of ``count`` pictures, evenly spaced, ascending."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [int(i) for i in np.linspace(0, count - 1, limit).round()]
+
+
+def _read(dataset: Dataset, indices: Sequence[int], size: tuple[int, int] | None) -> Iterator[Sample]:
+    """Samples in order, read ahead by a thread while the model runs."""
+
+    def one(index: int) -> Sample:
+        sample = dataset[index]
+        return sample if size is None else resize_sample(sample, size)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting: list[Future[Sample]] = []
+        try:
+            for index in indices:
+                waiting.append(pool.submit(one, index))
+                if len(waiting) > _AHEAD:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _by_size(samples: Iterable[Sample], batch_size: int) -> Iterator[Batch]:
+    """Batches of pictures of one size; few pictures wait at any time, however many sizes there are."""
+    waiting: dict[tuple[int, int], list[Sample]] = {}
+    for sample in samples:
+        same = waiting.setdefault(sample.size, [])
+        same.append(sample)
+        if len(same) == batch_size:
+            yield collate(waiting.pop(sample.size))
+        elif sum(map(len, waiting.values())) >= _WAITING * batch_size:
+            yield collate(waiting.pop(max(waiting, key=lambda s: len(waiting[s]))))
+    for same in waiting.values():
+        yield collate(same)

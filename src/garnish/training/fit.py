@@ -1,0 +1,182 @@
+"""Training: the loop, on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+
+from garnish.data.sample import Dataset
+from garnish.data.transforms import Augment
+from garnish.model import Model
+from garnish.training.balance import Balance
+from garnish.training.losses import only
+from garnish.training.optimizer import seed_step, set_rates
+from garnish.training.options import Precision, Schedule, Strategy, TrainOptions
+from garnish.training.run import Run
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run reached.
+
+    Attributes:
+        out: its folder; None: nothing was written. ``out/best`` is the bundle to use, ``out/last`` the checkpoint.
+        steps: optimizer steps done.
+        stopped: "finished" or "early" (patience).
+        best_step: step of the best evaluation; None without validation data.
+        metrics: of the best evaluation, task → metric → value.
+        history: every evaluation: ``step``, ``score``, ``metrics``.
+        warnings: lines about data, gradients and licence that were printed.
+        batch_size: pictures per process and forward pass.
+        seconds: of training and evaluation, over all sittings.
+    """
+
+    out: Path | None
+    steps: int
+    stopped: str
+    best_step: int | None
+    metrics: dict[str, dict[str, float]]
+    history: list[dict[str, Any]] = field(repr=False)
+    warnings: list[str]
+    batch_size: int
+    seconds: float
+
+
+def fit(  # noqa: D417 (the options are described once, in TrainOptions)
+    model: Model,
+    train: Dataset,
+    val: Dataset | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int | Literal["auto"] = 8,
+    accumulate: int = 1,
+    lr: float = 1e-3,
+    head_lr: float | None = None,
+    weight_decay: float = 0.05,
+    warmup: int | None = None,
+    schedule: Schedule = "cosine",
+    clip: float | None = 1.0,
+    precision: Precision = "32-true",
+    devices: int | Literal["auto"] = 1,
+    accelerator: str = "auto",
+    strategy: Strategy = "auto",
+    seed: int = 0,
+    augment: Augment | None = Augment(scale=(1.0, 1.0)),  # noqa: B008 (frozen)
+    workers: int = 0,
+    eval_every: int | None = None,
+    eval_batch_size: int = 1,
+    eval_size: tuple[int, int] | None = None,
+    eval_limit: int | None = None,
+    patience: int | None = None,
+    best_by: str | None = None,
+    save_every: int = 100,
+    log_every: int = 10,
+    log: tuple[str, ...] = ("tensorboard", "csv"),
+    checkpointing: bool = False,
+    memory_gb: float | None = None,
+    balance: Balance | Mapping[str, float] | None = None,
+    check_pictures: int = 1000,
+    recipe: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Result:
+    """Train what is trained of a model: adapters, tuned parameters and heads of the tasks that are not frozen.
+
+    Args:
+        model: holds the last step's tensors afterwards; the best evaluation's are in ``out/best``.
+        train: pictures with labels of every trained task; a picture may have some of them only.
+        val: pictures that choose the best step; None: the last one is taken.
+        out: folder of the run; where it exists, ``out-2``, ``out-3``, … is made. None: nothing is written.
+        resume: folder of a run that was cut off, which goes on there (``out`` is then not looked at); model, data and
+            options must be the same.
+        recipe: what ``args.yaml`` keeps; None: the options.
+        progress: print what happens, on standard error.
+        balance: task → weight, or a way of balancing the losses of one's own.
+        steps, epochs, batch_size, accumulate, lr, head_lr, weight_decay, warmup, schedule, clip, precision, devices,
+            accelerator, strategy, seed, augment, workers, eval_every, eval_batch_size, eval_size, eval_limit, patience,
+            best_by, save_every, log_every, log, checkpointing, memory_gb, check_pictures: see
+            :class:`~garnish.training.options.TrainOptions`.
+
+    Raises:
+        OptionError, DataError, SiteError, MissingExtraError: before the first step, where that can be known.
+        GarnishError: a loss or gradients that are not finite, naming step, task and pictures.
+        BundleError: nothing to resume, or a full disk; what was written before is kept.
+        SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), after a checkpoint.
+    """
+    options = TrainOptions(
+        steps=steps, epochs=epochs, batch_size=batch_size, accumulate=accumulate, lr=lr, head_lr=head_lr,
+        weight_decay=weight_decay, warmup=warmup, schedule=schedule, clip=clip, precision=precision, devices=devices,
+        accelerator=accelerator, strategy=strategy, seed=seed, augment=augment, workers=workers, eval_every=eval_every,
+        eval_batch_size=eval_batch_size, eval_size=eval_size, eval_limit=eval_limit, patience=patience, best_by=best_by,
+        save_every=save_every, log_every=log_every, log=log, checkpointing=checkpointing, memory_gb=memory_gb,
+        balance=None if isinstance(balance, Balance) else balance, check_pictures=check_pictures,
+    )  # fmt: skip
+    own = balance if isinstance(balance, Balance) else None
+    run = Run(model, train, val, options, out=out, resume=resume, balance=own, recipe=recipe, progress=progress)
+    try:
+        with run.requests, run.progress:
+            _loop(run)
+            run.finish()
+    finally:
+        run.close()
+    state = run.state
+    return Result(
+        out=run.out,
+        steps=state.step,
+        stopped=state.stopped,
+        best_step=state.best_step,
+        metrics=state.metrics_of(state.best_step),
+        history=state.history,
+        warnings=run.warnings,
+        batch_size=run.batch_size,
+        seconds=state.seconds,
+    )
+
+
+def _loop(run: Run) -> None:
+    options, state, fabric, model = run.options, run.state, run.fabric, run.model
+    if state.step == 0:
+        run.save()  # so that a run can be resumed whenever it is killed
+    parts = options.accumulate
+    batches = run.batches.batches(state.step * parts, run.total_steps * parts)
+    model.train()
+    while True:
+        if run.evaluation_due():
+            run.evaluate()
+        if state.step >= run.total_steps or state.stopped:
+            return
+        factor = options.rate_factor(state.step, run.total_steps)
+        set_rates(run.optimizer, factor)
+        sums: dict[str, float] = {}
+        total, stop = 0.0, False
+        for part in range(parts):
+            batch = only(next(batches), run.tasks).to(fabric.device)
+            seed_step(options.seed, state.step, part, fabric.global_rank)
+            with fabric.autocast():
+                outputs = model(batch.images, batch.tasks_of_rows())
+            found = run.loss(outputs, batch, stop=run.requests.number is not None)
+            stop = stop or found.stop
+            if not found.losses:
+                continue
+            loss = run.balance(found.losses) / parts
+            run.watch.observe(found.losses)
+            if loss.requires_grad:
+                fabric.backward(loss)
+            *values, whole = torch.stack([*found.losses.values(), loss]).tolist()
+            named = dict(zip(found.losses, values, strict=True))
+            run.check_losses(named, batch)
+            sums = {name: sums.get(name, 0.0) + value / parts for name, value in named.items()}
+            total += whole
+        run.exchange_gradients()
+        for line in run.watch.end_step(run.update()):
+            run.warn(line)
+        run.finish_step(sums, total, factor * options.lr)
+        if stop and state.step < run.total_steps:
+            run.stop()

@@ -1,0 +1,115 @@
+"""Gradients over several processes, and which trained tensors get none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from garnish.model import Model
+
+#: Labelled steps of a task after which its gradients are judged: where one factor starts at zero (LoRA's B), the
+#: other's gradient is zero in the first step and no longer in the second.
+JUDGED_AFTER = 2
+_NONE, _ZEROS, _SOME = 0, 1, 2
+_SHOWN = 4
+
+
+def reduce_gradients(parameters: Sequence[nn.Parameter], buffers: Sequence[Tensor], fabric: Fabric) -> None:
+    """Sum gradients and average floating-point buffers (running statistics) over all processes, in one exchange.
+
+    A parameter that has no gradient on any rank keeps none, so that the optimizer leaves it alone, as in one process.
+    """
+    if fabric.world_size == 1 or not parameters:
+        return
+    dtype = torch.float64 if parameters[0].dtype == torch.float64 else torch.float32
+    has = torch.tensor([p.grad is not None for p in parameters], device=fabric.device).to(dtype)
+    grads = [(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1) for p in parameters]
+    means = [b.reshape(-1).to(dtype) / fabric.world_size for b in buffers]
+    flat = torch.cat([has, *(g.to(dtype) for g in grads), *means])
+    fabric.all_reduce(flat, reduce_op="sum")
+    sizes = [len(has), *(p.numel() for p in parameters), *(b.numel() for b in buffers)]
+    counts, *parts = torch.split(flat, sizes)
+    for parameter, count, part in zip(parameters, counts.tolist(), parts, strict=False):
+        parameter.grad = part.reshape(parameter.shape).to(parameter.dtype) if count else None
+    with torch.no_grad():
+        for buffer, part in zip(buffers, parts[len(parameters) :], strict=True):
+            buffer.copy_(part.reshape(buffer.shape))
+
+
+def gradients_of(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor | None]:
+    """Gradient of one task's loss for each tensor, None where the loss does not depend on it; the graph is kept."""
+    grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+    return dict(zip(parameters, grads, strict=True))
+
+
+def trained_for(model: Model, task: str) -> dict[str, nn.Parameter]:
+    """The trained tensors that a task's loss should reach: its head's and those of the adapters it uses, by name."""
+    mine = set(model.head_tensors(task))
+    for number, owner in enumerate(model.owners):
+        if task in owner.tasks:
+            mine |= set(model.encoder_tensors(number))
+    return {name: parameter for name, parameter in model.trained_parameters().items() if name in mine}
+
+
+@final
+class GradientWatch:
+    """Looks at each task's own gradients in its first two labelled steps, apart from those of other tasks.
+
+    Args:
+        model: the model that is trained.
+        tasks: the trained tasks.
+        fabric: the processes that share a step.
+    """
+
+    def __init__(self, model: Model, tasks: Sequence[str], fabric: Fabric) -> None:
+        self.fabric = fabric
+        self.expected = {task: trained_for(model, task) for task in tasks}
+        self.best = {task: torch.zeros(len(names), dtype=torch.int64) for task, names in self.expected.items()}
+        self.count = dict.fromkeys(tasks, 0)
+        self._this_step: set[str] = set()
+
+    def observe(self, losses: Mapping[str, Tensor]) -> None:
+        """Note the gradients of tasks that are not judged yet; call before the backward pass."""
+        for task, loss in losses.items():
+            if self.count[task] >= JUDGED_AFTER or task in self._this_step:
+                continue
+            self._this_step.add(task)
+            if loss.requires_grad and self.expected[task]:
+                # The factor keeps small gradients from vanishing where products are in float16.
+                found = gradients_of(loss * 1024, self.expected[task]).values()
+                grades = [_NONE if g is None else _SOME if bool(g.any()) else _ZEROS for g in found]
+                self.best[task] = torch.maximum(self.best[task], torch.tensor(grades))
+
+    def end_step(self, updated: bool = True) -> list[str]:
+        """Close the step (``updated``: the optimizer moved) and return a line for each fault of a task now judged."""
+        lines = []
+        for task in [t for t in self.count if t in self._this_step]:
+            self.count[task] += updated
+            if updated and self.count[task] == JUDGED_AFTER:
+                lines += self._verdict(task)
+        self._this_step.clear()
+        return lines
+
+    def silent(self, task: str) -> tuple[list[str], list[str]]:
+        """Names of the tensors that have had no gradient for a task so far, and of those that have had zeros only."""
+        names = list(self.expected[task])
+        grades = self.best[task].to(self.fabric.device)
+        if self.fabric.world_size > 1:
+            self.fabric.all_reduce(grades, reduce_op="max")
+        found = grades.tolist()
+        return tuple([n for n, g in zip(names, found, strict=True) if g == k] for k in (_NONE, _ZEROS))  # type: ignore[return-value]
+
+    def _verdict(self, task: str) -> list[str]:
+        none, zeros = self.silent(task)
+        what = f"of task {task!r} by its labelled step {JUDGED_AFTER}; they do not learn from it: check the method"
+        lines = [f"{_named(none)} got no gradient {what}"] if none else []
+        return [*lines, f"{_named(zeros)} got only zero gradients {what}"] if zeros else lines
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{len(names)} trained tensors ({', '.join(names[:_SHOWN])}{more})"

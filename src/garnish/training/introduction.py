@@ -1,0 +1,29 @@
+"""What should be known before a run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from garnish.backbones.weights import is_non_commercial
+from garnish.model import Model
+
+
+def warnings_about(model: Model, tasks: Sequence[str], world: int) -> list[str]:
+    """One line each: weights with a non-commercial licence, batch norms under several processes.
+
+    Synchronised batch norms are not used: a rank without labels of a task does not run its head, and the others would
+    wait for it for ever.
+    """
+    lines, licence = [], model.backbone.licence
+    if is_non_commercial(licence):
+        lines.append(f"the weights of {model.backbone.name} are non-commercial ({licence}), and so is what is trained")
+    normed = [t for t in tasks if any(isinstance(m, _BatchNorm) for m in model.head(t).modules())]
+    if normed and world > 1:
+        lines.append(
+            f"the heads of {', '.join(normed)} have batch norms, which see the pictures of one process at a time"
+            " (running statistics are averaged), so several processes do not"
+            " give the numbers of one; LinearHead has none"
+        )
+    return lines

@@ -1,0 +1,101 @@
+"""The losses of one step, normalised over the labels of all processes.
+
+Each rank computes its own pictures' sums S_r. With S = Σ_r S_r exchanged as numbers, every rank takes the loss of
+``S + (S_r − detach(S_r))``: its value is that of one process with all pictures, bit for bit the same on every rank,
+and its gradient is the rank's own part, so that gradients are **summed** over ranks, not averaged.
+
+Shape letters: B pictures, C channels, H W pixels, K entries of a sum vector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from garnish.data.sample import Batch
+from garnish.model import Model
+from garnish.tasks.task import Task
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class StepLosses:
+    """What one forward pass of all ranks gives.
+
+    Attributes:
+        losses: task → () loss, for every task that a picture on some rank is labelled for; equal on all ranks.
+        stop: some rank wants to stop after this step.
+    """
+
+    losses: dict[str, Tensor]
+    stop: bool
+
+
+@final
+class MultiTaskLoss:
+    """Losses by task, and the exchange of their sums.
+
+    Args:
+        tasks: the trained tasks.
+        fabric: the processes that share a step.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task], fabric: Fabric) -> None:
+        self.tasks = dict(tasks)
+        self.fabric = fabric
+        self._lengths = dict.fromkeys(tasks, 0)
+
+    def __call__(self, outputs: Mapping[str, Tensor], batch: Batch, stop: bool = False) -> StepLosses:
+        """Losses of this rank's outputs, task → (n, C, H, W) for the n pictures the batch has labels of."""
+        sums = {name: self.tasks[name].sums(out, batch.targets[name]) for name, out in outputs.items()}
+        if self.fabric.world_size == 1:
+            return StepLosses({name: self.tasks[name].loss(s) for name, s in sums.items()}, stop)
+        total, pictures, stop = self._exchange(sums, batch, stop)
+        losses = {}
+        for name, task in self.tasks.items():
+            if pictures[name]:
+                value = total[name]
+                losses[name] = task.loss(value + (sums[name] - sums[name].detach()) if name in sums else value)
+        return StepLosses(losses, stop)
+
+    def _exchange(
+        self, sums: Mapping[str, Tensor], batch: Batch, stop: bool
+    ) -> tuple[dict[str, Tensor], dict[str, float], bool]:
+        """Sums over all ranks by task, pictures labelled for each, and whether any rank wants to stop."""
+        device = self.fabric.device
+        if not all(self._lengths.values()):  # K of each task; all ranks leave this branch at the same step
+            lengths = torch.tensor([sums[n].numel() if n in sums else 0 for n in self.tasks], device=device)
+            self.fabric.all_reduce(lengths, reduce_op="max")
+            self._lengths = {n: max(k, int(new)) for (n, k), new in zip(self._lengths.items(), lengths, strict=True)}
+        parts = [torch.tensor([float(stop), *(float(len(batch.where.get(n, ()))) for n in self.tasks)])]
+        parts += [sums[n].detach().cpu() if n in sums else torch.zeros(length) for n, length in self._lengths.items()]
+        # Float64, so that the rounding of the exchange is below that of the sums.
+        packed = torch.cat([p.double() for p in parts]).to(device)
+        self.fabric.all_reduce(packed, reduce_op="sum")
+        head, rest = packed[: len(self.tasks) + 1].tolist(), packed[len(self.tasks) + 1 :].float()
+        total = dict(zip(self.tasks, torch.split(rest, list(self._lengths.values())), strict=True))
+        return total, dict(zip(self.tasks, head[1:], strict=True)), head[0] > 0
+
+
+def blame(model: Model, task: Task, name: str, batch: Batch) -> list[str]:
+    """Names of the pictures of a batch whose loss of one task is not finite when they go through the model alone."""
+    found = []
+    with torch.no_grad():
+        for place, row in enumerate(batch.where.get(name, ())):
+            out = model(batch.images[row : row + 1], [name])[name]
+            loss = task.loss(task.sums(out, batch.targets[name][place : place + 1]))
+            if not math.isfinite(float(loss)):
+                found.append(batch.names[row])
+    return found
+
+
+def only(batch: Batch, tasks: Mapping[str, Task]) -> Batch:
+    """The batch with the targets of ``tasks`` alone."""
+    targets = {name: target for name, target in batch.targets.items() if name in tasks}
+    return Batch(batch.images, targets, {name: batch.where[name] for name in targets}, batch.names)

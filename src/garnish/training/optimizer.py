@@ -1,0 +1,48 @@
+"""AdamW over what is trained: adapters and heads at their own rates, decay on matrices only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from garnish.training.options import TrainOptions
+
+
+def make_optimizer(parameters: Mapping[str, nn.Parameter], options: TrainOptions) -> AdamW:
+    """AdamW with four groups: {encoder, heads} × {two or more dimensions: decayed, fewer: not}.
+
+    Args:
+        parameters: by stored name; those of heads start with ``heads.``.
+        options: rates and decay.
+    """
+    groups: list[dict[str, Any]] = []
+    for is_head in (False, True):
+        rate = options.head_lr if is_head and options.head_lr is not None else options.lr
+        for decayed in (True, False):
+            members = [
+                p for n, p in parameters.items() if n.startswith("heads.") == is_head and (p.ndim > 1) == decayed
+            ]
+            decay = options.weight_decay if decayed else 0.0
+            groups.append({"params": members, "lr": rate, "peak": rate, "weight_decay": decay})
+    groups = [g for g in groups if g["params"]]
+    on = {p.device.type for p in parameters.values()}
+    # The fused step unscales float16 gradients itself, which excludes clipping them.
+    fused = on <= {"cpu", "cuda"} and options.precision != "16-mixed"
+    return AdamW(groups, fused=fused)
+
+
+def set_rates(optimizer: Optimizer, factor: float) -> None:
+    """Learning rate of each group: ``factor`` times its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["peak"]
+
+
+def seed_step(seed: int, step: int, micro: int, rank: int) -> None:
+    """Seed torch's generators for one forward pass: dropout is then a pure function of these numbers."""
+    state = np.random.SeedSequence((seed, step, micro, rank), spawn_key=(2,)).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]) >> 1)

@@ -1,0 +1,94 @@
+"""The processes of a run: how many and on what, that they start alike, and that they fail alike."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from garnish.backbones.backbone import Backbone
+from garnish.data.check import check
+from garnish.data.sample import Dataset
+from garnish.errors import DataError, OptionError, one_line
+from garnish.training.options import TrainOptions
+
+
+def make_fabric(options: TrainOptions) -> Fabric:
+    """Devices, precision and processes; processes that torchrun started are taken as they are.
+
+    Raises:
+        OptionError: a device or precision that this machine does not have.
+    """
+    devices, nodes = options.devices, 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices, nodes = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
+    several = options.strategy == "ddp" or devices != 1 or nodes != 1
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*fp16 is not supported on CPU.*")  # refused below
+            fabric = Fabric(
+                accelerator=options.accelerator,
+                devices=devices,
+                num_nodes=nodes,
+                strategy="ddp" if several and options.accelerator != "mps" else "auto",
+                precision=options.precision,
+            )
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise OptionError(
+            f"train: accelerator {options.accelerator}, devices {options.devices}, precision {options.precision}:"
+            f" {one_line(error, 200)}; choose what this machine has"
+        ) from None
+    if options.precision == "16-mixed" and fabric.device.type == "cpu":
+        raise OptionError("train.precision: 16-mixed needs a GPU; use 32-true or bf16-mixed on a CPU")
+    fabric.launch()
+    return fabric
+
+
+def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric) -> list[str]:
+    """Read pictures and labels on the first rank; returns its warnings.
+
+    Args:
+        sets: what to read.
+        limit: pictures of each, evenly spaced; 0: none.
+        fabric: every rank raises what the first one found.
+
+    Raises:
+        DataError: the first fault, and how many more there are.
+    """
+    fault = ""
+    found: list[str] = []
+    if fabric.is_global_zero and limit:
+        try:
+            for dataset in sets:
+                report = check(dataset, limit=limit)
+                report.raise_first()
+                found += report.warnings
+        except DataError as error:
+            fault = str(error)
+    if fabric.world_size > 1:
+        fault = fabric.broadcast(fault)
+    if fault:
+        raise DataError(fault)
+    return found
+
+
+def start_alike(backbone: Backbone, tensors: Iterable[Tensor], fabric: Fabric) -> None:
+    """Give every rank the first one's tensors.
+
+    Raises:
+        OptionError: backbones with other weights on other ranks.
+    """
+    if fabric.world_size == 1:
+        return
+    mark = torch.tensor(int(backbone.fingerprint()[:12], 16), device=fabric.device)
+    largest = fabric.all_reduce(mark.clone(), reduce_op="max")
+    if largest != fabric.all_reduce(mark.clone(), reduce_op="min"):
+        raise OptionError("train: the backbones of the processes differ; load weights, or seed before building one")
+    with torch.no_grad():
+        for tensor in tensors:
+            value = tensor.clone() if fabric.global_rank == 0 else torch.zeros_like(tensor)
+            tensor.copy_(fabric.all_reduce(value, reduce_op="sum"))

@@ -1,0 +1,75 @@
+"""Which of two evaluations is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from garnish.errors import OptionError, suggest
+from garnish.tasks.task import Task
+
+#: Headlines below this count as this, for a logarithm is taken of them.
+_FLOOR = 1e-4
+
+
+class Ranking:
+    """Turns the metrics of an evaluation into a score; the largest is the best.
+
+    ``by`` names what counts:
+
+    - None: the mean over tasks of ± ln(headline), minus where lower is better. Of two evaluations the one with the
+      larger mean relative change wins, so no task counts for more because of its unit, and no reference is needed.
+      With one task that is the order of its headline.
+    - ``task``: that task's headline.
+    - ``task.metric:max`` or ``task.metric:min``: any metric; the ending may be left out for the headline.
+
+    Args:
+        tasks: the tasks that are trained and have labels in the validation data.
+        by: see above.
+
+    Raises:
+        OptionError: an unknown task, or a metric without a direction.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task], by: str | None = None) -> None:
+        self.tasks = dict(tasks)
+        self.by = by
+        if by is None:
+            return
+        name, _, rest = by.partition(".")
+        self.metric, _, direction = rest.partition(":")
+        if name not in tasks:
+            raise OptionError(f"train.best_by: no task {name!r} in the validation data{suggest(name, tasks)}")
+        task = tasks[name]
+        self.task, self.metric = name, self.metric or task.headline
+        if not direction and self.metric != task.headline:
+            raise OptionError(
+                f"train.best_by: say whether more of {name}.{self.metric} is better: {name}.{self.metric}:max or"
+                f" {name}.{self.metric}:min"
+            )
+        if direction not in ("", "max", "min"):
+            raise OptionError(f"train.best_by: {by!r} ends in {direction!r}; choose from max, min")
+        self.sign = {"max": 1.0, "min": -1.0, "": 1.0 if task.higher_is_better else -1.0}[direction]
+
+    def score(self, metrics: Mapping[str, Mapping[str, float]]) -> float:
+        """The score of an evaluation; −∞ where what counts was not seen.
+
+        Raises:
+            OptionError: no such metric.
+        """
+        if self.by is not None:
+            found = metrics[self.task]
+            if self.metric not in found:
+                raise OptionError(f"train.best_by: task {self.task} has no metric {self.metric!r}"
+                                  f"{suggest(self.metric, found)}")  # fmt: skip
+            return _finite(self.sign * found[self.metric])
+        terms = []
+        for name, task in self.tasks.items():
+            value = metrics[name][task.headline]
+            if not math.isnan(value):
+                terms.append((1 if task.higher_is_better else -1) * math.log(max(value, _FLOOR)))
+        return _finite(sum(terms) / len(terms)) if terms else -math.inf
+
+
+def _finite(score: float) -> float:
+    return score if math.isfinite(score) else -math.inf

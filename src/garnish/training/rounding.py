@@ -1,0 +1,45 @@
+"""What storing a bundle in float16 does to its metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from garnish.bundles.atomic import write_file
+from garnish.bundles.description import DESCRIPTION, WEIGHTS, read_description
+from garnish.bundles.stored import TUNED_AS, fill, read_tensors
+from garnish.errors import BundleError
+from garnish.model import Model
+
+
+@contextlib.contextmanager
+def holding(model: Model, bundle: Path) -> Iterator[None]:
+    """The tensors of a float16 bundle of this very model in it, for a ``with`` block; afterwards its own again."""
+    former = {name: tensor.detach().clone() for name, tensor in model.own_tensors().items()}
+    stored = read_tensors((bundle / WEIGHTS).read_bytes(), str(bundle))
+    try:
+        fill(model, range(len(model.owners)), stored, "float16", TUNED_AS["float16"], str(bundle))
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in model.own_tensors().items():
+                tensor.copy_(former[name])
+
+
+def write_rounding(bundle: Path, change: Mapping[str, Mapping[str, float]]) -> None:
+    """Add ``metrics_rounding`` to a bundle's description: task → metric → stored minus reached."""
+    facts = read_description(bundle)
+    facts["metrics_rounding"] = {
+        task: {name: value if math.isfinite(value) else None for name, value in values.items()}
+        for task, values in change.items()
+    }
+    text = json.dumps(facts, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    try:
+        write_file(bundle / DESCRIPTION, text.encode())
+    except OSError as error:
+        raise BundleError(f"{bundle}: cannot be written ({error.strerror}); free some space, then resume") from error

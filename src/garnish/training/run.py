@@ -1,0 +1,343 @@
+"""A run: everything the loop works with, put together and checked before the first step."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from garnish.bundles.bundle import save as save_bundle
+from garnish.data.loader import StepBatches
+from garnish.data.sample import Batch, Dataset
+from garnish.errors import GarnishError, OptionError
+from garnish.model import Model
+from garnish.training.balance import Balance, FixedWeights
+from garnish.training.batch_size import largest_batch
+from garnish.training.evaluate import chosen, evaluate
+from garnish.training.gradients import GradientWatch, reduce_gradients
+from garnish.training.introduction import warnings_about
+from garnish.training.losses import MultiTaskLoss, blame, only
+from garnish.training.optimizer import make_optimizer
+from garnish.training.options import TrainOptions
+from garnish.training.processes import check_data, make_fabric, start_alike
+from garnish.training.progress import Progress
+from garnish.training.rounding import holding, write_rounding
+from garnish.training.scalars import Scalars, import_tensorboard
+from garnish.training.scope import ranking, trained_tasks
+from garnish.training.signals import StopRequest
+from garnish.training.state import (
+    RunState,
+    check_facts,
+    facts_of,
+    load_run,
+    new_folder,
+    restore,
+    save_run,
+    trained_tensors,
+    write_args,
+    write_results,
+)
+
+#: Most validation pictures on which the effect of storing a bundle in float16 is measured.
+_ROUNDING_PICTURES = 200
+#: Warnings of the data check that are printed.
+_SHOWN = 5
+
+
+@final
+class Run:
+    """See :func:`garnish.training.fit.fit` for the arguments."""
+
+    def __init__(
+        self,
+        model: Model,
+        train: Dataset,
+        val: Dataset | None,
+        options: TrainOptions,
+        *,
+        out: str | Path | None,
+        resume: str | Path | None,
+        balance: Balance | None,
+        recipe: Mapping[str, Any] | None,
+        progress: bool,
+    ) -> None:
+        self.model, self.val, self.options = model, val, options
+        self.warnings: list[str] = []
+        if (out is not None or resume is not None) and "tensorboard" in options.log:
+            import_tensorboard()
+        self.tasks = trained_tasks(model, train)
+        self.ranking = ranking(model, self.tasks, val, options)
+        self.fabric = make_fabric(options)
+        self.is_first = self.fabric.is_global_zero
+        found = check_data([d for d in (train, val) if d is not None], options.check_pictures, self.fabric)
+        self.loss = MultiTaskLoss(self.tasks, self.fabric)
+        self.balance = balance or FixedWeights(self.tasks, options.balance)
+        self._place()
+        self.trained = model.trained_parameters() | {f"balance.{n}": p for n, p in self.balance.named_parameters()}
+        buffers = (t for t in trained_tensors(model).values() if not isinstance(t, nn.Parameter))
+        self.statistics = [b for b in buffers if b.is_floating_point()]
+        saved = None if resume is None else load_run(Path(resume))
+        self._begin(train, saved)
+        self.optimizer = self.fabric.setup_optimizers(make_optimizer(self.trained, options))
+        self.facts = facts_of(options, model, self.total_steps, self.batch_size, self.fabric.world_size)
+        self.state = RunState()
+        if saved is not None:
+            check_facts(saved[1], self.facts, str(resume))
+            inner = self.optimizer.optimizer
+            self.state = restore(*saved, model, inner, self._balance_tensors(), str(resume))
+            self.fabric.strategy.precision.load_state_dict(saved[1]["scaler"])
+        self.watch = GradientWatch(model, list(self.tasks), self.fabric)
+        self.requests = StopRequest()
+        self.progress = Progress(self.total_steps, self.state.step, shown=progress and self.is_first)
+        self.out = self._folder(out, resume, recipe)
+        self.scalars: Scalars | None = None
+        if self.is_first and self.out is not None:
+            columns = ["loss", *(f"loss/{t}" for t in self.tasks), "lr", "steps_per_second"]
+            self.scalars = Scalars(self.out / "log", columns, options.log, self.state.step)
+        self._since = time.perf_counter()
+        self._introduce(len(train), found)
+
+    # ---- before the first step ----------------------------------------------------------------------------------
+
+    def _place(self) -> None:
+        """Model to the device; all ranks start from the first one's tensors."""
+        model, device = self.model, self.fabric.device
+        if not model.trained_parameters():
+            raise OptionError("train: every task of the model is frozen, so there is nothing to train; add a task")
+        model.to(device)
+        self.balance.to(device)
+        model.check_sites()
+        tensors = [*trained_tensors(model).values(), *self._balance_tensors().values()]
+        start_alike(model.backbone, tensors, self.fabric)
+
+    def _begin(self, train: Dataset, saved: tuple[dict[str, Tensor], dict[str, Any]] | None) -> None:
+        """Batch size, batches and number of steps."""
+        options, fabric = self.options, self.fabric
+        self.model.backbone.checkpointing = options.checkpointing
+        self.model.train()
+        if saved is not None:
+            size = int(saved[1]["batch_size"])
+        elif options.batch_size == "auto":
+            size = largest_batch(self.model, train, options, self._local_loss, fabric)
+        else:
+            size = options.batch_size
+        self.batch_size = size
+        self.batches = StepBatches(
+            train,
+            size,
+            seed=options.seed,
+            augment=options.augment,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+            workers=options.workers,
+        )
+        self.total_steps = options.total_steps(len(train), size, fabric.world_size)
+        self.eval_every = options.eval_every or max(self.total_steps // 10, 1)
+
+    def _local_loss(self, batch: Batch) -> Tensor:
+        batch = only(batch, self.tasks)
+        with self.fabric.autocast():
+            outputs = self.model(batch.images, batch.tasks_of_rows())
+        return torch.stack(
+            [self.tasks[n].loss(self.tasks[n].sums(o, batch.targets[n])) for n, o in outputs.items()]
+        ).sum()
+
+    def _folder(
+        self, out: str | Path | None, resume: str | Path | None, recipe: Mapping[str, Any] | None
+    ) -> Path | None:
+        if resume is not None:
+            return Path(resume)
+        if out is None:
+            return None
+        folder = str(new_folder(Path(out))) if self.is_first else ""
+        if self.fabric.world_size > 1:
+            folder = self.fabric.broadcast(folder)
+        if self.is_first:
+            write_args(Path(folder), recipe if recipe is not None else {"train": self.facts["options"]})
+        return Path(folder)
+
+    def _introduce(self, num_pictures: int, about_data: list[str]) -> None:
+        """Say what is trained, and what should be known about it."""
+        self.progress.say(repr(self.model))
+        for line in [*warnings_about(self.model, list(self.tasks), self.fabric.world_size), *about_data[:_SHOWN]]:
+            self.warn(line)
+        if len(about_data) > _SHOWN:
+            self.warn(f"… and {len(about_data) - _SHOWN} more about the data")
+        each = f"{self.batch_size} pictures"
+        if self.fabric.world_size * self.options.accumulate > 1:
+            each += f" × {self.fabric.world_size} processes × {self.options.accumulate}"
+        done = f", {self.state.step} of them done" if self.state.step else ""
+        place = f"; {self.out}" if self.out else ""
+        self.progress.say(f"{num_pictures} pictures, {self.total_steps} steps of {each}{done}{place}")
+
+    def _balance_tensors(self) -> dict[str, Tensor]:
+        return {f"balance.{n}": t for n, t in self.balance.state_dict(keep_vars=True).items()}
+
+    # ---- during the loop ----------------------------------------------------------------------------------------
+
+    def warn(self, line: str) -> None:
+        """Keep one line, and print it on the first rank."""
+        self.warnings.append(line)
+        if self.is_first:
+            self.progress.warn(line)
+
+    def exchange_gradients(self) -> None:
+        """Sum over ranks; what the balance learns has the same gradient on all of them already."""
+        own = [p for n, p in self.trained.items() if not n.startswith("balance.")]
+        reduce_gradients(own, self.statistics, self.fabric)
+
+    def update(self) -> bool:
+        """Clip and step; False where nothing had a gradient or the scaler skipped the step.
+
+        Raises:
+            GarnishError: gradients that are not finite (at float16 the scaler skips those).
+        """
+        parameters = self.trained
+        if all(p.grad is None for p in parameters.values()):
+            return False
+        precision = self.fabric.strategy.precision
+        scaler = precision.state_dict()
+        if self.options.clip is not None:
+            precision.unscale_gradients(self.optimizer.optimizer)
+            norm = get_total_norm([p.grad for p in parameters.values() if p.grad is not None])
+            if not scaler and not bool(norm.isfinite()):
+                odd = [n for n, p in parameters.items() if p.grad is not None and not bool(p.grad.isfinite().all())]
+                raise GarnishError(
+                    f"step {self.state.step + 1}: the gradients are not finite, first that of {(odd or ['all'])[0]};"
+                    f" lower lr ({self.options.lr:g}){self._kept()}"
+                )
+            clip_grads_with_norm_(parameters.values(), self.options.clip, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return not scaler or precision.state_dict()["scale"] >= scaler["scale"]
+
+    def check_losses(self, losses: Mapping[str, float], batch: Batch) -> None:
+        """Raise GarnishError for a loss that is not finite, naming step, task and pictures."""
+        for name, value in losses.items():
+            if not abs(value) < float("inf"):
+                pictures = blame(self.model, self.tasks[name], name, batch)
+                rank = f" on rank {self.fabric.global_rank}" if self.fabric.world_size > 1 else ""
+                which = ", ".join(pictures) if pictures else f"no single picture{rank}, only the step as a whole"
+                raise GarnishError(
+                    f"step {self.state.step + 1}: the loss of task {name!r} is {value}; pictures: {which}; check their"
+                    f" labels, or lower lr ({self.options.lr:g}){self._kept()}"
+                )
+
+    def _kept(self) -> str:
+        return f"; the last checkpoint is in {self.out}/last" if self.out else ""
+
+    def finish_step(self, losses: Mapping[str, float], total_loss: float, rate: float) -> None:
+        """Count the step, and log and save where that is due."""
+        self.state.step += 1
+        step = self.state.step
+        self.progress.step(step, losses, total_loss)
+        if self.scalars is not None and (step % self.options.log_every == 0 or step == self.total_steps):
+            values = {"loss": total_loss, **{f"loss/{n}": v for n, v in losses.items()}, "lr": rate}
+            self.scalars.add(step, values | {"steps_per_second": self.progress.speed})
+        if step % self.options.save_every == 0 or step == self.total_steps or self.evaluation_due():
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint (on the first rank, if the run has a folder)."""
+        now = time.perf_counter()
+        self.state.seconds += now - self._since
+        self._since = now
+        if self.out is not None and self.is_first:
+            facts = self.facts | {"scaler": self.fabric.strategy.precision.state_dict()}
+            inner = self.optimizer.optimizer
+            save_run(self.out, self.state, self.model, inner, self._balance_tensors(), facts)
+            self.progress.paused()
+
+    def evaluation_due(self) -> bool:
+        """Whether the model as it stands is to be evaluated."""
+        step, history = self.state.step, self.state.history
+        due = step and (step % self.eval_every == 0 or step == self.total_steps)
+        return bool(self.val is not None and due and not (history and history[-1]["step"] == step))
+
+    def evaluate(self) -> None:
+        """Evaluate, keep the best bundle, end the run where patience is at its end, and save."""
+        assert self.val is not None and self.ranking is not None
+        state, options = self.state, self.options
+        metrics = self._metrics()
+        score = self.ranking.score(metrics)
+        state.history.append({"step": state.step, "score": score, "metrics": metrics})
+        if state.best_score is None or score > state.best_score:
+            state.best_score, state.best_step = score, state.step
+            self._save_best(metrics)
+        waited = sum(entry["step"] > (state.best_step or 0) for entry in state.history)
+        if options.patience is not None and waited >= options.patience:
+            state.stopped = "early"
+        heads = {n: (t.headline, metrics[n][t.headline]) for n, t in self.model.tasks.items() if n in metrics}
+        best = " (best)" if state.best_step == state.step else ""
+        self.progress.say(f"step {state.step}: " + "  ".join(f"{n} {k} {v:.4g}" for n, (k, v) in heads.items()) + best)
+        if self.out is not None and self.is_first:
+            write_results(self.out, state.history)
+            if self.scalars is not None:
+                values = {f"val/{n}/{k}": v for n, found in metrics.items() for k, v in found.items()}
+                self.scalars.add_to_board(state.step, values)
+        self.save()
+        self.progress.paused()
+
+    def _metrics(self) -> dict[str, dict[str, float]]:
+        assert self.val is not None
+        options = self.options
+        with self.fabric.autocast():
+            return evaluate(
+                self.model,
+                self.val,
+                batch_size=options.eval_batch_size,
+                size=options.eval_size,
+                limit=options.eval_limit,
+                fabric=self.fabric,
+            )
+
+    def _save_best(self, metrics: dict[str, dict[str, float]]) -> None:
+        if self.out is not None and self.is_first:
+            save_bundle(self.model, self.out / "best", metrics=metrics, extra={"step": self.state.step})
+
+    def stop(self) -> NoReturn:
+        """Save and leave, as a signal asked for; the exit code is 128 and its number."""
+        self.save()
+        number = self.requests.number or signal.SIGTERM
+        if self.is_first:
+            go_on = f"; to go on: resume={self.out}" if self.out else "; nothing was kept, for the run has no folder"
+            self.progress.warn(f"stopped by {signal.Signals(number).name} after step {self.state.step}{go_on}")
+        raise SystemExit(128 + number)
+
+    # ---- after the loop -----------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Mark the run as done, keep a bundle where nothing was evaluated, and record the effect of its rounding."""
+        done = bool(self.state.stopped)
+        self.state.stopped = self.state.stopped or "finished"
+        if self.val is None and not done:
+            self._save_best({})
+        elif self.val is not None and self.out is not None:
+            self._record_rounding(self.out / "best")
+        self.save()
+        if self.out is not None:
+            of = f" of step {self.state.best_step}" if self.state.best_step else ""
+            self.progress.say(f"{self.state.stopped} after {self.state.seconds:.0f} s; bundle{of}: {self.out / 'best'}")
+
+    def _record_rounding(self, bundle: Path) -> None:
+        """Evaluate the best bundle as it is stored, and note in it what the rounding changed."""
+        if self.val is None or len(chosen(len(self.val), self.options.eval_limit)) > _ROUNDING_PICTURES:
+            return
+        self.fabric.barrier()  # the first rank writes the bundle, all read it
+        with holding(self.model, bundle):
+            metrics = self._metrics()
+        reached = self.state.metrics_of(self.state.best_step)
+        if self.is_first:
+            write_rounding(bundle, {t: {k: v - reached[t][k] for k, v in m.items()} for t, m in metrics.items()})
+
+    def close(self) -> None:
+        """Leave the model as it was found but for its tensors."""
+        self.model.backbone.checkpointing = False
+        if self.scalars is not None:
+            self.scalars.close()

@@ -1,0 +1,77 @@
+"""Scalars of a run over its steps, for TensorBoard and as CSV; both go on where a resumed run does."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from garnish.errors import MissingExtraError
+
+
+@final
+class Scalars:
+    """Writes ``FOLDER/scalars.csv`` and TensorBoard's event files beside it.
+
+    Args:
+        folder: created where it is missing.
+        columns: names of the scalars, fixed for the whole run.
+        kinds: any of "tensorboard" and "csv".
+        start: steps done; rows of later steps, of a run that was cut off, are dropped.
+
+    Raises:
+        MissingExtraError: tensorboard is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, columns: Sequence[str], kinds: Sequence[str], start: int = 0) -> None:
+        self.columns = ["step", *columns]
+        self.file = folder / "scalars.csv" if "csv" in kinds else None
+        writer = import_tensorboard() if "tensorboard" in kinds else None
+        if self.file is not None or writer is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.board = None if writer is None else writer(str(folder), purge_step=start + 1 if start else None)
+        if self.file is not None:
+            rows = read_rows(self.file) if start else []
+            with self.file.open("w", newline="", encoding="utf-8") as stream:
+                table = csv.DictWriter(stream, self.columns, restval="", extrasaction="ignore")
+                table.writeheader()
+                table.writerows(row for row in rows if int(row["step"]) <= start)
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one row; a scalar that is left out has no value at this step."""
+        if self.file is not None:
+            with self.file.open("a", newline="", encoding="utf-8") as stream:
+                row = {name: f"{value:.8g}" for name, value in values.items()}
+                csv.DictWriter(stream, self.columns, restval="").writerow({"step": step, **row})
+        self.add_to_board(step, values)
+
+    def add_to_board(self, step: int, values: Mapping[str, float]) -> None:
+        """Send values to TensorBoard alone (the metrics of evaluations, which have a table of their own)."""
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush everything."""
+        if self.board is not None:
+            self.board.close()
+
+
+def import_tensorboard() -> Any:
+    """The writer class of event files."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtraError(
+            "train.log: tensorboard is not installed; pip install 'garnish[tensorboard]', or set log to [csv]"
+        ) from None
+    return SummaryWriter
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """Whole rows of a CSV file with a header; a last row that was cut off is left out."""
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        return [row for row in csv.DictReader(stream) if (row.get("step") or "").isdigit() and None not in row.values()]

@@ -1,0 +1,226 @@
+"""The state of a run: its folder, and the checkpoint from which it goes on as if nothing had happened.
+
+A checkpoint holds what is trained, its optimizer state and a few numbers. Sample order, augmentation, dropout and
+learning rate are functions of (seed, step), so nothing else is needed.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from garnish.bundles.atomic import write_file
+from garnish.bundles.checkpoint import flatten, load_state, save_state, unflatten
+from garnish.errors import BundleError, OptionError, one_line
+from garnish.model import Model
+from garnish.training.options import FREE_ON_RESUME, TrainOptions
+
+_FILE = Path("last") / "state.safetensors"
+
+Metrics = dict[str, dict[str, float]]
+
+
+@final
+@dataclass
+class RunState:
+    """What changes as a run goes on, beside the tensors.
+
+    Attributes:
+        step: optimizer steps done.
+        history: one entry an evaluation: ``step``, ``score`` and ``metrics``.
+        best_step, best_score: of the best evaluation so far; None: none yet.
+        stopped: "" while steps are left, "finished", or "early" (patience).
+        seconds: spent in training and evaluation, over all sittings.
+    """
+
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int | None = None
+    best_score: float | None = None
+    stopped: str = ""
+    seconds: float = 0.0
+
+    def metrics_of(self, step: int | None) -> Metrics:
+        """Metrics of the evaluation at ``step``; empty where there is none."""
+        found: Metrics = next((entry["metrics"] for entry in self.history if entry["step"] == step), {})
+        return found
+
+
+def new_folder(wanted: Path) -> Path:
+    """Create ``wanted``, or ``wanted-2``, ``wanted-3``, … where that exists and is not empty.
+
+    Raises:
+        OptionError: a place where no folder can be made.
+    """
+    number = 1
+    while True:
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if folder.is_dir() and not any(folder.iterdir()):
+                return folder
+            number += 1
+        except OSError as error:
+            raise OptionError(f"out: {folder} cannot be made ({error.strerror}); choose another folder") from None
+
+
+def write_args(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """``args.yaml``: what the run was started with."""
+    _write(folder / "args.yaml", yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True))
+
+
+def write_results(folder: Path, history: list[dict[str, Any]]) -> None:
+    """``results.csv``: a row an evaluation, a column a metric."""
+    rows = [
+        {"step": e["step"], "score": e["score"]}
+        | {f"{task}.{name}": value for task, values in e["metrics"].items() for name, value in values.items()}
+        for e in history
+    ]
+    columns = ["step", "score", *sorted({name for row in rows for name in row} - {"step", "score"})]
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        table.writerow({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()})
+    _write(folder / "results.csv", text.getvalue())
+
+
+def save_run(
+    folder: Path,
+    state: RunState,
+    model: Model,
+    optimizer: Optimizer,
+    extra: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write or replace ``FOLDER/last/state.safetensors``.
+
+    Args:
+        folder: of the run.
+        state: see :class:`RunState`.
+        model: its trained tensors and their buffers are saved.
+        optimizer: over ``model.trained_parameters()`` and ``extra``.
+        extra: further tensors that are trained or kept (of the balance).
+        facts: what must be the same when the run is resumed, and the scaler's state: see :func:`check_facts`.
+    """
+    tensors, numbers = flatten(_optimizer_state(optimizer, {**model.trained_parameters(), **extra}))
+    kept = {f"model/{n}": t for n, t in trained_tensors(model).items()} | {f"extra/{n}": t for n, t in extra.items()}
+    kept |= {f"optimizer/{n}": t for n, t in tensors.items()}
+    save_state(folder / _FILE, kept, {**facts, "state": dataclasses.asdict(state), "optimizer": numbers})
+
+
+def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What :func:`save_run` wrote.
+
+    Raises:
+        BundleError: no checkpoint there, or a damaged one.
+    """
+    if not (folder / _FILE).is_file():
+        raise BundleError(f"{folder}: holds no checkpoint (last/state.safetensors); give the folder of a run")
+    return load_state(folder / _FILE)
+
+
+def restore(
+    tensors: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    model: Model,
+    optimizer: Optimizer,
+    extra: Mapping[str, Tensor],
+    where: str,
+) -> RunState:
+    """Put a checkpoint back; nothing is changed where it does not fit.
+
+    Raises:
+        BundleError: a missing, unused or otherwise shaped tensor.
+    """
+    targets = {f"model/{n}": t for n, t in trained_tensors(model).items()} | {f"extra/{n}": t for n, t in extra.items()}
+    found = {n: t for n, t in tensors.items() if not n.startswith("optimizer/")}
+    odd = sorted(targets.keys() ^ found.keys()) + [
+        n for n in targets if n in found and targets[n].shape != found[n].shape
+    ]
+    if odd:
+        raise BundleError(
+            f"{where}: {odd[0]} ({len(odd)} such) is missing, unused or of another shape; resume with the same model"
+        )
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(found[name])
+    moments = {n.removeprefix("optimizer/"): t for n, t in tensors.items() if n.startswith("optimizer/")}
+    parameters = {n: t for n, t in {**model.trained_parameters(), **extra}.items() if isinstance(t, nn.Parameter)}
+    for name, entries in unflatten(moments, facts["optimizer"]).items():
+        parameter = parameters[name]
+        # the fused step keeps its counter beside the parameter, the other one on the CPU
+        fused = optimizer.param_groups[0]["fused"]
+        optimizer.state[parameter] = {
+            k: v.to(parameter.device) if isinstance(v, Tensor) and (v.ndim or fused) else v for k, v in entries.items()
+        }
+    return RunState(**facts["state"])
+
+
+def trained_tensors(model: Model) -> dict[str, Tensor]:
+    """Trained parameters, and the buffers (running statistics) of heads and adapters, by stored name."""
+    trained = model.trained_parameters()
+    buffers = {n: t for n, t in model.own_tensors().items() if not isinstance(t, nn.Parameter)}
+    return {**trained, **buffers}
+
+
+def facts_of(options: TrainOptions, model: Model, total: int, batch_size: int, world: int) -> dict[str, Any]:
+    """What a run must share with the one that it resumes."""
+    return {
+        "options": _plain({k: v for k, v in dataclasses.asdict(options).items() if k not in FREE_ON_RESUME}),
+        "total_steps": total,
+        "batch_size": batch_size,
+        "world": world,
+        "fingerprint": model.backbone.fingerprint(),
+    }
+
+
+def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Raise OptionError where a run would not go on as it began, naming the first thing that differs."""
+    for name, value in now["options"].items():
+        if saved["options"].get(name) != value:
+            raise OptionError(
+                f"{where}: was started with train.{name} = {saved['options'].get(name)}, not {value}; resume with"
+                " the same options, or train anew"
+            )
+    for name, what in (
+        ("fingerprint", "another backbone (its weights differ)"),
+        ("world", f"{saved['world']} processes, not {now['world']}"),
+        ("total_steps", f"{saved['total_steps']} steps in all, not {now['total_steps']} (has the data changed?)"),
+    ):
+        if saved[name] != now[name]:
+            raise OptionError(f"{where}: was started with {what}; resume with the same, or train anew")
+
+
+def _optimizer_state(optimizer: Optimizer, named: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {name: optimizer.state[t] for name, t in named.items() if t in optimizer.state}
+
+
+def _plain(value: Any) -> Any:
+    """JSON- and YAML-ready: tuples become lists, paths text."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        write_file(file, text.encode())
+    except OSError as error:
+        raise BundleError(
+            f"{file}: cannot be written ({error.strerror or one_line(error, 120)}); free some space, then resume"
+        ) from error

@@ -1,0 +1,121 @@
+"""A run that is killed goes on as if it had not been: bit-equal tensors, the same evaluations."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import garnish as gn
+from garnish.bundles.checkpoint import load_state
+from garnish.errors import BundleError, OptionError
+from training_cases import PARTIAL, QUIET, Blobs, every, long_run, tensors_of, tiny
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    model, result = long_run(folder)
+    torch.set_num_threads(threads)
+    return model, result
+
+
+def assert_same(folder: Path, model, result, unbroken) -> None:
+    whole, wanted = unbroken
+    expected = tensors_of(whole)
+    for name, tensor in tensors_of(model).items():
+        assert torch.equal(tensor, expected[name]), name
+    ours, theirs = load_file(folder / "best/weights.safetensors"), load_file(wanted.out / "best/weights.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[n], theirs[n]) for n in ours)
+    mine, _ = load_state(folder / "last/state.safetensors")
+    full, _ = load_state(wanted.out / "last/state.safetensors")
+    assert mine.keys() == full.keys()
+    assert any(n.startswith("optimizer/") for n in mine)
+    assert all(torch.equal(mine[n], full[n]) for n in mine)
+    assert result.history == wanted.history
+    assert (folder / "results.csv").read_text() == (wanted.out / "results.csv").read_text()
+    steps = [line.split(",")[0] for line in (folder / "log/scalars.csv").read_text().splitlines()]
+    assert steps == [line.split(",")[0] for line in (wanted.out / "log/scalars.csv").read_text().splitlines()]
+
+
+def test_killed_at_any_moment_and_resumed(tmp_path, unbroken):
+    folder = tmp_path / "cut"
+    script = Path(__file__).with_name("training_cases.py")
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, str(script), "cut", str(tmp_path)], env=env, stderr=subprocess.PIPE)
+    try:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and process.poll() is None:
+            file = folder / "last/state.safetensors"
+            if file.is_file() and load_state(file)[1]["state"]["step"] >= 5:
+                break
+            time.sleep(0.02)
+        assert process.poll() is None, process.stderr.read().decode()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert 5 <= load_state(file)[1]["state"]["step"] < 12
+    model, result = long_run(None, resume=folder)
+    assert_same(folder, model, result, unbroken)
+
+
+@pytest.mark.parametrize("read", [5, 18])
+def test_sigterm_ends_after_the_step_with_143(tmp_path, unbroken, monkeypatch, read):
+    original = Blobs.__getitem__
+
+    def with_kill(self, index):
+        self.kill_at = read if self.seed == 0 else None
+        return original(self, index)
+
+    monkeypatch.setattr(Blobs, "__getitem__", with_kill)
+    with pytest.raises(SystemExit) as stopped:
+        long_run(tmp_path / "run")
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    monkeypatch.setattr(Blobs, "__getitem__", original)
+    # four reads a step: asked to stop within a step, the run ends after it
+    assert load_state(tmp_path / "run/last/state.safetensors")[1]["state"]["step"] == -(-read // 4)
+    model, result = long_run(None, resume=tmp_path / "run")
+    assert_same(tmp_path / "run", model, result, unbroken)
+
+
+def test_a_finished_run_resumes_to_the_same_result(unbroken):
+    model, result = long_run(None, resume=unbroken[1].out)
+    assert_same(unbroken[1].out, model, result, unbroken)
+
+
+def test_resuming_otherwise_is_refused(tmp_path):
+    options = {"steps": 3, "batch_size": 4, "check_pictures": 0, **QUIET}
+    out = gn.fit(tiny(), Blobs(PARTIAL), out=tmp_path / "run", **options).out
+    with pytest.raises(OptionError, match=r"train.lr = 0.001, not 0.1"):
+        gn.fit(tiny(), Blobs(PARTIAL), resume=out, **options, lr=0.1)
+    with pytest.raises(OptionError, match="another backbone"):
+        gn.fit(tiny(seed=4), Blobs(PARTIAL), resume=out, **options)
+    with pytest.raises(BundleError, match="missing, unused or of another shape"):
+        gn.fit(tiny(gn.LoRA(rank=3)), Blobs(PARTIAL), resume=out, **options)
+    with pytest.raises(OptionError, match="4 steps in all"):
+        first = gn.fit(tiny(), Blobs(every(8)), out=tmp_path / "e", **{**options, "steps": None}, epochs=2).out
+        gn.fit(tiny(), Blobs(every(6)), resume=first, **{**options, "steps": None}, epochs=2)
+    with pytest.raises(BundleError, match="no checkpoint"):
+        gn.fit(tiny(), Blobs(PARTIAL), resume=tmp_path / "none", **options)
+    (out / "last/state.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(BundleError, match="damaged"):
+        gn.fit(tiny(), Blobs(PARTIAL), resume=out, **options)
