@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.plugins import Precision
 from torch import nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW, Optimizer
 
 from garnish.training.options import TrainOptions
@@ -40,6 +42,31 @@ def set_rates(optimizer: Optimizer, factor: float) -> None:
     """Learning rate of each group: ``factor`` times its peak."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["peak"]
+
+
+def clip(
+    parameters: Mapping[str, nn.Parameter], limit: float, precision: Precision, optimizer: Optimizer
+) -> str | None:
+    """Scale all gradients to a joint norm of at most ``limit``.
+
+    Args:
+        parameters: by stored name.
+        limit: of the norm.
+        precision: undoes the scale of float16 losses first.
+        optimizer: over the parameters.
+
+    Returns:
+        The name of the first tensor whose gradient was not finite; None: all were.
+    """
+    precision.unscale_gradients(optimizer)
+    grads = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    norm = get_total_norm(list(grads.values()))
+    if not bool(norm.isfinite()):
+        # all finite, but their squares too large to add up: then the largest is to blame
+        largest = max(grads, key=lambda name: float(grads[name].abs().max()))
+        return next((name for name, grad in grads.items() if not bool(grad.isfinite().all())), largest)
+    clip_grads_with_norm_(parameters.values(), limit, norm)
+    return None
 
 
 def seed_step(seed: int, step: int, micro: int, rank: int) -> None:

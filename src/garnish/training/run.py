@@ -10,7 +10,6 @@ from typing import Any, NoReturn, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from garnish.bundles.bundle import save as save_bundle
 from garnish.data.loader import StepBatches
@@ -23,7 +22,7 @@ from garnish.training.evaluate import chosen, evaluate
 from garnish.training.gradients import GradientWatch, reduce_gradients
 from garnish.training.introduction import warnings_about
 from garnish.training.losses import MultiTaskLoss, blame, only
-from garnish.training.optimizer import make_optimizer
+from garnish.training.optimizer import clip, make_optimizer
 from garnish.training.options import TrainOptions
 from garnish.training.processes import check_data, make_fabric, start_alike
 from garnish.training.progress import Progress
@@ -204,15 +203,12 @@ class Run:
         precision = self.fabric.strategy.precision
         scaler = precision.state_dict()
         if self.options.clip is not None:
-            precision.unscale_gradients(self.optimizer.optimizer)
-            norm = get_total_norm([p.grad for p in parameters.values() if p.grad is not None])
-            if not scaler and not bool(norm.isfinite()):
-                odd = [n for n, p in parameters.items() if p.grad is not None and not bool(p.grad.isfinite().all())]
+            odd = clip(parameters, self.options.clip, precision, self.optimizer.optimizer)
+            if odd is not None and not scaler:
                 raise GarnishError(
-                    f"step {self.state.step + 1}: the gradients are not finite, first that of {(odd or ['all'])[0]};"
+                    f"step {self.state.step + 1}: the gradients are not finite, first that of {odd};"
                     f" lower lr ({self.options.lr:g}){self._kept()}"
                 )
-            clip_grads_with_norm_(parameters.values(), self.options.clip, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return not scaler or precision.state_dict()["scale"] >= scaler["scale"]
