@@ -70,22 +70,29 @@ def build(kind: str, name: str, options: Mapping[str, Any] | None = None, *, whe
     Raises:
         OptionError: unknown name or option, missing option, or a value the class refuses; one line, options listed.
     """
-    cls = find(kind, name)
-    at = where or f"{name}"
+    return construct(find(kind, name), options, where=where or name)
+
+
+def construct(cls: type, options: Mapping[str, Any] | None = None, *, where: str) -> Any:
+    """Make a dataclass from plain options; its fields are the schema, those that are dataclasses as well included.
+
+    Raises:
+        OptionError: as :func:`build`.
+    """
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     given = dict(options or {})
     for key in given:
         if key not in fields:
-            raise OptionError(f"{at}: unknown option {key!r}{suggest(key, fields)}")
+            raise OptionError(f"{where}: unknown option {key!r}{suggest(str(key), fields, limit=40)}")
     missing = [
         n
         for n, f in fields.items()
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and n not in given
     ]
     if missing:
-        raise OptionError(f"{at}: option {missing[0]!r} is required; options: {', '.join(fields)}")
+        raise OptionError(f"{where}: option {missing[0]!r} is required; options: {', '.join(fields)}")
     hints = get_type_hints(cls)
-    values = {key: _coerce(value, hints[key], f"{at}.{key}") for key, value in given.items()}
+    values = {key: _coerce(value, hints[key], f"{where}.{key}") for key, value in given.items()}
     return cls(**values)
 
 
@@ -100,6 +107,8 @@ def describe(spec: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return options_of(value)
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     if isinstance(value, Mapping):
@@ -113,6 +122,10 @@ def _coerce(value: Any, hint: Any, at: str) -> Any:
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
+        if isinstance(value, Mapping):  # its own message, not that of the union
+            for option in get_args(hint):
+                if dataclasses.is_dataclass(option):
+                    return _coerce(value, option, at)
         for option in get_args(hint):
             try:
                 return _coerce(value, option, at)
@@ -124,6 +137,8 @@ def _coerce(value: Any, hint: Any, at: str) -> Any:
         if value is None:
             return None
         raise OptionError(f"{at}: expected null, got {value!r}")
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return construct(hint, value, where=at)
     if origin is tuple:
         items = [value] if isinstance(value, str | int | float) else value
         if not isinstance(items, list | tuple):

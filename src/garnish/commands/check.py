@@ -1,0 +1,60 @@
+"""``garnish check``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from garnish.commands.parser import Parser, count
+
+_EPILOG = """\
+Errors are what training would fail at (unreadable files, ids beyond the class count, other sizes, NaN, no label at
+all); warnings are what looks wrong. Exits with 1 where there are errors. Also prints how often each class occurs.
+
+examples:
+  garnish check --data recipes/data/camvid.yaml
+  garnish check --data pictures/ --split val --limit 100 --json
+"""
+
+
+def parser() -> Parser:
+    """The options of the verb."""
+    made = Parser(
+        "garnish check",
+        "garnish check --data DATA [--split train] [--limit N] [--json]",
+        "Look through pictures and labels before training.",
+        _EPILOG,
+        sections=("data",),
+    )
+    made.add_argument("--data", metavar="DATA", help="data description (YAML), folder, or scenes")
+    made.add_argument("--split", default="train", help="which part of the data (default: train)")
+    made.add_argument("--limit", type=count, metavar="N", help="read at most N pictures, evenly spaced")
+    made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb."""
+    given, overrides = parser().read(words)
+    from garnish.commands.given import open_given
+    from garnish.commands.printing import print_json
+    from garnish.data.check import check
+
+    report = check(open_given(overrides, given.split, "check"), limit=given.limit)
+    if given.json:
+        labels = {
+            task: {"maps": c.maps, "labelled": c.labelled, "total": c.total, "shares": c.shares}
+            | ({"class_weights": c.class_weights()} if c.names else {})
+            for task, c in report.labels.items()
+        }
+        print_json(
+            {
+                "pictures": report.pictures,
+                "checked": report.checked,
+                "errors": report.errors,
+                "warnings": report.warnings,
+                "labels": labels,
+            }
+        )
+    else:
+        print(report)
+    return 1 if report.errors else 0

@@ -1,0 +1,34 @@
+"""``garnish demo``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from garnish.commands.parser import Parser
+
+_EPILOG = """\
+example:
+  garnish demo --out demo
+"""
+
+
+def parser() -> Parser:
+    """The options of the verb."""
+    made = Parser(
+        "garnish demo",
+        "garnish demo [--out DIR]",
+        "Adapt the bundled backbone to four tasks on procedural scenes, offline; heads only, adapters and full "
+        "fine-tuning side by side.",
+        _EPILOG,
+    )
+    made.add_argument("--out", metavar="DIR", default="demo", help="folder for table, sheet and plot (default: demo)")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb."""
+    given, _ = parser().read(words)
+    from garnish.demo import run as run_demo
+
+    run_demo(given.out)
+    return 0

@@ -1,0 +1,63 @@
+"""``garnish eval``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from garnish.commands.parser import Parser, count, names, size
+
+_EPILOG = """\
+DATA is a data description (YAML), a folder of pictures with labels beside them, or scenes. Single keys of it can be
+set by --data.KEY. A star marks the metric that best checkpoints are chosen by.
+
+examples:
+  garnish eval runs/replica/best --data recipes/data/replica.yaml --split test --json
+  garnish eval runs/camvid/best --data recipes/data/camvid.yaml --every 4
+  garnish eval runs/seg/best,runs/depth/best --data scenes --data.test 20
+"""
+
+
+def parser() -> Parser:
+    """The options of the verb."""
+    made = Parser(
+        "garnish eval",
+        "garnish eval BUNDLE[,BUNDLE …] --data DATA [--split test] [--json] [options]",
+        "Measure a bundle (or several, joined) on labelled pictures.",
+        _EPILOG,
+        sections=("data",),
+    )
+    made.add_argument("bundle", metavar="BUNDLE", help="folder that garnish train or model.save wrote")
+    made.add_argument("--data", metavar="DATA", help="YAML, folder, or scenes")
+    made.add_argument("--split", default="test", help="which part of the data (default: test)")
+    made.add_argument("--tasks", type=names, metavar="TASK,TASK", help="only these (default: all that both know)")
+    made.add_argument("--every", type=count, default=1, metavar="N", help="take every N-th picture")
+    made.add_argument("--limit", type=count, metavar="N", help="take at most N pictures, evenly spaced")
+    made.add_argument("--size", type=size, metavar="H,W", help="resize pictures and labels first (default: own size)")
+    made.add_argument("--batch-size", type=count, default=1, metavar="N", help="pictures of one size run together")
+    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    made.add_argument("--json", action="store_true", help="print JSON: task → metric → value")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb."""
+    given, overrides = parser().read(words)
+    from garnish.commands.given import bundle_paths, load_bundles, open_given
+    from garnish.commands.printing import metric_rows, print_json, print_table
+    from garnish.data.source import Subset
+    from garnish.training.evaluate import evaluate
+
+    whole = open_given(overrides, given.split, "eval")
+    model = load_bundles(given.bundle, given.weights, given.device)
+    data = Subset(whole, every=given.every, limit=given.limit)
+    metrics = evaluate(
+        model, data, batch_size=given.batch_size, size=given.size, tasks=given.tasks, progress=not given.json
+    )
+    if given.json:
+        print_json(metrics)
+        return 0
+    headlines = {name: task.headline for name, task in model.tasks.items()}
+    print(f"{', '.join(bundle_paths(given.bundle))} on {data.name}, {len(data)} of {len(whole)} pictures")
+    print_table(["task", "metric", "value"], metric_rows(metrics, headlines))
+    return 0

@@ -1,0 +1,80 @@
+"""What the words of a command line stand for: bundles, data, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from garnish.commands.parser import names
+from garnish.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from garnish.data.sample import Dataset
+    from garnish.model import Model
+
+
+def load_bundles(text: str, weights: str | None, device: str) -> Model:
+    """The model of ``BUNDLE`` or of several, joined, as ``BUNDLE,BUNDLE``."""
+    import torch
+
+    from garnish.bundles.bundle import load
+    from garnish.bundles.description import read_description
+
+    paths = bundle_paths(text)
+    for path in paths:
+        read_description(path)  # before anything large is read
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError):
+        raise OptionError(f"--device {device}: torch cannot use it here; choose cpu, cuda or auto") from None
+    return load(paths, weights=weights, device=chosen)
+
+
+def bundle_paths(text: str) -> list[str]:
+    """The folders in ``a,b``; a folder whose own name has a comma is taken as it is."""
+    return [text] if Path(text).exists() else names(text) or [text]
+
+
+def open_given(overrides: Mapping[str, Any], split: str, verb: str) -> Dataset:
+    """The data of ``--data DATA``, with ``--data.key value`` applied."""
+    from garnish.data.source import open_data
+    from garnish.recipe import read_recipe
+
+    data = read_recipe(None, overrides).plain.get("data")
+    if data is None:
+        raise OptionError(f"{verb}: --data is missing; give a data description (YAML), a folder, or scenes")
+    return open_data(data, split)
+
+
+def picture_files(given: Iterable[str]) -> dict[str, Path]:
+    """Name (of the maps to write) → file, of pictures and of all pictures in folders.
+
+    Raises:
+        DataError: a path that does not exist, a folder without pictures.
+    """
+    from garnish.data.pictures import PICTURE_SUFFIXES
+
+    files: list[Path] = []
+    for text in given:
+        path = Path(text)
+        if path.is_dir():
+            held = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+            if not held:
+                raise DataError(f"{path}: holds no picture ({', '.join(PICTURE_SUFFIXES)}); give another folder")
+            files += held
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise DataError(f"{path}: no such picture; check the path")
+    files = list(dict.fromkeys(files))
+    found: dict[str, Path] = {}
+    for file in files:
+        name, number = file.stem, 2
+        while name in found:
+            name, number = f"{file.stem}_{number}", number + 1
+        found[name] = file
+    return found

@@ -1,0 +1,200 @@
+"""``garnish info``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from garnish.commands.parser import Parser, size
+from garnish.errors import OptionError, WeightsError
+
+if TYPE_CHECKING:
+    from garnish.model import Model
+
+_EPILOG = """\
+Of a bundle its description is read and its model built without the backbone's weights. Of a backbone the model is
+built that --adapter, --head and --tasks describe; left out, they are Frozen, LinearHead and one task of 21 classes.
+
+examples:
+  garnish info runs/replica/best
+  garnish info vit_small_patch14_dinov2 --adapter LoRA --adapter.rank 8 --json
+  garnish info mit_b2 --adapter LoRA --head SegFormerHead --tasks seg=Semantic,depth=Depth --tasks.seg.classes 19
+"""
+
+
+def parser() -> Parser:
+    """The options of the verb."""
+    made = Parser(
+        "garnish info",
+        "garnish info BUNDLE|BACKBONE [--adapter NAME] [--head NAME] [--tasks NAME=TASK,…] [--json] [options]",
+        "Count parameters, bytes and multiply-accumulates, and state the licence of the backbone's weights.",
+        _EPILOG,
+        sections=("adapter", "head", "tasks"),
+    )
+    made.add_argument("target", metavar="BUNDLE|BACKBONE", help="a bundle's folder, or a name that methods lists")
+    shown = made.add_argument_group("of a backbone (also --adapter.KEY, --head.KEY, --tasks.TASK.KEY)")
+    shown.add_argument("--adapter", metavar="NAME", help="method, or several: NAME,NAME")
+    shown.add_argument("--head", metavar="NAME", help="decoder of every task")
+    shown.add_argument("--tasks", metavar="NAME=TASK,…", help="tasks by name")
+    shown.add_argument(
+        "--weights", metavar="FILE", help="file or Hub id, or true: the published ones (for the licence)"
+    )
+    made.add_argument(
+        "--size", type=size, metavar="H,W", help="picture that operations are counted for (about 224,224)"
+    )
+    made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb."""
+    given, overrides = parser().read(words)
+    is_bundle = Path(given.target).exists() or "/" in given.target or "," in given.target
+    if is_bundle and (overrides or given.weights):
+        extra = f"--{next(iter(overrides), 'weights')}"
+        raise OptionError(f"info: {given.target} is a bundle, so {extra} does not apply; leave it out")
+    facts = of_bundle(given.target, given.size) if is_bundle else of_backbone(given, overrides)
+    if given.json:
+        from garnish.commands.printing import print_json
+
+        print_json(facts)
+    else:
+        _print(facts)
+    return 0
+
+
+def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
+    """What :meth:`garnish.model.Model.report` tells, and what ``bundle.json`` says, of one bundle or several."""
+    from garnish.bundles.description import read_description, weights_bytes
+    from garnish.commands.given import bundle_paths
+
+    paths = bundle_paths(target)
+    described = [read_description(path) for path in paths]
+    first = described[0]["backbone"]
+    for path, facts in zip(paths, described, strict=True):
+        if facts["backbone"]["fingerprint"] != first["fingerprint"]:
+            name = facts["backbone"]["name"]
+            raise OptionError(f"{path}: belongs to another backbone ({name}) than {paths[0]} ({first['name']})")
+    model = _skeleton(described)
+    return model.report(at) | {
+        "backbone_licence": first["licence"],
+        "backbone_non_commercial": first["non_commercial"],
+        "backbone_weights": first["weights_source"],
+        "backbone_fingerprint": first["fingerprint"],
+        "bundle_bytes": sum(weights_bytes(path) for path in paths),
+        "tasks": {name: entry for facts in described for name, entry in facts["tasks"].items()},
+        "metrics": {name: values for facts in described for name, values in facts["metrics"].items()},
+        "versions": described[0]["versions"],
+    }
+
+
+def _skeleton(described: Sequence[Mapping[str, Any]]) -> Model:
+    """The model of some bundles without their tensors, nor the backbone's."""
+    from garnish.backbones.build import backbone
+    from garnish.lookup import build
+    from garnish.model import Model
+
+    first = described[0]["backbone"]
+    model = Model(backbone(first["name"], None, options=first["options"]))
+    for facts in described:
+        for owner in facts["owners"]:
+            tasks = {name: facts["tasks"][name] for name in owner["tasks"]}
+            model.add(
+                [build("adapters", m["name"], m["options"]) for m in owner["methods"]],
+                {name: build("tasks", t["name"], t["options"]) for name, t in tasks.items()},
+                {name: build("heads", t["head"]["name"], t["head"]["options"]) for name, t in tasks.items()},
+            )
+    return model
+
+
+def of_backbone(given: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What :meth:`garnish.model.Model.report` tells of a backbone with some method, heads and tasks."""
+    from garnish.backbones.build import backbone
+    from garnish.backbones.weights import is_non_commercial
+    from garnish.model import adapt
+    from garnish.recipe import read_recipe
+
+    if not any(key == "adapter" for key in overrides):
+        if any(key.startswith("adapter.") for key in overrides):
+            raise OptionError("info: options of an adapter, but no --adapter NAME; name the method")
+        overrides = {"adapter": "Frozen", **overrides}
+    recipe = read_recipe(None, {k: v for k, v in overrides.items() if k.split(".")[0] != "tasks"})
+    tasks = _tasks({k: v for k, v in overrides.items() if k.split(".")[0] == "tasks"})
+    methods, head = recipe.methods, recipe.head
+    weights = True if given.weights == "true" else given.weights
+    try:
+        trunk = backbone(given.target, weights)
+    except OptionError as error:
+        raise OptionError(f"{error}; nor is there a bundle of that name") from None
+    except WeightsError as error:
+        raise WeightsError(f"--weights: {error}") from None
+    licence, source = trunk.licence, trunk.weights_source
+    model = adapt(trunk, methods, tasks, head)
+    from garnish.lookup import describe
+
+    return model.report(given.size) | {
+        "backbone_non_commercial": is_non_commercial(licence),
+        "backbone_weights": source,
+        "tasks": {name: describe(task) for name, task in tasks.items()},
+    }
+
+
+def _tasks(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``tasks: "seg=Semantic,depth=Depth"`` and ``tasks.seg.classes: 19`` → the tasks by name."""
+    from garnish.lookup import build
+    from garnish.recipe_text import set_dotted
+
+    plain: dict[str, Any] = {"tasks": {}}
+    listed = overrides.get("tasks")
+    if listed is None and not overrides:
+        listed, overrides = "seg=Semantic", {"tasks.seg.classes": 21}
+    for part in str(listed or "").split(","):
+        name, _, task = part.strip().partition("=")
+        if name and not task:
+            raise OptionError(f"--tasks: {part!r}; write NAME=TASK, e.g. seg=Semantic,depth=Depth")
+        if name:
+            plain["tasks"][name] = {"name": task}
+    for key in sorted(set(overrides) - {"tasks"}):
+        value = overrides[key]
+        set_dotted(plain, key, {"name": value} if key.count(".") == 1 else value)
+    for name, entry in plain["tasks"].items():
+        if "name" not in entry:
+            raise OptionError(f"--tasks.{name}: which task? write --tasks {name}=Semantic, or another")
+    return {
+        name: build("tasks", entry["name"], {k: v for k, v in entry.items() if k != "name"}, where=f"--tasks.{name}")
+        for name, entry in plain["tasks"].items()
+    }
+
+
+def _print(facts: Mapping[str, Any]) -> None:
+    from garnish.commands.printing import metric_rows, print_table
+
+    height, width = facts["macs_size"]
+    rows = [
+        ["backbone", f"{facts['backbone']}, weights: {facts['backbone_weights']}"],
+        ["licence of its weights", str(facts["backbone_licence"])],
+        ["parameters of the encoder", f"{facts['encoder_total']:,}"],
+        ["  trained", f"{facts['encoder_trainable']:,}"],
+        ["  trained in heads", f"{facts['decoder_trainable']:,}"],
+        ["bytes of a bundle", f"{facts['bundle_bytes']:,}"],
+        [
+            "operations",
+            f"{facts['macs'] / 1e9:.3g} GMAC at {height}x{width}, {facts['macs_encoder'] / 1e9:.3g} encoder",
+        ],
+    ]
+    rows += [[f"adapters of {owner}", ", ".join(map(_spec, methods))] for owner, methods in facts["owners"].items()]
+    rows += [[f"task {name}", _spec(task)] for name, task in facts["tasks"].items()]
+    print_table(["", ""], rows)
+    if facts.get("metrics"):
+        values = {
+            task: {name: float("nan") if value is None else value for name, value in found.items()}
+            for task, found in facts["metrics"].items()
+        }
+        print_table(["task", "metric", "value"], metric_rows(values, {}))
+    if facts["backbone_non_commercial"]:
+        print("warning: the backbone's weights are non-commercial, and so is what is trained on them")
+
+
+def _spec(told: Mapping[str, Any]) -> str:
+    return f"{told['name']}({', '.join(f'{k}={v}' for k, v in told['options'].items())})"

@@ -1,0 +1,149 @@
+"""``garnish methods``: what exists, read from the classes themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Any, final
+
+from garnish.commands.parser import Parser
+
+_EPILOG = """\
+examples:
+  garnish methods
+  garnish methods --json
+"""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option of a method, head or task.
+
+    Attributes:
+        name: as it is written in recipes and on the command line.
+        default: as it is written there; "required" where there is none.
+        meaning: what the class says of it.
+    """
+
+    name: str
+    default: str
+    meaning: str
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One thing that can be named.
+
+    Attributes:
+        name: of the class.
+        summary: the first sentence of its docstring.
+        options: its options.
+    """
+
+    name: str
+    summary: str
+    options: tuple[Option, ...]
+
+
+def parser() -> Parser:
+    """The options of the verb."""
+    made = Parser(
+        "garnish methods",
+        "garnish methods [--json]",
+        "List adapters, heads, tasks and backbones: names, options with their defaults, and what they are.",
+        _EPILOG,
+    )
+    made.add_argument("--json", action="store_true", help="print JSON: lists of names")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb."""
+    given, _ = parser().read(words)
+    from garnish.commands.printing import print_json, print_table
+
+    if given.json:
+        found: dict[str, Any] = {kind: [e.name for e in entries(kind)] for kind in ("adapters", "heads", "tasks")}
+        print_json(found | {"backbones": [name for _, _, held in families() for name in held]})
+        return 0
+    for kind in ("adapters", "heads", "tasks"):
+        rows = [[e.name, e.summary, ", ".join(f"{o.name}={o.default}" for o in e.options)] for e in entries(kind)]
+        print_table([kind, "", "options"], rows)
+        print()
+    rows = [[name, summary, f"{len(held)}: {', '.join(_some(held))}"] for name, summary, held in families()]
+    print_table(["backbones", "", "names"], rows)
+    return 0
+
+
+def entries(kind: str) -> list[Entry]:
+    """The adapters, heads or tasks there are, by name."""
+    from garnish.lookup import classes
+
+    return [entry_of(cls) for _, cls in sorted(classes(kind).items())]
+
+
+def families() -> list[tuple[str, str, list[str]]]:
+    """(class, summary, names it builds) of each family of backbones."""
+    from garnish.lookup import classes
+
+    found = sorted(classes("backbones").items())
+    return [(name, _summary(cls), sorted(cls.names())) for name, cls in found]  # type: ignore[attr-defined]
+
+
+def entry_of(cls: type) -> Entry:
+    """Name, summary and options of a class whose fields are its options."""
+    meanings: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        meanings |= _attributes(base.__doc__ or "")
+    fields = [f for f in dataclasses.fields(cls) if f.init]
+    # what every method has comes last
+    fields.sort(key=lambda f: f.name not in inspect.get_annotations(cls))
+    options = tuple(Option(f.name, _default(f), meanings.get(f.name, "")) for f in fields)
+    return Entry(cls.__name__, _summary(cls), options)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        value = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    else:
+        return "required"
+    if dataclasses.is_dataclass(value):
+        return f"see {type(value).__name__}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _summary(cls: type) -> str:
+    """The first paragraph of a docstring, as plain text."""
+    return _text(inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _attributes(doc: str) -> dict[str, str]:
+    """Name → text of the section ``Attributes:`` of a docstring."""
+    match = re.search(r"^Attributes:\n((?:    .*\n?|\n)+)", inspect.cleandoc(doc), re.MULTILINE)
+    found: dict[str, str] = {}
+    last = ""
+    for line in match[1].splitlines() if match else ():
+        start = re.match(r"    (\w+(?:, \w+)*): (.*)", line)
+        if start is not None:
+            last = start[1]
+            found[last] = start[2]
+        elif line.strip() and last:
+            found[last] += " " + line.strip()
+    return {name: _text(text) for name, text in found.items()}
+
+
+def _text(doc: str) -> str:
+    """Without the marks of references and literals."""
+    return re.sub(r":\w+:`~?([^`]*)`", r"\1", doc).replace("``", "`")
+
+
+def _some(held: Sequence[str], most: int = 6) -> list[str]:
+    return list(held) if len(held) <= most else [*held[: most - 1], "…"]

@@ -1,0 +1,77 @@
+"""The parser that every verb uses: errors are ours, in one line, and help ends in examples."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn, final
+
+from garnish.errors import OptionError, one_line, suggest
+from garnish.recipe_text import split_overrides
+
+
+@final
+class Parser(argparse.ArgumentParser):
+    """Options of one verb.
+
+    Args:
+        prog: ``garnish train``.
+        usage: its synopsis.
+        description: what it does.
+        epilog: examples and what else is to be said.
+        sections: recipe sections that may be set by ``--section value`` and ``--section.key value``.
+    """
+
+    def __init__(
+        self, prog: str, usage: str, description: str, epilog: str = "", *, sections: Sequence[str] = ()
+    ) -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.sections = tuple(sections)
+        self.verb = prog.removeprefix("garnish ")
+
+    def read(self, words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+        """The options, and dotted key → value of the recipe sections.
+
+        Raises:
+            OptionError: an unknown option, a missing argument, a value of the wrong type.
+        """
+        rest, overrides = split_overrides(words, self.sections)
+        found, unknown = self.parse_known_args(rest)
+        if unknown:
+            known = [o for action in self._actions for o in action.option_strings if o.startswith("--")]
+            known += [f"--{section}" for section in self.sections]
+            what = "option" if unknown[0].startswith("-") else "argument"
+            near = suggest(unknown[0], dict.fromkeys(known), limit=30)
+            raise OptionError(f"{self.verb}: unknown {what} {unknown[0]!r}{near}")
+        return found, overrides
+
+    def error(self, message: str) -> NoReturn:
+        """Raise OptionError in place of printing usage and leaving."""
+        raise OptionError(f"{self.verb}: {one_line(message)}; see {self.prog} --help")
+
+
+def count(text: str) -> int:
+    """A whole number from 1, for ``type=``."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
+def size(text: str) -> tuple[int, int]:
+    """``224,280`` or ``224x280`` → (height, width), for ``type=``."""
+    sides = text.replace("x", ",").split(",")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write height,width in pixels, e.g. 224,280")
+    return int(sides[0]), int(sides[1])
+
+
+def names(text: str) -> list[str]:
+    """``seg,depth`` → the names, for ``type=``."""
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,54 @@
+"""``garnish predict``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from garnish.commands.parser import Parser, names
+
+_EPILOG = """\
+For each picture: NAME_sheet.png, a contact sheet, and NAME_TASK.png a task: ids (8 bit), depth (16 bit, millimetres),
+normals, edges, saliency. Maps have the picture's own size.
+
+examples:
+  garnish predict runs/replica/best street.jpg --out maps
+  garnish predict runs/seg/best,runs/depth/best pictures/ --out maps --tasks depth
+"""
+
+
+def parser() -> Parser:
+    """The options of the verb."""
+    made = Parser(
+        "garnish predict",
+        "garnish predict BUNDLE[,BUNDLE …] IMAGE … --out DIR [options]",
+        "Write the maps of pictures, all tasks in one pass.",
+        _EPILOG,
+    )
+    made.add_argument("bundle", metavar="BUNDLE", help="folder that garnish train or model.save wrote; several: a,b")
+    made.add_argument("images", metavar="IMAGE", nargs="+", help="pictures, or folders of pictures")
+    made.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
+    made.add_argument("--tasks", type=names, metavar="TASK,TASK", help="only these (default: all)")
+    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    made.add_argument("--json", action="store_true", help="print JSON: picture → the files written")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb."""
+    given, _ = parser().read(words)
+    from garnish.commands.given import load_bundles, picture_files
+    from garnish.commands.printing import print_json
+
+    files = picture_files(given.images)
+    model = load_bundles(given.bundle, given.weights, given.device)
+    written: dict[str, list[str]] = {}
+    for name, file in files.items():
+        maps = dataclasses.replace(model.predict(file, given.tasks), name=name)
+        written[str(file)] = [str(path) for path in maps.write(given.out)]
+        if not given.json:
+            print(f"{file}: {', '.join(written[str(file)])}")
+    if given.json:
+        print_json(written)
+    return 0

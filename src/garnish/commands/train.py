@@ -1,0 +1,117 @@
+"""``garnish train``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from garnish.commands.parser import Parser
+from garnish.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from garnish.data.sample import Dataset
+    from garnish.recipe import Recipe
+
+_EPILOG = """\
+Every key of the recipe can be set from here: --adapter NAME takes another method with its default options,
+--adapter.rank 8 sets one option; likewise --backbone, --head, --tasks, --data, --train and --out. Paths of a recipe
+start at the recipe, paths of the command line and --out at the current folder. garnish methods lists names and options.
+
+examples:
+  garnish train --config recipes/camvid.yaml
+  garnish train --config recipes/camvid.yaml --adapter AdaptFormer --adapter.bottleneck 32 --out runs/adaptformer
+  garnish train --config recipes/replica.yaml --tasks seg,depth --train.lr 5e-4 --train.epochs 20
+  garnish train --config recipes/parts.yaml --onto runs/camvid/best
+  garnish train --resume runs/camvid
+"""
+
+
+def parser() -> Parser:
+    """The options of the verb."""
+    from garnish.recipe import SECTIONS
+
+    made = Parser(
+        "garnish train",
+        "garnish train --config RECIPE [--onto BUNDLE] [--resume RUN] [--SECTION[.KEY] VALUE …]",
+        "Train adapters and heads as a recipe says. The best step is kept in OUT/best, a bundle.",
+        _EPILOG,
+        sections=SECTIONS,
+    )
+    made.add_argument("--config", metavar="RECIPE", help="YAML file; see recipes/")
+    made.add_argument(
+        "--resume", metavar="RUN", help="go on with a run that was cut off; its recipe is read from RUN/args.yaml"
+    )
+    shown = made.add_argument_group("sections of the recipe (also --SECTION.KEY)")
+    shown.add_argument("--onto", metavar="BUNDLE", help="add the recipe's tasks to those of a bundle, which stay as is")
+    shown.add_argument("--out", metavar="FOLDER", help="folder of the run; where it exists, FOLDER-2 is made, …")
+    made.add_argument("--print-config", action="store_true", help="print the recipe with every option, and stop")
+    made.add_argument("--json", action="store_true", help="print what was reached as JSON")
+    made.add_argument("--quiet", action="store_true", help="no progress, warnings only")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb."""
+    given, overrides = parser().read(words)
+    from garnish.recipe import read_recipe
+    from garnish.recipe_text import write_yaml
+
+    if given.config is None and given.resume is None and not any(key.split(".")[0] == "data" for key in overrides):
+        raise OptionError("train: no recipe; give --config RECIPE (recipes/ has some), or --resume RUN")
+    config = given.config or (Path(given.resume) / "args.yaml" if given.resume else None)
+    recipe = read_recipe(config, overrides)
+    resolved = recipe.resolved()
+    if given.print_config:
+        print(write_yaml(resolved), end="")
+        return 0
+    train, val = recipe.open("train"), _validation(recipe)
+    model = recipe.build(train)
+    from garnish.training.fit import fit
+
+    options = {f.name: getattr(recipe.options, f.name) for f in dataclasses.fields(recipe.options)}
+    result = fit(
+        model, train, val, out=recipe.out, resume=given.resume, recipe=resolved, progress=not given.quiet, **options
+    )
+    from garnish.commands.printing import metric_rows, print_json, print_table
+
+    if given.json:
+        told = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "history"}
+        told |= {"out": str(result.out), "best": str(Path(str(result.out)) / "best")}
+        print_json(told | {"backbone_licence": model.backbone.licence})
+        return 0
+    if result.metrics:
+        headlines = {name: task.headline for name, task in model.tasks.items()}
+        print_table(["task", f"val, step {result.best_step}", "value"], metric_rows(result.metrics, headlines))
+    print(f"weights of the backbone: {model.backbone.licence}")
+    print(f"bundle: {result.out}/best")
+    return 0
+
+
+def _validation(recipe: Recipe) -> Dataset | None:
+    """The split val; None where the data have none."""
+    try:
+        return recipe.open("val")
+    except DataError:
+        if _has_val(recipe):
+            raise
+        return None
+
+
+def _has_val(recipe: Recipe) -> bool:
+    """Whether the data name or hold a split val, so that an error in it is not to be passed over."""
+    from garnish.data.folder import FolderDataset, JoinedDataset
+
+    whole = recipe.open("train")
+    parts = whole.parts if isinstance(whole, JoinedDataset) else (whole,)
+    for part in parts:
+        if not isinstance(part, FolderDataset):
+            return True
+        about = part.description
+        if "val" in about.splits:
+            return True
+        if "{split}" in about.images and not about.splits:
+            folder = about.root / about.images.split("{split}")[0] / "val"
+            return folder.is_dir()
+    return False

@@ -1,0 +1,42 @@
+"""``garnish version``."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from garnish import __version__
+from garnish.commands.parser import Parser
+
+_BESIDE = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "safetensors")
+
+
+def parser() -> Parser:
+    """The options of the verb."""
+    made = Parser(
+        "garnish version",
+        "garnish version [--json]",
+        "Print the versions of garnish and of what it stands on.",
+        "example:\n  garnish version",
+    )
+    made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb."""
+    given, _ = parser().read(words)
+    found = {"garnish": __version__, "python": platform.python_version()}
+    for name in _BESIDE:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    if given.json:
+        from garnish.commands.printing import print_json
+
+        print_json(found)
+    else:
+        print("\n".join(f"{name} {number}" for name, number in found.items()))
+    return 0

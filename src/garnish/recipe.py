@@ -1,0 +1,298 @@
+"""A recipe: what to train, in YAML with overrides from the command line, as plain values and as the specs they build.
+
+``docs/decisions/003-recipes-and-command-line.md`` says why it is read here and not by a library.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from garnish.errors import OptionError, one_line, suggest
+from garnish.recipe_paths import as_list, inlined, relocated
+from garnish.recipe_text import read_yaml, set_dotted
+
+if TYPE_CHECKING:  # torch is imported where something is built, not where --help is asked for
+    from garnish.adapters.adapter import Method
+    from garnish.backbones.backbone import Backbone
+    from garnish.data.sample import Dataset
+    from garnish.heads.head import Head
+    from garnish.model import Model
+    from garnish.tasks.task import Task
+    from garnish.training.options import TrainOptions
+
+SECTIONS = ("backbone", "adapter", "head", "tasks", "data", "train", "onto", "out")
+#: Sections in which a name alone stands for ``{name: …}``.
+NAMED = ("backbone", "adapter", "head")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class BackboneChoice:
+    """The section ``backbone``; its fields are those of :func:`garnish.backbone`."""
+
+    name: str
+    weights: str | bool | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> Backbone:
+        """The frozen trunk."""
+        from garnish.backbones.build import backbone
+
+        return backbone(self.name, self.weights, options=self.options)
+
+
+@final
+@dataclass(frozen=True)
+class Recipe:
+    """What a recipe says, after the overrides.
+
+    Attributes:
+        source: the file, or "command line".
+        plain: the sections as plain values; every path is absolute or relative to the working directory.
+        overridden: the dotted keys that the command line set.
+    """
+
+    source: str
+    plain: Mapping[str, Any]
+    overridden: tuple[str, ...] = ()
+
+    @property
+    def out(self) -> str:
+        """Folder of the run."""
+        given = self.plain.get("out")
+        if not isinstance(given, str) or not given:
+            raise OptionError(f"{self.where('out')}: {given!r}; set the folder of the run, e.g. out: runs/camvid")
+        return given
+
+    @property
+    def onto(self) -> list[str]:
+        """Bundles that the new tasks are added to; usually none."""
+        return as_list(self.plain.get("onto"))
+
+    @property
+    def task_options(self) -> dict[str, dict[str, Any]] | None:
+        """The tasks to take of the data's, with options to set anew (loss, weight, …); None: all as they are."""
+        given = self.plain.get("tasks")
+        if given is None:
+            return None
+        found = given if isinstance(given, Mapping) else dict.fromkeys(as_list(given))
+        if not found or not all(isinstance(n, str) and isinstance(o, Mapping | None) for n, o in found.items()):
+            raise OptionError(
+                f"{self.where('tasks')}: {one_line(repr(given), 80)}; name some of the data's tasks, e.g. "
+                "[seg, depth], or tasks with options, e.g. {seg: {dice: 1.0}}"
+            )
+        return {name: dict(options or {}) for name, options in found.items()}
+
+    @property
+    def backbone(self) -> BackboneChoice | None:
+        """Which backbone; None where the recipe names none."""
+        from garnish.lookup import construct
+
+        given = self.plain.get("backbone")
+        if given is None:
+            return None
+        choice: BackboneChoice = construct(BackboneChoice, self._named("backbone", given), where=self.where("backbone"))
+        return choice
+
+    @property
+    def methods(self) -> list[Method]:
+        """The methods, one or several; LoRA where the recipe names none."""
+        given = self.plain.get("adapter", "LoRA")
+        several = given if isinstance(given, list) else [given]
+        return [self._build("adapters", "adapter", entry) for entry in several]
+
+    @property
+    def head(self) -> Head | dict[str, Head] | None:
+        """One head, or one a task; None where the recipe names none."""
+        given = self.plain.get("head")
+        if given is None:
+            return None
+        if isinstance(given, Mapping) and "name" not in given:
+            return {str(task): self._build("heads", f"head.{task}", entry) for task, entry in given.items()}
+        head: Head = self._build("heads", "head", given)
+        return head
+
+    @property
+    def options(self) -> TrainOptions:
+        """How to train."""
+        from garnish.lookup import construct
+        from garnish.training.options import TrainOptions
+
+        given = self.plain.get("train")
+        if not isinstance(given, Mapping):
+            raise OptionError(f"{self.where('train')}: {given!r}; write e.g. train: {{steps: 300, batch_size: 4}}")
+        where = self.where("train")
+        options: TrainOptions = self._located(lambda: construct(TrainOptions, given, where=where), where)
+        return options
+
+    def where(self, section: str) -> str:
+        """How messages name a section: the file, what of it the command line set, and the key."""
+        top = section.split(".")[0]
+        keys = [f"--{key}" for key in self.overridden if key.split(".")[0] == top]
+        if not keys:
+            return f"{self.source}: {section}"
+        return f"{', '.join(keys)}" if self.source == COMMAND_LINE else f"{self.source} with {', '.join(keys)}"
+
+    def open(self, split: str) -> Dataset:
+        """One split of the data, with the tasks asked for."""
+        from garnish.data.source import open_data
+
+        given = self.plain.get("data")
+        if given is None:
+            raise OptionError(f"{self.where('data')}: none given; set a data description, a folder, or scenes")
+        options = self.task_options
+        return open_data(given, split, tasks=None if options is None else list(options))
+
+    def tasks_of(self, data: Dataset) -> dict[str, Task]:
+        """The data's tasks with the options that the recipe sets anew."""
+        from garnish.lookup import construct, options_of
+
+        found = dict(data.tasks)
+        for name, options in (self.task_options or {}).items():
+            if name in found and options:
+                where = f"{self.where('tasks')}.{name}"
+                task, merged = found[name], options_of(found[name]) | options
+                found[name] = self._located(functools.partial(construct, type(task), merged, where=where), where)
+        return found
+
+    def build(self, data: Dataset) -> Model:
+        """The model to train, initialised from the seed of the section ``train``; tasks of ``onto`` are kept frozen."""
+        import torch
+
+        from garnish.bundles.bundle import load
+        from garnish.model import adapt
+
+        choice, methods, head, tasks = self.backbone, self.methods, self.head, self.tasks_of(data)
+        if not self.onto and choice is None:
+            raise OptionError(f"{self.where('backbone')}: none given; name one, e.g. backbone: mit_b0")
+        torch.manual_seed(self.options.seed)
+        if not self.onto:
+            assert choice is not None
+            trunk = choice.build()
+            if trunk.weights_source == "random":  # a bundle names its backbone's weights, and cannot name these
+                raise OptionError(
+                    f"{self.where('backbone')}: {choice.name} without weights is random, so a bundle could not be "
+                    "loaded again; set backbone.weights to a file or a Hub id, or true for the published ones"
+                )
+            return adapt(trunk, methods, tasks, head)
+        model = load(self.onto, weights=_path(choice.weights) if choice is not None else None)
+        if choice is not None and choice.name != model.backbone.name:
+            raise OptionError(
+                f"{self.where('backbone')}: {choice.name}, but {', '.join(self.onto)} has {model.backbone.name}; "
+                "leave the section out, or name the bundle's"
+            )
+        model.add(methods, tasks, head, freeze_others=True)
+        return model
+
+    def resolved(self) -> dict[str, Any]:
+        """All sections with every option spelled out, JSON-ready; what a run and its bundles keep.
+
+        Raises:
+            OptionError: whatever is wrong with a name or an option; nothing is built and no weights are read.
+        """
+        from garnish.lookup import describe, options_of
+
+        def flat(spec: Any) -> dict[str, Any]:
+            told = describe(spec)
+            return {"name": told["name"], **told["options"]}
+
+        choice, methods, head = self.backbone, self.methods, self.head
+        found: dict[str, Any] = {}
+        if choice is not None:
+            found["backbone"] = options_of(choice)
+        found["adapter"] = flat(methods[0]) if len(methods) == 1 else [flat(m) for m in methods]
+        if head is not None:
+            found["head"] = {t: flat(h) for t, h in head.items()} if isinstance(head, dict) else flat(head)
+        if (tasks := self.task_options) is not None:
+            found["tasks"] = tasks
+        found["data"] = self.plain.get("data")
+        found["train"] = options_of(self.options)
+        if self.onto:
+            found["onto"] = self.onto
+        return {**found, "out": self.out}
+
+    def _named(self, section: str, given: Any) -> dict[str, Any]:
+        if isinstance(given, str):
+            return {"name": given}
+        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+            raise OptionError(
+                f"{self.where(section)}: {one_line(repr(given), 60)} has no name; write e.g. {section.split('.')[0]}: "
+                + {"backbone": "mit_b0", "adapter": "{name: LoRA, rank: 8}"}.get(section, "SegFormerHead")
+            )
+        return dict(given)
+
+    def _build(self, kind: str, section: str, given: Any) -> Any:
+        from garnish.lookup import build
+
+        options = self._named(section, given)
+        name = options.pop("name")
+        where = self.where(section)
+        return self._located(lambda: build(kind, name, options, where=where), where)
+
+    def _located(self, make: Any, where: str) -> Any:
+        """What ``make()`` gives; its errors name the recipe."""
+        try:
+            return make()
+        except OptionError as error:
+            if str(error).startswith(where):
+                raise
+            raise OptionError(f"{where}: {error}") from None
+
+
+COMMAND_LINE = "command line"
+
+
+def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe and apply overrides.
+
+    Args:
+        file: YAML; None: what the overrides say is all there is.
+        overrides: dotted key → value, as :func:`garnish.recipe_text.split_overrides` gives them. A section that is set
+            as a whole loses the options the file gave it; ``train.steps`` and ``train.epochs`` replace each other.
+
+    Raises:
+        OptionError: a file that cannot be read, an unknown section, or an override that leads nowhere.
+    """
+    plain: dict[str, Any] = {}
+    if file is not None:
+        given = read_yaml(Path(file))
+        if not isinstance(given, dict):
+            raise OptionError(f"{file}: {one_line(repr(given), 60)} is no recipe; it needs keys {', '.join(SECTIONS)}")
+        for key in given:
+            if key not in SECTIONS:
+                raise OptionError(f"{file}: unknown key {key!r}{suggest(str(key), SECTIONS)}")
+        plain = relocated(given, Path(file).parent)
+    found = dict(overrides or {})
+    for key in sorted(found, key=lambda k: k.count(".")):
+        if key.startswith("data."):
+            plain["data"] = inlined(plain.get("data"))
+        if key.startswith("tasks."):
+            plain["tasks"] = _task_mapping(plain)
+        if key in NAMED and isinstance(found[key], str) and "," in found[key]:
+            set_dotted(plain, key, found[key].split(","))
+        else:
+            set_dotted(plain, key, found[key], names=NAMED)
+    for one, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
+        if one in found and other not in found:
+            plain["train"].pop(other.split(".")[1], None)
+    return Recipe(str(file) if file is not None else COMMAND_LINE, plain, tuple(found))
+
+
+def _task_mapping(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The section tasks as a mapping; all tasks of the data where it is left out."""
+    given = plain.get("tasks")
+    if given is None:
+        from garnish.data.source import open_data
+
+        data = plain.get("data")
+        given = list(open_data(data).tasks) if data is not None else []
+    return dict(given) if isinstance(given, Mapping) else dict.fromkeys(as_list(given))
+
+
+def _path(weights: str | bool | None) -> str | None:
+    return weights if isinstance(weights, str) else None
