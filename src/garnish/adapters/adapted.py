@@ -62,7 +62,9 @@ def attach(backbone: Backbone, owner: int, methods: Sequence[Method]) -> None:
         backbone.tuned.add(owner, plan.tuned, label, plan.drops)
         for name, adapter in plan.adapters.items():
             _place(backbone, owner, method, name, adapter)
-    backbone.fork_unit = min((site.unit for site, _ in adapted_sites(backbone)), default=None)
+    units = [site.unit for site, wrapper in adapted_sites(backbone) if wrapper.owned.of(owner) is not None]
+    if units:
+        backbone.fork_units[owner] = min(units)
 
 
 def _place(backbone: Backbone, owner: int, method: Method, name: str, adapter: Adapter) -> None:
@@ -142,7 +144,7 @@ def merge(backbone: Backbone, owner: int = 0) -> Backbone:
                 layer.bias = nn.Parameter(pair[1].detach().clone(), requires_grad=False)
         parent, key = _parent_of(plain, wrapper)
         parent._modules[key] = layer
-    plain.fork_unit = None
+    plain.fork_units = {}
     return plain
 
 

@@ -155,7 +155,8 @@ class Backbone(nn.Module, ABC):
         self.weights_source = weights_source
         self.binding = Binding()
         self.tuned = Tuned(self)
-        self.fork_unit: int | None = None
+        #: owner → first unit that it adapts, for owners that adapt any
+        self.fork_units: dict[int, int] = {}
         self.checkpointing = False
         self.source_names: dict[str, str] = {}
 
@@ -198,7 +199,7 @@ class Backbone(nn.Module, ABC):
             present: owners that act in this pass; exactly one where nothing forks.
 
         Returns:
-            Raw feature maps, finest first, each (I or R, C_i, H_i, W_i): rows from ``first_forked`` on.
+            Raw feature maps, finest first, each (I or R, C_i, H_i, W_i): rows from ``first_forked_of(present)`` on.
         """
         rows = None if row_images is None or row_owners is None else Rows(row_images, row_owners, present)
         ctx = ForwardContext(grid=(0, 0), num_prefix=self.num_prefix, owner=present[0])
@@ -224,8 +225,8 @@ class Backbone(nn.Module, ABC):
         return tuple(maps)
 
     def _fork(self, x: Tensor, ctx: ForwardContext, rows: Rows | None, unit: int) -> tuple[Tensor, ForwardContext]:
-        """Give each (image, owner) its own row, once, before the first unit that an owner adapts."""
-        if rows is None or ctx.rows is not None or unit != self.fork_unit:
+        """Give each (image, owner) its own row, once, before the first unit that an owner of this pass adapts."""
+        if rows is None or ctx.rows is not None or unit != self.fork_of(rows.present):
             return x, ctx
         return x.index_select(0, rows.images), replace(ctx, rows=rows)
 
@@ -240,8 +241,8 @@ class Backbone(nn.Module, ABC):
     ) -> tuple[Tensor, ForwardContext]:
         forked = ctx
         num_units = len(list(block.children()))
-        forks_here = self.fork_unit is not None and unit < self.fork_unit <= unit + num_units
-        if rows is not None and ctx.rows is None and forks_here:
+        fork = None if rows is None or ctx.rows is not None else self.fork_of(rows.present)
+        if fork is not None and unit < fork <= unit + num_units:
             forked = replace(ctx, rows=rows)
 
         def run(x: Tensor) -> Tensor:
@@ -308,14 +309,32 @@ class Backbone(nn.Module, ABC):
         return {**found, **self.tuned.frozen_values()}
 
     @property
+    def fork_unit(self) -> int | None:
+        """First unit that any owner adapts; None while nothing is adapted."""
+        return self.fork_of(tuple(self.fork_units))
+
+    def fork_of(self, present: Sequence[int]) -> int | None:
+        """Unit before which rows of these owners fork; None where none of them adapts anything.
+
+        Owners that a pass does not serve have no say, so that it stays bit-identical when others are added.
+        """
+        units = [self.fork_units[owner] for owner in present if owner in self.fork_units]
+        return min(units) if units else None
+
+    @property
     def first_forked(self) -> int:
-        """Index of the first feature map that has a row per owner once rows fork; the number of maps if none does."""
-        if self.fork_unit is None:
+        """:meth:`first_forked_of` all owners."""
+        return self.first_forked_of(tuple(self.fork_units))
+
+    def first_forked_of(self, present: Sequence[int]) -> int:
+        """Index of the first feature map that has a row per owner in a forked pass; the number of maps if none has."""
+        fork = self.fork_of(present)
+        if fork is None:
             return len(self.stages)
         unit = 0
         for index, stage in enumerate(self.stages):
             unit += 2 + sum(len(block) for block in stage.blocks)
-            if unit >= self.fork_unit:
+            if unit >= fork:
                 return index
         raise AssertionError("a fork lies behind the last unit")
 

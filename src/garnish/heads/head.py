@@ -33,6 +33,7 @@ class Head(ABC):
         """A module from a list of raw feature maps, each (B, C_i, H_i, W_i), to (B, out_channels, H_0, W_0).
 
         Features arrive as the backbone's stages leave them: the module owns its norms.
+        Their memory layout varies; give linear layers contiguous inputs, or outputs change when a head is frozen.
 
         Raises:
             OptionError: where the options do not fit the features.

@@ -69,7 +69,8 @@ class SegFormerDecoder(nn.Module):
         columns = self.fuse.weight.chunk(len(features), dim=1)[::-1]
         fused: Tensor | None = None
         for x, project, weight in zip(features, self.projections, columns, strict=True):
-            y = F.conv2d(project(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), weight)
+            # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
+            y = F.conv2d(project(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2), weight)
             fused = y if fused is None else fused + F.interpolate(y, size, mode="bilinear", align_corners=False)
         out: Tensor = self.classifier(self.dropout(F.relu(self.norm(fused))))
         return out

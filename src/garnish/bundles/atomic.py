@@ -1,0 +1,114 @@
+"""Files and folders that appear whole or not at all, and whose predecessors survive whatever fails.
+
+Everything is written beside its place, synced to the disk and renamed. Nothing is deleted but files of the names that
+were written here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write or replace one file; a kill at any moment leaves the former file or the new one.
+
+    Raises:
+        OSError: no space, no permission; the former file is as it was.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.writing")
+    try:
+        _write(new, data)
+        os.replace(new, path)  # noqa: PTH105
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write or replace a folder of ``files``; whatever else lies in a folder that is replaced is kept.
+
+    A folder cannot be exchanged in one call everywhere, so the former one is renamed to its :func:`resting_place`
+    first; a kill between the two renames leaves it there, where :func:`present` finds it.
+
+    Raises:
+        OSError: no space, no permission; the former folder is as it was.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new, old = path.with_name(f".{path.name}.writing"), resting_place(path)
+    if old.is_dir():  # an earlier replacement was cut off
+        if path.exists():
+            _put_away(old, path, files)
+        else:
+            old.rename(path)
+    try:
+        _discard(new, files)
+        new.mkdir()
+        for name, data in files.items():
+            _write(new / name, data)
+        _sync(new)
+        if path.exists():
+            path.rename(old)
+        try:
+            new.rename(path)
+        except OSError:
+            if old.is_dir():
+                old.rename(path)
+            raise
+    except BaseException:
+        _discard(new, files)
+        raise
+    _sync(path.parent)
+    if old.is_dir():
+        _put_away(old, path, files)
+
+
+def resting_place(path: Path) -> Path:
+    """Where the folder that ``path`` replaces stands for the moment between two renames."""
+    return path.with_name(f".{path.name}.replaced")
+
+
+def present(path: Path) -> Path:
+    """The folder to read for ``path``: itself, or the former one where a replacement was cut off."""
+    path = path.resolve()
+    old = resting_place(path)
+    return old if not path.exists() and old.is_dir() else path
+
+
+def _write(file: Path, data: bytes) -> None:
+    with file.open("wb") as opened:
+        opened.write(data)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make renames in a folder last through a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _discard(folder: Path, names: Iterable[str]) -> None:
+    """Remove a folder that holds nothing but ``names``; raises OSError where it holds more."""
+    if folder.is_dir():
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _put_away(old: Path, path: Path, names: Mapping[str, bytes]) -> None:
+    """Remove a replaced folder; what it held beside ``names`` moves to the new one."""
+    for entry in sorted(old.iterdir()):
+        if entry.name not in names and not (path / entry.name).exists():
+            entry.rename(path / entry.name)
+    _discard(old, names)

@@ -1,0 +1,315 @@
+"""A bundle: a folder with what was trained and the name and fingerprint of the backbone that it belongs to.
+
+``bundle.json`` is laid out in :mod:`garnish.bundles.description`, ``weights.safetensors`` in
+:mod:`garnish.bundles.stored`. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import timm
+import torch
+from safetensors.torch import save as to_bytes
+from torch import nn
+
+from garnish import __version__, lookup
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.build import backbone as build_backbone
+from garnish.backbones.weights import is_non_commercial
+from garnish.bundles.atomic import present, write_folder
+from garnish.bundles.description import DESCRIPTION, FORMAT, INPUT, MOST_BYTES, WEIGHTS, bundle_folder, read_description
+from garnish.bundles.stored import TUNED_AS, StoredDtype, fill, read_tensors, stored_tensors
+from garnish.errors import BundleError, OptionError, SiteError, WeightsError, one_line, suggest
+from garnish.model import Model
+
+Metrics = Mapping[str, Mapping[str, float]]
+
+
+def save(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    metrics: Metrics | None = None,
+    metrics_rounding: Metrics | None = None,
+    dtype: StoredDtype = "float16",
+    tasks: Sequence[str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a bundle, or replace one; it appears whole or not at all, and files of others in the folder are kept.
+
+    Args:
+        model: what to save; only adapters, heads and tuned backbone parameters are stored.
+        path: the bundle's folder: a new or empty one, or an earlier bundle.
+        metrics: task → metric → value reached; NaN is stored as null.
+        metrics_rounding: task → metric → change of the value by the rounding to ``dtype`` (measured with
+            :func:`garnish.bundles.stored.rounded`).
+        dtype: of the floating-point tensors; with float32 the loaded model is bit-identical.
+        tasks: the tasks to save; all when left out.
+        extra: more facts for ``bundle.json``, JSON-ready.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OptionError: an unknown task or dtype. BundleError: the folder holds something else, a value beyond float16,
+        facts that are not JSON, or no space; an earlier bundle is untouched then.
+    """
+    chosen = _chosen(model, tasks)
+    if dtype not in get_args(StoredDtype):
+        raise OptionError(f"dtype: expected one of {', '.join(get_args(StoredDtype))}; got {dtype!r}")
+    folder = Path(path).expanduser()
+    _check_place(folder)
+    tensors = stored_tensors(model, chosen, dtype)
+    weights = to_bytes(tensors)
+    facts = _describe(model, chosen, dtype)
+    facts["metrics"] = _plain_metrics(metrics, chosen, "metrics")
+    if metrics_rounding is not None:
+        facts["metrics_rounding"] = _plain_metrics(metrics_rounding, chosen, "metrics_rounding")
+    if extra is not None:
+        facts["extra"] = dict(extra)
+    facts["sizes"]["weights_bytes"] = len(weights)
+    facts["sha256"] = hashlib.sha256(weights).hexdigest()
+    try:
+        text = json.dumps(facts, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{path}: its facts cannot be written as JSON ({one_line(error, 120)})") from error
+    data = f"{text}\n".encode()
+    if len(data) > MOST_BYTES:
+        raise BundleError(f"{path}: {len(data)} bytes of facts are over the limit of {MOST_BYTES}; shorten extra")
+    try:
+        write_folder(folder, {WEIGHTS: weights, DESCRIPTION: data})
+    except OSError as error:
+        raise BundleError(
+            f"{path}: the bundle cannot be written ({error.strerror or one_line(error, 120)}); free some space or "
+            "choose another folder; an earlier bundle there is untouched"
+        ) from error
+    return Path(path)
+
+
+def load(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    backbone: Backbone | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+) -> Model:
+    """Read a bundle, or join several that were trained apart on one backbone.
+
+    Args:
+        path: one bundle's folder or several; tasks keep their order, and no name may come twice.
+        backbone: a bare backbone to use; the model takes it over. Left out, it is built as the bundle says.
+        weights: the backbone's weights, where they are no longer at the place that the bundle names (relative places
+            are looked for below the working directory).
+        device: where the model goes; the CPU when left out.
+
+    Returns:
+        A model in evaluation mode. Torch's random state is left as it was.
+
+    Raises:
+        BundleError: damaged files, other tensors than expected, unknown names or options, another backbone.
+    """
+    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    if not paths:
+        raise BundleError("load: the list of bundles is empty; name at least one folder")
+    read = [(str(p), bundle_folder(p), read_description(p)) for p in paths]
+    _check_joinable([(where, facts) for where, _, facts in read])
+    where, _, first = read[0]
+    with torch.random.fork_rng(devices=[]):
+        if backbone is None:
+            backbone = _rebuild(where, first["backbone"], weights)
+        elif weights is not None:
+            raise OptionError("load: give backbone= or weights=, not both")
+        _check_backbone(where, first["backbone"], backbone, str(weights or backbone.weights_source))
+        model = Model(backbone)
+        model.eval()
+        for where, folder, facts in read:
+            _append(model, where, folder, facts)
+    return model if device is None else model.to(device)
+
+
+# ---- saving -----------------------------------------------------------------------------------------------------
+
+
+def _chosen(model: Model, tasks: Sequence[str] | None) -> list[str]:
+    if isinstance(tasks, str):
+        raise OptionError(f"tasks={tasks!r} is a string; give a list, tasks=[{tasks!r}]")
+    for name in tasks or ():
+        if name not in model.tasks:
+            raise OptionError(f"unknown task {name!r}{suggest(name, model.tasks)}")
+    chosen = [name for name in model.tasks if tasks is None or name in tasks]
+    if not chosen:
+        raise OptionError(f"tasks: there is none to save; tasks of the model: {', '.join(model.tasks) or 'none'}")
+    return chosen
+
+
+def _check_place(path: Path) -> None:
+    folder = present(path)
+    try:
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return
+        read_description(folder)
+    except (BundleError, OSError) as error:
+        raise BundleError(
+            f"{path}: exists and is not a bundle, so it is not replaced; choose another folder ({one_line(error, 160)})"
+        ) from error
+
+
+def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[str, Any]:
+    trunk = model.backbone
+    encoder = decoder = 0
+    owners = []
+    for number, owner in enumerate(model.owners):
+        kept = [task for task in owner.tasks if task in tasks]
+        if kept:
+            owners.append({"tasks": kept, "methods": [lookup.describe(m) for m in owner.methods]})
+            encoder += sum(t.numel() for t in model.encoder_tensors(number).values() if isinstance(t, nn.Parameter))
+    described = {}
+    for name in tasks:
+        task, legend = model.tasks[name], model.tasks[name].legend()
+        decoder += sum(p.numel() for p in model.head(name).parameters())
+        described[name] = {
+            **lookup.describe(task),
+            "head": lookup.describe(model.heads_of[name]),
+            "channels": task.channels,
+            "labels": list(legend),
+            "palette": {label: list(colour) for label, colour in legend.items()},
+        }
+    return {
+        "format": FORMAT,
+        "versions": {"garnish": __version__, "torch": str(torch.__version__), "timm": str(timm.__version__)},
+        "dtype": dtype,
+        "tuned_as": TUNED_AS[dtype],
+        "backbone": {
+            "name": trunk.name,
+            "options": trunk.options,
+            "fingerprint": trunk.fingerprint(),
+            "licence": trunk.licence,
+            "non_commercial": is_non_commercial(trunk.licence),
+            "weights_source": trunk.weights_source,
+        },
+        "owners": owners,
+        "tasks": described,
+        "preprocessing": {
+            "input": INPUT,
+            "mean": list(trunk.mean),
+            "std": list(trunk.std),
+            "multiple": trunk.multiple,
+        },
+        "sizes": {"encoder_parameters": encoder, "decoder_parameters": decoder},
+    }
+
+
+def _plain_metrics(metrics: Metrics | None, tasks: Sequence[str], option: str) -> dict[str, dict[str, float | None]]:
+    for task in metrics or {}:
+        if task not in tasks:
+            raise OptionError(f"{option}: no task {task!r} is saved{suggest(task, tasks)}")
+    return {
+        task: {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
+        for task, values in (metrics or {}).items()
+    }
+
+
+# ---- loading ----------------------------------------------------------------------------------------------------
+
+
+def _check_joinable(read: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """All bundles belong to one backbone, and no task name comes twice."""
+    where, first = read[0]
+    taken: dict[str, str] = dict.fromkeys(first["tasks"], where)
+    for other, facts in read[1:]:
+        for key in ("name", "options", "fingerprint"):
+            ours, theirs = first["backbone"][key], facts["backbone"][key]
+            if ours != theirs:
+                raise BundleError(
+                    f"{other}: belongs to another backbone than {where} ({key} {_short(theirs)}, not {_short(ours)}); "
+                    "only bundles of one backbone can be joined"
+                )
+        for task in facts["tasks"]:
+            if task in taken:
+                raise BundleError(
+                    f"{other}: task {task!r} is in {taken[task]} too; save one of them without it or by another name"
+                )
+            taken[task] = other
+
+
+def _rebuild(where: str, wanted: Mapping[str, Any], weights: str | os.PathLike[str] | None) -> Backbone:
+    source = str(weights) if weights is not None else wanted["weights_source"]
+    if source == "random":
+        raise BundleError(
+            f"{where}: its backbone {wanted['name']} has random weights, which cannot be rebuilt; pass backbone="
+        )
+    try:
+        # a family that carries its weights with it needs no place to find them
+        return build_backbone(wanted["name"], None if source == "bundled" else source, options=wanted["options"])
+    except (WeightsError, OptionError) as error:
+        raise BundleError(
+            f"{where}: its backbone {wanted['name']} cannot be built from {source} ({one_line(error, 160)}); "
+            "pass weights=, the file it was trained on"
+        ) from error
+
+
+def _check_backbone(where: str, wanted: Mapping[str, Any], found: Backbone, source: str) -> None:
+    if found.fork_unit is not None or found.tuned.owners():
+        raise OptionError(
+            f"load: the backbone {found.name} is adapted already; build a fresh one with garnish.backbone"
+        )
+    options = json.loads(json.dumps(found.options))
+    if found.name.split(".", 1)[0] != wanted["name"].split(".", 1)[0] or options != wanted["options"]:
+        raise BundleError(
+            f"{where}: belongs to backbone {wanted['name']} {wanted['options']}, not to {found.name} {options}; "
+            f"build that one, or leave backbone= out and pass weights="
+        )
+    fingerprint = found.fingerprint()
+    if fingerprint != wanted["fingerprint"]:
+        raise BundleError(
+            f"{where}: belongs to {wanted['name']} with fingerprint {wanted['fingerprint'][:12]} (weights: "
+            f"{wanted['weights_source']}), but that of {source} is {fingerprint[:12]}; "
+            "pass weights=, the file it was trained on"
+        )
+
+
+def _append(model: Model, where: str, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Add a bundle's owners, tasks and heads to a model and fill them with its tensors."""
+    file = folder / WEIGHTS
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read ({one_line(error, 120)}); save the bundle again") from error
+    if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+        raise BundleError(f"{file}: differs from what was saved (its SHA-256 is another); copy or save it again")
+    stored = read_tensors(data, str(file))
+    first = len(model.owners)
+    for owner in facts["owners"]:
+        names = owner["tasks"]
+        try:
+            methods = [lookup.build("adapters", m["name"], m["options"]) for m in owner["methods"]]
+            tasks = {n: lookup.build("tasks", (t := facts["tasks"][n])["name"], t["options"]) for n in names}
+            heads = {n: lookup.build("heads", (h := facts["tasks"][n]["head"])["name"], h["options"]) for n in names}
+            if len(names) > 1 and any(m.per_task for m in methods):
+                raise OptionError(f"a per_task method is shared by {', '.join(names)}")
+            model.add(methods, tasks, heads)
+        except (OptionError, SiteError) as error:
+            raise BundleError(f"{where}: {error}") from error
+        except (RuntimeError, MemoryError) as error:  # sizes that no machine can allocate
+            raise BundleError(
+                f"{where}: cannot be built ({one_line(error, 120)}); its description is damaged"
+            ) from error
+        for name, task in tasks.items():
+            if task.channels != facts["tasks"][name]["channels"]:
+                raise BundleError(
+                    f"{where}: task {name!r} has {task.channels} channels by its options and "
+                    f"{facts['tasks'][name]['channels']} as stored; save the bundle again"
+                )
+    fill(model, range(first, len(model.owners)), stored, facts["dtype"], facts["tuned_as"], str(file))
+
+
+def _short(value: Any) -> str:
+    """A fingerprint's first twelve digits, anything else as it is."""
+    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)

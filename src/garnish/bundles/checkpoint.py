@@ -1,0 +1,116 @@
+"""What training writes to be resumed: tensors in full precision and JSON facts in one safetensors file, never pickle.
+
+The file is replaced in one rename, so a kill at any moment leaves the former state or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from garnish.bundles.atomic import write_file
+from garnish.errors import BundleError, one_line
+
+#: Number that JSON keeps exactly (floats are written so that they read back bit-equal), or nothing.
+Number = int | float | bool | None
+#: Optimizer state: parameter name → entry name → value.
+Nested = dict[str, dict[str, Tensor | Number]]
+
+_FACTS = "garnish.facts"
+
+
+def save_state(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+    """Write or replace a state file.
+
+    Args:
+        path: the file, by custom ``….safetensors``.
+        tensors: by name; stored as they are (dtype, shape and every bit), on whatever device.
+        facts: JSON-ready; keys are text. Infinite and NaN floats are allowed.
+
+    Returns:
+        The file.
+
+    Raises:
+        BundleError: facts that are not JSON, or no space; the former file is untouched then.
+    """
+    try:
+        text = json.dumps(dict(facts), sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{path}: facts cannot be written as JSON ({one_line(error, 120)})") from error
+    kept = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    try:
+        write_file(Path(path).expanduser(), to_bytes(kept, {_FACTS: text}))
+    except OSError as error:
+        raise BundleError(
+            f"{path}: the state cannot be written ({error.strerror or one_line(error, 120)}); free some space or "
+            "choose another folder; the former state is untouched"
+        ) from error
+    return Path(path)
+
+
+def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a state file: tensors on the CPU, and facts.
+
+    Raises:
+        BundleError: no such file, a damaged one, or one that :func:`save_state` did not write.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise BundleError(f"{path}: no such state file; start anew without resuming")
+    try:
+        with safe_open(file, framework="pt", device="cpu") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+        facts = json.loads(metadata[_FACTS])
+    except KeyError as error:
+        raise BundleError(f"{path}: is not a training state (it holds no facts); give another file") from error
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: is damaged ({one_line(error, 120)}); resume from another or start anew") from error
+    if not isinstance(facts, dict):
+        raise BundleError(f"{path}: is not a training state (its facts are no mapping); give another file")
+    return tensors, facts
+
+
+def flatten(
+    nested: Mapping[str, Mapping[str, Tensor | Number]],
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Number]]]:
+    """Optimizer state as :func:`save_state` takes it: tensors by ``outer/inner``, and the numbers, nested as they were.
+
+    Every outer name is a key of the numbers, also where all its entries are tensors or it has none.
+    """
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, Number]] = {}
+    for outer, entries in nested.items():
+        numbers[outer] = {}
+        for inner, value in entries.items():
+            assert "/" not in inner, "entry names of optimizers hold no slash"
+            if isinstance(value, Tensor):
+                tensors[f"{outer}/{inner}"] = value
+            else:
+                numbers[outer][inner] = value
+    return tensors, numbers
+
+
+def unflatten(tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, Number]]) -> Nested:
+    """The inverse of :func:`flatten`.
+
+    Raises:
+        BundleError: a tensor whose outer name the numbers do not have.
+    """
+    nested: Nested = {outer: dict(entries) for outer, entries in numbers.items()}
+    for name, tensor in tensors.items():
+        outer, _, inner = name.rpartition("/")
+        if outer not in nested:
+            raise BundleError(f"state tensor {name!r} belongs to no entry; the state is damaged or of another run")
+        nested[outer][inner] = tensor
+    return nested

@@ -1,0 +1,132 @@
+"""A model's own tensors as a bundle stores them, and putting stored tensors back into a model.
+
+Names are those of :meth:`garnish.model.Model.own_tensors`. At float16, backbone parameters trained in place
+(``tuned.*``) are stored as differences to the frozen ones, which keeps what was learned to three digits of its own
+size; at float32 as values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
+from torch import Tensor
+
+from garnish.errors import BundleError, one_line
+from garnish.model import Model
+
+StoredDtype = Literal["float16", "float32"]
+TunedAs = Literal["difference", "value"]
+#: How ``tuned.*`` tensors are stored at each dtype: a float32 difference need not give the value back exactly.
+TUNED_AS: Mapping[StoredDtype, TunedAs] = {"float16": "difference", "float32": "value"}
+
+
+def stored_tensors(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[str, Tensor]:
+    """What a bundle of these tasks holds, on the CPU; an owner that also serves other tasks goes by the kept ones.
+
+    Raises:
+        BundleError: a value that float16 cannot hold, with the tensor's name.
+    """
+    wanted = torch.float16 if dtype == "float16" else torch.float32
+    frozen = model.backbone.frozen_tensors()
+    found: dict[str, Tensor] = {}
+    for number, owner in enumerate(model.owners):
+        kept = "+".join(task for task in owner.tasks if task in tasks)
+        if not kept:
+            continue
+        for name, tensor in model.encoder_tensors(number).items():
+            kind, _, rest = name.split(".", 2)
+            value = tensor.detach()
+            if kind == "tuned" and TUNED_AS[dtype] == "difference":
+                value = value - frozen[rest].detach()
+            found[f"{kind}.{kept}.{rest}"] = _narrowed(value, wanted, name)
+    for task in tasks:
+        for name, tensor in model.head_tensors(task).items():
+            found[name] = _narrowed(tensor.detach(), wanted, name)
+    return found
+
+
+def _narrowed(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.cpu().clone().contiguous()
+    stored = tensor.to(dtype)
+    if (stored.isinf() & tensor.isfinite()).any():
+        most = tensor.abs().max().item()
+        raise BundleError(f"{name}: its largest value {most:.3g} is beyond float16; save with dtype='float32'")
+    return stored.cpu().clone().contiguous()
+
+
+def read_tensors(data: bytes, where: str) -> dict[str, Tensor]:
+    """Tensors of a safetensors file's bytes; raises :class:`BundleError` naming ``where``."""
+    try:
+        return from_bytes(data)
+    except (SafetensorError, KeyError, ValueError, OverflowError) as error:
+        raise BundleError(f"{where}: is damaged ({one_line(error, 120)}); save it again") from error
+
+
+def fill(
+    model: Model, owners: Iterable[int], stored: Mapping[str, Tensor], dtype: StoredDtype, tuned_as: TunedAs, where: str
+) -> None:
+    """Put stored tensors into these owners' adapters and their tasks' heads, exactly one to each.
+
+    Raises:
+        BundleError: a missing or unused tensor, or one of another shape or type; nothing is put in then.
+    """
+    targets: dict[str, Tensor] = {}
+    for number in owners:
+        targets.update(model.encoder_tensors(number))
+        for task in model.owners[number].tasks:
+            targets.update(model.head_tensors(task))
+    _check_fit(targets, stored, dtype, where)
+    frozen = model.backbone.frozen_tensors()
+    with torch.no_grad():
+        for name, target in targets.items():
+            value = stored[name].to(target.device)
+            kind, _, rest = name.split(".", 2)
+            if kind == "tuned" and tuned_as == "difference":
+                value = frozen[rest] + value.to(target.dtype)
+            target.copy_(value)
+
+
+def _check_fit(targets: Mapping[str, Tensor], stored: Mapping[str, Tensor], dtype: StoredDtype, where: str) -> None:
+    remedy = "the file is of another model or damaged; save the bundle again"
+    for kind, names in (
+        ("lacks", [n for n in targets if n not in stored]),
+        ("holds the unused", [n for n in stored if n not in targets]),
+    ):
+        if names:
+            raise BundleError(f"{where}: {kind} {names[0]} ({len(names)} such of {len(targets)} expected); {remedy}")
+    for name, target in targets.items():
+        value = stored[name]
+        if value.shape != target.shape:
+            raise BundleError(
+                f"{where}: {name} has shape {tuple(value.shape)}, the model {tuple(target.shape)}; {remedy}"
+            )
+        wanted = getattr(torch, dtype) if target.is_floating_point() else target.dtype
+        if value.dtype != wanted:
+            raise BundleError(f"{where}: {name} is {_name(value.dtype)}, expected {_name(wanted)}; {remedy}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@contextlib.contextmanager
+def rounded(model: Model, dtype: StoredDtype = "float16") -> Iterator[Model]:
+    """The model as its bundle would give it back, for a ``with`` block: to measure what the rounding does to metrics.
+
+    Afterwards every tensor holds exactly what it held before.
+    """
+    former = {name: tensor.detach().clone() for name, tensor in model.own_tensors().items()}
+    stored = stored_tensors(model, list(model.tasks), dtype)
+    try:
+        fill(model, range(len(model.owners)), stored, dtype, TUNED_AS[dtype], "this model")
+        yield model
+    finally:
+        with torch.no_grad():
+            for name, tensor in model.own_tensors().items():
+                tensor.copy_(former[name])
