@@ -22,8 +22,8 @@ METHODS_HEAD = """\
 # Methods, heads, tasks, backbones
 
 What exists, with every option and its default. In Python `garnish.LoRA(rank=8)`, in a recipe
-`adapter: {name: LoRA, rank: 8}`, on the command line `--adapter LoRA --adapter.rank 8`. `garnish methods` prints it too.
-Several methods may be combined in a list; with `per_task: true` each task owns its adapters.
+`adapter: {name: LoRA, rank: 8}`, on the command line `--adapter LoRA --adapter.rank 8`. `garnish methods` prints
+it too. Several methods may be combined in a list; with `per_task: true` each task owns its adapters.
 
 """
 TITLES = {

@@ -90,6 +90,8 @@ class Pool:
         self.fields = {name: load_pool(cache, name) for name in FIELDS}
         self.teacher = load_pool(cache, "teacher") if objective != "supervised" else None
         self.sizes = [len(a) for a in self.fields["image"]]
+        if self.teacher is not None and len(self.teacher) != len(self.sizes):
+            raise SystemExit(f"{cache}: {len(self.sizes)} parts of scenes, {len(self.teacher)} taught; run 'teach' again")
         self.rng = np.random.default_rng(seed)
 
     def draw(self, batch_size: int) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:

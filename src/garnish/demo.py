@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +22,6 @@ from garnish.lookup import build
 from garnish.model import Model, adapt
 from garnish.tasks.delta import delta_m
 from garnish.tasks.sheet import draw_sheet
-from garnish.tasks.task import Task
 from garnish.training.evaluate import evaluate
 from garnish.training.fit import fit
 
@@ -91,7 +91,7 @@ def run(
         model.save(out / "bundles" / name.lower(), metrics=found)
         models[arm] = model
     rows = {arm: _row(models[arm], measured, arm, out, spent[arm]) for arm in ARMS}
-    console.print(_table(rows, models[REFERENCE].tasks))
+    console.print(_table(rows))
     console.print(
         "Δm: mean relative change over the four tasks against this run's own multi-task full fine-tuning with the same "
         f"{steps} steps, seed {seed} (not against single-task models). The backbone never saw scenes of this style."
@@ -116,19 +116,33 @@ def _row(model: Model, measured: dict[str, dict[str, float]], arm: str, out: Pat
     )
 
 
-def _table(rows: dict[str, Row], tasks: dict[str, Task]) -> Table:
-    table = Table(title="one backbone, four tasks, one pass")
-    table.add_column("trained")
-    for task in TASKS:
-        arrow = "↑" if tasks[task].higher_is_better else "↓"
-        table.add_column(f"{task}\n{tasks[task].headline} {arrow}", justify="right")
-    for title in ("Δm %", "encoder\nparameters", "head\nparameters", "saved\nkB", "seconds\na step"):
-        table.add_column(title, justify="right")
-    for arm, row in rows.items():
-        values = [f"{row.headline[task]:.3f}" for task in TASKS]
-        costs = [f"{row.encoder:,}", f"{row.heads:,}", f"{row.bytes_saved / 1e3:,.0f}", f"{row.seconds_per_step:.2f}"]
-        table.add_row(arm, *values, f"{row.delta:+.1f}", *costs)
+#: task → name of its headline metric and how it is written
+_HEADLINES = {
+    "seg": ("segmentation, mean IoU ↑", "{:.3f}"),
+    "depth": ("depth, RMSE in metres ↓", "{:.3f}"),
+    "normals": ("normals, mean angle in ° ↓", "{:.1f}"),
+    "edges": ("edges, F at 2 px ↑", "{:.3f}"),
+}
+
+
+def _table(rows: dict[str, Row]) -> Table:
+    """An arm a column, which fits 80 characters."""
+    table = Table(title="one backbone, four tasks, one pass", box=box.SIMPLE, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for arm in rows:
+        table.add_column(arm, justify="right", no_wrap=True)
+    for task, (title, form) in _HEADLINES.items():
+        table.add_row(title, *(form.format(row.headline[task]) for row in rows.values()))
+    table.add_row("Δm in %", *(f"{row.delta:+.1f}" for row in rows.values()), end_section=True)
+    table.add_row("trained in the encoder", *(_short(row.encoder) for row in rows.values()))
+    table.add_row("trained in the heads", *(_short(row.heads) for row in rows.values()))
+    table.add_row("bundle on disk", *(f"{row.bytes_saved / 1e3:,.0f} kB" for row in rows.values()))
+    table.add_row("training step", *(f"{row.seconds_per_step:.2f} s" for row in rows.values()))
     return table
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
 
 
 def _sheet(model: Model, val: Scenes, indices: Sequence[int], path: Path) -> Path:
@@ -158,7 +172,7 @@ def _plot(rows: dict[str, Row], path: Path) -> Path:
     for arm, row in rows.items():
         trained = row.encoder + row.heads
         axes.scatter(trained, row.delta, s=70, zorder=3)
-        axes.annotate(arm, (trained, row.delta), xytext=(8, 6), textcoords="offset points")
+        axes.annotate(arm, (trained, row.delta), xytext=(0, 9), textcoords="offset points", ha="center")
     axes.set_xscale("log")
     axes.margins(x=0.3, y=0.25)
     axes.axhline(0, linewidth=1, color="grey", zorder=1)

@@ -1,0 +1,92 @@
+"""Replica office 0: four tasks from one adapted pass beside four single-task full fine-tunings of the same steps.
+
+    python benchmarks/replica/compare.py --steps 150
+
+One room: val and test are new viewpoints of a seen room, so this shows that four tasks learn together and nothing
+about other rooms. The encoder was pretrained for depth (Depth Anything V2), which flatters depth and normals on every
+row. Full fine-tuning takes the best of the given learning rates by the validation pictures, task by task.
+
+Results are kept in benchmarks/replica/results.json; a run that is in it is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+import garnish as gn
+from garnish.data.transforms import Augment
+from garnish.tasks.delta import delta_m
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = ROOT.parent / "shared" / "weights" / "depth_anything_v2_vits_encoder" / "model.safetensors"
+RESULTS = Path(__file__).with_name("results.json")
+TASKS = ("seg", "depth", "normals", "edges")
+SIZE = (196, 336)
+
+
+def run(method: gn.Method, tasks: tuple[str, ...], args: argparse.Namespace, lr: float) -> dict:
+    """Train one model and measure it on val and test at the pictures' own size."""
+    torch.manual_seed(args.seed)
+    sets = {s: gn.folder(ROOT / "recipes" / "data" / "replica.yaml", s, tasks=tasks) for s in ("train", "val", "test")}
+    trunk = gn.backbone("vit_small_patch14_dinov2", str(WEIGHTS))
+    model = gn.adapt(trunk, method, dict(sets["train"].tasks))
+    done = gn.fit(
+        model, sets["train"], steps=args.steps, batch_size=4, lr=lr, head_lr=1e-3, seed=args.seed, log=(),
+        augment=Augment(size=SIZE, scale=(1.0, 1.2)), progress=False,
+    )  # fmt: skip
+    found = {s: gn.evaluate(model, sets[s], size=SIZE if s == "val" else None) for s in ("val", "test")}
+    facts = model.report(SIZE)
+    return {
+        **{s: {t: m[model.tasks[t].headline] for t, m in found[s].items()} for s in found},
+        "encoder_trainable": facts["encoder_trainable"],
+        "decoder_trainable": facts["decoder_trainable"],
+        "bundle_bytes": facts["bundle_bytes"],
+        "seconds": done.seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-5, 1e-4], help="of full fine-tuning")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    plan = [("LoRA, four tasks", gn.LoRA(rank=8), TASKS, 1e-3), ("heads only, four tasks", gn.Frozen(), TASKS, 1e-3)]
+    plan += [(f"full, {t}, {r:g}", gn.FullFineTuning(), (t,), r) for t in TASKS for r in args.rates]
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name, method, tasks, rate in plan:
+        key = f"{name} / {args.steps} steps, seed {args.seed}"
+        if key not in found:
+            found[key] = run(method, tasks, args, rate)
+            RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            print(key, json.dumps(found[key]), flush=True)
+    table(found, args)
+
+
+def table(found: dict, args: argparse.Namespace) -> None:
+    """Print the comparison as Markdown."""
+    tail = f" / {args.steps} steps, seed {args.seed}"
+    better = {"seg": True, "depth": False, "normals": False, "edges": True}
+    single: dict[str, float] = {}
+    for task in TASKS:
+        runs = [found[f"full, {task}, {r:g}{tail}"] for r in args.rates]
+        pick = (max if better[task] else min)(runs, key=lambda run: run["val"][task])
+        single[task] = pick["test"][task]
+    print("\n| trained | seg mIoU ↑ | depth RMSE, m ↓ | normals mean angle, ° ↓ | edges F at 2 px ↑ | Δm % | encoder |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| four single-task full fine-tunings |", " | ".join(f"{single[t]:.3f}" for t in TASKS), "| 0 | 4 x 21.8 M |")
+    for name in ("LoRA, four tasks", "heads only, four tasks"):
+        row = found[name + tail]
+        values = " | ".join(f"{row['test'][t]:.3f}" for t in TASKS)
+        delta = delta_m(row["test"], single, better)
+        print(f"| {name}, one pass | {values} | {delta:+.1f} | {row['encoder_trainable'] / 1e6:.2f} M |")
+
+
+if __name__ == "__main__":
+    main()
