@@ -161,6 +161,7 @@ def test_a_run_from_end_to_end(pictures, capsys):
     best = runs / "seg" / "best"
     assert reached["steps"] == 3 and Path(reached["best"]) == best
     assert "rank: 3" in (runs / "seg" / "args.yaml").read_text()
+    assert json.loads((best / "bundle.json").read_text())["extra"]["recipe"]["adapter"]["rank"] == 3
 
     data = str(pictures / "seg.yaml")
     assert main(["eval", str(best), "--data", data, "--json"]) == 0

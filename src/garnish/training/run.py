@@ -36,6 +36,7 @@ from garnish.training.state import (
     facts_of,
     load_run,
     new_folder,
+    plain,
     restore,
     save_run,
     trained_tensors,
@@ -94,7 +95,8 @@ class Run:
         self.watch = GradientWatch(model, list(self.tasks), self.fabric)
         self.requests = StopRequest()
         self.progress = Progress(self.total_steps, self.state.step, shown=progress and self.is_first)
-        self.out = self._folder(out, resume, recipe)
+        self.recipe = dict(recipe) if recipe is not None else {"train": self.facts["options"]}
+        self.out = self._folder(out, resume)
         self.scalars: Scalars | None = None
         if self.is_first and self.out is not None:
             columns = ["loss", *(f"loss/{t}" for t in self.tasks), "lr", "steps_per_second"]
@@ -147,9 +149,7 @@ class Run:
             [self.tasks[n].loss(self.tasks[n].sums(o, batch.targets[n])) for n, o in outputs.items()]
         ).sum()
 
-    def _folder(
-        self, out: str | Path | None, resume: str | Path | None, recipe: Mapping[str, Any] | None
-    ) -> Path | None:
+    def _folder(self, out: str | Path | None, resume: str | Path | None) -> Path | None:
         if resume is not None:
             return Path(resume)
         if out is None:
@@ -158,7 +158,7 @@ class Run:
         if self.fabric.world_size > 1:
             folder = self.fabric.broadcast(folder)
         if self.is_first:
-            write_args(Path(folder), recipe if recipe is not None else {"train": self.facts["options"]})
+            write_args(Path(folder), self.recipe)
         return Path(folder)
 
     def _introduce(self, num_pictures: int, about_data: list[str]) -> None:
@@ -295,7 +295,8 @@ class Run:
 
     def _save_best(self, metrics: dict[str, dict[str, float]]) -> None:
         if self.out is not None and self.is_first:
-            save_bundle(self.model, self.out / "best", metrics=metrics, extra={"step": self.state.step})
+            extra = {"step": self.state.step, "recipe": plain(self.recipe)}
+            save_bundle(self.model, self.out / "best", metrics=metrics, extra=extra)
 
     def stop(self) -> NoReturn:
         """Save and leave, as a signal asked for; the exit code is 128 and its number."""

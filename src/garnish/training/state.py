@@ -78,7 +78,7 @@ def new_folder(wanted: Path) -> Path:
 
 def write_args(folder: Path, recipe: Mapping[str, Any]) -> None:
     """``args.yaml``: what the run was started with."""
-    _write(folder / "args.yaml", yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True))
+    _write(folder / "args.yaml", yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True))
 
 
 def write_results(folder: Path, history: list[dict[str, Any]]) -> None:
@@ -179,7 +179,7 @@ def trained_tensors(model: Model) -> dict[str, Tensor]:
 def facts_of(options: TrainOptions, model: Model, total: int, batch_size: int, world: int) -> dict[str, Any]:
     """What a run must share with the one that it resumes."""
     return {
-        "options": _plain({k: v for k, v in dataclasses.asdict(options).items() if k not in FREE_ON_RESUME}),
+        "options": plain({k: v for k, v in dataclasses.asdict(options).items() if k not in FREE_ON_RESUME}),
         "total_steps": total,
         "batch_size": batch_size,
         "world": world,
@@ -208,12 +208,12 @@ def _optimizer_state(optimizer: Optimizer, named: Mapping[str, Tensor]) -> dict[
     return {name: optimizer.state[t] for name, t in named.items() if t in optimizer.state}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON- and YAML-ready: tuples become lists, paths text."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
 
 
