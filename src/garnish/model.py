@@ -153,14 +153,12 @@ class Model(nn.Module):
     def train(self, mode: bool = True) -> Model:
         """Training mode for what is trained; the frozen trunk and frozen tasks stay in evaluation mode."""
         super().train(mode)
-        self.backbone.eval()
-        for number, owner in enumerate(self.owners):
-            if self.frozen_tasks.issuperset(owner.tasks):
-                continue
-            if number in self.backbone.tuned.drops:
-                self.backbone.train(mode)
+        trained = [not self.frozen_tasks.issuperset(owner.tasks) for owner in self.owners]
+        drops = any(trained[number] for number in self.backbone.tuned.drops)
+        self.backbone.train(mode and drops)
+        for number in range(len(self.owners)):
             for _, _, adapter in adapters_of(self.backbone, number):
-                adapter.train(mode)
+                adapter.train(mode and trained[number])
         for name in self.frozen_tasks:
             self.head(name).eval()
         return self
