@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from garnish.adapters.adapter import Adapter, Method
 from garnish.adapters.per_task import Owned
-from garnish.backbones.backbone import Backbone, Site
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.sites import Site
 from garnish.context import Binding
 from garnish.errors import SiteError, suggest
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from garnish.backbones.backbone import Backbone, Site, bare
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.sites import Site, bare
 from garnish.context import ForwardContext
 from garnish.errors import SiteError
 

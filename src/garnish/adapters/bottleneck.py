@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.adapters.adapter import Adapter, Method, Plan
-from garnish.backbones.backbone import Backbone, Site
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.sites import Site
 from garnish.context import ForwardContext
 from garnish.errors import OptionError, SiteError
 

@@ -83,7 +83,9 @@ class Owned(nn.Module):
             if adapter is None:
                 continue
             for method, positions, adapters in groups:
-                if method == self.methods[owner] and type(adapters[0]) is type(adapter):
+                # a frozen owner's dropout must not act because another owner of its method trains, nor the reverse
+                alike = type(adapters[0]) is type(adapter) and adapters[0].training == adapter.training
+                if method == self.methods[owner] and alike:
                     positions.append(position)
                     adapters.append(adapter)
                     break
@@ -133,6 +135,10 @@ class _Stack:
             tensors["bias"] = torch.stack(biases).index_select(0, index)
 
         def one(own: dict[str, Tensor], x: Tensor) -> Tensor:
+            if isinstance(layer, nn.Linear):
+                # the bias apart: Dynamo does not trace a mapped linear layer with a bias of its own for each row
+                y = F.linear(x, own["weight"])
+                return y + own["bias"] if biases else y
             return run_layer(layer, x, own["weight"], own.get("bias"))
 
         return _per_row(one, tensors, [ctx.by_row(x)]).flatten(0, 1)

@@ -10,17 +10,16 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from garnish.backbones.sites import Site, bare, sites_below, slots_below
 from garnish.backbones.tuned import Tuned
 from garnish.context import Binding, ForwardContext, Rows
 from garnish.errors import SiteError, suggest
-
-SiteKind = Literal["layer", "norm", "sublayer", "branch", "residual", "feature"]
 
 
 @dataclass(frozen=True)
@@ -86,30 +85,6 @@ class Stage(nn.Module):
     def blocks(self) -> tuple[nn.ModuleDict, ...]:
         """The blocks in forward order: role ("attn", "mlp") → residual."""
         return tuple(block for block in self._blocks if isinstance(block, nn.ModuleDict))
-
-
-@dataclass(frozen=True)
-class Site:
-    """A place an adapter can sit.
-
-    Attributes:
-        name: canonical dotted name, e.g. ``stages.0.blocks.1.attn.qkv``; stable across timm and transformers versions.
-        kind: "layer" (linear, convolution), "norm", "sublayer" (all of attention or MLP), "branch" (norm to
-            drop-path), "residual" (stream plus branch) or "feature" (a map handed to the heads).
-        place: "stem", "enter", "attn", "mlp" (the block's branch by role), "leave" or "feature".
-        role: last part of the name: qkv, proj, fc1, fc2, q, kv, sr, dw, norm, …
-        stage: number of the stage, -1 for the stem.
-        block: number of the block within the stage, -1 outside blocks.
-        unit: position in forward order of the smallest part of the loop that holds the site (where rows may fork).
-    """
-
-    name: str
-    kind: SiteKind
-    place: str
-    role: str
-    stage: int
-    block: int
-    unit: int
 
 
 class Backbone(nn.Module, ABC):
@@ -273,10 +248,10 @@ class Backbone(nn.Module, ABC):
     def sites_with_modules(self) -> Iterator[tuple[Site, nn.Module]]:
         """Sites with the module that stands there now (an ``Adapted`` where one was put)."""
         unit = 0
-        yield from _sites_below(self.stem, "stem", "stem", -1, -1, unit)
+        yield from sites_below(self.stem, "stem", "stem", -1, -1, unit)
         for s, stage in enumerate(self.stages):
             unit += 1
-            yield from _sites_below(stage.enter, f"stages.{s}.enter", "enter", s, -1, unit)
+            yield from sites_below(stage.enter, f"stages.{s}.enter", "enter", s, -1, unit)
             for b, block in enumerate(stage.blocks):
                 for role, residual in block.items():
                     unit += 1
@@ -285,12 +260,12 @@ class Backbone(nn.Module, ABC):
                     inner = bare(residual).branch
                     yield Site(f"{name}.branch", "branch", role, "branch", s, b, unit), inner
                     branch = bare(inner)
-                    yield from _sites_below(branch.norm, f"{name}.norm", role, s, b, unit)
+                    yield from sites_below(branch.norm, f"{name}.norm", role, s, b, unit)
                     yield Site(f"{name}.sublayer", "sublayer", role, "sublayer", s, b, unit), branch.layer
-                    yield from _sites_below(branch.layer, name, role, s, b, unit)
-                    yield from _sites_below(branch.scale, f"{name}.scale", role, s, b, unit)
+                    yield from sites_below(branch.layer, name, role, s, b, unit)
+                    yield from sites_below(branch.scale, f"{name}.scale", role, s, b, unit)
             unit += 1
-            yield from _sites_below(stage.leave, f"stages.{s}.leave", "leave", s, -1, unit)
+            yield from sites_below(stage.leave, f"stages.{s}.leave", "leave", s, -1, unit)
             yield Site(f"features.{s}", "feature", "feature", "feature", s, -1, unit), self.taps[s]
 
     def site(self, name: str) -> Site:
@@ -340,17 +315,17 @@ class Backbone(nn.Module, ABC):
 
     def named_slots(self) -> Iterator[tuple[str, nn.Module, str]]:
         """(canonical name, module, attribute) of each parameter and persistent buffer of the bare backbone."""
-        yield from _slots(self.stem, "stem")
+        yield from slots_below(self.stem, "stem")
         for s, stage in enumerate(self.stages):
-            yield from _slots(stage.enter, f"stages.{s}.enter")
+            yield from slots_below(stage.enter, f"stages.{s}.enter")
             for b, block in enumerate(stage.blocks):
                 for role, residual in block.items():
                     branch = bare(bare(residual).branch)
                     at = f"stages.{s}.blocks.{b}.{role}"
-                    yield from _slots(branch.norm, f"{at}.norm")
-                    yield from _slots(branch.layer, at)
-                    yield from _slots(branch.scale, f"{at}.scale")
-            yield from _slots(stage.leave, f"stages.{s}.leave")
+                    yield from slots_below(branch.norm, f"{at}.norm")
+                    yield from slots_below(branch.layer, at)
+                    yield from slots_below(branch.scale, f"{at}.scale")
+            yield from slots_below(stage.leave, f"stages.{s}.leave")
 
     def fingerprint(self) -> str:
         """SHA-256 over names, shapes and float32 values of the frozen tensors, so that any storage dtype agrees."""
@@ -363,52 +338,6 @@ class Backbone(nn.Module, ABC):
         return digest.hexdigest()
 
 
-def bare(module: nn.Module) -> Any:
-    """The frozen module below any number of wrappers (a wrapper keeps what it wraps as ``layer`` and says so)."""
-    while getattr(type(module), "is_wrapper", False):
-        module = module.layer  # type: ignore[assignment]
-    return module
-
-
 def _takes(residual: nn.Module) -> tuple[str, ...]:
     takes: tuple[str, ...] = bare(residual).takes
     return takes
-
-
-_LAYERS = (nn.Linear, nn.Conv2d)
-
-
-def _is_norm(module: nn.Module) -> bool:
-    name = type(module).__name__
-    return name.endswith("Norm") or "Norm2d" in name or name.startswith(("LayerNorm", "RmsNorm"))
-
-
-def _sites_below(
-    module: nn.Module, name: str, place: str, stage: int, block: int, unit: int
-) -> Iterator[tuple[Site, nn.Module]]:
-    inner = bare(module)
-    role = name.rsplit(".", 1)[-1]
-    if isinstance(inner, _LAYERS):
-        yield Site(name, "layer", place, role, stage, block, unit), module
-    elif _is_norm(inner):
-        yield Site(name, "norm", place, role, stage, block, unit), module
-    else:
-        for child_name, child in inner.named_children():
-            yield from _sites_below(child, _join(name, child_name), place, stage, block, unit)
-
-
-def _slots(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module, str]]:
-    inner = bare(module)
-    for leaf, parameter in inner._parameters.items():
-        if parameter is not None:
-            yield f"{name}.{leaf}", inner, leaf
-    for leaf, buffer in inner._buffers.items():
-        if buffer is not None and leaf not in inner._non_persistent_buffers_set:
-            yield f"{name}.{leaf}", inner, leaf
-    for child_name, child in inner.named_children():
-        yield from _slots(child, _join(name, child_name))
-
-
-def _join(name: str, child: str) -> str:
-    """Canonical name of a child; a module called ``window`` only carries another and leaves no trace."""
-    return name if child == "window" else f"{name}.{child}"

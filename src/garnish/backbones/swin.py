@@ -29,7 +29,7 @@ class Swin(Backbone):
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> Swin:
-        """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depths``, ``window_size``, …)."""
+        """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depths``, …)."""
         # full windows always: timm's own shrinking of windows at build time is wrong at any other size
         fixed = {"strict_img_size": False, "always_partition": True}
         swin, licence, source = create_timm(name, weights, options, fixed, checkpoint_filter_fn)
@@ -86,7 +86,7 @@ class _ShiftedWindows(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, H, W, C) → (R, H, W, C)."""
-        _, height, width, channels = x.shape
+        _, height, width, _ = x.shape
         (wh, ww) = self.size
         # a side that one window covers is not shifted (the rule of the paper's code, taken per picture)
         sh = self.full_shift[0] if height > wh else 0

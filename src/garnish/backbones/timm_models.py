@@ -1,4 +1,4 @@
-"""What the families built from timm's modules share: building a timm model, loading weights into it, naming its parts."""
+"""What the families built from timm's modules share: building a model, loading weights into it, naming its parts."""
 
 from __future__ import annotations
 

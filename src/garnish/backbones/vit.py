@@ -1,6 +1,7 @@
 """Plain vision transformers: timm's ViT family (ViT, DeiT III, DINO, DINOv2, SigLIP, CLIP trunks).
 
-Dosovitskiy et al., ICLR 2021; Oquab et al., DINOv2, TMLR 2024. Shape letters: I pictures, N tokens, H W grid, C channels.
+Dosovitskiy et al., ICLR 2021; Oquab et al., DINOv2, TMLR 2024.
+Shape letters: I pictures, N tokens, H W grid, C channels.
 """
 
 from __future__ import annotations

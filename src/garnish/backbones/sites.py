@@ -1,0 +1,83 @@
+"""Places an adapter can sit, and canonical names of what a trunk is made of; both see through wrappers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+SiteKind = Literal["layer", "norm", "sublayer", "branch", "residual", "feature"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place an adapter can sit.
+
+    Attributes:
+        name: canonical dotted name, e.g. ``stages.0.blocks.1.attn.qkv``; stable across timm and transformers versions.
+        kind: "layer" (linear, convolution), "norm", "sublayer" (all of attention or MLP), "branch" (norm to
+            drop-path), "residual" (stream plus branch) or "feature" (a map handed to the heads).
+        place: "stem", "enter", "attn", "mlp" (the block's branch by role), "leave" or "feature".
+        role: last part of the name: qkv, proj, fc1, fc2, q, kv, sr, dw, norm, …
+        stage: number of the stage, -1 for the stem.
+        block: number of the block within the stage, -1 outside blocks.
+        unit: position in forward order of the smallest part of the loop that holds the site (where rows may fork).
+    """
+
+    name: str
+    kind: SiteKind
+    place: str
+    role: str
+    stage: int
+    block: int
+    unit: int
+
+
+def bare(module: nn.Module) -> Any:
+    """The frozen module below any number of wrappers (a wrapper keeps what it wraps as ``layer`` and says so)."""
+    while getattr(type(module), "is_wrapper", False):
+        module = module.layer  # type: ignore[assignment]
+    return module
+
+
+_LAYERS = (nn.Linear, nn.Conv2d)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    name = type(module).__name__
+    return name.endswith("Norm") or "Norm2d" in name or name.startswith(("LayerNorm", "RmsNorm"))
+
+
+def sites_below(
+    module: nn.Module, name: str, place: str, stage: int, block: int, unit: int
+) -> Iterator[tuple[Site, nn.Module]]:
+    """Every layer and norm below a module called ``name``, with what stands there now."""
+    inner = bare(module)
+    role = name.rsplit(".", 1)[-1]
+    if isinstance(inner, _LAYERS):
+        yield Site(name, "layer", place, role, stage, block, unit), module
+    elif _is_norm(inner):
+        yield Site(name, "norm", place, role, stage, block, unit), module
+    else:
+        for child_name, child in inner.named_children():
+            yield from sites_below(child, _join(name, child_name), place, stage, block, unit)
+
+
+def slots_below(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module, str]]:
+    """(canonical name, module, attribute) of each parameter and persistent buffer below a module called ``name``."""
+    inner = bare(module)
+    for leaf, parameter in inner._parameters.items():
+        if parameter is not None:
+            yield f"{name}.{leaf}", inner, leaf
+    for leaf, buffer in inner._buffers.items():
+        if buffer is not None and leaf not in inner._non_persistent_buffers_set:
+            yield f"{name}.{leaf}", inner, leaf
+    for child_name, child in inner.named_children():
+        yield from slots_below(child, _join(name, child_name))
+
+
+def _join(name: str, child: str) -> str:
+    """Canonical name of a child; a module called ``window`` only carries another and leaves no trace."""
+    return name if child == "window" else f"{name}.{child}"

@@ -1,0 +1,342 @@
+"""What every adaptation method must do, on every family, shared or owned by each task.
+
+The cases are read from the folders (see ``tiny.py``). The fast suite runs each method on DINOv2 and Swin and one
+method on every family; the full product is marked slow.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import garnish
+import tiny
+from garnish import lookup
+from garnish.adapters.adapted import adapted_sites, merge
+from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.context import ForwardContext
+from garnish.errors import SiteError
+from garnish.model import Model
+
+FAST = ("dinov2", "swin")
+
+
+def product() -> list:
+    cases = []
+    for case in tiny.method_cases():
+        for short in tiny.BACKBONES:
+            for per_task in (False, True):
+                # variants and lists of methods take half of what plain methods take
+                half = case not in lookup.classes("adapters") and (short == "swin") != per_task
+                fast = (short in FAST and not half) or (case == "LoRA" and per_task)
+                label = f"{case}-{short}-{'per_task' if per_task else 'shared'}"
+                cases.append(pytest.param(case, short, per_task, id=label, marks=[] if fast else [pytest.mark.slow]))
+    return cases
+
+
+every = pytest.mark.parametrize(("case", "short", "per_task"), product())
+
+
+def made(case: str, short: str, per_task: bool, *, own: bool = True, tasks=tuple(tiny.TASKS)) -> Model:
+    return tiny.model(short, tiny.methods(case, per_task=per_task), own=own, tasks=tasks)
+
+
+def adds_adapters(model: Model) -> bool:
+    return any(True for _ in adapted_sites(model.backbone))
+
+
+def test_every_method_can_be_built_and_has_a_page_of_options():
+    for name in lookup.classes("adapters"):
+        method = tiny.example("adapters", name)
+        assert lookup.build("adapters", name, lookup.options_of(method)) == method
+        assert (method.__doc__ or "").strip()
+
+
+@every
+def test_starts_at_the_identity(case, short, per_task):
+    bare = tiny.backbone(short)
+    model = made(case, short, per_task, own=False)
+    x = model.prepare(tiny.pictures())
+    near = any("near the identity" in (m.__doc__ or "") for m in model.owners[0].methods)
+    with torch.no_grad():
+        expected = bare(x)
+        for owner in range(len(model.owners)):
+            for got, want in zip(model.backbone(x, present=(owner,)), expected, strict=True):
+                if near:
+                    assert 0 < tiny.far(got, want) < 1e-2
+                else:
+                    assert torch.equal(got, want)
+
+
+@every
+def test_mixed_rows_start_at_the_identity(case, short, per_task):
+    model = made(case, short, per_task, own=False)
+    bare = made("Frozen", short, False, own=False)
+    for task in model.tasks:
+        bare.head(task).load_state_dict(model.head(task).state_dict())
+    near = any("near the identity" in (m.__doc__ or "") for m in model.owners[0].methods)
+    with torch.no_grad():
+        expected = bare(tiny.pictures(), tiny.MIX)
+        for task, out in model(tiny.pictures(), tiny.MIX).items():
+            assert tiny.far(out, expected[task]) < (1e-2 if near else 1e-5)
+
+
+@every
+def test_only_declared_tensors_get_gradients(case, short, per_task):
+    model = made(case, short, per_task)
+    plans = [m.plan(tiny.backbone(short)) for m in tiny.methods(case, per_task=per_task)]
+    frozen = tiny.backbone(short).frozen_tensors()
+    one = sum(p.numel() for plan in plans for a in plan.adapters.values() for p in a.parameters())
+    one += sum(frozen[n].numel() for n in {n for plan in plans for n in plan.tuned})
+    declared = model.trained_parameters()
+    owners = len(tiny.TASKS) if per_task else 1
+    heads = sum(p.numel() for task in model.tasks for p in model.head(task).parameters())
+    assert sum(p.numel() for p in declared.values()) == owners * one + heads
+
+    model.train()
+    tiny.one_loss(model(tiny.pictures())).backward()
+    ids = {id(p) for p in declared.values()}
+    touched = [n for n, p in model.named_parameters() if p.grad is not None and id(p) not in ids]
+    assert not touched
+    assert not any(t.requires_grad for t in model.backbone.frozen_tensors().values())
+
+
+@every
+def test_every_declared_tensor_learns(case, short, per_task):
+    assert tiny.dead_tensors(made(case, short, per_task, own=False)) == []
+
+
+@every
+def test_frozen_tensors_stay_bit_identical(case, short, per_task):
+    model = made(case, short, per_task)
+    before = {n: t.clone() for n, t in model.backbone.frozen_tensors().items()}
+    fingerprint = model.backbone.fingerprint()
+    own = {n: t.detach().clone() for n, t in model.trained_parameters().items()}
+    tiny.dead_tensors(model, steps=2)
+    after = model.backbone.frozen_tensors()
+    assert list(after) == list(before)
+    assert [n for n in before if not torch.equal(before[n], after[n])] == []
+    assert model.backbone.fingerprint() == fingerprint
+    assert any(not torch.equal(own[n], t) for n, t in model.trained_parameters().items())
+
+
+@every
+def test_mixed_rows_equal_rows_alone(case, short, per_task):
+    # in float64, where nothing but a row that saw another's tensors can differ by this much
+    model = made(case, short, per_task).double()
+    x = tiny.pictures().double()
+    with torch.no_grad():
+        mixed, full = model(x, tiny.MIX), model(x)
+        for task in model.tasks:
+            wanting = [i for i, tasks in enumerate(tiny.MIX) if task in tasks]
+            alone = torch.cat([model(x[i : i + 1], [task])[task] for i in range(len(x))])
+            assert mixed[task].shape[0] == len(wanting)
+            assert tiny.far(full[task], alone) < 1e-10
+            assert tiny.far(mixed[task], alone[wanting]) < 1e-10
+            # the pictures differ, so rows in another order would be seen
+            assert tiny.far(alone[:1], alone[1:2]) > 1e-2
+        if per_task and case != "Frozen":
+            prepared = model.prepare(x)
+            maps = [model.backbone(prepared, present=(owner,))[-1] for owner in range(3)]
+            assert min(tiny.far(maps[0], maps[1]), tiny.far(maps[1], maps[2]), tiny.far(maps[0], maps[2])) > 1e-2
+
+
+@every
+def test_every_site_fires_exactly_once(case, short, per_task):
+    model = made(case, short, per_task)
+    model.check_sites()
+    wrappers = [w for _, w in adapted_sites(model.backbone)]
+    fired = [0] * len(wrappers)
+    for index, wrapper in enumerate(wrappers):
+
+        def count(*_, index=index):
+            fired[index] += 1
+
+        wrapper.register_forward_hook(count)
+    with torch.no_grad():
+        model(tiny.pictures(), tiny.MIX)
+    assert fired == [1] * len(wrappers)
+
+
+@every
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_merged_equals_unmerged(case, short, per_task, dtype, bound):
+    model = made(case, short, per_task).to(dtype)
+    plans = [m.plan(tiny.backbone(short)) for m in model.owners[0].methods]
+    can = all(type(a).merged is not Adapter.merged for plan in plans for a in plan.adapters.values())
+    x = model.prepare(tiny.pictures().to(dtype))
+    owner = len(model.owners) - 1
+    with torch.no_grad():
+        expected = model.backbone(x, present=(owner,))
+        if not can:
+            with pytest.raises(SiteError) as caught:
+                merge(model.backbone, owner)
+            assert "\n" not in str(caught.value)
+        else:
+            plain = merge(model.backbone, owner)
+            assert not list(adapted_sites(plain))
+            names = list(tiny.backbone(short).frozen_tensors())
+            assert list(plain.frozen_tensors()) == names
+            for got, want in zip(plain(x), expected, strict=True):
+                assert tiny.far(got, want) <= bound
+            if case != "Frozen":
+                bare = tiny.backbone(short).to(dtype)(x)[-1]
+                assert tiny.far(expected[-1], bare) > 1e-2
+        for got, want in zip(model.backbone(x, present=(owner,)), expected, strict=True):
+            assert torch.equal(got, want)
+
+
+@every
+def test_deep_copies_are_independent(case, short, per_task):
+    model = made(case, short, per_task)
+    x = tiny.pictures()
+    with torch.no_grad():
+        before = model(x, tiny.MIX)
+        copied = copy.deepcopy(model)
+        for task, out in copied(x, tiny.MIX).items():
+            assert torch.equal(out, before[task])
+    shared = {t.data_ptr() for t in copied.own_tensors().values()} & {
+        t.data_ptr() for t in model.own_tensors().values()
+    }
+    assert not shared
+    with torch.no_grad():
+        for number in range(len(copied.owners)):
+            for tensor in copied.encoder_tensors(number).values():
+                tensor.mul_(1.5)
+        changed = copied(x, tiny.MIX)
+        for task, out in model(x, tiny.MIX).items():
+            assert torch.equal(out, before[task])
+            # the copy runs on its own adapters, not on the original's
+            assert (tiny.far(changed[task], out) > 1e-3) == (case != "Frozen")
+    tiny.dead_tensors(copied)
+    with torch.no_grad():
+        for task, out in model(x, tiny.MIX).items():
+            assert torch.equal(out, before[task])
+
+
+@every
+def test_checkpointing_keeps_gradients(case, short, per_task):
+    found = []
+    for checkpointing in (False, True):
+        model = made(case, short, per_task)
+        model.backbone.checkpointing = checkpointing
+        model.train()
+        torch.manual_seed(3)
+        # both forward passes are under way before the one backward pass
+        first = tiny.one_loss(model(tiny.pictures(), tiny.MIX))
+        second = tiny.one_loss(model(tiny.pictures(), ["normals", "seg"]))
+        (first + 3 * second).backward()
+        found.append({n: p.grad for n, p in model.trained_parameters().items()})
+    for name, want in found[0].items():
+        assert (want is None) == (found[1][name] is None), name
+        if want is not None and want.abs().max() > 0:
+            assert tiny.far(found[1][name], want) < 1e-5, name
+
+
+@every
+def test_odd_sizes_come_back_whole(case, short, per_task):
+    model = made(case, short, per_task)
+    x = tiny.pictures(2, 97, 131)
+    high, wide = (-(-s // model.backbone.multiple) * model.backbone.multiple for s in (97, 131))
+    padded = torch.tensor(model.backbone.mean).view(1, 3, 1, 1).expand(2, 3, high, wide).clone()
+    padded[..., :97, :131] = x
+    with torch.no_grad():
+        outputs, whole = model(x, tiny.MIX[1:]), model(padded, tiny.MIX[1:])
+    for task, out in outputs.items():
+        assert out.shape == (sum(task in t for t in tiny.MIX[1:]), model.tasks[task].channels, 97, 131)
+        assert out.isfinite().all()
+        assert tiny.far(out, whole[task][..., :97, :131]) < 1e-5
+
+
+def test_every_family_takes_part():
+    built = {cls for cls, _, _ in tiny.BACKBONES.values()}
+    missing = set(lookup.classes("backbones")) - built
+    assert not missing, f"add a tiny {', '.join(missing)} to BACKBONES in tests/tiny.py"
+
+
+# ---- things that must be caught ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoZeros(Method):
+    """Both matrices zero: never learns."""
+
+    def plan(self, backbone):
+        sites = [s for s in backbone.sites() if s.kind == "sublayer"]
+        return Plan({s.name: TwoZerosAdapter(backbone.features[s.stage].channels) for s in sites})
+
+
+class TwoZerosAdapter(Adapter):
+    def __init__(self, width: int):
+        super().__init__()
+        self.down = nn.Parameter(torch.zeros(4, width))
+        self.up = nn.Parameter(torch.zeros(width, 4))
+
+    def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
+        return y + F.gelu(y @ self.down.t()) @ self.up.t()
+
+
+def test_two_zero_matrices_are_seen_dead():
+    model = tiny.model("dinov2", TwoZeros(), own=False)
+    dead = tiny.dead_tensors(model)
+    assert len(dead) == 2 * 8
+    assert all(n.endswith(("down", "up")) for n in dead)
+
+
+class ReadsBehind(nn.Module):
+    """Attention that reads ``qkv.weight`` itself, as several timm families do."""
+
+    def __init__(self, attn: nn.Module):
+        super().__init__()
+        self.qkv, self.proj = attn.qkv, attn.proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.linear(x, self.qkv.weight, self.qkv.bias).chunk(3, dim=-1)[2]
+        return self.proj(out)
+
+
+class CallsTwice(ReadsBehind):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj((self.qkv(x) + self.qkv(2 * x)).chunk(3, dim=-1)[0])
+
+
+class NeverCalls(ReadsBehind):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+@pytest.mark.parametrize("planted", [ReadsBehind, CallsTwice, NeverCalls])
+def test_a_site_that_does_not_fire_once_is_named(planted):
+    trunk = tiny.backbone("vit")
+    branch = trunk.stages[2].blocks[0]["attn"].branch
+    branch.layer = planted(branch.layer)
+    specs = {"seg": lookup.build("tasks", *tiny.TASKS["seg"])}
+    model = garnish.adapt(trunk, garnish.LoRA(rank=2), specs)
+    with pytest.raises(SiteError, match=r"qkv|weight") as caught:
+        model.check_sites()
+    assert "\n" not in str(caught.value)
+    if planted is not ReadsBehind:
+        assert "stages.2.blocks.0.attn.qkv" in str(caught.value)
+
+
+def test_frozen_and_training_owners_of_one_method_keep_their_own_mode():
+    # dropout acts on the new task's adapters only, also where both owners' rows share a pass
+    specs = {name: lookup.build("tasks", *tiny.TASKS[name]) for name in ("seg", "depth")}
+    method = garnish.AdaptFormer(bottleneck=8, dropout=0.5)
+    model = garnish.adapt(tiny.backbone("swin"), method, {"seg": specs["seg"]})
+    tiny.randomise_own(model, seed=1)
+    model.add(method, {"depth": specs["depth"]}, freeze_others=True)
+    tiny.randomise_own(model, seed=2)
+    x = tiny.pictures()
+    with torch.no_grad():
+        model.eval()
+        quiet = model(x)
+        model.train()
+        loud = model(x)
+    assert tiny.far(loud["seg"], quiet["seg"]) < 1e-5
+    assert tiny.far(loud["depth"], quiet["depth"]) > 1e-2

@@ -1,0 +1,135 @@
+"""What every task must do, told only its target's kind and its number of output maps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import tiny
+from garnish import lookup
+from garnish.errors import DataError, OptionError
+from garnish.tasks.task import IGNORE, Task
+
+every = pytest.mark.parametrize("name", list(lookup.classes("tasks")))
+SIZE = (9, 13)
+
+
+def target_of(task: Task, *, labels: bool = True, count: int = 3) -> Tensor:
+    """Random targets of a task's kind with a fifth of the pixels unlabelled, or all of them."""
+    generator = torch.Generator().manual_seed(0)
+    hole = torch.rand(count, 1, *SIZE, generator=generator) < (0.2 if labels else 2)
+    if task.target_kind == "depth":
+        return torch.where(hole, 0.0, 0.5 + 9 * torch.rand(hole.shape, generator=generator))
+    if task.target_kind == "normals":
+        return torch.where(hole, 0.0, F.normalize(torch.randn(count, 3, *SIZE, generator=generator), dim=1))
+    assert task.target_kind == "mask", "say in tests/conformance/test_tasks.py how this kind of target is made"
+    if task.channels > 1:
+        ids = torch.randint(0, task.channels, (count, *SIZE), generator=generator)
+        return torch.where(hole[:, 0], IGNORE, ids)
+    return torch.where(hole, float(IGNORE), (torch.rand(hole.shape, generator=generator) < 0.3).float())
+
+
+def prediction_of(task: Task, count: int = 3) -> Tensor:
+    return torch.randn(count, task.channels, *SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def loss_of(task: Task, prediction: Tensor, target: Tensor) -> Tensor:
+    return task.loss(task.sums(prediction, target))
+
+
+@every
+def test_options_survive_lookup(name):
+    task = tiny.example("tasks", name)
+    assert lookup.build("tasks", **lookup.describe(task)) == task
+    assert task.channels >= 1 and task.loss_weight > 0 and isinstance(task.higher_is_better, bool)
+    with pytest.raises(OptionError, match="no_such_option"):
+        lookup.build("tasks", name, {**tiny.EXAMPLES["tasks"].get(name, {}), "no_such_option": 1})
+
+
+@every
+def test_sums_add_up(name):
+    task = tiny.example("tasks", name)
+    prediction, target = prediction_of(task), target_of(task)
+    whole = task.sums(prediction, target)
+    parts = [task.sums(prediction[i : i + 1], target[i : i + 1]) for i in range(len(target))]
+    assert whole.ndim == 1 and whole.dtype == torch.float32
+    torch.testing.assert_close(sum(parts), whole, rtol=1e-4, atol=1e-4)
+
+
+@every
+def test_loss_learns_from_labelled_pixels_only(name):
+    task = tiny.example("tasks", name)
+    prediction, target = prediction_of(task).requires_grad_(), target_of(task)
+    loss = loss_of(task, prediction, target)
+    assert loss.shape == () and loss > 0
+    loss.backward()
+    unlabelled = (target == IGNORE) if task.target_kind == "mask" else (target == 0).all(1, keepdim=True)
+    unlabelled = unlabelled.view(len(target), 1, *SIZE).expand_as(prediction)
+    assert prediction.grad.isfinite().all() and prediction.grad[~unlabelled].any()
+    assert not prediction.grad[unlabelled].any()
+
+
+@every
+def test_nothing_labelled_costs_nothing(name):
+    task = tiny.example("tasks", name)
+    prediction = prediction_of(task).requires_grad_()
+    loss = loss_of(task, prediction, target_of(task, labels=False))
+    loss.backward()
+    assert loss == 0 and not prediction.grad.any()
+    metric = task.metric()
+    metric.update(prediction.detach(), target_of(task, labels=False))
+    assert metric.compute()[task.headline].isnan()
+
+
+@every
+def test_metric_streams_and_holds_the_headline(name):
+    task = tiny.example("tasks", name)
+    prediction, target = prediction_of(task), target_of(task)
+    whole, parts = task.metric(), task.metric()
+    whole.update(prediction, target)
+    for i in range(len(target)):
+        parts.update(prediction[i : i + 1], target[i : i + 1])
+    found, streamed = whole.compute(), parts.compute()
+    assert task.headline in found and found[task.headline].shape == () and found[task.headline].isfinite()
+    for key, value in found.items():
+        torch.testing.assert_close(streamed[key], value, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+@every
+def test_descending_the_loss_betters_the_headline(name):
+    task = tiny.example("tasks", name)
+    target, prediction = target_of(task), prediction_of(task).requires_grad_()
+
+    def headline() -> float:
+        metric = task.metric()
+        metric.update(prediction.detach(), target)
+        return float(metric.compute()[task.headline])
+
+    before = headline()
+    optimizer = torch.optim.Adam([prediction], lr=0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss_of(task, prediction, target).backward()
+        optimizer.step()
+    assert (headline() > before) == task.higher_is_better
+
+
+@every
+def test_targets_are_checked_decoded_painted_and_written(name, tmp_path):
+    task = tiny.example("tasks", name)
+    target = target_of(task)
+    for one in target:
+        task.check_target(one, "a.png")
+        assert task.paint(one).shape == (*SIZE, 3)
+    bad = torch.full_like(target[0], 254)
+    with pytest.raises(DataError, match=r"a\.png") as caught:
+        task.check_target(bad if task.target_kind != "depth" else torch.full_like(bad, torch.nan), "a.png")
+    assert "\n" not in str(caught.value)
+    decoded = task.decode(prediction_of(task))
+    assert decoded.shape in ((3, *SIZE), (3, 3, *SIZE))
+    painted = task.paint(decoded[0])
+    assert painted.shape == (*SIZE, 3) and painted.dtype.name == "uint8"
+    written = task.write(decoded[0], tmp_path / "map")
+    assert written.stem == "map" and written.suffix and written.stat().st_size > 0

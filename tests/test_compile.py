@@ -1,0 +1,159 @@
+"""The adapted trunk compiles to one graph for every mix of tasks; heads compile apart; export runs.
+
+Dynamo alone is under test, so graphs run eagerly: whether there is one graph does not depend on what runs it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import garnish
+import tiny
+from garnish import lookup
+from garnish.model import Model
+
+NAMES = tuple(tiny.TASKS)
+#: what a batch of two pictures may want: every non-empty set of three tasks for both, and other sets for each
+SAME = [list(c) for n in (1, 2, 3) for c in itertools.combinations(NAMES, n)]
+EACH = [
+    [["seg"], ["depth"]],
+    [["seg"], ["depth", "normals"]],
+    [["seg", "depth", "normals"], ["normals"]],
+    [["normals"], ["seg", "depth"]],
+    [["depth"], ["depth", "normals", "seg"]],
+]
+ALL_MIXES = [[list(m)] * 2 for m in SAME] + EACH
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+class Counting:
+    """A backend that runs graphs eagerly and counts them."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[torch.Tensor]):
+        self.graphs += 1
+        return graph.forward
+
+
+def trunk_graphs(model: Model, mixes: list) -> int:
+    """Graphs of the compiled trunk over these mixes; outputs must equal those without compiling."""
+    x = tiny.pictures(2)
+    with torch.no_grad():
+        expected = [model(x, mix) for mix in mixes]
+    counting = Counting()
+    # heads are left as they are here, so that the trunk's graphs are all there is to count
+    heads = {name: model.head(name).compile for name in model.tasks}
+    for name in heads:
+        model.head(name).compile = lambda **_: None
+    model.compile(backend=counting)
+    with torch.no_grad():
+        for mix, want in zip(mixes, expected, strict=True):
+            got = model(x, mix)
+            assert list(got) == list(want)
+            for task in want:
+                assert tiny.far(got[task], want[task]) < 1e-5
+    return counting.graphs
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("short", ["dinov2", "swin", "mit", pytest.param("dinov3", marks=pytest.mark.slow)])
+def test_one_graph_serves_every_mix(short):
+    model = tiny.model(short, garnish.LoRA(rank=2, per_task=True))
+    assert trunk_graphs(model, ALL_MIXES) == 1
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("short", ["vit", pytest.param("swin", marks=pytest.mark.slow)])
+def test_joined_owners_of_different_methods_compile_to_one_graph(short):
+    model = tiny.model(short, garnish.LoRA(rank=2), tasks=("seg", "depth"))
+    model.add(garnish.AdaptFormer(bottleneck=4), {"normals": lookup.build("tasks", "Normals")}, freeze_others=True)
+    tiny.randomise_own(model)
+    assert trunk_graphs(model.eval(), ALL_MIXES) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.compile
+@pytest.mark.parametrize("short", ["dinov2", "swin"])
+@pytest.mark.parametrize("case", list(tiny.method_cases()))
+def test_every_method_compiles_to_one_graph(case, short):
+    model = tiny.model(short, tiny.methods(case, per_task=True))
+    if model.backbone.tuned.owners():
+        pytest.skip("parameters tuned in place take a pass for each owner")
+    assert trunk_graphs(model, [ALL_MIXES[0], ALL_MIXES[6], *EACH[:2]]) == 1
+
+
+@pytest.mark.compile
+def test_weights_that_differ_by_row_compile_to_one_graph():
+    model = tiny.model("vit", garnish.LoRA(rank=2, dora=True, per_task=True))
+    assert trunk_graphs(model, [ALL_MIXES[0], ALL_MIXES[6], *EACH[:2]]) == 1
+
+
+@pytest.mark.compile
+def test_shared_adapters_compile_to_one_graph():
+    model = tiny.model("vit", garnish.LoRA(rank=2))
+    assert trunk_graphs(model, [[list(m)] * 2 for m in SAME] + EACH[1:]) == 1
+
+
+# torch's own, while it traces a head's input
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.compile
+def test_heads_compile_apart_and_gradients_stay():
+    counting = Counting()
+    model = tiny.model("vit", garnish.LoRA(rank=2, per_task=True))
+    compiled = tiny.model("vit", garnish.LoRA(rank=2, per_task=True))
+    compiled.compile(backend=counting)
+    found = []
+    for one in (model, compiled):
+        one.train()
+        tiny.one_loss(one(tiny.pictures(2), EACH[1])).backward()
+        found.append({n: p.grad for n, p in one.trained_parameters().items()})
+    # one graph of the trunk and one of each task's head, all of which were asked for
+    assert counting.graphs == 1 + len(NAMES)
+    assert list(found[0]) == list(found[1])
+    for name, want in found[0].items():
+        assert tiny.far(found[1][name], want) < 1e-5, name
+
+
+@pytest.mark.compile
+def test_the_public_way_of_compiling():
+    model = tiny.model("vit", garnish.LoRA(rank=2, per_task=True), tasks=("seg",))
+    x = tiny.pictures(2, 97, 131)
+    with torch.no_grad():
+        want = model(x)
+        model.compile(backend="eager")
+        got = model(x)
+    for task, out in want.items():
+        assert got[task].shape[-2:] == (97, 131)
+        assert tiny.far(got[task], out) < 1e-5
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
+@pytest.mark.export
+@pytest.mark.parametrize("short", ["dinov2", "swin", "mit"])
+@pytest.mark.parametrize("per_task", [False, True], ids=["shared", "per_task"])
+def test_exports(short, per_task):
+    model = tiny.model(short, garnish.LoRA(rank=2, per_task=per_task))
+    x = model.prepare(tiny.pictures(2))
+    inputs = (x, torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1]), (0, 1, 2)) if per_task else (x,)
+    with torch.no_grad():
+        program = torch.export.export(model.backbone, inputs)
+        want, got = model.backbone(*inputs), program.module()(*inputs)
+    assert len(got) == len(want)
+    for mine, other in zip(got, want, strict=True):
+        assert tiny.far(mine, other) < 1e-5
+    other_rows = (x + 1, torch.tensor([1, 1, 1]), torch.tensor([2, 0, 1]), (0, 1, 2)) if per_task else (x + 1,)
+    with torch.no_grad():
+        for mine, other in zip(program.module()(*other_rows), model.backbone(*other_rows), strict=True):
+            assert tiny.far(mine, other) < 1e-5
