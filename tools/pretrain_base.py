@@ -29,7 +29,6 @@ from garnish import lookup
 from garnish.data.sample import collate
 from garnish.data.scenes import CLASSES, Scenes, render
 
-
 SIDE = 128
 SMALL_SIDE = 96  # most batches are shrunk to this: twice as many pictures a second
 TEACHER_SIDE = 126  # nine patches of 14 pixels
@@ -91,7 +90,9 @@ class Pool:
         self.teacher = load_pool(cache, "teacher") if objective != "supervised" else None
         self.sizes = [len(a) for a in self.fields["image"]]
         if self.teacher is not None and len(self.teacher) != len(self.sizes):
-            raise SystemExit(f"{cache}: {len(self.sizes)} parts of scenes, {len(self.teacher)} taught; run 'teach' again")
+            raise SystemExit(
+                f"{cache}: {len(self.sizes)} parts of scenes, {len(self.teacher)} taught; run 'teach' again"
+            )
         self.rng = np.random.default_rng(seed)
 
     def draw(self, batch_size: int) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
