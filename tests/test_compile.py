@@ -32,6 +32,7 @@ ALL_MIXES = [[list(m)] * 2 for m in SAME] + EACH
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()  # a reset leaves what other tests counted
     yield
     torch._dynamo.reset()
 
