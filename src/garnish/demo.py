@@ -30,7 +30,8 @@ from garnish.training.fit import fit
 STYLE = "demo"
 TASKS = ("seg", "depth", "normals", "edges")
 SIZE = 96
-#: arm → method, its options, learning rate of what it trains in the backbone (the best of four on other scenes, by benchmarks/demo_rates.py)
+#: arm → method, its options, learning rate of what it trains in the backbone (the best of four on other scenes:
+#: benchmarks/demo_rates.py)
 ARMS: dict[str, tuple[str, dict[str, Any], float]] = {
     "heads only": ("Frozen", {}, 1e-3),
     "LoRA, rank 8": ("LoRA", {"rank": 8}, 1e-2),

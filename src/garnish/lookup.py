@@ -124,7 +124,7 @@ def _coerce(value: Any, hint: Any, at: str) -> Any:
     if origin in (Union, types.UnionType):
         if isinstance(value, Mapping):  # its own message, not that of the union
             for option in get_args(hint):
-                if dataclasses.is_dataclass(option):
+                if dataclasses.is_dataclass(option) or _is_mapping(option):
                     return _coerce(value, option, at)
         for option in get_args(hint):
             try:
@@ -148,10 +148,11 @@ def _coerce(value: Any, hint: Any, at: str) -> Any:
         if len(kinds) != len(items):
             raise OptionError(f"{at}: expected {len(kinds)} values, got {len(items)}")
         return tuple(_coerce(v, k, at) for v, k in zip(items, kinds, strict=True))
-    if origin in (dict, Mapping) or (inspect.isclass(origin) and issubclass(origin, Mapping)):
+    if _is_mapping(hint):
         if not isinstance(value, Mapping):
             raise OptionError(f"{at}: expected a mapping, got {value!r}")
-        return dict(value)
+        inner = (*get_args(hint), Any)[1]
+        return {key: _coerce(entry, inner, f"{at}.{key}") for key, entry in value.items()}
     if origin is not None and str(origin).endswith("Literal"):
         if value in get_args(hint):
             return value
@@ -165,5 +166,13 @@ def _coerce(value: Any, hint: Any, at: str) -> Any:
     raise OptionError(f"{at}: expected {_name_of(hint)}, got {value!r}")
 
 
+def _is_mapping(hint: Any) -> bool:
+    origin = get_origin(hint)
+    return inspect.isclass(origin) and issubclass(origin, Mapping)
+
+
 def _name_of(hint: Any) -> str:
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)
+        return "a list" if Ellipsis in inner else f"a list of {len(inner)}"
     return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from garnish.adapters.adapted import adapters_of, attach, check_sites
 from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
-from garnish.errors import OptionError
+from garnish.errors import OptionError, suggest
 from garnish.heads.head import Head, is_plain, pyramid_info, resample_pyramid
 from garnish.heads.linear import LinearHead
 from garnish.predict import Prediction, predict
@@ -136,7 +136,14 @@ class Model(nn.Module):
         self.train(self.training)
 
     def freeze(self, tasks: Sequence[str]) -> None:
-        """Keep these tasks' heads and their owners' adapters as they are."""
+        """Keep these tasks' heads as they are, and the adapters of owners all of whose tasks are frozen.
+
+        Raises:
+            OptionError: an unknown task.
+        """
+        for name in tasks:
+            if name not in self.tasks:
+                raise OptionError(f"freeze: unknown task {name!r}{suggest(name, self.tasks)}")
         self.frozen_tasks.update(tasks)
         self._set_trainable()
         self.train(self.training)
@@ -203,8 +210,8 @@ class Model(nn.Module):
             raise OptionError(
                 f"pictures must be (N, 3, H, W), got {tuple(images.shape)}; stack RGB pictures of one size"
             )
-        if images.dtype == torch.uint8:
-            images = images.to(self.mean.dtype) / 255  # type: ignore[arg-type]
+        own = self.mean.dtype  # of float64 and float16 models too
+        images = images.to(own) / 255 if images.dtype == torch.uint8 else images.to(own)  # type: ignore[arg-type]
         x = (images - self.mean) / self.std  # type: ignore[operator]
         multiple = self.backbone.multiple
         return F.pad(x, (0, -x.shape[-1] % multiple, 0, -x.shape[-2] % multiple))
@@ -281,7 +288,7 @@ class Model(nn.Module):
         return mean.device
 
     def check_sites(self) -> None:
-        """One probe pass for each owner; raises :class:`SiteError` where an adapter does not fire exactly once."""
+        """One probe pass through all wrappers; raises :class:`SiteError` where one does not fire exactly once."""
         side = 2 * self.backbone.multiple
         probe = self.prepare(torch.rand(1, 3, side, side, device=self.device))
         check_sites(self.backbone, probe)

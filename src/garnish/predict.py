@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from garnish.errors import DataError, one_line
+from garnish.errors import DataError
+from garnish.tasks import pictures
 from garnish.tasks.sheet import draw_sheet
 from garnish.tasks.task import Task
 
@@ -63,18 +64,22 @@ class Prediction:
 
 
 def read_picture(picture: str | Path | Image.Image | Tensor) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, files turned upright; raises :class:`DataError` naming a file that cannot be read."""
+    """(H, W, 3) uint8 RGB, as data sets are read: see :func:`garnish.tasks.pictures.read_picture`.
+
+    Raises:
+        DataError: naming a file that is missing or cannot be read.
+    """
     if isinstance(picture, Tensor):
         if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
             raise DataError(f"a picture tensor must be (3, H, W) uint8, got {tuple(picture.shape)} {picture.dtype}")
         return picture.permute(1, 2, 0).cpu().numpy()
-    try:
-        image = picture if isinstance(picture, Image.Image) else Image.open(picture)
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except FileNotFoundError:
-        raise DataError(f"{picture}: no such picture; check the path") from None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{picture}: cannot be read as a picture ({one_line(error, 120)}); replace the file") from None
+    if isinstance(picture, Image.Image):
+        rgb = pictures.to_rgb(picture, "picture")
+    elif Path(picture).is_file():
+        rgb = pictures.read_picture(Path(picture))
+    else:
+        raise DataError(f"{picture}: no such picture; check the path")
+    return rgb.permute(1, 2, 0).numpy()
 
 
 def predict(model: Model, picture: str | Path | Image.Image | Tensor, tasks: Sequence[str] | None = None) -> Prediction:

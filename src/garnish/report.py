@@ -77,7 +77,9 @@ def count_macs(model: Model, size: tuple[int, int]) -> tuple[int, int]:
             for task in model.tasks:
                 maps = [
                     torch.zeros(
-                        1, f.channels, round(size[0] / f.stride), round(size[1] / f.stride), device=images.device
+                        *(1, f.channels, round(size[0] / f.stride), round(size[1] / f.stride)),
+                        device=model.device,
+                        dtype=model.mean.dtype,  # type: ignore[arg-type]
                     )
                     for f in model.backbone.features
                 ]

@@ -251,7 +251,7 @@ def _rebuild(where: str, wanted: Mapping[str, Any], weights: str | os.PathLike[s
     except (WeightsError, OptionError) as error:
         raise BundleError(
             f"{where}: its backbone {wanted['name']} cannot be built from {source} ({one_line(error, 160)}); "
-            "pass weights=, the file it was trained on"
+            "pass weights= (--weights), the file it was trained on"
         ) from error
 
 
@@ -271,7 +271,7 @@ def _check_backbone(where: str, wanted: Mapping[str, Any], found: Backbone, sour
         raise BundleError(
             f"{where}: belongs to {wanted['name']} with fingerprint {wanted['fingerprint'][:12]} (weights: "
             f"{wanted['weights_source']}), but that of {source} is {fingerprint[:12]}; "
-            "pass weights=, the file it was trained on"
+            "pass weights= (--weights), the file it was trained on"
         )
 
 

@@ -56,7 +56,7 @@ def picture_files(given: Iterable[str]) -> dict[str, Path]:
     Raises:
         DataError: a path that does not exist, a folder without pictures.
     """
-    from garnish.data.pictures import PICTURE_SUFFIXES
+    from garnish.tasks.pictures import PICTURE_SUFFIXES
 
     files: list[Path] = []
     for text in given:

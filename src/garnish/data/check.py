@@ -17,9 +17,9 @@ from torch import Tensor
 
 from garnish.data.folder import FolderDataset, JoinedDataset, check_sizes
 from garnish.data.leaks import find_leaks
-from garnish.data.pictures import read_array, read_picture
 from garnish.data.sample import Dataset
 from garnish.errors import DataError
+from garnish.tasks.pictures import read_array, read_picture
 from garnish.tasks.task import IGNORE, Task
 
 _SHOWN = 10  # findings that a printed report spells out

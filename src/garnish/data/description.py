@@ -18,8 +18,8 @@ import yaml
 
 from garnish import lookup
 from garnish.data.label_options import LABEL_OPTIONS, LabelOptions, parse_label_options
-from garnish.data.pictures import PICTURE_SUFFIXES
 from garnish.errors import DataError, OptionError, one_line, suggest
+from garnish.tasks.pictures import PICTURE_SUFFIXES
 from garnish.tasks.task import Task
 
 _KEYS = ("path", "images", "splits", "every", "tasks")

@@ -18,11 +18,11 @@ from torchvision import tv_tensors
 
 from garnish.data.description import Description, read_description
 from garnish.data.labels import decode
-from garnish.data.pictures import read_array, read_picture
 from garnish.data.plain import plain_description
 from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
 from garnish.errors import DataError, OptionError, suggest
 from garnish.lookup import options_of
+from garnish.tasks.pictures import read_array, read_picture
 from garnish.tasks.task import Task
 
 _log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ def decode(raw: np.ndarray, options: LabelOptions, path: Path) -> np.ndarray:
     """The target that a label file's numbers stand for.
 
     Args:
-        raw: (H, W) or (H, W, C), as :func:`garnish.data.pictures.read_array` gives it.
+        raw: (H, W) or (H, W, C), as :func:`garnish.tasks.pictures.read_array` gives it.
         options: how to read it.
         path: named in messages.
 

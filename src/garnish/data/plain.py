@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from garnish.data.pictures import PICTURE_SUFFIXES, read_array
 from garnish.errors import DataError
+from garnish.tasks.pictures import PICTURE_SUFFIXES, read_array
 
 _log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ Shape letters: B pictures, H W pixels.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torchmetrics import Metric
 
 from garnish.errors import DataError, OptionError
 from garnish.tasks.colours import NOTHING, scale_colours
-from garnish.tasks.files import with_suffix, write_png
+from garnish.tasks.files import with_suffix, write_png, write_whole
 from garnish.tasks.task import Task
 from garnish.tasks.totals import Totals, exact, ratio
 
@@ -135,8 +136,9 @@ class Depth(Task):
         values = np.where(valid, metres.cpu().numpy(), 0).astype(np.float64)
         if self.max_metres > _MAX_FILE_METRES:
             file = with_suffix(path, ".npy")
-            np.save(file, values.astype(np.float32), allow_pickle=False)
-            return file
+            data = io.BytesIO()
+            np.save(data, values.astype(np.float32), allow_pickle=False)
+            return write_whole(data.getvalue(), file)
         millimetres = np.where(valid, np.clip(np.rint(values * 1000), 1, 65535), 0).astype(np.uint16)
         return write_png(millimetres, with_suffix(path, ".png"))
 

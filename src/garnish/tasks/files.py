@@ -1,12 +1,16 @@
-"""Picture files of decoded maps."""
+"""Files of decoded maps, which appear whole or not at all."""
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from garnish.errors import DataError, one_line
 
 
 def with_suffix(path: Path, suffix: str) -> Path:
@@ -16,5 +20,33 @@ def with_suffix(path: Path, suffix: str) -> Path:
 
 def write_png(pixels: NDArray[np.uint8] | NDArray[np.uint16], path: Path) -> Path:
     """Write (H, W) uint8 or uint16, or (H, W, 3) uint8, without loss; returns ``path``."""
-    Image.fromarray(np.ascontiguousarray(pixels)).save(path, format="PNG")
+    return write_whole(picture_bytes(Image.fromarray(np.ascontiguousarray(pixels)), "PNG"), path)
+
+
+def picture_bytes(image: Image.Image, kind: str) -> bytes:
+    """The content of a picture file of a format that PIL knows (``PNG``, ``JPEG``)."""
+    data = io.BytesIO()
+    image.save(data, format=kind)
+    return data.getvalue()
+
+
+def write_whole(data: bytes, path: Path) -> Path:
+    """Write or replace one file, in one rename; returns ``path``.
+
+    Raises:
+        DataError: no space, no permission, no such folder; a former file is as it was, and no part of one is left.
+    """
+    new = path.with_name(f".{path.name}.writing")
+    try:
+        try:
+            new.write_bytes(data)
+            os.replace(new, path)  # noqa: PTH105
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or one_line(error, 120)}); free some space or choose another"
+            " folder"
+        ) from error
     return path

@@ -1,4 +1,4 @@
-"""Surface normals: a unit vector a pixel; x right, y up and z towards the viewer unless the data says otherwise.
+"""Surface normals: a unit vector a pixel, in the camera's frame: x right, y down, z forward (data sets turn theirs).
 
 Shape letters: B pictures, H W pixels.
 """

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from garnish.errors import OptionError
+from garnish.tasks.files import picture_bytes, write_whole
+
 #: Colours of the sheet: paper, text, an empty cell, the hairline around cells.
 PAPER, INK, EMPTY, FRAME = (255, 255, 255), (32, 36, 44), (246, 247, 249), (222, 225, 230)
 
@@ -61,8 +64,10 @@ def draw_sheet(
             draw.text((left + _LEGEND_PX + 6, y), name, INK, font=legend_font)
             left += _label_width(name, legend_font)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
-    return path
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise OptionError(f"{path}: no picture format ends in {path.suffix!r}; write .png or .jpg")
+    return write_whole(picture_bytes(sheet, kind), path)
 
 
 def _paste(sheet: Image.Image, pixels: np.ndarray, corner: tuple[int, int], cell: tuple[int, int]) -> None:

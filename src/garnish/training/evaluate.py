@@ -59,6 +59,8 @@ def evaluate(
     if batch_size < 1 or (limit is not None and limit < 1):
         raise OptionError(f"evaluate: batch_size {batch_size}, limit {limit}; set 1 or more")
     rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
+    if not len(dataset):
+        raise DataError(f"{dataset.name}: no pictures; check its folders and split")
     indices = chosen(len(dataset), limit)[rank::world]
     metrics = {name: model.tasks[name].metric() for name in names}
     for metric in metrics.values():

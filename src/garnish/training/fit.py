@@ -79,7 +79,7 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
     best_by: str | None = None,
     save_every: int = 100,
     log_every: int = 10,
-    log: tuple[str, ...] = ("tensorboard", "csv"),
+    log: tuple[str, ...] | None = None,
     checkpointing: bool = False,
     memory_gb: float | None = None,
     balance: Balance | Mapping[str, float] | None = None,

@@ -51,7 +51,7 @@ class TrainOptions:
         best_by: what the best evaluation is chosen by: see :mod:`garnish.training.ranking`.
         save_every: steps between checkpoints.
         log_every: steps between rows of the logs.
-        log: any of "tensorboard" and "csv".
+        log: any of "tensorboard" and "csv"; None: "csv", and "tensorboard" where it is installed.
         checkpointing: recompute the backbone's blocks in the backward pass: less memory, a third more time.
         memory_gb: what ``batch_size="auto"`` may use, in 10⁹ bytes; None: 0.9 of the GPU, half of the machine.
         balance: task → weight of its loss; None, or a task left out: the task's own weight.
@@ -86,7 +86,7 @@ class TrainOptions:
     best_by: str | None = None
     save_every: int = 100
     log_every: int = 10
-    log: tuple[str, ...] = ("tensorboard", "csv")
+    log: tuple[str, ...] | None = None
     checkpointing: bool = False
     memory_gb: float | None = None
     balance: Mapping[str, float] | None = None
@@ -114,7 +114,7 @@ class TrainOptions:
         for name, choices in (("schedule", Schedule), ("precision", Precision), ("strategy", Strategy)):
             if getattr(self, name) not in get_args(choices):
                 raise OptionError(f"train.{name}: {getattr(self, name)!r}; choose from {', '.join(get_args(choices))}")
-        for name in self.log:
+        for name in self.log or ():
             if name not in ("tensorboard", "csv"):
                 raise OptionError(f"train.log: {name!r}; choose from tensorboard, csv")
         for task, weight in (self.balance or {}).items():

@@ -13,7 +13,7 @@ from torch import Tensor
 from garnish.backbones.backbone import Backbone
 from garnish.data.check import check
 from garnish.data.sample import Dataset
-from garnish.errors import DataError, OptionError, one_line
+from garnish.errors import DataError, GarnishError, OptionError, one_line
 from garnish.training.options import TrainOptions
 
 
@@ -67,7 +67,7 @@ def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric) -> list[str]
                 report = check(dataset, limit=limit)
                 report.raise_first()
                 found += report.warnings
-        except DataError as error:
+        except GarnishError as error:  # of any kind: the other ranks wait for it
             fault = str(error)
     if fabric.world_size > 1:
         fault = fabric.broadcast(fault)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 
 from garnish.errors import OptionError, suggest
@@ -28,7 +29,7 @@ class Ranking:
         by: see above.
 
     Raises:
-        OptionError: an unknown task, or a metric without a direction.
+        OptionError: an unknown task or metric, or a metric without a direction.
     """
 
     def __init__(self, tasks: Mapping[str, Task], by: str | None = None) -> None:
@@ -49,26 +50,28 @@ class Ranking:
             )
         if direction not in ("", "max", "min"):
             raise OptionError(f"train.best_by: {by!r} ends in {direction!r}; choose from max, min")
+        known = _metric_names(task)
+        if self.metric not in known:
+            raise OptionError(f"train.best_by: task {name} has no metric {self.metric!r}{suggest(self.metric, known)}")
         self.sign = {"max": 1.0, "min": -1.0, "": 1.0 if task.higher_is_better else -1.0}[direction]
 
     def score(self, metrics: Mapping[str, Mapping[str, float]]) -> float:
-        """The score of an evaluation; −∞ where what counts was not seen.
-
-        Raises:
-            OptionError: no such metric.
-        """
+        """The score of an evaluation; −∞ where what counts was not seen."""
         if self.by is not None:
-            found = metrics[self.task]
-            if self.metric not in found:
-                raise OptionError(f"train.best_by: task {self.task} has no metric {self.metric!r}"
-                                  f"{suggest(self.metric, found)}")  # fmt: skip
-            return _finite(self.sign * found[self.metric])
+            return _finite(self.sign * metrics[self.task][self.metric])
         terms = []
         for name, task in self.tasks.items():
             value = metrics[name][task.headline]
             if not math.isnan(value):
                 terms.append((1 if task.higher_is_better else -1) * math.log(max(value, _FLOOR)))
         return _finite(sum(terms) / len(terms)) if terms else -math.inf
+
+
+def _metric_names(task: Task) -> list[str]:
+    """What a task's metric gives, read off an empty one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
+        return list(task.metric().compute())
 
 
 def _finite(score: float) -> float:

@@ -27,7 +27,7 @@ from garnish.training.options import TrainOptions
 from garnish.training.processes import check_data, make_fabric, start_alike
 from garnish.training.progress import Progress
 from garnish.training.rounding import holding, write_rounding
-from garnish.training.scalars import Scalars, import_tensorboard
+from garnish.training.scalars import Scalars, log_kinds
 from garnish.training.scope import ranking, trained_tasks
 from garnish.training.signals import StopRequest
 from garnish.training.state import (
@@ -69,8 +69,7 @@ class Run:
     ) -> None:
         self.model, self.val, self.options = model, val, options
         self.warnings: list[str] = []
-        if (out is not None or resume is not None) and "tensorboard" in options.log:
-            import_tensorboard()
+        self.log = log_kinds(options.log) if out is not None or resume is not None else ()
         self.tasks = trained_tasks(model, train)
         self.ranking = ranking(model, self.tasks, val, options)
         self.fabric = make_fabric(options)
@@ -100,7 +99,7 @@ class Run:
         self.scalars: Scalars | None = None
         if self.is_first and self.out is not None:
             columns = ["loss", *(f"loss/{t}" for t in self.tasks), "lr", "steps_per_second"]
-            self.scalars = Scalars(self.out / "log", columns, options.log, self.state.step)
+            self.scalars = Scalars(self.out / "log", columns, self.log, self.state.step)
         self._since = time.perf_counter()
         self._introduce(len(train), found)
 
@@ -164,6 +163,8 @@ class Run:
     def _introduce(self, num_pictures: int, about_data: list[str]) -> None:
         """Say what is trained, and what should be known about it."""
         self.progress.say(repr(self.model))
+        if self.options.log is None and self.log == ("csv",):
+            self.progress.say("log: CSV alone, for tensorboard is not installed (pip install 'garnish[tensorboard]')")
         for line in [*warnings_about(self.model, list(self.tasks), self.fabric.world_size), *about_data[:_SHOWN]]:
             self.warn(line)
         if len(about_data) > _SHOWN:

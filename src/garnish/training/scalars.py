@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Mapping, Sequence
+import importlib.util
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from garnish.errors import MissingExtraError
+from garnish.bundles.atomic import write_file
+from garnish.errors import BundleError, MissingExtraError, one_line
 
 
 @final
@@ -33,15 +37,17 @@ class Scalars:
         self.board = None if writer is None else writer(str(folder), purge_step=start + 1 if start else None)
         if self.file is not None:
             rows = read_rows(self.file) if start else []
-            with self.file.open("w", newline="", encoding="utf-8") as stream:
-                table = csv.DictWriter(stream, self.columns, restval="", extrasaction="ignore")
-                table.writeheader()
-                table.writerows(row for row in rows if int(row["step"]) <= start)
+            text = io.StringIO()
+            table = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore", lineterminator="\r\n")
+            table.writeheader()
+            table.writerows(row for row in rows if int(row["step"]) <= start)
+            with _located(self.file):
+                write_file(self.file, text.getvalue().encode())
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Write one row; a scalar that is left out has no value at this step."""
         if self.file is not None:
-            with self.file.open("a", newline="", encoding="utf-8") as stream:
+            with _located(self.file), self.file.open("a", newline="", encoding="utf-8") as stream:
                 row = {name: f"{value:.8g}" for name, value in values.items()}
                 csv.DictWriter(stream, self.columns, restval="").writerow({"step": step, **row})
         self.add_to_board(step, values)
@@ -49,13 +55,38 @@ class Scalars:
     def add_to_board(self, step: int, values: Mapping[str, float]) -> None:
         """Send values to TensorBoard alone (the metrics of evaluations, which have a table of their own)."""
         if self.board is not None:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
+            with _located(Path(self.board.log_dir)):
+                for name, value in values.items():
+                    self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush everything."""
         if self.board is not None:
-            self.board.close()
+            with _located(Path(self.board.log_dir)):
+                self.board.close()
+
+
+@contextlib.contextmanager
+def _located(place: Path) -> Iterator[None]:
+    """Errors of the system as one line that names the place."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or one_line(error, 120)
+        raise BundleError(f"{place}: cannot be written ({reason}); free some space, then resume") from error
+
+
+def log_kinds(wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """What a run logs to; None: CSV, and TensorBoard where it is installed.
+
+    Raises:
+        MissingExtraError: tensorboard is asked for and not installed.
+    """
+    if wanted is not None:
+        if "tensorboard" in wanted:
+            import_tensorboard()
+        return tuple(wanted)
+    return ("csv", "tensorboard") if importlib.util.find_spec("tensorboard") is not None else ("csv",)
 
 
 def import_tensorboard() -> Any:

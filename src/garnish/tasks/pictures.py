@@ -46,12 +46,26 @@ def read_picture(path: Path) -> Tensor:
     Raises:
         DataError: missing, damaged or larger than :data:`MAX_PIXELS`.
     """
-    image = _open(path)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _from_deep(np.asarray(image), path)
-    if image.mode == "P":  # straight to RGB warns where the transparency is a table
-        image = image.convert("RGBA")
-    pixels = np.array(image.convert("RGB"))
+    return to_rgb(_open(path), str(path))
+
+
+def to_rgb(image: Image.Image, where: str) -> Tensor:
+    """A PIL picture as :func:`read_picture` gives it, turned upright by its EXIF orientation.
+
+    Raises:
+        DataError: one that cannot be decoded, naming ``where``.
+    """
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            return _from_deep(np.asarray(image), where)
+        if image.mode == "P":  # straight to RGB warns where the transparency is a table
+            image = image.convert("RGBA")
+        pixels = np.array(image.convert("RGB"))
+    except DataError:
+        raise
+    except _DAMAGED as error:
+        raise _damaged(where, error) from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -125,17 +139,19 @@ def _read_npy(path: Path) -> np.ndarray:
         raise DataError(f"{path}: not a readable .npy array ({reason}); save it again with numpy.save") from error
 
 
-def _from_deep(pixels: np.ndarray, path: Path) -> Tensor:
+def _from_deep(pixels: np.ndarray, where: str) -> Tensor:
     """(H, W) integers up to 65535 or floats in [0, 1] → (3, H, W) uint8."""
     low, high = float(pixels.min()), float(pixels.max())
     if pixels.dtype.kind == "f":
         if not 0.0 <= low <= high <= 1.0:  # false for NaN as well
-            raise DataError(f"{path}: float picture with values {low:g} to {high:g}; scale it to [0, 1] or save 8 bits")
+            raise DataError(
+                f"{where}: float picture with values {low:g} to {high:g}; scale it to [0, 1] or save 8 bits"
+            )
         grey = pixels * 255.0
     elif low >= 0 and high <= 65535:
         grey = pixels / 257.0
     else:
-        raise DataError(f"{path}: integer picture with values {low:g} to {high:g}; save it with 8 or 16 bits")
+        raise DataError(f"{where}: integer picture with values {low:g} to {high:g}; save it with 8 or 16 bits")
     rounded = torch.from_numpy(np.rint(grey).astype(np.uint8))
     return rounded.expand(3, -1, -1).contiguous()
 
@@ -148,6 +164,6 @@ def _check_size(path: Path, height: int, width: int) -> None:
         )
 
 
-def _damaged(path: Path, error: BaseException) -> DataError:
+def _damaged(path: Path | str, error: BaseException) -> DataError:
     reason = one_line(error, 120).replace(str(path), "").replace("''", "").strip()
     return DataError(f"{path}: damaged or not a picture ({reason}); replace the file or remove it from the set")
