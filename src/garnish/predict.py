@@ -52,7 +52,8 @@ class Prediction:
         """Write one contact sheet (the picture and every map in a row) as PNG; returns the file."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw_sheet([[("picture", self.picture), *self.painted().items()]], path)
+        legend = {label: colour for task in self.maps for label, colour in self.tasks[task].legend().items()}
+        draw_sheet([[("picture", self.picture), *self.painted().items()]], path, legend=legend)
         return path
 
     def write(self, folder: str | Path) -> list[Path]:
