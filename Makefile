@@ -19,7 +19,7 @@ check: .venv/.installed
 	$(TEST_ENV) $(BIN)/pytest -q tests/test_layers.py
 
 slow: .venv/.installed
-	$(TEST_ENV) $(BIN)/pytest -q -n 2 -m "slow or real"
+	$(TEST_ENV) $(BIN)/pytest -q -n 2 --dist worksteal -m "slow or real"
 
 format: .venv/.installed
 	$(BIN)/ruff format .
