@@ -47,14 +47,7 @@ class Houlsby(Method):
     def plan(self, backbone: Backbone) -> Plan:
         """An adapter on every attention and MLP output."""
         sites = [s for s in backbone.sites() if s.kind == "sublayer"]
-        return Plan(
-            {
-                s.name: SerialAdapter(
-                    w := _width(backbone, s), _narrow(w, self, s), self.activation, self.dropout, up_std=0.01
-                )
-                for s in sites
-            }
-        )
+        return _serial_plan(self, backbone, sites, up_std=0.01)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +74,7 @@ class Pfeiffer(Method):
     def plan(self, backbone: Backbone) -> Plan:
         """An adapter on every MLP output."""
         sites = [s for s in backbone.sites() if s.kind == "sublayer" and s.place == "mlp"]
-        return Plan(
-            {
-                s.name: SerialAdapter(
-                    w := _width(backbone, s), _narrow(w, self, s), self.activation, self.dropout, up_std=0.0
-                )
-                for s in sites
-            }
-        )
+        return _serial_plan(self, backbone, sites, up_std=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +156,15 @@ class ParallelAdapter(Adapter):
             hidden = F.dropout(hidden, self.dropout)
         out: Tensor = y + self.scale * self.up(hidden)
         return out
+
+
+def _serial_plan(method: Houlsby | Pfeiffer, backbone: Backbone, sites: list[Site], *, up_std: float) -> Plan:
+    adapters = {}
+    for site in sites:
+        width = _width(backbone, site)
+        narrow = _narrow(width, method, site)
+        adapters[site.name] = SerialAdapter(width, narrow, method.activation, method.dropout, up_std=up_std)
+    return Plan(adapters)
 
 
 def _activate(x: Tensor, activation: Activation) -> Tensor:
