@@ -90,7 +90,7 @@ def test_sites_are_named_once_in_forward_order_and_stay(short):
     names = [s.name for s in sites]
     assert len(set(names)) == len(names)
     assert [s.unit for s in sites] == sorted(s.unit for s in sites)
-    assert {"layer", "norm", "sublayer", "branch", "residual", "feature"} == {s.kind for s in sites}
+    assert {"layer", "norm", "sublayer", "branch", "beside", "residual", "feature"} == {s.kind for s in sites}
     assert all(trunk.site(s.name) == s for s in sites)
     tensors = list(trunk.frozen_tensors())
     with pytest.raises(SiteError, match=sites[5].name):

@@ -39,7 +39,8 @@ class Adapter(nn.Module, ABC):
         """Edit what leaves the frozen module, given ``x``, which entered the wrapper.
 
         At a layer ``x`` is the layer's input; at a branch, the stream before the norm; at a residual, the stream
-        before the branch, and ``y`` the stream after the add; at a feature both are the map (R, C, H, W).
+        before the branch, and ``y`` the stream after the add; beside a branch, what its norm gives, and ``y`` what the
+        branch adds; at a feature both are the map (R, C, H, W).
         """
         return y
 

@@ -30,6 +30,14 @@ class FeatureInfo:
     stride: float
 
 
+class Beside(nn.Module):
+    """Nothing yet: where an adapter can run parallel to a branch, on what the branch's norm gives."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Normalised stream and branch output in, branch output out."""
+        return y
+
+
 class Branch(nn.Module):
     """A residual branch: norm → layer → scale → drop-path. Its input is the stream **before** the norm."""
 
@@ -39,10 +47,12 @@ class Branch(nn.Module):
         self.layer = layer
         self.scale = scale
         self.drop_path = drop_path
+        self.beside = Beside()
 
     def forward(self, x: Tensor, **extras: Any) -> Tensor:
         """Stream in, what is to be added to it out; ``extras`` (rope) go to the layer."""
-        out: Tensor = self.drop_path(self.scale(self.layer(self.norm(x), **extras)))
+        normed = self.norm(x)
+        out: Tensor = self.beside(normed, self.drop_path(self.scale(self.layer(normed, **extras))))
         return out
 
 
@@ -264,6 +274,7 @@ class Backbone(nn.Module, ABC):
                     yield Site(f"{name}.sublayer", "sublayer", role, "sublayer", s, b, unit), branch.layer
                     yield from sites_below(branch.layer, name, role, s, b, unit)
                     yield from sites_below(branch.scale, f"{name}.scale", role, s, b, unit)
+                    yield Site(f"{name}.beside", "beside", role, "beside", s, b, unit), branch.beside
             unit += 1
             yield from sites_below(stage.leave, f"stages.{s}.leave", "leave", s, -1, unit)
             yield Site(f"features.{s}", "feature", "feature", "feature", s, -1, unit), self.taps[s]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-SiteKind = Literal["layer", "norm", "sublayer", "branch", "residual", "feature"]
+SiteKind = Literal["layer", "norm", "sublayer", "branch", "beside", "residual", "feature"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Site:
     Attributes:
         name: canonical dotted name, e.g. ``stages.0.blocks.1.attn.qkv``; stable across timm and transformers versions.
         kind: "layer" (linear, convolution), "norm", "sublayer" (all of attention or MLP), "branch" (norm to
-            drop-path), "residual" (stream plus branch) or "feature" (a map handed to the heads).
+            drop-path), "beside" (parallel to a branch: what the norm gives in, what is added to the stream out),
+            "residual" (stream plus branch) or "feature" (a map handed to the heads).
         place: "stem", "enter", "attn", "mlp" (the block's branch by role), "leave" or "feature".
         role: last part of the name: qkv, proj, fc1, fc2, q, kv, sr, dw, norm, …
         stage: number of the stage, -1 for the stem.
