@@ -259,7 +259,7 @@ def test_mistakes_in_words(pictures, capsys):
     assert "rank 999" in fails(capsys, "train", "--config", config, "--adapter.rank", "999")
     assert "'dpth'" in fails(capsys, "train", "--config", config, "--tasks", "dpth")
     assert "--data is missing" in fails(capsys, "eval", "x")
-    assert "cannot read" in fails(capsys, "eval", "x", "--data", pictures / "gone.yaml")
+    assert "cannot be read" in fails(capsys, "eval", "x", "--data", pictures / "gone.yaml")
     assert "no such bundle" in fails(capsys, "eval", pictures / "gone", "--data", pictures / "seg.yaml")
     assert "split 'vall'" in fails(capsys, "check", "--data", pictures / "seg.yaml", "--split", "vall")
     assert "no such picture" in fails(capsys, "predict", "x", "gone.jpg", "--out", pictures / "maps")

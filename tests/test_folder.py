@@ -208,15 +208,34 @@ def test_unknown_option_lists_both_groups(root):
 
 
 def test_unreadable_yaml(tmp_path):
-    with pytest.raises(DataError, match=r"none\.yaml: cannot read"):
+    with pytest.raises(DataError, match=r"none\.yaml: cannot be read"):
         folder(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("images: [a\ntasks: }")
-    with pytest.raises(DataError, match=r"bad\.yaml: not valid YAML .*line 2") as error:
+    with pytest.raises(DataError, match=r"bad\.yaml, line 2: not valid YAML") as error:
         folder(tmp_path / "bad.yaml")
     one_line(error)
+    (tmp_path / "bad.yaml").write_bytes(b"images: \xff")
+    with pytest.raises(DataError, match=r"bad\.yaml: cannot be read"):
+        folder(tmp_path / "bad.yaml")
     (tmp_path / "bad.yaml").write_text("just text")
     with pytest.raises(OptionError, match="expected keys path, images"):
         folder(tmp_path / "bad.yaml")
+
+
+def test_a_description_is_read_as_a_recipe_is(root):
+    """YAML 1.1 takes the class `no` for False and 1e-3 for text, and the second of two equal keys for both."""
+    head = f"path: {root}\nimages: rgb/{{split}}/*.png\ntasks:\n"
+    seg = "  seg: {task: Semantic, labels: 'seg/{split}/{name}.png', classes: [yes, no, off], weight: 1e-3}\n"
+    file = root / "strict.yaml"
+    file.write_text(head + seg)
+    assert folder(file).tasks["seg"] == Semantic(classes=("yes", "no", "off"), weight=1e-3)
+    for twice in (seg + seg, seg.replace("off]", "off], map: {7: 0, 8: 1, 7: 2}"), seg.replace("weight", "task")):
+        file.write_text(head + twice)
+        with pytest.raises(DataError, match=r"strict\.yaml, line \d: not valid YAML \(key '(seg|7|task)' stands twice"):
+            folder(file)
+    file.write_text(head + "  ? [a, b]\n  : {task: Semantic}\n")
+    with pytest.raises(DataError, match=r"strict\.yaml, line 4: not valid YAML"):
+        folder(file)
 
 
 def test_empty_split_and_missing_folder(root):

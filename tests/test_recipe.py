@@ -13,7 +13,8 @@ from garnish.errors import DataError, GarnishError, OptionError
 from garnish.heads.linear import LinearHead
 from garnish.heads.segformer import SegFormerHead
 from garnish.recipe import read_recipe
-from garnish.recipe_text import parse_value, read_yaml, split_overrides, write_yaml
+from garnish.recipe_text import parse_value, split_overrides
+from garnish.strict_yaml import read_yaml, write_yaml
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

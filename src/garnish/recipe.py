@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, final
 
 from garnish.errors import OptionError, one_line, suggest
 from garnish.recipe_paths import as_list, inlined, relocated
-from garnish.recipe_text import read_yaml, set_dotted
+from garnish.recipe_text import set_dotted
+from garnish.strict_yaml import read_yaml
 
 if TYPE_CHECKING:  # torch is imported where something is built, not where --help is asked for
     from garnish.adapters.adapter import Method

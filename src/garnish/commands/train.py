@@ -56,7 +56,7 @@ def run(words: Sequence[str]) -> int:
     """Run the verb."""
     given, overrides = parser().read(words)
     from garnish.recipe import read_recipe
-    from garnish.recipe_text import write_yaml
+    from garnish.strict_yaml import write_yaml
 
     if given.config is None and given.resume is None and not any(key.split(".")[0] == "data" for key in overrides):
         raise OptionError("train: no recipe; give --config RECIPE (recipes/ has some), or --resume RUN")

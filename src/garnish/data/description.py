@@ -14,11 +14,10 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from garnish import lookup
 from garnish.data.label_options import LABEL_OPTIONS, LabelOptions, parse_label_options
 from garnish.errors import DataError, OptionError, one_line, suggest
+from garnish.strict_yaml import read_yaml
 from garnish.tasks.pictures import PICTURE_SUFFIXES
 from garnish.tasks.task import Task
 
@@ -148,13 +147,7 @@ def read_description(source: str | Path | Mapping[str, Any], root: Path | None =
     if isinstance(source, Mapping):
         return parse_description(source, "data", Path() if root is None else root)
     file = Path(source)
-    try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot read the data description ({one_line(error, 100)})") from None
-    except yaml.YAMLError as error:
-        raise DataError(f"{file}: not valid YAML ({one_line(error, 200)})") from None
-    return parse_description(given, str(file), file.parent)
+    return parse_description(read_yaml(file, DataError), str(file), file.parent)
 
 
 def parse_description(given: Any, source: str, base: Path) -> Description:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -23,6 +22,7 @@ from garnish.bundles.atomic import write_file
 from garnish.bundles.checkpoint import flatten, load_state, save_state, unflatten
 from garnish.errors import BundleError, OptionError, one_line
 from garnish.model import Model
+from garnish.strict_yaml import write_yaml
 from garnish.training.options import FREE_ON_RESUME, TrainOptions
 
 _FILE = Path("last") / "state.safetensors"
@@ -78,7 +78,7 @@ def new_folder(wanted: Path) -> Path:
 
 def write_args(folder: Path, recipe: Mapping[str, Any]) -> None:
     """``args.yaml``: what the run was started with."""
-    _write(folder / "args.yaml", yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True))
+    _write(folder / "args.yaml", write_yaml(plain(recipe)))
 
 
 def write_results(folder: Path, history: list[dict[str, Any]]) -> None:
