@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
 import garnish as gn
 from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.bundles.description import read_description
 from garnish.data.sample import DepthMap, Sample, collate
 from garnish.errors import DataError, GarnishError, MissingExtraError, OptionError
+from garnish.strict_yaml import read_yaml
 from garnish.training.balance import Balance, FixedWeights
 from garnish.training.batch_size import largest_batch, measure
 from garnish.training.fit import fit
@@ -28,6 +29,7 @@ from garnish.training.options import TrainOptions
 from garnish.training.processes import make_fabric
 from garnish.training.progress import Progress
 from garnish.training.ranking import Ranking
+from garnish.training.rounding import holding
 from garnish.training.scalars import read_rows
 from tiny import BACKBONES, backbone
 from training_cases import PARTIAL, QUIET, TASKS, Blobs, every, tensors_of, tiny
@@ -339,7 +341,9 @@ def run(tmp_path_factory):
     options = {"steps": 20, "eval_every": 5, "log_every": 5, "lr": 1e-2}
     out = tmp_path_factory.mktemp("runs") / "run"
     log = ("csv", "tensorboard")
-    result = fit(model, Blobs(PARTIAL), val, out=out, recipe={"data": "blobs"}, **options, **SHORT | {"log": log})
+    result = fit(
+        model, Blobs(PARTIAL), val, out=out, recipe={"data": "blobs", "note": "1e-3"}, **options, **SHORT | {"log": log}
+    )
     return model, val, result
 
 
@@ -355,7 +359,7 @@ def test_the_run_folder(run):
         "results.csv",
     ]
     assert len([n for n in names if n.startswith("log/events.out.tfevents")]) == 1
-    assert yaml.safe_load((result.out / "args.yaml").read_text()) == {"data": "blobs"}
+    assert read_yaml(result.out / "args.yaml") == {"data": "blobs", "note": "1e-3"}
     rows = read_rows(result.out / "results.csv")
     assert [int(r["step"]) for r in rows] == [5, 10, 15, 20]
     assert float(rows[-1]["seg.miou"]) == pytest.approx(result.history[-1]["metrics"]["seg"]["miou"], rel=1e-5)
@@ -379,6 +383,24 @@ def test_the_best_bundle_and_what_its_rounding_does(run):
             change = facts["metrics_rounding"][task][name]
             assert result.metrics[task][name] + change == pytest.approx(value, rel=1e-6, abs=1e-9), (task, name)
     assert any(abs(v) > 0 for values in facts["metrics_rounding"].values() for v in values.values())
+
+
+def test_rounding_is_measured_on_some_of_many_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr("garnish.training.run._ROUNDING_PICTURES", 3)
+    model, train, val = tiny(), Blobs(every(4)), Blobs(every(7), seed=1)
+    options = {"steps": 4, "eval_every": 4, "lr": 1e-2, **SHORT}  # the best step is the last one, which the model holds
+    result = fit(model, train, val, out=tmp_path / "run", **options)
+    change = read_description(result.out / "best")["metrics_rounding"]
+    whole, some = gn.evaluate(model, val), gn.evaluate(model, val, limit=3)
+    assert result.metrics == {t: pytest.approx(v, rel=1e-6) for t, v in whole.items()}
+    with holding(model, result.out / "best"):
+        stored = gn.evaluate(model, val, limit=3)
+    for task, values in stored.items():
+        for name, value in values.items():
+            assert change[task][name] == pytest.approx(value - some[task][name], rel=1e-6, abs=1e-9), (task, name)
+    assert 0 < abs(change["depth"]["rmse"]) < 0.1 * abs(some["depth"]["rmse"] - whole["depth"]["rmse"])
+    fit(tiny(), train, val, resume=result.out, **options)  # what was reached on them is kept with the run
+    assert read_description(result.out / "best")["metrics_rounding"] == change
 
 
 def test_a_folder_is_never_written_over(tmp_path):

@@ -20,6 +20,8 @@ from garnish.data.transforms import resize_sample
 from garnish.errors import DataError, OptionError, suggest
 from garnish.model import Model
 
+Metrics = dict[str, dict[str, float]]
+
 #: Pictures read ahead while the model runs.
 _AHEAD = 4
 #: Pictures that wait for others of their size, over the batch size.
@@ -36,7 +38,7 @@ def evaluate(
     limit: int | None = None,
     progress: bool = False,
     fabric: Fabric | None = None,
-) -> dict[str, dict[str, float]]:
+) -> Metrics:
     """Every metric of every task that the pictures have labels for.
 
     Args:
@@ -58,33 +60,67 @@ def evaluate(
     names = shared_tasks(model, dataset, tasks)
     if batch_size < 1 or (limit is not None and limit < 1):
         raise OptionError(f"evaluate: batch_size {batch_size}, limit {limit}; set 1 or more")
-    rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
     if not len(dataset):
         raise DataError(f"{dataset.name}: no pictures; check its folders and split")
-    indices = chosen(len(dataset), limit)[rank::world]
-    metrics = {name: model.tasks[name].metric() for name in names}
+    parts = [chosen(len(dataset), limit)]
+    (found,) = evaluate_parts(
+        model, dataset, parts, batch_size=batch_size, size=size, names=names, progress=progress, fabric=fabric
+    )
+    return found
+
+
+def evaluate_parts(
+    model: Model,
+    dataset: Dataset,
+    parts: Sequence[Sequence[int]],
+    *,
+    batch_size: int,
+    size: tuple[int, int] | None,
+    names: Sequence[str] | None = None,
+    progress: bool = False,
+    fabric: Fabric | None = None,
+) -> list[Metrics]:
+    """The metrics on the first part of the pictures, on the first two together, and so on, in one go over them.
+
+    Args:
+        model: as for :func:`evaluate`, like all that is not said here.
+        dataset: see there.
+        parts: indices of pictures, none of them twice.
+        batch_size: see there.
+        size: see there.
+        names: tasks that both know; None: all of them.
+        progress: see there.
+        fabric: see there.
+    """
+    rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
+    metrics = {name: model.tasks[name].metric() for name in names or shared_tasks(model, dataset)}
     for metric in metrics.values():
         metric.distributed_available_fn = lambda: world > 1
+        metric.compute_with_cache = False  # a rank without pictures in a part must still exchange totals
         if model.device.type == "cuda":
             metric.to(model.device)
-    samples: Iterable[Sample] = _read(dataset, indices, size)
-    if progress and rank == 0:
-        console = Console(stderr=True)
-        samples = track(samples, "evaluating", len(indices), console=console, disable=not console.is_terminal)
+    found = []
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
-            for batch in _by_size(samples, batch_size):
-                wanted = [[t for t in row if t in metrics] for row in batch.tasks_of_rows()]
-                for name, out in model(batch.images.to(model.device), wanted).items():
-                    metrics[name].update(out.float(), batch.targets[name].to(model.device))
+        for part in parts:
+            indices = part[rank::world]
+            samples: Iterable[Sample] = _read(dataset, indices, size)
+            if progress and rank == 0:
+                console = Console(stderr=True)
+                samples = track(samples, "evaluating", len(indices), console=console, disable=not console.is_terminal)
+            with torch.inference_mode():
+                for batch in _by_size(samples, batch_size):
+                    wanted = [[t for t in row if t in metrics] for row in batch.tasks_of_rows()]
+                    for name, out in model(batch.images.to(model.device), wanted).items():
+                        metrics[name].update(out.float(), batch.targets[name].to(model.device))
+            with warnings.catch_warnings():
+                # a rank, or a set, without any label of a task is no mistake: its metrics are NaN
+                warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
+                found.append({name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()})
     finally:
         model.train(was_training)
-    with warnings.catch_warnings():
-        # a rank, or a set, without any label of a task is no mistake: its metrics are NaN
-        warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
-        return {name: {k: float(v) for k, v in metric.compute().items()} for name, metric in metrics.items()}
+    return found
 
 
 def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = None) -> list[str]:

@@ -32,7 +32,7 @@ def holding(model: Model, bundle: Path) -> Iterator[None]:
 
 
 def write_rounding(bundle: Path, change: Mapping[str, Mapping[str, float]]) -> None:
-    """Add ``metrics_rounding`` to a bundle's description: task → metric → stored minus reached."""
+    """Add ``metrics_rounding`` to a bundle's description: task → metric → stored minus reached, on one set."""
     facts = read_description(bundle)
     facts["metrics_rounding"] = {
         task: {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -39,6 +39,7 @@ class RunState:
         step: optimizer steps done.
         history: one entry an evaluation: ``step``, ``score`` and ``metrics``.
         best_step, best_score: of the best evaluation so far; None: none yet.
+        best_on_some: its metrics on the pictures that the effect of storing a bundle is measured on.
         stopped: "" while steps are left, "finished", or "early" (patience).
         seconds: spent in training and evaluation, over all sittings.
     """
@@ -47,6 +48,7 @@ class RunState:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_step: int | None = None
     best_score: float | None = None
+    best_on_some: Metrics = field(default_factory=dict)
     stopped: str = ""
     seconds: float = 0.0
 
