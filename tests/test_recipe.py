@@ -186,6 +186,32 @@ def test_mistakes_are_named_in_one_line(tmp_path, text, overrides, words):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ({"adapter.rank": "big"}, "FILE with --adapter.rank: expected int, got 'big'"),
+        ({"adapter.rank": 4, "adapter.alpha": "x"}, "FILE with --adapter.alpha: expected float, got 'x'"),
+        ({"adapter.rank": 0}, "FILE with --adapter.rank: LoRA.rank: 0 is below 1; use 1 or more"),
+        ({"adapter": [{"name": "LoRA", "rank": "x"}]}, "FILE with --adapter: adapter.0.rank: expected int, got 'x'"),
+        ({"train.lr": -1}, "FILE with --train.lr: -1.0 is out of range; set a finite value above 0"),
+        ({"train.seed": 1, "train.lr": "fast"}, "FILE with --train.lr: expected float, got 'fast'"),
+        ({"train.augment.flips": 1}, "FILE with --train.augment.flips: unknown option 'flips'; did you mean 'flip'?"),
+        ({"tasks.seg.dcie": 1}, "FILE with --tasks.seg.dcie: unknown option 'dcie'; did you mean 'dice'?"),
+        ({"tasks.seg.dice": -1.0}, "FILE with --tasks.seg.dice: Semantic.dice: -1.0; set a finite value ≥ 0"),
+        ({"head.dropout": 0.1}, "FILE: head.channels: expected int, got 'few'"),  # not what the command line set
+    ],
+)
+def test_each_name_is_said_once(tmp_path, overrides, line):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(TINY.replace("channels: 8", "channels: few") if "head.dropout" in overrides else TINY)
+    with pytest.raises(OptionError) as caught:
+        recipe = read_recipe(file, overrides)
+        recipe.resolved()
+        recipe.tasks_of(recipe.open("train"))
+    said = str(caught.value)
+    assert said.split(" available:")[0] == line.replace("FILE", str(file)), said
+
+
 def test_a_missing_or_odd_file_is_named(tmp_path):
     with pytest.raises(OptionError, match=r"none\.yaml: cannot be read"):
         read_recipe(tmp_path / "none.yaml")

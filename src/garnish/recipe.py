@@ -67,7 +67,7 @@ class Recipe:
         """Folder of the run."""
         given = self.plain.get("out")
         if not isinstance(given, str) or not given:
-            raise OptionError(f"{self.where('out')}: {given!r}; set the folder of the run, e.g. out: runs/camvid")
+            raise self.fault("out", f"{given!r}; set the folder of the run, e.g. out: runs/camvid")
         return given
 
     @property
@@ -83,9 +83,10 @@ class Recipe:
             return None
         found = given if isinstance(given, Mapping) else dict.fromkeys(as_list(given))
         if not found or not all(isinstance(n, str) and isinstance(o, Mapping | None) for n, o in found.items()):
-            raise OptionError(
-                f"{self.where('tasks')}: {one_line(repr(given), 80)}; name some of the data's tasks, e.g. "
-                "[seg, depth], or tasks with options, e.g. {seg: {dice: 1.0}}"
+            raise self.fault(
+                "tasks",
+                f"{one_line(repr(given), 80)}; name some of the data's tasks, e.g. "
+                "[seg, depth], or tasks with options, e.g. {seg: {dice: 1.0}}",
             )
         return {name: dict(options or {}) for name, options in found.items()}
 
@@ -97,15 +98,17 @@ class Recipe:
         given = self.plain.get("backbone")
         if given is None:
             return None
-        choice: BackboneChoice = construct(BackboneChoice, self._named("backbone", given), where=self.where("backbone"))
+        named = self._named("backbone", given)
+        choice: BackboneChoice = self._located(lambda: construct(BackboneChoice, named, where="backbone"), "backbone")
         return choice
 
     @property
     def methods(self) -> list[Method]:
         """The methods, one or several; LoRA where the recipe names none."""
         given = self.plain.get("adapter", "LoRA")
-        several = given if isinstance(given, list) else [given]
-        return [self._build("adapters", "adapter", entry) for entry in several]
+        if isinstance(given, list):
+            return [self._build("adapters", f"adapter.{number}", entry) for number, entry in enumerate(given)]
+        return [self._build("adapters", "adapter", given)]
 
     @property
     def head(self) -> Head | dict[str, Head] | None:
@@ -126,18 +129,27 @@ class Recipe:
 
         given = self.plain.get("train")
         if not isinstance(given, Mapping):
-            raise OptionError(f"{self.where('train')}: {given!r}; write e.g. train: {{steps: 300, batch_size: 4}}")
-        where = self.where("train")
-        options: TrainOptions = self._located(lambda: construct(TrainOptions, given, where=where), where)
+            raise self.fault("train", f"{given!r}; write e.g. train: {{steps: 300, batch_size: 4}}")
+        options: TrainOptions = self._located(lambda: construct(TrainOptions, given, where="train"), "train")
         return options
 
-    def where(self, section: str) -> str:
-        """How messages name a section: the file, what of it the command line set, and the key."""
-        top = section.split(".")[0]
-        keys = [f"--{key}" for key in self.overridden if key.split(".")[0] == top]
-        if not keys:
-            return f"{self.source}: {section}"
-        return f"{', '.join(keys)}" if self.source == COMMAND_LINE else f"{self.source} with {', '.join(keys)}"
+    def fault(self, section: str, text: str) -> OptionError:
+        """An error as one line that names each thing once: the file, what the command line set, and the key.
+
+        Args:
+            section: dotted, what is read or built.
+            text: what is wrong; where it begins with a dotted key of the section and ``: ``, it is that key.
+        """
+        key, colon, rest = text.partition(": ")
+        if not colon or not f"{key}.".startswith(f"{section}."):
+            key, rest = section, text
+        inside = [k for k in self.overridden if f"{k}.".startswith(f"{key}.")]
+        around = [k for k in self.overridden if key.startswith(f"{k}.")]
+        if not inside and not around:
+            return OptionError(f"{self.source}: {key}: {rest}")
+        given = ", ".join(f"--{k}" for k in inside + around)
+        place = given if self.source == COMMAND_LINE else f"{self.source} with {given}"
+        return OptionError(f"{place}: {rest}" if inside else f"{place}: {key}: {rest}")
 
     def open(self, split: str) -> Dataset:
         """One split of the data, with the tasks asked for."""
@@ -145,7 +157,7 @@ class Recipe:
 
         given = self.plain.get("data")
         if given is None:
-            raise OptionError(f"{self.where('data')}: none given; set a data description, a folder, or scenes")
+            raise self.fault("data", "none given; set a data description, a folder, or scenes")
         options = self.task_options
         return open_data(given, split, tasks=None if options is None else list(options))
 
@@ -156,9 +168,9 @@ class Recipe:
         found = dict(data.tasks)
         for name, options in (self.task_options or {}).items():
             if name in found and options:
-                where = f"{self.where('tasks')}.{name}"
+                section = f"tasks.{name}"
                 task, merged = found[name], options_of(found[name]) | options
-                found[name] = self._located(functools.partial(construct, type(task), merged, where=where), where)
+                found[name] = self._located(functools.partial(construct, type(task), merged, where=section), section)
         return found
 
     def build(self, data: Dataset) -> Model:
@@ -170,22 +182,24 @@ class Recipe:
 
         choice, methods, head, tasks = self.backbone, self.methods, self.head, self.tasks_of(data)
         if not self.onto and choice is None:
-            raise OptionError(f"{self.where('backbone')}: none given; name one, e.g. backbone: mit_b0")
+            raise self.fault("backbone", "none given; name one, e.g. backbone: mit_b0")
         torch.manual_seed(self.options.seed)
         if not self.onto:
             assert choice is not None
             trunk = choice.build()
             if trunk.weights_source == "random":  # a bundle names its backbone's weights, and cannot name these
-                raise OptionError(
-                    f"{self.where('backbone')}: {choice.name} without weights is random, so a bundle could not be "
-                    "loaded again; set backbone.weights to a file or a Hub id, or true for the published ones"
+                raise self.fault(
+                    "backbone",
+                    f"{choice.name} without weights is random, so a bundle could not be "
+                    "loaded again; set backbone.weights to a file or a Hub id, or true for the published ones",
                 )
             return adapt(trunk, methods, tasks, head)
         model = load(self.onto, weights=_path(choice.weights) if choice is not None else None)
         if choice is not None and choice.name != model.backbone.name:
-            raise OptionError(
-                f"{self.where('backbone')}: {choice.name}, but {', '.join(self.onto)} has {model.backbone.name}; "
-                "leave the section out, or name the bundle's"
+            raise self.fault(
+                "backbone",
+                f"{choice.name}, but {', '.join(self.onto)} has {model.backbone.name}; "
+                "leave the section out, or name the bundle's",
             )
         model.add(methods, tasks, head, freeze_others=True)
         return model
@@ -221,10 +235,9 @@ class Recipe:
         if isinstance(given, str):
             return {"name": given}
         if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
-            raise OptionError(
-                f"{self.where(section)}: {one_line(repr(given), 60)} has no name; write e.g. {section.split('.')[0]}: "
-                + {"backbone": "mit_b0", "adapter": "{name: LoRA, rank: 8}"}.get(section, "SegFormerHead")
-            )
+            top = section.split(".")[0]
+            example = {"backbone": "mit_b0", "adapter": "{name: LoRA, rank: 8}"}.get(top, "SegFormerHead")
+            raise self.fault(section, f"{one_line(repr(given), 60)} has no name; write e.g. {top}: {example}")
         return dict(given)
 
     def _build(self, kind: str, section: str, given: Any) -> Any:
@@ -232,17 +245,14 @@ class Recipe:
 
         options = self._named(section, given)
         name = options.pop("name")
-        where = self.where(section)
-        return self._located(lambda: build(kind, name, options, where=where), where)
+        return self._located(lambda: build(kind, name, options, where=section), section)
 
-    def _located(self, make: Any, where: str) -> Any:
+    def _located(self, make: Any, section: str) -> Any:
         """What ``make()`` gives; its errors name the recipe."""
         try:
             return make()
         except OptionError as error:
-            if str(error).startswith(where):
-                raise
-            raise OptionError(f"{where}: {error}") from None
+            raise self.fault(section, str(error)) from None
 
 
 COMMAND_LINE = "command line"
