@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
 from PIL import Image
 from torchvision import tv_tensors
 
@@ -15,6 +16,7 @@ from garnish.data.folder import folder, join
 from garnish.data.sample import Dataset, Sample
 from garnish.errors import DataError
 from garnish.tasks.saliency import Saliency
+from garnish.training.processes import check_data
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "data"
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
@@ -156,13 +158,15 @@ def test_leaks_are_found_by_content_not_by_name(given, tmp_path):
     (warning,) = check(folder(given)).warnings
     assert "train3.png: the same picture as" in warning
     assert "other.png of split 'val' (1 such pairs)" in warning
-    assert "the same picture" in check(folder(given, "val")).warnings[0]
+    assert check(folder(given, "val")).warnings == (warning,)
     (tmp_path / "val/rgb/other.png").rename(tmp_path / "val/rgb/train3.png")
     assert "the same picture" in check(folder(given)).warnings[0]
     put(tmp_path / "val/rgb/train3.png", np.zeros((*SIZE, 3), np.uint8))
     (finding,) = check(folder(given)).findings
     assert finding.severity == "note"
-    assert "1 names such as 'train3'" in finding.message
+    assert "1 names such as 'train3' occur in 'train' and 'val'" in finding.message
+    sets = [folder(given), folder(given, "val")]
+    assert check_data(sets, 9, Fabric(devices=1, accelerator="cpu")) == [finding.message]  # a run says it once
 
 
 def test_class_weights_are_median_frequencies(given, tmp_path):

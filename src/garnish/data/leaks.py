@@ -13,35 +13,42 @@ _HEAD_BYTES = 1 << 16
 
 
 def find_leaks(dataset: FolderDataset) -> Iterator[tuple[str, str]]:
-    """(severity, message) of each other split that shares pictures (equal bytes) or names with this one."""
+    """(severity, message) of each other split that shares pictures (equal bytes) or names with this one.
+
+    Of two splits the same is said, in the same words, whichever of them is asked.
+    """
     description = dataset.description
-    own = {dataset.picture_file(i) for i in range(len(dataset))}
-    own_by_size = _by_size(own)
-    for split in description.splits or ("train", "val", "test"):
+    splits = list(description.splits or ("train", "val", "test"))
+    splits = splits if dataset.split in splits else [dataset.split, *splits]
+    own = description.pictures(dataset.split)
+    for split in splits:
         if split == dataset.split:
             continue
         try:
             other = description.pictures(split)
         except DataError:
             continue  # a split that is not there, or cannot be read, is the matter of who asks for it
+        is_first = splits.index(dataset.split) < splits.index(split)
+        first, second = (dataset.split, split) if is_first else (split, dataset.split)
+        sizes, others = (_by_size({path for _, path in p}) for p in ((own, other) if is_first else (other, own)))
         pairs: list[tuple[Path, Path]] = []
-        for size, files in _by_size({path for _, path in other}).items():
-            if size in own_by_size:
-                pairs += _equal(own_by_size[size], files)
+        for size, files in others.items():
+            if size in sizes:
+                pairs += _equal(sizes[size], files)
         if pairs:
             one, two = min(pairs)
             yield (
                 "warning",
-                f"{one}: the same picture as {two} of split {split!r} ({len(pairs)} such pairs); "
+                f"{one}: the same picture as {two} of split {second!r} ({len(pairs)} such pairs); "
                 "remove it from one split",
             )
             continue
-        names = {dataset.picture_name(i) for i in range(len(dataset))} & {name for name, _ in other}
+        names = {name for name, _ in own} & {name for name, _ in other}
         if names:
             yield (
                 "note",
-                f"{description.source}: {len(names)} names such as {min(names)!r} occur in {dataset.split!r} and "
-                f"{split!r} with other contents; fine where numbering starts anew, else move one of each",
+                f"{description.source}: {len(names)} names such as {min(names)!r} occur in {first!r} and "
+                f"{second!r} with other contents; fine where numbering starts anew, else move one of each",
             )
 
 

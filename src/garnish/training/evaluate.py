@@ -141,11 +141,13 @@ def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = N
         )
     for name in names:
         mine, theirs = model.tasks[name], dataset.tasks[name]
-        if (mine.target_kind, mine.channels) != (theirs.target_kind, theirs.channels):
-            raise DataError(
-                f"{dataset.name}: labels of task {name!r} are for {theirs!r}, the model's task is {mine!r}; make the"
-                " two agree"
-            )
+        said = ""
+        if mine.target_kind != theirs.target_kind:
+            said = f"{type(theirs).__name__}, the model's task is {type(mine).__name__}"
+        elif mine.channels != theirs.channels:
+            said = f"{theirs.channels} channels (classes), the model's task has {mine.channels}"
+        if said:
+            raise DataError(f"{dataset.name}: labels of task {name!r} are for {said}; make the two agree")
     return names
 
 

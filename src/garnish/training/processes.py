@@ -66,7 +66,7 @@ def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric) -> list[str]
             for dataset in sets:
                 report = check(dataset, limit=limit)
                 report.raise_first()
-                found += report.warnings
+                found += [line for line in report.warnings if line not in found]  # two splits tell of each other
         except GarnishError as error:  # of any kind: the other ranks wait for it
             fault = str(error)
     if fabric.world_size > 1:
