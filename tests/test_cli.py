@@ -150,6 +150,9 @@ def test_the_licence_of_non_commercial_weights_is_stated(tmp_path, capsys):
     assert main(["info", "mit_b0", "--weights", str(file), "--size", "64,64"]) == 0
     out = capsys.readouterr().out
     assert "CC BY-NC 4.0" in out and "warning: the backbone's weights are non-commercial" in out
+    assert "--weights" not in out
+    assert main(["info", "mit_b0", "--size", "64,64"]) == 0
+    assert "none (random weights); for that of weights: --weights true or FILE" in capsys.readouterr().out
 
 
 def test_a_run_from_end_to_end(pictures, capsys):
@@ -201,6 +204,13 @@ def test_a_run_from_end_to_end(pictures, capsys):
     assert told["bundle_bytes"] == (both / "weights.safetensors").stat().st_size
     assert main(["info", str(best)]) == 0
     assert "miou" in capsys.readouterr().out
+
+    # a file that is no picture is named before any map is written
+    odd = pictures / "pictures" / "images" / "test" / "q.png"
+    odd.write_bytes(b"no picture")
+    line = fails(capsys, "predict", best, image, odd, "--out", pictures / "none")
+    assert f"{odd}: damaged or not a picture" in line and not (pictures / "none").exists()
+    odd.unlink()
 
     # joining: two bundles, one command; the same task twice is refused
     assert "seg" in fails(capsys, "eval", f"{best},{both}", "--data", data)

@@ -171,9 +171,14 @@ def _print(facts: Mapping[str, Any]) -> None:
     from garnish.commands.printing import metric_rows, print_table
 
     height, width = facts["macs_size"]
+    hint = (
+        "; for that of weights: --weights true or FILE"
+        if facts["backbone_weights"] == "random" and "versions" not in facts
+        else ""
+    )
     rows = [
         ["backbone", f"{facts['backbone']}, weights: {facts['backbone_weights']}"],
-        ["licence of its weights", str(facts["backbone_licence"])],
+        ["licence of its weights", str(facts["backbone_licence"]) + hint],
         ["parameters of the encoder", f"{facts['encoder_total']:,}"],
         ["  trained", f"{facts['encoder_trainable']:,}"],
         ["  trained in heads", f"{facts['decoder_trainable']:,}"],

@@ -40,8 +40,11 @@ def run(words: Sequence[str]) -> int:
     given, _ = parser().read(words)
     from garnish.commands.given import load_bundles, picture_files
     from garnish.commands.printing import print_json
+    from garnish.tasks.pictures import picture_size
 
     files = picture_files(given.images)
+    for file in files.values():
+        picture_size(file)  # so that no picture is predicted where another is none
     model = load_bundles(given.bundle, given.weights, given.device)
     written: dict[str, list[str]] = {}
     for name, file in files.items():
