@@ -22,12 +22,12 @@ from garnish.adapters.lora import LoRA
 from garnish.adapters.reference import FullFineTuning
 from garnish.bundles import atomic
 from garnish.bundles.description import read_description, weights_bytes
-from garnish.bundles.stored import rounded
 from garnish.errors import BundleError, OptionError
 from garnish.heads.linear import LinearHead
 from garnish.heads.segformer import SegFormerHead
 from garnish.tasks.depth import Depth
 from garnish.tasks.semantic import Semantic
+from garnish.training.rounding import holding
 
 MIT = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
 TASKS = {"seg": Semantic(classes=("road", "wall", "sky")), "depth": Depth(max_metres=10.0)}
@@ -101,7 +101,7 @@ def test_round_trip_is_exact_at_float32_and_close_at_float16(tmp_path, method):
         if name.endswith("num_batches_tracked"):
             assert tensor.dtype == torch.int64
     # what training measures as rounded is what the bundle gives, and nothing of it stays
-    with rounded(model):
+    with holding(model, tmp_path / "narrow"):
         assert difference(outputs(model), outputs(narrow)) == 0
     assert difference(before, outputs(model)) == 0
 
@@ -180,6 +180,26 @@ def test_the_backbone_is_built_from_its_weights(tmp_path):
     with pytest.raises(BundleError, match=r"trunk.safetensors.*pass weights="):
         gn.load(tmp_path / "b")
     assert difference(outputs(gn.load(tmp_path / "b", weights=tmp_path / "moved.safetensors")), outputs(model)) == 0
+
+
+def test_weights_are_looked_for_here_and_beside_the_bundle(tmp_path, monkeypatch):
+    (tmp_path / "trained" / "weights").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "trained")
+    file = Path("weights/trunk.safetensors")
+    save_file({n: t.detach().clone() for n, t in trunk().frozen_tensors().items()}, file)
+    model = gn.adapt(gn.backbone("mit_b0", str(file), options=MIT), LoRA(rank=2), TASKS).eval()
+    model.save("b", dtype="float32")
+    assert read_description("b")["backbone"]["weights_source"] == str(file)
+    before = outputs(model)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match=f"{file}, below the working directory or trained/b") as caught:
+        gn.load("trained/b")
+    assert "\n" not in str(caught.value) and "pass weights=" in str(caught.value)
+    shutil.copytree("trained/weights", "trained/b/weights")  # a bundle that is sent about with its weights
+    loaded = gn.load("trained/b")
+    assert loaded.backbone.weights_source == f"trained/b/{file}" and difference(outputs(loaded), before) == 0
+    shutil.copytree("trained/weights", "weights")  # the working directory goes first
+    assert gn.load("trained/b").backbone.weights_source == str(file)
 
 
 def test_other_backbones_are_refused(tmp_path):

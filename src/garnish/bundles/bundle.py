@@ -49,7 +49,7 @@ def save(
         path: the bundle's folder: a new or empty one, or an earlier bundle.
         metrics: task → metric → value reached; NaN is stored as null.
         metrics_rounding: task → metric → change of the value by the rounding to ``dtype`` (measured with
-            :func:`garnish.bundles.stored.rounded`).
+            :func:`garnish.training.rounding.holding`).
         dtype: of the floating-point tensors; with float32 the loaded model is bit-identical.
         tasks: the tasks to save; all when left out.
         extra: more facts for ``bundle.json``, JSON-ready.
@@ -106,7 +106,7 @@ def load(
         path: one bundle's folder or several; tasks keep their order, and no name may come twice.
         backbone: a bare backbone to use; the model takes it over. Left out, it is built as the bundle says.
         weights: the backbone's weights, where they are no longer at the place that the bundle names (relative places
-            are looked for below the working directory).
+            are looked for below the working directory, then below the bundle's folder).
         device: where the model goes; the CPU when left out.
 
     Returns:
@@ -245,12 +245,17 @@ def _rebuild(where: str, wanted: Mapping[str, Any], weights: str | os.PathLike[s
         raise BundleError(
             f"{where}: its backbone {wanted['name']} has random weights, which cannot be rebuilt; pass backbone="
         )
+    tried = source
+    if weights is None and source != "bundled" and not Path(source).expanduser().exists():
+        beside = Path(where).expanduser() / source
+        tried = f"{source}, below the working directory or {where}"
+        source = str(beside) if beside.exists() else source
     try:
         # a family that carries its weights with it needs no place to find them
         return build_backbone(wanted["name"], None if source == "bundled" else source, options=wanted["options"])
     except (WeightsError, OptionError) as error:
         raise BundleError(
-            f"{where}: its backbone {wanted['name']} cannot be built from {source} ({one_line(error, 160)}); "
+            f"{where}: its backbone {wanted['name']} cannot be built from {tried} ({one_line(error, 160)}); "
             "pass weights= (--weights), the file it was trained on"
         ) from error
 

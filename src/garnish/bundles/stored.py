@@ -7,8 +7,7 @@ size; at float32 as values.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -113,20 +112,3 @@ def _check_fit(targets: Mapping[str, Tensor], stored: Mapping[str, Tensor], dtyp
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-@contextlib.contextmanager
-def rounded(model: Model, dtype: StoredDtype = "float16") -> Iterator[Model]:
-    """The model as its bundle would give it back, for a ``with`` block: to measure what the rounding does to metrics.
-
-    Afterwards every tensor holds exactly what it held before.
-    """
-    former = {name: tensor.detach().clone() for name, tensor in model.own_tensors().items()}
-    stored = stored_tensors(model, list(model.tasks), dtype)
-    try:
-        fill(model, range(len(model.owners)), stored, dtype, TUNED_AS[dtype], "this model")
-        yield model
-    finally:
-        with torch.no_grad():
-            for name, tensor in model.own_tensors().items():
-                tensor.copy_(former[name])
