@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import garnish as gn
-from garnish.errors import BundleError, DataError, OptionError
+from garnish.errors import BundleError, DataError, OptionError, suggest
 from garnish.lookup import construct
 from garnish.predict import read_picture as read_for_prediction
 from garnish.tasks.files import write_png
@@ -29,6 +29,11 @@ def tiny(method=None):
     torch.manual_seed(0)
     trunk = gn.backbone("mit_b0", options=MIT)
     return gn.adapt(trunk, method or gn.LoRA(rank=2), {"seg": gn.Semantic(classes=3), "depth": gn.Depth()}).eval()
+
+
+def test_a_name_in_another_case_is_nearer_than_another_name():
+    assert suggest("Lora", ["LoRA", "Mona"]).startswith("; did you mean 'LoRA'?")
+    assert suggest("Monna", ["LoRA", "Mona"]).startswith("; did you mean 'Mona'?")
 
 
 # ---- pictures ---------------------------------------------------------------------------------------------------
@@ -124,6 +129,19 @@ def test_freezing_an_unknown_task_is_no_silent_no_op():
     with pytest.raises(OptionError, match="freeze: unknown task 'sg'; did you mean 'seg'"):
         model.freeze(["depth", "sg"])
     assert not model.frozen_tasks
+
+
+def test_a_frozen_task_whose_adapters_go_on_training_is_named(recwarn):
+    model = tiny()
+    with pytest.warns(
+        UserWarning, match="that seg shares with depth go on training.*freeze seg, depth together"
+    ) as caught:
+        model.freeze(["seg"])
+    assert len(caught) == 1 and "\n" not in str(caught[0].message) and caught[0].filename == __file__
+    for quiet in (gn.LoRA(rank=2, per_task=True), gn.Frozen()):  # nothing shared, nothing trained
+        tiny(quiet).freeze(["seg"])
+    tiny().freeze(["seg", "depth"])
+    assert not recwarn.list
 
 
 def test_tensorboard_is_used_where_it_is_installed_and_not_needed_elsewhere(monkeypatch):

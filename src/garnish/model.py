@@ -6,6 +6,7 @@ Shape letters: I pictures, n pictures that want a task, H W pixels, C channels.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,8 @@ class Model(nn.Module):
     def freeze(self, tasks: Sequence[str]) -> None:
         """Keep these tasks' heads as they are, and the adapters of owners all of whose tasks are frozen.
 
+        A warning names a frozen task whose outputs go on changing because others train the adapters it shares.
+
         Raises:
             OptionError: an unknown task.
         """
@@ -145,6 +148,15 @@ class Model(nn.Module):
             if name not in self.tasks:
                 raise OptionError(f"freeze: unknown task {name!r}{suggest(name, self.tasks)}")
         self.frozen_tasks.update(tasks)
+        for number, owner in enumerate(self.owners):
+            kept = [name for name in owner.tasks if name in self.frozen_tasks]
+            rest = [name for name in owner.tasks if name not in self.frozen_tasks]
+            if kept and rest and any(True for _ in self._of_owner(number)):
+                warnings.warn(
+                    f"freeze: the adapters that {', '.join(kept)} shares with {', '.join(rest)} go on training, so its"
+                    f" outputs still change; freeze {', '.join(owner.tasks)} together, or adapt with per_task=True",
+                    stacklevel=2,
+                )
         self._set_trainable()
         self.train(self.training)
 
