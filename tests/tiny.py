@@ -57,6 +57,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "AdaptFormer": [{"scale": "learnable", "bottleneck": 16, "dropout": 0.0}],
 }
 
+#: method whose published start is only near the identity → how near on these random trunks, over the largest value
+NEAR = {"Houlsby": 0.01, "SSF": 0.25, "Mona": 0.15}
+
 #: combinations of methods, by name
 LISTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "LoRA+AdaptFormer": [("LoRA", {"rank": 2}), ("AdaptFormer", {"bottleneck": 16})],

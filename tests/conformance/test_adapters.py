@@ -46,6 +46,12 @@ def made(case: str, short: str, per_task: bool, *, own: bool = True, tasks=tuple
     return tiny.model(short, tiny.methods(case, per_task=per_task), own=own, tasks=tasks)
 
 
+def near_the_identity(model: Model) -> float:
+    """How far from the identity the methods may start: 0 unless one says that it starts near it."""
+    said = [type(m).__name__ for m in model.owners[0].methods if "near the identity" in (m.__doc__ or "")]
+    return max((tiny.NEAR[name] for name in said), default=0.0)
+
+
 def adds_adapters(model: Model) -> bool:
     return any(True for _ in adapted_sites(model.backbone))
 
@@ -62,13 +68,13 @@ def test_starts_at_the_identity(case, short, per_task):
     bare = tiny.backbone(short)
     model = made(case, short, per_task, own=False)
     x = model.prepare(tiny.pictures())
-    near = any("near the identity" in (m.__doc__ or "") for m in model.owners[0].methods)
+    near = near_the_identity(model)
     with torch.no_grad():
         expected = bare(x)
         for owner in range(len(model.owners)):
             for got, want in zip(model.backbone(x, present=(owner,)), expected, strict=True):
                 if near:
-                    assert 0 < tiny.far(got, want) < 1e-2
+                    assert 0 < tiny.far(got, want) < near
                 else:
                     assert torch.equal(got, want)
 
@@ -79,11 +85,11 @@ def test_mixed_rows_start_at_the_identity(case, short, per_task):
     bare = made("Frozen", short, False, own=False)
     for task in model.tasks:
         bare.head(task).load_state_dict(model.head(task).state_dict())
-    near = any("near the identity" in (m.__doc__ or "") for m in model.owners[0].methods)
+    near = near_the_identity(model)
     with torch.no_grad():
         expected = bare(tiny.pictures(), tiny.MIX)
         for task, out in model(tiny.pictures(), tiny.MIX).items():
-            assert tiny.far(out, expected[task]) < (1e-2 if near else 1e-5)
+            assert tiny.far(out, expected[task]) < (near or 1e-5)
 
 
 @every
@@ -158,9 +164,13 @@ def test_every_site_fires_exactly_once(case, short, per_task):
             fired[index] += 1
 
         wrapper.register_forward_hook(count)
+    passes = []
+    model.backbone.register_forward_hook(lambda *_: passes.append(1))
     with torch.no_grad():
         model(tiny.pictures(), tiny.MIX)
-    assert fired == [1] * len(wrappers)
+    # owners that share nothing take a pass each; every owner is wanted by some picture
+    assert fired == [len(passes)] * len(wrappers)
+    assert len(passes) in (1, len(tiny.TASKS))
 
 
 @every
@@ -180,8 +190,11 @@ def test_merged_equals_unmerged(case, short, per_task, dtype, bound):
         else:
             plain = merge(model.backbone, owner)
             assert not list(adapted_sites(plain))
-            names = list(tiny.backbone(short).frozen_tensors())
-            assert list(plain.frozen_tensors()) == names
+            names = tiny.backbone(short).frozen_tensors()
+            # a layer without bias may get one
+            gained = [n for n in plain.frozen_tensors() if n not in names]
+            assert [n for n in plain.frozen_tensors() if n in names] == list(names)
+            assert all(n.endswith(".bias") and n.removesuffix("bias") + "weight" in names for n in gained)
             for got, want in zip(plain(x), expected, strict=True):
                 assert tiny.far(got, want) <= bound
             if case != "Frozen":

@@ -1,0 +1,85 @@
+"""SSF: scale and shift what layers and norms put out (Lian et al., NeurIPS 2022).
+
+Shape letters: R rows, H W map, C channels of a layer's output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.adapters.parts import norms, patch_embed, require
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.sites import Site, bare
+from garnish.context import ForwardContext
+
+_STD = 0.02
+#: modules in attention that compute its position bias: they act on coordinates, not on the picture
+_POSITION_NETWORKS = ("cpb_mlp",)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SSF(Method):
+    """``y = γ ⊙ z + β`` after each layer and norm, one γ and β for each channel of z; merges into the trunk in full.
+
+    Starts near the identity, not at it: γ ~ N(1, 0.02²), β ~ N(0, 0.02²), as published.
+
+    Places: the patch embedding's convolution; every norm (of the patch embedding, of both branches, of patch merging,
+    at a stage's end); every linear layer and convolution in the blocks (Swin and ViT: qkv, proj, fc1, fc2; MiT also
+    its reductions of keys and values and its depthwise convolutions). Not the reductions between stages and not
+    networks that compute a position bias. The published places have the trunk's final norm too, which trunks here
+    leave out. Where attention adds its bias behind the layer (DINOv3), γ and β act before that bias.
+    """
+
+    def plan(self, backbone: Backbone) -> Plan:
+        """A scale and shift at every place."""
+        normed = {s.name for s in norms(backbone)}
+        embedding = {s.name for s in patch_embed(backbone)}
+
+        def wanted(site: Site) -> bool:
+            if site.kind == "norm":
+                return site.name in normed
+            if site.kind != "layer" or set(site.name.split(".")) & set(_POSITION_NETWORKS):
+                return False
+            return site.block >= 0 or site.name in embedding
+
+        adapters = {s.name: SSFAdapter(bare(m)) for s, m in backbone.sites_with_modules() if wanted(s)}
+        require(adapters, "SSF", backbone, "layers or norms")
+        return Plan(adapters)
+
+
+@final
+class SSFAdapter(Adapter):
+    """γ and β of one layer or norm."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        self.scale = nn.Parameter(torch.empty(weight.shape[0]))
+        self.shift = nn.Parameter(torch.empty(weight.shape[0]))
+        nn.init.normal_(self.scale, mean=1.0, std=_STD)
+        nn.init.normal_(self.shift, std=_STD)
+        self.channels_first = _channels_first(layer)
+
+    def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
+        """(…, C) → (…, C), or maps (R, C, H, W) → (R, C, H, W)."""
+        if self.channels_first:
+            return y * self.scale[:, None, None] + self.shift[:, None, None]
+        return y * self.scale + self.shift
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``diag(γ) W`` and ``γ ⊙ b + β`` (also of a norm's weight and bias); a layer without bias gets one, β."""
+        scaled = self.scale.view(-1, *[1] * (weight.ndim - 1)) * weight
+        return scaled, self.shift if bias is None else self.scale * bias + self.shift
+
+
+def _channels_first(layer: nn.Module) -> bool:
+    """Whether a layer or norm puts out (R, C, H, W): convolutions, and the norms made for them."""
+    # timm's channels-first norms derive from torch's channels-last ones; only their names tell
+    return isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.GroupNorm) or "2d" in type(layer).__name__
