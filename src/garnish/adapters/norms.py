@@ -1,0 +1,39 @@
+"""Norm tuning: train the norms' weights and biases, in place (for instance Basu et al., AAAI 2024, "LN-Tune")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from garnish.adapters.adapter import Method, Plan
+from garnish.adapters.parts import norms, of_sites, require
+from garnish.backbones.backbone import Backbone
+from garnish.errors import SiteError
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NormTuning(Method):
+    """Every norm's weight and bias are trained in place, nothing is added: the identity at the start.
+
+    Norms are found by what they are; released codes take what has "norm" in its name. The trunk's final norm, part of
+    published counts, is left out of trunks here. Tuned values cannot differ by row, so each owner takes a pass.
+
+    Attributes:
+        places: where: "stem", "enter" (patch merging), "attn" and "mlp" (those branches), "leave" (a stage's end);
+            ("mlp",) is one norm a block; empty: every norm.
+    """
+
+    places: tuple[str, ...] = ()
+
+    def plan(self, backbone: Backbone) -> Plan:
+        """The norms at the chosen places."""
+        found = norms(backbone)
+        require(found, "NormTuning", backbone, "norms with weights")
+        known = list(dict.fromkeys(s.place for s in found))
+        for place in self.places:
+            if place not in known:
+                raise SiteError(
+                    f"NormTuning.places: {backbone.name} has no norm at {place!r}; it has them at {', '.join(known)}"
+                )
+        return Plan(tuned=of_sites(backbone, [s for s in found if not self.places or s.place in self.places]))
