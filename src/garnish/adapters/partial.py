@@ -1,0 +1,42 @@
+"""Partial fine-tuning: train the last blocks, in place (Yosinski et al., NeurIPS 2014; the VPT paper's Partial-k)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from garnish.adapters.adapter import Method, Plan
+from garnish.adapters.parts import parameters, require
+from garnish.backbones.backbone import Backbone
+from garnish.errors import OptionError, SiteError
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Partial(Method):
+    """Every parameter of the last ``blocks`` blocks is trained in place: the identity at the start.
+
+    Blocks are counted from the end of the trunk, across stages; what lies between and behind them (patch merging, a
+    stage's last norm) stays frozen. The trunk's dropout and drop-path stay off. Tuned values cannot differ by row, so
+    each owner takes a pass.
+
+    Attributes:
+        blocks: how many.
+    """
+
+    blocks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1:
+            raise OptionError(f"Partial.blocks: {self.blocks} is below 1; use 1 or more")
+
+    def plan(self, backbone: Backbone) -> Plan:
+        """All parameters of the last blocks."""
+        there = [f"stages.{s}.blocks.{b}." for s, st in enumerate(backbone.stages) for b in range(len(st.blocks))]
+        require(there, "Partial", backbone, "blocks")
+        if self.blocks > len(there):
+            raise SiteError(
+                f"Partial.blocks: {backbone.name} has {len(there)} blocks, not {self.blocks}; use {len(there)} or less"
+            )
+        chosen = tuple(there[-self.blocks :])
+        return Plan(tuned=tuple(n for n, _ in parameters(backbone) if n.startswith(chosen)))
