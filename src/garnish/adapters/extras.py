@@ -1,0 +1,35 @@
+"""What multi-task methods of the MTLoRA line train besides their adapters, alone: the control for those methods.
+
+Agiza et al., MTLoRA, CVPR 2024: patch embedding, norms, relative-position tables and patch-merging reductions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from garnish.adapters.adapter import Method, Plan
+from garnish.adapters.parts import norms, of_sites, patch_embed, reductions, require, tables
+from garnish.backbones.backbone import Backbone
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Extras(Method):
+    """MTLoRA's extras without its adapters: patch embedding, every norm, position tables and reductions, in place.
+
+    On Swin-T 51,258 parameters and 1,548,288 of reductions: more than half of all that MTLoRA trains in the encoder at
+    rank 16. A trunk's final norm is left out. Tuned values cannot differ by row, so each owner takes a pass.
+
+    Attributes:
+        reductions: train the layers that lead from stage to stage too (MTLoRA; MTLoRA+ does not).
+    """
+
+    reductions: bool = True
+
+    def plan(self, backbone: Backbone) -> Plan:
+        """The parameters; those of a plain ViT are its patch embedding and norms."""
+        sites = [*patch_embed(backbone), *norms(backbone), *(reductions(backbone) if self.reductions else ())]
+        names = of_sites(backbone, sites) + tables(backbone)
+        require(names, "Extras", backbone, "a patch embedding, norms, position tables or reductions")
+        return Plan(tuned=names)
