@@ -1,0 +1,100 @@
+"""Convpass: a convolutional bottleneck beside attention and MLP (Jie & Deng, 2022, arXiv 2207.07039).
+
+Shape letters: R rows, N tokens, P prefix tokens, H W grid, d width of the stage, m bottleneck.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.adapters.parts import require, width_at
+from garnish.adapters.stream_maps import from_map, to_map
+from garnish.backbones.backbone import Backbone
+from garnish.context import ForwardContext
+from garnish.errors import OptionError
+
+Start = Literal["identity", "xavier"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Convpass(Method):
+    """Beside attention and MLP of every block: ``x + f(LN x) + s·P(LN x)``, up zero: the identity at the start.
+
+    ``P = up ∘ dropout ∘ q ∘ conv3×3 ∘ q ∘ down`` with ``q(x) = x·sigmoid(1.702 x)`` and a dense convolution m → m with
+    bias, on the whole map (on Swin neither shifted nor cut into windows). Each class, register or prompt token is
+    convolved as a 1×1 map of its own, as the released ViT code does with the class token: it meets the centre tap
+    only. The released code draws the block's drop-path for P too; a frozen trunk's drop-path is off here.
+
+    Attributes:
+        bottleneck: m, the same in every stage.
+        scale: s; the paper searches 0.01, 0.1, 1, 10, 100.
+        dropout: on the convolved hidden vector.
+        init: the convolution starts as the "identity" (zero but for the centre tap; ViT) or "xavier" (Swin).
+    """
+
+    bottleneck: int = 8
+    scale: float = 1.0
+    dropout: float = 0.1
+    init: Start = "identity"
+
+    def __post_init__(self) -> None:
+        if self.bottleneck < 1:
+            raise OptionError(f"Convpass.bottleneck: {self.bottleneck} is below 1; use 1 or more")
+        if self.scale == 0:
+            raise OptionError("Convpass.scale: with 0 nothing would learn; use 0.01 to 100")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"Convpass.dropout: {self.dropout} is outside [0, 1)")
+        if self.init not in get_args(Start):
+            raise OptionError(f"Convpass.init: expected one of {', '.join(get_args(Start))}; got {self.init!r}")
+
+    def plan(self, backbone: Backbone) -> Plan:
+        """An adapter beside every branch."""
+        sites = [s for s in backbone.sites() if s.kind == "beside"]
+        require(sites, "Convpass", backbone, "residual branches with a norm")
+        return Plan({s.name: ConvpassAdapter(width_at(backbone, s), self) for s in sites})
+
+
+@final
+class ConvpassAdapter(Adapter):
+    """``y + s·P(x)``, x what the branch's norm gives and y what the branch adds to the stream."""
+
+    def __init__(self, width: int, options: Convpass) -> None:
+        super().__init__()
+        narrow = options.bottleneck
+        self.down = nn.Linear(width, narrow)
+        self.conv = nn.Conv2d(narrow, narrow, 3, padding=1)
+        self.up = nn.Linear(narrow, width)
+        self.scale = options.scale
+        self.dropout = options.dropout
+        nn.init.xavier_uniform_(self.down.weight)
+        nn.init.zeros_(self.up.weight)
+        if options.init == "xavier":
+            nn.init.xavier_uniform_(self.conv.weight)
+        else:
+            nn.init.dirac_(self.conv.weight)
+        for layer in (self.down, self.conv, self.up):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+    def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
+        """Normalised stream and branch output, (R, P + H·W, d) or (R, H, W, d) both → the same shape."""
+        prefix, on_map = to_map(_quick_gelu(self.down(x)), ctx)
+        on_map = self.conv(on_map)
+        if prefix is not None:
+            prefix = F.linear(prefix, self.conv.weight[:, :, 1, 1], self.conv.bias)
+        hidden = _quick_gelu(from_map(prefix, on_map, x.ndim))
+        if self.dropout and self.training:
+            hidden = F.dropout(hidden, self.dropout)
+        out: Tensor = y + self.scale * self.up(hidden)
+        return out
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
