@@ -1,0 +1,85 @@
+"""Mona: a bottleneck with depthwise convolutions of three sizes behind each residual (Yin et al., CVPR 2025).
+
+Shape letters: R rows, N tokens, P prefix tokens, H W grid, d width of the stage, m bottleneck.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.adapters.parts import require, width_at
+from garnish.adapters.stream_maps import from_map, to_map
+from garnish.backbones.backbone import Backbone
+from garnish.context import ForwardContext
+from garnish.errors import OptionError
+
+#: where the scaled norm starts: the adapter reads the bare stream at first
+_GAMMA = 1e-6
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Mona(Method):
+    """On the stream behind every residual: ``x + U dropout(GELU(c(D u)))`` with ``u = γ ⊙ LN(x) + γ_x ⊙ x``.
+
+    c acts on the map: ``v + (dw3(v) + dw5(v) + dw7(v))/3``, then ``v + conv1×1(v)``. Starts near the identity, not at
+    it: γ = 1e-6, γ_x = 1, D and U truncated normal (0.02), their biases 0, convolutions torch's own, as published. The
+    class, register and prompt tokens of a plain ViT, for which nothing was published, skip all of c.
+
+    Attributes:
+        bottleneck: m, the same in every stage.
+        dropout: on the hidden vector.
+    """
+
+    bottleneck: int = 64
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.bottleneck < 1:
+            raise OptionError(f"Mona.bottleneck: {self.bottleneck} is below 1; use 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"Mona.dropout: {self.dropout} is outside [0, 1)")
+
+    def plan(self, backbone: Backbone) -> Plan:
+        """An adapter behind every residual: two a block, one where a block has one branch (ConvNeXt)."""
+        sites = [s for s in backbone.sites() if s.kind == "residual"]
+        require(sites, "Mona", backbone, "residuals")
+        return Plan({s.name: MonaAdapter(width_at(backbone, s), self.bottleneck, self.dropout) for s in sites})
+
+
+@final
+class MonaAdapter(Adapter):
+    """One Mona layer; 133 d + 9,728 parameters at m = 64."""
+
+    def __init__(self, width: int, bottleneck: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.gamma = nn.Parameter(torch.full((width,), _GAMMA))
+        self.gamma_x = nn.Parameter(torch.ones(width))
+        self.down = nn.Linear(width, bottleneck)
+        self.conv3 = nn.Conv2d(bottleneck, bottleneck, 3, padding=1, groups=bottleneck)
+        self.conv5 = nn.Conv2d(bottleneck, bottleneck, 5, padding=2, groups=bottleneck)
+        self.conv7 = nn.Conv2d(bottleneck, bottleneck, 7, padding=3, groups=bottleneck)
+        self.conv1 = nn.Conv2d(bottleneck, bottleneck, 1)
+        self.up = nn.Linear(bottleneck, width)
+        self.dropout = dropout
+        for layer in (self.down, self.up):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
+        """Stream behind the residual (R, P + H·W, d) or (R, H, W, d) → the same shape."""
+        prefix, v = to_map(self.down(self.gamma * self.norm(y) + self.gamma_x * y), ctx)
+        v = v + (self.conv3(v) + self.conv5(v) + self.conv7(v)) / 3
+        v = v + self.conv1(v)
+        hidden = F.gelu(from_map(prefix, v, y.ndim))
+        if self.dropout and self.training:
+            hidden = F.dropout(hidden, self.dropout)
+        out: Tensor = y + self.up(hidden)
+        return out
