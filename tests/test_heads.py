@@ -1,4 +1,4 @@
-"""The linear and the all-MLP head.
+"""The linear, the all-MLP and the HRNet-type head.
 
 Truths: the formulas in float64; transformers' decode head on the same weights; published parameter counts.
 """
@@ -14,6 +14,7 @@ from garnish.backbones.backbone import FeatureInfo
 from garnish.backbones.mit import MiT
 from garnish.errors import OptionError
 from garnish.heads.head import pyramid_info, resample_pyramid
+from garnish.heads.hrnet import HRNetHead
 from garnish.heads.linear import LinearHead
 from garnish.heads.segformer import SegFormerHead
 
@@ -98,13 +99,6 @@ def test_segformer_sizes(name, channels, published_m):
     assert round((count(backbone) + count(head)) / 1e6, 2) == published_m
 
 
-def test_four_heads_on_swin_t():
-    """Published decoders, D = 2,549,024: four heads and one LayerNorm per task and stage."""
-    swin = [FeatureInfo(c, s) for c, s in zip((96, 192, 384, 768), (4, 8, 16, 32), strict=True)]
-    heads = sum(count(SegFormerHead(channels=256).build(swin, n)) for n in (21, 7, 1, 3))
-    assert heads + 2 * 4 * sum(f.channels for f in swin) == 2_549_024
-
-
 @pytest.mark.parametrize("taps", ["all", "last"])
 def test_linear_head_is_one_convolution_of_the_joined_maps(taps):
     head = LinearHead(taps=taps).build(FEATURES, 5).double()
@@ -123,6 +117,42 @@ def test_linear_head_is_one_convolution_of_the_joined_maps(taps):
     assert count(head) == sum(2 * x.shape[1] + 5 * x.shape[1] for x in used) + 5
 
 
+def test_segformer_norms_stand_in_front():
+    plain, normed = (SegFormerHead(channels=6, norm=n).build(FEATURES, 5).double().eval() for n in (False, True))
+    randomise(normed)
+    own = {k: v for k, v in normed.state_dict().items() if not k.startswith("input_norms")}
+    plain.load_state_dict(own, strict=True)
+    given = []
+    for x, norm in zip(maps(torch.float64), normed.input_norms, strict=True):
+        mean, var = x.mean(1, keepdim=True), x.var(1, correction=0, keepdim=True)
+        given.append((x - mean) / (var + 1e-6).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None])
+    torch.testing.assert_close(normed(maps(torch.float64)), plain(given))
+    assert (plain(given) - plain(maps(torch.float64))).abs().max() > 1e-2
+    assert count(normed) - count(plain) == 2 * sum(WIDTHS)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_hrnet_head_is_its_formula(training):
+    head = HRNetHead(widths=(3, 4, 5, 6)).build(FEATURES, 5).double().train(training)
+    randomise(head)
+    mean, var = head.norm.running_mean.clone(), head.norm.running_var.clone()
+    got = head(maps(torch.float64))
+    joined = []
+    for x, layer in zip(maps(torch.float64), head.projections, strict=True):
+        x = torch.einsum("oc,bchw->bohw", layer.weight[:, :, 0, 0], x)
+        joined.append(F.interpolate(x, (25, 33), mode="bilinear", align_corners=False))
+    x = torch.einsum("oc,bchw->bohw", head.fuse.weight[:, :, 0, 0], torch.cat(joined, 1))
+    x = x + head.fuse.bias[:, None, None]
+    assert x.shape[1] == 4 * 18
+    if training:
+        mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+    x = (x - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt()
+    x = F.relu(x * head.norm.weight[:, None, None] + head.norm.bias[:, None, None])
+    expected = torch.einsum("oc,bchw->bohw", head.classifier.weight[:, :, 0, 0], x)
+    torch.testing.assert_close(got, expected + head.classifier.bias[:, None, None])
+    assert got.shape == (2, 5, 25, 33) and got.std() > 0.1
+
+
 def test_plain_vit_features():
     plain = [FeatureInfo(12, 14)] * 4
     tokens = [torch.randn(1, 12, 5, 7) for _ in range(4)]
@@ -133,7 +163,7 @@ def test_plain_vit_features():
     assert head(resample_pyramid(tokens)).shape == (1, 3, 20, 28)
 
 
-@pytest.mark.parametrize("spec", [LinearHead(), LinearHead(taps="last"), SegFormerHead(channels=16)])
+@pytest.mark.parametrize("spec", [LinearHead(), LinearHead(taps="last"), SegFormerHead(channels=16, norm=True)])
 def test_every_parameter_gets_a_gradient(spec):
     head = spec.build(FEATURES, 5).train()
     head(maps()).square().sum().backward()
@@ -141,7 +171,7 @@ def test_every_parameter_gets_a_gradient(spec):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("spec", [LinearHead(), SegFormerHead(channels=16)])
+@pytest.mark.parametrize("spec", [LinearHead(), SegFormerHead(channels=16, norm=True), HRNetHead()])
 def test_compiles_to_one_graph(spec):
     head = spec.build(FEATURES, 5).eval()
     torch._dynamo.reset()
@@ -151,7 +181,7 @@ def test_compiles_to_one_graph(spec):
 
 
 @pytest.mark.export
-@pytest.mark.parametrize("spec", [LinearHead(), SegFormerHead(channels=16)])
+@pytest.mark.parametrize("spec", [LinearHead(), SegFormerHead(channels=16, norm=True), HRNetHead()])
 def test_exports(spec):
     head = spec.build(FEATURES, 5).eval()
     exported = torch.export.export(head, (maps(),))
@@ -165,6 +195,9 @@ def test_exports(spec):
         (lambda: SegFormerHead(channels=0), "SegFormerHead.channels: 0"),
         (lambda: SegFormerHead(dropout=1.0), "SegFormerHead.dropout: 1.0"),
         (lambda: SegFormerHead().build([], 3), "needs features"),
+        (lambda: HRNetHead().build([], 3), "needs features"),
+        (lambda: HRNetHead().build(FEATURES[:3], 3), "HRNetHead.widths: 4 widths for 3 feature maps; give 3"),
+        (lambda: HRNetHead(widths=(4, 0, 4, 4)), r"HRNetHead.widths: \[4, 0, 4, 4\]"),
         (lambda: LinearHead().build(FEATURES, 0), "needs features and outputs"),
     ],
 )

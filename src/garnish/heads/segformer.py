@@ -23,10 +23,13 @@ class SegFormerHead(Head):
     Attributes:
         channels: width of the decoder (256 for B0 and B1, 768 for B2 to B5 in the paper).
         dropout: probability that a channel of the fused map is dropped in training.
+        norm: a LayerNorm over channels in front of each map, for trunks whose maps leave without one (Swin); published
+            counts of adapters on Swin-T hold one for each task and stage.
     """
 
     channels: int = 256
     dropout: float = 0.1
+    norm: bool = False
 
     def __post_init__(self) -> None:
         if self.channels < 1:
@@ -43,14 +46,19 @@ class SegFormerHead(Head):
         """The module; raises :class:`OptionError` where there are no features or no outputs."""
         if not features or out_channels < 1:
             raise OptionError(f"SegFormerHead: needs features and outputs, got {len(features)} and {out_channels}")
-        return SegFormerDecoder(features, out_channels, self.channels, self.dropout)
+        return SegFormerDecoder(features, out_channels, self.channels, self.dropout, self.norm)
 
 
 class SegFormerDecoder(nn.Module):
-    """Linear d_i→C a map, bilinear to the finest, joined coarsest first, 1×1 4C→C + norm + ReLU, dropout, 1×1."""
+    """(LayerNorm,) linear d_i→C a map, bilinear to the finest, joined, 1×1 4C→C + norm + ReLU, dropout, 1×1."""
 
-    def __init__(self, features: Sequence[FeatureInfo], out_channels: int, channels: int, dropout: float) -> None:
+    def __init__(
+        self, features: Sequence[FeatureInfo], out_channels: int, channels: int, dropout: float, norm: bool
+    ) -> None:
         super().__init__()
+        self.input_norms = nn.ModuleList(
+            nn.LayerNorm(f.channels, eps=1e-6) if norm else nn.Identity() for f in features
+        )
         self.projections = nn.ModuleList(nn.Linear(f.channels, channels) for f in features)
         self.fuse = nn.Conv2d(channels * len(features), channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
@@ -68,9 +76,9 @@ class SegFormerDecoder(nn.Module):
         # of the fusing weight at its own size. Same result to rounding, a third of the work, a quarter of the memory.
         columns = self.fuse.weight.chunk(len(features), dim=1)[::-1]
         fused: Tensor | None = None
-        for x, project, weight in zip(features, self.projections, columns, strict=True):
+        for x, norm, project, weight in zip(features, self.input_norms, self.projections, columns, strict=True):
             # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
-            y = F.conv2d(project(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2), weight)
+            y = F.conv2d(project(norm(x.permute(0, 2, 3, 1).contiguous())).permute(0, 3, 1, 2), weight)
             fused = y if fused is None else fused + F.interpolate(y, size, mode="bilinear", align_corners=False)
         out: Tensor = self.classifier(self.dropout(F.relu(self.norm(fused))))
         return out

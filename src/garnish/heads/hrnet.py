@@ -1,0 +1,82 @@
+"""The decoder of the MTLoRA line, after HRNet's (Wang et al., TPAMI 2021; used by Agiza et al., MTLoRA, CVPR 2024).
+
+Shape letters: B pictures, C channels, H W feature grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from garnish.backbones.backbone import FeatureInfo
+from garnish.errors import OptionError
+from garnish.heads.head import Head
+
+#: the joined map is widened by this factor before it is classified
+_EXPANSION = 4
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class HRNetHead(Head):
+    """Each map to its own width, all to the finest grid, joined, widened fourfold, classified.
+
+    The published ones read Swin-T's maps behind the next stage's merging (``taps="merged"``): four of them, for
+    21, 7, 1 and 3 outputs, have 1,946,624 parameters.
+
+    Attributes:
+        widths: channels each map is brought to, finest first (18, 36, 72, 144: those of HRNet-W18).
+    """
+
+    widths: tuple[int, ...] = (18, 36, 72, 144)
+
+    def __post_init__(self) -> None:
+        if not self.widths or min(self.widths) < 1:
+            raise OptionError(f"HRNetHead.widths: {list(self.widths)}; give at least 1 for each feature map")
+
+    @property
+    def pyramid(self) -> bool:
+        """True: the decoder joins maps of growing stride."""
+        return True
+
+    def build(self, features: Sequence[FeatureInfo], out_channels: int) -> HRNetDecoder:
+        """The module; raises :class:`OptionError` without outputs, or where widths and features differ in number."""
+        if not features or out_channels < 1:
+            raise OptionError(f"HRNetHead: needs features and outputs, got {len(features)} and {out_channels}")
+        if len(features) != len(self.widths):
+            raise OptionError(
+                f"HRNetHead.widths: {len(self.widths)} widths for {len(features)} feature maps; give {len(features)}"
+            )
+        return HRNetDecoder(features, out_channels, self.widths)
+
+
+@final
+class HRNetDecoder(nn.Module):
+    """1×1 C_i→w_i without bias, bilinear to the finest, joined, 1×1 Σw→4Σw + norm + ReLU, 1×1 to the outputs."""
+
+    def __init__(self, features: Sequence[FeatureInfo], out_channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        pairs = zip(features, widths, strict=True)
+        self.projections = nn.ModuleList(nn.Conv2d(f.channels, w, 1, bias=False) for f, w in pairs)
+        hidden = _EXPANSION * sum(widths)
+        # its bias does nothing before a batch norm; published counts have it
+        self.fuse = nn.Conv2d(sum(widths), hidden, 1)
+        self.norm = nn.BatchNorm2d(hidden)
+        self.classifier = nn.Conv2d(hidden, out_channels, 1)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        assert self.classifier.bias is not None
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Maps (B, C_i, H_i, W_i), finest first → (B, out_channels, H_0, W_0)."""
+        size = features[0].shape[-2:]
+        # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
+        maps = [project(x.contiguous()) for x, project in zip(features, self.projections, strict=True)]
+        maps = [m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in maps]
+        out: Tensor = self.classifier(F.relu(self.norm(self.fuse(torch.cat(maps, dim=1)))))
+        return out
