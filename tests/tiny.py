@@ -47,7 +47,7 @@ BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {
 #: kind → class → options without which it cannot be built
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "adapters": {},
-    "heads": {"SegFormerHead": {"channels": 16}},
+    "heads": {"SegFormerHead": {"channels": 16}, "HRNetHead": {"widths": [4, 6, 8, 10]}},
     "tasks": {"Semantic": {"classes": 5}, "Depth": {"max_metres": 10.0}},
 }
 
@@ -55,6 +55,11 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "LoRA": [{"rank": 3, "rs": True, "layers": ["fc1", "proj"]}, {"rank": 3, "dora": True}],
     "AdaptFormer": [{"scale": "learnable", "bottleneck": 16, "dropout": 0.0}],
+    "BitFit": [{"tables": True}],
+    "NormTuning": [{"places": ["mlp"]}],
+    "Partial": [{"blocks": 3}],
+    "Extras": [{"reductions": False}],
+    "Convpass": [{"init": "xavier", "bottleneck": 5, "scale": 0.1}],
 }
 
 #: method whose published start is only near the identity → how near on these random trunks, over the largest value
@@ -63,6 +68,7 @@ NEAR = {"Houlsby": 0.01, "SSF": 0.25, "Mona": 0.15}
 #: combinations of methods, by name
 LISTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "LoRA+AdaptFormer": [("LoRA", {"rank": 2}), ("AdaptFormer", {"bottleneck": 16})],
+    "Pfeiffer+NormTuning": [("Pfeiffer", {"reduction": 2}), ("NormTuning", {"places": ["mlp"]})],
     "LoRA+LoRA": [("LoRA", {"rank": 2, "layers": ["fc1", "proj"]}), ("LoRA", {"rank": 3, "layers": ["proj", "fc2"]})],
 }
 
