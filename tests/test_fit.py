@@ -285,7 +285,7 @@ def test_a_missing_extra_is_named(monkeypatch, tmp_path):
         ({"schedule": "step"}, "choose from cosine, poly, constant"),
         ({"precision": "8"}, "choose from 32-true"),
         ({"strategy": "fsdp"}, "fsdp is refused"),
-        ({"log": ("wandb",)}, "choose from tensorboard, csv"),
+        ({"log": ("wanbd",)}, "'wanbd'; choose from tensorboard, csv, wandb, mlflow, comet, or name the class"),
         ({"balance": {"seg": -1.0}}, "train.balance.seg"),
         ({"patience": 2}, "need validation data"),
         ({"accelerator": "abacus"}, "choose what this machine has"),

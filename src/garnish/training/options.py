@@ -9,6 +9,7 @@ from typing import Literal, final, get_args
 
 from garnish.data.transforms import Augment
 from garnish.errors import OptionError
+from garnish.training.loggers import check_name
 
 Schedule = Literal["cosine", "poly", "constant"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -51,7 +52,8 @@ class TrainOptions:
         best_by: what the best evaluation is chosen by: see :mod:`garnish.training.ranking`.
         save_every: steps between checkpoints.
         log_every: steps between rows of the logs.
-        log: any of "tensorboard" and "csv"; None: "csv", and "tensorboard" where it is installed.
+        log: any of "tensorboard", "csv", "wandb", "mlflow", "comet", or the class of a Fabric logger by its dotted
+            name; None: "csv", and "tensorboard" where it is installed.
         checkpointing: recompute the backbone's blocks in the backward pass: less memory, a third more time.
         memory_gb: what ``batch_size="auto"`` may use, in 10⁹ bytes; None: 0.9 of the GPU, half of the machine.
         balance: task → weight of its loss; None, or a task left out: the task's own weight.
@@ -115,8 +117,7 @@ class TrainOptions:
             if getattr(self, name) not in get_args(choices):
                 raise OptionError(f"train.{name}: {getattr(self, name)!r}; choose from {', '.join(get_args(choices))}")
         for name in self.log or ():
-            if name not in ("tensorboard", "csv"):
-                raise OptionError(f"train.log: {name!r}; choose from tensorboard, csv")
+            check_name(name)
         for task, weight in (self.balance or {}).items():
             if not 0 <= weight < math.inf:
                 raise OptionError(f"train.balance.{task}: {weight}; set a finite weight from 0")

@@ -338,4 +338,4 @@ class Run:
         """Leave the model as it was found but for its tensors."""
         self.model.backbone.checkpointing = False
         if self.scalars is not None:
-            self.scalars.close()
+            self.scalars.close(finished=bool(self.state.stopped))

@@ -1,4 +1,7 @@
-"""Scalars of a run over its steps, for TensorBoard and as CSV; both go on where a resumed run does."""
+"""Scalars of a run over its steps, for TensorBoard and as CSV, which go on where a resumed run does, and other loggers.
+
+A logger of another kind begins anew when a run is resumed, with the steps counted on.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any, final
 
 from garnish.bundles.atomic import write_file
 from garnish.errors import BundleError, MissingExtraError, one_line
+from garnish.training.loggers import OWN, logger_class, start_logger
 
 
 @final
@@ -21,20 +25,21 @@ class Scalars:
     Args:
         folder: created where it is missing.
         columns: names of the scalars, fixed for the whole run.
-        kinds: any of "tensorboard" and "csv".
+        kinds: "tensorboard", "csv", and names of other loggers.
         start: steps done; rows of later steps, of a run that was cut off, are dropped.
 
     Raises:
-        MissingExtraError: tensorboard is asked for and not installed.
+        MissingExtraError, OptionError: a logger that is not installed or cannot be started.
     """
 
     def __init__(self, folder: Path, columns: Sequence[str], kinds: Sequence[str], start: int = 0) -> None:
         self.columns = ["step", *columns]
         self.file = folder / "scalars.csv" if "csv" in kinds else None
         writer = import_tensorboard() if "tensorboard" in kinds else None
-        if self.file is not None or writer is not None:
+        if kinds:
             folder.mkdir(parents=True, exist_ok=True)
         self.board = None if writer is None else writer(str(folder), purge_step=start + 1 if start else None)
+        self.others = [start_logger(name, folder) for name in kinds if name not in OWN]
         if self.file is not None:
             rows = read_rows(self.file) if start else []
             text = io.StringIO()
@@ -53,14 +58,18 @@ class Scalars:
         self.add_to_board(step, values)
 
     def add_to_board(self, step: int, values: Mapping[str, float]) -> None:
-        """Send values to TensorBoard alone (the metrics of evaluations, which have a table of their own)."""
+        """Send values to all but the CSV file (the metrics of evaluations, which have a table of their own)."""
         if self.board is not None:
             with _located(Path(self.board.log_dir)):
                 for name, value in values.items():
                     self.board.add_scalar(name, value, step)
+        for logger in self.others:
+            logger.log_metrics(dict(values), step)
 
-    def close(self) -> None:
-        """Flush everything."""
+    def close(self, *, finished: bool = True) -> None:
+        """Flush everything; loggers are told whether the run came to its end."""
+        for logger in self.others:
+            logger.finalize("success" if finished else "aborted")
         if self.board is not None:
             with _located(Path(self.board.log_dir)):
                 self.board.close()
@@ -80,11 +89,14 @@ def log_kinds(wanted: Sequence[str] | None) -> tuple[str, ...]:
     """What a run logs to; None: CSV, and TensorBoard where it is installed.
 
     Raises:
-        MissingExtraError: tensorboard is asked for and not installed.
+        MissingExtraError, OptionError: a logger that is not installed, or a name that is no logger's.
     """
     if wanted is not None:
-        if "tensorboard" in wanted:
-            import_tensorboard()
+        for name in wanted:
+            if name == "tensorboard":
+                import_tensorboard()
+            elif name not in OWN:
+                logger_class(name)
         return tuple(wanted)
     return ("csv", "tensorboard") if importlib.util.find_spec("tensorboard") is not None else ("csv",)
 
