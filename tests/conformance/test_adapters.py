@@ -89,7 +89,8 @@ def test_mixed_rows_start_at_the_identity(case, short, per_task):
     with torch.no_grad():
         expected = bare(tiny.pictures(), tiny.MIX)
         for task, out in model(tiny.pictures(), tiny.MIX).items():
-            assert tiny.far(out, expected[task]) < (near or 1e-5)
+            # outputs of fresh heads are small, so differences weigh more than in the maps
+            assert tiny.far(out, expected[task]) < (2 * near or 1e-5)
 
 
 @every

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
 from garnish.adapters.adapter import Adapter, Method, Plan
-from garnish.adapters.parts import norms, patch_embed, require
+from garnish.adapters.parts import patch_embed, require
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.sites import Site, bare
 from garnish.context import ForwardContext
 
 _STD = 0.02
-#: modules in attention that compute its position bias: they act on coordinates, not on the picture
-_POSITION_NETWORKS = ("cpb_mlp",)
 
 
 @final
@@ -31,24 +30,22 @@ class SSF(Method):
 
     Places: the patch embedding's convolution; every norm (of the patch embedding, of both branches, of patch merging,
     at a stage's end); every linear layer and convolution in the blocks (Swin and ViT: qkv, proj, fc1, fc2; MiT also
-    its reductions of keys and values and its depthwise convolutions). Not the reductions between stages and not
-    networks that compute a position bias. The published places have the trunk's final norm too, which trunks here
-    leave out. Where attention adds its bias behind the layer (DINOv3), γ and β act before that bias.
+    its reductions of keys and values and its depthwise convolutions). Not the reductions between stages, not networks
+    that compute a position bias, and not norms that do more than norm (an activation in the same module, a skip
+    around it), for nothing could be merged there. The published places have the trunk's final norm too, which trunks
+    here leave out. Where attention adds its bias behind the layer (DINOv3), γ and β act before that bias.
     """
 
     def plan(self, backbone: Backbone) -> Plan:
         """A scale and shift at every place."""
-        normed = {s.name for s in norms(backbone)}
         embedding = {s.name for s in patch_embed(backbone)}
 
-        def wanted(site: Site) -> bool:
+        def wanted(site: Site, module: nn.Module) -> bool:
             if site.kind == "norm":
-                return site.name in normed
-            if site.kind != "layer" or set(site.name.split(".")) & set(_POSITION_NETWORKS):
-                return False
-            return site.block >= 0 or site.name in embedding
+                return _only_norms(module)
+            return site.kind == "layer" and (site.block >= 0 or site.name in embedding)
 
-        adapters = {s.name: SSFAdapter(bare(m)) for s, m in backbone.sites_with_modules() if wanted(s)}
+        adapters = {s.name: SSFAdapter(bare(m)) for s, m in backbone.sites_with_modules() if wanted(s, bare(m))}
         require(adapters, "SSF", backbone, "layers or norms")
         return Plan(adapters)
 
@@ -77,6 +74,13 @@ class SSFAdapter(Adapter):
         """``diag(γ) W`` and ``γ ⊙ b + β`` (also of a norm's weight and bias); a layer without bias gets one, β."""
         scaled = self.scale.view(-1, *[1] * (weight.ndim - 1)) * weight
         return scaled, self.shift if bias is None else self.scale * bias + self.shift
+
+
+def _only_norms(norm: nn.Module) -> bool:
+    """Whether a norm's last act is its own factor and offset, so that another factor and offset merge into them."""
+    # a batch norm with an activation is one module in timm; ConvNeXtV2's global response norm adds its input
+    plain = all(isinstance(child, nn.Identity) for child in norm.children())
+    return plain and not isinstance(norm, GlobalResponseNorm) and isinstance(norm.weight, Tensor)
 
 
 def _channels_first(layer: nn.Module) -> bool:
