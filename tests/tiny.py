@@ -37,6 +37,13 @@ BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "swin_tiny_patch4_window7_224",
         {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 4]},
     ),
+    "swinv2": (
+        "SwinV2",
+        "swinv2_tiny_window8_256",
+        {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 4]},
+    ),
+    "convnext": ("ConvNeXt", "convnextv2_tiny", {"dims": [16, 24, 32, 48], "depths": [1, 1, 2, 1]}),
+    "cnn": ("CNN", "test_efficientnet", {}),
     "mit": (
         "MiT",
         "mit_b0",
@@ -65,11 +72,26 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 #: method whose published start is only near the identity → how near on these random trunks, over the largest value
 NEAR = {"Houlsby": 0.01, "SSF": 0.25, "Mona": 0.15}
 
+#: methods some of whose tensors learn later than at the second step, as published
+STEPS_TO_LEARN = {"MTLoRA": 3}
+
+#: method → shared layers of the last block whose update nothing reads, kept since the published method has it
+UNREAD = {"MTLoRA": (".mlp.fc2",)}
+
 #: combinations of methods, by name
 LISTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "LoRA+AdaptFormer": [("LoRA", {"rank": 2}), ("AdaptFormer", {"bottleneck": 16})],
     "Pfeiffer+NormTuning": [("Pfeiffer", {"reduction": 2}), ("NormTuning", {"places": ["mlp"]})],
     "LoRA+LoRA": [("LoRA", {"rank": 2, "layers": ["fc1", "proj"]}), ("LoRA", {"rank": 3, "layers": ["proj", "fc2"]})],
+}
+
+#: family → methods and cases that it refuses, since nothing there is what they adapt (the suite holds it to that)
+REFUSED: dict[str, set[str]] = {
+    "convnext": {"LoRA-rank-rs-layers", "LoRA+LoRA"},  # no proj
+    "cnn": {
+        *("Houlsby", "Pfeiffer", "AdaptFormer", "Convpass", "Mona", "MTLoRA", "VMTAdapter", "VMTAdapterLite"),
+        *("LoRA-rank-rs-layers", "LoRA+LoRA", "NormTuning-places"),  # no fc1, no mlp
+    },
 }
 
 #: three tasks, so that a mix can leave one out
@@ -99,6 +121,11 @@ def method_cases() -> dict[str, list[tuple[str, dict[str, Any]]]]:
     for name, variants in VARIANTS.items():
         cases |= {f"{name}-{'-'.join(options)}": [(name, options)] for options in variants}
     return cases | LISTS
+
+
+def is_refused(case: str, short: str) -> bool:
+    """Whether a family refuses a case, or one of the methods in it."""
+    return not REFUSED.get(short, set()).isdisjoint({case, *(name for name, _ in method_cases()[case])})
 
 
 def methods(case: str, *, per_task: bool) -> list[Method]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,35 @@ from garnish.report import describe_model, report
 from garnish.rows import Selection, plan_passes, wanted_by_image
 from garnish.tasks.task import Task
 
+#: Unit of the trunk's loop that the first residual of the first block is (0: stem, 1: the first stage's entrance).
+FIRST_BLOCK = 2
+
 
 @dataclass(frozen=True)
 class Owner:
-    """Who owns a set of adapters: the tasks that use it and the methods that made it."""
+    """Who owns a set of adapters: the tasks that use it and the methods that made it.
+
+    Attributes:
+        tasks: names of the tasks; one where it is a task's own part of another owner.
+        methods: what made it.
+        shared: the tasks of the owner that this one is a part of; None where it is no part.
+    """
 
     tasks: tuple[str, ...]
     methods: tuple[Method, ...]
+    shared: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
-        """``seg+depth``: names the owner's tensors in a bundle."""
-        return "+".join(self.tasks)
+        """``seg+depth``, of a task's part ``seg+depth:seg``: names the owner's tensors in a bundle."""
+        return self.name_for(self.shared or self.tasks)
+
+    def name_for(self, tasks: Collection[str]) -> str:
+        """The name where only some tasks are kept; empty where none of its own is."""
+        kept = "+".join(task for task in self.tasks if task in tasks)
+        if self.shared is None or not kept:
+            return kept
+        return f"{'+'.join(task for task in self.shared if task in tasks)}:{kept}"
 
 
 def adapt(
@@ -130,8 +147,9 @@ class Model(nn.Module):
             self.heads_of[name], self.tasks[name] = heads[name], task
             self._heads[f"task_{name}"] = heads[name].build(wide, task.channels)
         for own in [(n,) for n in names] if True in per_task else [names]:
-            attach(self.backbone, len(self.owners), methods)
+            parts = attach(self.backbone, len(self.owners), methods, own)
             self.owners.append(Owner(own, methods))
+            self.owners.extend(Owner((task,), methods, shared=own) for task in parts)
         self.to(next(iter(self.backbone.frozen_tensors().values())).device)
         self._set_trainable()
         self.train(self.training)
@@ -178,6 +196,8 @@ class Model(nn.Module):
         for number in range(len(self.owners)):
             for _, _, adapter in adapters_of(self.backbone, number):
                 adapter.train(mode and trained[number])
+            for _, module in self._modules_of(number):
+                module.train(mode and trained[number])
         for name in self.frozen_tasks:
             self.head(name).eval()
         return self
@@ -197,24 +217,45 @@ class Model(nn.Module):
             Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order.
         """
         wanted = wanted_by_image(tasks, images.shape[0], tuple(self.tasks))
+        # a task's own part comes after the owner that it is a part of, and takes its place
         owner_of = {t: number for number, owner in enumerate(self.owners) for t in owner.tasks}
-        alone = self.backbone.tuned.owners()
+        together = self._groups({owner_of[t] for names in wanted for t in names})
         size = (images.shape[-2], images.shape[-1])
         x = self.prepare(images)
-        every = [n for n in range(len(self.owners)) if n not in alone] if self._compiled is not None else None
         done: dict[str, Tensor] = {}
-        for step in plan_passes(wanted, owner_of, alone, x.device, every_owner=every):
+        for step in plan_passes(wanted, owner_of, together, x.device, whole=self._compiled is not None):
             taken = x if step.images is None else x.index_select(0, step.images)
             if self._compiled is not None and step.row_images is not None and step.row_owners is not None:
                 for rows in (step.row_images, step.row_owners):
                     torch._dynamo.maybe_mark_dynamic(rows, 0)
-                maps = self._compiled(taken, step.row_images, step.row_owners, step.present)
-            else:
-                maps = self.backbone(taken, step.row_images, step.row_owners, step.present)
+            run = self.backbone if self._compiled is None else self._compiled
+            maps = run(taken, step.row_images, step.row_owners, step.present, step.counts)
             forked = self.backbone.first_forked_of(step.present) if step.row_images is not None else len(maps)
             for task, selection in step.tasks.items():
                 done[task] = self.decode(task, _select(maps, selection, forked), size)
         return {task: done[task] for task in self.tasks if task in done}
+
+    def _groups(self, asked: Collection[int]) -> dict[int, int]:
+        """Owner → group; owners of a group share a pass of the trunk. Only owners that tasks use are named.
+
+        Owners that tune the trunk in place, carry prompts or have task streams take a pass of their own, with all
+        their parts; side networks share one, on the bare trunk. Of the rest, those that adapt the trunk from its first
+        block share nothing worth a joint pass: rows forked there were slower than a pass an owner
+        (docs/benchmarks.md), so they are joined in compiled models only, where one graph must serve every mix.
+        """
+        trunk = self.backbone
+        used = [n for n in range(len(self.owners)) if n not in trunk.parents.values()]
+        apart = trunk.tuned.owners() | frozenset(trunk.prompts)
+        apart |= {trunk.parents[part] for part in trunk.streamed}
+        groups: dict[int, int] = {}
+        for number in used:
+            owner = trunk.parents.get(number, number)
+            groups[number] = owner if owner in apart else -2 if number in trunk.sides else -1
+        joined = [n for n in used if groups[n] == -1 and n in asked]
+        fork = trunk.fork_of(joined)
+        if self._compiled is None and fork is not None and fork <= FIRST_BLOCK:
+            groups |= {n: n for n in used if groups[n] == -1}
+        return groups
 
     def prepare(self, images: Tensor) -> Tensor:
         """Normalise, and pad right and bottom with the mean colour to the backbone's multiple."""
@@ -267,6 +308,17 @@ class Model(nn.Module):
                 yield f"adapters.{name}.{site}.{level}.{leaf}", parameter
         for leaf, parameter in self.backbone.tuned.of(number):
             yield f"tuned.{name}.{leaf}", parameter
+        for kind, module in self._modules_of(number):
+            for leaf, parameter in module.named_parameters():
+                yield f"{kind}.{name}.{leaf}", parameter
+
+    def _modules_of(self, number: int) -> Iterator[tuple[str, nn.Module]]:
+        """An owner's side network and shared module, by the kind that names their tensors."""
+        if number in self.backbone.sides:
+            yield "side", self.backbone.side(number)
+        shared = self.backbone.shared(number)
+        if shared is not None:
+            yield "shared", shared
 
     def encoder_tensors(self, owner: int) -> dict[str, Tensor]:
         """One owner's adapter tensors (buffers included) and tuned parameters by stored name."""
@@ -274,6 +326,8 @@ class Model(nn.Module):
         found: dict[str, Tensor] = dict(self._of_owner(owner))
         for site, level, adapter in adapters_of(self.backbone, owner):
             found.update({f"adapters.{name}.{site}.{level}.{leaf}": b for leaf, b in adapter.named_buffers()})
+        for kind, module in self._modules_of(owner):
+            found.update({f"{kind}.{name}.{leaf}": b for leaf, b in module.named_buffers()})
         return found
 
     def head_tensors(self, task: str) -> dict[str, Tensor]:

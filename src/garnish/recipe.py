@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from garnish.errors import OptionError, one_line, suggest
 from garnish.recipe_paths import as_list, inlined, relocated
@@ -39,12 +39,13 @@ class BackboneChoice:
     name: str
     weights: str | bool | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    taps: Literal["stage", "merged"] = "stage"
 
     def build(self) -> Backbone:
         """The frozen trunk."""
         from garnish.backbones.build import backbone
 
-        return backbone(self.name, self.weights, options=self.options)
+        return backbone(self.name, self.weights, options=self.options, taps=self.taps)
 
 
 @final

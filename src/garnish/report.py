@@ -46,7 +46,7 @@ def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Any]:
         "macs": macs,
         "macs_encoder": macs_encoder,
         "macs_size": list(size),
-        "owners": {o.name: [describe(m) for m in o.methods] for o in model.owners},
+        "owners": {o.name: [describe(m) for m in o.methods] for o in model.owners if o.shared is None},
     }
 
 

@@ -34,7 +34,8 @@ class Pass:
     Attributes:
         images: (P,) int64 into the batch; None: all.
         present: owners that act; one where nothing forks.
-        row_images, row_owners: (R,) int64, None where nothing forks.
+        row_images, row_owners: (R,) int64, the rows of each owner together; None where nothing forks.
+        counts: rows of each owner of ``present``; None where nothing forks and in compiled passes.
         tasks: what each task reads.
     """
 
@@ -42,6 +43,7 @@ class Pass:
     present: tuple[int, ...]
     row_images: Tensor | None
     row_owners: Tensor | None
+    counts: tuple[int, ...] | None
     tasks: Mapping[str, Selection]
 
 
@@ -73,27 +75,27 @@ def wanted_by_image(
 def plan_passes(
     wanted: Sequence[Sequence[str]],
     owner_of: Mapping[str, int],
-    alone: frozenset[int],
+    together: Mapping[int, int],
     device: torch.device,
     *,
-    every_owner: Sequence[int] | None = None,
+    whole: bool = False,
 ) -> list[Pass]:
-    """Group owners into passes and lay out rows, image-major.
+    """Group owners into passes and lay out rows, those of one owner together.
 
     Args:
         wanted: tasks of each image.
         owner_of: number of the owner whose adapters a task uses.
-        alone: owners that need a pass of their own (they tune backbone parameters in place).
+        together: owner → number of its group; owners of one group share a pass.
         device: where index tensors go.
-        every_owner: where given, passes fork always and always name these owners (those not in ``alone``) and take
-            all images, so that a compiled backbone sees one structure for every mix.
+        whole: passes fork wherever a group has several owners, name all of them and take all images, so that a
+            compiled backbone sees one structure for every mix.
     """
     asked = sorted({owner_of[t] for names in wanted for t in names})
-    groups = [(o,) for o in asked if o in alone]
-    together = tuple(o for o in asked if o not in alone)
-    return [
-        _pass(wanted, owner_of, g, device, None if g[0] in alone else every_owner) for g in [*groups, together] if g
-    ]
+    passes = []
+    for group in dict.fromkeys(together[o] for o in asked):
+        members = tuple(o for o in sorted(together) if together[o] == group and (whole or o in asked))
+        passes.append(_pass(wanted, owner_of, members, device, whole and len(members) > 1))
+    return passes
 
 
 def _pass(
@@ -101,10 +103,10 @@ def _pass(
     owner_of: Mapping[str, int],
     owners: tuple[int, ...],
     device: torch.device,
-    every_owner: Sequence[int] | None,
+    whole: bool,
 ) -> Pass:
     mine = [tuple(t for t in names if owner_of[t] in owners) for names in wanted]
-    images = [i for i, names in enumerate(mine) if names or every_owner is not None]
+    images = [i for i, names in enumerate(mine) if names or whole]
     tasks = dict.fromkeys(t for names in mine for t in names)
 
     def index(values: list[int], size: int) -> Tensor | None:
@@ -112,15 +114,16 @@ def _pass(
 
     of_images = {t: [p for p, i in enumerate(images) if t in mine[i]] for t in tasks}
     batch = index(images, len(wanted))
-    if len(owners) == 1 and every_owner is None:
-        return Pass(batch, owners, None, None, {t: Selection(index(of_images[t], len(images)), None) for t in tasks})
-    present = tuple(every_owner) if every_owner is not None else owners
-    rows = [(p, o) for p, i in enumerate(images) for o in owners if any(owner_of[t] == o for t in mine[i])]
+    if len(owners) == 1:
+        selections = {t: Selection(index(of_images[t], len(images)), None) for t in tasks}
+        return Pass(batch, owners, None, None, None, selections)
+    rows = [(p, o) for o in owners for p, i in enumerate(images) if any(owner_of[t] == o for t in mine[i])]
     of_rows = {t: [r for r, (p, o) in enumerate(rows) if o == owner_of[t] and t in mine[images[p]]] for t in tasks}
     return Pass(
         images=batch,
-        present=present,
+        present=owners,
         row_images=torch.tensor([p for p, _ in rows], dtype=torch.int64, device=device),
-        row_owners=torch.tensor([present.index(o) for _, o in rows], dtype=torch.int64, device=device),
+        row_owners=torch.tensor([owners.index(o) for _, o in rows], dtype=torch.int64, device=device),
+        counts=None if whole else tuple(sum(o == owner for _, o in rows) for owner in owners),
         tasks={t: Selection(index(of_images[t], len(images)), index(of_rows[t], len(rows))) for t in tasks},
     )

@@ -30,6 +30,8 @@ def product() -> list:
     cases = []
     for case in tiny.method_cases():
         for short in tiny.BACKBONES:
+            if tiny.is_refused(case, short):
+                continue
             for per_task in (False, True):
                 # variants and lists of methods take half of what plain methods take
                 half = case not in lookup.classes("adapters") and (short == "swin") != per_task
@@ -61,6 +63,15 @@ def test_every_method_can_be_built_and_has_a_page_of_options():
         method = tiny.example("adapters", name)
         assert lookup.build("adapters", name, lookup.options_of(method)) == method
         assert (method.__doc__ or "").strip()
+
+
+@pytest.mark.parametrize(
+    ("case", "short"), [(c, s) for s in tiny.REFUSED for c in tiny.method_cases() if tiny.is_refused(c, s)]
+)
+def test_what_has_no_place_is_refused_in_one_line(case, short):
+    with pytest.raises(SiteError) as caught:
+        made(case, short, False)
+    assert "\n" not in str(caught.value) and tiny.BACKBONES[short][1] in str(caught.value)
 
 
 @every
@@ -99,11 +110,14 @@ def test_only_declared_tensors_get_gradients(case, short, per_task):
     plans = [m.plan(tiny.backbone(short)) for m in tiny.methods(case, per_task=per_task)]
     frozen = tiny.backbone(short).frozen_tensors()
     one = sum(p.numel() for plan in plans for a in plan.adapters.values() for p in a.parameters())
+    for module in [m for plan in plans for m in (plan.side, plan.shared) if m is not None]:
+        one += sum(p.numel() for p in module.parameters())
     one += sum(frozen[n].numel() for n in {n for plan in plans for n in plan.tuned})
     declared = model.trained_parameters()
     owners = len(tiny.TASKS) if per_task else 1
+    parts = sum(p.numel() for plan in plans if plan.own for a in plan.own().values() for p in a.parameters())
     heads = sum(p.numel() for task in model.tasks for p in model.head(task).parameters())
-    assert sum(p.numel() for p in declared.values()) == owners * one + heads
+    assert sum(p.numel() for p in declared.values()) == owners * one + len(tiny.TASKS) * parts + heads
 
     model.train()
     tiny.one_loss(model(tiny.pictures())).backward()
@@ -115,7 +129,14 @@ def test_only_declared_tensors_get_gradients(case, short, per_task):
 
 @every
 def test_every_declared_tensor_learns(case, short, per_task):
-    assert tiny.dead_tensors(made(case, short, per_task, own=False)) == []
+    model = made(case, short, per_task, own=False)
+    names = {name for name, _ in tiny.method_cases()[case]}
+    steps = max(tiny.STEPS_TO_LEARN.get(name, 2) for name in names)
+    last = f"stages.{len(model.backbone.stages) - 1}.blocks.{len(model.backbone.stages[-1].blocks) - 1}"
+    unread = tuple(last + end for name in names for end in tiny.UNREAD.get(name, ()))
+    shared = [n for n in model.trained_parameters() if ":" not in n]
+    # what is said to be read by nothing is, and nothing else
+    assert tiny.dead_tensors(model, steps=steps) == [n for n in shared if n.split(".", 2)[2].startswith(unread or "-")]
 
 
 @every
@@ -133,7 +154,12 @@ def test_frozen_tensors_stay_bit_identical(case, short, per_task):
 
 
 @every
-def test_mixed_rows_equal_rows_alone(case, short, per_task):
+@pytest.mark.parametrize("joined", [False, True])
+def test_mixed_rows_equal_rows_alone(case, short, per_task, joined, monkeypatch):
+    if joined:  # one forked pass also where owners share no more than the stem
+        if not per_task or case == "Frozen":
+            pytest.skip("one owner: nothing forks")
+        monkeypatch.setattr("garnish.model.FIRST_BLOCK", -1)
     # in float64, where nothing but a row that saw another's tensors can differ by this much
     model = made(case, short, per_task).double()
     x = tiny.pictures().double()
@@ -180,6 +206,7 @@ def test_merged_equals_unmerged(case, short, per_task, dtype, bound):
     model = made(case, short, per_task).to(dtype)
     plans = [m.plan(tiny.backbone(short)) for m in model.owners[0].methods]
     can = all(type(a).merged is not Adapter.merged for plan in plans for a in plan.adapters.values())
+    can = can and not any(plan.own or plan.side or plan.prompts for plan in plans)
     x = model.prepare(tiny.pictures().to(dtype))
     owner = len(model.owners) - 1
     with torch.no_grad():

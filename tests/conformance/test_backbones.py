@@ -16,7 +16,7 @@ from garnish.errors import OptionError, SiteError
 
 every = pytest.mark.parametrize("short", list(tiny.BACKBONES))
 #: families built from timm's modules: timm's names lead to the same tensors
-FROM_TIMM = ("vit", "dinov2", "dinov3", "swin")
+FROM_TIMM = ("vit", "dinov2", "dinov3", "swin", "swinv2", "convnext", "cnn")
 #: two sizes a family: that of its weights, and one that is not square; Swin's windows fit into both, since timm
 #: builds others where they do not (ours keep their size, and are padded)
 SIZES = {
@@ -24,6 +24,10 @@ SIZES = {
     "dinov2": ((56, 56), (98, 140)),
     "dinov3": ((64, 64), (96, 144)),
     "swin": ((224, 224), (256, 320)),
+    # at the second size no side of a map but one is a multiple of the window
+    "swinv2": ((256, 256), (288, 352)),
+    "convnext": ((64, 64), (96, 160)),
+    "cnn": ((64, 64), (96, 160)),
 }
 
 
@@ -90,12 +94,14 @@ def test_sites_are_named_once_in_forward_order_and_stay(short):
     names = [s.name for s in sites]
     assert len(set(names)) == len(names)
     assert [s.unit for s in sites] == sorted(s.unit for s in sites)
-    assert {"layer", "norm", "sublayer", "branch", "beside", "residual", "feature"} == {s.kind for s in sites}
+    in_blocks = {"sublayer", "branch", "beside", "residual"} if short != "cnn" else set()
+    assert {"layer", "norm", "feature"} | in_blocks == {s.kind for s in sites}
     assert all(trunk.site(s.name) == s for s in sites)
     tensors = list(trunk.frozen_tensors())
     with pytest.raises(SiteError, match=sites[5].name):
         trunk.site(sites[5].name[:-1] + "_")
-    every_kind = [lookup.build("adapters", n, {}) for n in ("LoRA", "Houlsby", "AdaptFormer")]
+    names_of_methods = ("LoRA", "Houlsby", "AdaptFormer") if in_blocks else ("LoRA",)
+    every_kind = [lookup.build("adapters", n, {}) for n in names_of_methods]
     model = garnish.adapt(trunk, every_kind, {"seg": lookup.build("tasks", "Semantic", {"classes": 2})})
     assert [s.name for s in model.backbone.sites()] == names
     assert list(model.backbone.frozen_tensors()) == tensors
@@ -104,7 +110,10 @@ def test_sites_are_named_once_in_forward_order_and_stay(short):
 @every
 def test_each_linear_layer_and_convolution_is_a_site(short):
     trunk = tiny.backbone(short)
-    layers = {id(m) for m in trunk.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    # but those that read constants: SwinV2's tables of positions are made by an MLP
+    constant = {id(m) for n, m in trunk.named_modules() if ".cpb_mlp." in n}
+    assert len(constant) == (3 * 8 if short == "swinv2" else 0)
+    layers = {id(m) for m in trunk.modules() if isinstance(m, nn.Linear | nn.Conv2d)} - constant
     assert {id(m) for s, m in trunk.sites_with_modules() if s.kind == "layer"} == layers
 
 
@@ -146,8 +155,10 @@ def test_deep_copy_is_independent(short):
 def timm_twin(short: str, size: tuple[int, int]) -> nn.Module:
     """Timm's own model for pictures of exactly this size, with the trunk's weights."""
     _, name, options = tiny.BACKBONES[short]
-    if short == "swin":
+    if short in ("swin", "swinv2"):
         made = timm.create_model(name, num_classes=0, img_size=size, **options)
+    elif short in ("convnext", "cnn"):
+        made = timm.create_model(name, num_classes=0, **options)
     else:
         made = timm.create_model(name, num_classes=0, dynamic_img_size=True, **options)
     trunk = tiny.backbone(short)
@@ -155,7 +166,7 @@ def timm_twin(short: str, size: tuple[int, int]) -> nn.Module:
     unknown = made.load_state_dict(state, strict=False)
     assert not unknown.unexpected_keys
     # what a dense trunk leaves out: the norm behind the last block
-    assert {n.split(".")[0] for n in unknown.missing_keys} <= {"norm", "fc_norm"}
+    assert {n.split(".")[0] for n in unknown.missing_keys} <= {"norm", "fc_norm", "head", "conv_head", "bn2"}
     return made.eval()
 
 
@@ -169,6 +180,7 @@ def test_equals_timm(short, which):
     with torch.no_grad():
         theirs = timm_twin(short, size).forward_intermediates(x, intermediates_only=True, output_fmt="NCHW")
         ours = trunk(x)
+    theirs = theirs[1:] if short == "cnn" else theirs  # a CNN's map of stride 2 is not read
     assert len(theirs) == len(ours)
     for got, want in zip(ours, theirs, strict=True):
         assert tiny.far(got, want) < 1e-5

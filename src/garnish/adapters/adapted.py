@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from garnish.adapters.adapter import Adapter, Method
+from garnish.adapters.adapter import Adapter, Method, Plan
 from garnish.adapters.per_task import Owned
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.sites import Site
@@ -46,47 +46,102 @@ class Adapted(nn.Module):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What the wrapped module takes (masks and rotary tables pass through), adapted for each row's owner."""
         ctx = self.binding.current()
+        if ctx.streams is not None and self.owned.acts_in(ctx.streams):
+            return self.owned.streamed(self.layer, x, args, kwargs, ctx)
         if ctx.rows is None:
             return self.owned.alone(self.layer, x, args, kwargs, ctx)
         return self.owned.mixed(self.layer, x, args, kwargs, ctx)
 
 
-def attach(backbone: Backbone, owner: int, methods: Sequence[Method]) -> None:
+def attach(backbone: Backbone, owner: int, methods: Sequence[Method], tasks: Sequence[str] = ()) -> dict[str, int]:
     """Add ``owner``'s adapters and tuned parameters, as each of its methods plans them, to a backbone.
 
+    Args:
+        backbone: the trunk, adapted for others or not.
+        owner: its number; the numbers after it go to its tasks where they own a part.
+        methods: what to add, innermost first.
+        tasks: the owner's tasks.
+
+    Returns:
+        Task → number of the part that it owns beside the shared one; empty where no method gives tasks any.
+
     Raises:
-        SiteError: a plan names a site or parameter that does not exist, or two methods exclude each other.
+        SiteError: a plan is empty, names a site or parameter that does not exist, or two methods exclude each other.
     """
-    for method in methods:
+    plans = [(method, method.plan(backbone)) for method in methods]
+    _check_together(backbone, plans)
+    own: dict[str, int] = {}
+    for method, plan in plans:
+        backbone.tuned.add(owner, plan.tuned, type(method).__name__, plan.drops)
+        backbone.give(owner, side=plan.side, shared=plan.shared)
+        if plan.prompts:
+            backbone.prompts[owner] = plan.prompts
+        _place_all(backbone, owner, method, plan.adapters)
+        if plan.own is not None:
+            own = {task: owner + 1 + position for position, task in enumerate(tasks)}
+            for part in own.values():
+                _place_all(backbone, part, method, plan.own())
+                backbone.parents[part] = owner
+                if plan.routing == "stream":
+                    backbone.streamed.add(part)
+    for number in (owner, *own.values()):
+        sites = [(site, wrapper) for site, wrapper in adapted_sites(backbone) if wrapper.owned.of(number) is not None]
+        if number in backbone.streamed:
+            _mark_forks(number, sites)
+        elif sites:
+            backbone.fork_units[number] = min(site.unit for site, _ in sites)
+    return own
+
+
+def _check_together(backbone: Backbone, plans: Sequence[tuple[Method, Plan]]) -> None:
+    for method, plan in plans:
         label = type(method).__name__
-        plan = method.plan(backbone)
-        backbone.tuned.add(owner, plan.tuned, label, plan.drops)
-        for name, adapter in plan.adapters.items():
-            _place(backbone, owner, method, name, adapter)
-    units = [site.unit for site, wrapper in adapted_sites(backbone) if wrapper.owned.of(owner) is not None]
-    if units:
-        backbone.fork_units[owner] = min(units)
+        if plan.is_empty and not method.may_be_empty:
+            raise SiteError(f"{label}: {backbone.name} has no place for it; choose another method or backbone")
+        others = [type(other).__name__ for other, _ in plans if other is not method]
+        apart = plan.side or (plan.own and plan.routing == "rows")
+        if apart and others:
+            raise SiteError(f"{label}: cannot be combined with {', '.join(others)}; give it alone")
+    for what, chosen in (
+        ("give tasks a part of their own", [m for m, p in plans if p.own]),
+        ("put prompts into the stream", [m for m, p in plans if p.prompts]),
+    ):
+        if len(chosen) > 1:
+            raise SiteError(f"{' and '.join(type(m).__name__ for m in chosen)} both {what}; use one of them")
 
 
-def _place(backbone: Backbone, owner: int, method: Method, name: str, adapter: Adapter) -> None:
+def _mark_forks(part: int, sites: Sequence[tuple[Site, Adapted]]) -> None:
+    """Streams of a stage begin at the first site in it where the task owns an adapter."""
+    begun: set[int] = set()
+    for site, wrapper in sites:
+        if site.stage not in begun:
+            wrapper.owned.forks.add(part)
+        begun.add(site.stage)
+
+
+def _place_all(backbone: Backbone, owner: int, method: Method, adapters: Mapping[str, Adapter]) -> None:
     known = {site.name: module for site, module in backbone.sites_with_modules()}
+    parents = {id(child): (parent, key) for parent in backbone.modules() for key, child in parent._modules.items()}
     label = type(method).__name__
-    if name not in known:
-        raise SiteError(f"{label}: {backbone.name} has no site {name!r}{suggest(name, known)}")
-    module = known[name]
-    levels = _levels(module)[::-1]
-    own = [a for w in levels if (a := w.owned.of(owner)) is not None]
-    if own and (adapter.in_weight_space or own[0].in_weight_space):
-        raise SiteError(f"{label} at {name}: a method that rewrites the weight cannot share a site; use one of the two")
-    # an owner's first adapter at a site sits innermost, its second one level further out, and so on
-    if len(own) < len(levels):
-        wrapper = levels[len(own)]
-    else:
-        wrapper = Adapted(module, backbone.binding)
-        parent, key = _parent_of(backbone, module)
-        parent._modules[key] = wrapper
-    wrapper.owned.add(owner, method, adapter)
-    wrapper.train(backbone.training)
+    for name, adapter in adapters.items():
+        if name not in known:
+            raise SiteError(f"{label}: {backbone.name} has no site {name!r}{suggest(name, known)}")
+        module = known[name]
+        levels = _levels(module)[::-1]
+        own = [a for w in levels if (a := w.owned.of(owner)) is not None]
+        if own and (adapter.in_weight_space or own[0].in_weight_space):
+            raise SiteError(
+                f"{label} at {name}: a method that rewrites the weight cannot share a site; use one of the two"
+            )
+        # an owner's first adapter at a site sits innermost, its second one level further out, and so on
+        if len(own) < len(levels):
+            wrapper = levels[len(own)]
+        else:
+            wrapper = Adapted(module, backbone.binding)
+            parent, key = parents[id(module)]
+            parent._modules[key] = wrapper
+        wrapper.owned.add(owner, method, adapter)
+        wrapper.train(backbone.training)
 
 
 def _levels(module: nn.Module) -> list[Adapted]:
@@ -129,6 +184,13 @@ def merge(backbone: Backbone, owner: int = 0) -> Backbone:
     Raises:
         SiteError: naming the first site whose adapter is not a plain layer.
     """
+    for has, what in (
+        (owner in backbone.parents or owner in backbone.parents.values(), "parts that differ by task"),
+        (owner in backbone.prompts, "prompt tokens"),
+        (owner in backbone.sides, "a side network"),
+    ):
+        if has:
+            raise SiteError(f"{backbone.name}: {what} cannot be merged into a plain backbone; keep the bundle unmerged")
     plain = copy.deepcopy(backbone)
     plain.tuned.settle(owner)
     for site, wrapper in list(adapted_sites(plain)):

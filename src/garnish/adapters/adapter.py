@@ -6,9 +6,9 @@ Shape letters: R rows, N tokens, C channels; layers may see windows folded into 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -27,9 +27,12 @@ class Adapter(nn.Module, ABC):
     Attributes:
         in_weight_space: the wrapper runs the frozen layer once with :meth:`merged`'s weight instead of calling the
             doors ``before`` and ``after`` (DoRA and other maps that are not sums).
+        on_adapted: of a task's own adapter in a stream: ``y`` of :meth:`after` is what the shared adapter made of the
+            frozen module's output, not that output itself.
     """
 
     in_weight_space: bool = False
+    on_adapted: bool = True
 
     def before(self, x: Tensor, ctx: ForwardContext) -> Tensor:
         """Edit what enters the frozen module."""
@@ -48,6 +51,13 @@ class Adapter(nn.Module, ABC):
         """The same map as a plain layer with the shapes of ``weight`` and ``bias``; None where there is none."""
         return None
 
+    def for_row(self) -> tuple[nn.Module, dict[str, Tensor]]:
+        """A module with these doors, and the tensors with which a row runs it: by default itself and its own.
+
+        Adapters whose weights are generated return the module that the generated weights run in.
+        """
+        return self, dict([*self.named_parameters(), *self.named_buffers()])
+
     def forward(self, door: Literal["before", "after", "merged"], *args: Any) -> Any:
         """Call one of the three doors by name (what ``torch.func.functional_call`` needs; not for subclasses)."""
         return getattr(self, door)(*args)
@@ -61,11 +71,29 @@ class Plan:
         adapters: site name → adapter; at most one a site and method.
         tuned: canonical names of backbone parameters trained in place (stored as named deltas).
         drops: whether the backbone's own dropout and drop-path act in training (only where it is trained itself).
+        own: called once for each of the owner's tasks: the adapters that the task owns beside the shared ones.
+        routing: where a task's own adapters lead. "stream": its rows run beside the images' own from the first of
+            them in a stage to that stage's feature map, so the trunk itself is run once for all tasks. "rows": its
+            rows are forked from the images before the first of them and run on to the end.
+        shared: a module that the owner's adapters are made with and that is trained once (a hyper-network).
+        prompts: number of prompt tokens that the owner's stream carries; an adapter puts them there.
+        side: a network beside the trunk, which is run without gradients: (maps by stage after its entrance and each
+            block, raw feature maps) → feature maps of the same shapes.
     """
 
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
     tuned: tuple[str, ...] = ()
     drops: bool = False
+    own: Callable[[], Mapping[str, Adapter]] | None = None
+    routing: Literal["stream", "rows"] = "stream"
+    shared: nn.Module | None = None
+    prompts: int = 0
+    side: nn.Module | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all would be trained in the backbone."""
+        return not (self.adapters or self.tuned or self.own or self.side)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +105,9 @@ class Method(ABC):
     """
 
     per_task: bool = False
+
+    #: whether a plan without anything is what the method means (heads only), not a sign that it found no place
+    may_be_empty: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, backbone: Backbone) -> Plan:

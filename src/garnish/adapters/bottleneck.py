@@ -6,21 +6,14 @@ Shape letters: R rows, N tokens (or H W map), d width of the stage, m bottleneck
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.adapters.adapter import Method, Plan
+from garnish.adapters.bottlenecks import Activation, ParallelAdapter, SerialAdapter, check_options, narrow_width
+from garnish.adapters.parts import width_at
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.sites import Site
-from garnish.context import ForwardContext
-from garnish.errors import OptionError, SiteError
-
-Activation = Literal["gelu", "relu", "silu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +35,7 @@ class Houlsby(Method):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(type(self).__name__, self.reduction, self.bottleneck, self.dropout)
+        check_options(type(self).__name__, self.reduction, self.bottleneck, self.dropout)
 
     def plan(self, backbone: Backbone) -> Plan:
         """An adapter on every attention and MLP output."""
@@ -69,7 +62,7 @@ class Pfeiffer(Method):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(type(self).__name__, self.reduction, self.bottleneck, self.dropout)
+        check_options(type(self).__name__, self.reduction, self.bottleneck, self.dropout)
 
     def plan(self, backbone: Backbone) -> Plan:
         """An adapter on every MLP output."""
@@ -96,101 +89,25 @@ class AdaptFormer(Method):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _check(type(self).__name__, 1.0, self.bottleneck, self.dropout)
+        check_options(type(self).__name__, 1.0, self.bottleneck, self.dropout)
 
     def plan(self, backbone: Backbone) -> Plan:
         """An adapter beside every MLP branch."""
         sites = [s for s in backbone.sites() if s.kind == "branch" and s.place == "mlp"]
         return Plan(
             {
-                s.name: ParallelAdapter(_width(backbone, s), self.bottleneck, self.activation, self.dropout, self.scale)
+                s.name: ParallelAdapter(
+                    width_at(backbone, s), self.bottleneck, self.activation, self.dropout, self.scale
+                )
                 for s in sites
             }
         )
 
 
-class SerialAdapter(Adapter):
-    """``y + U σ(D y + b_D) + b_U`` on the wrapped module's output."""
-
-    def __init__(self, width: int, bottleneck: int, activation: Activation, dropout: float, *, up_std: float) -> None:
-        super().__init__()
-        self.down = nn.Linear(width, bottleneck)
-        self.up = nn.Linear(bottleneck, width)
-        self.activation: Activation = activation
-        self.dropout = dropout
-        nn.init.normal_(self.down.weight, std=0.01)
-        nn.init.normal_(self.up.weight, std=up_std)
-        nn.init.zeros_(self.down.bias)
-        nn.init.zeros_(self.up.bias)
-
-    def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
-        """(…, d) → (…, d)."""
-        hidden = _activate(self.down(y), self.activation)
-        if self.dropout and self.training:
-            hidden = F.dropout(hidden, self.dropout)
-        out: Tensor = y + self.up(hidden)
-        return out
-
-
-class ParallelAdapter(Adapter):
-    """``y + s·(U σ(D x + b_D) + b_U)`` beside the wrapped branch."""
-
-    def __init__(
-        self, width: int, bottleneck: int, activation: Activation, dropout: float, scale: float | Literal["learnable"]
-    ) -> None:
-        super().__init__()
-        self.down = nn.Linear(width, bottleneck)
-        self.up = nn.Linear(bottleneck, width)
-        self.activation: Activation = activation
-        self.dropout = dropout
-        self.scale: float | nn.Parameter = nn.Parameter(torch.ones(())) if scale == "learnable" else float(scale)
-        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.down.bias)
-        nn.init.zeros_(self.up.bias)
-
-    def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
-        """Stream (…, d) and branch output (…, d) → (…, d)."""
-        hidden = _activate(self.down(x), self.activation)
-        if self.dropout and self.training:
-            hidden = F.dropout(hidden, self.dropout)
-        out: Tensor = y + self.scale * self.up(hidden)
-        return out
-
-
 def _serial_plan(method: Houlsby | Pfeiffer, backbone: Backbone, sites: list[Site], *, up_std: float) -> Plan:
     adapters = {}
     for site in sites:
-        width = _width(backbone, site)
-        narrow = _narrow(width, method, site)
+        width = width_at(backbone, site)
+        narrow = narrow_width(type(method).__name__, width, method.reduction, method.bottleneck, site)
         adapters[site.name] = SerialAdapter(width, narrow, method.activation, method.dropout, up_std=up_std)
     return Plan(adapters)
-
-
-def _activate(x: Tensor, activation: Activation) -> Tensor:
-    if activation == "relu":
-        return F.relu(x)
-    return F.gelu(x) if activation == "gelu" else F.silu(x)
-
-
-def _width(backbone: Backbone, site: Site) -> int:
-    return backbone.features[site.stage].channels
-
-
-def _narrow(width: int, method: Houlsby | Pfeiffer, site: Site) -> int:
-    narrow = method.bottleneck if method.bottleneck is not None else int(width / method.reduction)
-    if narrow < 1:
-        label = type(method).__name__
-        raise SiteError(
-            f"{label} at {site.name}: width {width} / reduction {method.reduction} is below 1; use {width} or less"
-        )
-    return narrow
-
-
-def _check(label: str, reduction: float, bottleneck: int | None, dropout: float) -> None:
-    if reduction <= 0:
-        raise OptionError(f"{label}.reduction: {reduction} is not positive")
-    if bottleneck is not None and bottleneck < 1:
-        raise OptionError(f"{label}.bottleneck: {bottleneck} is below 1")
-    if not 0 <= dropout < 1:
-        raise OptionError(f"{label}.dropout: {dropout} is outside [0, 1)")

@@ -1,17 +1,18 @@
 """The adapters of one site, by owner; rows of several owners in one call.
 
-Owners whose adapters come from equal methods are stacked: each row gathers its own tensors and the adapter runs under
-``vmap`` as if the row were alone. Owners of different methods form different stacks; each stack runs on all rows and
-the rows it does not own keep what they had. Nothing depends on which rows want what, so one compiled graph serves all.
+The rows of one owner lie together, so each owner's adapter runs on its part. In a compiled pass no shape may depend on
+how many rows an owner has: there, owners whose adapters come from equal methods are stacked, each row gathers its own
+tensors and the adapter runs under ``vmap`` as if the row were alone; owners of different methods form different stacks,
+each run on all rows, and the rows it does not own keep what they had. So one compiled graph serves every mix.
 
-Shape letters: R rows, k entries a row owns (windows), G owners of a stack.
+Shape letters: I images, R rows, k entries a row owns (windows).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from garnish.adapters.adapter import Adapter, Method
-from garnish.context import ForwardContext
+from garnish.context import ForwardContext, Rows
 
 
 class Owned(nn.Module):
@@ -29,6 +30,8 @@ class Owned(nn.Module):
         super().__init__()
         self.adapters = nn.ModuleDict()
         self.methods: dict[int, Method] = {}
+        #: owners whose task streams begin here
+        self.forks: set[int] = set()
 
     def add(self, owner: int, method: Method, adapter: Adapter) -> None:
         """Put ``adapter``, made by ``method``, in place for ``owner``."""
@@ -60,8 +63,75 @@ class Owned(nn.Module):
             return run_layer(layer, x, *_merged(adapter, layer))
         return adapter.after(x, layer(adapter.before(x, ctx), *args, **kwargs), ctx)
 
+    def acts_in(self, streams: Rows) -> bool:
+        """Whether any of the streams' owners has an adapter here."""
+        return any(owner in self.methods for owner in streams.present)
+
+    def streamed(self, layer: nn.Module, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
+        """Images' own rows and task streams: the frozen module runs on the images' rows alone.
+
+        ``y_t = after_t(x_t, y)`` with y of the image's own row (Agiza et al., MTLoRA, CVPR 2024, section 3.2): so each
+        task costs its adapter and nothing of the module.
+        """
+        streams = ctx.streams
+        assert streams is not None
+        if self.forks.isdisjoint(streams.present):
+            entries = x.shape[0] // (ctx.num_images + streams.images.shape[0])
+            own, beside = x[: ctx.num_images * entries], x[ctx.num_images * entries :]
+        else:
+            own, beside = x, streams.take(x, ctx.num_images)
+        alone = replace(ctx, streams=None)
+        shared = self.of(ctx.owner)
+        entered = own if shared is None else shared.before(own, alone)
+        frozen: Tensor = layer(entered, *args, **kwargs)
+        adapted = frozen if shared is None else shared.after(own, frozen, alone)
+        base = streams.take(adapted if self._on_adapted(streams) else frozen, ctx.num_images)
+        return torch.cat([adapted, self._after(beside, base, replace(alone, rows=streams))])
+
+    def _on_adapted(self, streams: Rows) -> bool:
+        for owner in streams.present:
+            part = self.of(owner)
+            if part is not None:
+                return part.on_adapted
+        return True
+
     def mixed(self, layer: nn.Module, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
         """Rows of several owners: each row as if it were alone."""
+        assert ctx.rows is not None
+        if ctx.rows.counts is None:
+            return self._mixed_whole(layer, x, args, kwargs, ctx)
+        own = [self.of(owner) for owner in ctx.rows.present]
+        if any(a is not None and a.in_weight_space for a in own):
+            parts = []
+            for owner, part in zip(ctx.rows.present, ctx.rows.split(x), strict=True):
+                parts.append(self.alone(layer, part, args, kwargs, replace(ctx, rows=None, owner=owner)))
+            return torch.cat(parts)
+        entered = x
+        if any(a is not None and type(a).before is not Adapter.before for a in own):
+            entered = self._by_owner("before", ctx, x)
+        return self._after(x, layer(entered, *args, **kwargs), ctx)
+
+    def _after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
+        """The door ``after`` of each row's owner."""
+        assert ctx.rows is not None
+        if ctx.rows.counts is not None:
+            return self._by_owner("after", ctx, x, y)
+        for stack in self._stacks(ctx):
+            y = stack.select(stack.call("after", ctx, x, y), y, ctx)
+        return y
+
+    def _by_owner(self, door: Literal["before", "after"], ctx: ForwardContext, *streams: Tensor) -> Tensor:
+        """Run a door on the rows of each owner in turn; rows of owners without an adapter keep the last stream."""
+        assert ctx.rows is not None
+        done = []
+        for owner, *parts in zip(ctx.rows.present, *map(ctx.rows.split, streams), strict=True):
+            adapter = self.of(owner)
+            if parts[-1].shape[0]:
+                row = replace(ctx, rows=None, owner=owner)
+                done.append(parts[-1] if adapter is None else adapter(door, *parts, row))
+        return torch.cat(done)
+
+    def _mixed_whole(self, layer: nn.Module, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
         stacks = self._stacks(ctx)
         entered = x
         for stack in stacks:
@@ -110,16 +180,16 @@ class _Stack:
     def tensors(self, ctx: ForwardContext) -> dict[str, Tensor]:
         """Each tensor of the adapters, gathered by row: (R, …)."""
         index = self._rows(ctx)
-        names = [n for n, _ in [*self.first.named_parameters(), *self.first.named_buffers()]]
-        state = [dict([*a.named_parameters(), *a.named_buffers()]) for a in self.adapters]
-        return {name: torch.stack([s[name] for s in state]).index_select(0, index) for name in names}
+        state = [a.for_row()[1] for a in self.adapters]
+        return {name: torch.stack([s[name] for s in state]).index_select(0, index) for name in state[0]}
 
     def call(self, door: str, ctx: ForwardContext, *streams: Tensor) -> Tensor:
         """Run a door for every row with the row's own tensors: (R·k, …) → (R·k, …)."""
         row = replace(ctx, rows=None)
+        module = self.first.for_row()[0]
 
         def one(tensors: dict[str, Tensor], *own: Tensor) -> Any:
-            return functional_call(self.first, tensors, (door, *own, row))
+            return functional_call(module, tensors, (door, *own, row))
 
         split = [ctx.by_row(s) for s in streams]
         out = _per_row(one, self.tensors(ctx), split)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -13,6 +14,8 @@ from garnish.backbones.backbone import Backbone
 @dataclass(frozen=True, kw_only=True)
 class Frozen(Method):
     """Heads only: nothing is added to the backbone and nothing in it is trained."""
+
+    may_be_empty: ClassVar[bool] = True
 
     def plan(self, backbone: Backbone) -> Plan:
         """No adapter."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from garnish.backbones.sites import Site, bare, sites_below, slots_below
 from garnish.backbones.tuned import Tuned
-from garnish.context import Binding, ForwardContext, Rows
-from garnish.errors import SiteError, suggest
+from garnish.context import NOBODY, Binding, ForwardContext, Rows
+from garnish.errors import OptionError, SiteError, suggest
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class Branch(nn.Module):
         out: Tensor = self.beside(normed, self.drop_path(self.scale(self.layer(normed, **extras))))
         return out
 
+    def parts(self) -> tuple[tuple[str, nn.Module], ...]:
+        """(what its name ends in, module) of all that holds layers or norms, in forward order; "" is the sublayer."""
+        return (".norm", self.norm), ("", self.layer), (".scale", self.scale)
+
 
 class Residual(nn.Module):
     """Stream plus branch. ``takes`` names the stem's extras that the branch's layer wants."""
@@ -63,10 +67,32 @@ class Residual(nn.Module):
         super().__init__()
         self.branch = branch
         self.takes = takes
+        self.binding: Binding | None = None
 
     def forward(self, x: Tensor, **extras: Any) -> Tensor:
-        """Stream in, stream out."""
-        out: Tensor = x + self.branch(x, **extras)
+        """Stream in, stream out; where task streams fork inside the branch, they follow the images' own rows."""
+        added: Tensor = self.branch(x, **extras)
+        ctx = None if self.binding is None else self.binding.context
+        if ctx is not None and ctx.streams is not None and added.shape[0] != x.shape[0]:
+            x = ctx.widen(x)
+        return x + added
+
+
+class Whole(nn.Module):
+    """A block that is not rewritten as residuals (a CNN's): layers and norms inside are its only places for adapters.
+
+    It runs channels-first between channels-last streams; the change of layout is a view.
+    """
+
+    takes: tuple[str, ...] = ()
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, H, W, C) → (R, H', W', C')."""
+        out: Tensor = self.body(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return out
 
 
@@ -108,7 +134,11 @@ class Backbone(nn.Module, ABC):
         multiple: picture sides are padded to a multiple of this many pixels.
         licence: licence of the loaded weights; "none (random weights)" where nothing was loaded.
         source_names: canonical parameter or buffer name → name in the family's own checkpoints.
+        merged: maps are read after the next stage's entrance (patch merging), not before (see :meth:`read_merged`).
+        most_prompts: prompt tokens that a stream can carry; 0 where the family's attention takes none.
     """
+
+    most_prompts: int = 0
 
     def __init__(
         self,
@@ -138,12 +168,44 @@ class Backbone(nn.Module, ABC):
         self.num_prefix = num_prefix
         self.licence = licence
         self.weights_source = weights_source
+        self.merged = False
         self.binding = Binding()
+        for stage in self.stages:
+            for block in stage.blocks:
+                for residual in block.children():
+                    if isinstance(residual, Residual):
+                        residual.binding = self.binding
         self.tuned = Tuned(self)
         #: owner → first unit that it adapts, for owners that adapt any
         self.fork_units: dict[int, int] = {}
+        #: a task's own part of an owner → that owner; those whose rows leave the trunk at the feature maps
+        self.parents: dict[int, int] = {}
+        self.streamed: set[int] = set()
+        #: owner → prompt tokens that its stream carries
+        self.prompts: dict[int, int] = {}
+        self._sides = nn.ModuleDict()
+        self._shared = nn.ModuleDict()
         self.checkpointing = False
         self.source_names: dict[str, str] = {}
+
+    @property
+    def sides(self) -> frozenset[int]:
+        """Owners with a side network."""
+        return frozenset(int(owner) for owner in self._sides)
+
+    def side(self, owner: int) -> nn.Module:
+        """The side network of an owner: (maps by stage, feature maps) → feature maps."""
+        return self._sides[str(owner)]
+
+    def shared(self, owner: int) -> nn.Module | None:
+        """What all adapters of an owner are made with (a hyper-network), or None."""
+        return next((module for kept, module in self._shared.items() if kept == str(owner)), None)
+
+    def give(self, owner: int, *, side: nn.Module | None = None, shared: nn.Module | None = None) -> None:
+        """Keep an owner's side network or shared module."""
+        for kept, module in ((self._sides, side), (self._shared, shared)):
+            if module is not None:
+                kept[str(owner)] = module
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -174,21 +236,38 @@ class Backbone(nn.Module, ABC):
         row_images: Tensor | None = None,
         row_owners: Tensor | None = None,
         present: tuple[int, ...] = (0,),
+        counts: tuple[int, ...] | None = None,
     ) -> tuple[Tensor, ...]:
         """Run the trunk once.
 
         Args:
             images: (I, 3, H, W) float32, normalised; sides a multiple of ``multiple``.
             row_images: (R,) int64, the image of each row after the fork; None: nothing forks.
-            row_owners: (R,) int64, position in ``present`` of each row's owner.
-            present: owners that act in this pass; exactly one where nothing forks.
+            row_owners: (R,) int64, ascending, position in ``present`` of each row's owner.
+            present: owners that act in this pass, all of one group; exactly one where nothing forks.
+            counts: rows of each owner; None in compiled passes and where nothing forks.
 
         Returns:
             Raw feature maps, finest first, each (I or R, C_i, H_i, W_i): rows from ``first_forked_of(present)`` on.
         """
-        rows = None if row_images is None or row_owners is None else Rows(row_images, row_owners, present)
-        ctx = ForwardContext(grid=(0, 0), num_prefix=self.num_prefix, owner=present[0])
-        unit, maps = 0, []
+        if row_images is None or row_owners is None:
+            rows = None
+            alone = Rows.whole(images.shape[0], present[0], images.device)
+        else:
+            rows = alone = Rows(row_images, row_owners, present, counts)
+        if present[0] in self.sides:
+            return self._run_beside(images, alone)
+        owner = self.parents.get(present[0], present[0])
+        ctx = ForwardContext(grid=(0, 0), num_prefix=self.num_prefix, owner=owner)
+        if present[0] in self.streamed:
+            rows, ctx = None, replace(ctx, streams=alone, num_images=images.shape[0])
+        return self._run(images, ctx, rows, watch=None)
+
+    def _run(
+        self, images: Tensor, ctx: ForwardContext, rows: Rows | None, watch: Callable[[Tensor, int], None] | None
+    ) -> tuple[Tensor, ...]:
+        """The loop itself; ``watch`` is handed each map after a stage's entrance and each block, and its stage."""
+        unit, maps, last = 0, [], len(self.stages) - 1
         images, ctx = self._fork(images, ctx, rows, unit)
         with self.binding.bound(ctx):
             x, grid, extras = self.stem(images)
@@ -197,17 +276,73 @@ class Backbone(nn.Module, ABC):
             unit += 1
             x, ctx = self._fork(x, ctx, rows, unit)
             with self.binding.bound(ctx):
-                x = stage.enter(x)
-            ctx = replace(ctx, grid=self._grid(x, ctx))
+                x, grid = self._enter(stage, x, ctx)
+                ctx = replace(ctx, grid=grid)
+            if index and self.merged:
+                maps.append(self._tap(index - 1, x, ctx))
+                x = self._without_streams(x, ctx)
+            if index == 0 and (prompts := self.prompts.get(ctx.owner, 0)):
+                ctx = replace(ctx, num_prefix=ctx.num_prefix + prompts)
+                extras = self.prompted(extras, prompts)
+            if watch is not None:
+                watch(ctx.to_map(x), index)
             for block in stage.blocks:
                 x, ctx = self._run_block(block, x, ctx, extras, rows, unit)
                 unit += len(block)
+                if watch is not None:
+                    watch(ctx.to_map(x), index)
             unit += 1
             x, ctx = self._fork(x, ctx, rows, unit)
             with self.binding.bound(ctx):
                 x = stage.leave(x)
-                maps.append(self.taps[index](ctx.to_map(x)))
+            if index == last or not self.merged:
+                maps.append(self._tap(index, x, ctx))
+                x = self._without_streams(x, ctx)
         return tuple(maps)
+
+    def _run_beside(self, images: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+        """Side networks of one or several owners on one frozen pass, without gradients through the trunk."""
+        states: list[list[Tensor]] = [[] for _ in self.stages]
+        with torch.no_grad():
+            ctx = ForwardContext(grid=(0, 0), num_prefix=self.num_prefix, owner=NOBODY)
+            maps = self._run(images, ctx, None, watch=lambda x, index: states[index].append(x))
+        done = []
+        for position, owner in enumerate(rows.present):
+            if rows.counts is None:
+                done.append(self.side(owner)(states, maps))
+            elif rows.counts[position]:
+                own = rows.split(rows.images)[position]
+                whole = own.shape[0] == images.shape[0]
+                taken = [[x if whole else x.index_select(0, own) for x in stage] for stage in states]
+                done.append(self.side(owner)(taken, [m if whole else m.index_select(0, own) for m in maps]))
+        joined = [torch.cat(level) if len(level) > 1 else level[0] for level in zip(*done, strict=True)]
+        if rows.counts is None:  # compiled: every side network saw every image
+            joined = [m.index_select(0, rows.owners * images.shape[0] + rows.images) for m in joined]
+        return tuple(joined)
+
+    def _tap(self, index: int, x: Tensor, ctx: ForwardContext) -> Tensor:
+        """The map handed to heads; of streams, where there are any."""
+        with self.binding.bound(ctx):
+            tapped: Tensor = self.taps[index](ctx.to_map(x))
+        if ctx.streams is None:
+            return tapped
+        if tapped.shape[0] > ctx.num_images:
+            return tapped[ctx.num_images :]
+        return ctx.streams.take(tapped, ctx.num_images)
+
+    @staticmethod
+    def _without_streams(x: Tensor, ctx: ForwardContext) -> Tensor:
+        """What runs on into the next stage."""
+        return x if ctx.streams is None else x[: ctx.num_images]
+
+    def _enter(self, stage: Stage, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
+        """Run a stage's entrance; the stream and its grid."""
+        x = stage.enter(x)
+        return x, (x.shape[1], x.shape[2]) if x.ndim == 4 else ctx.grid
+
+    def prompted(self, extras: dict[str, Any], count: int) -> dict[str, Any]:
+        """The stem's extras for a stream that has ``count`` prompt tokens behind its prefix tokens."""
+        return extras
 
     def _fork(self, x: Tensor, ctx: ForwardContext, rows: Rows | None, unit: int) -> tuple[Tensor, ForwardContext]:
         """Give each (image, owner) its own row, once, before the first unit that an owner of this pass adapts."""
@@ -229,6 +364,7 @@ class Backbone(nn.Module, ABC):
         fork = None if rows is None or ctx.rows is not None else self.fork_of(rows.present)
         if fork is not None and unit < fork <= unit + num_units:
             forked = replace(ctx, rows=rows)
+        extras = {**extras, "place": (ctx.grid, ctx.num_prefix)}
 
         def run(x: Tensor) -> Tensor:
             here = ctx
@@ -245,10 +381,6 @@ class Backbone(nn.Module, ABC):
             out = run(x)
         return out, forked
 
-    @staticmethod
-    def _grid(x: Tensor, ctx: ForwardContext) -> tuple[int, int]:
-        return (x.shape[1], x.shape[2]) if x.ndim == 4 else ctx.grid
-
     # ---- sites and names ----------------------------------------------------------------------------------------
 
     def sites(self) -> tuple[Site, ...]:
@@ -262,22 +394,28 @@ class Backbone(nn.Module, ABC):
         for s, stage in enumerate(self.stages):
             unit += 1
             yield from sites_below(stage.enter, f"stages.{s}.enter", "enter", s, -1, unit)
+            if s and self.merged:
+                yield Site(f"features.{s - 1}", "feature", "feature", "feature", s - 1, -1, unit), self.taps[s - 1]
             for b, block in enumerate(stage.blocks):
                 for role, residual in block.items():
                     unit += 1
                     name = f"stages.{s}.blocks.{b}.{role}"
+                    if isinstance(residual, Whole):
+                        yield from sites_below(residual.body, name, role, s, b, unit)
+                        continue
                     yield Site(name, "residual", role, role, s, b, unit), residual
                     inner = bare(residual).branch
                     yield Site(f"{name}.branch", "branch", role, "branch", s, b, unit), inner
                     branch = bare(inner)
-                    yield from sites_below(branch.norm, f"{name}.norm", role, s, b, unit)
-                    yield Site(f"{name}.sublayer", "sublayer", role, "sublayer", s, b, unit), branch.layer
-                    yield from sites_below(branch.layer, name, role, s, b, unit)
-                    yield from sites_below(branch.scale, f"{name}.scale", role, s, b, unit)
+                    for ending, part in branch.parts():
+                        if not ending:
+                            yield Site(f"{name}.sublayer", "sublayer", role, "sublayer", s, b, unit), part
+                        yield from sites_below(part, f"{name}{ending}", role, s, b, unit)
                     yield Site(f"{name}.beside", "beside", role, "beside", s, b, unit), branch.beside
             unit += 1
             yield from sites_below(stage.leave, f"stages.{s}.leave", "leave", s, -1, unit)
-            yield Site(f"features.{s}", "feature", "feature", "feature", s, -1, unit), self.taps[s]
+            if s == len(self.stages) - 1 or not self.merged:
+                yield Site(f"features.{s}", "feature", "feature", "feature", s, -1, unit), self.taps[s]
 
     def site(self, name: str) -> Site:
         """The site of that name; raises :class:`SiteError` with the nearest."""
@@ -314,15 +452,31 @@ class Backbone(nn.Module, ABC):
 
     def first_forked_of(self, present: Sequence[int]) -> int:
         """Index of the first feature map that has a row per owner in a forked pass; the number of maps if none has."""
+        if present[0] in self.streamed or present[0] in self.sides:
+            return 0
         fork = self.fork_of(present)
         if fork is None:
             return len(self.stages)
-        unit = 0
-        for index, stage in enumerate(self.stages):
-            unit += 2 + sum(len(block) for block in stage.blocks)
-            if unit >= fork:
-                return index
-        raise AssertionError("a fork lies behind the last unit")
+        units = [site.unit for site in self.sites() if site.kind == "feature"]
+        return next(index for index, unit in enumerate(units) if unit >= fork)
+
+    @property
+    def taps_at(self) -> Literal["stage", "merged"]:
+        """Where maps are read."""
+        return "merged" if self.merged else "stage"
+
+    def read_merged(self) -> None:
+        """Read maps after the next stage's entrance, as decoders of the MTLoRA line do, instead of at stage ends.
+
+        On Swin-T: 192, 384, 768, 768 channels at strides 8, 16, 32, 32.
+
+        Raises:
+            OptionError: a plain trunk has no merging.
+        """
+        if len({f.stride for f in self.features}) == 1:
+            raise OptionError(f'{self.name}: a trunk of one stride merges no patches; use taps="stage"')
+        self.merged = True
+        self.features = (*self.features[1:], self.features[-1])
 
     def named_slots(self) -> Iterator[tuple[str, nn.Module, str]]:
         """(canonical name, module, attribute) of each parameter and persistent buffer of the bare backbone."""
@@ -331,11 +485,12 @@ class Backbone(nn.Module, ABC):
             yield from slots_below(stage.enter, f"stages.{s}.enter")
             for b, block in enumerate(stage.blocks):
                 for role, residual in block.items():
-                    branch = bare(bare(residual).branch)
                     at = f"stages.{s}.blocks.{b}.{role}"
-                    yield from slots_below(branch.norm, f"{at}.norm")
-                    yield from slots_below(branch.layer, at)
-                    yield from slots_below(branch.scale, f"{at}.scale")
+                    if isinstance(residual, Whole):
+                        yield from slots_below(residual.body, at)
+                        continue
+                    for ending, part in bare(bare(residual).branch).parts():
+                        yield from slots_below(part, f"{at}{ending}")
             yield from slots_below(stage.leave, f"stages.{s}.leave")
 
     def fingerprint(self) -> str:

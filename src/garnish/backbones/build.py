@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from garnish import lookup
 from garnish.backbones.backbone import Backbone
 from garnish.errors import OptionError, suggest
 
 
-def backbone(name: str, weights: str | bool | None = None, *, options: Mapping[str, Any] | None = None) -> Backbone:
+def backbone(
+    name: str,
+    weights: str | bool | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+    taps: Literal["stage", "merged"] = "stage",
+) -> Backbone:
     """Build a backbone and freeze it.
 
     Args:
@@ -19,6 +25,8 @@ def backbone(name: str, weights: str | bool | None = None, *, options: Mapping[s
         weights: None for random weights, True for the published ones from the Hub, else a ``.safetensors`` or
             ``.pth`` file (read with ``weights_only=True``) or a Hub id.
         options: architecture overrides, for other widths or depths than the name says.
+        taps: where feature maps are read: at the end of each stage, or after the patch merging that follows it
+            (decoders of the MTLoRA line; see :meth:`Backbone.read_merged`).
 
     Returns:
         The trunk in evaluation mode, no parameter of which requires a gradient.
@@ -27,6 +35,10 @@ def backbone(name: str, weights: str | bool | None = None, *, options: Mapping[s
         OptionError: an unknown name or option. WeightsError: weights that cannot be read or do not fit.
     """
     built = family(name).create(name, weights, dict(options or {}))
+    if taps == "merged":
+        built.read_merged()
+    elif taps != "stage":
+        raise OptionError(f"taps: expected stage or merged, got {taps!r}")
     built.requires_grad_(False)
     built.eval()
     return built

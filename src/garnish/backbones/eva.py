@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import timm
+import torch
 from timm.models.eva import EvaAttention, EvaBlock, checkpoint_filter_fn
-from torch import nn
+from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone, Branch, FeatureInfo, LayerScale, Residual
 from garnish.backbones.plain import NUM_TAPS, PlainStem, split_stages
@@ -61,8 +62,17 @@ class Eva(Backbone):
             licence=licence,
             weights_source=source,
         )
+        backbone.most_prompts = 4 * eva.patch_embed.num_patches
         name_sources(backbone, eva)
         return backbone
+
+    def prompted(self, extras: dict[str, Any], count: int) -> dict[str, Any]:
+        """Prompts have no position: they are rotated by nothing (sine 0, cosine 1)."""
+        rope: Tensor | None = extras["rope"]
+        if rope is None:
+            return extras
+        sine, cosine = rope.new_zeros(count, rope.shape[1] // 2), rope.new_ones(count, rope.shape[1] // 2)
+        return {**extras, "rope": torch.cat([torch.cat([sine, cosine], 1), rope])}
 
 
 def _scale(gamma: nn.Parameter | None) -> nn.Module:

@@ -43,12 +43,18 @@ def bare(module: nn.Module) -> Any:
     return module
 
 
-_LAYERS = (nn.Linear, nn.Conv2d)
+class OffStream(nn.Sequential):
+    """Layers that read constants and not the stream (position tables made by an MLP): no places for adapters."""
+
+
+def _is_layer(module: nn.Module) -> bool:
+    # a subclass with a forward pass of its own (standardised weights) is no plain map of its weight
+    return isinstance(module, nn.Linear | nn.Conv2d) and type(module).forward in (nn.Linear.forward, nn.Conv2d.forward)
 
 
 def _is_norm(module: nn.Module) -> bool:
-    name = type(module).__name__
-    return name.endswith("Norm") or "Norm2d" in name or name.startswith(("LayerNorm", "RmsNorm"))
+    # it holds its own factors: a container such as ConvNorm does not
+    return "Norm" in type(module).__name__ and len(module._parameters) > 0
 
 
 def sites_below(
@@ -57,7 +63,9 @@ def sites_below(
     """Every layer and norm below a module called ``name``, with what stands there now."""
     inner = bare(module)
     role = name.rsplit(".", 1)[-1]
-    if isinstance(inner, _LAYERS):
+    if isinstance(inner, OffStream):
+        return
+    if _is_layer(inner):
         yield Site(name, "layer", place, role, stage, block, unit), module
     elif _is_norm(inner):
         yield Site(name, "norm", place, role, stage, block, unit), module

@@ -1,21 +1,23 @@
 """Swin transformers (Liu et al., ICCV 2021) from timm's modules, at any picture size.
 
-Shape letters: R rows, H W map, C channels, n windows of one map, w² tokens of one window.
+Shape letters: R rows, H W map, C channels, n windows of one map, w² tokens of one window, p prompts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import timm
-import torch
-from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn, window_partition, window_reverse
+from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.backbones.backbone import Backbone, Branch, FeatureInfo, Residual, Stage
 from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.backbones.windows import ShiftedWindows, gathered, unseen_by_prompts
+from garnish.context import ForwardContext
 from garnish.errors import OptionError
 
 
@@ -39,7 +41,7 @@ class Swin(Backbone):
         for i, layer in enumerate(swin.layers):
             blocks = [
                 {
-                    "attn": Residual(Branch(b.norm1, _ShiftedWindows(b), nn.Identity(), b.drop_path1)),
+                    "attn": Residual(Branch(b.norm1, _windows(b), nn.Identity(), b.drop_path1), takes=("place",)),
                     "mlp": Residual(Branch(b.norm2, b.mlp, nn.Identity(), b.drop_path2)),
                 }
                 for b in layer.blocks
@@ -58,8 +60,16 @@ class Swin(Backbone):
             licence=licence,
             weights_source=source,
         )
+        backbone.most_prompts = 4 * math.prod(swin.layers[0].blocks[0].window_size)
         name_sources(backbone, swin)
         return backbone
+
+    def _enter(self, stage: Stage, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
+        if x.ndim == 4:
+            return super()._enter(stage, x, ctx)
+        x, grid = gathered(x, ctx.grid, ctx.num_prefix)
+        merging: Any = stage.enter
+        return merging.reduction(merging.norm(x)), grid
 
 
 class _Stem(nn.Module):
@@ -75,48 +85,34 @@ class _Stem(nn.Module):
         return x, (x.shape[1], x.shape[2]), {}
 
 
-class _ShiftedWindows(nn.Module):
-    """Attention within windows of a map that is rolled by ``shift`` first; windows of one row stay together."""
+class BiasedAttention(nn.Module):
+    """Attention within windows, with a trained bias for each pair of relative positions (eq. 4)."""
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, attn: Any) -> None:
+        """Take over the parameters of a timm ``WindowAttention``."""
         super().__init__()
-        self.window = block.attn
-        self.size: tuple[int, int] = block.window_size
-        self.full_shift: tuple[int, int] = block.shift_size
+        self.num_heads: int = attn.num_heads
+        self.scale: float = attn.scale
+        self.relative_position_bias_table: nn.Parameter = attn.relative_position_bias_table
+        self.register_buffer("index", attn.relative_position_index, persistent=False)
+        self.qkv = attn.qkv
+        self.attn_drop = attn.attn_drop
+        self.proj = attn.proj
+        self.proj_drop = attn.proj_drop
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(R, H, W, C) → (R, H, W, C)."""
-        _, height, width, _ = x.shape
-        (wh, ww) = self.size
-        # a side that one window covers is not shifted (the rule of the paper's code, taken per picture)
-        sh = self.full_shift[0] if height > wh else 0
-        sw = self.full_shift[1] if width > ww else 0
-        if sh or sw:
-            x = torch.roll(x, shifts=(-sh, -sw), dims=(1, 2))
-        pad_h, pad_w = -height % wh, -width % ww
-        x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
-        padded_h, padded_w = height + pad_h, width + pad_w
-        windows = window_partition(x, self.size).flatten(1, 2)  # (R·n, w², C)
-        mask = self._mask(padded_h, padded_w, sh, sw, x) if sh or sw else None
-        windows = self.window(windows, mask=mask).unflatten(1, self.size)
-        x = window_reverse(windows, self.size, padded_h, padded_w)[:, :height, :width]
-        if sh or sw:
-            x = torch.roll(x, shifts=(sh, sw), dims=(1, 2))
-        return x
-
-    def _mask(self, height: int, width: int, sh: int, sw: int, like: Tensor) -> Tensor:
-        """(n, w², w²): -100 between tokens that the roll brought together from opposite borders, else 0."""
-        rows = _regions(height, self.size[0], sh, like)
-        columns = _regions(width, self.size[1], sw, like)
-        region = (rows[:, None] * 3 + columns[None, :])[None, :, :, None]
-        tokens = window_partition(region, self.size).flatten(1)  # (n, w²)
-        apart = tokens[:, None, :] != tokens[:, :, None]
-        return torch.zeros_like(apart, dtype=like.dtype).masked_fill(apart, -100.0)
+    def forward(self, x: Tensor, mask: Tensor | None = None, prompts: int = 0) -> Tensor:
+        """(R·n, p + w², C) and a mask (n, w², w²) to be added to the logits → (R·n, p + w², C)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        index: Tensor = self.index  # type: ignore[assignment]
+        bias = self.relative_position_bias_table[index].permute(2, 0, 1)
+        bias = unseen_by_prompts(bias, prompts)[None]
+        if mask is not None:
+            bias = (bias + unseen_by_prompts(mask, prompts)[:, None]).repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
+        dropout = self.attn_drop.p if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=self.scale)
+        mixed: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+        return mixed
 
 
-def _regions(length: int, window: int, shift: int, like: Tensor) -> Tensor:
-    """Number of the region (0, 1 or 2) of each coordinate along one side of a rolled map."""
-    at = torch.arange(length, device=like.device)
-    if not shift:
-        return torch.zeros_like(at)
-    return (at >= length - window).to(at.dtype) + (at >= length - shift).to(at.dtype)
+def _windows(block: Any) -> ShiftedWindows:
+    return ShiftedWindows(BiasedAttention(block.attn), block.window_size, block.shift_size)

@@ -52,7 +52,14 @@ def create_timm(
     if not weights:
         return model, "none (random weights)", "random"
     state, stated = read_weights(str(weights))
-    _load(model, dialects(state, model), f"{name}: weights {weights}")
+    try:
+        state = dialects(state, model)
+    except (KeyError, IndexError, RuntimeError) as error:  # a conversion that looks for what another family lacks
+        raise WeightsError(
+            f"{name}: weights {weights} hold {next(iter(state), 'nothing')} and others that cannot be converted "
+            f"({one_line(error, 80)}); is it the right architecture?"
+        ) from None
+    _load(model, state, f"{name}: weights {weights}")
     return model, stated or "not stated", str(weights)
 
 

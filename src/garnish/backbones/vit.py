@@ -56,5 +56,6 @@ class ViT(Backbone):
             licence=licence,
             weights_source=source,
         )
+        backbone.most_prompts = 4 * vit.patch_embed.num_patches
         name_sources(backbone, vit)
         return backbone

@@ -168,7 +168,8 @@ def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[st
     for number, owner in enumerate(model.owners):
         kept = [task for task in owner.tasks if task in tasks]
         if kept:
-            owners.append({"tasks": kept, "methods": [lookup.describe(m) for m in owner.methods]})
+            if owner.shared is None:
+                owners.append({"tasks": kept, "methods": [lookup.describe(m) for m in owner.methods]})
             encoder += sum(t.numel() for t in model.encoder_tensors(number).values() if isinstance(t, nn.Parameter))
     described = {}
     for name in tasks:
@@ -189,6 +190,7 @@ def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[st
         "backbone": {
             "name": trunk.name,
             "options": trunk.options,
+            "taps": trunk.taps_at,
             "fingerprint": trunk.fingerprint(),
             "licence": trunk.licence,
             "non_commercial": is_non_commercial(trunk.licence),
@@ -224,8 +226,8 @@ def _check_joinable(read: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     where, first = read[0]
     taken: dict[str, str] = dict.fromkeys(first["tasks"], where)
     for other, facts in read[1:]:
-        for key in ("name", "options", "fingerprint"):
-            ours, theirs = first["backbone"][key], facts["backbone"][key]
+        for key in ("name", "options", "taps", "fingerprint"):
+            ours, theirs = first["backbone"].get(key, "stage"), facts["backbone"].get(key, "stage")
             if ours != theirs:
                 raise BundleError(
                     f"{other}: belongs to another backbone than {where} ({key} {_short(theirs)}, not {_short(ours)}); "
@@ -252,7 +254,8 @@ def _rebuild(where: str, wanted: Mapping[str, Any], weights: str | os.PathLike[s
         source = str(beside) if beside.exists() else source
     try:
         # a family that carries its weights with it needs no place to find them
-        return build_backbone(wanted["name"], None if source == "bundled" else source, options=wanted["options"])
+        kept = None if source == "bundled" else source
+        return build_backbone(wanted["name"], kept, options=wanted["options"], taps=wanted.get("taps", "stage"))
     except (WeightsError, OptionError) as error:
         raise BundleError(
             f"{where}: its backbone {wanted['name']} cannot be built from {tried} ({one_line(error, 160)}); "
@@ -270,6 +273,10 @@ def _check_backbone(where: str, wanted: Mapping[str, Any], found: Backbone, sour
         raise BundleError(
             f"{where}: belongs to backbone {wanted['name']} {wanted['options']}, not to {found.name} {options}; "
             f"build that one, or leave backbone= out and pass weights="
+        )
+    if found.taps_at != (taps := wanted.get("taps", "stage")):
+        raise BundleError(
+            f"{where}: its heads read maps at taps={taps}, not {found.taps_at}; build it with taps={taps!r}"
         )
     fingerprint = found.fingerprint()
     if fingerprint != wanted["fingerprint"]:

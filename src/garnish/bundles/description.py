@@ -5,7 +5,8 @@ Keys of format 1 (those with ``?`` may be absent):
 - ``format`` 1; ``versions`` of garnish, torch and timm that wrote it; ``dtype`` of the floating-point tensors.
 - ``tuned_as``: how ``tuned.*`` tensors are stored: ``difference`` to the frozen parameter of that name (float16), or
   the ``value`` itself (float32, since a difference need not give the value back exactly).
-- ``backbone``: ``name``, ``options``, ``fingerprint``, ``licence``, ``non_commercial``, ``weights_source``.
+- ``backbone``: ``name``, ``options``, ``taps?`` ("stage" where absent), ``fingerprint``, ``licence``,
+  ``non_commercial``, ``weights_source``.
 - ``owners``: in order, ``tasks`` and the ``methods`` (name and options) whose tensors they share.
 - ``tasks``: by name: the task's ``name`` and ``options``, its ``head``, ``channels``, ``labels`` in the order of their
   ids and ``palette`` (label → RGB in 0 … 255; empty for continuous maps).
@@ -50,6 +51,7 @@ _SCHEMA: Mapping[str, Any] = {
     "backbone": {
         "name": str,
         "options": {"*": object},
+        "taps?": re.compile("stage|merged"),
         "fingerprint": _HEX64,
         "licence": str,
         "non_commercial": bool,

@@ -34,7 +34,7 @@ def stored_tensors(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> di
     frozen = model.backbone.frozen_tensors()
     found: dict[str, Tensor] = {}
     for number, owner in enumerate(model.owners):
-        kept = "+".join(task for task in owner.tasks if task in tasks)
+        kept = owner.name_for(tasks)
         if not kept:
             continue
         for name, tensor in model.encoder_tensors(number).items():

@@ -96,7 +96,7 @@ def _skeleton(described: Sequence[Mapping[str, Any]]) -> Model:
     from garnish.model import Model
 
     first = described[0]["backbone"]
-    model = Model(backbone(first["name"], None, options=first["options"]))
+    model = Model(backbone(first["name"], None, options=first["options"], taps=first.get("taps", "stage")))
     for facts in described:
         for owner in facts["owners"]:
             tasks = {name: facts["tasks"][name] for name in owner["tasks"]}
@@ -141,30 +141,10 @@ def of_backbone(given: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tasks(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """``tasks: "seg=Semantic,depth=Depth"`` and ``tasks.seg.classes: 19`` → the tasks by name."""
-    from garnish.lookup import build
-    from garnish.recipe_text import set_dotted
+    """The tasks asked for, or one of 21 classes."""
+    from garnish.commands.given import given_tasks
 
-    plain: dict[str, Any] = {"tasks": {}}
-    listed = overrides.get("tasks")
-    if listed is None and not overrides:
-        listed, overrides = "seg=Semantic", {"tasks.seg.classes": 21}
-    for part in str(listed or "").split(","):
-        name, _, task = part.strip().partition("=")
-        if name and not task:
-            raise OptionError(f"--tasks: {part!r}; write NAME=TASK, e.g. seg=Semantic,depth=Depth")
-        if name:
-            plain["tasks"][name] = {"name": task}
-    for key in sorted(set(overrides) - {"tasks"}):
-        value = overrides[key]
-        set_dotted(plain, key, {"name": value} if key.count(".") == 1 else value)
-    for name, entry in plain["tasks"].items():
-        if "name" not in entry:
-            raise OptionError(f"--tasks.{name}: which task? write --tasks {name}=Semantic, or another")
-    return {
-        name: build("tasks", entry["name"], {k: v for k, v in entry.items() if k != "name"}, where=f"--tasks.{name}")
-        for name, entry in plain["tasks"].items()
-    }
+    return given_tasks(overrides or {"tasks": "seg=Semantic", "tasks.seg.classes": 21})
 
 
 def _print(facts: Mapping[str, Any]) -> None:

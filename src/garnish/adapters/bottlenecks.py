@@ -1,0 +1,96 @@
+"""The bottleneck adapters themselves, serial and parallel, and the checks of their options.
+
+Shape letters: R rows, N tokens (or H W map), d width of the stage, m bottleneck.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from garnish.adapters.adapter import Adapter
+from garnish.backbones.sites import Site
+from garnish.context import ForwardContext
+from garnish.errors import OptionError, SiteError
+
+Activation = Literal["gelu", "relu", "silu"]
+
+
+class SerialAdapter(Adapter):
+    """``y + U σ(D y + b_D) + b_U`` on the wrapped module's output."""
+
+    def __init__(self, width: int, bottleneck: int, activation: Activation, dropout: float, *, up_std: float) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+        self.activation: Activation = activation
+        self.dropout = dropout
+        nn.init.normal_(self.down.weight, std=0.01)
+        nn.init.normal_(self.up.weight, std=up_std)
+        nn.init.zeros_(self.down.bias)
+        nn.init.zeros_(self.up.bias)
+
+    def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
+        """(…, d) → (…, d)."""
+        hidden = activate(self.down(y), self.activation)
+        if self.dropout and self.training:
+            hidden = F.dropout(hidden, self.dropout)
+        out: Tensor = y + self.up(hidden)
+        return out
+
+
+class ParallelAdapter(Adapter):
+    """``y + s·(U σ(D x + b_D) + b_U)`` beside the wrapped branch."""
+
+    def __init__(
+        self, width: int, bottleneck: int, activation: Activation, dropout: float, scale: float | Literal["learnable"]
+    ) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+        self.activation: Activation = activation
+        self.dropout = dropout
+        self.scale: float | nn.Parameter = nn.Parameter(torch.ones(())) if scale == "learnable" else float(scale)
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.down.bias)
+        nn.init.zeros_(self.up.bias)
+
+    def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
+        """Stream (…, d) and branch output (…, d) → (…, d)."""
+        hidden = activate(self.down(x), self.activation)
+        if self.dropout and self.training:
+            hidden = F.dropout(hidden, self.dropout)
+        out: Tensor = y + self.scale * self.up(hidden)
+        return out
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """σ(x)."""
+    if activation == "relu":
+        return F.relu(x)
+    return F.gelu(x) if activation == "gelu" else F.silu(x)
+
+
+def narrow_width(label: str, width: int, reduction: float, bottleneck: int | None, site: Site) -> int:
+    """M of a stage of this width; raises :class:`SiteError` where the reduction leaves nothing."""
+    narrow = bottleneck if bottleneck is not None else int(width / reduction)
+    if narrow < 1:
+        raise SiteError(
+            f"{label} at {site.name}: width {width} / reduction {reduction} is below 1; use {width} or less"
+        )
+    return narrow
+
+
+def check_options(label: str, reduction: float, bottleneck: int | None, dropout: float) -> None:
+    """Raise :class:`OptionError` for values that fit no backbone."""
+    if reduction <= 0:
+        raise OptionError(f"{label}.reduction: {reduction} is not positive")
+    if bottleneck is not None and bottleneck < 1:
+        raise OptionError(f"{label}.bottleneck: {bottleneck} is below 1")
+    if not 0 <= dropout < 1:
+        raise OptionError(f"{label}.dropout: {dropout} is outside [0, 1)")

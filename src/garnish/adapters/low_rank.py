@@ -1,0 +1,94 @@
+"""The low-rank update of one layer, and whether a rank fits it: what the LoRA-type methods are made of.
+
+Shape letters: o output width, i input width, r rank, kh kw kernel, g groups of a convolution.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from garnish.adapters.adapter import Adapter
+from garnish.backbones.convolution import Geometry
+from garnish.context import ForwardContext
+from garnish.errors import SiteError
+
+
+def low_rank(
+    where: str, layer: nn.Module, rank: int, scale: float, dropout: float, *, dora: bool = False
+) -> LoRAAdapter:
+    """A new update of ``layer``, the identity at the start.
+
+    Warns where the update of a grouped convolution holds more parameters than the convolution, as that of a depthwise
+    one always does.
+
+    Raises:
+        SiteError: a rank above the layer's smaller side, or no multiple of a convolution's groups; the message begins
+            with ``where``.
+    """
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    most = min(weight.shape[0], groups * weight[0].numel())
+    if rank > most:
+        raise SiteError(f"{where}: rank {rank} exceeds the layer's {most}; use rank {most} or less")
+    if rank % groups:
+        nearest = min(most, max(1, round(rank / groups)) * groups)
+        raise SiteError(f"{where}: rank {rank} is no multiple of the convolution's {groups} groups; use rank {nearest}")
+    update = LoRAAdapter(layer, rank, scale, dropout, dora)
+    size = sum(p.numel() for p in update.parameters())
+    if groups > 1 and size > weight.numel():
+        warnings.warn(
+            f"{where}: the update holds {size} parameters, the convolution of {groups} groups itself {weight.numel()}",
+            stacklevel=2,
+        )
+    return update
+
+
+class LoRAAdapter(Adapter):
+    """A low-rank update of one linear layer or convolution.
+
+    Of a convolution of g groups A is (r, i/g, kh, kw) and B (o, r/g), both with g groups: each group has an update of
+    rank r/g, and the sum is again such a convolution. PEFT's A reads the channels of all groups, so that its update
+    cannot be merged; ours is one of PEFT's, with zeros between the groups.
+    """
+
+    def __init__(self, layer: nn.Module, rank: int, scale: float, dropout: float, dora: bool) -> None:
+        super().__init__()
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        self.lora_a = nn.Parameter(weight.new_empty(rank, *weight.shape[1:]))
+        self.conv = Geometry.of(layer) if isinstance(layer, nn.Conv2d) else None
+        self.groups = 1 if self.conv is None else self.conv.groups
+        self.lora_b = nn.Parameter(weight.new_zeros(weight.shape[0], rank // self.groups))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        self.scale = scale
+        self.dropout = dropout
+        self.in_weight_space = dora
+        self.magnitude = nn.Parameter(weight.detach().flatten(1).norm(dim=1)) if dora else None
+
+    def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
+        """Add the low-rank path: (…, i) and (…, o) → (…, o), or maps (R, i, H, W) and (R, o, H', W')."""
+        if self.dropout and self.training:
+            x = F.dropout(x, self.dropout)
+        up = self.scale * self.lora_b
+        if self.conv is not None:
+            return y + F.conv2d(self.conv.run(x, self.lora_a), up[:, :, None, None], groups=self.groups)
+        hidden = F.linear(x, self.lora_a)
+        # one pass over y: the update is added inside the product
+        return torch.addmm(y.flatten(0, -2), hidden.flatten(0, -2), up.t()).view_as(y)
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """``W + sBA`` (group by group), or DoRA's rescaled weight; the bias is untouched."""
+        b = self.lora_b.reshape(self.groups, -1, self.lora_b.shape[1])
+        a = self.lora_a.reshape(self.groups, b.shape[2], -1)
+        update = self.scale * (b @ a).reshape(weight.shape)
+        changed = weight + update
+        if self.magnitude is None:
+            return changed, bias
+        factor = self.magnitude / changed.detach().flatten(1).norm(dim=1)
+        return changed * factor.view(-1, *[1] * (weight.ndim - 1)), bias

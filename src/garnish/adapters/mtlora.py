@@ -1,0 +1,96 @@
+"""MTLoRA and MTLoRA+: shared low-rank updates, and small ones of each task in the last block of every stage.
+
+Agiza, Neseem, Reda, CVPR 2024 (sections 3.2 and 3.3).
+Shape letters: r rank, r_t a task's rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import nn
+
+from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.adapters.low_rank import LoRAAdapter, low_rank
+from garnish.adapters.parts import norms, of_sites, patch_embed, reductions, tables
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.sites import Site, bare
+from garnish.errors import OptionError, SiteError
+
+#: Layers that read the tokens before attention mixes them: tasks own nothing here, so attention is run once.
+_SHARED_ROLES = ("qkv", "q", "k", "v", "kv")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MTLoRA(Method):
+    """``y = W x + s·B A dropout(x)`` in every block, ``y_t = W x + s·B_t A_t x_t`` in each stage's last, one pass.
+
+    In the last block of a stage each task has a stream of its own from the attention's output projection to the
+    feature map (where the projection has no x_t yet, x stands for it); only the shared stream enters the next stage.
+    The frozen product is that of the shared x, computed once. All B are zero at the start: the identity. Besides,
+    patch embedding, norms, relative-position tables and the reductions between stages are trained in place; of a
+    published MTLoRA at r = 16 they are more than half. ``Extras`` trains them alone.
+
+    As published, the shared update of fc2 in the very last block is trained by nothing (tasks read their own streams,
+    and no stage follows), and a task's first fc1 update learns from the third step on (two zero B lie before it).
+
+    The scale is used as it is (not α/r). Decoders of this line read maps after the reductions:
+    ``garnish.backbone(..., taps="merged")``. On trunks without stages (plain ViT) a stage is a quarter of the blocks.
+    The released code skips the task updates where the shared rank is 0; here the shared rank is at least 1.
+
+    Attributes:
+        rank: r, of the shared updates.
+        task_rank: r_t, of each task's updates.
+        scale: s, of both.
+        dropout: on the shared low-rank path (not on x_t).
+        plus: MTLoRA+: a shared low-rank update on the reductions, which stay frozen otherwise.
+        add_shared: y_t holds the shared update of x too (the released code's "matrixv2").
+        extras: train the parts named above; off, only the updates are.
+    """
+
+    rank: int = 16
+    task_rank: int = 4
+    scale: float = 4.0
+    dropout: float = 0.05
+    plus: bool = False
+    add_shared: bool = False
+    extras: bool = True
+
+    def __post_init__(self) -> None:
+        for option in ("rank", "task_rank"):
+            if getattr(self, option) < 1:
+                raise OptionError(f"MTLoRA.{option}: {getattr(self, option)} is below 1; use 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"MTLoRA.dropout: {self.dropout} is outside [0, 1)")
+
+    def plan(self, backbone: Backbone) -> Plan:
+        """Shared updates on every linear layer in the blocks, a task's on those after attention in last blocks."""
+        layers = {s.name: bare(m) for s, m in backbone.sites_with_modules() if s.kind == "layer"}
+        linear = [s for s in backbone.sites() if s.block >= 0 and isinstance(layers.get(s.name), nn.Linear)]
+        if not linear:
+            raise SiteError(f"MTLoRA: {backbone.name} has no linear layers in its blocks; use LoRA on its convolutions")
+        last = {index: len(stage.blocks) - 1 for index, stage in enumerate(backbone.stages)}
+        mine = [s for s in linear if s.block == last[s.stage] and s.role not in _SHARED_ROLES]
+
+        def update(site: Site, rank: int, dropout: float) -> LoRAAdapter:
+            return low_rank(f"MTLoRA at {site.name}", layers[site.name], rank, self.scale, dropout)
+
+        def own() -> dict[str, Adapter]:
+            made: dict[str, Adapter] = {}
+            for site in mine:
+                made[site.name] = update(site, self.task_rank, 0.0)
+                made[site.name].on_adapted = self.add_shared
+            return made
+
+        shared = linear + (reductions(backbone) if self.plus else [])
+        return Plan(
+            adapters={site.name: update(site, self.rank, self.dropout) for site in shared},
+            tuned=self._tuned(backbone) if self.extras else (),
+            own=own,
+        )
+
+    def _tuned(self, backbone: Backbone) -> tuple[str, ...]:
+        sites = [*patch_embed(backbone), *norms(backbone), *([] if self.plus else reductions(backbone))]
+        return of_sites(backbone, sites) + tables(backbone)

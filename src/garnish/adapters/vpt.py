@@ -1,0 +1,95 @@
+"""Visual prompt tuning, shallow and deep, on plain transformers and inside Swin's windows.
+
+Jia et al., ECCV 2022.
+Shape letters: R rows, p prompts, N tokens, H W map, d width of the stage.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.adapters.parts import patch_embed, width_at
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.sites import bare
+from garnish.context import ForwardContext
+from garnish.errors import OptionError, SiteError
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class VPT(Method):
+    """p trained tokens stand behind the class token; deep: every block has its own, which replace what came before.
+
+    In Swin they join every window: attention runs over p + w² tokens, position bias and shift mask are zero for
+    prompts, and what the windows make of a prompt is averaged; shallow prompts pass patch merging as four copies. The
+    released code lays prompts out window by window while windows lie picture by picture, which mixes pictures from the
+    second block on; here a picture's windows get its own. Prompts change the picture's tokens from the start (near the
+    identity in no sense: they take part in the softmax), so this method starts where it starts. Heads never see
+    prompts. Prompts cannot differ in number by row, so each owner takes a pass.
+
+    Attributes:
+        prompts: p (5 by default in the released code; 50 in Polyhistor's tables).
+        deep: a set for every block; else one set that is carried from the first block on.
+        dropout: on prompts as they enter.
+    """
+
+    prompts: int = 50
+    deep: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.prompts < 1:
+            raise OptionError(f"VPT.prompts: {self.prompts} is below 1; use 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"VPT.dropout: {self.dropout} is outside [0, 1)")
+
+    def plan(self, backbone: Backbone) -> Plan:
+        """A set of prompts before the first block, or before every block; uniform in ±√(6 / (3·patch² + d))."""
+        if not backbone.most_prompts:
+            raise SiteError(f"VPT: the attention of {backbone.name} takes no prompt tokens; use a plain ViT or a Swin")
+        if self.prompts > backbone.most_prompts:
+            raise SiteError(
+                f"VPT.prompts: {self.prompts} are more than four times what {backbone.name} attends to; "
+                f"use {backbone.most_prompts} or less"
+            )
+        modules = {s.name: bare(m) for s, m in backbone.sites_with_modules()}
+        patch = math.prod(modules[patch_embed(backbone)[0].name].kernel_size)
+        sites = [s for s in backbone.sites() if s.kind == "residual" and s.place == "attn"]
+        chosen = sites if self.deep else sites[:1]
+        return Plan(
+            {
+                site.name: Prompts(self.prompts, width_at(backbone, site), patch, self.dropout, enters=site == sites[0])
+                for site in chosen
+            },
+            prompts=self.prompts,
+        )
+
+
+@final
+class Prompts(Adapter):
+    """One set of prompts, (p, d)."""
+
+    def __init__(self, count: int, width: int, patch: int, dropout: float, *, enters: bool) -> None:
+        super().__init__()
+        bound = math.sqrt(6 / (3 * patch + width))
+        self.prompts = nn.Parameter(torch.empty(count, width).uniform_(-bound, bound))
+        self.dropout = dropout
+        self.enters = enters
+
+    def before(self, x: Tensor, ctx: ForwardContext) -> Tensor:
+        """(R, prefix + N, d) tokens or (R, H, W, d) maps → (R, prefix + p + N, d); ``ctx.num_prefix`` counts p."""
+        count = self.prompts.shape[0]
+        own = self.prompts.expand(x.shape[0], -1, -1)
+        if self.dropout and self.training:
+            own = F.dropout(own, self.dropout)
+        if x.ndim == 4:
+            x = x.flatten(1, 2)
+        prefix = ctx.num_prefix - count
+        return torch.cat([x[:, :prefix], own, x[:, prefix if self.enters else ctx.num_prefix :]], 1)

@@ -1,0 +1,167 @@
+"""ConvNeXt (Liu et al., CVPR 2022) and ConvNeXt V2 (Woo et al., CVPR 2023) from timm's modules, DINOv3's included.
+
+Shape letters: I pictures, R rows, H W map, C channels. The stream is channels-last maps (R, H, W, C), also where timm
+runs a model channels-first (``conv_mlp``), so that an adapter finds channels last at every site but a convolution's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from timm.layers import GlobalResponseNormMlp, LayerNorm, LayerNorm2d, RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
+from timm.models.convnext import ConvNeXt as TimmConvNeXt
+from timm.models.convnext import checkpoint_filter_fn
+from torch import Tensor, nn
+
+from garnish.backbones.backbone import Backbone, Beside, FeatureInfo, LayerScale, Residual, Stage
+from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.errors import OptionError
+
+#: channels-first norms of timm's, and the same over the last axis
+_LAST = {LayerNorm2d: LayerNorm, RmsNorm2d: RmsNorm, SimpleNorm2d: SimpleNorm}
+
+
+class ConvNeXt(Backbone):
+    """Four stages of one-branch blocks; maps are read before the next stage's downsampling, without a final norm.
+
+    A block has one residual, called "mlp": methods that sit once a branch sit once a block here.
+    """
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Names known to timm (``timm.list_models(module="convnext")``)."""
+        return list(timm.list_models(module="convnext"))
+
+    @classmethod
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> ConvNeXt:
+        """Build ``name``; ``options`` are timm's constructor arguments (``dims``, ``depths``, ``ls_init_value``, …)."""
+        net, licence, source = create_timm(name, weights, options, {}, checkpoint_filter_fn)
+        if type(net) is not TimmConvNeXt:
+            raise OptionError(f"{name}: {type(net).__name__} is not a ConvNeXt; use convnext_* or convnextv2_*")
+        stages = []
+        for stage in net.stages:
+            plain = isinstance(stage.downsample, nn.Identity)
+            enter = nn.Identity() if plain else _Downsample(_last(stage.downsample[0], name), stage.downsample[1])
+            blocks = [{"mlp": Residual(_branch(block, name))} for block in stage.blocks]
+            stages.append(Stage(enter, blocks, nn.Identity()))
+        features = [FeatureInfo(info["num_chs"], info["reduction"]) for info in net.feature_info]
+        backbone = cls(
+            name=name,
+            options=options,
+            stem=_Stem(net.stem[:-1], _last(net.stem[-1], name)),
+            stages=stages,
+            features=features,
+            mean=net.pretrained_cfg["mean"],
+            std=net.pretrained_cfg["std"],
+            multiple=int(features[-1].stride),
+            licence=licence,
+            weights_source=source,
+        )
+        name_sources(backbone, net)
+        return backbone
+
+
+class ConvBranch(nn.Module):
+    """A residual branch that mixes space before its norm: depthwise convolution → norm → MLP → scale → drop-path.
+
+    The MLP is the sublayer; an adapter beside the branch gets what the norm gives, so what the convolution has mixed.
+    """
+
+    def __init__(
+        self, conv_dw: nn.Module, norm: nn.Module, layer: nn.Module, scale: nn.Module, drop_path: nn.Module
+    ) -> None:
+        super().__init__()
+        self.conv_dw = conv_dw
+        self.norm = norm
+        self.layer = layer
+        self.scale = scale
+        self.drop_path = drop_path
+        self.beside = Beside()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, H, W, C) → what is to be added to it."""
+        normed = self.norm(_first_to_last(self.conv_dw(_last_to_first(x))))
+        out: Tensor = self.beside(normed, self.drop_path(self.scale(self.layer(normed))))
+        return out
+
+    def parts(self) -> tuple[tuple[str, nn.Module], ...]:
+        """As :meth:`garnish.backbones.backbone.Branch.parts`."""
+        return (".conv_dw", self.conv_dw), (".norm", self.norm), ("", self.layer), (".scale", self.scale)
+
+
+class _Mlp(nn.Module):
+    """fc1 → activation → global response norm, where there is one → fc2, with linear layers or 1×1 convolutions."""
+
+    def __init__(self, mlp: Any) -> None:
+        super().__init__()
+        self.fc1 = mlp.fc1
+        self.act = mlp.act
+        self.grn = mlp.grn if isinstance(mlp, GlobalResponseNormMlp) else nn.Identity()
+        self.fc2 = mlp.fc2
+        self.convolves = isinstance(mlp.fc1, nn.Conv2d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, H, W, C) → (R, H, W, C)."""
+        if self.convolves:
+            x = _last_to_first(x)
+        x = self.fc2(self.grn(self.act(self.fc1(x))))
+        return _first_to_last(x) if self.convolves else x
+
+
+class _Downsample(nn.Module):
+    """Norm, then a convolution of stride 2."""
+
+    def __init__(self, norm: nn.Module, conv: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, H, W, C) → (R, H/2, W/2, C')."""
+        return _first_to_last(self.conv(_last_to_first(self.norm(x))))
+
+
+class _Stem(nn.Module):
+    """One convolution of stride 4 or two of stride 2, then a norm."""
+
+    def __init__(self, convs: nn.Module, norm: nn.Module) -> None:
+        super().__init__()
+        self.convs = convs
+        self.norm = norm
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
+        """(I, 3, H, W) → (I, H/4, W/4, C), its grid, no extras."""
+        x = self.norm(_first_to_last(self.convs(images)))
+        return x, (x.shape[1], x.shape[2]), {}
+
+
+def _branch(block: Any, name: str) -> ConvBranch:
+    if not isinstance(block.shortcut, nn.Identity):
+        raise OptionError(f"{name}: blocks that change the map's size are not supported; use output_stride 32")
+    scale = nn.Identity() if block.gamma is None else LayerScale(block.gamma)
+    return ConvBranch(block.conv_dw, _last(block.norm, name), _Mlp(block.mlp), scale, block.drop_path)
+
+
+def _last(norm: nn.Module, name: str) -> nn.Module:
+    """The same norm, with the same parameters, over the last axis."""
+    if type(norm) in _LAST.values():
+        return norm
+    if type(norm) not in _LAST:
+        raise OptionError(
+            f"{name}: norms of type {type(norm).__name__} are not supported; use layernorm2d, rmsnorm2d or simplenorm2d"
+        )
+    assert isinstance(norm.weight, nn.Parameter)
+    last: nn.Module = _LAST[type(norm)](norm.weight.shape[0], eps=norm.eps)
+    for leaf, parameter in norm._parameters.items():
+        setattr(last, leaf, parameter)
+    return last
+
+
+def _last_to_first(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2)
+
+
+def _first_to_last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1)

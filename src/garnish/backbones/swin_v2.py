@@ -1,0 +1,171 @@
+"""Swin transformers of the second version (Liu et al., CVPR 2022) from timm's modules, at any picture size.
+
+Shape letters: I pictures, R rows, H W map, C channels, h heads, n windows of one map, w² tokens of one window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from timm.models.swin_transformer_v2 import SwinTransformerV2, checkpoint_filter_fn
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from garnish.backbones.backbone import Backbone, Beside, FeatureInfo, Residual, Stage
+from garnish.backbones.sites import OffStream
+from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.backbones.windows import ShiftedWindows, gathered, unseen_by_prompts
+from garnish.context import ForwardContext
+from garnish.errors import OptionError
+
+#: The temperature of cosine attention is learnt as a logarithm and never below 0.01 (section 3.2).
+_MOST_LOGIT = math.log(1 / 0.01)
+
+
+class SwinV2(Backbone):
+    """Four stages of shifted-window blocks with cosine attention; maps are read before the next stage's merging.
+
+    Windows are those timm builds for the picture size of the weights (``img_size`` to state another) and stay as they
+    are at every picture size: where the last map was smaller than a window in training, so is the window.
+    """
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Names known to timm (``timm.list_models(module="swin_transformer_v2")``)."""
+        return list(timm.list_models(module="swin_transformer_v2"))
+
+    @classmethod
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> SwinV2:
+        """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depths``, ``img_size``, …)."""
+        fixed = {"strict_img_size": False}
+        swin, licence, source = create_timm(name, weights, options, fixed, checkpoint_filter_fn)
+        if type(swin) is not SwinTransformerV2:
+            raise OptionError(f"{name}: {type(swin).__name__} is not a Swin of the second version; use swinv2_*")
+        stages, features = [], []
+        for i, layer in enumerate(swin.layers):
+            blocks = [
+                {
+                    "attn": Residual(PostNormBranch(_windows(b), b.norm1, b.drop_path1), takes=("place",)),
+                    "mlp": Residual(PostNormBranch(b.mlp, b.norm2, b.drop_path2)),
+                }
+                for b in layer.blocks
+            ]
+            stages.append(Stage(layer.downsample, blocks, nn.Identity()))
+            features.append(FeatureInfo(swin.feature_info[i]["num_chs"], swin.feature_info[i]["reduction"]))
+        backbone = cls(
+            name=name,
+            options=options,
+            stem=_Stem(swin.patch_embed),
+            stages=stages,
+            features=features,
+            mean=swin.pretrained_cfg["mean"],
+            std=swin.pretrained_cfg["std"],
+            multiple=int(features[-1].stride),
+            licence=licence,
+            weights_source=source,
+        )
+        backbone.most_prompts = 4 * math.prod(swin.layers[0].blocks[0].window_size)
+        name_sources(backbone, swin)
+        return backbone
+
+    def _enter(self, stage: Stage, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
+        if x.ndim == 4:
+            return super()._enter(stage, x, ctx)
+        x, grid = gathered(x, ctx.grid, ctx.num_prefix)
+        merging: Any = stage.enter
+        return merging.norm(merging.reduction(x)), grid
+
+
+class PostNormBranch(nn.Module):
+    """A residual branch whose norm comes last: layer → norm → drop-path (res-post-norm, section 3.1).
+
+    There is no norm in front, so what an adapter beside the branch gets as its input is the stream itself, and what
+    the sublayer puts out is not yet normalised.
+    """
+
+    def __init__(self, layer: nn.Module, norm: nn.Module, drop_path: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.norm = norm
+        self.drop_path = drop_path
+        self.beside = Beside()
+
+    def forward(self, x: Tensor, **extras: Any) -> Tensor:
+        """Stream in, what is to be added to it out."""
+        out: Tensor = self.beside(x, self.drop_path(self.norm(self.layer(x, **extras))))
+        return out
+
+    def parts(self) -> tuple[tuple[str, nn.Module], ...]:
+        """As :meth:`garnish.backbones.backbone.Branch.parts`."""
+        return ("", self.layer), (".norm", self.norm)
+
+
+class CosineAttention(nn.Module):
+    """Attention of the cosines of queries and keys, with a learnt temperature and bias (eq. 2 and 3).
+
+    The bias is a small MLP of token distances. It reads constants and not the stream, so its linear layers are no
+    places for adapters, and "every linear layer in the blocks" leaves them out; tuned in place they can be.
+    """
+
+    def __init__(self, attn: Any) -> None:
+        """Take over the parameters of a timm ``WindowAttention``."""
+        super().__init__()
+        self.num_heads: int = attn.num_heads
+        self.qkv = attn.qkv
+        # its own parameters: keys have no bias
+        self.q_bias: nn.Parameter | None = attn.q_bias
+        self.v_bias: nn.Parameter | None = attn.v_bias
+        self.logit_scale: nn.Parameter = attn.logit_scale
+        self.cpb_mlp = OffStream(*attn.cpb_mlp)
+        self.attn_drop = attn.attn_drop
+        self.proj = attn.proj
+        self.proj_drop = attn.proj_drop
+        self.register_buffer("distances", attn.relative_coords_table, persistent=False)
+        self.register_buffer("distance_index", attn.relative_position_index, persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, prompts: int = 0) -> Tensor:
+        """(R·n, p + w², C) and a mask (n, w², w²) to be added to the logits → (R·n, p + w², C)."""
+        qkv = self.qkv(x)
+        if self.q_bias is not None and self.v_bias is not None:
+            qkv = qkv + torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        scale = self.logit_scale.clamp(max=_MOST_LOGIT).exp()
+        bias = unseen_by_prompts(self.position_bias(), prompts)
+        if mask is not None:
+            # (n, h, w², w²), once a row; rows may have grown in number behind qkv
+            bias = (bias + unseen_by_prompts(mask, prompts)[:, None]).repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
+        dropout = self.attn_drop.p if self.training else 0.0
+        out = F.scaled_dot_product_attention(
+            F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1), v, attn_mask=bias, dropout_p=dropout, scale=1.0
+        )
+        mixed: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+        return mixed
+
+    def position_bias(self) -> Tensor:
+        """(h, w², w²): 16 times the sigmoid of the MLP of log-spaced distances."""
+        index: Tensor = self.distance_index  # type: ignore[assignment]
+        table: Tensor = self.cpb_mlp(self.distances).flatten(0, -2)  # (distances, h)
+        return 16 * torch.sigmoid(table[index]).permute(2, 0, 1)
+
+
+class _Stem(nn.Module):
+    """Non-overlapping patch embedding with a norm."""
+
+    def __init__(self, patch_embed: nn.Module) -> None:
+        super().__init__()
+        self.patch_embed = patch_embed
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
+        """(I, 3, H, W) → (I, H/4, W/4, C), its grid, no extras."""
+        x = self.patch_embed(images)
+        return x, (x.shape[1], x.shape[2]), {}
+
+
+def _windows(block: Any) -> ShiftedWindows:
+    size: tuple[int, int] = block.window_size
+    shifted = any(block.target_shift_size)
+    return ShiftedWindows(CosineAttention(block.attn), size, (size[0] // 2, size[1] // 2) if shifted else (0, 0))

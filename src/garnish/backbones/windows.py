@@ -1,0 +1,100 @@
+"""Attention within windows of a map: rolling, padding, cutting and what may see what; shared by the Swin families.
+
+Shape letters: R rows, H W map, C channels, n windows of one map, w² tokens of one window.
+"""
+
+from __future__ import annotations
+
+import torch
+from timm.models.swin_transformer import window_partition, window_reverse
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ShiftedWindows(nn.Module):
+    """Attention within windows of a map that is rolled first; windows of one row stay together.
+
+    Windows keep their size at every picture size. A map that they do not divide is padded with zeros after rolling,
+    and the padded tokens take part, as in the papers' code.
+    """
+
+    def __init__(self, attention: nn.Module, size: tuple[int, int], shift: tuple[int, int]) -> None:
+        """Cut windows of ``size`` from a map rolled by ``shift`` for ``attention(tokens, mask=…)``."""
+        super().__init__()
+        self.window = attention
+        self.size = size
+        self.full_shift = shift
+
+    def forward(self, x: Tensor, place: tuple[tuple[int, int], int] = ((0, 0), 0)) -> Tensor:
+        """(R, H, W, C) → (R, H, W, C), or tokens (R, p + H·W, C) with p prompts first → the same.
+
+        Prompts join every window and have neither position nor mask (Jia et al., VPT, ECCV 2022); what the windows make
+        of them is averaged. ``place``: the grid (H, W) and p.
+        """
+        grid, count = place
+        prompts: Tensor | None = None
+        if x.ndim == 3:
+            prompts, x = x[:, :count], x[:, count:].reshape(x.shape[0], *grid, x.shape[2])
+        _, height, width, _ = x.shape
+        (wh, ww) = self.size
+        # a side that one window covers is not shifted (the rule of the papers' code, taken per picture)
+        sh = self.full_shift[0] if height > wh else 0
+        sw = self.full_shift[1] if width > ww else 0
+        if sh or sw:
+            x = torch.roll(x, shifts=(-sh, -sw), dims=(1, 2))
+        pad_h, pad_w = -height % wh, -width % ww
+        x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
+        padded_h, padded_w = height + pad_h, width + pad_w
+        windows = window_partition(x, self.size).flatten(1, 2)  # (R·n, w², C)
+        mask = region_mask((padded_h, padded_w), self.size, (sh, sw), x) if sh or sw else None
+        if prompts is None:
+            windows = self.window(windows, mask=mask)
+        else:
+            num_windows = windows.shape[0] // prompts.shape[0]
+            # the windows of one row lie together, so its prompts are repeated in place, not as a whole batch
+            windows = torch.cat([prompts.repeat_interleave(num_windows, 0), windows], 1)
+            windows = self.window(windows, mask=mask, prompts=count)
+            prompts = windows[:, :count].reshape(-1, num_windows, count, windows.shape[2]).mean(1)
+            windows = windows[:, count:]
+        windows = windows.reshape(windows.shape[0], *self.size, windows.shape[2])
+        x = window_reverse(windows, self.size, padded_h, padded_w)[:, :height, :width]
+        if sh or sw:
+            x = torch.roll(x, shifts=(sh, sw), dims=(1, 2))
+        return x if prompts is None else torch.cat([prompts, x.flatten(1, 2)], 1)
+
+
+def unseen_by_prompts(bias: Tensor, prompts: int) -> Tensor:
+    """A bias or mask over pairs of a window's tokens, (…, w², w²) → (…, p + w², p + w²), zero for prompts."""
+    return F.pad(bias, (prompts, 0, prompts, 0)) if prompts else bias
+
+
+def gathered(x: Tensor, grid: tuple[int, int], prompts: int) -> tuple[Tensor, tuple[int, int]]:
+    """What patch merging reads, of tokens with prompts: (R, p + H·W, C) → (R, p + ⌈H/2⌉·⌈W/2⌉, 4C) and the new grid.
+
+    Four neighbours side by side, in timm's order; a prompt four times (Jia et al., VPT, ECCV 2022, for Swin).
+    """
+    rows, _, channels = x.shape
+    (height, width), own = grid, x[:, :prompts]
+    patches = x[:, prompts:].reshape(rows, height, width, channels)
+    patches = F.pad(patches, (0, 0, 0, width % 2, 0, height % 2))
+    high, wide = (height + 1) // 2, (width + 1) // 2
+    patches = patches.reshape(rows, high, 2, wide, 2, channels).permute(0, 1, 3, 4, 2, 5)
+    return torch.cat([own.repeat(1, 1, 4), patches.reshape(rows, high * wide, 4 * channels)], 1), (high, wide)
+
+
+def region_mask(padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], like: Tensor) -> Tensor:
+    """(n, w², w²): -100 between tokens that the roll brought together from opposite borders, else 0."""
+    rows = _regions(padded[0], window[0], shift[0], like)
+    columns = _regions(padded[1], window[1], shift[1], like)
+    region = (rows[:, None] * 3 + columns[None, :])[None, :, :, None]
+    tokens = window_partition(region, window).flatten(1)  # (n, w²)
+    apart = tokens[:, None, :] != tokens[:, :, None]
+    return torch.zeros_like(apart, dtype=like.dtype).masked_fill(apart, -100.0)
+
+
+def _regions(length: int, window: int, shift: int, like: Tensor) -> Tensor:
+    """Number of the region (0, 1 or 2) of each coordinate along one side of a rolled map."""
+    at = torch.arange(length, device=like.device)
+    if not shift:
+        return torch.zeros_like(at)
+    return (at >= length - window).to(at.dtype) + (at >= length - shift).to(at.dtype)
