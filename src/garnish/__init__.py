@@ -23,6 +23,8 @@ _PUBLIC = {
     "check": "garnish.data.check",
     "load": "garnish.bundles.bundle",
     "save": "garnish.bundles.bundle",
+    "export_peft": "garnish.bundles.peft_export",
+    "import_peft": "garnish.bundles.peft_import",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -39,6 +39,31 @@ def bundle_paths(text: str) -> list[str]:
     return [text] if Path(text).exists() else names(text) or [text]
 
 
+def given_tasks(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``tasks: "seg=Semantic,depth=Depth"`` and ``tasks.seg.classes: 19`` → the tasks by name."""
+    from garnish.lookup import build
+    from garnish.recipe_text import set_dotted
+
+    plain: dict[str, Any] = {"tasks": {}}
+    listed = overrides.get("tasks")
+    for part in str(listed or "").split(","):
+        name, _, task = part.strip().partition("=")
+        if name and not task:
+            raise OptionError(f"--tasks: {part!r}; write NAME=TASK, e.g. seg=Semantic,depth=Depth")
+        if name:
+            plain["tasks"][name] = {"name": task}
+    for key in sorted(set(overrides) - {"tasks"}):
+        value = overrides[key]
+        set_dotted(plain, key, {"name": value} if key.count(".") == 1 else value)
+    for name, entry in plain["tasks"].items():
+        if "name" not in entry:
+            raise OptionError(f"--tasks.{name}: which task? write --tasks {name}=Semantic, or another")
+    return {
+        name: build("tasks", entry["name"], {k: v for k, v in entry.items() if k != "name"}, where=f"--tasks.{name}")
+        for name, entry in plain["tasks"].items()
+    }
+
+
 def open_given(overrides: Mapping[str, Any], split: str, verb: str) -> Dataset:
     """The data of ``--data DATA``, with ``--data.key value`` applied."""
     from garnish.data.source import open_data

@@ -1,0 +1,129 @@
+"""Low-rank updates apart from any layer: cut to rows, joined over rows, added, and kept within a layer's rank.
+
+Each operation is exact: what the layer computes stays the same to rounding.
+Shape letters: o output width, i input width, r rank, kh kw kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LowRank:
+    """``W + s·B A``, or with a magnitude ``m ⊙ (W + s·B A) / ‖W + s·B A‖`` (DoRA).
+
+    Attributes:
+        a: (r, i) or (r, i, kh, kw).
+        b: (o, r).
+        alpha: α; s is α/r, or α/√r with ``rs``.
+        rs: rank-stabilised scale.
+        magnitude: (o,), or None.
+    """
+
+    a: Tensor
+    b: Tensor
+    alpha: float
+    rs: bool
+    magnitude: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """R."""
+        return self.a.shape[0]
+
+    @property
+    def scale(self) -> float:
+        """S."""
+        return self.alpha / (math.sqrt(self.rank) if self.rs else self.rank)
+
+    def update(self) -> Tensor:
+        """``s·B A``, flattened to (o, i·kh·kw)."""
+        return self.scale * (self.b @ self.a.flatten(1))
+
+
+def split(whole: LowRank, parts: int) -> list[LowRank]:
+    """The updates of equal shares of the rows: one A for all, the rows of B and m for each."""
+    magnitudes = [None] * parts if whole.magnitude is None else whole.magnitude.chunk(parts)
+    return [
+        LowRank(a=whole.a, b=b, alpha=whole.alpha, rs=whole.rs, magnitude=m)
+        for b, m in zip(whole.b.chunk(parts), magnitudes, strict=True)
+    ]
+
+
+def join(parts: Sequence[LowRank | None], weight: Tensor) -> LowRank:
+    """One update of a layer from those of equal shares of its rows; None leaves a share as it is.
+
+    Where all parts have the same A and scale, it and the rows of B are enough. Else the A are stacked (rank Σr) and B
+    is block-diagonal.
+
+    Args:
+        parts: in the order of the rows, at least one present.
+        weight: the layer's own, (o, …): DoRA's magnitude of shares that are left as they are is its norm.
+    """
+    present = [part for part in parts if part is not None]
+    first, rows = present[0], weight.shape[0] // len(parts)
+    dora = first.magnitude is not None
+    assert all((part.magnitude is not None) == dora and part.rs == first.rs for part in present)
+    alike = all(part.a.shape == first.a.shape and torch.equal(part.a, first.a) for part in present)
+    if alike and all(part.alpha == first.alpha for part in present):
+        a, alpha = first.a, first.alpha
+        b = torch.cat([first.b.new_zeros(rows, first.rank) if part is None else part.b for part in parts])
+    else:
+        a = torch.cat([part.a for part in present])
+        alpha, factors = _common_scale(present)
+        blocks = iter(part.b * factor for part, factor in zip(present, factors, strict=True))
+        columns = [first.b.new_zeros(rows, 0) if part is None else next(blocks) for part in parts]
+        b = torch.block_diag(*columns)  # type: ignore[no-untyped-call]
+    magnitude = None
+    if dora:
+        norms = weight.detach().flatten(1).norm(dim=1).chunk(len(parts))
+        own = [norm if part is None else part.magnitude for part, norm in zip(parts, norms, strict=True)]
+        magnitude = torch.cat([m.to(norms[0]) for m in own if m is not None])
+    return LowRank(a=a, b=b, alpha=alpha, rs=first.rs, magnitude=magnitude)
+
+
+def add(terms: Sequence[LowRank]) -> LowRank:
+    """The sum of several updates of one layer, of rank Σr; only where none has a magnitude."""
+    if len(terms) == 1:
+        return terms[0]
+    assert all(term.magnitude is None for term in terms)
+    if len({term.rs for term in terms}) > 1:
+        terms = [plain_scale(term) for term in terms]
+    alpha, factors = _common_scale(terms)
+    b = torch.cat([term.b * factor for term, factor in zip(terms, factors, strict=True)], dim=1)
+    return LowRank(a=torch.cat([term.a for term in terms]), b=b, alpha=alpha, rs=terms[0].rs)
+
+
+def plain_scale(update: LowRank) -> LowRank:
+    """The same update with its scale as α/r."""
+    if not update.rs:
+        return update
+    alpha = update.scale * update.rank
+    return LowRank(a=update.a, b=update.b, alpha=alpha, rs=False, magnitude=update.magnitude)
+
+
+def within_rank(update: LowRank) -> LowRank:
+    """The same update with a rank of at most the smaller side of the layer: the larger ones say nothing more."""
+    outputs, inputs = update.b.shape[0], update.a[0].numel()
+    most = min(outputs, inputs)
+    if update.rank <= most:
+        return update
+    product = update.update()
+    eye = torch.eye(most, dtype=product.dtype, device=product.device)
+    a, b = (product, eye) if outputs < inputs else (eye, product)
+    alpha = math.sqrt(most) if update.rs else float(most)
+    shape = (most, *update.a.shape[1:])
+    return LowRank(a=a.reshape(shape), b=b, alpha=alpha, rs=update.rs, magnitude=update.magnitude)
+
+
+def _common_scale(terms: Sequence[LowRank]) -> tuple[float, list[float]]:
+    """α of the stacked update, and what each B is multiplied by so that one scale serves all."""
+    scale, rank = next((term.scale for term in terms if term.scale), 1.0), sum(term.rank for term in terms)
+    alpha = scale * (math.sqrt(rank) if terms[0].rs else rank)
+    return alpha, [term.scale / scale for term in terms]

@@ -1,0 +1,119 @@
+"""``garnish peft``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from garnish.commands.parser import Parser, names
+from garnish.errors import OptionError
+
+if TYPE_CHECKING:
+    from garnish.model import Model
+
+_EPILOG = """\
+Export writes LoRA, rsLoRA or DoRA of a bundle with the module names of timm, transformers 4.57 or transformers 5, so
+that PEFT loads them onto those models; tasks and heads go to files of ours beside them. Import finds the names out by
+itself; a folder that export wrote knows its backbone, tasks and heads, another needs --backbone and --tasks.
+
+examples:
+  garnish peft export runs/camvid/best --out adapter --dialect transformers5
+  garnish peft export runs/camvid/best --out adapter --dialect transformers4 --decode-head seg
+  garnish peft import adapter --out bundle
+  garnish peft import lora-vit --out bundle --backbone vit_base_patch16_224 --backbone.weights vit.safetensors
+      --tasks seg=Semantic --tasks.seg.classes 19 --leave-out classifier
+"""
+#: Options of one direction only: attribute → how it is written.
+_EXPORT = {"dialect": "--dialect", "task": "--task", "prefix": "--prefix", "decode_head": "--decode-head"}
+_EXPORT |= {"base_model": "--base-model"}
+_IMPORT = {"leave_out": "--leave-out"}
+
+
+def parser() -> Parser:
+    """The options of the verb."""
+    made = Parser(
+        "garnish peft",
+        "garnish peft export BUNDLE --out DIR [options] | garnish peft import DIR --out BUNDLE [options]",
+        "Exchange low-rank adapters with Hugging Face PEFT.",
+        _EPILOG,
+        sections=("backbone", "head", "tasks"),
+    )
+    made.add_argument("way", choices=("export", "import"), help="to PEFT's format, or from it")
+    made.add_argument("source", metavar="BUNDLE|DIR", help="a bundle's folder; a folder with adapter_config.json")
+    made.add_argument("--out", metavar="DIR", required=True, help="folder to write")
+    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved")
+    made.add_argument("--json", action="store_true", help="print JSON: what was written")
+    out = made.add_argument_group("export")
+    out.add_argument("--dialect", metavar="NAME", help="timm, transformers4 or transformers5 (default: timm)")
+    out.add_argument("--task", metavar="TASK", help="whose adapters, where tasks have their own")
+    out.add_argument("--prefix", metavar="NAME", help="name of the trunk in the model that PEFT wraps, e.g. vit")
+    out.add_argument(
+        "--decode-head", metavar="TASK", help="write this task's SegFormerHead as transformers' decode_head"
+    )
+    out.add_argument("--base-model", metavar="ID", help="Hub id of the backbone, for the configuration and the card")
+    into = made.add_argument_group("import (also --backbone.KEY, --head.KEY, --tasks.TASK.KEY)")
+    into.add_argument("--backbone", metavar="NAME", help="what the adapter was trained on, with --backbone.weights")
+    into.add_argument("--tasks", metavar="NAME=TASK,…", help="tasks by name")
+    into.add_argument("--head", metavar="NAME", help="decoder of every task")
+    into.add_argument("--leave-out", metavar="NAME,…", type=names, help="modules that are not wanted, e.g. classifier")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb."""
+    given, overrides = parser().read(words)
+    for attribute, option in (_IMPORT if given.way == "export" else _EXPORT).items():
+        if getattr(given, attribute) is not None:
+            raise OptionError(f"peft: {option} does not apply to {given.way}; leave it out")
+    if given.way == "export" and overrides:
+        raise OptionError(f"peft: --{next(iter(overrides))} does not apply to export; leave it out")
+    model = _exported(given) if given.way == "export" else _imported(given, overrides)
+    owners = [owner for owner in model.owners if given.task in (None, *owner.tasks)]
+    tasks = [task for owner in owners for task in owner.tasks]
+    methods = sorted({str(method) for owner in owners for method in owner.methods})
+    written = sorted(file.name for file in Path(given.out).iterdir() if file.is_file())
+    if given.json:
+        from garnish.commands.printing import print_json
+
+        print_json({"out": given.out, "files": written, "tasks": tasks, "methods": methods})
+    else:
+        print(f"{given.out}: {', '.join(written)}")
+        print(f"tasks: {', '.join(tasks)}; methods: {'; '.join(methods)}")
+    return 0
+
+
+def _exported(given: Any) -> Model:
+    from garnish.bundles.peft_export import export_peft
+    from garnish.commands.given import load_bundles
+
+    model = load_bundles(given.source, given.weights, "cpu")
+    options = {key: value for key in _EXPORT if (value := getattr(given, key)) is not None}
+    export_peft(model, given.out, **options)
+    return model
+
+
+def _imported(given: Any, overrides: Mapping[str, Any]) -> Model:
+    from garnish.bundles.peft_import import import_peft
+    from garnish.commands.given import given_tasks
+    from garnish.recipe import read_recipe
+
+    asked = {k: v for k, v in overrides.items() if k.split(".")[0] == "tasks"}
+    recipe = read_recipe(None, {k: v for k, v in overrides.items() if k not in asked})
+    choice = recipe.backbone
+    trunk = None if choice is None else choice.build()
+    if trunk is not None and trunk.weights_source == "random":
+        raise OptionError(
+            f"peft: --backbone {trunk.name} without weights is random, so a bundle could not be loaded again; "
+            "set --backbone.weights to a file or a Hub id, or true for the published ones"
+        )
+    model = import_peft(
+        given.source,
+        backbone=trunk,
+        weights=given.weights,
+        tasks=given_tasks(asked) if asked else None,
+        head=recipe.head,
+        leave_out=given.leave_out or (),
+    )
+    model.save(given.out, dtype="float32")
+    return model
