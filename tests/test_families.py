@@ -152,6 +152,20 @@ def test_convnext_equals_timm(name):
             assert tiny.far(got, want) < 1e-5
 
 
+@pytest.mark.reference
+@pytest.mark.parametrize(("stride", "strides"), [(8, [4, 8, 8, 8]), (16, [4, 8, 16, 16])])
+def test_dilated_convnext_equals_timm(stride, strides):
+    options = {"dims": [16, 24, 32, 48], "depths": [2, 1, 2, 1], "output_stride": stride}
+    trunk = random_trunk("convnext_tiny", options)
+    assert [f.stride for f in trunk.features] == strides and trunk.multiple == stride
+    assert [s.role for s in trunk.sites() if s.place == "enter" and s.kind == "layer"] == ["conv"] * 3
+    x = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        theirs = twin_of(trunk).forward_intermediates(x, intermediates_only=True)
+        for got, want in zip(trunk(x), theirs, strict=True):
+            assert tiny.far(got, want) < 1e-5
+
+
 def test_convnext_adapters_see_channels_last():
     trunk = random_trunk("convnext_atto", {"dims": [16, 24, 32, 48], "depths": [1, 1, 1, 1]})
     shapes = {}

@@ -42,7 +42,7 @@ BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "swinv2_tiny_window8_256",
         {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 4]},
     ),
-    "convnext": ("ConvNeXt", "convnextv2_tiny", {"dims": [16, 24, 32, 48], "depths": [1, 1, 2, 1]}),
+    "convnext": ("ConvNeXt", "convnextv2_tiny", {"dims": [16, 32, 48, 64], "depths": [1, 1, 2, 1]}),
     "cnn": ("CNN", "test_efficientnet", {}),
     "mit": (
         "MiT",
@@ -87,9 +87,10 @@ LISTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
 
 #: family → methods and cases that it refuses, since nothing there is what they adapt (the suite holds it to that)
 REFUSED: dict[str, set[str]] = {
-    "convnext": {"LoRA-rank-rs-layers", "LoRA+LoRA"},  # no proj
+    "convnext": {"VPT", "LoRA-rank-rs-layers", "LoRA+LoRA"},  # no attention, no proj
     "cnn": {
-        *("Houlsby", "Pfeiffer", "AdaptFormer", "Convpass", "Mona", "MTLoRA", "VMTAdapter", "VMTAdapterLite"),
+        *("Houlsby", "Pfeiffer", "AdaptFormer", "Convpass", "Mona", "VMTAdapter", "VMTAdapterLite", "PolyhistorLite"),
+        *("MTLoRA", "VPT"),
         *("LoRA-rank-rs-layers", "LoRA+LoRA", "NormTuning-places"),  # no fc1, no mlp
     },
 }

@@ -16,6 +16,7 @@ from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone, Beside, FeatureInfo, LayerScale, Residual, Stage
+from garnish.backbones.convolution import replace_same_convolutions
 from garnish.backbones.timm_models import create_timm, name_sources
 from garnish.errors import OptionError
 
@@ -40,6 +41,7 @@ class ConvNeXt(Backbone):
         net, licence, source = create_timm(name, weights, options, {}, checkpoint_filter_fn)
         if type(net) is not TimmConvNeXt:
             raise OptionError(f"{name}: {type(net).__name__} is not a ConvNeXt; use convnext_* or convnextv2_*")
+        replace_same_convolutions(net)  # of dilated stages
         stages = []
         for stage in net.stages:
             plain = isinstance(stage.downsample, nn.Identity)
