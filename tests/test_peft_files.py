@@ -382,6 +382,22 @@ def test_two_loras_at_one_layer_become_one(tmp_path):
         assert_same(ours.backbone(x), runner(theirs)(x))
 
 
+@pytest.mark.filterwarnings("ignore:.*groups")
+def test_a_grouped_convolution(tmp_path):
+    """PEFT's A reads the channels of all groups; ours is the one of them with zeros between the groups."""
+    layers = ("stages.0.blocks.0.mlp.dw",)
+    ours = adapted("mit", [garnish.LoRA(rank=64, layers=layers), garnish.LoRA(rank=2, layers=("q",))])
+    garnish.export_peft(ours, tmp_path / "a", dialect=INSTALLED)
+    base, runner = peft_trunks.transformers_model("mit", ours.backbone, tmp_path / "base")
+    theirs = peft.PeftModel.from_pretrained(base, str(tmp_path / "a")).eval()
+    x = peft_trunks.pictures("mit")
+    with torch.no_grad():
+        assert_same(ours.backbone(x), runner(theirs)(x))
+    back = garnish.import_peft(tmp_path / "a", backbone=peft_trunks.trunk_of("mit"))
+    for name, tensor in ours.own_tensors().items():
+        torch.testing.assert_close(back.own_tensors()[name], tensor, atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (6, 2, 3, 3)])
 @pytest.mark.parametrize("rs", [False, True])
 def test_a_rank_above_the_layers_loses_nothing(shape, rs):

@@ -48,6 +48,9 @@ def test_what_peft_cannot_express(tmp_path):
     assert "no SegFormer" in refused(plain, dialect=INSTALLED, decode_head="seg")
     mit = adapted("mit", garnish.LoRA(rank=2))
     assert "another head than SegFormerHead" in refused(mit, dialect=INSTALLED, decode_head="seg")
+    with pytest.warns(UserWarning, match="64 groups"):
+        dora = adapted("mit", garnish.LoRA(rank=64, dora=True, layers=("stages.0.blocks.0.mlp.dw",)))
+    assert "DoRA at a convolution of 64 groups" in refused(dora, dialect=INSTALLED)
     eva = tiny.model("dinov3", garnish.LoRA(rank=2), tasks=("seg",))
     assert "its dialects: timm" in refused(eva, dialect="transformers5")
     assert not (tmp_path / "a").exists()
@@ -151,13 +154,16 @@ def test_damaged_and_strange_files_are_refused(written, tmp_path):
 
     depthwise = "stages.0.blocks.0.mlp.dwconv.dwconv"
 
-    def grouped(tensors: dict[str, Tensor]) -> None:
+    def grouped(tensors: dict[str, Tensor], rank: int = 64) -> None:
         tensors.clear()
-        tensors[f"base_model.model.{depthwise}.lora_A.weight"] = torch.ones(3, 1, 3, 3)
-        tensors[f"base_model.model.{depthwise}.lora_B.weight"] = torch.ones(64, 3, 1, 1)
+        tensors[f"base_model.model.{depthwise}.lora_A.weight"] = torch.ones(rank, 64, 3, 3)
+        tensors[f"base_model.model.{depthwise}.lora_B.weight"] = torch.ones(64, 1, 1, 1)
 
-    words = {"target_modules": ["dwconv"]}
-    assert "convolution of 64 groups" in refused(grouped, backbone=tiny.backbone("mit"), config=words)
+    mit, words = tiny.backbone("mit"), {"target_modules": ["dwconv"], "r": 64}
+    assert "reads the channels of all groups" in refused(grouped, backbone=mit, config=words)
+    assert "no multiple of the convolution's 64" in refused(
+        lambda t: grouped(t, 3), backbone=mit, config=words | {"r": 3}
+    )
 
     pickled = copy_of(written, tmp_path / "pickled")
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")

@@ -19,7 +19,7 @@ from garnish.bundles.peft_config import CONFIG, config_text
 from garnish.bundles.peft_heads import DECODE_HEAD, decode_head_tensors
 from garnish.bundles.peft_names import module_names, table_of
 from garnish.bundles.peft_sidecar import README, TASK, base_model_of, readme, sidecar_files
-from garnish.bundles.updates import LowRank, add, plain_scale, split
+from garnish.bundles.updates import LowRank, add, over_all_channels, plain_scale, split
 from garnish.errors import BundleError, OptionError, one_line, suggest
 from garnish.model import Model
 
@@ -151,6 +151,7 @@ def _modules(model: Model, number: int, dialect: str, prefix: str) -> dict[str, 
     for site, _, adapter in adapters_of(model.backbone, number):
         assert isinstance(adapter, LoRAAdapter)
         terms.setdefault(site, []).append(_update(model, number, adapter))
+        _check_convolution(site, adapter, alone=len(terms[site]) == 1)
     if not terms:
         raise BundleError(f"{model.owners[number].name}: has no adapters; there is nothing to write")
     modules: dict[str, LowRank] = {}
@@ -162,6 +163,17 @@ def _modules(model: Model, number: int, dialect: str, prefix: str) -> dict[str, 
     return modules
 
 
+def _check_convolution(site: str, adapter: LoRAAdapter, *, alone: bool) -> None:
+    """PEFT's update of a convolution forgets its dilation, and its DoRA that it has groups."""
+    if adapter.conv is None:
+        return
+    if set(adapter.conv.dilation) != {1}:
+        raise BundleError(f"{site}: PEFT does not dilate the update of a dilated convolution; leave the layer out")
+    if adapter.groups > 1 and (adapter.magnitude is not None or not alone):
+        what = "DoRA" if adapter.magnitude is not None else "more than one LoRA"
+        raise BundleError(f"{site}: {what} at a convolution of {adapter.groups} groups has no place in PEFT's format")
+
+
 def _update(model: Model, number: int, adapter: LoRAAdapter) -> LowRank:
     """What an adapter adds; α is its method's own number, not what is left of it after two roundings."""
     rank = adapter.lora_a.shape[0]
@@ -171,7 +183,7 @@ def _update(model: Model, number: int, adapter: LoRAAdapter) -> LowRank:
         if method.rank == rank and scale == adapter.scale:
             magnitude = adapter.magnitude
             return LowRank(
-                a=adapter.lora_a.detach(),
+                a=over_all_channels(adapter.lora_a.detach(), adapter.groups),
                 b=adapter.lora_b.detach(),
                 alpha=method.alpha,
                 rs=method.rs,

@@ -10,7 +10,7 @@ from garnish.backbones.backbone import Backbone
 from garnish.backbones.sites import bare
 from garnish.bundles.peft_files import Kind, PeftFiles
 from garnish.bundles.peft_names import Place, locate
-from garnish.bundles.updates import LowRank, join, within_rank
+from garnish.bundles.updates import LowRank, join, over_own_channels, within_rank
 from garnish.errors import BundleError
 
 
@@ -25,45 +25,33 @@ def layer_updates(backbone: Backbone, files: PeftFiles) -> dict[str, LowRank]:
     parts: dict[str, list[LowRank | None]] = {}
     for module, tensors in files.adapters.items():
         place = places[module]
-        layer = layers[place.site]
-        update = _update(files, module, tensors)
-        _check_shapes(update, place, layer, f"{files.where}: {module}", tensors)
+        update = _update(files, module, tensors, layers[place.site], place)
         parts.setdefault(place.site, [None] * place.parts)[place.part] = update
-    return {
-        site: within_rank(join(parts[site], layers[site].weight) if len(parts[site]) > 1 else _only(parts[site]))
-        for site in layers
-        if site in parts
-    }
+    return {site: _whole(parts[site], layer) for site, layer in layers.items() if site in parts}
 
 
-def _only(parts: list[LowRank | None]) -> LowRank:
-    (update,) = parts
-    assert update is not None
-    return update
-
-
-def _update(files: PeftFiles, module: str, tensors: Mapping[Kind, Tensor]) -> LowRank:
-    b, magnitude = tensors["lora_B"], tensors.get("lora_magnitude_vector")
-    return LowRank(
-        a=tensors["lora_A"],
-        b=b.flatten(1) if b.ndim == 4 and b.shape[2:] == (1, 1) else b,
-        alpha=files.config.alpha_of(module),
-        rs=files.config.use_rslora,
-        magnitude=None if magnitude is None else magnitude.flatten(),
-    )
-
-
-def _check_shapes(update: LowRank, place: Place, layer: nn.Module, where: str, tensors: Mapping[Kind, Tensor]) -> None:
-    if isinstance(layer, nn.Conv2d) and layer.groups != 1:
-        raise BundleError(
-            f"{where}: is a convolution of {layer.groups} groups, which LoRA here does not adapt; leave it out"
-        )
-    weight = layer.weight
+def _whole(parts: list[LowRank | None], layer: nn.Module) -> LowRank:
+    first, weight = parts[0], layer.weight
     assert isinstance(weight, Tensor)
-    rows = weight.shape[0] // place.parts
+    if len(parts) == 1 and first is not None:
+        return first if _groups(layer) > 1 else within_rank(first)
+    return within_rank(join(parts, weight))
+
+
+def _groups(layer: nn.Module) -> int:
+    return layer.groups if isinstance(layer, nn.Conv2d) else 1
+
+
+def _update(files: PeftFiles, module: str, tensors: Mapping[Kind, Tensor], layer: nn.Module, place: Place) -> LowRank:
+    where, groups = f"{files.where}: {module}", _groups(layer)
+    weight, a = layer.weight, tensors["lora_A"]
+    assert isinstance(weight, Tensor)
+    rank, rows = a.shape[0], weight.shape[0] // place.parts
+    if rank % groups:
+        raise BundleError(f"{where}: rank {rank} is no multiple of the convolution's {groups} groups")
     expected = {
-        "lora_A": (update.rank, *weight.shape[1:]),
-        "lora_B": (rows, update.rank, *[1] * (weight.ndim - 2)),
+        "lora_A": (rank, weight.shape[1] * groups, *weight.shape[2:]),
+        "lora_B": (rows, rank // groups, *[1] * (weight.ndim - 2)),
         "lora_magnitude_vector": (1, rows, 1, 1) if weight.ndim == 4 else (rows,),
     }
     for kind, tensor in tensors.items():
@@ -72,3 +60,21 @@ def _check_shapes(update: LowRank, place: Place, layer: nn.Module, where: str, t
                 f"{where}: {kind} has shape {tuple(tensor.shape)}, the layer {place.site} takes {expected[kind]}; "
                 "give the backbone it was trained on"
             )
+    magnitude = tensors.get("lora_magnitude_vector")
+    if isinstance(layer, nn.Conv2d) and set(layer.dilation) != {1}:
+        raise BundleError(f"{where}: PEFT does not dilate the update of a dilated convolution as we do; leave it out")
+    if groups > 1:
+        own = over_own_channels(a, groups)
+        if own is None or magnitude is not None:
+            raise BundleError(
+                f"{where}: PEFT's update of a convolution of {groups} groups reads the channels of all groups, and so "
+                "is no such convolution; leave it out by name (leave_out)"
+            )
+        a = own
+    return LowRank(
+        a=a,
+        b=tensors["lora_B"].flatten(1),
+        alpha=files.config.alpha_of(module),
+        rs=files.config.use_rslora,
+        magnitude=None if magnitude is None else magnitude.flatten(),
+    )

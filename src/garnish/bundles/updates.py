@@ -1,7 +1,7 @@
 """Low-rank updates apart from any layer: cut to rows, joined over rows, added, and kept within a layer's rank.
 
 Each operation is exact: what the layer computes stays the same to rounding.
-Shape letters: o output width, i input width, r rank, kh kw kernel.
+Shape letters: o output width, i input width, r rank, kh kw kernel, g groups of a convolution.
 """
 
 from __future__ import annotations
@@ -120,6 +120,22 @@ def within_rank(update: LowRank) -> LowRank:
     alpha = math.sqrt(most) if update.rs else float(most)
     shape = (most, *update.a.shape[1:])
     return LowRank(a=a.reshape(shape), b=b, alpha=alpha, rs=update.rs, magnitude=update.magnitude)
+
+
+def over_all_channels(a: Tensor, groups: int) -> Tensor:
+    """A of a convolution of some groups as PEFT's, which reads every channel: (r, i/g, kh, kw) → (r, i, kh, kw)."""
+    blocks = a.reshape(groups, -1, *a.shape[1:])
+    wide = a.new_zeros(groups, blocks.shape[1], groups, *a.shape[1:])
+    for group in range(groups):
+        wide[group, :, group] = blocks[group]
+    return wide.flatten(2, 3).flatten(0, 1)
+
+
+def over_own_channels(a: Tensor, groups: int) -> Tensor | None:
+    """The inverse of :func:`over_all_channels`; None where a group reads channels of another."""
+    blocks = a.reshape(groups, a.shape[0] // groups, groups, -1, *a.shape[2:])
+    own = torch.stack([blocks[group, :, group] for group in range(groups)]).flatten(0, 1)
+    return own if torch.equal(over_all_channels(own, groups), a) else None
 
 
 def _common_scale(terms: Sequence[LowRank]) -> tuple[float, list[float]]:
