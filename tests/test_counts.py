@@ -12,7 +12,8 @@ import torch
 
 import garnish as gn
 from garnish.adapters.adapter import Method
-from garnish.backbones.backbone import Backbone, FeatureInfo
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.blocks import FeatureInfo
 from garnish.model import Model
 from garnish.report import report_without_macs
 

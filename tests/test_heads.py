@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from garnish.backbones.backbone import FeatureInfo
+from garnish.backbones.blocks import FeatureInfo
 from garnish.backbones.mit import MiT
 from garnish.errors import OptionError
 from garnish.heads.head import pyramid_info, resample_pyramid

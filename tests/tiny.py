@@ -70,7 +70,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 
 #: method whose published start is only near the identity → how near on these random trunks, over the largest value
-NEAR = {"Houlsby": 0.01, "SSF": 0.25, "Mona": 0.15}
+NEAR = {"Houlsby": 0.01, "SSF": 0.25, "Mona": 0.15, "VPT": float("inf")}
 
 #: methods some of whose tensors learn later than at the second step, as published
 STEPS_TO_LEARN = {"MTLoRA": 3}

@@ -28,8 +28,8 @@ from garnish.report import describe_model, report
 from garnish.rows import Selection, plan_passes, wanted_by_image
 from garnish.tasks.task import Task
 
-#: Unit of the trunk's loop that the first residual of the first block is (0: stem, 1: the first stage's entrance).
-FIRST_BLOCK = 2
+#: Last unit of the trunk's loop in its first block (0: stem, 1: the first stage's entrance, then two residuals).
+FIRST_BLOCK = 3
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def adapt(
     Raises:
         SiteError: a plan that does not fit the backbone. OptionError: tasks or heads that do not fit each other.
     """
-    if backbone.fork_unit is not None or backbone.tuned.owners():
+    if backbone.is_adapted:
         raise OptionError(
             f"{backbone.name} is adapted already; build a fresh one with garnish.backbone, or use model.add"
         )

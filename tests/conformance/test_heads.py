@@ -10,7 +10,7 @@ from torch import nn
 
 import tiny
 from garnish import lookup
-from garnish.backbones.backbone import FeatureInfo
+from garnish.backbones.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import is_plain, pyramid_info, resample_pyramid
 

@@ -27,11 +27,14 @@ class Adapter(nn.Module, ABC):
     Attributes:
         in_weight_space: the wrapper runs the frozen layer once with :meth:`merged`'s weight instead of calling the
             doors ``before`` and ``after`` (DoRA and other maps that are not sums).
+        convolves: the doors run convolutions with weights of their own. In compiled passes of several owners each then
+            runs on all rows, for a convolution mapped over rows has as many groups as rows, which a graph holds fast.
         on_adapted: of a task's own adapter in a stream: ``y`` of :meth:`after` is what the shared adapter made of the
             frozen module's output, not that output itself.
     """
 
     in_weight_space: bool = False
+    convolves: bool = False
     on_adapted: bool = True
 
     def before(self, x: Tensor, ctx: ForwardContext) -> Tensor:

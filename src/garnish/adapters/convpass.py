@@ -65,6 +65,8 @@ class Convpass(Method):
 class ConvpassAdapter(Adapter):
     """``y + s·P(x)``, x what the branch's norm gives and y what the branch adds to the stream."""
 
+    convolves = True
+
     def __init__(self, width: int, options: Convpass) -> None:
         super().__init__()
         narrow = options.bottleneck

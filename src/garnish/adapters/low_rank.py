@@ -69,6 +69,7 @@ class LoRAAdapter(Adapter):
         self.scale = scale
         self.dropout = dropout
         self.in_weight_space = dora
+        self.convolves = self.conv is not None
         self.magnitude = nn.Parameter(weight.detach().flatten(1).norm(dim=1)) if dora else None
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:

@@ -57,6 +57,8 @@ class Mona(Method):
 class MonaAdapter(Adapter):
     """One Mona layer; 133 d + 9,728 parameters at m = 64."""
 
+    convolves = True
+
     def __init__(self, width: int, bottleneck: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)

@@ -186,6 +186,13 @@ class _Stack:
     def call(self, door: str, ctx: ForwardContext, *streams: Tensor) -> Tensor:
         """Run a door for every row with the row's own tensors: (R·k, …) → (R·k, …)."""
         row = replace(ctx, rows=None)
+        if self.first.convolves:
+            index, streams = self._rows(ctx), tuple(streams)
+            done = ctx.by_row(self.adapters[0](door, *streams, row))
+            for number, adapter in enumerate(self.adapters[1:], start=1):
+                mine = (index == number).view(-1, *[1] * (done.ndim - 1))
+                done = torch.where(mine, ctx.by_row(adapter(door, *streams, row)), done)
+            return done.flatten(0, 1)
         module = self.first.for_row()[0]
 
         def one(tensors: dict[str, Tensor], *own: Tensor) -> Any:

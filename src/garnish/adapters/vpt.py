@@ -30,9 +30,8 @@ class VPT(Method):
     In Swin they join every window: attention runs over p + w² tokens, position bias and shift mask are zero for
     prompts, and what the windows make of a prompt is averaged; shallow prompts pass patch merging as four copies. The
     released code lays prompts out window by window while windows lie picture by picture, which mixes pictures from the
-    second block on; here a picture's windows get its own. Prompts change the picture's tokens from the start (near the
-    identity in no sense: they take part in the softmax), so this method starts where it starts. Heads never see
-    prompts. Prompts cannot differ in number by row, so each owner takes a pass.
+    second block on; here a picture's windows get its own. Prompts take part in the softmax from the first step, so the
+    method does not start at the identity. Heads never see prompts. Each owner takes a pass.
 
     Attributes:
         prompts: p (5 by default in the released code; 50 in Polyhistor's tables).

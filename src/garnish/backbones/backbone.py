@@ -6,121 +6,21 @@ Shape letters: I images, R rows of the stream, N tokens, H W grid, C channels. T
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from garnish.backbones.blocks import FeatureInfo, Residual, Stage, Whole
+from garnish.backbones.fingerprint import fingerprint
 from garnish.backbones.sites import Site, bare, sites_below, slots_below
 from garnish.backbones.tuned import Tuned
 from garnish.context import NOBODY, Binding, ForwardContext, Rows
 from garnish.errors import OptionError, SiteError, suggest
-
-
-@dataclass(frozen=True)
-class FeatureInfo:
-    """One feature map of a backbone: its channels and its stride in pixels of the (padded) picture."""
-
-    channels: int
-    stride: float
-
-
-class Beside(nn.Module):
-    """Nothing yet: where an adapter can run parallel to a branch, on what the branch's norm gives."""
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Normalised stream and branch output in, branch output out."""
-        return y
-
-
-class Branch(nn.Module):
-    """A residual branch: norm → layer → scale → drop-path. Its input is the stream **before** the norm."""
-
-    def __init__(self, norm: nn.Module, layer: nn.Module, scale: nn.Module, drop_path: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-        self.layer = layer
-        self.scale = scale
-        self.drop_path = drop_path
-        self.beside = Beside()
-
-    def forward(self, x: Tensor, **extras: Any) -> Tensor:
-        """Stream in, what is to be added to it out; ``extras`` (rope) go to the layer."""
-        normed = self.norm(x)
-        out: Tensor = self.beside(normed, self.drop_path(self.scale(self.layer(normed, **extras))))
-        return out
-
-    def parts(self) -> tuple[tuple[str, nn.Module], ...]:
-        """(what its name ends in, module) of all that holds layers or norms, in forward order; "" is the sublayer."""
-        return (".norm", self.norm), ("", self.layer), (".scale", self.scale)
-
-
-class Residual(nn.Module):
-    """Stream plus branch. ``takes`` names the stem's extras that the branch's layer wants."""
-
-    def __init__(self, branch: nn.Module, takes: tuple[str, ...] = ()) -> None:
-        super().__init__()
-        self.branch = branch
-        self.takes = takes
-        self.binding: Binding | None = None
-
-    def forward(self, x: Tensor, **extras: Any) -> Tensor:
-        """Stream in, stream out; where task streams fork inside the branch, they follow the images' own rows."""
-        added: Tensor = self.branch(x, **extras)
-        ctx = None if self.binding is None else self.binding.context
-        if ctx is not None and ctx.streams is not None and added.shape[0] != x.shape[0]:
-            x = ctx.widen(x)
-        return x + added
-
-
-class Whole(nn.Module):
-    """A block that is not rewritten as residuals (a CNN's): layers and norms inside are its only places for adapters.
-
-    It runs channels-first between channels-last streams; the change of layout is a view.
-    """
-
-    takes: tuple[str, ...] = ()
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(R, H, W, C) → (R, H', W', C')."""
-        out: Tensor = self.body(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return out
-
-
-class LayerScale(nn.Module):
-    """Per-channel factor of a branch, for families that keep it as a bare parameter."""
-
-    def __init__(self, gamma: nn.Parameter) -> None:
-        super().__init__()
-        self.gamma = gamma
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, C) → (…, C)."""
-        return x * self.gamma
-
-
-class Stage(nn.Module):
-    """What leads into a stage (patch embedding, merging), its blocks (each residuals by role), what ends it."""
-
-    def __init__(self, enter: nn.Module, blocks: Sequence[Mapping[str, nn.Module]], leave: nn.Module) -> None:
-        super().__init__()
-        self.enter = enter
-        self._blocks = nn.ModuleList(nn.ModuleDict(dict(block)) for block in blocks)
-        self.leave = leave
-
-    @property
-    def blocks(self) -> tuple[nn.ModuleDict, ...]:
-        """The blocks in forward order: role ("attn", "mlp") → residual."""
-        return tuple(block for block in self._blocks if isinstance(block, nn.ModuleDict))
 
 
 class Backbone(nn.Module, ABC):
@@ -257,10 +157,10 @@ class Backbone(nn.Module, ABC):
             rows = alone = Rows(row_images, row_owners, present, counts)
         if present[0] in self.sides:
             return self._run_beside(images, alone)
-        owner = self.parents.get(present[0], present[0])
-        ctx = ForwardContext(grid=(0, 0), num_prefix=self.num_prefix, owner=owner)
+        ctx = ForwardContext(grid=(0, 0), num_prefix=self.num_prefix, owner=present[0])
         if present[0] in self.streamed:
-            rows, ctx = None, replace(ctx, streams=alone, num_images=images.shape[0])
+            owner = self.parents[present[0]]
+            rows, ctx = None, replace(ctx, owner=owner, streams=alone, num_images=images.shape[0])
         return self._run(images, ctx, rows, watch=None)
 
     def _run(
@@ -433,9 +333,9 @@ class Backbone(nn.Module, ABC):
         return {**found, **self.tuned.frozen_values()}
 
     @property
-    def fork_unit(self) -> int | None:
-        """First unit that any owner adapts; None while nothing is adapted."""
-        return self.fork_of(tuple(self.fork_units))
+    def is_adapted(self) -> bool:
+        """Whether any owner has added or tunes anything."""
+        return bool(self.fork_units or self.parents or self.prompts or self.sides or self.tuned.owners())
 
     def fork_of(self, present: Sequence[int]) -> int | None:
         """Unit before which rows of these owners fork; None where none of them adapts anything.
@@ -444,11 +344,6 @@ class Backbone(nn.Module, ABC):
         """
         units = [self.fork_units[owner] for owner in present if owner in self.fork_units]
         return min(units) if units else None
-
-    @property
-    def first_forked(self) -> int:
-        """:meth:`first_forked_of` all owners."""
-        return self.first_forked_of(tuple(self.fork_units))
 
     def first_forked_of(self, present: Sequence[int]) -> int:
         """Index of the first feature map that has a row per owner in a forked pass; the number of maps if none has."""
@@ -494,14 +389,8 @@ class Backbone(nn.Module, ABC):
             yield from slots_below(stage.leave, f"stages.{s}.leave")
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, shapes and float32 values of the frozen tensors, so that any storage dtype agrees."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.frozen_tensors().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            value = tensor.detach().cpu().contiguous()
-            value = value.float() if value.is_floating_point() else value
-            digest.update(value.numpy().tobytes())
-        return digest.hexdigest()
+        """What identifies the frozen tensors: see :func:`garnish.backbones.fingerprint.fingerprint`."""
+        return fingerprint(self.frozen_tensors())
 
 
 def _takes(residual: nn.Module) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from garnish.backbones.backbone import Backbone, FeatureInfo, Stage, Whole
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.blocks import FeatureInfo, Stage, Whole
 from garnish.backbones.convolution import replace_same_convolutions
 from garnish.backbones.timm_models import create_timm, name_sources
 

@@ -15,7 +15,8 @@ from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from garnish.backbones.backbone import Backbone, Beside, FeatureInfo, LayerScale, Residual, Stage
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.blocks import Beside, FeatureInfo, LayerScale, Residual, Stage
 from garnish.backbones.convolution import replace_same_convolutions
 from garnish.backbones.timm_models import create_timm, name_sources
 from garnish.errors import OptionError

@@ -13,7 +13,8 @@ import torch
 from timm.models.eva import EvaAttention, EvaBlock, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from garnish.backbones.backbone import Backbone, Branch, FeatureInfo, LayerScale, Residual
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.blocks import Branch, FeatureInfo, LayerScale, Residual
 from garnish.backbones.plain import NUM_TAPS, PlainStem, split_stages
 from garnish.backbones.timm_models import create_timm, name_sources
 from garnish.errors import OptionError

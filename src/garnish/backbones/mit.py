@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.backbones import mit_dialects
-from garnish.backbones.backbone import Backbone, Branch, FeatureInfo, Residual, Stage
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.blocks import Branch, FeatureInfo, Residual, Stage
 from garnish.backbones.weights import read_weights
 from garnish.errors import OptionError, suggest
 

@@ -14,7 +14,8 @@ from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.backbone import Backbone, Branch, FeatureInfo, Residual, Stage
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.blocks import Branch, FeatureInfo, Residual, Stage
 from garnish.backbones.timm_models import create_timm, name_sources
 from garnish.backbones.windows import ShiftedWindows, gathered, unseen_by_prompts
 from garnish.context import ForwardContext

@@ -15,7 +15,8 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2, checkpoint_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.backbone import Backbone, Beside, FeatureInfo, Residual, Stage
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.blocks import Beside, FeatureInfo, Residual, Stage
 from garnish.backbones.sites import OffStream
 from garnish.backbones.timm_models import create_timm, name_sources
 from garnish.backbones.windows import ShiftedWindows, gathered, unseen_by_prompts

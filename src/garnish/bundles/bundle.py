@@ -123,10 +123,10 @@ def load(
     where, _, first = read[0]
     with torch.random.fork_rng(devices=[]):
         if backbone is None:
-            backbone = _rebuild(where, first["backbone"], weights)
+            backbone = rebuild(where, first["backbone"], weights)
         elif weights is not None:
             raise OptionError("load: give backbone= or weights=, not both")
-        _check_backbone(where, first["backbone"], backbone, str(weights or backbone.weights_source))
+        check_backbone(where, first["backbone"], backbone, str(weights or backbone.weights_source))
         model = Model(backbone)
         model.eval()
         for where, folder, facts in read:
@@ -241,7 +241,8 @@ def _check_joinable(read: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
             taken[task] = other
 
 
-def _rebuild(where: str, wanted: Mapping[str, Any], weights: str | os.PathLike[str] | None) -> Backbone:
+def rebuild(where: str, wanted: Mapping[str, Any], weights: str | os.PathLike[str] | None) -> Backbone:
+    """The bare backbone that a description's ``backbone`` names; raises :class:`BundleError` where it cannot be had."""
     source = str(weights) if weights is not None else wanted["weights_source"]
     if source == "random":
         raise BundleError(
@@ -263,8 +264,9 @@ def _rebuild(where: str, wanted: Mapping[str, Any], weights: str | os.PathLike[s
         ) from error
 
 
-def _check_backbone(where: str, wanted: Mapping[str, Any], found: Backbone, source: str) -> None:
-    if found.fork_unit is not None or found.tuned.owners():
+def check_backbone(where: str, wanted: Mapping[str, Any], found: Backbone, source: str) -> None:
+    """Raise where ``found`` is not the bare backbone that a description's ``backbone`` names."""
+    if found.is_adapted:
         raise OptionError(
             f"load: the backbone {found.name} is adapted already; build a fresh one with garnish.backbone"
         )

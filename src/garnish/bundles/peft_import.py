@@ -14,7 +14,7 @@ from garnish.adapters.lora import LoRA
 from garnish.adapters.low_rank import LoRAAdapter
 from garnish.backbones.backbone import Backbone
 from garnish.bundles.atomic import present
-from garnish.bundles.bundle import _check_backbone, _rebuild
+from garnish.bundles.bundle import check_backbone, rebuild
 from garnish.bundles.peft_config import CONFIG
 from garnish.bundles.peft_files import PeftFiles, read_folder
 from garnish.bundles.peft_heads import DECODE_HEAD, fill_decode_head
@@ -109,8 +109,8 @@ def _trunk(
             raise OptionError(f"import_peft: the backbone {backbone.name} is adapted already; build a fresh one")
         return backbone
     if backbone is None:
-        backbone = _rebuild(where, sidecar.backbone, weights)
-    _check_backbone(where, sidecar.backbone, backbone, str(weights or backbone.weights_source))
+        backbone = rebuild(where, sidecar.backbone, weights)
+    check_backbone(where, sidecar.backbone, backbone, str(weights or backbone.weights_source))
     return backbone
 
 

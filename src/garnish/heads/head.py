@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.backbone import FeatureInfo
+from garnish.backbones.blocks import FeatureInfo
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.backbone import FeatureInfo
+from garnish.backbones.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import Head
 

@@ -1,0 +1,163 @@
+"""Side tuning with a ladder: a small network beside the trunk, which is run without gradients.
+
+Sung, Cho, Bansal, LST, NeurIPS 2022 (section 3).
+Shape letters: I images, H W map, d width of a stage, w = d/ρ width of the side network there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from garnish.adapters.adapter import Method, Plan
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.blocks import Whole
+from garnish.errors import OptionError, SiteError
+
+#: Temperature of the gates, as published.
+_TEMPERATURE = 0.1
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SideTuning(Method):
+    """``s_l = block_l(μ_l s + (1 − μ_l) P_l x_l)``, ``μ_l = σ(α_l / 0.1)``; a map is ``f + U s`` at each stage's end.
+
+    x_l is the trunk's stream after its l-th block, P_l goes from d to w = d/ρ, α starts at 0 and U at zero: the
+    identity. The trunk keeps nothing for the backward pass, and one pass of it serves any number of side networks.
+
+    Of the paper's ladder kept are the width, one side block for each block, and the gates. Ours are: side blocks of a
+    depthwise 3×3 convolution and an MLP (the paper's are narrow copies of the trunk's layers, begun from pruned
+    weights, which fits one family only); strided convolutions between stages; and the trunk's own maps added at the
+    end, so that heads start from what they would get from the frozen trunk. Beside a CNN there is one side block a
+    stage.
+
+    Attributes:
+        reduction: ρ = d/w.
+        mlp_ratio: hidden width of a side block's MLP over w.
+    """
+
+    reduction: float = 8.0
+    mlp_ratio: float = 2.0
+
+    def __post_init__(self) -> None:
+        for option in ("reduction", "mlp_ratio"):
+            if getattr(self, option) <= 0:
+                raise OptionError(f"SideTuning.{option}: {getattr(self, option)} is not positive")
+
+    def plan(self, backbone: Backbone) -> Plan:
+        """The side network."""
+        if backbone.merged:
+            raise SiteError(f'SideTuning: {backbone.name} is read after merging; build it with taps="stage"')
+        widths = []
+        for index, feature in enumerate(backbone.features):
+            width = int(feature.channels / self.reduction)
+            if width < 1:
+                raise SiteError(
+                    f"SideTuning at stages.{index}: width {feature.channels} / reduction {self.reduction} is below 1; "
+                    f"use {feature.channels} or less"
+                )
+            widths.append(width)
+        return Plan(side=Ladder(backbone, widths, self.mlp_ratio))
+
+
+@final
+class Ladder(nn.Module):
+    """The side network of one owner."""
+
+    def __init__(self, backbone: Backbone, widths: Sequence[int], mlp_ratio: float) -> None:
+        super().__init__()
+        features = backbone.features
+        # stages that are opaque (CNNs) change width inside a block: there the ladder has one rung a stage, at its end
+        self.opaque = any(
+            isinstance(b, Whole) for stage in backbone.stages for block in stage.blocks for b in block.values()
+        )
+        self.start = nn.Linear(features[0].channels, widths[0])
+        self.downs = nn.ModuleList()
+        self.gates = nn.ModuleList()
+        self.blocks = nn.ModuleList()
+        self.ups = nn.ModuleList()
+        for index, (stage, feature, width) in enumerate(zip(backbone.stages, features, widths, strict=True)):
+            if index:
+                ratio = round(feature.stride / features[index - 1].stride)
+                self.downs.append(nn.Conv2d(widths[index - 1], width, ratio, stride=ratio))
+            count = 1 if self.opaque else len(stage.blocks)
+            self.gates.append(nn.ModuleList(Gate(feature.channels, width) for _ in range(count)))
+            self.blocks.append(nn.ModuleList(SideBlock(width, mlp_ratio) for _ in range(count)))
+            up = nn.Linear(width, feature.channels)
+            nn.init.zeros_(up.weight)
+            nn.init.zeros_(up.bias)
+            self.ups.append(up)
+
+    def forward(self, states: Sequence[Sequence[Tensor]], maps: Sequence[Tensor]) -> list[Tensor]:
+        """Run beside a pass of the trunk.
+
+        Args:
+            states: for each stage the stream (I, d, H, W) at its beginning and after each of its blocks.
+            maps: the trunk's feature maps (I, d, H, W).
+
+        Returns:
+            Feature maps of the same shapes.
+        """
+        s = self.start(states[0][-1 if self.opaque else 0].permute(0, 2, 3, 1))
+        done = []
+        for index, (stage, own) in enumerate(zip(states, maps, strict=True)):
+            if index:
+                s = self._down(s, index, stage[-1])
+            gates, blocks = self.gates[index], self.blocks[index]
+            assert isinstance(gates, nn.ModuleList) and isinstance(blocks, nn.ModuleList)
+            for gate, block, x in zip(gates, blocks, stage[-len(gates) :], strict=True):
+                s = block(gate(s, x.permute(0, 2, 3, 1)))
+            done.append(own + self.ups[index](s).permute(0, 3, 1, 2))
+        return done
+
+    def _down(self, s: Tensor, index: int, like: Tensor) -> Tensor:
+        """(I, H, W, w) → the next stage's grid and width."""
+        conv = self.downs[index - 1]
+        assert isinstance(conv, nn.Conv2d)
+        ratio = conv.stride[0]
+        pad_high = like.shape[2] * ratio - s.shape[1]
+        pad_wide = like.shape[3] * ratio - s.shape[2]
+        out: Tensor = conv(F.pad(s, (0, 0, 0, pad_wide, 0, pad_high)).permute(0, 3, 1, 2))
+        return out.permute(0, 2, 3, 1)
+
+
+@final
+class Gate(nn.Module):
+    """``μ s + (1 − μ) P x`` with ``μ = σ(α / 0.1)``."""
+
+    def __init__(self, width: int, narrow: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(()))
+        self.project = nn.Linear(width, narrow)
+
+    def forward(self, s: Tensor, x: Tensor) -> Tensor:
+        """(I, H, W, w) and the trunk's (I, H, W, d) → (I, H, W, w)."""
+        share = torch.sigmoid(self.alpha / _TEMPERATURE)
+        mixed: Tensor = share * s + (1 - share) * self.project(x)
+        return mixed
+
+
+@final
+class SideBlock(nn.Module):
+    """``s + conv(norm s)``, then ``s + MLP(norm s)``, at the side network's width."""
+
+    def __init__(self, width: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = max(1, int(width * mlp_ratio))
+        self.norm1 = nn.LayerNorm(width)
+        self.mix = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.norm2 = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, s: Tensor) -> Tensor:
+        """(I, H, W, w) → (I, H, W, w)."""
+        s = s + self.mix(self.norm1(s).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        out: Tensor = s + self.fc2(F.gelu(self.fc1(self.norm2(s))))
+        return out

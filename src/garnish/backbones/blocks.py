@@ -1,0 +1,115 @@
+"""What trunks are made of: residuals with their branches, stages of blocks, and what is said of a feature map.
+
+Shape letters: R rows of the stream, H W grid, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from garnish.context import Binding
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """One feature map of a backbone: its channels and its stride in pixels of the (padded) picture."""
+
+    channels: int
+    stride: float
+
+
+class Beside(nn.Module):
+    """Nothing yet: where an adapter can run parallel to a branch, on what the branch's norm gives."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Normalised stream and branch output in, branch output out."""
+        return y
+
+
+class Branch(nn.Module):
+    """A residual branch: norm → layer → scale → drop-path. Its input is the stream **before** the norm."""
+
+    def __init__(self, norm: nn.Module, layer: nn.Module, scale: nn.Module, drop_path: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.layer = layer
+        self.scale = scale
+        self.drop_path = drop_path
+        self.beside = Beside()
+
+    def forward(self, x: Tensor, **extras: Any) -> Tensor:
+        """Stream in, what is to be added to it out; ``extras`` (rope) go to the layer."""
+        normed = self.norm(x)
+        out: Tensor = self.beside(normed, self.drop_path(self.scale(self.layer(normed, **extras))))
+        return out
+
+    def parts(self) -> tuple[tuple[str, nn.Module], ...]:
+        """(what its name ends in, module) of all that holds layers or norms, in forward order; "" is the sublayer."""
+        return (".norm", self.norm), ("", self.layer), (".scale", self.scale)
+
+
+class Residual(nn.Module):
+    """Stream plus branch. ``takes`` names the stem's extras that the branch's layer wants."""
+
+    def __init__(self, branch: nn.Module, takes: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.branch = branch
+        self.takes = takes
+        self.binding: Binding | None = None
+
+    def forward(self, x: Tensor, **extras: Any) -> Tensor:
+        """Stream in, stream out; where task streams fork inside the branch, they follow the images' own rows."""
+        added: Tensor = self.branch(x, **extras)
+        ctx = None if self.binding is None else self.binding.context
+        if ctx is not None and ctx.streams is not None and added.shape[0] != x.shape[0]:
+            x = ctx.widen(x)
+        return x + added
+
+
+class Whole(nn.Module):
+    """A block that is not rewritten as residuals (a CNN's): layers and norms inside are its only places for adapters.
+
+    It runs channels-first between channels-last streams; the change of layout is a view.
+    """
+
+    takes: tuple[str, ...] = ()
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, H, W, C) → (R, H', W', C')."""
+        out: Tensor = self.body(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return out
+
+
+class LayerScale(nn.Module):
+    """Per-channel factor of a branch, for families that keep it as a bare parameter."""
+
+    def __init__(self, gamma: nn.Parameter) -> None:
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, C) → (…, C)."""
+        return x * self.gamma
+
+
+class Stage(nn.Module):
+    """What leads into a stage (patch embedding, merging), its blocks (each residuals by role), what ends it."""
+
+    def __init__(self, enter: nn.Module, blocks: Sequence[Mapping[str, nn.Module]], leave: nn.Module) -> None:
+        super().__init__()
+        self.enter = enter
+        self._blocks = nn.ModuleList(nn.ModuleDict(dict(block)) for block in blocks)
+        self.leave = leave
+
+    @property
+    def blocks(self) -> tuple[nn.ModuleDict, ...]:
+        """The blocks in forward order: role ("attn", "mlp") → residual."""
+        return tuple(block for block in self._blocks if isinstance(block, nn.ModuleDict))
