@@ -71,14 +71,44 @@ def test_hrnet_heads():
         ([gn.BitFit(tables=True, per_task=True)], 2_848_136),
         ([gn.LoRA(rank=4, layers=("qkv",), per_task=True), gn.NormTuning(places=("mlp",), per_task=True)], 2_866_976),
         ([gn.Pfeiffer(reduction=2, per_task=True), gn.NormTuning(places=("mlp",), per_task=True)], 11_237_024),
+        ([gn.VPT(prompts=50, deep=False, per_task=True)], 2_568_224),
+        ([gn.VPT(prompts=50, per_task=True)], 3_432_224),
     ],
-    ids=["BitFit", "LoRA r=4 on qkv", "Adapter rho=2"],
+    ids=["BitFit", "LoRA r=4 on qkv", "Adapter rho=2", "VPT shallow", "VPT deep"],
 )
 def test_published_totals_of_four_tasks(methods, published):
     found = counted(*methods)
     assert found["heads"] == D
     assert found["encoder"] == published - D
     assert found["heads"] + found["encoder"] == published
+
+
+@pytest.mark.parametrize(
+    ("method", "published"),
+    [
+        (gn.MTLoRA(rank=16), 4_953_146),
+        (gn.MTLoRA(rank=32), 6_083_642),
+        (gn.MTLoRA(rank=64), 8_344_634),
+        (gn.MTLoRA(rank=4, task_rank=4, plus=True), 2_573_114),
+        (gn.MTLoRA(rank=8, task_rank=8, plus=True), 3_148_346),
+        (gn.MTLoRA(rank=16, task_rank=16, plus=True), 4_298_810),
+    ],
+    ids=["r=16", "r=32", "r=64", "plus 4", "plus 8", "plus 16"],
+)
+def test_published_totals_of_mtlora_with_its_decoders(method, published):
+    with torch.device("meta"):
+        trunk = gn.backbone(SWIN_T, taps="merged").to_empty(device="cpu")
+    tasks = {f"t{n}": gn.Semantic(classes=n) for n in (21, 7, 3)} | {"sal": gn.Saliency()}
+    found = report_without_macs(gn.adapt(trunk, method, tasks, gn.HRNetHead()))
+    assert found["heads"] == H
+    assert found["encoder"] == published - H
+
+
+def test_vmt_adapter_has_the_count_of_our_reconstruction():
+    found = counted(gn.VMTAdapter())
+    assert found["encoder"] == 1_095_312 == 2 * S2 // 4 + S1 + S1 // 4 + 2 * 4 * sum(DIMS)
+    # Lite: one matrix instead of two, and a gate a channel
+    assert counted(gn.VMTAdapterLite())["encoder"] == S2 // 4 + 2 * S1 + S1 // 4 + 2 * 4 * sum(DIMS)
 
 
 @pytest.mark.parametrize(
