@@ -194,21 +194,37 @@ def merge(backbone: Backbone, owner: int = 0) -> Backbone:
     plain = copy.deepcopy(backbone)
     plain.tuned.settle(owner)
     for site, wrapper in list(adapted_sites(plain)):
-        adapter, layer = wrapper.owned.of(owner), wrapper.layer
-        if adapter is not None:
-            weight = getattr(layer, "weight", None)
-            with torch.no_grad():
-                pair = None if weight is None else adapter.merged(weight, layer.bias)  # type: ignore[arg-type]
-            if pair is None:
-                kind = type(adapter).__name__
-                raise SiteError(f"{kind} at {site.name} cannot be merged into the layer; keep the bundle unmerged")
-            layer.weight = nn.Parameter(pair[0].detach().clone(), requires_grad=False)
-            if pair[1] is not None:
-                layer.bias = nn.Parameter(pair[1].detach().clone(), requires_grad=False)
-        parent, key = _parent_of(plain, wrapper)
-        parent._modules[key] = layer
-    plain.fork_units = {}
+        if wrapper.owned.of(owner) is not None:
+            fold(wrapper, owner, site.name)
+        unwrap(plain, wrapper)
+    plain.fork_units, plain.parents, plain.streamed, plain.prompts = {}, {}, set(), {}
+    plain.take_back()
     return plain
+
+
+def fold(wrapper: Adapted, owner: int, where: str) -> None:
+    """Give a bare layer or norm the weight and bias with which it computes what the owner's adapter makes of it.
+
+    Raises:
+        SiteError: naming the site ``where``: no such weight and bias exist.
+    """
+    adapter, layer = wrapper.owned.of(owner), wrapper.layer
+    assert adapter is not None
+    weight = getattr(layer, "weight", None)
+    with torch.no_grad():
+        pair = None if weight is None else adapter.merged(weight, layer.bias)  # type: ignore[arg-type]
+    if pair is None:
+        kind = type(wrapper.owned.methods[owner]).__name__
+        raise SiteError(f"{kind} at {where} cannot be merged into the layer; keep the bundle unmerged")
+    layer.weight = nn.Parameter(pair[0].detach().clone(), requires_grad=False)
+    if pair[1] is not None:
+        layer.bias = nn.Parameter(pair[1].detach().clone(), requires_grad=False)
+
+
+def unwrap(backbone: Backbone, wrapper: Adapted) -> None:
+    """Put what a wrapper wraps back in its place."""
+    parent, key = _parent_of(backbone, wrapper)
+    parent._modules[key] = wrapper.layer
 
 
 def check_sites(backbone: Backbone, images: Tensor) -> None:

@@ -48,6 +48,8 @@ class MTLoRA(Method):
         plus: MTLoRA+: a shared low-rank update on the reductions, which stay frozen otherwise.
         add_shared: y_t holds the shared update of x too (the released code's "matrixv2").
         extras: train the parts named above; off, only the updates are.
+        folded: the shared updates and the extras are in the trunk's weights already wherever no task owns an update
+            (``garnish merge`` writes such a trunk); what is left sits in the last blocks.
     """
 
     rank: int = 16
@@ -57,6 +59,7 @@ class MTLoRA(Method):
     plus: bool = False
     add_shared: bool = False
     extras: bool = True
+    folded: bool = False
 
     def __post_init__(self) -> None:
         for option in ("rank", "task_rank"):
@@ -84,10 +87,10 @@ class MTLoRA(Method):
                 made[site.name].on_adapted = self.add_shared
             return made
 
-        shared = linear + (reductions(backbone) if self.plus else [])
+        shared = mine if self.folded else linear + (reductions(backbone) if self.plus else [])
         return Plan(
             adapters={site.name: update(site, self.rank, self.dropout) for site in shared},
-            tuned=self._tuned(backbone) if self.extras else (),
+            tuned=self._tuned(backbone) if self.extras and not self.folded else (),
             own=own,
         )
 

@@ -10,7 +10,7 @@ Shape letters: I images, R rows, k entries a row owns (windows).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -38,6 +38,12 @@ class Owned(nn.Module):
         assert str(owner) not in self.adapters
         self.adapters[str(owner)] = adapter
         self.methods[owner] = method
+
+    def keep(self, owners: Collection[int]) -> None:
+        """Drop the adapters of all others."""
+        for owner in set(self.methods).difference(owners):
+            del self.adapters[str(owner)], self.methods[owner]
+        self.forks.intersection_update(owners)
 
     def of(self, owner: int) -> Adapter | None:
         """The adapter of one owner, or None where that owner leaves the site alone."""

@@ -107,6 +107,11 @@ class Backbone(nn.Module, ABC):
             if module is not None:
                 kept[str(owner)] = module
 
+    def take_back(self) -> None:
+        """Forget all side networks and shared modules."""
+        self._sides.clear()
+        self._shared.clear()
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages in forward order."""
