@@ -23,6 +23,7 @@ _PUBLIC = {
     "check": "garnish.data.check",
     "load": "garnish.bundles.bundle",
     "save": "garnish.bundles.bundle",
+    "merge": "garnish.bundles.merged",
     "export_peft": "garnish.bundles.peft_export",
     "import_peft": "garnish.bundles.peft_import",
 }

@@ -66,25 +66,11 @@ def save(
         raise OptionError(f"dtype: expected one of {', '.join(get_args(StoredDtype))}; got {dtype!r}")
     folder = Path(path).expanduser()
     _check_place(folder)
-    tensors = stored_tensors(model, chosen, dtype)
-    weights = to_bytes(tensors)
-    facts = _describe(model, chosen, dtype)
-    facts["metrics"] = _plain_metrics(metrics, chosen, "metrics")
-    if metrics_rounding is not None:
-        facts["metrics_rounding"] = _plain_metrics(metrics_rounding, chosen, "metrics_rounding")
-    if extra is not None:
-        facts["extra"] = dict(extra)
-    facts["sizes"]["weights_bytes"] = len(weights)
-    facts["sha256"] = hashlib.sha256(weights).hexdigest()
+    files = bundle_files(
+        model, chosen, dtype, metrics=metrics, metrics_rounding=metrics_rounding, extra=extra, where=str(path)
+    )
     try:
-        text = json.dumps(facts, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise BundleError(f"{path}: its facts cannot be written as JSON ({one_line(error, 120)})") from error
-    data = f"{text}\n".encode()
-    if len(data) > MOST_BYTES:
-        raise BundleError(f"{path}: {len(data)} bytes of facts are over the limit of {MOST_BYTES}; shorten extra")
-    try:
-        write_folder(folder, {WEIGHTS: weights, DESCRIPTION: data})
+        write_folder(folder, files)
     except OSError as error:
         raise BundleError(
             f"{path}: the bundle cannot be written ({error.strerror or one_line(error, 120)}); free some space or "
@@ -106,7 +92,7 @@ def load(
         path: one bundle's folder or several; tasks keep their order, and no name may come twice.
         backbone: a bare backbone to use; the model takes it over. Left out, it is built as the bundle says.
         weights: the backbone's weights, where they are no longer at the place that the bundle names (relative places
-            are looked for below the working directory, then below the bundle's folder).
+            are looked for below the working directory, then below the bundle's folder; a plain file name first there).
         device: where the model goes; the CPU when left out.
 
     Returns:
@@ -147,6 +133,37 @@ def _chosen(model: Model, tasks: Sequence[str] | None) -> list[str]:
     if not chosen:
         raise OptionError(f"tasks: there is none to save; tasks of the model: {', '.join(model.tasks) or 'none'}")
     return chosen
+
+
+def bundle_files(
+    model: Model,
+    tasks: Sequence[str],
+    dtype: StoredDtype,
+    *,
+    metrics: Metrics | None,
+    metrics_rounding: Metrics | None,
+    extra: Mapping[str, Any] | None,
+    where: str,
+) -> dict[str, bytes]:
+    """What :func:`save` writes: file name → its bytes; ``where`` is the place, for messages."""
+    tensors = stored_tensors(model, tasks, dtype)
+    weights = to_bytes(tensors)
+    facts = _describe(model, tasks, dtype)
+    facts["metrics"] = _plain_metrics(metrics, tasks, "metrics")
+    if metrics_rounding is not None:
+        facts["metrics_rounding"] = _plain_metrics(metrics_rounding, tasks, "metrics_rounding")
+    if extra is not None:
+        facts["extra"] = dict(extra)
+    facts["sizes"]["weights_bytes"] = len(weights)
+    facts["sha256"] = hashlib.sha256(weights).hexdigest()
+    try:
+        text = json.dumps(facts, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{where}: its facts cannot be written as JSON ({one_line(error, 120)})") from error
+    data = f"{text}\n".encode()
+    if len(data) > MOST_BYTES:
+        raise BundleError(f"{where}: {len(data)} bytes of facts are over the limit of {MOST_BYTES}; shorten extra")
+    return {WEIGHTS: weights, DESCRIPTION: data}
 
 
 def _check_place(path: Path) -> None:
@@ -248,11 +265,12 @@ def rebuild(where: str, wanted: Mapping[str, Any], weights: str | os.PathLike[st
         raise BundleError(
             f"{where}: its backbone {wanted['name']} has random weights, which cannot be rebuilt; pass backbone="
         )
-    tried = source
-    if weights is None and source != "bundled" and not Path(source).expanduser().exists():
-        beside = Path(where).expanduser() / source
-        tried = f"{source}, below the working directory or {where}"
-        source = str(beside) if beside.exists() else source
+    tried, beside = source, Path(where).expanduser() / source
+    if weights is None and source != "bundled":
+        alone = Path(source).name == source and beside.is_file()  # the bundle was written with its weights
+        if alone or not Path(source).expanduser().exists():
+            tried = f"{source}, below the working directory or {where}"
+            source = str(beside) if beside.exists() else source
     try:
         # a family that carries its weights with it needs no place to find them
         kept = None if source == "bundled" else source

@@ -1,0 +1,64 @@
+"""``garnish merge``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from garnish.commands.parser import Parser
+
+_EPILOG = """\
+A FOLDER gets backbone.safetensors, and a bundle of the heads that belongs to it: give the folder to garnish predict,
+eval or train --onto. A FILE.safetensors gets the backbone alone. The tensors have the names of the family's own
+checkpoints, so timm.create_model(NAME, checkpoint_path=FILE) loads them. Before anything is written, the merged
+backbone's feature maps are compared with the adapted one's on probe pictures of several sizes; a difference above 1e-4
+of a map's largest value is refused.
+
+Merged are LoRA, rsLoRA, DoRA, SSF, and all that is tuned in place. MTLoRA's shared part is folded in outside the last
+blocks; what its tasks own stays in the bundle. Other methods are refused.
+
+examples:
+  garnish merge runs/camvid/best --out merged
+  garnish predict merged street.jpg --out maps
+  garnish merge runs/replica/best --task depth --out swin_depth.safetensors
+"""
+
+
+def parser() -> Parser:
+    """The options of the verb."""
+    made = Parser(
+        "garnish merge",
+        "garnish merge BUNDLE[,BUNDLE …] --out FOLDER|FILE.safetensors [options]",
+        "Fold one owner's adapters into the backbone's weights, and write a plain checkpoint.",
+        _EPILOG,
+    )
+    made.add_argument("bundle", metavar="BUNDLE", help="folder that garnish train or model.save wrote; several: a,b")
+    made.add_argument("--out", metavar="PATH", required=True, help="folder, or .safetensors file, to write")
+    made.add_argument("--task", metavar="TASK", help="whose adapters, where tasks have their own")
+    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved")
+    made.add_argument("--json", action="store_true", help="print JSON: what was merged and how exactly")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb."""
+    given, _ = parser().read(words)
+    from garnish.bundles.merged import LIMIT, merge
+    from garnish.commands.given import bundle_paths
+    from garnish.commands.printing import print_json
+
+    said = merge(bundle_paths(given.bundle), given.out, task=given.task, weights=given.weights)
+    if given.json:
+        print_json(asdict(said))
+        return 0
+    print(f"{said.out}: {', '.join(said.files)}")
+    print(f"{said.backbone} with {', '.join(m['name'] for m in said.methods)} of {', '.join(said.tasks)}")
+    print(
+        f"largest difference {said.largest_difference:.2g}, {said.largest_relative:.2g} of the largest value "
+        f"(limit {LIMIT:.0e})"
+    )
+    if said.left:
+        print(f"still adapters, in the bundle: {', '.join(m['name'] for m in said.left)}, where tasks own a part")
+    if said.carried_over:
+        print(f"unchanged from the original weights: {', '.join(said.carried_over)}")
+    return 0
