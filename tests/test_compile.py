@@ -5,7 +5,6 @@ Dynamo alone is under test, so graphs run eagerly: whether there is one graph do
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -13,20 +12,8 @@ import torch
 
 import garnish
 import tiny
+from compiling import ALL_MIXES, EACH, NAMES, SAME, Counting, trunk_graphs
 from garnish import lookup
-from garnish.model import Model
-
-NAMES = tuple(tiny.TASKS)
-#: what a batch of two pictures may want: every non-empty set of three tasks for both, and other sets for each
-SAME = [list(c) for n in (1, 2, 3) for c in itertools.combinations(NAMES, n)]
-EACH = [
-    [["seg"], ["depth"]],
-    [["seg"], ["depth", "normals"]],
-    [["seg", "depth", "normals"], ["normals"]],
-    [["normals"], ["seg", "depth"]],
-    [["depth"], ["depth", "normals", "seg"]],
-]
-ALL_MIXES = [[list(m)] * 2 for m in SAME] + EACH
 
 
 @pytest.fixture(autouse=True)
@@ -35,37 +22,6 @@ def fresh() -> Iterator[None]:
     torch._dynamo.utils.counters.clear()  # a reset leaves what other tests counted
     yield
     torch._dynamo.reset()
-
-
-class Counting:
-    """A backend that runs graphs eagerly and counts them."""
-
-    def __init__(self) -> None:
-        self.graphs = 0
-
-    def __call__(self, graph: torch.fx.GraphModule, inputs: list[torch.Tensor]):
-        self.graphs += 1
-        return graph.forward
-
-
-def trunk_graphs(model: Model, mixes: list) -> int:
-    """Graphs of the compiled trunk over these mixes; outputs must equal those without compiling."""
-    x = tiny.pictures(2)
-    with torch.no_grad():
-        expected = [model(x, mix) for mix in mixes]
-    counting = Counting()
-    # heads are left as they are here, so that the trunk's graphs are all there is to count
-    heads = {name: model.head(name).compile for name in model.tasks}
-    for name in heads:
-        model.head(name).compile = lambda **_: None
-    model.compile(backend=counting)
-    with torch.no_grad():
-        for mix, want in zip(mixes, expected, strict=True):
-            got = model(x, mix)
-            assert list(got) == list(want)
-            for task in want:
-                assert tiny.far(got[task], want[task]) < 1e-5
-    return counting.graphs
 
 
 @pytest.mark.compile
@@ -82,17 +38,6 @@ def test_joined_owners_of_different_methods_compile_to_one_graph(short):
     model.add(garnish.AdaptFormer(bottleneck=4), {"normals": lookup.build("tasks", "Normals")}, freeze_others=True)
     tiny.randomise_own(model)
     assert trunk_graphs(model.eval(), ALL_MIXES) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.compile
-@pytest.mark.parametrize("short", ["dinov2", "swin"])
-@pytest.mark.parametrize("case", list(tiny.method_cases()))
-def test_every_method_compiles_to_one_graph(case, short):
-    model = tiny.model(short, tiny.methods(case, per_task=True))
-    if model.backbone.tuned.owners():
-        pytest.skip("parameters tuned in place take a pass for each owner")
-    assert trunk_graphs(model, [ALL_MIXES[0], ALL_MIXES[6], *EACH[:2]]) == 1
 
 
 @pytest.mark.compile

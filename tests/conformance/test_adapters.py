@@ -1,13 +1,12 @@
 """What every adaptation method must do, on every family, shared or owned by each task.
 
-The cases are read from the folders (see ``tiny.py``). The fast suite runs each method on DINOv2 and Swin and one
-method on every family; the full product is marked slow.
+See ``cases.py`` for what "every" is. What leaves the process (bundles, compiled and exported models) is in
+``test_adapters_leaving.py``, refusals are in ``test_adapters_refused.py``.
 """
 
 from __future__ import annotations
 
 import copy
-import re
 from dataclasses import dataclass
 
 import pytest
@@ -17,50 +16,13 @@ from torch.nn import functional as F
 
 import garnish
 import tiny
+from conformance.cases import FAMILIES, every, every_fast, label, made, near_the_identity, plans, product
 from garnish import lookup
 from garnish.adapters.adapted import adapted_sites, merge
 from garnish.adapters.adapter import Adapter, Method, Plan
 from garnish.context import ForwardContext
 from garnish.errors import SiteError
 from garnish.model import Model
-
-FAST = ("dinov2", "swin")
-
-
-def product() -> list:
-    cases = []
-    for case in tiny.method_cases():
-        for short in tiny.BACKBONES:
-            if tiny.is_refused(case, short):
-                continue
-            for per_task in (False, True):
-                # variants and lists of methods take half of what plain methods take
-                half = case not in lookup.classes("adapters") and (short == "swin") != per_task
-                fast = (short in FAST and not half) or (case == "LoRA" and per_task)
-                label = f"{case}-{short}-{'per_task' if per_task else 'shared'}"
-                cases.append(pytest.param(case, short, per_task, id=label, marks=[] if fast else [pytest.mark.slow]))
-    return cases
-
-
-every = pytest.mark.parametrize(("case", "short", "per_task"), product())
-
-
-def made(case: str, short: str, per_task: bool, *, own: bool = True, tasks=tuple(tiny.TASKS)) -> Model:
-    return tiny.model(short, tiny.methods(case, per_task=per_task), own=own, tasks=tasks)
-
-
-def near_the_identity(model: Model) -> float:
-    """How far from the identity the methods may start: 0 unless one says that it starts near it."""
-    said = [
-        type(m).__name__
-        for m in model.owners[0].methods
-        if re.search("near the identity|not start at the identity", " ".join((m.__doc__ or "").split()))
-    ]
-    return max((tiny.NEAR[name] for name in said), default=0.0)
-
-
-def adds_adapters(model: Model) -> bool:
-    return any(True for _ in adapted_sites(model.backbone))
 
 
 def test_every_method_can_be_built_and_has_a_page_of_options():
@@ -70,39 +32,23 @@ def test_every_method_can_be_built_and_has_a_page_of_options():
         assert (method.__doc__ or "").strip()
 
 
-@pytest.mark.parametrize(
-    ("case", "short"), [(c, s) for s in tiny.REFUSED for c in tiny.method_cases() if tiny.is_refused(c, s)]
-)
-def test_what_has_no_place_is_refused_in_one_line(case, short):
-    with pytest.raises(SiteError) as caught:
-        made(case, short, False)
-    assert "\n" not in str(caught.value) and tiny.BACKBONES[short][1] in str(caught.value)
-
-
 @every
 def test_starts_at_the_identity(case, short, per_task):
-    bare = tiny.backbone(short)
     model = made(case, short, per_task, own=False)
+    bare = made("Frozen", short, False, own=False)
+    for task in model.tasks:
+        bare.head(task).load_state_dict(model.head(task).state_dict())
     x = model.prepare(tiny.pictures())
     near = near_the_identity(model)
     with torch.no_grad():
-        expected = bare(x)
+        expected = bare.backbone(x)
         for owner in range(len(model.owners)):
             for got, want in zip(model.backbone(x, present=(owner,)), expected, strict=True):
                 if near:
                     assert 0 < tiny.far(got, want) < near
                 else:
                     assert torch.equal(got, want)
-
-
-@every
-def test_mixed_rows_start_at_the_identity(case, short, per_task):
-    model = made(case, short, per_task, own=False)
-    bare = made("Frozen", short, False, own=False)
-    for task in model.tasks:
-        bare.head(task).load_state_dict(model.head(task).state_dict())
-    near = near_the_identity(model)
-    with torch.no_grad():
+        # the same of mixed rows
         expected = bare(tiny.pictures(), tiny.MIX)
         for task, out in model(tiny.pictures(), tiny.MIX).items():
             # outputs of fresh heads are small, so differences weigh more than in the maps
@@ -110,79 +56,83 @@ def test_mixed_rows_start_at_the_identity(case, short, per_task):
 
 
 @every
-def test_only_declared_tensors_get_gradients(case, short, per_task):
-    model = made(case, short, per_task)
-    plans = [m.plan(tiny.backbone(short)) for m in tiny.methods(case, per_task=per_task)]
-    frozen = tiny.backbone(short).frozen_tensors()
-    one = sum(p.numel() for plan in plans for a in plan.adapters.values() for p in a.parameters())
-    for module in [m for plan in plans for m in (plan.side, plan.shared) if m is not None]:
-        one += sum(p.numel() for p in module.parameters())
-    one += sum(frozen[n].numel() for n in {n for plan in plans for n in plan.tuned})
-    declared = model.trained_parameters()
-    owners = len(tiny.TASKS) if per_task else 1
-    parts = sum(p.numel() for plan in plans if plan.own for a in plan.own().values() for p in a.parameters())
-    heads = sum(p.numel() for task in model.tasks for p in model.head(task).parameters())
-    assert sum(p.numel() for p in declared.values()) == owners * one + len(tiny.TASKS) * parts + heads
-
-    model.train()
-    tiny.one_loss(model(tiny.pictures())).backward()
-    ids = {id(p) for p in declared.values()}
-    touched = [n for n, p in model.named_parameters() if p.grad is not None and id(p) not in ids]
-    assert not touched
-    assert not any(t.requires_grad for t in model.backbone.frozen_tensors().values())
-
-
-@every
-def test_every_declared_tensor_learns(case, short, per_task):
+def test_what_is_declared_learns_and_nothing_else_changes(case, short, per_task):
     model = made(case, short, per_task, own=False)
-    names = {name for name, _ in tiny.method_cases()[case]}
-    steps = max(tiny.STEPS_TO_LEARN.get(name, 2) for name in names)
-    last = f"stages.{len(model.backbone.stages) - 1}.blocks.{len(model.backbone.stages[-1].blocks) - 1}"
-    unread = tuple(last + end for name in names for end in tiny.UNREAD.get(name, ()))
-    shared = [n for n in model.trained_parameters() if ":" not in n]
-    # what is said to be read by nothing is, and nothing else
-    assert tiny.dead_tensors(model, steps=steps) == [n for n in shared if n.split(".", 2)[2].startswith(unread or "-")]
-
-
-@every
-def test_frozen_tensors_stay_bit_identical(case, short, per_task):
-    model = made(case, short, per_task)
+    declared = model.trained_parameters()
+    assert sum(p.numel() for p in declared.values()) == planned(case, short, per_task) + heads_of(model)
     before = {n: t.clone() for n, t in model.backbone.frozen_tensors().items()}
     fingerprint = model.backbone.fingerprint()
-    own = {n: t.detach().clone() for n, t in model.trained_parameters().items()}
-    tiny.dead_tensors(model, steps=2)
+    own = {n: t.detach().clone() for n, t in declared.items()}
+
+    names = {name for name, _ in tiny.method_cases()[case]}
+    dead = tiny.dead_tensors(model, steps=max(tiny.STEPS_TO_LEARN.get(name, 2) for name in names))
+    last = f"stages.{len(model.backbone.stages) - 1}.blocks.{len(model.backbone.stages[-1].blocks) - 1}"
+    unread = tuple(last + end for name in names for end in tiny.UNREAD.get(name, ()))
+    shared = [n for n in declared if ":" not in n]
+    # what is said to be read by nothing is, and nothing else
+    assert dead == [n for n in shared if n.split(".", 2)[2].startswith(unread or "-")]
+
+    ids = {id(p) for p in declared.values()}
+    assert not [n for n, p in model.named_parameters() if p.grad is not None and id(p) not in ids]
     after = model.backbone.frozen_tensors()
     assert list(after) == list(before)
+    assert not any(t.requires_grad for t in after.values())
     assert [n for n in before if not torch.equal(before[n], after[n])] == []
     assert model.backbone.fingerprint() == fingerprint
-    assert any(not torch.equal(own[n], t) for n, t in model.trained_parameters().items())
+    assert any(not torch.equal(own[n], t) for n, t in declared.items())
+
+
+def planned(case: str, short: str, per_task: bool) -> int:
+    """Numbers that the plans say are trained in the encoder."""
+    frozen = tiny.backbone(short).frozen_tensors()
+    found = plans(case, short, per_task)
+    one = sum(p.numel() for plan in found for a in plan.adapters.values() for p in a.parameters())
+    for module in [m for plan in found for m in (plan.side, plan.shared) if m is not None]:
+        one += sum(p.numel() for p in module.parameters())
+    one += sum(frozen[n].numel() for n in {n for plan in found for n in plan.tuned})
+    parts = sum(p.numel() for plan in found if plan.own for a in plan.own().values() for p in a.parameters())
+    return (len(tiny.TASKS) if per_task else 1) * one + len(tiny.TASKS) * parts
+
+
+def heads_of(model: Model) -> int:
+    return sum(p.numel() for task in model.tasks for p in model.head(task).parameters())
 
 
 @every
-@pytest.mark.parametrize("joined", [False, True])
-def test_mixed_rows_equal_rows_alone(case, short, per_task, joined, monkeypatch):
-    if joined:  # one forked pass also where owners share no more than the stem
-        if not per_task or case == "Frozen":
-            pytest.skip("one owner: nothing forks")
-        monkeypatch.setattr("garnish.model.FIRST_BLOCK", -1)
-    # in float64, where nothing but a row that saw another's tensors can differ by this much
+def test_mixed_rows_equal_rows_alone(case, short, per_task):
+    # in float64, where nothing but a row that saw another's tensors can differ by this much; the grid is not square
     model = made(case, short, per_task).double()
-    x = tiny.pictures().double()
-    with torch.no_grad():
-        mixed, full = model(x, tiny.MIX), model(x)
-        for task in model.tasks:
-            wanting = [i for i, tasks in enumerate(tiny.MIX) if task in tasks]
-            alone = torch.cat([model(x[i : i + 1], [task])[task] for i in range(len(x))])
-            assert mixed[task].shape[0] == len(wanting)
-            assert tiny.far(full[task], alone) < 1e-10
-            assert tiny.far(mixed[task], alone[wanting]) < 1e-10
-            # the pictures differ, so rows in another order would be seen
-            assert tiny.far(alone[:1], alone[1:2]) > 1e-2
-        if per_task and case != "Frozen":
+    x = tiny.pictures(3, 64, 112).double()
+    rows_equal_rows_alone(model, x)
+    if per_task and case != "Frozen":
+        with torch.no_grad():
             prepared = model.prepare(x)
             owners = [n for n in range(len(model.owners)) if n not in model.backbone.parents.values()]
             maps = [model.backbone(prepared, present=(owner,))[-1] for owner in owners]
-            assert min(tiny.far(maps[0], maps[1]), tiny.far(maps[1], maps[2]), tiny.far(maps[0], maps[2])) > 1e-2
+        assert min(tiny.far(maps[0], maps[1]), tiny.far(maps[1], maps[2]), tiny.far(maps[0], maps[2])) > 1e-2
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[] if c in ("LoRA", "Mona") else pytest.mark.slow) for c in tiny.method_cases()]
+)
+@pytest.mark.parametrize("short", ["dinov2", "swin"])
+def test_rows_joined_from_the_stem_equal_rows_alone(case, short, monkeypatch):
+    # one forked pass also where owners share no more than the stem, which is run in compiled models only
+    monkeypatch.setattr("garnish.model.FIRST_BLOCK", -1)
+    rows_equal_rows_alone(made(case, short, True).double(), tiny.pictures().double())
+
+
+@torch.no_grad()
+def rows_equal_rows_alone(model: Model, x: Tensor) -> None:
+    mixed, full = model(x, tiny.MIX), model(x)
+    for task in model.tasks:
+        wanting = [i for i, tasks in enumerate(tiny.MIX) if task in tasks]
+        alone = torch.cat([model(x[i : i + 1], [task])[task] for i in range(len(x))])
+        assert mixed[task].shape[0] == len(wanting)
+        assert tiny.far(full[task], alone) < 1e-10
+        assert tiny.far(mixed[task], alone[wanting]) < 1e-10
+        # the pictures differ, so rows in another order would be seen
+        assert tiny.far(alone[:1], alone[1:2]) > 1e-2
 
 
 @every
@@ -207,12 +157,21 @@ def test_every_site_fires_exactly_once(case, short, per_task):
 
 
 @every
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
-def test_merged_equals_unmerged(case, short, per_task, dtype, bound):
+def test_merged_equals_unmerged(case, short, per_task):
+    merges(case, short, per_task, torch.float64, 1e-10)
+
+
+@every_fast
+def test_merged_equals_unmerged_in_float32(case, short, per_task):
+    merges(case, short, per_task, torch.float32, 1e-5)
+
+
+def merges(case: str, short: str, per_task: bool, dtype: torch.dtype, bound: float) -> None:
+    """Merge the last owner and compare; where it cannot be merged, see that this is said."""
     model = made(case, short, per_task).to(dtype)
-    plans = [m.plan(tiny.backbone(short)) for m in model.owners[0].methods]
-    can = all(type(a).merged is not Adapter.merged for plan in plans for a in plan.adapters.values())
-    can = can and not any(plan.own or plan.side or plan.prompts for plan in plans)
+    found = plans(case, short, per_task)
+    can = all(type(a).merged is not Adapter.merged for plan in found for a in plan.adapters.values())
+    can = can and not any(plan.own or plan.side or plan.prompts for plan in found)
     x = model.prepare(tiny.pictures().to(dtype))
     owner = len(model.owners) - 1
     with torch.no_grad():
@@ -305,6 +264,19 @@ def test_every_family_takes_part():
     built = {cls for cls, _, _ in tiny.BACKBONES.values()}
     missing = set(lookup.classes("backbones")) - built
     assert not missing, f"add a tiny {', '.join(missing)} to BACKBONES in tests/tiny.py"
+    assert {tiny.BACKBONES[short][0] for short in FAMILIES} == built
+
+
+def test_the_fast_suite_has_every_method_shared_and_per_task_on_two_families():
+    fast = {p.id for p in product(only_fast=True)}
+    for name in lookup.classes("adapters"):
+        for one in (False, True):
+            assert {label(name, "dinov2", one), label(name, "swin", not one)} <= fast or {
+                label(name, "dinov2", not one),
+                label(name, "swin", one),
+            } <= fast
+    for short in FAMILIES:
+        assert label("LoRA", short, True) in fast
 
 
 # ---- things that must be caught ---------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Literal
 
 from garnish.adapters.adapter import Method, Plan
 from garnish.adapters.bottlenecks import Activation, ParallelAdapter, SerialAdapter, check_options, narrow_width
-from garnish.adapters.parts import width_at
+from garnish.adapters.parts import require, width_at
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.sites import Site
 
@@ -40,6 +40,7 @@ class Houlsby(Method):
     def plan(self, backbone: Backbone) -> Plan:
         """An adapter on every attention and MLP output."""
         sites = [s for s in backbone.sites() if s.kind == "sublayer"]
+        require(sites, "Houlsby", backbone, "attention or MLP")
         return _serial_plan(self, backbone, sites, up_std=0.01)
 
 
@@ -67,6 +68,7 @@ class Pfeiffer(Method):
     def plan(self, backbone: Backbone) -> Plan:
         """An adapter on every MLP output."""
         sites = [s for s in backbone.sites() if s.kind == "sublayer" and s.place == "mlp"]
+        require(sites, "Pfeiffer", backbone, "MLPs")
         return _serial_plan(self, backbone, sites, up_std=0.0)
 
 
@@ -94,6 +96,7 @@ class AdaptFormer(Method):
     def plan(self, backbone: Backbone) -> Plan:
         """An adapter beside every MLP branch."""
         sites = [s for s in backbone.sites() if s.kind == "branch" and s.place == "mlp"]
+        require(sites, "AdaptFormer", backbone, "MLP branches")
         return Plan(
             {
                 s.name: ParallelAdapter(

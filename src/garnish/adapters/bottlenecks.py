@@ -89,8 +89,8 @@ def narrow_width(label: str, width: int, reduction: float, bottleneck: int | Non
 def check_options(label: str, reduction: float, bottleneck: int | None, dropout: float) -> None:
     """Raise :class:`OptionError` for values that fit no backbone."""
     if reduction <= 0:
-        raise OptionError(f"{label}.reduction: {reduction} is not positive")
+        raise OptionError(f"{label}.reduction: {reduction} is not positive; use 1 or more")
     if bottleneck is not None and bottleneck < 1:
-        raise OptionError(f"{label}.bottleneck: {bottleneck} is below 1")
+        raise OptionError(f"{label}.bottleneck: {bottleneck} is below 1; use 1 or more")
     if not 0 <= dropout < 1:
-        raise OptionError(f"{label}.dropout: {dropout} is outside [0, 1)")
+        raise OptionError(f"{label}.dropout: {dropout} is outside [0, 1); use 0 to 0.9")

@@ -50,7 +50,7 @@ class Convpass(Method):
         if self.scale == 0:
             raise OptionError("Convpass.scale: with 0 nothing would learn; use 0.01 to 100")
         if not 0 <= self.dropout < 1:
-            raise OptionError(f"Convpass.dropout: {self.dropout} is outside [0, 1)")
+            raise OptionError(f"Convpass.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
         if self.init not in get_args(Start):
             raise OptionError(f"Convpass.init: expected one of {', '.join(get_args(Start))}; got {self.init!r}")
 

@@ -47,7 +47,7 @@ class LoRA(Method):
         if self.rank < 1:
             raise OptionError(f"LoRA.rank: {self.rank} is below 1; use 1 or more")
         if not 0 <= self.dropout < 1:
-            raise OptionError(f"LoRA.dropout: {self.dropout} is outside [0, 1)")
+            raise OptionError(f"LoRA.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
         if self.dora and self.dropout:
             raise OptionError(
                 "LoRA.dora: DoRA rewrites the weight, so dropout on the low-rank path is not defined; use 0"

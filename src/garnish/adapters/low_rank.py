@@ -30,6 +30,24 @@ def low_rank(
         SiteError: a rank above the layer's smaller side, or no multiple of a convolution's groups; the message begins
             with ``where``.
     """
+    groups = check_rank(where, layer, rank)
+    update = LoRAAdapter(layer, rank, scale, dropout, dora)
+    size = sum(p.numel() for p in update.parameters())
+    own = layer.weight.numel()  # type: ignore[operator]
+    if groups > 1 and size > own:
+        warnings.warn(
+            f"{where}: the update holds {size} parameters, the convolution of {groups} groups itself {own}",
+            stacklevel=2,
+        )
+    return update
+
+
+def check_rank(where: str, layer: nn.Module, rank: int) -> int:
+    """Number of groups of a layer that an update of this rank fits.
+
+    Raises:
+        SiteError: as :func:`low_rank`.
+    """
     weight = layer.weight
     assert isinstance(weight, Tensor)
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
@@ -39,14 +57,7 @@ def low_rank(
     if rank % groups:
         nearest = min(most, max(1, round(rank / groups)) * groups)
         raise SiteError(f"{where}: rank {rank} is no multiple of the convolution's {groups} groups; use rank {nearest}")
-    update = LoRAAdapter(layer, rank, scale, dropout, dora)
-    size = sum(p.numel() for p in update.parameters())
-    if groups > 1 and size > weight.numel():
-        warnings.warn(
-            f"{where}: the update holds {size} parameters, the convolution of {groups} groups itself {weight.numel()}",
-            stacklevel=2,
-        )
-    return update
+    return groups
 
 
 class LoRAAdapter(Adapter):

@@ -44,7 +44,7 @@ class Mona(Method):
         if self.bottleneck < 1:
             raise OptionError(f"Mona.bottleneck: {self.bottleneck} is below 1; use 1 or more")
         if not 0 <= self.dropout < 1:
-            raise OptionError(f"Mona.dropout: {self.dropout} is outside [0, 1)")
+            raise OptionError(f"Mona.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
 
     def plan(self, backbone: Backbone) -> Plan:
         """An adapter behind every residual: two a block, one where a block has one branch (ConvNeXt)."""

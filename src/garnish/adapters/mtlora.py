@@ -12,7 +12,7 @@ from typing import final
 from torch import nn
 
 from garnish.adapters.adapter import Adapter, Method, Plan
-from garnish.adapters.low_rank import LoRAAdapter, low_rank
+from garnish.adapters.low_rank import LoRAAdapter, check_rank, low_rank
 from garnish.adapters.parts import norms, of_sites, patch_embed, reductions, tables
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.sites import Site, bare
@@ -66,7 +66,7 @@ class MTLoRA(Method):
             if getattr(self, option) < 1:
                 raise OptionError(f"MTLoRA.{option}: {getattr(self, option)} is below 1; use 1 or more")
         if not 0 <= self.dropout < 1:
-            raise OptionError(f"MTLoRA.dropout: {self.dropout} is outside [0, 1)")
+            raise OptionError(f"MTLoRA.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
 
     def plan(self, backbone: Backbone) -> Plan:
         """Shared updates on every linear layer in the blocks, a task's on those after attention in last blocks."""
@@ -79,6 +79,9 @@ class MTLoRA(Method):
 
         def update(site: Site, rank: int, dropout: float) -> LoRAAdapter:
             return low_rank(f"MTLoRA at {site.name}", layers[site.name], rank, self.scale, dropout)
+
+        for site in mine:  # tasks' updates are made later, when the shared ones are in place
+            check_rank(f"MTLoRA.task_rank at {site.name}", layers[site.name], self.task_rank)
 
         def own() -> dict[str, Adapter]:
             made: dict[str, Adapter] = {}

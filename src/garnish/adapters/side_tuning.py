@@ -48,7 +48,7 @@ class SideTuning(Method):
     def __post_init__(self) -> None:
         for option in ("reduction", "mlp_ratio"):
             if getattr(self, option) <= 0:
-                raise OptionError(f"SideTuning.{option}: {getattr(self, option)} is not positive")
+                raise OptionError(f"SideTuning.{option}: {getattr(self, option)} is not positive; use 1 or more")
 
     def plan(self, backbone: Backbone) -> Plan:
         """The side network."""

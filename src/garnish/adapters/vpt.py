@@ -47,7 +47,7 @@ class VPT(Method):
         if self.prompts < 1:
             raise OptionError(f"VPT.prompts: {self.prompts} is below 1; use 1 or more")
         if not 0 <= self.dropout < 1:
-            raise OptionError(f"VPT.dropout: {self.dropout} is outside [0, 1)")
+            raise OptionError(f"VPT.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
 
     def plan(self, backbone: Backbone) -> Plan:
         """A set of prompts before the first block, or before every block; uniform in ±√(6 / (3·patch² + d))."""
