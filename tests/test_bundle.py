@@ -131,6 +131,7 @@ def test_facts(tmp_path):
     assert facts["backbone"] == {
         "name": "mit_b0",
         "options": MIT,
+        "taps": "stage",
         "fingerprint": trunk().fingerprint(),
         "licence": "none (random weights)",
         "non_commercial": False,
