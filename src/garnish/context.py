@@ -5,14 +5,38 @@ Shape letters: I images, R rows of the stream, k entries a row owns (windows), N
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 #: An owner's number that no owner has: the bare trunk.
 NOBODY = -1
+
+#: Devices on which residuals run owner by owner: a frozen layer gains little from more rows there, and what all rows
+#: need at once is memory that malloc gets afresh from the kernel each time (docs/benchmarks.md, "One pass").
+APART_ON = ("cpu",)
+
+#: Bytes of one owner's part of the stream from which residuals do so; smaller ones share the reading of the weights.
+APART_FROM = 2**19
+
+
+def joined(parts: Iterable[Tensor], num_rows: int) -> Tensor:
+    """``torch.cat`` of parts that have ``num_rows`` together, made one by one; without gradients, none is kept."""
+    if torch.is_grad_enabled():
+        kept = list(parts)
+        return kept[0] if len(kept) == 1 else torch.cat(kept)
+    out: Tensor | None = None
+    start = 0
+    for part in parts:
+        if part.shape[0] == num_rows:
+            return part
+        out = part.new_empty(num_rows, *part.shape[1:]) if out is None else out
+        out[start : start + part.shape[0]] = part
+        start += part.shape[0]
+    assert out is not None and start == num_rows
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +63,8 @@ class Rows:
 
     def take(self, x: Tensor, num_images: int) -> Tensor:
         """(I·k, …) → (R·k, …): the entries of each row's image; windows folded into I stay together."""
+        if self.counts == (num_images,):  # images of an owner are distinct and ascending: these are all of them
+            return x
         split = x.reshape(num_images, x.shape[0] // num_images, *x.shape[1:])
         return split.index_select(0, self.images).flatten(0, 1)
 
@@ -47,6 +73,16 @@ class Rows:
         assert self.counts is not None
         entries = x.shape[0] // max(sum(self.counts), 1)
         return list(torch.split(x, [count * entries for count in self.counts]))
+
+    def by_owner(self) -> list[Rows]:
+        """The rows of each owner of ``present`` for themselves; asserts that ``counts`` are known."""
+        assert self.counts is not None
+        parts = zip(self.split(self.images), self.present, self.counts, strict=True)
+        return [Rows(images, torch.zeros_like(images), (owner,), (count,)) for images, owner, count in parts]
+
+    def is_every(self, num_images: int) -> bool:
+        """Whether each owner of ``present`` has a row for every image."""
+        return self.counts is not None and all(count == num_images for count in self.counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +97,9 @@ class ForwardContext:
         streams: rows that run beside the images' own from somewhere in a stage to its feature map, one for each
             (image, task) that is wanted; then x holds the ``num_images`` rows of the images first, these after them.
         num_images: rows of the images' own where ``streams`` are given.
+        kept: where streams run one at a time, after the images' own rows: what modules at which tasks own adapters
+            gave for those, by module; then x holds either the images' own rows or those of ``streams``.
+        ends: streams end here, so modules at which tasks own adapters hand out the streams' rows alone.
     """
 
     grid: tuple[int, int]
@@ -69,6 +108,32 @@ class ForwardContext:
     owner: int = 0
     streams: Rows | None = None
     num_images: int = 0
+    kept: dict[int, Tensor] | None = None
+    ends: bool = False
+
+    def is_apart(self, x: Tensor) -> bool:
+        """Whether a residual runs the rows of x owner by owner: see :data:`APART_ON`."""
+        if self.kept is not None or x.device.type not in APART_ON or torch.compiler.is_compiling():
+            return False
+        if self.streams is not None:  # begun before this residual, or its branch begins them
+            return self.streams.counts is not None and x.shape[0] > self.num_images
+        if self.rows is None or self.rows.counts is None or len(self.rows.present) < 2:
+            return False
+        return x.numel() * x.element_size() >= APART_FROM * len(self.rows.present)
+
+    def apart(self, x: Tensor) -> Iterator[tuple[Tensor, ForwardContext]]:
+        """The rows of each owner with a context of their own; the images' own come before those of streams."""
+        if self.streams is None:
+            assert self.rows is not None
+            for part, owner in zip(self.rows.split(x), self.rows.present, strict=True):
+                if part.shape[0]:
+                    yield part, replace(self, rows=None, owner=owner)
+            return
+        first = replace(self, kept={})
+        yield x[: self.num_images], first
+        for part, stream in zip(self.streams.split(x[self.num_images :]), self.streams.by_owner(), strict=True):
+            if part.shape[0]:
+                yield part, replace(first, streams=stream)
 
     def by_row(self, x: Tensor) -> Tensor:
         """View (R·k, …) as (R, k, …): windows folded into the batch stay with their row."""
@@ -76,10 +141,12 @@ class ForwardContext:
         num_rows = self.rows.owners.shape[0]
         return x.reshape(num_rows, x.shape[0] // num_rows, *x.shape[1:])
 
-    def widen(self, x: Tensor) -> Tensor:
-        """The images' own rows (I·k, …), followed by those of the task streams: (I·k + R·k, …)."""
+    def add(self, x: Tensor, added: Tensor) -> Tensor:
+        """``x + added`` where streams begin in the branch that ``added`` comes from: (I, …) and (I + R, …)."""
         assert self.streams is not None
-        return torch.cat([x, self.streams.take(x, self.num_images)])
+        if self.streams.is_every(self.num_images):
+            return (x + added.view(-1, *x.shape)).flatten(0, 1)
+        return torch.cat([x, self.streams.take(x, self.num_images)]) + added
 
     def to_map(self, x: Tensor) -> Tensor:
         """The stream as a map (R, C, H, W): tokens (R, prefix + H·W, C) or channels-last maps (R, H, W, C)."""

@@ -116,10 +116,30 @@ def test_mixed_rows_equal_rows_alone(case, short, per_task):
     "case", [pytest.param(c, marks=[] if c in ("LoRA", "Mona") else pytest.mark.slow) for c in tiny.method_cases()]
 )
 @pytest.mark.parametrize("short", ["dinov2", "swin"])
-def test_rows_joined_from_the_stem_equal_rows_alone(case, short, monkeypatch):
-    # one forked pass also where owners share no more than the stem, which is run in compiled models only
+@pytest.mark.parametrize("apart", [False, True])
+def test_rows_joined_from_the_stem_equal_rows_alone(case, short, apart, monkeypatch):
+    # one forked pass also where owners share no more than the stem, which is run in compiled models only; residuals
+    # for all rows at once, as on a GPU, or owner by owner, as for larger pictures on a CPU
     monkeypatch.setattr("garnish.model.FIRST_BLOCK", -1)
+    monkeypatch.setattr("garnish.context.APART_FROM", 0)
+    monkeypatch.setattr("garnish.context.APART_ON", ("cpu",) if apart else ())
     rows_equal_rows_alone(made(case, short, True).double(), tiny.pictures().double())
+
+
+@pytest.mark.parametrize("case", ["MTLoRA", "VMTAdapter"])
+@pytest.mark.parametrize("short", ["dinov2", "swin"])
+def test_streams_run_at_once_equal_streams_one_by_one(case, short, monkeypatch):
+    monkeypatch.setattr("garnish.context.APART_ON", ())
+    model, x = made(case, short, False).double(), tiny.pictures().double()
+    rows_equal_rows_alone(model, x)
+    with torch.no_grad():
+        at_once = model(x, tiny.MIX)
+        monkeypatch.setattr("garnish.context.APART_ON", ("cpu",))
+        one_by_one = model(x, tiny.MIX)
+    one_by_one_with_gradients = model(x, tiny.MIX)
+    for task, expected in at_once.items():
+        assert tiny.far(one_by_one[task], expected) < 1e-10
+        assert tiny.far(one_by_one_with_gradients[task], expected) < 1e-10
 
 
 @torch.no_grad()
@@ -136,7 +156,8 @@ def rows_equal_rows_alone(model: Model, x: Tensor) -> None:
 
 
 @every
-def test_every_site_fires_exactly_once(case, short, per_task):
+def test_every_site_fires_exactly_once(case, short, per_task, monkeypatch):
+    monkeypatch.setattr("garnish.context.APART_ON", ())  # where residuals run owner by owner, once for each
     model = made(case, short, per_task)
     model.check_sites()
     wrappers = [w for _, w in adapted_sites(model.backbone)]

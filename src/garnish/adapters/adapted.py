@@ -46,7 +46,7 @@ class Adapted(nn.Module):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What the wrapped module takes (masks and rotary tables pass through), adapted for each row's owner."""
         ctx = self.binding.current()
-        if ctx.streams is not None and self.owned.acts_in(ctx.streams):
+        if ctx.streams is not None and self.owned.acts_in(ctx):
             return self.owned.streamed(self.layer, x, args, kwargs, ctx)
         if ctx.rows is None:
             return self.owned.alone(self.layer, x, args, kwargs, ctx)

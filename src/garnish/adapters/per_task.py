@@ -20,7 +20,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from garnish.adapters.adapter import Adapter, Method
-from garnish.context import ForwardContext, Rows
+from garnish.context import ForwardContext, Rows, joined
 
 
 class Owned(nn.Module):
@@ -69,9 +69,12 @@ class Owned(nn.Module):
             return run_layer(layer, x, *_merged(adapter, layer))
         return adapter.after(x, layer(adapter.before(x, ctx), *args, **kwargs), ctx)
 
-    def acts_in(self, streams: Rows) -> bool:
-        """Whether any of the streams' owners has an adapter here."""
-        return any(owner in self.methods for owner in streams.present)
+    def acts_in(self, ctx: ForwardContext) -> bool:
+        """Whether any owner of the streams has an adapter here."""
+        assert ctx.streams is not None
+        if ctx.kept is not None and id(self) in ctx.kept:
+            return True
+        return any(owner in self.methods for owner in ctx.streams.present)
 
     def streamed(self, layer: nn.Module, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
         """Images' own rows and task streams: the frozen module runs on the images' rows alone.
@@ -81,18 +84,47 @@ class Owned(nn.Module):
         """
         streams = ctx.streams
         assert streams is not None
-        if self.forks.isdisjoint(streams.present):
+        alone = replace(ctx, streams=None, kept=None, ends=False)
+        if ctx.kept is not None and id(self) in ctx.kept:  # one stream for itself, after the images' own rows
+            base = streams.take(ctx.kept[id(self)], ctx.num_images)
+            return self._after(x, base, replace(alone, rows=streams))
+        own, beside = x, x[:0]
+        if ctx.kept is None and self.forks.isdisjoint(streams.present):
             entries = x.shape[0] // (ctx.num_images + streams.images.shape[0])
             own, beside = x[: ctx.num_images * entries], x[ctx.num_images * entries :]
-        else:
-            own, beside = x, streams.take(x, ctx.num_images)
-        alone = replace(ctx, streams=None)
         shared = self.of(ctx.owner)
         entered = own if shared is None else shared.before(own, alone)
         frozen: Tensor = layer(entered, *args, **kwargs)
         adapted = frozen if shared is None else shared.after(own, frozen, alone)
-        base = streams.take(adapted if self._on_adapted(streams) else frozen, ctx.num_images)
-        return torch.cat([adapted, self._after(beside, base, replace(alone, rows=streams))])
+        base = adapted if self._on_adapted(streams) else frozen
+        if ctx.kept is not None:
+            ctx.kept[id(self)] = base
+            return adapted
+        if streams.counts is None:
+            beside = beside if beside.shape[0] else streams.take(own, ctx.num_images)
+            done = self._after(beside, streams.take(base, ctx.num_images), replace(alone, rows=streams))
+            return done if ctx.ends else torch.cat([adapted, done])
+        if ctx.ends and not beside.shape[0] and streams.is_every(ctx.num_images):
+            stacks = self._stacks(replace(alone, rows=streams))
+            if len(stacks) == 1 and stacks[0].covers_all:
+                return stacks[0].spread(own, base, alone)
+        rows = streams.images.shape[0] + (0 if ctx.ends else ctx.num_images)
+        return joined(self._one_by_one(own, beside, adapted, base, ctx), rows * base.shape[0] // ctx.num_images)
+
+    def _one_by_one(
+        self, own: Tensor, beside: Tensor, adapted: Tensor, base: Tensor, ctx: ForwardContext
+    ) -> Iterator[Tensor]:
+        """The images' own rows, unless streams end here, and each task's; ``beside`` is empty where they begin."""
+        assert ctx.streams is not None
+        if not ctx.ends:
+            yield adapted
+        apart = ctx.streams.by_owner()
+        parts = ctx.streams.split(beside) if beside.shape[0] else [None] * len(apart)
+        alone = replace(ctx, streams=None, ends=False)
+        for part, stream in zip(parts, apart, strict=True):
+            if stream.images.shape[0]:
+                x = stream.take(own, ctx.num_images) if part is None else part
+                yield self._after(x, stream.take(base, ctx.num_images), replace(alone, rows=stream))
 
     def _on_adapted(self, streams: Rows) -> bool:
         for owner in streams.present:
@@ -135,7 +167,7 @@ class Owned(nn.Module):
             if parts[-1].shape[0]:
                 row = replace(ctx, rows=None, owner=owner)
                 done.append(parts[-1] if adapter is None else adapter(door, *parts, row))
-        return torch.cat(done)
+        return torch.cat(done) if len(done) > 1 else done[0]  # cat copies even one part
 
     def _mixed_whole(self, layer: nn.Module, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
         stacks = self._stacks(ctx)
@@ -207,6 +239,17 @@ class _Stack:
         split = [ctx.by_row(s) for s in streams]
         out = _per_row(one, self.tensors(ctx), split)
         return out.flatten(0, 1)
+
+    def spread(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
+        """Run ``after`` on the same rows for each adapter of the stack: (I, …) → (T·I, …), in one go."""
+        module = self.first.for_row()[0]
+
+        def one(tensors: dict[str, Tensor]) -> Any:
+            return functional_call(module, tensors, ("after", x, y, ctx))
+
+        state = [a.for_row()[1] for a in self.adapters]
+        stacked = {name: torch.stack([s[name] for s in state]) for name in state[0]}
+        return _per_row(one, stacked, []).flatten(0, 1)
 
     def call_layer(self, layer: nn.Module, x: Tensor, ctx: ForwardContext) -> Tensor:
         """Run the frozen layer with each row's own merged weight (R weights at once: meant for few rows)."""

@@ -138,4 +138,5 @@ class TaskScale(Adapter):
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """(R, d, H, W) → (R, d, H, W)."""
-        return y * self.scale[:, None, None] + self.shift[:, None, None]
+        # one pass over y, also where it is spread over tasks
+        return torch.addcmul(self.shift[:, None, None], y, self.scale[:, None, None])

@@ -227,8 +227,13 @@ class Backbone(nn.Module, ABC):
 
     def _tap(self, index: int, x: Tensor, ctx: ForwardContext) -> Tensor:
         """The map handed to heads; of streams, where there are any."""
-        with self.binding.bound(ctx):
-            tapped: Tensor = self.taps[index](ctx.to_map(x))
+        tap = self.taps[index]
+        with self.binding.bound(replace(ctx, ends=ctx.streams is not None)):
+            tapped: Tensor = tap(ctx.to_map(x))
+        while ctx.streams is not None and getattr(type(tap), "is_wrapper", False):
+            if tap.owned.acts_in(ctx):  # type: ignore[union-attr, operator]
+                return tapped
+            tap = tap.layer  # type: ignore[assignment]
         if ctx.streams is None:
             return tapped
         if tapped.shape[0] > ctx.num_images:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from garnish.context import Binding
+from garnish.context import Binding, ForwardContext, joined
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,18 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, **extras: Any) -> Tensor:
         """Stream in, stream out; where task streams fork inside the branch, they follow the images' own rows."""
-        added: Tensor = self.branch(x, **extras)
         ctx = None if self.binding is None else self.binding.context
-        if ctx is not None and ctx.streams is not None and added.shape[0] != x.shape[0]:
-            x = ctx.widen(x)
-        return x + added
+        if ctx is None or self.binding is None or not ctx.is_apart(x):
+            added: Tensor = self.branch(x, **extras)
+            begun = ctx is not None and ctx.streams is not None and added.shape[0] != x.shape[0]
+            return ctx.add(x, added) if ctx is not None and begun else x + added
+        return joined((part + self._branch_in(here, part, extras) for part, here in ctx.apart(x)), x.shape[0])
+
+    def _branch_in(self, ctx: ForwardContext, x: Tensor, extras: Mapping[str, Any]) -> Tensor:
+        assert self.binding is not None
+        with self.binding.bound(ctx):
+            added: Tensor = self.branch(x, **extras)
+        return added
 
 
 class Whole(nn.Module):
