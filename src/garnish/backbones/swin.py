@@ -5,7 +5,6 @@ Shape letters: R rows, H W map, C channels, n windows of one map, w² tokens of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,15 +13,13 @@ from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.backbone import Backbone
-from garnish.backbones.blocks import Branch, FeatureInfo, Residual, Stage
-from garnish.backbones.timm_models import create_timm, name_sources
-from garnish.backbones.windows import ShiftedWindows, gathered, unseen_by_prompts
-from garnish.context import ForwardContext
+from garnish.backbones.blocks import Branch, Residual
+from garnish.backbones.timm_models import create_timm
+from garnish.backbones.windows import ShiftedWindows, Windowed, unseen_by_prompts
 from garnish.errors import OptionError
 
 
-class Swin(Backbone):
+class Swin(Windowed):
     """Four stages of shifted-window blocks; maps are read before the next stage's merging."""
 
     @classmethod
@@ -38,52 +35,13 @@ class Swin(Backbone):
         swin, licence, source = create_timm(name, weights, options, fixed, checkpoint_filter_fn)
         if type(swin) is not SwinTransformer:
             raise OptionError(f"{name}: {type(swin).__name__} is not a Swin of the first version; use swin_*")
-        stages, features = [], []
-        for i, layer in enumerate(swin.layers):
-            blocks = [
-                {
-                    "attn": Residual(Branch(b.norm1, _windows(b), nn.Identity(), b.drop_path1), takes=("place",)),
-                    "mlp": Residual(Branch(b.norm2, b.mlp, nn.Identity(), b.drop_path2)),
-                }
-                for b in layer.blocks
-            ]
-            stages.append(Stage(layer.downsample, blocks, nn.Identity()))
-            features.append(FeatureInfo(swin.feature_info[i]["num_chs"], swin.feature_info[i]["reduction"]))
-        backbone = cls(
-            name=name,
-            options=options,
-            stem=_Stem(swin.patch_embed),
-            stages=stages,
-            features=features,
-            mean=swin.pretrained_cfg["mean"],
-            std=swin.pretrained_cfg["std"],
-            multiple=int(features[-1].stride),
-            licence=licence,
-            weights_source=source,
-        )
-        backbone.most_prompts = 4 * math.prod(swin.layers[0].blocks[0].window_size)
-        name_sources(backbone, swin)
-        return backbone
+        return cls.assemble(swin, _residuals, name=name, options=options, licence=licence, source=source)
 
-    def _enter(self, stage: Stage, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
-        if x.ndim == 4:
-            return super()._enter(stage, x, ctx)
-        x, grid = gathered(x, ctx.grid, ctx.num_prefix)
-        merging: Any = stage.enter
-        return merging.reduction(merging.norm(x)), grid
-
-
-class _Stem(nn.Module):
-    """Non-overlapping patch embedding."""
-
-    def __init__(self, patch_embed: nn.Module) -> None:
-        super().__init__()
-        self.patch_embed = patch_embed
-
-    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
-        """(I, 3, H, W) → (I, H/4, W/4, C)."""
-        x = self.patch_embed(images)
-        return x, (x.shape[1], x.shape[2]), {}
+    @staticmethod
+    def reduce(merging: Any, x: Tensor) -> Tensor:
+        """(R, N, 4C) → (R, N, 2C)."""
+        out: Tensor = merging.reduction(merging.norm(x))
+        return out
 
 
 class BiasedAttention(nn.Module):
@@ -117,3 +75,10 @@ class BiasedAttention(nn.Module):
 
 def _windows(block: Any) -> ShiftedWindows:
     return ShiftedWindows(BiasedAttention(block.attn), block.window_size, block.shift_size)
+
+
+def _residuals(block: Any) -> dict[str, nn.Module]:
+    return {
+        "attn": Residual(Branch(block.norm1, _windows(block), nn.Identity(), block.drop_path1), takes=("place",)),
+        "mlp": Residual(Branch(block.norm2, block.mlp, nn.Identity(), block.drop_path2)),
+    }

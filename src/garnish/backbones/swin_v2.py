@@ -15,19 +15,17 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2, checkpoint_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.backbone import Backbone
-from garnish.backbones.blocks import Beside, FeatureInfo, Residual, Stage
+from garnish.backbones.blocks import Beside, Residual
 from garnish.backbones.sites import OffStream
-from garnish.backbones.timm_models import create_timm, name_sources
-from garnish.backbones.windows import ShiftedWindows, gathered, unseen_by_prompts
-from garnish.context import ForwardContext
+from garnish.backbones.timm_models import create_timm
+from garnish.backbones.windows import ShiftedWindows, Windowed, unseen_by_prompts
 from garnish.errors import OptionError
 
 #: The temperature of cosine attention is learnt as a logarithm and never below 0.01 (section 3.2).
 _MOST_LOGIT = math.log(1 / 0.01)
 
 
-class SwinV2(Backbone):
+class SwinV2(Windowed):
     """Four stages of shifted-window blocks with cosine attention; maps are read before the next stage's merging.
 
     Windows are those timm builds for the picture size of the weights (``img_size`` to state another) and stay as they
@@ -46,39 +44,13 @@ class SwinV2(Backbone):
         swin, licence, source = create_timm(name, weights, options, fixed, checkpoint_filter_fn)
         if type(swin) is not SwinTransformerV2:
             raise OptionError(f"{name}: {type(swin).__name__} is not a Swin of the second version; use swinv2_*")
-        stages, features = [], []
-        for i, layer in enumerate(swin.layers):
-            blocks = [
-                {
-                    "attn": Residual(PostNormBranch(_windows(b), b.norm1, b.drop_path1), takes=("place",)),
-                    "mlp": Residual(PostNormBranch(b.mlp, b.norm2, b.drop_path2)),
-                }
-                for b in layer.blocks
-            ]
-            stages.append(Stage(layer.downsample, blocks, nn.Identity()))
-            features.append(FeatureInfo(swin.feature_info[i]["num_chs"], swin.feature_info[i]["reduction"]))
-        backbone = cls(
-            name=name,
-            options=options,
-            stem=_Stem(swin.patch_embed),
-            stages=stages,
-            features=features,
-            mean=swin.pretrained_cfg["mean"],
-            std=swin.pretrained_cfg["std"],
-            multiple=int(features[-1].stride),
-            licence=licence,
-            weights_source=source,
-        )
-        backbone.most_prompts = 4 * math.prod(swin.layers[0].blocks[0].window_size)
-        name_sources(backbone, swin)
-        return backbone
+        return cls.assemble(swin, _residuals, name=name, options=options, licence=licence, source=source)
 
-    def _enter(self, stage: Stage, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
-        if x.ndim == 4:
-            return super()._enter(stage, x, ctx)
-        x, grid = gathered(x, ctx.grid, ctx.num_prefix)
-        merging: Any = stage.enter
-        return merging.norm(merging.reduction(x)), grid
+    @staticmethod
+    def reduce(merging: Any, x: Tensor) -> Tensor:
+        """(R, N, 4C) → (R, N, 2C)."""
+        out: Tensor = merging.norm(merging.reduction(x))
+        return out
 
 
 class PostNormBranch(nn.Module):
@@ -153,20 +125,14 @@ class CosineAttention(nn.Module):
         return 16 * torch.sigmoid(table[index]).permute(2, 0, 1)
 
 
-class _Stem(nn.Module):
-    """Non-overlapping patch embedding with a norm."""
-
-    def __init__(self, patch_embed: nn.Module) -> None:
-        super().__init__()
-        self.patch_embed = patch_embed
-
-    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
-        """(I, 3, H, W) → (I, H/4, W/4, C), its grid, no extras."""
-        x = self.patch_embed(images)
-        return x, (x.shape[1], x.shape[2]), {}
-
-
 def _windows(block: Any) -> ShiftedWindows:
     size: tuple[int, int] = block.window_size
     shifted = any(block.target_shift_size)
     return ShiftedWindows(CosineAttention(block.attn), size, (size[0] // 2, size[1] // 2) if shifted else (0, 0))
+
+
+def _residuals(block: Any) -> dict[str, nn.Module]:
+    return {
+        "attn": Residual(PostNormBranch(_windows(block), block.norm1, block.drop_path1), takes=("place",)),
+        "mlp": Residual(PostNormBranch(block.mlp, block.norm2, block.drop_path2)),
+    }

@@ -5,10 +5,20 @@ Shape letters: R rows, H W map, C channels, n windows of one map, w² tokens of 
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
 import torch
 from timm.models.swin_transformer import window_partition, window_reverse
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.blocks import FeatureInfo, Stage
+from garnish.backbones.timm_models import name_sources
+from garnish.context import ForwardContext
 
 
 class ShiftedWindows(nn.Module):
@@ -80,6 +90,66 @@ def gathered(x: Tensor, grid: tuple[int, int], prompts: int) -> tuple[Tensor, tu
     high, wide = (height + 1) // 2, (width + 1) // 2
     patches = patches.reshape(rows, high, 2, wide, 2, channels).permute(0, 1, 3, 4, 2, 5)
     return torch.cat([own.repeat(1, 1, 4), patches.reshape(rows, high * wide, 4 * channels)], 1), (high, wide)
+
+
+class Windowed(Backbone):
+    """What the two versions of Swin share: how a trunk is put together from timm's, and merging with prompts."""
+
+    @classmethod
+    def assemble(
+        cls,
+        swin: Any,
+        residuals: Callable[[Any], dict[str, nn.Module]],
+        *,
+        name: str,
+        options: Mapping[str, Any],
+        licence: str,
+        source: str,
+    ) -> Self:
+        """A trunk from timm's ``swin``; ``residuals`` makes the two of a block."""
+        stages, features = [], []
+        for layer, info in zip(swin.layers, swin.feature_info, strict=True):
+            stages.append(Stage(layer.downsample, [residuals(block) for block in layer.blocks], nn.Identity()))
+            features.append(FeatureInfo(info["num_chs"], info["reduction"]))
+        backbone = cls(
+            name=name,
+            options=options,
+            stem=PatchStem(swin.patch_embed),
+            stages=stages,
+            features=features,
+            mean=swin.pretrained_cfg["mean"],
+            std=swin.pretrained_cfg["std"],
+            multiple=int(features[-1].stride),
+            licence=licence,
+            weights_source=source,
+        )
+        backbone.most_prompts = 4 * math.prod(swin.layers[0].blocks[0].window_size)
+        name_sources(backbone, swin)
+        return backbone
+
+    @staticmethod
+    @abstractmethod
+    def reduce(merging: Any, x: Tensor) -> Tensor:
+        """Norm and reduction of a patch merging, in the family's order: (R, N, 4C) → (R, N, 2C)."""
+
+    def _enter(self, stage: Stage, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
+        if x.ndim == 4:
+            return super()._enter(stage, x, ctx)
+        x, grid = gathered(x, ctx.grid, ctx.num_prefix)
+        return self.reduce(stage.enter, x), grid
+
+
+class PatchStem(nn.Module):
+    """Non-overlapping patch embedding, with a norm where the family has one."""
+
+    def __init__(self, patch_embed: nn.Module) -> None:
+        super().__init__()
+        self.patch_embed = patch_embed
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
+        """(I, 3, H, W) → (I, H/4, W/4, C), its grid, no extras."""
+        x = self.patch_embed(images)
+        return x, (x.shape[1], x.shape[2]), {}
 
 
 def region_mask(padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], like: Tensor) -> Tensor:
