@@ -107,6 +107,7 @@ def test_published_totals_of_mtlora_with_its_decoders(method, published):
 def test_vmt_adapter_has_the_count_of_our_reconstruction():
     found = counted(gn.VMTAdapter())
     assert found["encoder"] == 1_095_312 == 2 * S2 // 4 + S1 + S1 // 4 + 2 * 4 * sum(DIMS)
+    assert counted(gn.PolyhistorLite())["encoder"] == 383_408  # our sizes, as its docstring says
     # Lite: one matrix instead of two, and a gate a channel
     assert counted(gn.VMTAdapterLite())["encoder"] == S2 // 4 + 2 * S1 + S1 // 4 + 2 * 4 * sum(DIMS)
 
