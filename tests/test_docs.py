@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
+import pytest
+
+from garnish import lookup
 from garnish.data.source import SceneOptions
 from garnish.data.transforms import Augment
 from garnish.training.options import TrainOptions
@@ -40,3 +44,39 @@ def test_every_option_has_a_meaning():
         assert entry.summary, entry.name
         for option in entry.options:
             assert option.meaning, f"{entry.name}.{option.name} stands in no Attributes section"
+
+
+def load_measurements():
+    spec = importlib.util.spec_from_file_location("measure_methods", ROOT / "benchmarks" / "methods" / "measure.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_matrix_names_every_method_on_every_trunk():
+    trunks = json.loads((ROOT / "benchmarks" / "methods" / "results.json").read_text("utf-8"))["trunks"]
+    ours = {n for n, cls in lookup.classes("adapters").items() if cls.__module__.startswith("garnish.")}
+    assert set(trunks) == set(load_measurements().TRUNKS)
+    for label, trunk in trunks.items():
+        missing = ours - set(trunk["methods"])
+        assert not missing, f"{label}: run benchmarks/methods/measure.py --only {' '.join(missing)}"
+
+
+def test_the_matrix_says_what_can_be_merged():
+    lines = load_tool().matrix()
+    overview = [line for line in lines if line.count("|") == 6][: 2 + len(lookup.classes("adapters"))]
+    said = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in overview}
+    # by hand, of each kind one
+    expected = {"LoRA": "yes", "SSF": "yes", "BitFit": "in place", "MTLoRA": "shared part", "VPT": "no", "Mona": "no"}
+    assert {name: said[name] for name in expected} == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trunk", ["ViT-S/16", "Swin-T", "MiT-B0"])
+def test_counts_of_the_matrix_are_those_of_the_code(trunk):
+    tool = load_measurements()
+    rows = json.loads((ROOT / "benchmarks" / "methods" / "results.json").read_text("utf-8"))["trunks"][trunk]["methods"]
+    for method, row in rows.items():
+        if "refused" not in row:
+            model = tool.build(trunk, method)
+            assert model.report((64, 64))["encoder_trainable"] == row["trained"], method

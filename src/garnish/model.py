@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from garnish.adapters.adapted import adapters_of, attach, check_sites
 from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
+from garnish.compiled import CompiledTrunk
 from garnish.errors import OptionError, suggest
 from garnish.heads.head import Head, is_plain, pyramid_info, resample_pyramid
 from garnish.heads.linear import LinearHead
@@ -104,7 +105,7 @@ class Model(nn.Module):
         self.owners: list[Owner] = []
         self.frozen_tasks: set[str] = set()
         self._heads = nn.ModuleDict()
-        self._compiled: Any = None
+        self._compiled: CompiledTrunk | None = None
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
 
@@ -225,11 +226,10 @@ class Model(nn.Module):
         done: dict[str, Tensor] = {}
         for step in plan_passes(wanted, owner_of, together, x.device, whole=self._compiled is not None):
             taken = x if step.images is None else x.index_select(0, step.images)
-            if self._compiled is not None and step.row_images is not None and step.row_owners is not None:
-                for rows in (step.row_images, step.row_owners):
-                    torch._dynamo.maybe_mark_dynamic(rows, 0)
-            run = self.backbone if self._compiled is None else self._compiled
-            maps = run(taken, step.row_images, step.row_owners, step.present, step.counts)
+            if self._compiled is not None:
+                maps = self._compiled(taken, step)
+            else:
+                maps = self.backbone(taken, step.row_images, step.row_owners, step.present, step.counts)
             forked = self.backbone.first_forked_of(step.present) if step.row_images is not None else len(maps)
             for task, selection in step.tasks.items():
                 done[task] = self.decode(task, _select(maps, selection, forked), size)
@@ -287,7 +287,7 @@ class Model(nn.Module):
         Args:
             options: passed to ``torch.compile`` (``backend``, ``mode``, …).
         """
-        self._compiled = torch.compile(self.backbone, fullgraph=True, **options)
+        self._compiled = CompiledTrunk(self.backbone, options)
         for name in self.tasks:
             self.head(name).compile(**options)
 
