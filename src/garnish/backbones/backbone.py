@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from garnish.backbones.blocks import FeatureInfo, Residual, Stage, Whole
 from garnish.backbones.fingerprint import fingerprint
-from garnish.backbones.sites import Site, bare, sites_below, slots_below
+from garnish.backbones.sites import Site, bare, sites_below
+from garnish.backbones.slots import slots_of_trunk
 from garnish.backbones.tuned import Tuned
 from garnish.context import NOBODY, Binding, ForwardContext, Rows
 from garnish.errors import OptionError, SiteError, suggest
@@ -385,18 +386,7 @@ class Backbone(nn.Module, ABC):
 
     def named_slots(self) -> Iterator[tuple[str, nn.Module, str]]:
         """(canonical name, module, attribute) of each parameter and persistent buffer of the bare backbone."""
-        yield from slots_below(self.stem, "stem")
-        for s, stage in enumerate(self.stages):
-            yield from slots_below(stage.enter, f"stages.{s}.enter")
-            for b, block in enumerate(stage.blocks):
-                for role, residual in block.items():
-                    at = f"stages.{s}.blocks.{b}.{role}"
-                    if isinstance(residual, Whole):
-                        yield from slots_below(residual.body, at)
-                        continue
-                    for ending, part in bare(bare(residual).branch).parts():
-                        yield from slots_below(part, f"{at}{ending}")
-            yield from slots_below(stage.leave, f"stages.{s}.leave")
+        return slots_of_trunk(self.stem, self.stages)
 
     def fingerprint(self) -> str:
         """What identifies the frozen tensors: see :func:`garnish.backbones.fingerprint.fingerprint`."""
