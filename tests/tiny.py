@@ -146,14 +146,17 @@ def backbone(short: str, *, seed: int = 0) -> Backbone:
 
 @torch.no_grad()
 def randomise_trunk(trunk: Backbone, *, seed: int = 0) -> None:
-    """Weights N(0, 1/fan_in), factors (norms, layer scale) around 1, biases around 0."""
+    """Weights N(0, 1/fan_in), of convolutions N(0, 2/fan_in), factors (norms, layer scale) around 1, biases around 0.
+
+    Without the two a convolutional trunk's SiLU layers wear the picture down until all that is left is the biases.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in trunk.frozen_tensors().items():
         if not isinstance(tensor, nn.Parameter):
             continue
         noise = torch.randn(tensor.shape, generator=generator)
         if tensor.ndim > 1:
-            tensor.copy_(noise / tensor[0].numel() ** 0.5)
+            tensor.copy_(noise * (2**0.5 if tensor.ndim == 4 else 1.0) / tensor[0].numel() ** 0.5)
         else:
             tensor.copy_(0.2 * noise + (0.0 if name.endswith("bias") else 1.0))
 
