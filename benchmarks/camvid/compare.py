@@ -21,9 +21,9 @@ from pathlib import Path
 import plain_peft as plain
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 import garnish as gn
+from garnish.report import bytes_for_backward
 
 RESULTS = Path(__file__).with_name("results.json")
 RATES = {"lora": 1e-3, "full": (1e-5, 3e-5, 1e-4, 3e-4), "scratch": 3e-4}
@@ -53,23 +53,13 @@ def build(side: str, arm: str, seed: int) -> nn.Module:
     return (plain.Segmenter(arm) if side == "plain" else Ours(arm)).train()
 
 
-def bytes_for_backward(model: nn.Module, batch: tuple[Tensor, Tensor]) -> int:
-    """Bytes of distinct storages that a forward pass keeps for the backward pass, parameters left out."""
-    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
-    alive: list[Tensor] = []
+def kept_for_backward(model: nn.Module, batch: tuple[Tensor, Tensor]) -> int:
+    """Bytes that a training forward pass keeps for the backward pass, parameters left out."""
 
-    def pack(tensor: Tensor) -> Tensor:
-        pointer = tensor.untyped_storage().data_ptr()
-        if pointer not in parameters:
-            kept[pointer] = tensor.untyped_storage().nbytes()
-            alive.append(tensor)  # a freed storage's address would be used again and counted once
-        return tensor
+    def forward() -> Tensor:
+        return torch.nn.functional.cross_entropy(model(batch[0]), batch[1], ignore_index=plain.IGNORE)
 
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = model(batch[0])
-        torch.nn.functional.cross_entropy(out, batch[1], ignore_index=plain.IGNORE)
-    return sum(kept.values())
+    return bytes_for_backward(forward, model.parameters())
 
 
 def command_steps(args: argparse.Namespace) -> None:
@@ -77,7 +67,7 @@ def command_steps(args: argparse.Namespace) -> None:
     data = plain.load("train")
     models = {side: build(side, "lora", 0) for side in ("plain", "garnish")}
     optimizers = {s: torch.optim.AdamW(plain.groups(m, args.lr, args.head_lr, HEADS[s])) for s, m in models.items()}
-    kept = {s: bytes_for_backward(m, plain.batch_at(data, 0, 0)) for s, m in models.items()}
+    kept = {s: kept_for_backward(m, plain.batch_at(data, 0, 0)) for s, m in models.items()}
     times: dict[str, list[float]] = {"plain": [], "garnish": []}
     for pair in range(-3, args.pairs):  # three pairs to warm up
         batch = plain.batch_at(data, 0, max(pair, 0))

@@ -22,13 +22,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 import garnish as gn
 from garnish import lookup
 from garnish.errors import SiteError
 from garnish.model import Model
-from garnish.report import count_macs
+from garnish.report import bytes_for_backward, count_macs
 
 RESULTS = Path(__file__).with_name("results.json")
 TRUNKS = {
@@ -57,22 +56,10 @@ def loss_of(outputs: dict[str, Tensor]) -> Tensor:
     return torch.stack([out.square().mean() for out in outputs.values()]).sum()
 
 
-def bytes_for_backward(model: Model, images: Tensor) -> int:
-    """Bytes of distinct storages that a forward pass keeps for the backward pass, parameters left out."""
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.backbone.frozen_tensors().values())}
-    kept: dict[int, int] = {}
-    alive: list[Tensor] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        pointer = tensor.untyped_storage().data_ptr()
-        if pointer not in own:
-            kept[pointer] = tensor.untyped_storage().nbytes()
-            alive.append(tensor)  # a freed storage's address would be used again and counted once
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss_of(model(images))
-    return sum(kept.values())
+def kept_for_backward(model: Model, images: Tensor) -> int:
+    """Bytes that a training forward pass keeps for the backward pass, parameters left out."""
+    own = (*model.parameters(), *model.backbone.frozen_tensors().values())
+    return bytes_for_backward(lambda: loss_of(model(images)), own)
 
 
 def passes(model: Model, images: Tensor) -> int:
@@ -109,7 +96,7 @@ def row(trunk: str, method: str, images: Tensor, reference: Stepper, steps: int,
     small = torch.zeros(2, 3, 64, 64)
     found: dict[str, Any] = {
         "trained": number,
-        "bytes_for_backward": bytes_for_backward(model.train(), images),
+        "bytes_for_backward": kept_for_backward(model.train(), images),
         "passes": passes(model, small),
         "passes_per_task": passes(build(trunk, method, per_task=True), small),
         "macs_4": count_macs(model, SIZE)[1],

@@ -28,7 +28,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 import garnish as gn
@@ -36,6 +35,7 @@ from garnish import context
 from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
 from garnish.model import Model
+from garnish.report import bytes_for_backward
 
 RESULTS = Path(__file__).with_name("results.json")
 #: set before the run, so that glibc's malloc keeps what is freed and does not get it from the kernel page by page again
@@ -194,7 +194,7 @@ def command_counts(args: argparse.Namespace) -> None:
                 flops = counter.get_flop_counts()
                 model.train()
                 with forced(model, mode):
-                    kept = bytes_for_backward(model, x, tasks)
+                    kept = kept_for_backward(model, x, tasks)
                 value = {
                     "own": own == mode,
                     "macs encoder": sum(flops["Model.backbone"].values()) // 2,
@@ -204,23 +204,13 @@ def command_counts(args: argparse.Namespace) -> None:
                 save(f"counts/{args.size}/batch{args.batch}/{arm}/{mode}/{count}", value)
 
 
-def bytes_for_backward(model: Model, x: Tensor, tasks: list[str] | None = None) -> int:
-    """Bytes of distinct storages that a forward pass keeps for the backward pass, parameters left out."""
-    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
-    alive: list[Tensor] = []
+def kept_for_backward(model: Model, x: Tensor, tasks: list[str] | None = None) -> int:
+    """Bytes that a training forward pass keeps for the backward pass, parameters left out."""
 
-    def pack(tensor: Tensor) -> Tensor:
-        pointer = tensor.untyped_storage().data_ptr()
-        if pointer not in parameters:
-            kept[pointer] = tensor.untyped_storage().nbytes()
-            alive.append(tensor)  # a freed storage's address would be used again and counted once
-        return tensor
+    def forward() -> object:
+        return sum(out.square().mean() for out in model(x, tasks=tasks).values())
 
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        sum(out.square().mean() for out in model(x, tasks=tasks).values())
-    alive.clear()  # else the graph holds the hook, the hook the list and the list the graph: nothing is ever freed
-    return sum(kept.values())
+    return bytes_for_backward(forward, model.parameters())
 
 
 def command_forks(args: argparse.Namespace) -> None:
@@ -256,7 +246,7 @@ def command_side(args: argparse.Namespace) -> None:
         trunk = gn.backbone("vit_small_patch14_dinov2", weights=None)
         models[arm] = gn.adapt(trunk, method, tasks={"seg": gn.Semantic(classes=4)}, head=gn.LinearHead()).train()
         optimizers[arm] = torch.optim.AdamW(models[arm].trained_parameters().values(), 1e-4)
-    kept = {arm: bytes_for_backward(model, x) for arm, model in models.items()}
+    kept = {arm: kept_for_backward(model, x) for arm, model in models.items()}
     taken: dict[str, list[tuple[float, float]]] = {arm: [] for arm in models}
     for number in range(-2, args.rounds):
         for arm in list(models)[:: 1 if number % 2 else -1]:

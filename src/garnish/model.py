@@ -220,7 +220,7 @@ class Model(nn.Module):
         wanted = wanted_by_image(tasks, images.shape[0], tuple(self.tasks))
         # a task's own part comes after the owner that it is a part of, and takes its place
         owner_of = {t: number for number, owner in enumerate(self.owners) for t in owner.tasks}
-        together = self._groups({owner_of[t] for names in wanted for t in names})
+        together = self._groups()
         size = (images.shape[-2], images.shape[-1])
         x = self.prepare(images)
         done: dict[str, Tensor] = {}
@@ -235,7 +235,7 @@ class Model(nn.Module):
                 done[task] = self.decode(task, _select(maps, selection, forked), size)
         return {task: done[task] for task in self.tasks if task in done}
 
-    def _groups(self, asked: Collection[int]) -> dict[int, int]:
+    def _groups(self) -> dict[int, int]:
         """Owner → group; owners of a group share a pass of the trunk. Only owners that tasks use are named.
 
         Owners that tune the trunk in place, carry prompts or have task streams take a pass of their own, with all
@@ -252,10 +252,9 @@ class Model(nn.Module):
         for number in used:
             owner = trunk.parents.get(number, number)
             groups[number] = owner if owner in apart else -2 if number in trunk.sides else -1
-        joined = [n for n in used if groups[n] == -1 and n in asked]
-        fork = trunk.fork_of(joined)
-        if self._compiled is None and fork is not None and fork <= FIRST_BLOCK:
-            groups |= {n: n for n in used if groups[n] == -1}
+            fork = trunk.fork_of((number,))
+            if groups[number] == -1 and self._compiled is None and fork is not None and fork <= FIRST_BLOCK:
+                groups[number] = number
         return groups
 
     def prepare(self, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -87,6 +88,30 @@ def count_macs(model: Model, size: tuple[int, int]) -> tuple[int, int]:
         return total, total - counter.get_total_flops() // 2
     finally:
         model.train(was_training)
+
+
+def bytes_for_backward(forward: Callable[[], object], left_out: Iterable[Tensor]) -> int:
+    """Bytes of distinct storages that ``forward`` keeps for its backward pass.
+
+    Args:
+        forward: computes a loss; what it returns is dropped.
+        left_out: tensors whose storages do not count (parameters, which are there anyway).
+    """
+    known = {tensor.untyped_storage().data_ptr() for tensor in left_out}
+    kept: dict[int, int] = {}
+    # a freed storage's address would be used again and counted once; a tensor would hold its graph, and that this list
+    alive: list[torch.UntypedStorage] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(storage)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    return sum(kept.values())
 
 
 def describe_model(model: Model) -> str:

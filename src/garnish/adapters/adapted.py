@@ -70,8 +70,10 @@ def attach(backbone: Backbone, owner: int, methods: Sequence[Method], tasks: Seq
     """
     plans = [(method, method.plan(backbone)) for method in methods]
     _check_together(backbone, plans)
+    # all is made before anything is placed, so that what does not fit leaves the trunk as it was
+    parts = [[plan.own() for _ in tasks] if plan.own is not None else [] for _, plan in plans]
     own: dict[str, int] = {}
-    for method, plan in plans:
+    for (method, plan), made in zip(plans, parts, strict=True):
         backbone.tuned.add(owner, plan.tuned, type(method).__name__, plan.drops)
         backbone.give(owner, side=plan.side, shared=plan.shared)
         if plan.prompts:
@@ -79,8 +81,8 @@ def attach(backbone: Backbone, owner: int, methods: Sequence[Method], tasks: Seq
         _place_all(backbone, owner, method, plan.adapters)
         if plan.own is not None:
             own = {task: owner + 1 + position for position, task in enumerate(tasks)}
-            for part in own.values():
-                _place_all(backbone, part, method, plan.own())
+            for part, adapters in zip(own.values(), made, strict=True):
+                _place_all(backbone, part, method, adapters)
                 backbone.parents[part] = owner
                 if plan.routing == "stream":
                     backbone.streamed.add(part)

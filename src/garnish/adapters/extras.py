@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from garnish.adapters.adapter import Method, Plan
-from garnish.adapters.parts import norms, of_sites, patch_embed, reductions, require, tables
+from garnish.adapters.parts import extras, require
 from garnish.backbones.backbone import Backbone
 
 
@@ -29,7 +29,6 @@ class Extras(Method):
 
     def plan(self, backbone: Backbone) -> Plan:
         """The parameters; those of a plain ViT are its patch embedding and norms."""
-        sites = [*patch_embed(backbone), *norms(backbone), *(reductions(backbone) if self.reductions else ())]
-        names = of_sites(backbone, sites) + tables(backbone)
+        names = extras(backbone, with_reductions=self.reductions)
         require(names, "Extras", backbone, "a patch embedding, norms, position tables or reductions")
         return Plan(tuned=names)

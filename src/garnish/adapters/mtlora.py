@@ -13,7 +13,7 @@ from torch import nn
 
 from garnish.adapters.adapter import Adapter, Method, Plan
 from garnish.adapters.low_rank import LoRAAdapter, check_rank, low_rank
-from garnish.adapters.parts import norms, of_sites, patch_embed, reductions, tables
+from garnish.adapters.parts import extras, reductions
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.sites import Site, bare
 from garnish.errors import OptionError, SiteError
@@ -80,7 +80,7 @@ class MTLoRA(Method):
         def update(site: Site, rank: int, dropout: float) -> LoRAAdapter:
             return low_rank(f"MTLoRA at {site.name}", layers[site.name], rank, self.scale, dropout)
 
-        for site in mine:  # tasks' updates are made later, when the shared ones are in place
+        for site in mine:  # tasks' updates are made when the plan is carried out, and must be known to fit before
             check_rank(f"MTLoRA.task_rank at {site.name}", layers[site.name], self.task_rank)
 
         def own() -> dict[str, Adapter]:
@@ -93,10 +93,6 @@ class MTLoRA(Method):
         shared = mine if self.folded else linear + (reductions(backbone) if self.plus else [])
         return Plan(
             adapters={site.name: update(site, self.rank, self.dropout) for site in shared},
-            tuned=self._tuned(backbone) if self.extras and not self.folded else (),
+            tuned=extras(backbone, with_reductions=not self.plus) if self.extras and not self.folded else (),
             own=own,
         )
-
-    def _tuned(self, backbone: Backbone) -> tuple[str, ...]:
-        sites = [*patch_embed(backbone), *norms(backbone), *([] if self.plus else reductions(backbone))]
-        return of_sites(backbone, sites) + tables(backbone)

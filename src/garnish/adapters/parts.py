@@ -59,6 +59,12 @@ def of_sites(backbone: Backbone, sites: Iterable[Site]) -> tuple[str, ...]:
     return tuple(f"{s.name}.{leaf}" for s in sites for leaf, p in modules[s.name]._parameters.items() if p is not None)
 
 
+def extras(backbone: Backbone, *, with_reductions: bool) -> tuple[str, ...]:
+    """What methods of the MTLoRA line train in place: patch embedding, norms, reductions if asked for, tables."""
+    sites = [*patch_embed(backbone), *norms(backbone), *(reductions(backbone) if with_reductions else ())]
+    return of_sites(backbone, sites) + tables(backbone)
+
+
 def width_at(backbone: Backbone, site: Site) -> int:
     """Channels of the stream at a branch, sublayer or residual: the length of that branch's norm.
 

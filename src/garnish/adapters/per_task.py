@@ -53,13 +53,6 @@ class Owned(nn.Module):
         assert isinstance(adapter, Adapter)
         return adapter
 
-    def items(self) -> Iterator[tuple[int, Adapter]]:
-        """(owner, adapter) in the order of owners."""
-        for owner in sorted(self.methods):
-            adapter = self.of(owner)
-            assert adapter is not None
-            yield owner, adapter
-
     def alone(self, layer: nn.Module, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
         """All rows belong to ``ctx.owner``: its adapter runs on the whole tensor."""
         adapter = self.of(ctx.owner)
@@ -218,8 +211,7 @@ class _Stack:
     def tensors(self, ctx: ForwardContext) -> dict[str, Tensor]:
         """Each tensor of the adapters, gathered by row: (R, …)."""
         index = self._rows(ctx)
-        state = [a.for_row()[1] for a in self.adapters]
-        return {name: torch.stack([s[name] for s in state]).index_select(0, index) for name in state[0]}
+        return {name: tensor.index_select(0, index) for name, tensor in self._stacked().items()}
 
     def call(self, door: str, ctx: ForwardContext, *streams: Tensor) -> Tensor:
         """Run a door for every row with the row's own tensors: (R·k, …) → (R·k, …)."""
@@ -247,9 +239,7 @@ class _Stack:
         def one(tensors: dict[str, Tensor]) -> Any:
             return functional_call(module, tensors, ("after", x, y, ctx))
 
-        state = [a.for_row()[1] for a in self.adapters]
-        stacked = {name: torch.stack([s[name] for s in state]) for name in state[0]}
-        return _per_row(one, stacked, []).flatten(0, 1)
+        return _per_row(one, self._stacked(), []).flatten(0, 1)
 
     def call_layer(self, layer: nn.Module, x: Tensor, ctx: ForwardContext) -> Tensor:
         """Run the frozen layer with each row's own merged weight (R weights at once: meant for few rows)."""
@@ -278,6 +268,11 @@ class _Stack:
         split = ctx.by_row(done)
         own = own.view(-1, *[1] * (split.ndim - 1))
         return torch.where(own, split, ctx.by_row(former)).flatten(0, 1)
+
+    def _stacked(self) -> dict[str, Tensor]:
+        """Each tensor of the adapters: (adapters of the stack, …)."""
+        state = [a.for_row()[1] for a in self.adapters]
+        return {name: torch.stack([s[name] for s in state]) for name in state[0]}
 
     def _rows(self, ctx: ForwardContext) -> Tensor:
         assert ctx.rows is not None

@@ -19,7 +19,6 @@ from garnish.adapters.adapter import Adapter, Method, Plan
 from garnish.adapters.bottlenecks import Activation, ParallelAdapter, activate, check_options, narrow_width
 from garnish.adapters.parts import require, width_at
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.sites import Site
 from garnish.context import ForwardContext
 
 
@@ -51,11 +50,15 @@ class _VMT(Method):
         def own() -> dict[str, Adapter]:
             return {f"features.{i}": TaskScale(f.channels) for i, f in enumerate(backbone.features)}
 
-        return Plan({site.name: self._shared(backbone, site) for site in sites}, own=own)
+        shared: dict[str, Adapter] = {}
+        for site in sites:
+            width = width_at(backbone, site)
+            shared[site.name] = self._shared(width, narrow_width(label, width, self.reduction, None, site))
+        return Plan(shared, own=own)
 
     @abstractmethod
-    def _shared(self, backbone: Backbone, site: Site) -> Adapter:
-        """The adapter beside one branch."""
+    def _shared(self, width: int, narrow: int) -> Adapter:
+        """The adapter beside one branch, from d to m and back."""
 
 
 @final
@@ -76,9 +79,7 @@ class VMTAdapter(_VMT):
         dropout: on the hidden vector.
     """
 
-    def _shared(self, backbone: Backbone, site: Site) -> Adapter:
-        width = width_at(backbone, site)
-        narrow = narrow_width(type(self).__name__, width, self.reduction, None, site)
+    def _shared(self, width: int, narrow: int) -> Adapter:
         return ParallelAdapter(width, narrow, self.activation, self.dropout, self.scale)
 
 
@@ -98,9 +99,7 @@ class VMTAdapterLite(_VMT):
         dropout: on the hidden vector.
     """
 
-    def _shared(self, backbone: Backbone, site: Site) -> Adapter:
-        width = width_at(backbone, site)
-        narrow = narrow_width(type(self).__name__, width, self.reduction, None, site)
+    def _shared(self, width: int, narrow: int) -> Adapter:
         return TiedAdapter(width, narrow, self.activation, self.dropout, self.scale)
 
 

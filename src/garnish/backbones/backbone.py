@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from garnish.backbones.blocks import FeatureInfo, Residual, Stage, Whole
+from garnish.backbones.blocks import FeatureInfo, Residual, Stage
 from garnish.backbones.fingerprint import fingerprint
-from garnish.backbones.sites import Site, bare, sites_below
-from garnish.backbones.slots import slots_of_trunk
+from garnish.backbones.sites import Site, bare
 from garnish.backbones.tuned import Tuned
+from garnish.backbones.walk import feature_units, sites_of_trunk, slots_of_trunk
 from garnish.context import NOBODY, Binding, ForwardContext, Rows
 from garnish.errors import OptionError, SiteError, suggest
 
@@ -300,33 +300,7 @@ class Backbone(nn.Module, ABC):
 
     def sites_with_modules(self) -> Iterator[tuple[Site, nn.Module]]:
         """Sites with the module that stands there now (an ``Adapted`` where one was put)."""
-        unit = 0
-        yield from sites_below(self.stem, "stem", "stem", -1, -1, unit)
-        for s, stage in enumerate(self.stages):
-            unit += 1
-            yield from sites_below(stage.enter, f"stages.{s}.enter", "enter", s, -1, unit)
-            if s and self.merged:
-                yield Site(f"features.{s - 1}", "feature", "feature", "feature", s - 1, -1, unit), self.taps[s - 1]
-            for b, block in enumerate(stage.blocks):
-                for role, residual in block.items():
-                    unit += 1
-                    name = f"stages.{s}.blocks.{b}.{role}"
-                    if isinstance(residual, Whole):
-                        yield from sites_below(residual.body, name, role, s, b, unit)
-                        continue
-                    yield Site(name, "residual", role, role, s, b, unit), residual
-                    inner = bare(residual).branch
-                    yield Site(f"{name}.branch", "branch", role, "branch", s, b, unit), inner
-                    branch = bare(inner)
-                    for ending, part in branch.parts():
-                        if not ending:
-                            yield Site(f"{name}.sublayer", "sublayer", role, "sublayer", s, b, unit), part
-                        yield from sites_below(part, f"{name}{ending}", role, s, b, unit)
-                    yield Site(f"{name}.beside", "beside", role, "beside", s, b, unit), branch.beside
-            unit += 1
-            yield from sites_below(stage.leave, f"stages.{s}.leave", "leave", s, -1, unit)
-            if s == len(self.stages) - 1 or not self.merged:
-                yield Site(f"features.{s}", "feature", "feature", "feature", s, -1, unit), self.taps[s]
+        return sites_of_trunk(self.stem, self.stages, self.taps, self.merged)
 
     def site(self, name: str) -> Site:
         """The site of that name; raises :class:`SiteError` with the nearest."""
@@ -363,7 +337,7 @@ class Backbone(nn.Module, ABC):
         fork = self.fork_of(present)
         if fork is None:
             return len(self.stages)
-        units = [site.unit for site in self.sites() if site.kind == "feature"]
+        units = feature_units(self.stages, self.merged)
         return next(index for index, unit in enumerate(units) if unit >= fork)
 
     @property

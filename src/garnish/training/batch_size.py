@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from garnish.data.sample import Batch, Dataset, Sample, collate
 from garnish.errors import OptionError
 from garnish.model import Model
+from garnish.report import bytes_for_backward
 from garnish.training.options import TrainOptions
 
 #: What a step on a CPU needs in passing, over what it saves for the backward pass (which alone can be counted there).
@@ -92,25 +92,10 @@ def measure(sample: Sample, count: int, loss_of: Callable[[Batch], Tensor], mode
     on_gpu = fabric.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(fabric.device)
-    saved: dict[int, int] = {}
-    kept = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    alive: list[Any] = []  # a freed storage's address may be used again
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in kept:
-            saved[storage.data_ptr()] = storage.nbytes()
-            alive.append(storage)
-        return tensor
-
-    if on_gpu:
         fabric.backward(loss_of(batch))
         return int(torch.cuda.max_memory_allocated(fabric.device))
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        loss = loss_of(batch)
-    total = sum(saved.values())
-    del loss
-    return int(total * _IN_PASSING)
+    saved = bytes_for_backward(lambda: loss_of(batch), (*model.parameters(), *model.buffers()))
+    return int(saved * _IN_PASSING)
 
 
 def available(device: torch.device) -> int:
