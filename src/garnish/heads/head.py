@@ -6,7 +6,7 @@ Shape letters: B pictures, C channels, H W feature grid.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -34,6 +34,38 @@ class Head(ABC):
 
         Features arrive as the backbone's stages leave them: the module owns its norms.
         Their memory layout varies; give linear layers contiguous inputs, or outputs change when a head is frozen.
+
+        Raises:
+            OptionError: where the options do not fit the features.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointHead(Head):
+    """A decoder that several tasks share: the tasks of one ``adapt`` call that name equal options are built as one."""
+
+    @property
+    def interacts(self) -> bool:
+        """Whether a task's output depends on other tasks' maps: then all are run where one is asked for."""
+        return False
+
+    def build(self, features: Sequence[FeatureInfo], out_channels: int) -> nn.Module:
+        """Never called: see :meth:`build_joint`."""
+        raise AssertionError("a joint head is built for all its tasks at once")
+
+    @abstractmethod
+    def build_joint(self, features: Sequence[FeatureInfo], channels: Mapping[str, int]) -> nn.Module:
+        """The module of all tasks of a group.
+
+        Args:
+            features: of the raw maps, finest first; the same for all tasks.
+            channels: task → number of its output maps, in the order of the tasks; at least one task.
+
+        Returns:
+            From {task: its maps, finest first, each (B_t, C_i, H_i, W_i)} to {task: (B_t, channels, H_0, W_0)}.
+            Tasks that read the trunk alike pass the very same tensors. Where the decoder interacts, every task of the
+            group is there, with the same pictures in the same order; otherwise any of them, each with its own number
+            of pictures. No row's output may depend on another row's picture in evaluation mode.
 
         Raises:
             OptionError: where the options do not fit the features.
