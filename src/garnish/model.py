@@ -20,13 +20,14 @@ from torch.nn import functional as F
 from garnish.adapters.adapted import adapters_of, attach, check_sites
 from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
+from garnish.backbones.taps import TaskMaps
 from garnish.compiled import CompiledTrunk
 from garnish.errors import OptionError, suggest
 from garnish.heads.head import Head, is_plain, pyramid_info, resample_pyramid
 from garnish.heads.linear import LinearHead
 from garnish.predict import Prediction, predict
 from garnish.report import describe_model, report
-from garnish.rows import Selection, plan_passes, wanted_by_image
+from garnish.rows import Selection, pick, plan_passes, wanted_by_image
 from garnish.tasks.task import Task
 
 #: Last unit of the trunk's loop in its first block (0: stem, 1: the first stage's entrance, then two residuals).
@@ -225,14 +226,14 @@ class Model(nn.Module):
         x = self.prepare(images)
         done: dict[str, Tensor] = {}
         for step in plan_passes(wanted, owner_of, together, x.device, whole=self._compiled is not None):
-            taken = x if step.images is None else x.index_select(0, step.images)
+            taken = pick(x, step.images)
             if self._compiled is not None:
                 maps = self._compiled(taken, step)
             else:
-                maps = self.backbone(taken, step.row_images, step.row_owners, step.present, step.counts)
+                maps = self.backbone(taken, step.row_images, step.row_owners, step.present, step.counts, unread=True)
             forked = self.backbone.first_forked_of(step.present) if step.row_images is not None else len(maps)
             for task, selection in step.tasks.items():
-                done[task] = self.decode(task, _select(maps, selection, forked), size)
+                done[task] = self.decode(task, _select(maps, selection, forked, owner_of[task]), size)
         return {task: done[task] for task in self.tasks if task in done}
 
     def _groups(self) -> dict[int, int]:
@@ -387,9 +388,9 @@ def _heads_by_task(head: Head | Mapping[str, Head] | None, tasks: Mapping[str, T
     return dict(head)
 
 
-def _select(maps: Sequence[Tensor], selection: Selection, first_forked: int) -> list[Tensor]:
+def _select(maps: Sequence[Tensor | TaskMaps], selection: Selection, first_forked: int, owner: int) -> list[Tensor]:
     picked = []
     for index, x in enumerate(maps):
         where = selection.rows if index >= first_forked else selection.images
-        picked.append(x if where is None else x.index_select(0, where))
+        picked.append(x.of(owner) if isinstance(x, TaskMaps) else pick(x, where))
     return picked

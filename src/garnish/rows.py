@@ -16,15 +16,15 @@ from garnish.errors import OptionError, suggest
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Where one task finds its rows in the maps of a pass; None stands for all.
+    """Where one task finds its rows in the maps of a pass; None stands for all, a slice for rows that lie together.
 
     Attributes:
         images: (n,) int64 into the pass's images, for maps from below the fork.
         rows: (n,) int64 into the pass's rows, for maps from above it.
     """
 
-    images: Tensor | None
-    rows: Tensor | None
+    images: Tensor | slice | None
+    rows: Tensor | slice | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +39,19 @@ class Pass:
         tasks: what each task reads.
     """
 
-    images: Tensor | None
+    images: Tensor | slice | None
     present: tuple[int, ...]
     row_images: Tensor | None
     row_owners: Tensor | None
     counts: tuple[int, ...] | None
     tasks: Mapping[str, Selection]
+
+
+def pick(x: Tensor, where: Tensor | slice | None) -> Tensor:
+    """Rows of x; a copy only where they do not lie together."""
+    if where is None:
+        return x
+    return x[where] if isinstance(where, slice) else x.index_select(0, where)
 
 
 def wanted_by_image(
@@ -109,8 +116,12 @@ def _pass(
     images = [i for i, names in enumerate(mine) if names or whole]
     tasks = dict.fromkeys(t for names in mine for t in names)
 
-    def index(values: list[int], size: int) -> Tensor | None:
-        return None if values == list(range(size)) else torch.tensor(values, dtype=torch.int64, device=device)
+    def index(values: list[int], size: int) -> Tensor | slice | None:
+        if values == list(range(size)):
+            return None
+        if values == list(range(values[0], values[0] + len(values))):
+            return slice(values[0], values[0] + len(values))
+        return torch.tensor(values, dtype=torch.int64, device=device)
 
     of_images = {t: [p for p, i in enumerate(images) if t in mine[i]] for t in tasks}
     batch = index(images, len(wanted))

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from garnish.backbones.blocks import FeatureInfo, Residual, Stage
 from garnish.backbones.fingerprint import fingerprint
 from garnish.backbones.sites import Site, bare
+from garnish.backbones.taps import TaskMaps
 from garnish.backbones.tuned import Tuned
 from garnish.backbones.walk import feature_units, sites_of_trunk, slots_of_trunk
 from garnish.context import NOBODY, Binding, ForwardContext, Rows
@@ -143,7 +144,9 @@ class Backbone(nn.Module, ABC):
         row_owners: Tensor | None = None,
         present: tuple[int, ...] = (0,),
         counts: tuple[int, ...] | None = None,
-    ) -> tuple[Tensor, ...]:
+        *,
+        unread: bool = False,
+    ) -> tuple[Tensor | TaskMaps, ...]:
         """Run the trunk once.
 
         Args:
@@ -152,6 +155,7 @@ class Backbone(nn.Module, ABC):
             row_owners: (R,) int64, ascending, position in ``present`` of each row's owner.
             present: owners that act in this pass, all of one group; exactly one where nothing forks.
             counts: rows of each owner; None in compiled passes and where nothing forks.
+            unread: maps that tasks' own adapters change alone are handed out as :class:`TaskMaps`, to be read later.
 
         Returns:
             Raw feature maps, finest first, each (I or R, C_i, H_i, W_i): rows from ``first_forked_of(present)`` on.
@@ -167,13 +171,19 @@ class Backbone(nn.Module, ABC):
         if present[0] in self.streamed:
             owner = self.parents[present[0]]
             rows, ctx = None, replace(ctx, owner=owner, streams=alone, num_images=images.shape[0])
-        return self._run(images, ctx, rows, watch=None)
+        return self._run(images, ctx, rows, watch=None, unread=unread)
 
     def _run(
-        self, images: Tensor, ctx: ForwardContext, rows: Rows | None, watch: Callable[[Tensor, int], None] | None
-    ) -> tuple[Tensor, ...]:
+        self,
+        images: Tensor,
+        ctx: ForwardContext,
+        rows: Rows | None,
+        watch: Callable[[Tensor, int], None] | None,
+        unread: bool = False,
+    ) -> tuple[Tensor | TaskMaps, ...]:
         """The loop itself; ``watch`` is handed each map after a stage's entrance and each block, and its stage."""
-        unit, maps, last = 0, [], len(self.stages) - 1
+        unit, last = 0, len(self.stages) - 1
+        maps: list[Tensor | TaskMaps] = []
         images, ctx = self._fork(images, ctx, rows, unit)
         with self.binding.bound(ctx):
             x, grid, extras = self.stem(images)
@@ -185,7 +195,7 @@ class Backbone(nn.Module, ABC):
                 x, grid = self._enter(stage, x, ctx)
                 ctx = replace(ctx, grid=grid)
             if index and self.merged:
-                maps.append(self._tap(index - 1, x, ctx))
+                maps.append(self._tap(index - 1, x, ctx, unread))
                 x = self._without_streams(x, ctx)
             if index == 0 and (prompts := self.prompts.get(ctx.owner, 0)):
                 ctx = replace(ctx, num_prefix=ctx.num_prefix + prompts)
@@ -202,7 +212,7 @@ class Backbone(nn.Module, ABC):
             with self.binding.bound(ctx):
                 x = stage.leave(x)
             if index == last or not self.merged:
-                maps.append(self._tap(index, x, ctx))
+                maps.append(self._tap(index, x, ctx, unread))
                 x = self._without_streams(x, ctx)
         return tuple(maps)
 
@@ -211,7 +221,8 @@ class Backbone(nn.Module, ABC):
         states: list[list[Tensor]] = [[] for _ in self.stages]
         with torch.no_grad():
             ctx = ForwardContext(grid=(0, 0), num_prefix=self.num_prefix, owner=NOBODY)
-            maps = self._run(images, ctx, None, watch=lambda x, index: states[index].append(x))
+            bare = self._run(images, ctx, None, watch=lambda x, index: states[index].append(x))
+        maps = [x for x in bare if isinstance(x, Tensor)]  # all: nobody's streams run here
         done = []
         for position, owner in enumerate(rows.present):
             if rows.counts is None:
@@ -226,16 +237,14 @@ class Backbone(nn.Module, ABC):
             joined = [m.index_select(0, rows.owners * images.shape[0] + rows.images) for m in joined]
         return tuple(joined)
 
-    def _tap(self, index: int, x: Tensor, ctx: ForwardContext) -> Tensor:
+    def _tap(self, index: int, x: Tensor, ctx: ForwardContext, unread: bool) -> Tensor | TaskMaps:
         """The map handed to heads; of streams, where there are any."""
         tap = self.taps[index]
+        if unread and ctx.streams is not None and x.shape[0] == ctx.num_images and _acts(tap, ctx):
+            return TaskMaps(tap, ctx.to_map(x), ctx, self.binding)
         with self.binding.bound(replace(ctx, ends=ctx.streams is not None)):
             tapped: Tensor = tap(ctx.to_map(x))
-        while ctx.streams is not None and getattr(type(tap), "is_wrapper", False):
-            if tap.owned.acts_in(ctx):  # type: ignore[union-attr, operator]
-                return tapped
-            tap = tap.layer  # type: ignore[assignment]
-        if ctx.streams is None:
+        if ctx.streams is None or _acts(tap, ctx):
             return tapped
         if tapped.shape[0] > ctx.num_images:
             return tapped[ctx.num_images :]
@@ -365,6 +374,15 @@ class Backbone(nn.Module, ABC):
     def fingerprint(self) -> str:
         """What identifies the frozen tensors: see :func:`garnish.backbones.fingerprint.fingerprint`."""
         return fingerprint(self.frozen_tensors())
+
+
+def _acts(tap: nn.Module, ctx: ForwardContext) -> bool:
+    """Whether any owner of the streams has an adapter at a tap, at any of its levels."""
+    while getattr(type(tap), "is_wrapper", False):
+        if tap.owned.acts_in(ctx):  # type: ignore[union-attr, operator]
+            return True
+        tap = tap.layer  # type: ignore[assignment]
+    return False
 
 
 def _takes(residual: nn.Module) -> tuple[str, ...]:
