@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
-from timm.models.swin_transformer import window_partition, window_reverse
+from timm.models.swin_transformer import window_partition
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,13 +50,15 @@ class ShiftedWindows(nn.Module):
         # a side that one window covers is not shifted (the rule of the papers' code, taken per picture)
         sh = self.full_shift[0] if height > wh else 0
         sw = self.full_shift[1] if width > ww else 0
-        if sh or sw:
-            x = torch.roll(x, shifts=(-sh, -sw), dims=(1, 2))
-        pad_h, pad_w = -height % wh, -width % ww
-        x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
-        padded_h, padded_w = height + pad_h, width + pad_w
-        windows = window_partition(x, self.size).flatten(1, 2)  # (R·n, w², C)
-        mask = region_mask((padded_h, padded_w), self.size, (sh, sw), x) if sh or sw else None
+        grid = (height, width)
+        to_windows, to_map = window_order(grid, self.size, (sh, sw), x.device)
+        tokens = x.flatten(1, 2)
+        if to_windows.shape[0] > height * width:
+            tokens = F.pad(tokens, (0, 0, 0, 1))  # the token that stands for all of the padding
+        # one copy each way: rolling, padding and cutting one after the other are four
+        windows = tokens.index_select(1, to_windows).reshape(-1, wh * ww, x.shape[3])  # (R·n, w², C)
+        padded = (height + -height % wh, width + -width % ww)
+        mask = region_mask(padded, self.size, (sh, sw), x) if sh or sw else None
         if prompts is None:
             windows = self.window(windows, mask=mask)
         else:
@@ -66,11 +68,36 @@ class ShiftedWindows(nn.Module):
             windows = self.window(windows, mask=mask, prompts=count)
             prompts = windows[:, :count].reshape(-1, num_windows, count, windows.shape[2]).mean(1)
             windows = windows[:, count:]
-        windows = windows.reshape(windows.shape[0], *self.size, windows.shape[2])
-        x = window_reverse(windows, self.size, padded_h, padded_w)[:, :height, :width]
-        if sh or sw:
-            x = torch.roll(x, shifts=(sh, sw), dims=(1, 2))
-        return x if prompts is None else torch.cat([prompts, x.flatten(1, 2)], 1)
+        # task streams may begin in the window, so more rows may leave it than came
+        x = windows.reshape(-1, to_windows.shape[0], windows.shape[2]).index_select(1, to_map)
+        return x.view(-1, *grid, x.shape[2]) if prompts is None else torch.cat([prompts, x], 1)
+
+
+def window_order(
+    grid: tuple[int, int], size: tuple[int, int], shift: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Where each token of the windows of a rolled and padded map comes from, and the way back.
+
+    Args:
+        grid: (H, W) of the map.
+        size: of a window.
+        shift: by how much the map is rolled up and left.
+        device: of the map.
+
+    Returns:
+        (n·w²,) int64: the number of each window token's map token, H·W for padding; (H·W,) int64: the way back.
+    """
+    (height, width), (wh, ww), (sh, sw) = grid, size, shift
+    numbers = torch.arange(height * width, device=device).view(height, width)
+    rolled = torch.roll(numbers, (-sh, -sw), (0, 1)) if sh or sw else numbers
+    padded = F.pad(rolled, (0, -width % ww, 0, -height % wh), value=height * width)
+    high, wide = padded.shape[0] // wh, padded.shape[1] // ww
+    to_windows = padded.view(high, wh, wide, ww).transpose(1, 2).flatten()
+    row = (torch.arange(height, device=device) - sh) % height
+    column = (torch.arange(width, device=device) - sw) % width
+    rows = (row // wh * wide * wh + row % wh) * ww
+    columns = column // ww * wh * ww + column % ww
+    return to_windows, (rows[:, None] + columns).flatten()
 
 
 def unseen_by_prompts(bias: Tensor, prompts: int) -> Tensor:
