@@ -34,6 +34,7 @@ import garnish as gn
 from garnish import context
 from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
+from garnish.backbones.taps import TaskMaps
 from garnish.model import Model
 from garnish.report import bytes_for_backward
 
@@ -107,13 +108,27 @@ def forced(model: Model, mode: str) -> Iterator[None]:
 
 
 class Watch:
-    """Seconds of the trunk alone, summed over the passes of a call: by the wall clock, and of the processor."""
+    """Seconds of the trunk alone, summed over the passes of a call: by the wall clock, and of the processor.
+
+    A task's scaled maps are made when its head reads them; that is the trunk's time too.
+    """
 
     def __init__(self, trunk: nn.Module) -> None:
         self.start = (0.0, 0.0)
         self.spent = [0.0, 0.0]
         trunk.register_forward_pre_hook(self._begin)
         trunk.register_forward_hook(self._end)
+        read = TaskMaps.of
+
+        def timed(maps: TaskMaps, owner: int) -> Tensor:
+            if maps.binding is not trunk.binding:
+                return read(maps, owner)
+            self._begin()
+            made = read(maps, owner)
+            self._end()
+            return made
+
+        TaskMaps.of = timed
 
     def _begin(self, *_: object) -> None:
         self.start = now()

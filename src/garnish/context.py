@@ -71,14 +71,22 @@ class Rows:
     def split(self, x: Tensor) -> list[Tensor]:
         """(R·k, …) → the part of each owner of ``present``; asserts that ``counts`` are known."""
         assert self.counts is not None
+        if len(self.counts) == 1:
+            return [x]
         entries = x.shape[0] // max(sum(self.counts), 1)
         return list(torch.split(x, [count * entries for count in self.counts]))
 
     def by_owner(self) -> list[Rows]:
         """The rows of each owner of ``present`` for themselves; asserts that ``counts`` are known."""
+        return [self] if len(self.present) == 1 else [self.of_owner(owner) for owner in self.present]
+
+    def of_owner(self, owner: int) -> Rows:
+        """The rows of one owner of ``present`` for themselves; asserts that ``counts`` are known."""
         assert self.counts is not None
-        parts = zip(self.split(self.images), self.present, self.counts, strict=True)
-        return [Rows(images, torch.zeros_like(images), (owner,), (count,)) for images, owner, count in parts]
+        position = self.present.index(owner)
+        start, count = sum(self.counts[:position]), self.counts[position]
+        images = self.images[start : start + count]
+        return Rows(images, torch.zeros_like(images), (owner,), (count,))
 
     def is_every(self, num_images: int) -> bool:
         """Whether each owner of ``present`` has a row for every image."""

@@ -31,7 +31,6 @@ class TaskMaps:
     def of(self, owner: int) -> Tensor:
         """(n, C, H, W): the rows of one owner."""
         assert self.ctx.streams is not None
-        streams = next(rows for rows in self.ctx.streams.by_owner() if rows.present == (owner,))
-        with self.binding.bound(replace(self.ctx, streams=streams, ends=True)):
+        with self.binding.bound(replace(self.ctx, streams=self.ctx.streams.of_owner(owner), ends=True)):
             made: Tensor = self.tap(self.x)
         return made
