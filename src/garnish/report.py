@@ -130,6 +130,8 @@ def describe_model(model: Model) -> str:
             f"  {task}: {model.tasks[task]!r}, {model.heads_of[task]!r}, "
             f"{_count(model.head_tensors(task)):,} parameters"
         )
+        if model.started[task]:
+            lines.append(f"    {model.started[task]}")
     lines.append(
         f"  trained: encoder {facts['encoder']:,}, heads {facts['heads']:,}; "
         f"a bundle is {facts['bytes'] / 1e6:.2f} MB at float16"
