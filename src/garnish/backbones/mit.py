@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from garnish.backbones import mit_dialects
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.blocks import Branch, FeatureInfo, Residual, Stage
+from garnish.backbones.finished_names import FINISHED
 from garnish.backbones.model_config import check_architecture, read_config
 from garnish.backbones.weights import read_weights, weights_file
 from garnish.errors import OptionError, suggest
@@ -36,12 +37,9 @@ _SIZES = {
     "mit_b4": (_WIDE, (3, 8, 27, 3)),
     "mit_b5": (_WIDE, (3, 6, 40, 3)),
 }
-#: name → Hub id of its published weights: the encoder alone, or with the decoder of a finished SegFormer (ADE20K)
-_PUBLISHED = {f"mit_b{n}": f"nvidia/mit-b{n}" for n in range(6)} | {
-    f"segformer_b{n}": f"nvidia/segformer-b{n}-finetuned-ade-{side}-{side}"
-    for n, side in enumerate((512, 512, 512, 512, 512, 640))
-}
-_SIZES |= {f"segformer_b{n}": _SIZES[f"mit_b{n}"] for n in range(6)}
+#: name → Hub id of its published weights: the encoder alone, or with the decoder of a finished SegFormer
+_PUBLISHED = {name: f"nvidia/{name.replace('_', '-')}" for name in _SIZES} | FINISHED
+_SIZES |= {name: _SIZES[name.replace("segformer", "mit")] for name in FINISHED}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""``config.json``, with which transformers describes a model beside its weights: what we read of SegFormer's."""
+"""What lies beside the tensors of a SegFormer: transformers' ``config.json``, the notes of NVlabs' training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from garnish.backbones.weights import CONFIG
+from garnish.backbones.weights import CONFIG, read_notes
 from garnish.errors import WeightsError, one_line
 
 #: A description is some kilobytes; more than this is not read.
@@ -62,6 +62,19 @@ def check_architecture(config: Mapping[str, Any], arch: Any, source: str) -> Non
                 f"set the option {option}" if option in ("num_heads", "sr_ratios") else "only SegFormer's own is known"
             )
             raise WeightsError(f"{source}: its {CONFIG} has {key} {one_line(repr(said), 60)}, not {value!r}; {remedy}")
+
+
+def stated_classes(file: str | Path) -> tuple[str, ...] | None:
+    """The classes that ``config.json`` beside a weights file, or else the notes in it, give; None where neither does.
+
+    Raises:
+        WeightsError: as :func:`read_config`.
+    """
+    named = class_names(read_config(file))
+    noted = read_notes(file).get("CLASSES") if named is None else None
+    if isinstance(noted, list | tuple) and all(isinstance(name, str) for name in noted):
+        named = class_names({"id2label": dict(enumerate(noted))})
+    return named
 
 
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -6,6 +6,8 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -77,6 +79,19 @@ def weights_file(source: str) -> Path:
             )
         path = _from_hub(hub_id)
     return _file_in(path) if path.is_dir() else path
+
+
+def read_notes(file: str | Path) -> dict[str, Any]:
+    """What a training run noted beside the tensors of a ``.pth`` file (``meta``); empty where there is nothing."""
+    path = Path(file)
+    if path.suffix not in _PICKLED:
+        return {}
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError):
+        return {}
+    notes = loaded.get("meta") if isinstance(loaded, Mapping) else None
+    return {str(key): value for key, value in notes.items()} if isinstance(notes, Mapping) else {}
 
 
 def is_non_commercial(licence: str) -> bool:

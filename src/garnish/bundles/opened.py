@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from garnish.backbones.finished_names import FINISHED
 from garnish.bundles.bundle import load
 from garnish.errors import OptionError
-from garnish.finished import FINISHED, finished
 from garnish.model import Model
+from garnish.published import finished
 
 
 def names_finished(paths: Sequence[str]) -> bool:
@@ -36,13 +37,13 @@ def open_model(
     """The model of bundles, joined, or of one finished model by its name.
 
     Args:
-        paths: bundles, or one of :data:`garnish.finished.FINISHED`.
+        paths: bundles, or one of :data:`garnish.backbones.finished_names.FINISHED`.
         weights: of the backbone; a finished model's are the published ones where there is none.
         options: architecture overrides of a finished model.
         device: where the model goes; the CPU when left out.
 
     Raises:
-        Whatever :func:`garnish.bundles.bundle.load` and :func:`garnish.finished.finished` raise.
+        Whatever :func:`garnish.bundles.bundle.load` and :func:`garnish.published.finished` raise.
     """
     if not names_finished(paths):
         return load(paths, weights=weights, device=device)

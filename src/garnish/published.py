@@ -8,16 +8,14 @@ from typing import Any
 from garnish.adapters.adapter import Method
 from garnish.adapters.reference import Frozen
 from garnish.backbones.build import backbone
-from garnish.backbones.model_config import class_names, read_config
+from garnish.backbones.finished_names import FINISHED
+from garnish.backbones.model_config import stated_classes
 from garnish.backbones.weights import weights_file
 from garnish.errors import OptionError, suggest
 from garnish.heads.segformer import SegFormerHead
 from garnish.heads.segformer_names import read_decoder
 from garnish.model import Model, adapt
 from garnish.tasks.semantic import Semantic
-
-#: Names of the models that exist; they are also names of :func:`garnish.backbone`, for their encoders alone.
-FINISHED = tuple(f"segformer_b{n}" for n in range(6))
 
 
 def finished(
@@ -36,7 +34,8 @@ def finished(
         weights: True for NVIDIA's ADE20K models from the Hub (non-commercial licence), else a file, a folder or a Hub
             id of a whole SegFormer in the names of NVlabs, transformers 4 or 5.
         method: adapters to put into the encoder for its task; none when left out.
-        classes: the label set; left out, that of the weights, by name where a ``config.json`` beside them says it.
+        classes: the label set; left out, that of the weights, by name where a ``config.json`` beside them, or what
+            NVlabs' training noted in them, says it.
             The decoder's projections and fusing layer are kept in any case, its classifier where the number of classes
             is that of the weights (the ids mean what they meant there).
         task: the task's name.
@@ -57,7 +56,7 @@ def finished(
     decoder = read_decoder(trunk.weights_source)
     channels, outputs = decoder["fuse.weight"].shape[0], decoder["classifier.weight"].shape[0]
     if classes is None:
-        named = class_names(read_config(weights_file(trunk.weights_source))) or ()
+        named = stated_classes(weights_file(trunk.weights_source)) or ()
         classes = named if len(named) == outputs else outputs
     labels = classes if isinstance(classes, int) else tuple(classes)
     head = SegFormerHead(channels=channels, init="published")
