@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -458,6 +459,22 @@ def test_predict_and_eval_without_training(b0, tmp_path, capsys):
     assert 0 <= json.loads(capsys.readouterr().out)["seg"]["miou"] <= 1
     assert main(["eval", f"segformer_b0,{tmp_path}", *scenes, *given]) == 2
     assert "cannot be joined with bundles" in capsys.readouterr().err
+
+
+def test_the_example_of_the_documentation_runs(b0, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[1] / "docs" / "segformer.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "segformer-b0-ade").symlink_to(b0)
+    Image.new("RGB", (64, 48)).save("street.jpg")
+    names: dict[str, object] = {}
+    exec(compile(example, "docs/segformer.md", "exec"), names)  # the block as it stands
+    said = re.sub(r"\d+ there", "150 there", capsys.readouterr().out.strip())
+    assert f"# {said}\n" in example
+    assert names["model"].started["depth"] and (tmp_path / "my-streets" / "bundle.json").exists()
+    assert [yaml.safe_load(block)["head"]["init"] for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)] == [
+        "published"
+    ]
 
 
 RECIPE = """\
