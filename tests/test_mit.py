@@ -440,7 +440,7 @@ def test_hub(monkeypatch, tmp_path):
 
     ours = tiny()
     randomise(ours)
-    held = ["README.md", "pytorch_model.bin", "tf_model.h5"]
+    held = ["README.md", "config.json", "pytorch_model.bin", "tf_model.h5"]
     torch.save(mit_dialects.write(ours.frozen_tensors(), "transformers4"), tmp_path / "pytorch_model.bin")
     (tmp_path / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     asked = []
@@ -456,7 +456,7 @@ def test_hub(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", info)
     published = MiT.create("mit_b0", True, TINY)
-    assert asked == [("nvidia/mit-b0", "README.md"), ("nvidia/mit-b0", "pytorch_model.bin")]
+    assert asked == [("nvidia/mit-b0", name) for name in ("README.md", "config.json", "pytorch_model.bin")]
     assert published.fingerprint() == ours.fingerprint()
     assert published.licence == NVIDIA_LICENCE and published.weights_source == "nvidia/mit-b0"
     assert MiT.create("mit_b0", "someone/copy", TINY).licence == "cc-by-nc-4.0"

@@ -15,6 +15,7 @@ _PUBLIC = {
     "adapt": "garnish.model",
     "Model": "garnish.model",
     "backbone": "garnish.backbones.build",
+    "finished": "garnish.published",
     "fit": "garnish.training.fit",
     "evaluate": "garnish.training.evaluate",
     "folder": "garnish.data.folder",

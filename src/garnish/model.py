@@ -94,6 +94,7 @@ class Model(nn.Module):
         backbone: the frozen trunk with its adapters.
         tasks: name → task, in the order they were added.
         heads_of: name → the options of the task's head.
+        started: name → what the task's head was started from, in one line; empty where that was random or a bundle.
         owners: who owns which adapters; a task belongs to exactly one.
         frozen_tasks: tasks that are kept as they are while others train.
     """
@@ -103,6 +104,7 @@ class Model(nn.Module):
         self.backbone = backbone
         self.tasks: dict[str, Task] = {}
         self.heads_of: dict[str, Head] = {}
+        self.started: dict[str, str] = {}
         self.owners: list[Owner] = []
         self.frozen_tasks: set[str] = set()
         self._heads = nn.ModuleDict()
@@ -146,8 +148,9 @@ class Model(nn.Module):
         features = self.backbone.features
         for name, task in tasks.items():
             wide = pyramid_info(features) if heads[name].pyramid and is_plain(features) else features
-            self.heads_of[name], self.tasks[name] = heads[name], task
-            self._heads[f"task_{name}"] = heads[name].build(wide, task.channels)
+            module = heads[name].build(wide, task.channels)
+            self.heads_of[name], self.started[name] = heads[name].begin(module, self.backbone.weights_source)
+            self.tasks[name], self._heads[f"task_{name}"] = task, module
         for own in [(n,) for n in names] if True in per_task else [names]:
             parts = attach(self.backbone, len(self.owners), methods, own)
             self.owners.append(Owner(own, methods))

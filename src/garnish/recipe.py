@@ -73,7 +73,7 @@ class Recipe:
 
     @property
     def onto(self) -> list[str]:
-        """Bundles that the new tasks are added to; usually none."""
+        """Bundles, or a finished model's name, that the new tasks are added to; usually none."""
         return as_list(self.plain.get("onto"))
 
     @property
@@ -178,7 +178,7 @@ class Recipe:
         """The model to train, initialised from the seed of the section ``train``; tasks of ``onto`` are kept frozen."""
         import torch
 
-        from garnish.bundles.bundle import load
+        from garnish.bundles.opened import open_model
         from garnish.model import adapt
 
         choice, methods, head, tasks = self.backbone, self.methods, self.head, self.tasks_of(data)
@@ -195,7 +195,8 @@ class Recipe:
                     "loaded again; set backbone.weights to a file or a Hub id, or true for the published ones",
                 )
             return adapt(trunk, methods, tasks, head)
-        model = load(self.onto, weights=_path(choice.weights) if choice is not None else None)
+        weights, options = (None, None) if choice is None else (_path(choice.weights), choice.options)
+        model = open_model(self.onto, weights, options=options)
         if choice is not None and choice.name != model.backbone.name:
             raise self.fault(
                 "backbone",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from garnish.backbones.finished_names import FINISHED
 from garnish.strict_yaml import read_yaml
 
 _WEIGHTS_FILE = re.compile(r"[./~].*|.*\.(safetensors|pth|pt|bin)")
@@ -24,7 +25,9 @@ def relocated(plain: Mapping[str, Any], base: Path) -> dict[str, Any]:
     if "data" in found:
         found["data"] = _data_moved(found["data"], base)
     if "onto" in found:
-        found["onto"] = [_moved(path, base) if isinstance(path, str) else path for path in as_list(found["onto"])]
+        found["onto"] = [
+            _moved(p, base, sure=p not in FINISHED) if isinstance(p, str) else p for p in as_list(found["onto"])
+        ]
     return found
 
 

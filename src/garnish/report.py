@@ -10,6 +10,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from garnish.errors import one_line
 from garnish.lookup import describe
 
 if TYPE_CHECKING:
@@ -127,9 +128,11 @@ def describe_model(model: Model) -> str:
         lines.append(f"  {owner.name}: {methods} {where}, {_count(model.encoder_tensors(number)):,} parameters")
     for task in model.tasks:
         lines.append(
-            f"  {task}: {model.tasks[task]!r}, {model.heads_of[task]!r}, "
+            f"  {task}: {one_line(repr(model.tasks[task]))}, {model.heads_of[task]!r}, "
             f"{_count(model.head_tensors(task)):,} parameters"
         )
+        if model.started[task]:
+            lines.append(f"    {model.started[task]}")
     lines.append(
         f"  trained: encoder {facts['encoder']:,}, heads {facts['heads']:,}; "
         f"a bundle is {facts['bytes'] / 1e6:.2f} MB at float16"

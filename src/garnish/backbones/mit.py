@@ -19,7 +19,9 @@ from torch.nn import functional as F
 from garnish.backbones import mit_dialects
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.blocks import Branch, FeatureInfo, Residual, Stage
-from garnish.backbones.weights import read_weights
+from garnish.backbones.finished_names import FINISHED
+from garnish.backbones.model_config import check_architecture, read_config
+from garnish.backbones.weights import read_weights, weights_file
 from garnish.errors import OptionError, suggest
 
 NVIDIA_LICENCE = "NVIDIA Source Code License for SegFormer (non-commercial: research or evaluation only)"
@@ -35,6 +37,9 @@ _SIZES = {
     "mit_b4": (_WIDE, (3, 8, 27, 3)),
     "mit_b5": (_WIDE, (3, 6, 40, 3)),
 }
+#: name → Hub id of its published weights: the encoder alone, or with the decoder of a finished SegFormer
+_PUBLISHED = {name: f"nvidia/{name.replace('_', '-')}" for name in _SIZES} | FINISHED
+_SIZES |= {name: _SIZES[name.replace("segformer", "mit")] for name in FINISHED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +143,10 @@ class MiT(Backbone):
 
     @classmethod
     def names(cls) -> list[str]:
-        """mit_b0 … mit_b5, and ``garnish_b0``: a B0 with the weights that come with the package."""
+        """mit_b0 … mit_b5 (encoders), segformer_b0 … segformer_b5 (the encoders of finished SegFormers, whose decoder
+        :func:`garnish.finished` and ``SegFormerHead(init="published")`` read), and ``garnish_b0``: a B0 with the
+        weights that come with the package.
+        """
         return [*_SIZES, BUNDLED]
 
     @classmethod
@@ -147,8 +155,9 @@ class MiT(Backbone):
 
         Args:
             name: one of :meth:`names`.
-            weights: None or False: random; True: NVIDIA's ImageNet weights from the Hub (non-commercial licence);
-                else a file, a folder or a Hub id, in the names of NVlabs, transformers 4 or 5, or our own.
+            weights: None or False: random; True: NVIDIA's from the Hub (non-commercial licence), trained on ImageNet,
+                of a segformer name on ADE20K; else a file, a folder or a Hub id, in the names of NVlabs,
+                transformers 4 or 5, or our own.
             options: fields of :class:`MiTOptions`.
 
         Raises:
@@ -158,13 +167,15 @@ class MiT(Backbone):
         if name == BUNDLED:
             return cls._bundled(weights, options)
         arch = _checked(name, options)
-        source = f"nvidia/{name.replace('_', '-')}" if weights is True else weights or None
+        source = _PUBLISHED[name] if weights is True else weights or None
         dialect = mit_dialects.OWN
         tensors: dict[str, Tensor] = {}
         licence: str | None = None
         if source is not None:
-            tensors, licence = read_weights(source)
+            file = str(weights_file(source))
+            tensors, licence = read_weights(file)
             dialect, _ = mit_dialects.detect(tensors, source)
+            check_architecture(read_config(file), arch, source)
         norm_eps = arch.norm_eps or dialect.norm_eps
         embed_eps = arch.embed_norm_eps or arch.norm_eps or dialect.embed_norm_eps
         given = dict(options)

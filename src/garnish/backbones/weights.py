@@ -6,6 +6,8 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +19,8 @@ _SAFETENSORS = ".safetensors"
 _PICKLED = (".pth", ".pt", ".bin")
 #: Files that hold a repository's weights, best first.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
+#: What describes a repository's model.
+CONFIG = "config.json"
 #: Keys under which training scripts keep the tensors.
 _WRAPPERS = ("state_dict", "model", "teacher")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -47,6 +51,23 @@ def read_weights(source: str) -> tuple[dict[str, Tensor], str | None]:
     Raises:
         WeightsError: no such file or repository, a damaged file, or one that holds other things than tensors.
     """
+    file = weights_file(source)
+    if file.suffix == _SAFETENSORS:
+        tensors, licence = _read_safetensors(file)
+    elif file.suffix in _PICKLED:
+        tensors, licence = _read_pickled(file), None
+    else:
+        raise WeightsError(f"{file}: weights must be a {_SAFETENSORS}, {', '.join(_PICKLED)} file")
+    wide = {k: t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for k, t in tensors.items()}
+    return wide, licence or _licence_beside(file)
+
+
+def weights_file(source: str) -> Path:
+    """The file that :func:`read_weights` reads; a repository's is fetched, with its card and its config.json.
+
+    Raises:
+        WeightsError: no such file or repository.
+    """
     path = Path(source).expanduser()
     if not path.exists():
         hub_id = re.sub(r"^hf[-_]hub:", "", source)
@@ -57,15 +78,20 @@ def read_weights(source: str) -> tuple[dict[str, Tensor], str | None]:
                 "or a Hub id owner/name"
             )
         path = _from_hub(hub_id)
-    file = _file_in(path) if path.is_dir() else path
-    if file.suffix == _SAFETENSORS:
-        tensors, licence = _read_safetensors(file)
-    elif file.suffix in _PICKLED:
-        tensors, licence = _read_pickled(file), None
-    else:
-        raise WeightsError(f"{file}: weights must be a {_SAFETENSORS}, {', '.join(_PICKLED)} file")
-    wide = {k: t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for k, t in tensors.items()}
-    return wide, licence or _licence_beside(file)
+    return _file_in(path) if path.is_dir() else path
+
+
+def read_notes(file: str | Path) -> dict[str, Any]:
+    """What a training run noted beside the tensors of a ``.pth`` file (``meta``); empty where there is nothing."""
+    path = Path(file)
+    if path.suffix not in _PICKLED:
+        return {}
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError):
+        return {}
+    notes = loaded.get("meta") if isinstance(loaded, Mapping) else None
+    return {str(key): value for key, value in notes.items()} if isinstance(notes, Mapping) else {}
 
 
 def is_non_commercial(licence: str) -> bool:
@@ -138,8 +164,9 @@ def _from_hub(hub_id: str) -> Path:
         # One request before any download, for a download retries for half a minute where there is no network.
         held = {file.rfilename for file in HfApi().model_info(hub_id, timeout=20).siblings or ()}
         names = [name for name in _HUB_FILES if name in held]
-        if names and "README.md" in held:  # for the licence
-            hf_hub_download(hub_id, "README.md")
+        for beside in ("README.md", CONFIG):  # the licence, the classes of a finished model
+            if names and beside in held:
+                hf_hub_download(hub_id, beside)
         if names:
             return Path(hf_hub_download(hub_id, names[0]))
     except GatedRepoError as error:

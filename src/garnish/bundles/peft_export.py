@@ -16,11 +16,12 @@ from garnish.adapters.low_rank import LoRAAdapter
 from garnish.bundles.atomic import present, write_folder
 from garnish.bundles.bundle import load
 from garnish.bundles.peft_config import CONFIG, config_text
-from garnish.bundles.peft_heads import DECODE_HEAD, decode_head_tensors
+from garnish.bundles.peft_heads import decode_head_tensors
 from garnish.bundles.peft_names import module_names, table_of
 from garnish.bundles.peft_sidecar import README, TASK, base_model_of, readme, sidecar_files
 from garnish.bundles.updates import LowRank, add, over_all_channels, plain_scale, split
 from garnish.errors import BundleError, OptionError, one_line, suggest
+from garnish.heads.segformer_names import DECODE_HEAD
 from garnish.model import Model
 
 TENSORS = "adapter_model.safetensors"

@@ -9,11 +9,7 @@ from torch import Tensor, nn
 
 from garnish.errors import BundleError, OptionError
 from garnish.heads.segformer import SegFormerDecoder
-
-DECODE_HEAD = "decode_head"
-#: dialect → name of the projection of map ``{i}``, finest first
-_PROJECTIONS = {"transformers4": "linear_c.{i}.proj", "transformers5": "linear_projections.{i}.proj"}
-_NAMES = {"fuse": "linear_fuse", "norm": "batch_norm", "classifier": "classifier"}
+from garnish.heads.segformer_names import DECODE_HEAD, detect, names_in
 
 
 def decode_head_tensors(head: nn.Module, dialect: str, where: str) -> dict[str, Tensor]:
@@ -25,7 +21,7 @@ def decode_head_tensors(head: nn.Module, dialect: str, where: str) -> dict[str, 
     if not isinstance(head, SegFormerDecoder):
         raise OptionError(f"{where}: has another head than SegFormerHead, which transformers does not know")
     state = head.state_dict()
-    return {theirs: state[ours] for ours, theirs in _names(state, dialect).items()}
+    return {theirs: state[ours] for ours, theirs in names_in(dialect, state).items()}
 
 
 def fill_decode_head(head: nn.Module, found: Mapping[str, Tensor], where: str) -> None:
@@ -39,8 +35,7 @@ def fill_decode_head(head: nn.Module, found: Mapping[str, Tensor], where: str) -
             f"{where}: holds a {DECODE_HEAD}, which only a SegFormerHead can take; give head=SegFormerHead()"
         )
     state = head.state_dict()
-    dialect = "transformers4" if any(".linear_c." in name for name in found) else "transformers5"
-    names = _names(state, dialect)
+    names = names_in(detect(list(found)), state)
     missing = [theirs for theirs in names.values() if theirs not in found]
     unused = sorted(set(found) - set(names.values()))
     if missing or unused:
@@ -55,17 +50,3 @@ def fill_decode_head(head: nn.Module, found: Mapping[str, Tensor], where: str) -
     with torch.no_grad():
         for ours, theirs in names.items():
             state[ours].copy_(found[theirs])
-
-
-def _names(state: Mapping[str, Tensor], dialect: str) -> dict[str, str]:
-    names = {}
-    for ours in state:
-        part, rest = ours.split(".", 1)
-        if part != "projections" and part not in _NAMES:
-            raise OptionError(f"SegFormerHead: transformers' decoder has no {ours}; use norm=False")
-        if part == "projections":
-            number, leaf = rest.split(".")
-            names[ours] = f"{DECODE_HEAD}.{_PROJECTIONS[dialect].format(i=number)}.{leaf}"
-        else:
-            names[ours] = f"{DECODE_HEAD}.{_NAMES[part]}.{rest}"
-    return names

@@ -17,13 +17,14 @@ from garnish.bundles.atomic import present
 from garnish.bundles.bundle import check_backbone, rebuild
 from garnish.bundles.peft_config import CONFIG
 from garnish.bundles.peft_files import PeftFiles, read_folder
-from garnish.bundles.peft_heads import DECODE_HEAD, fill_decode_head
+from garnish.bundles.peft_heads import fill_decode_head
 from garnish.bundles.peft_layers import layer_updates
 from garnish.bundles.peft_sidecar import TASK, Sidecar, read_sidecar
 from garnish.bundles.updates import LowRank
 from garnish.errors import BundleError, OptionError
 from garnish.heads.head import Head
 from garnish.heads.segformer import SegFormerDecoder, SegFormerHead
+from garnish.heads.segformer_names import DECODE_HEAD
 from garnish.model import Model
 from garnish.tasks.task import Task
 

@@ -14,6 +14,7 @@ examples:
   garnish eval runs/replica/best --data recipes/data/replica.yaml --split test --json
   garnish eval runs/camvid/best --data recipes/data/camvid.yaml --every 4
   garnish eval runs/seg/best,runs/depth/best --data scenes --data.test 20
+  garnish eval segformer_b0 --weights segformer-b0-ade --data ade20k.yaml --split val
 """
 
 
@@ -26,7 +27,7 @@ def parser() -> Parser:
         _EPILOG,
         sections=("data",),
     )
-    made.add_argument("bundle", metavar="BUNDLE", help="folder that garnish train or model.save wrote")
+    made.add_argument("bundle", metavar="BUNDLE", help="folder that garnish train wrote, or segformer_b0 … b5")
     made.add_argument("--data", metavar="DATA", help="YAML, folder, or scenes")
     made.add_argument("--split", default="test", help="which part of the data (default: test)")
     made.add_argument("--tasks", type=names, metavar="TASK,TASK", help="only these (default: all that both know)")
@@ -34,7 +35,7 @@ def parser() -> Parser:
     made.add_argument("--limit", type=count, metavar="N", help="take at most N pictures, evenly spaced")
     made.add_argument("--size", type=size, metavar="H,W", help="resize pictures and labels first (default: own size)")
     made.add_argument("--batch-size", type=count, default=1, metavar="N", help="pictures of one size run together")
-    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved")
+    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: task → metric → value")
     return made

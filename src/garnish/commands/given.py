@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def load_bundles(text: str, weights: str | None, device: str) -> Model:
-    """The model of ``BUNDLE`` or of several, joined, as ``BUNDLE,BUNDLE``."""
+    """The model of ``BUNDLE``, of several, joined, as ``BUNDLE,BUNDLE``, or of a finished model's name."""
     import torch
 
-    from garnish.bundles.bundle import load
     from garnish.bundles.description import read_description
+    from garnish.bundles.opened import names_finished, open_model
 
     paths = bundle_paths(text)
-    for path in paths:
+    for path in () if names_finished(paths) else paths:
         read_description(path)  # before anything large is read
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -31,7 +31,7 @@ def load_bundles(text: str, weights: str | None, device: str) -> Model:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError):
         raise OptionError(f"--device {device}: torch cannot use it here; choose cpu, cuda or auto") from None
-    return load(paths, weights=weights, device=chosen)
+    return open_model(paths, weights, device=chosen)
 
 
 def bundle_paths(text: str) -> list[str]:

@@ -14,6 +14,7 @@ normals, edges, saliency. Maps have the picture's own size.
 examples:
   garnish predict runs/replica/best street.jpg --out maps
   garnish predict runs/seg/best,runs/depth/best pictures/ --out maps --tasks depth
+  garnish predict segformer_b0 street.jpg --weights segformer-b0-ade --out maps
 """
 
 
@@ -25,11 +26,15 @@ def parser() -> Parser:
         "Write the maps of pictures, all tasks in one pass.",
         _EPILOG,
     )
-    made.add_argument("bundle", metavar="BUNDLE", help="folder that garnish train or model.save wrote; several: a,b")
+    made.add_argument(
+        "bundle",
+        metavar="BUNDLE",
+        help="folder that garnish train or model.save wrote; several: a,b; or segformer_b0 … b5",
+    )
     made.add_argument("images", metavar="IMAGE", nargs="+", help="pictures, or folders of pictures")
     made.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
     made.add_argument("--tasks", type=names, metavar="TASK,TASK", help="only these (default: all)")
-    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved")
+    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: picture → the files written")
     return made

@@ -24,6 +24,7 @@ examples:
   garnish train --config recipes/camvid.yaml --adapter AdaptFormer --adapter.bottleneck 32 --out runs/adaptformer
   garnish train --config recipes/replica.yaml --tasks seg,depth --train.lr 5e-4 --train.epochs 20
   garnish train --config recipes/parts.yaml --onto runs/camvid/best
+  garnish train --config recipes/parts.yaml --onto segformer_b0 --backbone segformer_b0 --backbone.weights ade.pth
   garnish train --resume runs/camvid
 """
 
@@ -44,7 +45,11 @@ def parser() -> Parser:
         "--resume", metavar="RUN", help="go on with a run that was cut off; its recipe is read from RUN/args.yaml"
     )
     shown = made.add_argument_group("sections of the recipe (also --SECTION.KEY)")
-    shown.add_argument("--onto", metavar="BUNDLE", help="add the recipe's tasks to those of a bundle, which stay as is")
+    shown.add_argument(
+        "--onto",
+        metavar="BUNDLE",
+        help="add the recipe's tasks to those of a bundle (or of segformer_b0 … b5), which stay as is",
+    )
     shown.add_argument("--out", metavar="FOLDER", help="folder of the run; where it exists, FOLDER-2 is made, …")
     made.add_argument("--print-config", action="store_true", help="print the recipe with every option, and stop")
     made.add_argument("--json", action="store_true", help="print what was reached as JSON")

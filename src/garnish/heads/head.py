@@ -39,6 +39,22 @@ class Head(ABC):
             OptionError: where the options do not fit the features.
         """
 
+    def begin(self, module: nn.Module, source: str) -> tuple[Head, str]:
+        """Put into a new module what it is to start from, where that is not random.
+
+        Args:
+            module: what :meth:`build` gave; filled in place.
+            source: where the trunk's weights are from: a file, a folder or a Hub id; "random", "bundled".
+
+        Returns:
+            The options that a bundle keeps, which build the same module without that start, and one line that says
+            what was taken from where; empty where nothing was.
+
+        Raises:
+            WeightsError: what it starts from cannot be read. OptionError: or does not fit the options.
+        """
+        return self, ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JointHead(Head):

@@ -5,15 +5,18 @@ Shape letters: B pictures, C channels, H W feature grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.backbones.blocks import FeatureInfo
-from garnish.errors import OptionError
+from garnish.errors import OptionError, WeightsError
 from garnish.heads.head import Head
+from garnish.heads.segformer_names import COUNTER, read_decoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +28,20 @@ class SegFormerHead(Head):
         dropout: probability that a channel of the fused map is dropped in training.
         norm: a LayerNorm over channels in front of each map, for trunks whose maps leave without one (Swin); published
             counts of adapters on Swin-T hold one for each task and stage.
+        init: "random", or "published": the decoder that lies beside the encoder in the trunk's weights (those of a
+            finished SegFormer), whose width ``channels`` must be; a classifier of another number of outputs is new.
     """
 
     channels: int = 256
     dropout: float = 0.1
     norm: bool = False
+    init: Literal["random", "published"] = "random"
 
     def __post_init__(self) -> None:
+        if self.init not in ("random", "published"):
+            raise OptionError(f"SegFormerHead.init: expected random or published, got {self.init!r}")
+        if self.init == "published" and self.norm:
+            raise OptionError("SegFormerHead: the published decoder has no norm in front; set norm=False")
         if self.channels < 1:
             raise OptionError(f"SegFormerHead.channels: {self.channels} is out of range; give at least 1")
         if not 0 <= self.dropout < 1:
@@ -47,6 +57,18 @@ class SegFormerHead(Head):
         if not features or out_channels < 1:
             raise OptionError(f"SegFormerHead: needs features and outputs, got {len(features)} and {out_channels}")
         return SegFormerDecoder(features, out_channels, self.channels, self.dropout, self.norm)
+
+    def begin(self, module: nn.Module, source: str) -> tuple[Head, str]:
+        """With ``init="published"``: the tensors of the trunk's own weights file."""
+        if self.init == "random":
+            return self, ""
+        if source in ("random", "bundled"):
+            raise OptionError(
+                f"SegFormerHead.init: published, but the trunk's weights are {source}; "
+                "build it with those of a finished SegFormer"
+            )
+        assert isinstance(module, SegFormerDecoder)
+        return replace(self, init="random"), fill_decoder(module, read_decoder(source), source)
 
 
 class SegFormerDecoder(nn.Module):
@@ -82,3 +104,47 @@ class SegFormerDecoder(nn.Module):
             fused = y if fused is None else fused + F.interpolate(y, size, mode="bilinear", align_corners=False)
         out: Tensor = self.classifier(self.dropout(F.relu(self.norm(fused))))
         return out
+
+
+def fill_decoder(decoder: SegFormerDecoder, published: Mapping[str, Tensor], source: str) -> str:
+    """Put the tensors of a finished SegFormer's decoder into ours, all that fit its number of outputs.
+
+    Args:
+        decoder: filled in place; its classifier stays as it is where the published one has another number of outputs.
+        published: by our names, as :func:`garnish.heads.segformer_names.read_decoder` gives them.
+        source: where they are from, for messages.
+
+    Returns:
+        One line: which tensors were kept, which are new.
+
+    Raises:
+        OptionError: another width. WeightsError: tensors of other shapes; nothing is put in then.
+    """
+    own = decoder.state_dict()
+    wide, width = published["classifier.weight"].shape[0], published["fuse.weight"].shape[0]
+    if own["fuse.weight"].shape[0] != width:
+        raise OptionError(
+            f"SegFormerHead.channels: {own['fuse.weight'].shape[0]}, but the decoder in {source} has {width}; "
+            f"set channels to {width}"
+        )
+    outputs = own["classifier.weight"].shape[0]
+    kept = {n: t for n, t in published.items() if outputs == wide or not n.startswith("classifier.")}
+    for name in dict.fromkeys([*own, *published]):
+        compared = outputs == wide or not name.startswith("classifier.")
+        if compared and name != COUNTER and _shape(own.get(name)) != _shape(published.get(name)):
+            raise WeightsError(
+                f"{source}: {name} of its decoder is {_shape(published.get(name))}, but {_shape(own.get(name))} on "
+                "this trunk; give the weights of a finished SegFormer of this size"
+            )
+    with torch.no_grad():
+        for name, tensor in kept.items():
+            own[name].copy_(tensor)
+    parts = list(dict.fromkeys(name.split(".")[0] for name in published))
+    if outputs == wide:
+        return f"decoder of {source}: kept {', '.join(parts)} ({wide} outputs)"
+    parts.remove("classifier")
+    return f"decoder of {source}: kept {', '.join(parts)}; new: classifier ({outputs} outputs, {wide} there)"
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "not there" if tensor is None else str(tuple(tensor.shape))
