@@ -233,6 +233,13 @@ def test_counts_at_the_defaults():
     assert count(dpt) == reassemble + fusion + output
 
 
+def test_dpt_reads_merged_maps():
+    """Two maps of Swin behind patch merging have one stride."""
+    features = [FeatureInfo(4, s) for s in (8.0, 16.0, 32.0, 32.0)]
+    given = [torch.randn(1, 4, *size) for size in ((13, 17), (7, 9), (4, 5), (4, 5))]
+    assert DPT.build(features, 3)(given).shape == (1, 3, 8 * 13, 8 * 17)
+
+
 @every
 def test_one_picture_can_be_trained_on(spec):
     head = spec.build(FEATURES, 5).train()

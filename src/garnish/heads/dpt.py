@@ -30,13 +30,13 @@ class DPTHead(Head):
     Maps of one stride s (plain ViTs) are read as they are and brought to strides s/4, s/2, s and 2s by learned layers;
     trunks hand out maps without class token, so the readout is the paper's "ignore". Maps of growing stride need no
     reassembling and enter the fusion directly, as in MiDaS 3.1's Swin models; then ``widths`` is not used.
-    Outputs are finer than the finest map: as fine as the picture ("depth"), or half as fine as the paper's finest
-    map allows ("segmentation": 8 times a plain ViT's grid, twice a pyramid's finest).
+    Outputs are finer than the finest map: of the picture's size ("depth"), or 8 times a plain ViT's grid and twice a
+    pyramid's finest ("segmentation").
 
     Attributes:
         channels: width of the fusion.
-        widths: channels of the reassembled maps, finest first; (96, 192, 384, 768) is the paper's for ViT-B,
-            (256, 512, 1024, 1024) for ViT-L.
+        widths: channels of the reassembled maps, finest first; (96, 192, 384, 768) are the published ViT-B's,
+            (256, 512, 1024, 1024) ViT-L's.
         output: the paper's output layers: "depth" has no norms and ends at the picture's size (for regression, and
             cheaper), "segmentation" has a batch norm and dropout and leaves the last upsampling to the model.
         norm: batch norms in the residual units, as the paper's segmentation models have.
@@ -67,8 +67,8 @@ class DPTHead(Head):
         """
         if not features or out_channels < 1:
             raise OptionError(f"DPTHead: needs features and outputs, got {len(features)} and {out_channels}")
-        if len({f.stride for f in features}) < len(features) and not is_plain(features):
-            strides = [f.stride for f in features]
+        strides = [f.stride for f in features]
+        if len(strides) > 1 and strides[0] == strides[-1] and not is_plain(features):
             raise OptionError(
                 f"DPTHead: needs {len(self.widths)} maps of one stride or maps of growing stride; got strides {strides}"
             )
