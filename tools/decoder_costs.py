@@ -77,7 +77,8 @@ def _provenance(found: dict[str, Any]) -> list[str]:
         "3 outputs in turn. MACs count matrix products. Time is that of the decoders alone in evaluation mode, "
         f"resizing to the picture included: processor time, median of {run['rounds']} passes, threads: "
         f"{machine['threads']} of a shared CPU with {machine['cores']} cores, torch {machine['torch']}; "
-        f"the passes of one row lie {100 * apart:.0f}% apart (median), so smaller differences mean nothing. Bytes are of distinct storages that "
-        "a training pass keeps for the backward pass, the trunk's maps included, parameters left out."
+        f"the passes of one row lie {100 * apart:.0f}% apart (median), so smaller differences mean nothing. Bytes are "
+        "of distinct storages that a training pass keeps for the backward pass, the trunk's maps included, parameters "
+        "left out."
     )
     return textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False)
