@@ -36,7 +36,7 @@ class DPTHead(Head):
     Attributes:
         channels: width of the fusion.
         widths: channels of the reassembled maps, finest first; (96, 192, 384, 768) are the published ViT-B's,
-            (256, 512, 1024, 1024) ViT-L's.
+            (256, 512, 1024, 1024) ViT-L's; Depth Anything's ViT-S has (48, 96, 192, 384) with 64 channels.
         output: the paper's output layers: "depth" has no norms and ends at the picture's size (for regression, and
             cheaper), "segmentation" has a batch norm and dropout and leaves the last upsampling to the model.
         norm: batch norms in the residual units, as the paper's segmentation models have.
