@@ -46,8 +46,9 @@ def test_every_option_has_a_meaning():
             assert option.meaning, f"{entry.name}.{option.name} stands in no Attributes section"
 
 
-def load_measurements():
-    spec = importlib.util.spec_from_file_location("measure_methods", ROOT / "benchmarks" / "methods" / "measure.py")
+def load_measurements(what: str = "methods"):
+    path = ROOT / "benchmarks" / what / "measure.py"
+    spec = importlib.util.spec_from_file_location(f"measure_{what}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -80,3 +81,30 @@ def test_counts_of_the_matrix_are_those_of_the_code(trunk):
         if "refused" not in row:
             model = tool.build(trunk, method)
             assert model.report((64, 64))["encoder_trainable"] == row["trained"], method
+
+
+def measured_decoders():
+    return json.loads((ROOT / "benchmarks" / "decoders" / "results.json").read_text("utf-8"))["trunks"]
+
+
+def test_costs_of_every_decoder_are_measured():
+    tool = load_measurements("decoders")
+    ours = {n for n, cls in lookup.classes("heads").items() if cls.__module__.startswith("garnish.")}
+    trunks = measured_decoders()
+    assert set(trunks) == set(tool.TRUNKS)
+    for label, trunk in trunks.items():
+        missing = sorted(
+            name for name in ours if not trunk["heads"].get(name, {}).keys() >= {str(count) for count in tool.COUNTS}
+        )
+        assert not missing, f"{label}: run benchmarks/decoders/measure.py --only {' '.join(missing)}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trunk", ["ViT-S/16", "Swin-T"])
+def test_costs_of_decoders_are_those_of_the_code(trunk):
+    tool = load_measurements("decoders")
+    for head, rows in measured_decoders()[trunk]["heads"].items():
+        row = rows["4"]
+        if "refused" not in row:
+            model = tool.build(trunk, head, 4)
+            assert (tool.parameters(model), tool.decoder_macs(model)) == (row["parameters"], row["macs"]), head

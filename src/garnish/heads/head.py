@@ -30,7 +30,9 @@ class Head(ABC):
 
     @abstractmethod
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> nn.Module:
-        """A module from a list of raw feature maps, each (B, C_i, H_i, W_i), to (B, out_channels, H_0, W_0).
+        """A module from a list of raw feature maps, each (B, C_i, H_i, W_i), to (B, out_channels, k·H_0, k·W_0).
+
+        k is a whole number: 1 for most; a decoder that ends finer than its finest map has its own.
 
         Features arrive as the backbone's stages leave them: the module owns its norms.
         Their memory layout varies; give linear layers contiguous inputs, or outputs change when a head is frozen.
