@@ -91,7 +91,11 @@ def test_round_trip_is_exact_at_float32_and_close_at_float16(tmp_path, method):
     assert model.save(tmp_path / "wide", dtype="float32") == tmp_path / "wide"
     model.save(tmp_path / "narrow")
     wide = gn.load(tmp_path / "wide", backbone=trunk())
-    assert list(wide.tasks) == list(TASKS) and wide.tasks == model.tasks and wide.heads_of == model.heads_of
+    assert (
+        list(wide.tasks) == list(TASKS)
+        and wide.tasks == model.tasks
+        and wide.decoders.options == model.decoders.options
+    )
     assert wide.owners == model.owners
     assert all(torch.equal(t, wide.own_tensors()[n]) for n, t in model.own_tensors().items())
     assert difference(before, outputs(wide)) == 0

@@ -24,7 +24,7 @@ ROOMS = [
     ("adapters", set()),
     ("heads", set()),
     ("tasks", set()),
-    ("model", {"model", "compiled", "report", "predict", "published"}),
+    ("model", {"model", "decoders", "compiled", "report", "predict", "published"}),
     ("bundles", set()),
     ("data", set()),
     ("training", set()),

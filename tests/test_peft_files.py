@@ -302,7 +302,7 @@ def test_heads_and_tasks_travel_beside(tmp_path):
     assert want.keys() == got.keys()
     for task in want:
         torch.testing.assert_close(got[task], want[task], atol=0, rtol=0)
-    assert back.tasks == ours.tasks and back.heads_of == ours.heads_of
+    assert back.tasks == ours.tasks and back.decoders.options == ours.decoders.options
     with pytest.raises(BundleError, match="fingerprint"):
         garnish.import_peft(tmp_path / "a", backbone=garnish.backbone(ours.backbone.name, options=peft_trunks.SWIN))
     with pytest.raises(BundleError, match="random weights"):

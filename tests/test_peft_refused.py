@@ -219,7 +219,7 @@ def test_export_and_import_on_the_command_line(tmp_path, capsys):
     there = ["--out", str(tmp_path / "other"), "--backbone", "garnish_b0"]
     mine = ["--tasks", "mine=Semantic", "--tasks.mine.classes", "5"]
     assert main(["peft", "import", out, *there, *mine]) == 0
-    assert garnish.load(tmp_path / "other").heads_of["mine"] == garnish.SegFormerHead(channels=8)
+    assert garnish.load(tmp_path / "other").decoders.options["mine"] == garnish.SegFormerHead(channels=8)
     capsys.readouterr()
     for words, text in (
         (["import", out, *there], "pass tasks="),

@@ -250,11 +250,11 @@ def test_another_label_set_keeps_what_fits(folder):
         kept = not name.startswith("classifier.")
         assert torch.equal(tensor, before[name]) if kept else tensor.shape[0] == 3, name
     assert 0 < after["classifier.weight"].std() < 0.05  # as a new head's
-    (line,) = model.started.values()
+    (line,) = model.decoders.started.values()
     assert line.endswith("kept projections, fuse, norm; new: classifier (3 outputs, 5 there)") and line in repr(model)
     same = finished(folder, classes=["v", "w", "x", "y", "z"])
     assert torch.equal(same.head("seg").state_dict()["classifier.weight"], before["classifier.weight"])
-    assert same.started["seg"].endswith("kept projections, fuse, norm, classifier (5 outputs)")
+    assert same.decoders.started["seg"].endswith("kept projections, fuse, norm, classifier (5 outputs)")
 
 
 def test_adapters_and_a_new_label_set_train(folder):
@@ -290,7 +290,10 @@ def test_a_task_is_added_beside_and_the_finished_one_stays(folder):
     assert not any(name.startswith("heads.seg.") for name in model.trained_parameters())
     out = model(images)
     assert torch.equal(out["seg"], before) and set(out) == {"seg", "depth", "normals"}
-    assert "new: classifier (1 outputs, 5 there)" in model.started["depth"] and model.started["normals"] == ""
+    assert (
+        "new: classifier (1 outputs, 5 there)" in model.decoders.started["depth"]
+        and model.decoders.started["normals"] == ""
+    )
     assert "heads.depth.fuse.weight" in model.trained_parameters()
 
 
@@ -300,7 +303,7 @@ def test_a_head_of_any_model_starts_from_the_published_decoder(folder):
     model = gn.adapt(trunk, gn.LoRA(rank=2), {"seg": gn.Semantic(classes=5)}, head).eval()
     with torch.no_grad():
         assert torch.equal(model(pictures(64, 64))["seg"], finished(folder)(pictures(64, 64))["seg"])
-    assert model.heads_of["seg"] == gn.SegFormerHead(channels=WIDTH)
+    assert model.decoders.options["seg"] == gn.SegFormerHead(channels=WIDTH)
 
 
 # ---- bundles ---------------------------------------------------------------------------------------------------------
@@ -318,7 +321,7 @@ def test_a_bundle_needs_the_encoder_alone(folder, tmp_path):
     encoder = {n: t for n, t in load_file(folder / "model.safetensors").items() if "decode_head" not in n}
     save_file(encoder, folder / "model.safetensors")
     again = gn.load(tmp_path / "seg")
-    assert torch.equal(again(images)["seg"], expected) and again.started == {"seg": ""}
+    assert torch.equal(again(images)["seg"], expected) and again.decoders.started == {"seg": ""}
     again.save(tmp_path / "again")
     encoder["segformer.encoder.layer_norm.0.bias"] += 1
     save_file(encoder, folder / "model.safetensors")
@@ -478,7 +481,7 @@ def test_the_example_of_the_documentation_runs(b0, tmp_path, monkeypatch, capsys
     exec(compile(example, "docs/segformer.md", "exec"), names)  # the block as it stands
     said = re.sub(r"\d+ there", "150 there", capsys.readouterr().out.strip())
     assert f"# {said}\n" in example
-    assert names["model"].started["depth"] and (tmp_path / "my-streets" / "bundle.json").exists()
+    assert names["model"].decoders.started["depth"] and (tmp_path / "my-streets" / "bundle.json").exists()
     assert [yaml.safe_load(block)["head"]["init"] for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)] == [
         "published"
     ]

@@ -198,7 +198,7 @@ def command_train(args: argparse.Namespace) -> None:
         maps = backbone(x)
         if args.objective != "distill":
             for name, task in tasks.items():
-                out = model.decode(name, maps, (image.shape[-2], image.shape[-1]))
+                out = model.decode({name: maps}, (image.shape[-2], image.shape[-1]))[name]
                 losses[name] = WEIGHTS[name] * task.loss(task.sums(out, targets[name]))
         if student is not None and taught is not None:
             guess = student(maps, (taught.shape[-2], taught.shape[-1]))

@@ -44,7 +44,7 @@ class Ours(nn.Module):
         return self.model(images)["seg"]
 
 
-HEADS = {"plain": "head", "garnish": "_heads"}
+HEADS = {"plain": "head", "garnish": "decoders"}
 
 
 def build(side: str, arm: str, seed: int) -> nn.Module:

@@ -20,14 +20,14 @@ from torch.nn import functional as F
 from garnish.adapters.adapted import adapters_of, attach, check_sites
 from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.taps import TaskMaps
+from garnish.backbones.taps import read_maps
 from garnish.compiled import CompiledTrunk
+from garnish.decoders import Decoders, heads_by_task
 from garnish.errors import OptionError, suggest
-from garnish.heads.head import Head, is_plain, pyramid_info, resample_pyramid
-from garnish.heads.linear import LinearHead
+from garnish.heads.head import Head
 from garnish.predict import Prediction, predict
 from garnish.report import describe_model, report
-from garnish.rows import Selection, pick, plan_passes, wanted_by_image
+from garnish.rows import pick, plan_passes, rows_asked_for, wanted_by_image
 from garnish.tasks.task import Task
 
 #: Last unit of the trunk's loop in its first block (0: stem, 1: the first stage's entrance, then two residuals).
@@ -93,8 +93,7 @@ class Model(nn.Module):
     Attributes:
         backbone: the frozen trunk with its adapters.
         tasks: name → task, in the order they were added.
-        heads_of: name → the options of the task's head.
-        started: name → what the task's head was started from, in one line; empty where that was random or a bundle.
+        decoders: the tasks' heads.
         owners: who owns which adapters; a task belongs to exactly one.
         frozen_tasks: tasks that are kept as they are while others train.
     """
@@ -103,11 +102,9 @@ class Model(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.tasks: dict[str, Task] = {}
-        self.heads_of: dict[str, Head] = {}
-        self.started: dict[str, str] = {}
+        self.decoders = Decoders()
         self.owners: list[Owner] = []
         self.frozen_tasks: set[str] = set()
-        self._heads = nn.ModuleDict()
         self._compiled: CompiledTrunk | None = None
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
@@ -131,7 +128,30 @@ class Model(nn.Module):
             freeze_others: keep every earlier task exactly as it is from now on.
         """
         methods = (method,) if isinstance(method, Method) else tuple(method)
-        heads = _heads_by_task(head, tasks)
+        per_task = {m.per_task for m in methods}
+        if len(per_task) > 1:
+            raise OptionError("methods of one list must all be shared or all be per_task")
+        names = tuple(tasks)
+        owners = [(methods, own) for own in ([(n,) for n in names] if True in per_task else [names])]
+        if freeze_others:
+            self.frozen_tasks.update(self.tasks)
+        self.restore(owners, tasks, heads_by_task(head, tasks))
+
+    def restore(
+        self,
+        owners: Sequence[tuple[Sequence[Method], tuple[str, ...]]],
+        tasks: Mapping[str, Task],
+        heads: Mapping[str, Head],
+        groups: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        """Add tasks of several owners, as a bundle lists them.
+
+        Args:
+            owners: the methods and the tasks of each.
+            tasks: name → task; no name may be taken.
+            heads: name → options of its head.
+            groups: which tasks share a joint head; left out, those that name equal options.
+        """
         if not tasks:
             raise OptionError("tasks is empty; name at least one, e.g. tasks={'seg': garnish.Semantic(classes=11)}")
         for name in tasks:
@@ -139,22 +159,12 @@ class Model(nn.Module):
                 raise OptionError(f"task {name!r} is there already; give the new one another name")
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
                 raise OptionError(f"task name {name!r}: use letters, digits, '-' and '_', a letter first")
-        per_task = {m.per_task for m in methods}
-        if len(per_task) > 1:
-            raise OptionError("methods of one list must all be shared or all be per_task")
-        names = tuple(tasks)
-        if freeze_others:
-            self.frozen_tasks.update(self.tasks)
-        features = self.backbone.features
-        for name, task in tasks.items():
-            wide = pyramid_info(features) if heads[name].pyramid and is_plain(features) else features
-            module = heads[name].build(wide, task.channels)
-            self.heads_of[name], self.started[name] = heads[name].begin(module, self.backbone.weights_source)
-            self.tasks[name], self._heads[f"task_{name}"] = task, module
-        for own in [(n,) for n in names] if True in per_task else [names]:
+        self.decoders.add(self.backbone, tasks, heads, groups)
+        self.tasks |= tasks
+        for methods, own in owners:
             parts = attach(self.backbone, len(self.owners), methods, own)
-            self.owners.append(Owner(own, methods))
-            self.owners.extend(Owner((task,), methods, shared=own) for task in parts)
+            self.owners.append(Owner(own, tuple(methods)))
+            self.owners.extend(Owner((task,), tuple(methods), shared=own) for task in parts)
         self.to(next(iter(self.backbone.frozen_tensors().values())).device)
         self._set_trainable()
         self.train(self.training)
@@ -171,13 +181,18 @@ class Model(nn.Module):
             if name not in self.tasks:
                 raise OptionError(f"freeze: unknown task {name!r}{suggest(name, self.tasks)}")
         self.frozen_tasks.update(tasks)
-        for number, owner in enumerate(self.owners):
-            kept = [name for name in owner.tasks if name in self.frozen_tasks]
-            rest = [name for name in owner.tasks if name not in self.frozen_tasks]
-            if kept and rest and any(True for _ in self._of_owner(number)):
+        adapters = [
+            owner.tasks for number, owner in enumerate(self.owners) if any(True for _ in self._of_owner(number))
+        ]
+        shared = [("adapters", "adapt with per_task=True", names) for names in adapters]
+        shared += [("decoder", "give each a head of its own", names) for names, _ in self.decoders.each()]
+        for what, otherwise, names in shared:
+            kept = [name for name in names if name in self.frozen_tasks]
+            rest = [name for name in names if name not in self.frozen_tasks]
+            if kept and rest:
                 warnings.warn(
-                    f"freeze: the adapters that {', '.join(kept)} shares with {', '.join(rest)} go on training, so its"
-                    f" outputs still change; freeze {', '.join(owner.tasks)} together, or adapt with per_task=True",
+                    f"freeze: the {what} that {', '.join(kept)} shares with {', '.join(rest)} go on training, so its"
+                    f" outputs still change; freeze {', '.join(names)} together, or {otherwise}",
                     stacklevel=2,
                 )
         self._set_trainable()
@@ -189,8 +204,8 @@ class Model(nn.Module):
             trained = not self.frozen_tasks.issuperset(owner.tasks)
             for _, parameter in self._of_owner(number):
                 parameter.requires_grad_(trained)
-        for name in self.tasks:
-            self.head(name).requires_grad_(name not in self.frozen_tasks)
+        for names, module in self.decoders.each():
+            module.requires_grad_(not self.frozen_tasks.issuperset(names))
 
     def train(self, mode: bool = True) -> Model:
         """Training mode for what is trained; the frozen trunk and frozen tasks stay in evaluation mode."""
@@ -203,8 +218,9 @@ class Model(nn.Module):
                 adapter.train(mode and trained[number])
             for _, module in self._modules_of(number):
                 module.train(mode and trained[number])
-        for name in self.frozen_tasks:
-            self.head(name).eval()
+        for names, module in self.decoders.each():
+            if self.frozen_tasks.issuperset(names):
+                module.eval()
         return self
 
     # ---- running ------------------------------------------------------------------------------------------------
@@ -221,23 +237,30 @@ class Model(nn.Module):
         Returns:
             Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order.
         """
-        wanted = wanted_by_image(tasks, images.shape[0], tuple(self.tasks))
+        asked = wanted_by_image(tasks, images.shape[0], tuple(self.tasks))
+        wanted = [self.decoders.needed(names) for names in asked]
         # a task's own part comes after the owner that it is a part of, and takes its place
         owner_of = {t: number for number, owner in enumerate(self.owners) for t in owner.tasks}
-        together = self._groups()
         size = (images.shape[-2], images.shape[-1])
         x = self.prepare(images)
         done: dict[str, Tensor] = {}
-        for step in plan_passes(wanted, owner_of, together, x.device, whole=self._compiled is not None):
+        waiting: dict[str, list[Tensor]] = {}
+        for step in plan_passes(wanted, owner_of, self._groups(), x.device, whole=self._compiled is not None):
             taken = pick(x, step.images)
             if self._compiled is not None:
                 maps = self._compiled(taken, step)
             else:
                 maps = self.backbone(taken, step.row_images, step.row_owners, step.present, step.counts, unread=True)
             forked = self.backbone.first_forked_of(step.present) if step.row_images is not None else len(maps)
-            for task, selection in step.tasks.items():
-                done[task] = self.decode(task, _select(maps, selection, forked, owner_of[task]), size)
-        return {task: done[task] for task in self.tasks if task in done}
+            for names in self.decoders.turns(step.tasks, owner_of):
+                read = read_maps(maps, {name: step.tasks[name] for name in names}, forked, owner_of[names[0]])
+                if self.decoders.interacts(names[0]):
+                    waiting |= read
+                else:
+                    done |= self.decode(read, size)
+        done |= self.decode(waiting, size)
+        mine = [name for name in self.tasks if any(name in names for names in asked)]
+        return {name: pick(done[name], rows_asked_for(name, wanted, asked, x.device)) for name in mine}
 
     def _groups(self) -> dict[int, int]:
         """Owner → group; owners of a group share a pass of the trunk. Only owners that tasks use are named.
@@ -273,17 +296,9 @@ class Model(nn.Module):
         multiple = self.backbone.multiple
         return F.pad(x, (0, -x.shape[-1] % multiple, 0, -x.shape[-2] % multiple))
 
-    def decode(self, task: str, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Feature maps of n pictures → (n, C, H, W) raw output of one task, cropped to the pictures' own size."""
-        features = self.backbone.features
-        if self.heads_of[task].pyramid and is_plain(features):
-            maps = resample_pyramid(maps)
-        out = self.head(task)(list(maps))
-        multiple = self.backbone.multiple
-        padded = (size[0] + -size[0] % multiple, size[1] + -size[1] % multiple)
-        out = F.interpolate(out, size=padded, mode="bilinear", align_corners=False)
-        cropped: Tensor = out[..., : size[0], : size[1]]
-        return cropped
+    def decode(self, maps: Mapping[str, Sequence[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
+        """Feature maps of each task → its raw output: see :meth:`garnish.decoders.Decoders.decode`."""
+        return self.decoders.decode(maps, self.backbone, size)
 
     def compile(self, **options: Any) -> None:
         """Compile the adapted backbone and the heads apart; one graph then serves every mix of tasks.
@@ -292,8 +307,8 @@ class Model(nn.Module):
             options: passed to ``torch.compile`` (``backend``, ``mode``, …).
         """
         self._compiled = CompiledTrunk(self.backbone, options)
-        for name in self.tasks:
-            self.head(name).compile(**options)
+        for _, module in self.decoders.each():
+            module.compile(**options)
 
     def predict(self, picture: str | Path | Image.Image | Tensor, tasks: Sequence[str] | None = None) -> Prediction:
         """Every task (or some) of one picture (file, PIL picture or (3, H, W) uint8), at its own size, in one pass."""
@@ -302,8 +317,8 @@ class Model(nn.Module):
     # ---- what is trained ----------------------------------------------------------------------------------------
 
     def head(self, task: str) -> nn.Module:
-        """The decoder of one task."""
-        return self._heads[f"task_{task}"]
+        """The decoder of one task, which others may share."""
+        return self.decoders.of(task)
 
     def _of_owner(self, number: int) -> Iterator[tuple[str, nn.Parameter]]:
         name = self.owners[number].name
@@ -335,8 +350,8 @@ class Model(nn.Module):
         return found
 
     def head_tensors(self, task: str) -> dict[str, Tensor]:
-        """One head's parameters and buffers (running statistics) by stored name."""
-        return {f"heads.{task}.{leaf}": tensor for leaf, tensor in self.head(task).state_dict(keep_vars=True).items()}
+        """The parameters and buffers (running statistics) of a task's decoder by stored name."""
+        return self.decoders.tensors(task)
 
     def own_tensors(self) -> dict[str, Tensor]:
         """Everything that a bundle or a checkpoint of this model holds, by stored name."""
@@ -377,23 +392,3 @@ class Model(nn.Module):
         from garnish import save  # a bundle is made of a model, so the bundle's room is loaded when it is asked for
 
         return save(self, path, **options)  # type: ignore[no-any-return]
-
-
-def _heads_by_task(head: Head | Mapping[str, Head] | None, tasks: Mapping[str, Task]) -> dict[str, Head]:
-    if head is None or isinstance(head, Head):
-        return {name: head or LinearHead() for name in tasks}
-    for name in head:
-        if name not in tasks:
-            raise OptionError(f"head: there is no task {name!r}; tasks: {', '.join(tasks)}")
-    missing = [name for name in tasks if name not in head]
-    if missing:
-        raise OptionError(f"head: task {missing[0]!r} has none; give one for each of {', '.join(tasks)}")
-    return dict(head)
-
-
-def _select(maps: Sequence[Tensor | TaskMaps], selection: Selection, first_forked: int, owner: int) -> list[Tensor]:
-    picked = []
-    for index, x in enumerate(maps):
-        where = selection.rows if index >= first_forked else selection.images
-        picked.append(x.of(owner) if isinstance(x, TaskMaps) else pick(x, where))
-    return picked

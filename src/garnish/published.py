@@ -42,7 +42,7 @@ def finished(
         options: architecture overrides, as for :func:`garnish.backbone`.
 
     Returns:
-        The model in evaluation mode; ``model.started`` says what was kept and what is new. On pictures whose sides are
+        The model in evaluation mode; ``model.decoders.started`` says what was kept and what is new. On pictures whose sides are
         multiples of 32 its logits are those of transformers or NVlabs, brought to the picture's size.
 
     Raises:

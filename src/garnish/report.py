@@ -35,7 +35,7 @@ def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Any]:
     size = size or (-(-224 // multiple) * multiple,) * 2
     frozen = model.backbone.frozen_tensors()
     encoder = {n: t for i in range(len(model.owners)) for n, t in model.encoder_tensors(i).items()}
-    heads = {task: _count(model.head_tensors(task)) for task in model.tasks}
+    heads = {"+".join(names): _count(model.head_tensors(names[0])) for names, _ in model.decoders.each()}
     macs, macs_encoder = count_macs(model, size)
     return {
         "backbone": model.backbone.name,
@@ -76,19 +76,20 @@ def count_macs(model: Model, size: tuple[int, int]) -> tuple[int, int]:
             model(images)
         total = counter.get_total_flops() // 2
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            for task in model.tasks:
-                maps = [
-                    torch.zeros(
-                        *(1, f.channels, round(size[0] / f.stride), round(size[1] / f.stride)),
-                        device=model.device,
-                        dtype=model.mean.dtype,  # type: ignore[arg-type]
-                    )
-                    for f in model.backbone.features
-                ]
-                model.decode(task, maps, size)
+            owner_of = {task: number for number, owner in enumerate(model.owners) for task in owner.tasks}
+            maps = {number: _maps(model, size) for number in set(owner_of.values())}
+            model.decode({task: maps[owner_of[task]] for task in model.tasks}, size)
         return total, total - counter.get_total_flops() // 2
     finally:
         model.train(was_training)
+
+
+def _maps(model: Model, size: tuple[int, int]) -> list[Tensor]:
+    mean: Tensor = model.mean  # type: ignore[assignment]
+    return [
+        mean.new_zeros(1, f.channels, round(size[0] / f.stride), round(size[1] / f.stride))
+        for f in model.backbone.features
+    ]
 
 
 def bytes_for_backward(forward: Callable[[], object], left_out: Iterable[Tensor]) -> int:
@@ -126,13 +127,12 @@ def describe_model(model: Model) -> str:
         roles = sorted({".".join(s.split(".")[-2:]) for s in sites})
         where = f"at {len(sites)} sites ({', '.join(roles)})" if sites else "without adapters"
         lines.append(f"  {owner.name}: {methods} {where}, {_count(model.encoder_tensors(number)):,} parameters")
-    for task in model.tasks:
-        lines.append(
-            f"  {task}: {one_line(repr(model.tasks[task]))}, {model.heads_of[task]!r}, "
-            f"{_count(model.head_tensors(task)):,} parameters"
-        )
-        if model.started[task]:
-            lines.append(f"    {model.started[task]}")
+    for tasks, _ in model.decoders.each():
+        described = [f"  {task}: {one_line(repr(model.tasks[task]))}" for task in tasks]
+        described[-1] += f", {model.decoders.options[tasks[0]]!r}, {_count(model.head_tensors(tasks[0])):,} parameters"
+        lines += described
+        if line := model.decoders.started[tasks[0]]:
+            lines.append(f"    {line}")
     lines.append(
         f"  trained: encoder {facts['encoder']:,}, heads {facts['heads']:,}; "
         f"a bundle is {facts['bytes'] / 1e6:.2f} MB at float16"
@@ -146,6 +146,6 @@ def report_without_macs(model: Model) -> dict[str, int]:
     return {
         "total": _count(model.backbone.frozen_tensors()),
         "encoder": encoder,
-        "heads": sum(_count(model.head_tensors(t)) for t in model.tasks),
+        "heads": sum(_count(model.head_tensors(names[0])) for names, _ in model.decoders.each()),
         "bytes": stored_bytes(model.own_tensors()),
     }

@@ -79,6 +79,14 @@ def wanted_by_image(
     return [tuple(dict.fromkeys(t for t in known if t in names)) for names in per_image]
 
 
+def rows_asked_for(
+    task: str, wanted: Sequence[Sequence[str]], asked: Sequence[Sequence[str]], device: torch.device
+) -> Tensor | slice | None:
+    """Which of the pictures that a task was run for asked for it: they may need it for another task alone."""
+    run = [number for number, names in enumerate(wanted) if task in names]
+    return _index([k for k, number in enumerate(run) if task in asked[number]], len(run), device)
+
+
 def plan_passes(
     wanted: Sequence[Sequence[str]],
     owner_of: Mapping[str, int],
@@ -116,18 +124,21 @@ def _pass(
     images = [i for i, names in enumerate(mine) if names or whole]
     tasks = dict.fromkeys(t for names in mine for t in names)
 
-    def index(values: list[int], size: int) -> Tensor | slice | None:
-        if values == list(range(size)):
-            return None
-        if values == list(range(values[0], values[0] + len(values))):
-            return slice(values[0], values[0] + len(values))
-        return torch.tensor(values, dtype=torch.int64, device=device)
-
     of_images = {t: [p for p, i in enumerate(images) if t in mine[i]] for t in tasks}
-    batch = index(images, len(wanted))
+    batch = _index(images, len(wanted), device)
+    known: dict[tuple[tuple[int, ...], ...], Selection] = {}
+
+    def selection(task: str, of_rows: list[int]) -> Selection:
+        """Tasks that read the same share one, by which they are known to."""
+        key = (tuple(of_images[task]), tuple(of_rows))
+        if key not in known:
+            mine = _index(of_rows, len(rows), device) if rows else None
+            known[key] = Selection(_index(of_images[task], len(images), device), mine)
+        return known[key]
+
+    rows: list[tuple[int, int]] = []
     if len(owners) == 1:
-        selections = {t: Selection(index(of_images[t], len(images)), None) for t in tasks}
-        return Pass(batch, owners, None, None, None, selections)
+        return Pass(batch, owners, None, None, None, {t: selection(t, []) for t in tasks})
     rows = [(p, o) for o in owners for p, i in enumerate(images) if any(owner_of[t] == o for t in mine[i])]
     of_rows = {t: [r for r, (p, o) in enumerate(rows) if o == owner_of[t] and t in mine[images[p]]] for t in tasks}
     return Pass(
@@ -136,5 +147,13 @@ def _pass(
         row_images=torch.tensor([p for p, _ in rows], dtype=torch.int64, device=device),
         row_owners=torch.tensor([owners.index(o) for _, o in rows], dtype=torch.int64, device=device),
         counts=None if whole else tuple(sum(o == owner for _, o in rows) for owner in owners),
-        tasks={t: Selection(index(of_images[t], len(images)), index(of_rows[t], len(rows))) for t in tasks},
+        tasks={t: selection(t, of_rows[t]) for t in tasks},
     )
+
+
+def _index(values: list[int], size: int, device: torch.device) -> Tensor | slice | None:
+    if values == list(range(size)):
+        return None
+    if values == list(range(values[0], values[0] + len(values))):
+        return slice(values[0], values[0] + len(values))
+    return torch.tensor(values, dtype=torch.int64, device=device)

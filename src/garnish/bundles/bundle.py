@@ -132,6 +132,7 @@ def _chosen(model: Model, tasks: Sequence[str] | None) -> list[str]:
     chosen = [name for name in model.tasks if tasks is None or name in tasks]
     if not chosen:
         raise OptionError(f"tasks: there is none to save; tasks of the model: {', '.join(model.tasks) or 'none'}")
+    model.decoders.check_whole(chosen, "tasks")
     return chosen
 
 
@@ -188,13 +189,16 @@ def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[st
             if owner.shared is None:
                 owners.append({"tasks": kept, "methods": [lookup.describe(m) for m in owner.methods]})
             encoder += sum(t.numel() for t in model.encoder_tensors(number).values() if isinstance(t, nn.Parameter))
-    described = {}
+    shared, described = [], {}
+    for names, module in model.decoders.each():
+        if names[0] in tasks:
+            decoder += sum(p.numel() for p in module.parameters())
+            shared += [list(names)] if len(names) > 1 else []
     for name in tasks:
         task, legend = model.tasks[name], model.tasks[name].legend()
-        decoder += sum(p.numel() for p in model.head(name).parameters())
         described[name] = {
             **lookup.describe(task),
-            "head": lookup.describe(model.heads_of[name]),
+            "head": lookup.describe(model.decoders.options[name]),
             "channels": task.channels,
             "labels": list(legend),
             "palette": {label: list(colour) for label, colour in legend.items()},
@@ -215,6 +219,7 @@ def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[st
         },
         "owners": owners,
         "tasks": described,
+        **({"decoders": shared} if shared else {}),
         "preprocessing": {
             "input": INPUT,
             "mean": list(trunk.mean),
@@ -318,27 +323,28 @@ def _append(model: Model, where: str, folder: Path, facts: Mapping[str, Any]) ->
         raise BundleError(f"{file}: differs from what was saved (its SHA-256 is another); copy or save it again")
     stored = read_tensors(data, str(file))
     first = len(model.owners)
-    for owner in facts["owners"]:
-        names = owner["tasks"]
-        try:
-            methods = [lookup.build("adapters", m["name"], m["options"]) for m in owner["methods"]]
-            tasks = {n: lookup.build("tasks", (t := facts["tasks"][n])["name"], t["options"]) for n in names}
-            heads = {n: lookup.build("heads", (h := facts["tasks"][n]["head"])["name"], h["options"]) for n in names}
+    try:
+        owners = [
+            ([lookup.build("adapters", m["name"], m["options"]) for m in owner["methods"]], tuple(owner["tasks"]))
+            for owner in facts["owners"]
+        ]
+        for methods, names in owners:
             if len(names) > 1 and any(m.per_task for m in methods):
                 raise OptionError(f"a per_task method is shared by {', '.join(names)}")
-            model.add(methods, tasks, heads)
-        except (OptionError, SiteError) as error:
-            raise BundleError(f"{where}: {error}") from error
-        except (RuntimeError, MemoryError) as error:  # sizes that no machine can allocate
+        described = {name: facts["tasks"][name] for _, names in owners for name in names}
+        tasks = {n: lookup.build("tasks", t["name"], t["options"]) for n, t in described.items()}
+        heads = {n: lookup.build("heads", t["head"]["name"], t["head"]["options"]) for n, t in described.items()}
+        model.restore(owners, tasks, heads, facts.get("decoders", ()))
+    except (OptionError, SiteError) as error:
+        raise BundleError(f"{where}: {error}") from error
+    except (RuntimeError, MemoryError) as error:  # sizes that no machine can allocate
+        raise BundleError(f"{where}: cannot be built ({one_line(error, 120)}); its description is damaged") from error
+    for name, task in tasks.items():
+        if task.channels != described[name]["channels"]:
             raise BundleError(
-                f"{where}: cannot be built ({one_line(error, 120)}); its description is damaged"
-            ) from error
-        for name, task in tasks.items():
-            if task.channels != facts["tasks"][name]["channels"]:
-                raise BundleError(
-                    f"{where}: task {name!r} has {task.channels} channels by its options and "
-                    f"{facts['tasks'][name]['channels']} as stored; save the bundle again"
-                )
+                f"{where}: task {name!r} has {task.channels} channels by its options and "
+                f"{described[name]['channels']} as stored; save the bundle again"
+            )
     fill(model, range(first, len(model.owners)), stored, facts["dtype"], facts["tuned_as"], str(file))
 
 

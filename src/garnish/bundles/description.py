@@ -10,10 +10,11 @@ Keys of format 1 (those with ``?`` may be absent):
 - ``owners``: in order, ``tasks`` and the ``methods`` (name and options) whose tensors they share.
 - ``tasks``: by name: the task's ``name`` and ``options``, its ``head``, ``channels``, ``labels`` in the order of their
   ids and ``palette`` (label → RGB in 0 … 255; empty for continuous maps).
+- ``decoders?``: lists of tasks that share a decoder, in the order it was built for.
 - ``preprocessing``: ``input`` "RGB in [0,1]", then ``mean`` and ``std``, then padding to ``multiple`` pixels.
 - ``metrics``: task → metric → value reached (null: nothing was seen).
 - ``metrics_rounding?``: task → metric → value with the stored, rounded tensors minus ``metrics``, as training measured
-  it.
+  it on at most 200 validation pictures.
 - ``sizes``: ``weights_bytes``, ``encoder_parameters``, ``decoder_parameters``; ``sha256`` of weights.safetensors.
 - ``extra?``: whatever the caller of save added.
 """
@@ -59,6 +60,7 @@ _SCHEMA: Mapping[str, Any] = {
     },
     "owners": [{"tasks": [_TASK_NAME], "methods": [_SPEC]}],
     "tasks": {"*": {**_SPEC, "head": _SPEC, "channels": int, "labels": [str], "palette": {"*": [int]}}},
+    "decoders?": [[_TASK_NAME]],
     "preprocessing": {"input": str, "mean": [_NUMBER], "std": [_NUMBER], "multiple": int},
     "metrics": _METRICS,
     "metrics_rounding?": _METRICS,
@@ -163,6 +165,12 @@ def _check_tasks(found: Mapping[str, Any], file: str) -> None:
     for task in found["tasks"]:
         if task not in owned:
             raise BundleError(f"{file}: task {task!r} has no owner; save the bundle again")
+    sharing = [task for group in found.get("decoders", ()) for task in group]
+    for task in sharing:
+        if task not in owned or sharing.count(task) > 1:
+            raise BundleError(f"{file}: decoders: task {task!r} is unknown or named twice; save the bundle again")
+    if not all(found.get("decoders", ())):
+        raise BundleError(f"{file}: decoders: one serves no task; save the bundle again")
     if not owned or not all(owner["tasks"] for owner in found["owners"]):
         raise BundleError(f"{file}: has an owner without tasks; save the bundle again")
 

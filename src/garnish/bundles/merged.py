@@ -237,7 +237,7 @@ def _merged_model(model: Model, number: int) -> Model:
     made.add(
         left or [Frozen()],
         {task: model.tasks[task] for task in owner.tasks},
-        {task: model.heads_of[task] for task in owner.tasks},
+        {task: model.decoders.options[task] for task in owner.tasks},
     )
     expected = {(site, level) for site, level, _ in adapters_of(made.backbone, 0)}
     for site, level, adapter in adapters_of(folded, number) if left else ():

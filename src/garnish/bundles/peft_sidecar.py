@@ -62,7 +62,7 @@ def sidecar_files(
     model: Model, tasks: Sequence[str], dialect: str, prefix: str, decode_head: str | None
 ) -> dict[str, bytes]:
     """``task.json`` and ``heads.safetensors`` of some tasks of a model."""
-    trunk = model.backbone
+    trunk, options = model.backbone, model.decoders.options
     facts = {
         "format": FORMAT,
         "versions": {"garnish": __version__, "torch": str(torch.__version__), "timm": str(timm.__version__)},
@@ -77,7 +77,9 @@ def sidecar_files(
             "licence": trunk.licence,
             "weights_source": trunk.weights_source,
         },
-        "tasks": {n: lookup.describe(model.tasks[n]) | {"head": lookup.describe(model.heads_of[n])} for n in tasks},
+        "tasks": {
+            n: lookup.describe(model.tasks[n]) | {"head": lookup.describe(model.decoders.options[n])} for n in tasks
+        },
     }
     tensors = {n: t.detach().cpu().contiguous() for task in tasks for n, t in model.head_tensors(task).items()}
     text = json.dumps(facts, indent=2, ensure_ascii=False)

@@ -48,7 +48,7 @@ def gradients_of(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[s
 
 def trained_for(model: Model, task: str) -> dict[str, nn.Parameter]:
     """The trained tensors that a task's loss should reach: its head's and those of the adapters it uses, by name."""
-    mine = set(model.head_tensors(task))
+    mine = model.decoders.reached_by(task)
     for number, owner in enumerate(model.owners):
         if task in owner.tasks:
             mine |= set(model.encoder_tensors(number))
