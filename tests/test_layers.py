@@ -24,6 +24,7 @@ ROOMS = [
     ("adapters", set()),
     ("heads", set()),
     ("tasks", set()),
+    ("balancing", set()),
     ("model", {"model", "compiled", "report", "predict"}),
     ("bundles", set()),
     ("data", set()),

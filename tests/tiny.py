@@ -56,6 +56,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "adapters": {},
     "heads": {"SegFormerHead": {"channels": 16}, "HRNetHead": {"widths": [4, 6, 8, 10]}},
     "tasks": {"Semantic": {"classes": 5}, "Depth": {"max_metres": 10.0}},
+    "balancing": {},
 }
 
 #: method → further options to run it with
