@@ -131,6 +131,18 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch():
     assert abs(grads[0]) > 1e-2
 
 
+def test_a_run_that_accumulates_learns_the_s_of_large_batches():
+    ends = []
+    for size, parts in ((4, 1), (2, 2)):
+        model, learnt = tiny(gn.LoRA(rank=2)).double(), gn.Uncertainty().build({"depth": TASKS["depth"]})
+        with pytest.warns(UserWarning, match="seg shares with depth go on training"):
+            model.freeze(["seg"])
+        fit(model, Blobs(every(8)), steps=4, balance=learnt, **SHORT | {"batch_size": size, "accumulate": parts})
+        ends.append(learnt.log_variances["depth"].detach())
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=0)
+    assert ends[0].abs() > 1e-4
+
+
 # ---- runs -------------------------------------------------------------------------------------------------------
 
 

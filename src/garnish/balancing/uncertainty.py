@@ -32,7 +32,7 @@ class Uncertainty(Balancing):
     the learning rate a step, so that short runs end near their start.
 
     Attributes:
-        start: of s; "zero": 0 as published, so that weights begin at c; "weights": weights begin at the tasks' own.
+        start: of s; "zero": 0, so that weights begin at c; "weights": weights begin at the tasks' own.
     """
 
     start: Literal["zero", "weights"] = "zero"
