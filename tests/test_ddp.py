@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import garnish as gn
 from garnish.data.loader import StepBatches
-from training_cases import DDP_SEED, PARTIAL, Blobs, ddp_run, tensors_of, tiny
+from training_cases import DDP_SEED, PARTIAL, TASKS, Blobs, ddp_run, tensors_of, tiny
 
 pytestmark = pytest.mark.ddp
 
@@ -66,3 +66,14 @@ def test_two_processes_equal_one(two_processes, dtype, bound):
     for task, values in result.metrics.items():
         for name, value in values.items():
             assert metrics[0][task][name] == pytest.approx(value, rel=bound, nan_ok=True), (task, name)
+
+
+def test_uncertainty_weights_are_those_of_one_process(two_processes):
+    ranks = [load_file(f"{two_processes}/uncertainty-rank{rank}.safetensors") for rank in (0, 1)]
+    learnt = gn.Uncertainty().build(TASKS)
+    model, _ = ddp_run(4, 1, torch.float64, learnt)
+    s = {name: parameter.detach() for name, parameter in learnt.named_parameters()}
+    assert len(s) == 2 and all(1e-3 < abs(value) < 6.1e-3 for value in s.values()), "each moved, as far as it can"
+    for name, tensor in (tensors_of(model) | s).items():
+        assert torch.equal(ranks[0][name], ranks[1][name]), name
+        assert (ranks[0][name] - tensor).norm() <= 1e-6 * tensor.norm(), name

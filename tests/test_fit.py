@@ -16,11 +16,12 @@ from torchvision import tv_tensors
 
 import garnish as gn
 from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.balancing.balancing import Balance
+from garnish.balancing.fixed import FixedWeights
 from garnish.bundles.description import read_description
 from garnish.data.sample import DepthMap, Sample, collate
 from garnish.errors import DataError, GarnishError, MissingExtraError, OptionError
 from garnish.strict_yaml import read_yaml
-from garnish.training.balance import Balance, FixedWeights
 from garnish.training.batch_size import largest_batch, measure
 from garnish.training.fit import fit
 from garnish.training.gradients import GradientWatch, gradients_of

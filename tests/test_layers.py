@@ -24,6 +24,7 @@ ROOMS = [
     ("adapters", set()),
     ("heads", set()),
     ("tasks", set()),
+    ("balancing", set()),
     ("model", {"model", "decoders", "compiled", "report", "predict", "published"}),
     ("bundles", set()),
     ("data", set()),

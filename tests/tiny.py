@@ -61,6 +61,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "UPerHead": {"channels": 12},
     },
     "tasks": {"Semantic": {"classes": 5}, "Depth": {"max_metres": 10.0}},
+    "balancing": {},
 }
 
 #: method → further options to run it with

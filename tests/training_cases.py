@@ -115,7 +115,7 @@ def gn_augment() -> Any:
 DDP_SEED = 5
 
 
-def ddp_run(batch_size: int, devices: int, dtype: torch.dtype) -> tuple[Model, Any]:
+def ddp_run(batch_size: int, devices: int, dtype: torch.dtype, balance: Any = None) -> tuple[Model, Any]:
     """The run that one and two processes must agree on; labels are partial."""
     model = tiny(gn.LoRA(rank=2)).to(dtype)
     result = gn.fit(
@@ -129,6 +129,7 @@ def ddp_run(batch_size: int, devices: int, dtype: torch.dtype) -> tuple[Model, A
         accelerator="cpu",
         lr=1e-3,
         check_pictures=4,
+        balance=balance,
         **QUIET,
     )
     return model, result
@@ -150,3 +151,7 @@ if __name__ == "__main__":
             file = folder / f"{dtype}-rank{os.environ.get('LOCAL_RANK', '0')}"
             save_file(tensors_of(trained), f"{file}.safetensors")
             Path(f"{file}.json").write_text(json.dumps([reached.metrics, reached.warnings]))
+        learnt = gn.Uncertainty().build(TASKS)
+        trained, _ = ddp_run(2, 2, torch.float64, learnt)
+        ends = tensors_of(trained) | {n: t.detach() for n, t in learnt.named_parameters()}
+        save_file(ends, folder / f"uncertainty-rank{os.environ.get('LOCAL_RANK', '0')}.safetensors")

@@ -45,6 +45,7 @@ TITLES = {
     "adapters": "Methods (`adapter:`)",
     "heads": "Heads (`head:`)",
     "tasks": "Tasks (in data descriptions)",
+    "balancing": "Balancing of the tasks' losses (`train.balance:`)",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-#: public function or class → module that defines it; methods, heads and tasks are found by :mod:`garnish.lookup`
+#: public function or class → module that defines it; what lies in a folder of a kind is found by :mod:`garnish.lookup`
 _PUBLIC = {
     "adapt": "garnish.model",
     "Model": "garnish.model",
@@ -38,10 +38,10 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(name)
     lookup = importlib.import_module("garnish.lookup")
-    for kind in ("adapters", "heads", "tasks"):
+    for kind in ("adapters", "heads", "tasks", "balancing"):
         found = lookup.classes(kind)
         if name in found:
             return found[name]
-    known = [*_PUBLIC, *(n for kind in ("adapters", "heads", "tasks") for n in lookup.classes(kind))]
+    known = [*_PUBLIC, *(n for kind in ("adapters", "heads", "tasks", "balancing") for n in lookup.classes(kind))]
     errors = importlib.import_module("garnish.errors")
     raise AttributeError(f"garnish has no {name!r}{errors.suggest(name, known)}")

@@ -42,8 +42,8 @@ def finished(
         options: architecture overrides, as for :func:`garnish.backbone`.
 
     Returns:
-        The model in evaluation mode; ``model.decoders.started`` says what was kept and what is new. On pictures whose sides are
-        multiples of 32 its logits are those of transformers or NVlabs, brought to the picture's size.
+        The model in evaluation mode; ``model.decoders.started`` says what was kept and what is new. On pictures whose
+        sides are multiples of 32 its logits are those of transformers or NVlabs, brought to the picture's size.
 
     Raises:
         OptionError: an unknown name or option. WeightsError: weights that cannot be read or hold no whole SegFormer.

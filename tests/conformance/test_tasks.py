@@ -98,6 +98,23 @@ def test_metric_streams_and_holds_the_headline(name):
 
 
 @every
+def test_what_is_predicted_where_there_is_no_label_does_not_count(name):
+    task = tiny.example("tasks", name)
+    prediction, target = prediction_of(task), target_of(task)
+    unlabelled = (target == IGNORE) if task.target_kind == "mask" else (target == 0).all(1, keepdim=True)
+    unlabelled = unlabelled.view(len(target), 1, *SIZE)
+    found = []
+    for there in (prediction, -5.0 * prediction, torch.full_like(prediction, 30.0)):
+        metric = task.metric()
+        metric.update(torch.where(unlabelled, there, prediction), target)
+        found.append({key: value.item() for key, value in metric.compute().items()})
+    assert found[0] == pytest.approx(found[1], nan_ok=True) and found[0] == pytest.approx(found[2], nan_ok=True)
+    metric = task.metric()
+    metric.update(-5.0 * prediction, target)
+    assert metric.compute()[task.headline].item() != pytest.approx(found[0][task.headline], rel=1e-3)
+
+
+@every
 def test_descending_the_loss_betters_the_headline(name):
     task = tiny.example("tasks", name)
     target, prediction = target_of(task), prediction_of(task).requires_grad_()

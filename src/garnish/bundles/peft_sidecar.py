@@ -78,7 +78,7 @@ def sidecar_files(
             "weights_source": trunk.weights_source,
         },
         "tasks": {
-            n: lookup.describe(model.tasks[n]) | {"head": lookup.describe(model.decoders.options[n])} for n in tasks
+            n: lookup.describe(model.tasks[n]) | {"head": lookup.describe(options[n])} for n in tasks
         },
     }
     tensors = {n: t.detach().cpu().contiguous() for task in tasks for n, t in model.head_tensors(task).items()}

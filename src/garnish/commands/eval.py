@@ -13,6 +13,7 @@ set by --data.KEY. A star marks the metric that best checkpoints are chosen by.
 examples:
   garnish eval runs/replica/best --data recipes/data/replica.yaml --split test --json
   garnish eval runs/camvid/best --data recipes/data/camvid.yaml --every 4
+  garnish eval runs/pascal/best --data pascal.yaml --thresholds-on val
   garnish eval runs/seg/best,runs/depth/best --data scenes --data.test 20
   garnish eval segformer_b0 --weights segformer-b0-ade --data ade20k.yaml --split val
 """
@@ -33,6 +34,7 @@ def parser() -> Parser:
     made.add_argument("--tasks", type=names, metavar="TASK,TASK", help="only these (default: all that both know)")
     made.add_argument("--every", type=count, default=1, metavar="N", help="take every N-th picture")
     made.add_argument("--limit", type=count, metavar="N", help="take at most N pictures, evenly spaced")
+    made.add_argument("--thresholds-on", metavar="SPLIT", help="choose thresholds (saliency) on this part first")
     made.add_argument("--size", type=size, metavar="H,W", help="resize pictures and labels first (default: own size)")
     made.add_argument("--batch-size", type=count, default=1, metavar="N", help="pictures of one size run together")
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved; a segformer's")
@@ -52,8 +54,15 @@ def run(words: Sequence[str]) -> int:
     whole = open_given(overrides, given.split, "eval")
     model = load_bundles(given.bundle, given.weights, given.device)
     data = Subset(whole, every=given.every, limit=given.limit)
+    others = open_given(overrides, given.thresholds_on, "eval") if given.thresholds_on else None
     metrics = evaluate(
-        model, data, batch_size=given.batch_size, size=given.size, tasks=given.tasks, progress=not given.json
+        model,
+        data,
+        batch_size=given.batch_size,
+        size=given.size,
+        tasks=given.tasks,
+        thresholds_on=others,
+        progress=not given.json,
     )
     if given.json:
         print_json(metrics)

@@ -10,6 +10,9 @@ from typing import Any, final
 
 from garnish.commands.parser import Parser
 
+#: Kinds of what has options, in the order in which they are listed.
+KINDS = ("adapters", "heads", "tasks", "balancing")
+
 _EPILOG = """\
 examples:
   garnish methods
@@ -54,7 +57,7 @@ def parser() -> Parser:
     made = Parser(
         "garnish methods",
         "garnish methods [--json]",
-        "List adapters, heads, tasks and backbones: names, options with their defaults, and what they are.",
+        "List adapters, heads, tasks, ways of balancing and backbones: names, options with defaults, what they are.",
         _EPILOG,
     )
     made.add_argument("--json", action="store_true", help="print JSON: lists of names")
@@ -67,10 +70,10 @@ def run(words: Sequence[str]) -> int:
     from garnish.commands.printing import print_json, print_table
 
     if given.json:
-        found: dict[str, Any] = {kind: [e.name for e in entries(kind)] for kind in ("adapters", "heads", "tasks")}
+        found: dict[str, Any] = {kind: [e.name for e in entries(kind)] for kind in KINDS}
         print_json(found | {"backbones": [name for _, _, held in families() for name in held]})
         return 0
-    for kind in ("adapters", "heads", "tasks"):
+    for kind in KINDS:
         rows = [[e.name, e.summary, ", ".join(f"{o.name}={o.default}" for o in e.options)] for e in entries(kind)]
         print_table([kind, "", "options"], rows)
         print()
@@ -80,7 +83,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def entries(kind: str) -> list[Entry]:
-    """The adapters, heads or tasks there are, by name."""
+    """What there is of a kind, by name."""
     from garnish.lookup import classes
 
     return [entry_of(cls) for _, cls in sorted(classes(kind).items())]

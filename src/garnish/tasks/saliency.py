@@ -6,8 +6,9 @@ Shape letters: B pictures, H W pixels, T thresholds.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -36,13 +37,25 @@ class Saliency(BinaryTask):
 
     Attributes:
         weight: of this task in the sum of losses (5: PASCAL-Context multi-task convention).
+        iou_threshold: a hundredth, chosen on other pictures, at which the IoU is measured as well; null: none.
+        f_threshold: the same of the F-measure.
     """
 
+    thresholds: ClassVar[Mapping[str, str]] = {
+        "iou_threshold": "best_iou_threshold",
+        "f_threshold": "best_f_threshold",
+    }
+
     weight: float = 5.0
+    iou_threshold: float | None = None
+    f_threshold: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < math.inf:
             raise OptionError(f"Saliency.weight: {self.weight}; set a finite value ≥ 0")
+        for option in self.thresholds:
+            if (value := getattr(self, option)) is not None and value not in HUNDREDTHS:
+                raise OptionError(f"Saliency.{option}: {value}; set one of 0.01, 0.02 … 0.99")
 
     @property
     def headline(self) -> str:
@@ -64,7 +77,9 @@ class Saliency(BinaryTask):
         The IoU is that of the salient pixels of one picture (1 where neither map has any), averaged over the pictures
         for each of 15 thresholds .20, .25 … .90 (probability > threshold); the best threshold is chosen on the set
         itself, as the "mIoU" that the PASCAL-Context adapter literature prints. ``max_f`` is the largest F-measure
-        with β² = 0.3 over thresholds .01 … .99, from precision and recall pooled over all pictures.
+        with β² = 0.3 over thresholds .01 … .99, from precision and recall pooled over all pictures. With
+        ``iou_threshold`` also ``iou_at_chosen_threshold``, with ``f_threshold`` ``f_at_chosen_threshold``: the honest
+        figures of test pictures, for thresholds that were chosen on others.
         """
         return SaliencyMetric(self)
 
@@ -91,7 +106,7 @@ class SaliencyMetric(Totals):
         super().__init__()
         self.task = task
         # Per threshold: Σ IoU over pictures; then pixels, for the F-measure.
-        self.add_total("iou", len(IOU_THRESHOLDS))
+        self.add_total("iou", len(HUNDREDTHS))
         self.add_total("pictures", dtype=torch.int64)
         self.add_total("true_positives", len(HUNDREDTHS), dtype=torch.int64)
         self.add_total("predicted", len(HUNDREDTHS), dtype=torch.int64)
@@ -106,10 +121,9 @@ class SaliencyMetric(Totals):
         num_true = salient.flatten(1).sum(1)
         labelled = valid.flatten(1).any(1)
 
-        at = torch.tensor([HUNDREDTHS.index(t) for t in IOU_THRESHOLDS], device=hits.device)
-        union = guesses[:, at] + num_true[:, None] - hits[:, at]
+        union = guesses + num_true[:, None] - hits
         # Float32 is enough for one picture's quotient; the sum over many pictures is in float64.
-        iou = torch.where(union == 0, 1.0, hits[:, at] / union.clamp_min(1)) * labelled[:, None]
+        iou = torch.where(union == 0, 1.0, hits / union.clamp_min(1)) * labelled[:, None]
         self.add("iou", exact(iou).sum(0))
         self.add("pictures", labelled.sum())
         self.add("true_positives", hits.sum(0))
@@ -118,7 +132,8 @@ class SaliencyMetric(Totals):
 
     def compute(self) -> dict[str, Tensor]:
         """() float64 values by name."""
-        iou = ratio(self.iou, self.pictures.expand(len(IOU_THRESHOLDS)))
+        every_iou = ratio(self.iou, self.pictures.expand(len(HUNDREDTHS)))
+        iou = every_iou[[HUNDREDTHS.index(t) for t in IOU_THRESHOLDS]]
         best = iou.argmax()
         precision, recall = precision_recall(
             self.true_positives, self.predicted, self.true_positives, self.true.expand(len(HUNDREDTHS))
@@ -126,10 +141,15 @@ class SaliencyMetric(Totals):
         f = f_measure(precision, recall, BETA_SQUARED)
         best_f = f.argmax()
         seen = torch.where(self.pictures > 0, 1.0, torch.nan).double()
-        return {
+        values = {
             "iou_at_best_threshold": iou[best],
             "best_iou_threshold": iou.new_tensor(IOU_THRESHOLDS)[best] * seen,
             "iou_at_0_5": iou[IOU_THRESHOLDS.index(0.5)],
             "max_f": f[best_f] * seen,
             "best_f_threshold": f.new_tensor(HUNDREDTHS)[best_f] * seen,
         }
+        if self.task.iou_threshold is not None:
+            values["iou_at_chosen_threshold"] = every_iou[HUNDREDTHS.index(self.task.iou_threshold)]
+        if self.task.f_threshold is not None:
+            values["f_at_chosen_threshold"] = f[HUNDREDTHS.index(self.task.f_threshold)] * seen
+        return values

@@ -46,7 +46,8 @@ class Semantic(Task):
         dice: factor of the Dice term.
         f1_class: name or id of a class whose F1 becomes the headline in place of mIoU.
         f1_tolerance_px: a pixel of that class is right if the other map has one within this Euclidean distance.
-        void_if_only_background: a picture whose map holds no id but 0 (and 255) enters neither loss nor metric.
+        void_if_only_background: a picture whose map holds no id but 0 (and 255) enters neither loss nor metric; in
+            training the map is that of the crop.
     """
 
     higher_is_better: ClassVar[bool] = True
@@ -158,8 +159,10 @@ class Semantic(Task):
         """``miou``, ``pixel_accuracy``, ``iou/NAME`` in [0, 1], from one confusion matrix over all pictures.
 
         A class that neither targets nor predictions hold is left out of the mean (its own value is NaN); one that is
-        only predicted counts as 0. With ``f1_class`` also ``f1_at_Npx``, ``precision_at_Npx``, ``recall_at_Npx``,
-        from counts over all pictures.
+        only predicted counts as 0. The PASCAL-Context multi-task literature counts the former as 0, too; where every
+        class occurs, as in that benchmark, there is no difference.
+
+        With ``f1_class`` also ``f1_at_Npx``, ``precision_at_Npx``, ``recall_at_Npx``, from counts over all pictures.
         """
         return SemanticMetric(self)
 

@@ -5,11 +5,13 @@ Shape letters: B pictures, H W pixels, C output channels of the head, K entries 
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -32,6 +34,8 @@ class Task(ABC):
     higher_is_better: ClassVar[bool]
     #: Which kernel geometric transforms use for the target: "mask" (ids, binary), "depth" or "normals".
     target_kind: ClassVar[str]
+    #: Option that holds a threshold → metric that chooses it, where the task has such.
+    thresholds: ClassVar[Mapping[str, str]] = {}
 
     @property
     @abstractmethod
@@ -72,6 +76,11 @@ class Task(ABC):
         It streams (sums only), ignores what the target ignores, syncs over processes and holds ``headline``; values
         of which nothing was seen are NaN. Predictions and targets may lie on another device than the metric.
         """
+
+    def with_thresholds(self, metrics: Mapping[str, float]) -> Self:
+        """This task with the thresholds that its metrics chose on other pictures; as it is where they chose none."""
+        found = {option: metrics.get(name, math.nan) for option, name in self.thresholds.items()}
+        return dataclasses.replace(self, **{option: value for option, value in found.items() if math.isfinite(value)})
 
     @abstractmethod
     def check_target(self, target: Tensor, where: str) -> None:

@@ -6,7 +6,7 @@ Shape letters: B pictures of a batch, H W pixels.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -19,6 +19,7 @@ from garnish.data.sample import Batch, Dataset, Sample, collate
 from garnish.data.transforms import resize_sample
 from garnish.errors import DataError, OptionError, suggest
 from garnish.model import Model
+from garnish.tasks.task import Task
 
 Metrics = dict[str, dict[str, float]]
 
@@ -36,6 +37,7 @@ def evaluate(
     size: tuple[int, int] | None = None,
     tasks: Sequence[str] | None = None,
     limit: int | None = None,
+    thresholds_on: Dataset | None = None,
     progress: bool = False,
     fabric: Fabric | None = None,
 ) -> Metrics:
@@ -48,6 +50,9 @@ def evaluate(
         size: (height, width) that pictures and labels are resized to first; None: their own size.
         tasks: which tasks; None: all that the model and the data share.
         limit: most pictures, evenly spaced over the set; None: all.
+        thresholds_on: other pictures, usually the validation set, on which tasks with thresholds (saliency) choose
+            them first; their metrics then hold values ``…_at_chosen_threshold`` beside those whose thresholds are
+            chosen on the very pictures that are measured.
         progress: draw a bar on standard error.
         fabric: processes that share the work, each of which gets the metrics of all pictures; None: this one alone.
 
@@ -62,9 +67,21 @@ def evaluate(
         raise OptionError(f"evaluate: batch_size {batch_size}, limit {limit}; set 1 or more")
     if not len(dataset):
         raise DataError(f"{dataset.name}: no pictures; check its folders and split")
-    parts = [chosen(len(dataset), limit)]
+    measured = dict(model.tasks)
+    if thresholds_on is not None and (choosing := [n for n in names if measured[n].thresholds]):
+        first = evaluate(
+            model, thresholds_on, batch_size=batch_size, size=size, tasks=choosing, progress=progress, fabric=fabric
+        )
+        measured |= {name: measured[name].with_thresholds(first[name]) for name in choosing}
     (found,) = evaluate_parts(
-        model, dataset, parts, batch_size=batch_size, size=size, names=names, progress=progress, fabric=fabric
+        model,
+        dataset,
+        [chosen(len(dataset), limit)],
+        batch_size=batch_size,
+        size=size,
+        tasks={name: measured[name] for name in names},
+        progress=progress,
+        fabric=fabric,
     )
     return found
 
@@ -76,7 +93,7 @@ def evaluate_parts(
     *,
     batch_size: int,
     size: tuple[int, int] | None,
-    names: Sequence[str] | None = None,
+    tasks: Mapping[str, Task] | None = None,
     progress: bool = False,
     fabric: Fabric | None = None,
 ) -> list[Metrics]:
@@ -88,12 +105,13 @@ def evaluate_parts(
         parts: indices of pictures, none of them twice.
         batch_size: see there.
         size: see there.
-        names: tasks that both know; None: all of them.
+        tasks: those to measure, which both know, with the options to measure them by; None: all, with the model's.
         progress: see there.
         fabric: see there.
     """
     rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
-    metrics = {name: model.tasks[name].metric() for name in names or shared_tasks(model, dataset)}
+    tasks = tasks or {name: model.tasks[name] for name in shared_tasks(model, dataset)}
+    metrics = {name: task.metric() for name, task in tasks.items()}
     for metric in metrics.values():
         metric.distributed_available_fn = lambda: world > 1
         metric.compute_with_cache = False  # a rank without pictures in a part must still exchange totals

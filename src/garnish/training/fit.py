@@ -9,10 +9,11 @@ from typing import Any, Literal, final
 
 import torch
 
+from garnish.balancing.balancing import Balance, Balancing
 from garnish.data.sample import Dataset
 from garnish.data.transforms import Augment
+from garnish.lookup import options_of
 from garnish.model import Model
-from garnish.training.balance import Balance
 from garnish.training.losses import only
 from garnish.training.optimizer import seed_step, set_rates
 from garnish.training.options import Precision, Schedule, Strategy, TrainOptions
@@ -82,7 +83,7 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
     log: tuple[str, ...] | None = None,
     checkpointing: bool = False,
     memory_gb: float | None = None,
-    balance: Balance | Mapping[str, float] | None = None,
+    balance: Balance | Balancing | str | Mapping[str, Any] | None = None,
     check_pictures: int = 1000,
     recipe: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -98,7 +99,8 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
             options must be the same.
         recipe: what ``args.yaml`` keeps; None: the options.
         progress: print what happens, on standard error.
-        balance: task → weight, or a way of balancing the losses of one's own.
+        balance: as in :class:`~garnish.training.options.TrainOptions`, or its object, e.g. ``gn.Uncertainty()``, or a
+            module of one's own.
         steps, epochs, batch_size, accumulate, lr, head_lr, weight_decay, warmup, schedule, clip, precision, devices,
             accelerator, strategy, seed, augment, workers, eval_every, eval_batch_size, eval_size, eval_limit, patience,
             best_by, save_every, log_every, log, checkpointing, memory_gb, check_pictures: see
@@ -110,6 +112,9 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
         BundleError: nothing to resume, or a full disk; what was written before is kept.
         SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), after a checkpoint.
     """
+    own = balance if isinstance(balance, Balance) else None
+    if isinstance(balance, Balancing):
+        balance = {"name": type(balance).__name__, **options_of(balance)}
     options = TrainOptions(
         steps=steps, epochs=epochs, batch_size=batch_size, accumulate=accumulate, lr=lr, head_lr=head_lr,
         weight_decay=weight_decay, warmup=warmup, schedule=schedule, clip=clip, precision=precision, devices=devices,
@@ -118,7 +123,6 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
         save_every=save_every, log_every=log_every, log=log, checkpointing=checkpointing, memory_gb=memory_gb,
         balance=None if isinstance(balance, Balance) else balance, check_pictures=check_pictures,
     )  # fmt: skip
-    own = balance if isinstance(balance, Balance) else None
     run = Run(model, train, val, options, out=out, resume=resume, balance=own, recipe=recipe, progress=progress)
     try:
         with run.requests, run.progress:

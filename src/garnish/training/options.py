@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, final, get_args
+from typing import Any, Literal, final, get_args
 
+from garnish.balancing.balancing import balancing_of
 from garnish.data.transforms import Augment
 from garnish.errors import OptionError
 from garnish.training.loggers import check_name
@@ -56,7 +57,8 @@ class TrainOptions:
             name; None: "csv", and "tensorboard" where it is installed.
         checkpointing: recompute the backbone's blocks in the backward pass: less memory, a third more time.
         memory_gb: what ``batch_size="auto"`` may use, in 10⁹ bytes; None: 0.9 of the GPU, half of the machine.
-        balance: task → weight of its loss; None, or a task left out: the task's own weight.
+        balance: how the tasks' losses become one: task → weight of its loss; the name of a way of balancing, such as
+            ``Uncertainty``; or ``{name: …}`` with its options. None, or a task left out: the task's own weight.
         check_pictures: pictures of each set that are read and checked before the first step, evenly spaced.
 
     Raises:
@@ -91,7 +93,7 @@ class TrainOptions:
     log: tuple[str, ...] | None = None
     checkpointing: bool = False
     memory_gb: float | None = None
-    balance: Mapping[str, float] | None = None
+    balance: str | Mapping[str, Any] | None = None
     check_pictures: int = 1000
 
     def __post_init__(self) -> None:
@@ -118,9 +120,7 @@ class TrainOptions:
                 raise OptionError(f"train.{name}: {getattr(self, name)!r}; choose from {', '.join(get_args(choices))}")
         for name in self.log or ():
             check_name(name)
-        for task, weight in (self.balance or {}).items():
-            if not 0 <= weight < math.inf:
-                raise OptionError(f"train.balance.{task}: {weight}; set a finite weight from 0")
+        balancing_of(self.balance)
         if self.strategy == "fsdp":
             raise OptionError(
                 "train.strategy: fsdp is refused, for what is trained is small and whole on every device, and shards"

@@ -11,12 +11,12 @@ from typing import Any, NoReturn, final
 import torch
 from torch import Tensor, nn
 
+from garnish.balancing.balancing import Balance, balancing_of
 from garnish.bundles.bundle import save as save_bundle
 from garnish.data.loader import StepBatches
 from garnish.data.sample import Batch, Dataset
 from garnish.errors import GarnishError, OptionError
 from garnish.model import Model
-from garnish.training.balance import Balance, FixedWeights
 from garnish.training.batch_size import largest_batch
 from garnish.training.evaluate import Metrics, chosen, evaluate_parts
 from garnish.training.gradients import GradientWatch, reduce_gradients
@@ -76,7 +76,7 @@ class Run:
         self.is_first = self.fabric.is_global_zero
         found = check_data([d for d in (train, val) if d is not None], options.check_pictures, self.fabric)
         self.loss = MultiTaskLoss(self.tasks, self.fabric)
-        self.balance = balance or FixedWeights(self.tasks, options.balance)
+        self.balance = balance or balancing_of(options.balance).build(self.tasks)
         self._place()
         self.trained = model.trained_parameters() | {f"balance.{n}": p for n, p in self.balance.named_parameters()}
         buffers = (t for t in trained_tensors(model).values() if not isinstance(t, nn.Parameter))
@@ -98,7 +98,8 @@ class Run:
         self.out = self._folder(out, resume)
         self.scalars: Scalars | None = None
         if self.is_first and self.out is not None:
-            columns = ["loss", *(f"loss/{t}" for t in self.tasks), "lr", "steps_per_second"]
+            learnt = [f"weight/{t}" for t in self.balance.learnt_weights()]
+            columns = ["loss", *(f"loss/{t}" for t in self.tasks), *learnt, "lr", "steps_per_second"]
             self.scalars = Scalars(self.out / "log", columns, self.log, self.state.step)
         self._since = time.perf_counter()
         self._introduce(len(train), found)
@@ -236,6 +237,7 @@ class Run:
         self.progress.step(step, losses, total_loss)
         if self.scalars is not None and (step % self.options.log_every == 0 or step == self.total_steps):
             values = {"loss": total_loss, **{f"loss/{n}": v for n, v in losses.items()}, "lr": rate}
+            values |= {f"weight/{n}": v for n, v in self.balance.learnt_weights().items()}
             self.scalars.add(step, values | {"steps_per_second": self.progress.speed})
         if step % self.options.save_every == 0 or step == self.total_steps or self.evaluation_due():
             self.save()

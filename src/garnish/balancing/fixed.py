@@ -1,28 +1,39 @@
-"""How the losses of several tasks become one: fixed weights, and the contract for other ways."""
+"""Fixed weights: those that the tasks have from the literature, or others."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from garnish.balancing.balancing import Balance, Balancing
 from garnish.errors import OptionError, suggest
 from garnish.tasks.task import Task
 
 
-class Balance(nn.Module, ABC):
-    """Turns the losses of a step into the one that is minimised.
+@final
+@dataclass(frozen=True, kw_only=True)
+class Fixed(Balancing):
+    """Σ w · loss with fixed weights w.
 
-    A module, so that what it learns (its parameters) is optimized and what it keeps (its buffers) is checkpointed. In
-    a run of several processes every one sees the same losses, namely those over all pictures of the step.
+    Attributes:
+        weights: task → w; a task left out keeps its own ``weight``, whose default is the literature's.
     """
 
-    @abstractmethod
-    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Task → () loss, for the tasks that this step has labels of (at least one); returns ()."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for task, weight in self.weights.items():
+            if not 0 <= weight < math.inf:
+                raise OptionError(f"train.balance.{task}: {weight}; set a finite weight from 0")
+
+    def build(self, tasks: Mapping[str, Task]) -> FixedWeights:
+        """See :class:`FixedWeights`."""
+        return FixedWeights(tasks, self.weights)
 
 
 @final

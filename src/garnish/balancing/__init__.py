@@ -1,0 +1,1 @@
+"""How the losses of several tasks become one: one file each."""
