@@ -138,8 +138,9 @@ def _bilinear(source: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> 
     choose which of two one-sided derivatives is given.
     """
     b, groups, channels, _ = source.shape
-    # from one pixel outside on all is zero, so that farther places may as well be there: no index overflows
-    y, x = y.clamp(-1, height), x.clamp(-1, width)
+    # All is zero from one pixel outside on, so that farther places may as well be there: no index overflows. Not at
+    # -1 itself, where the derivative is that towards the map, and clamping's would be zero.
+    y, x = y.clamp(-2, height), x.clamp(-2, width)
     top, left = y.floor(), x.floor()
     low, aside = y - top, x - left
     out: Tensor | None = None
