@@ -54,7 +54,7 @@ BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {
 #: kind → class → options without which it cannot be built
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "adapters": {},
-    "heads": {"SegFormerHead": {"channels": 16}, "HRNetHead": {"widths": [4, 6, 8, 10]}},
+    "heads": {"SegFormerHead": {"channels": 16}, "HRNetHead": {"widths": [4, 6, 8, 10]}, "DeMT": {"channels": 16}},
     "tasks": {"Semantic": {"classes": 5}, "Depth": {"max_metres": 10.0}},
 }
 

@@ -116,7 +116,10 @@ class DeMTDecoder(nn.Module):
         self.parts = nn.ModuleDict({f"task_{t}": _TaskPart(spec, hidden, n) for t, n in outputs.items()})
 
     def forward(self, features: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
-        """{task: maps (B, c_i, H_i, W_i), finest first} of all tasks → {task: (B, its outputs, H, W)}."""
+        """{task: maps (B, c_i, H_i, W_i), finest first} of all tasks → {task: (B, its outputs, H, W)}.
+
+        ``torch.export`` takes tensors that are the same in its example to be so for ever, here as everywhere.
+        """
         parts = {name.removeprefix("task_"): cast("_TaskPart", part) for name, part in self.parts.items()}
         joined: list[tuple[Sequence[Tensor], Tensor]] = []
         mixed = {task: part.mixer(self._joined(features[task], joined)) for task, part in parts.items()}
