@@ -19,6 +19,7 @@ from garnish.errors import OptionError
 from garnish.heads.demt import DeMT
 from garnish.heads.head import pyramid_info, resample_pyramid
 from garnish.heads.task_attention import TaskAttention
+from garnish.report import bytes_for_backward
 
 WIDTHS = (8, 16, 24, 32)
 FEATURES = [FeatureInfo(c, s) for c, s in zip(WIDTHS, (4, 8, 16, 32), strict=True)]
@@ -272,6 +273,15 @@ def test_every_parameter_learns_and_maps_get_gradients(spec):
     assert all(x.grad is not None and x.grad.any() for xs in given.values() for x in xs)
 
 
+@every
+@pytest.mark.parametrize("count", [1, 2])
+def test_freezing_changes_no_bit(spec, count):
+    module, given = built(spec).float().eval(), apart(count, dtype=torch.float32)
+    trained = module(given)
+    frozen = module.requires_grad_(False)(given)
+    assert all(torch.equal(trained[task], frozen[task]) for task in OUTPUTS)
+
+
 def test_two_steps_from_the_start_move_everything():
     torch.manual_seed(0)
     module, given = SPECS[0].build_joint(FEATURES, OUTPUTS).train(), apart(dtype=torch.float32)
@@ -350,6 +360,17 @@ def test_the_docstring_states_what_it_costs(spec, gmac):
         queries = 4 * n * (5 * c * c + 2 * 4 * 4 * c)
         outputs = n * (4 * 9 * c * 180 + 180 * 32)
         assert macs == join + mixers + interaction + queries + outputs
+
+
+@pytest.mark.parametrize(("attention", "gigabytes"), [("pixel", "1.6"), ("token", "0.9")])
+def test_the_docstring_states_what_backward_keeps(attention, gigabytes):
+    """Of a picture of 112², times 16: all that is kept grows with the grid."""
+    tasks = {"seg": 21, "parts": 7, "sal": 1, "normals": 3}
+    module = DeMT(attention=attention).build_joint(swin_t_features(), tasks)
+    given = [torch.randn(1, f.channels, *[round(112 / f.stride)] * 2) for f in swin_t_features()]
+    kept = bytes_for_backward(lambda: module(dict.fromkeys(tasks, given)), module.parameters())
+    assert f"{16 * kept / 1e9:.1f}" == gigabytes
+    assert f"{gigabytes} GB" in DeMT.__doc__
 
 
 def test_a_plain_vits_maps_and_one_task():

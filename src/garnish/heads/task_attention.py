@@ -72,10 +72,11 @@ class TaskAttention(nn.Module):
 
 
 def tokens_of(maps: Tensor, reduction: int = 1) -> Tensor:
-    """(B, C, H, W) → (B, tokens, C), row-major; means of squares of ``reduction``, smaller at the far edges."""
+    """(B, C, H, W) → (B, tokens, C), contiguous; means of squares of ``reduction``, smaller at the far edges."""
     if reduction > 1:
         maps = F.avg_pool2d(maps, reduction, ceil_mode=True, count_include_pad=False)
-    return maps.flatten(2).transpose(1, 2)
+    # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
+    return maps.flatten(2).transpose(1, 2).contiguous()
 
 
 def maps_of(tokens: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
