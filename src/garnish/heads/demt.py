@@ -56,9 +56,9 @@ class DeMT(JointHead):
     32.93 M of two mixers are not the printed 36.6 M; twice everything behind the trunk would be (36.61).
 
     Offsets start at zero, so that DC starts as a plain 1×1 convolution. They are reckoned from places in pixels, as
-    published, so they grow quickly under Adam: with lr 1e-3 on a 56×56 grid a quarter of the samples lay outside the
-    map after 50 steps. The released code draws the second of their two convolutions at random, which puts two fifths
-    outside before the first step.
+    published, so they grow quickly under Adam: in one trial with lr 1e-3 on a 56×56 grid a quarter of the samples lay
+    outside the map after 50 steps. The released code draws the second of their two convolutions at random, which put
+    two fifths outside from the first step on.
 
     Attributes:
         attention: "pixel", over the tasks at each pixel; "token", over the tasks' tokens of the whole grid, averaged.
@@ -220,7 +220,10 @@ class _Offsets(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, 2C, H, W) in pixels: down and right of channel 0, of channel 1, …."""
+        """(B, C, H, W) → (B, 2C, H, W) in pixels: down and right of channel 0, of channel 1, ….
+
+        In that order, as in the released code, the rows' group moves the first half of the channels, both ways.
+        """
         with without_autocast(z.device):  # places of 100 pixels have steps of half a pixel in bfloat16
             taps = self.taps(z.to(self.taps.weight.dtype))
             out: Tensor = self.spread(taps + _tap_places(z.shape[2], z.shape[3], taps))
