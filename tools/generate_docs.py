@@ -43,6 +43,7 @@ TITLES = {
     "adapters": "Methods (`adapter:`)",
     "heads": "Heads (`head:`)",
     "tasks": "Tasks (in data descriptions)",
+    "layouts": "Published sets (`data: {layout: NAME, path: …}`)",
 }
 
 

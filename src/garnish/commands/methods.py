@@ -10,6 +10,9 @@ from typing import Any, final
 
 from garnish.commands.parser import Parser
 
+#: What is listed with its options, in this order.
+KINDS = ("adapters", "heads", "tasks", "layouts")
+
 _EPILOG = """\
 examples:
   garnish methods
@@ -20,7 +23,7 @@ examples:
 @final
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option of a method, head or task.
+    """One option of a method, head, task or layout.
 
     Attributes:
         name: as it is written in recipes and on the command line.
@@ -54,7 +57,7 @@ def parser() -> Parser:
     made = Parser(
         "garnish methods",
         "garnish methods [--json]",
-        "List adapters, heads, tasks and backbones: names, options with their defaults, and what they are.",
+        "List adapters, heads, tasks, layouts and backbones: names, options with their defaults, and what they are.",
         _EPILOG,
     )
     made.add_argument("--json", action="store_true", help="print JSON: lists of names")
@@ -67,10 +70,10 @@ def run(words: Sequence[str]) -> int:
     from garnish.commands.printing import print_json, print_table
 
     if given.json:
-        found: dict[str, Any] = {kind: [e.name for e in entries(kind)] for kind in ("adapters", "heads", "tasks")}
+        found: dict[str, Any] = {kind: [e.name for e in entries(kind)] for kind in KINDS}
         print_json(found | {"backbones": [name for _, _, held in families() for name in held]})
         return 0
-    for kind in ("adapters", "heads", "tasks"):
+    for kind in KINDS:
         rows = [[e.name, e.summary, ", ".join(f"{o.name}={o.default}" for o in e.options)] for e in entries(kind)]
         print_table([kind, "", "options"], rows)
         print()
@@ -80,7 +83,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def entries(kind: str) -> list[Entry]:
-    """The adapters, heads or tasks there are, by name."""
+    """The adapters, heads, tasks or layouts there are, by name."""
     from garnish.lookup import classes
 
     return [entry_of(cls) for _, cls in sorted(classes(kind).items())]

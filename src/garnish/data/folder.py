@@ -22,7 +22,7 @@ from garnish.data.plain import plain_description
 from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
 from garnish.errors import DataError, OptionError, suggest
 from garnish.lookup import options_of
-from garnish.tasks.pictures import read_array, read_picture
+from garnish.tasks.pictures import read_picture
 from garnish.tasks.task import Task
 
 _log = logging.getLogger(__name__)
@@ -82,6 +82,12 @@ class FolderDataset(Dataset):
         for name, path in description.pictures(split):
             wanted = {task: description.label_path(task, split, name) for task in self._tasks}
             labels = {task: file for task, file in wanted.items() if file.is_file()}
+            if description.layout is not None and len(labels) < len(wanted):
+                task, lacking = next((t, f) for t, f in wanted.items() if t not in labels)
+                raise DataError(
+                    f"{description.source}: tasks.{task}: no file {lacking}, so split {split!r} is not complete; fetch "
+                    f"{description.layout.origin}, or name the other tasks under `tasks`"
+                )
             if not labels and split == "train":
                 bare.append((name, path))
                 continue
@@ -94,7 +100,7 @@ class FolderDataset(Dataset):
                 tried = description.label_path(task, split, first)
                 raise DataError(
                     f"{description.source}: tasks.{task}: no picture of split {split!r} has a label; "
-                    f"{known[task].labels.labels!r} gave e.g. {tried}; correct the template or leave the task out"
+                    f"{known[task].labels.labels[0]!r} gave e.g. {tried}; correct the template or leave the task out"
                 )
         if bare:
             _log.info("%s, %s: %d pictures without any label left out", description.source, split, len(bare))
@@ -126,16 +132,25 @@ class FolderDataset(Dataset):
         path = self.picture_file(index)
         image = tv_tensors.Image(read_picture(path))
         size = (image.shape[-2], image.shape[-1])
-        arrays: dict[Path, np.ndarray] = {}  # tasks that share a file read it once
+        arrays: dict[tuple[str, Path], np.ndarray] = {}
         targets: dict[str, tv_tensors.TVTensor] = {}
         for task, file in self._labels[index].items():
-            if file not in arrays:
-                arrays[file] = read_array(file)
-            target = self.target(task, arrays[file], file)
+            target = self.target(task, self.raw(task, file, arrays), file)
             check_sizes(path, size, file, (target.shape[-2], target.shape[-1]))
             self._tasks[task].check_target(target, str(file))
             targets[task] = target
         return Sample(image=image, targets=targets, name=str(path))
+
+    def raw(self, task: str, file: Path, known: dict[tuple[str, Path], np.ndarray]) -> np.ndarray:
+        """The numbers of a label file; tasks that share it, and how it is read, read it once and find it in ``known``.
+
+        Raises:
+            DataError: a file that cannot be read.
+        """
+        key = ("" if self.description.layout is None else task, file)
+        if key not in known:
+            known[key] = self.description.read(task, file)
+        return known[key]
 
     def target(self, task: str, raw: np.ndarray, file: Path) -> tv_tensors.TVTensor:
         """The target of ``task`` that a label file's numbers stand for, not yet checked by the task."""
