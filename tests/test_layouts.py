@@ -1,232 +1,54 @@
-"""Published layouts, read from small trees that follow their descriptions and not our code.
-
-Shape letters: H W pixels.
-"""
+"""Published layouts, read from small trees that follow the descriptions of the sets and not our code."""
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
-from pathlib import Path
+import sys
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy import ndimage
-from scipy.io import loadmat, savemat
-from scipy.sparse import csc_array
 
 from garnish import lookup
 from garnish.backbones.build import backbone
 from garnish.cli import main
-from garnish.data import matlab
 from garnish.data.check import check
 from garnish.data.folder import folder, join
 from garnish.data.layouts.pascal_context import label_edges
-from garnish.data.matlab import read_mat
 from garnish.data.source import open_data
 from garnish.errors import DataError, OptionError
+from published_sets import (
+    BUILDERS,
+    FACTS,
+    IDS,
+    PARTS,
+    PLACES,
+    VOID,
+    H,
+    W,
+    ade,
+    anno,
+    box,
+    cityscapes,
+    halves,
+    nyud,
+    pascal,
+    picture,
+    put,
+    thing,
+    voc,
+)
 from test_cli import OPTIONS, write_weights
-
-H, W = 24, 32
-VOID = 255
-IDS = {"train": ["a_01", "a_02"], "val": ["b_01", "b_02"]}
-
-
-def put(path: Path, values, palette: bool = False) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npy":
-        np.save(path, values)
-    elif path.suffix == ".mat":
-        savemat(path, values, do_compression=True)
-    elif palette:
-        image = Image.fromarray(np.asarray(values, np.uint8), "L").convert("P")
-        image.putdata(np.asarray(values, np.uint8).reshape(-1).tolist())
-        image.putpalette([k * 37 % 256 for k in range(768)])
-        image.save(path)
-    else:
-        Image.fromarray(np.asarray(values, np.uint8)).save(path)
-    return path
-
-
-def lists(root: Path, where: str, **splits) -> None:
-    (root / where).mkdir(parents=True, exist_ok=True)
-    for split, names in (splits or IDS).items():
-        (root / where / f"{split}.txt").write_text("".join(f"{n}\n" for n in names))
-
-
-def picture(path: Path) -> Path:
-    seed = sum(path.stem.encode()) * 7 + len(path.stem)
-    return put(path, np.random.default_rng(seed).integers(0, 255, (H, W, 3)))
-
-
-def halves(left, right, dtype=np.uint8) -> np.ndarray:
-    """(H, W) with one value in the left half and another in the right one."""
-    out = np.full((H, W), left, dtype)
-    out[:, W // 2 :] = right
-    return out
 
 
 def one_line(error) -> str:
     text = str(error.value)
     assert "\n" not in text
     return text
-
-
-# --- the trees, as ../shared/reference/conventions.md, section 2.4, states them ---
-
-
-def voc(root: Path) -> Path:
-    for name in [*IDS["train"], *IDS["val"], "c_01"]:
-        picture(root / f"JPEGImages/{name}.jpg")
-    for name in [*IDS["train"], *IDS["val"]]:
-        ids = halves(0, 15)
-        ids[:, W // 2 - 1] = VOID
-        ids[0, :3] = (20, 7, 1)
-        put(root / f"SegmentationClass/{name}.png", ids, palette=True)
-    put(root / "SegmentationClassAug/c_01.png", halves(3, 4))
-    lists(root, "ImageSets/Segmentation", **IDS, trainaug=[*IDS["train"], "c_01"])
-    return root
-
-
-def ade(root: Path) -> Path:
-    for split, names in (("training", IDS["train"]), ("validation", IDS["val"])):
-        for name in names:
-            picture(root / f"images/{split}/{name}.jpg")
-            ids = halves(0, 150)
-            ids[0, :2] = (1, 13)
-            put(root / f"annotations/{split}/{name}.png", ids)
-    return root
-
-
-def cityscapes(root: Path) -> Path:
-    for split, city in (("train", "aachen"), ("val", "lindau")):
-        for name in IDS[split]:
-            stem = f"{split}/{city}/{city}_{name}"
-            picture(root / f"leftImg8bit/{stem}_leftImg8bit.png")
-            ids = np.arange(H * W).reshape(H, W) % 34
-            put(root / f"gtFine/{stem}_gtFine_labelIds.png", ids)
-            put(root / f"gtFine/{stem}_gtFine_labelTrainIds.png", np.where(ids % 20 == 19, VOID, ids % 20))
-            put(root / f"gtFine/{stem}_gtFine_instanceIds.png", ids)
-            put(root / f"gtFine/{stem}_gtFine_color.png", np.zeros((H, W, 4)))
-    return root
-
-
-def nyud(root: Path, variant: str) -> Path:
-    names = [*IDS["train"], *IDS["val"]]
-    normals = np.zeros((H, W, 3), np.float32)
-    normals[:, : W // 2] = (0.6, 0.0, -0.8)
-    edge = np.zeros((H, W), np.float32)
-    edge[:, W // 2] = 1
-    depth = halves(2.5, 255, np.float32)
-    depth[0, 0] = 7.25
-    ids = halves(0, 40)
-    ids[0, :2] = (1, 6)
-    for name in names:
-        picture(root / f"images/{name}.{'jpg' if variant == 'A' else 'png'}")
-        put(root / f"segmentation/{name}.png", ids)
-        put(root / f"depth/{name}.npy", depth)
-        if variant == "A":
-            put(root / f"normals/{name}.npy", normals)
-            put(root / f"edge/{name}.npy", edge)
-        else:
-            rgb = np.where((normals == 0).all(-1, keepdims=True), 0, np.rint((normals + 1) * 127.5))
-            put(root / f"normals/{name}.png", rgb)
-            put(root / f"edge/{name}.png", edge * 255)
-    if variant == "B":
-        put(root / "centroids.npy", np.zeros((40, 3)))
-    lists(root, "gt_sets")
-    return root
-
-
-def thing(class_ind: int, mask, parts) -> dict:
-    """One object of a Pascal-Part annotation; ``parts``: (name, mask)."""
-    told = np.zeros((1, len(parts)), [("part_name", object), ("mask", object)])
-    for number, (name, part) in enumerate(parts):
-        told[0, number] = (name, part.astype(np.uint8))
-    held = told if parts else np.zeros((0, 0))
-    return {
-        "class": "person",
-        "class_ind": np.float64(class_ind),
-        "mask": np.asarray(mask, np.uint8),
-        "parts": held,
-    }
-
-
-def anno(things: list[dict]) -> dict:
-    objects = np.zeros((1, len(things)), [(k, object) for k in ("class", "class_ind", "mask", "parts")])
-    for number, one in enumerate(things):
-        objects[0, number] = tuple(one.values())
-    return {"anno": {"imname": "x", "objects": objects if things else np.zeros((0, 0))}}
-
-
-def box(top: int, left: int) -> np.ndarray:
-    out = np.zeros((H, W), bool)
-    out[top : top + 4, left : left + 4] = True
-    return out
-
-
-#: Pascal-Part's names, and the group each belongs to: head, torso, upper arms, lower arms, upper legs, lower legs
-PARTS = {
-    **dict.fromkeys(("head", "hair", "leye", "rear", "mouth", "lebrow"), 1),
-    **dict.fromkeys(("torso", "neck"), 2),
-    **dict.fromkeys(("luarm", "ruarm"), 3),
-    **dict.fromkeys(("llarm", "rhand"), 4),
-    **dict.fromkeys(("luleg", "ruleg"), 5),
-    **dict.fromkeys(("rlleg", "lfoot"), 6),
-}
-PLACES = {name: (4 * (k // 7), 4 * (k % 7)) for k, name in enumerate(PARTS)}
-
-
-def pascal(root: Path) -> Path:
-    names = [*IDS["train"], *IDS["val"]]
-    everything = np.ones((H, W))
-    # 284 person and 440 wall are known indoors; 360 sky and 187 grass are not
-    context = np.full((H, W), 440, np.uint16)
-    context[:, W // 2 :] = 360
-    context[H // 2 :, W // 2 :] = 284
-    for number, name in enumerate(names):
-        picture(root / f"JPEGImages/{name}.jpg")
-        where = "VOC12" if number % 2 == 0 else "pascal-context"
-        put(root / f"semseg/{where}/{name}.png", halves(0, 15 if number % 2 == 0 else 8))
-        put(root / f"pascal-context/trainval/{name}.mat", {"LabelMap": context})
-        put(root / f"sal_distill/{name}.png", halves(127, 128))
-        rgb = np.zeros((H, W, 3), np.uint8)
-        rgb[...] = (255, 128, 128)
-        rgb[-1] = (127, 128, 127)  # no direction at all
-        put(root / f"normals_distill/{name}.png", rgb)
-        person = thing(15, everything, [(n, box(*PLACES[n])) for n in PARTS])
-        dog = thing(12, everything, [("tail", ~box(0, 0))])
-        bare = thing(15, everything, [])
-        put(root / f"human_parts/{name}.mat", anno([dog, person] if number % 2 == 0 else [dog, bare]))
-    # the other labels win where both lie there
-    put(root / f"semseg/pascal-context/{names[0]}.png", halves(9, 9))
-    lists(root, "ImageSets/Context")
-    lists(root, "ImageSets/Parts")
-    return root
-
-
-BUILDERS = {
-    "PascalVOC": voc,
-    "ADE20K": ade,
-    "Cityscapes": cityscapes,
-    "NYUDMultiTask": lambda root: nyud(root, "A"),
-    "PascalContextMultiTask": pascal,
-}
-#: name in the archive, the tasks, and a label that may not be missing
-FACTS = {
-    "PascalVOC": ("VOCdevkit/VOC2012", {"seg": 21}, "SegmentationClass/a_02.png"),
-    "ADE20K": ("ADEChallengeData2016", {"seg": 150}, "annotations/training/a_02.png"),
-    "Cityscapes": ("cityscapes", {"seg": 19}, "gtFine/train/aachen/aachen_a_02_gtFine_labelIds.png"),
-    "NYUDMultiTask": ("NYUD_MT", {"seg": 40, "depth": 1, "normals": 3, "edges": 1}, "normals/a_02.npy"),
-    "PascalContextMultiTask": (
-        "PASCAL_MT",
-        {"seg": 21, "parts": 7, "saliency": 1, "normals": 3, "edges": 1},
-        "human_parts/a_02.mat",
-    ),
-}
 
 
 @pytest.fixture(params=sorted(BUILDERS))
@@ -262,6 +84,15 @@ def test_the_published_folder_is_found_in_its_parent(built, tmp_path):
     there.parent.mkdir(parents=True)
     shutil.move(root, there)
     assert len(folder({"layout": name, "path": str(parent)})) == 2
+
+
+def test_a_published_folder_needs_no_description(built, caplog):
+    name, root = built
+    with caplog.at_level(logging.INFO):
+        found = folder(root, "val")
+    assert list(found.tasks) == list(FACTS[name][1]) and len(found) == 2
+    assert f"read as {{layout: {name}}}" in caplog.text
+    assert [n for n, cls in lookup.classes("layouts").items() if cls.recognised(root)] == [name]
 
 
 def test_a_missing_label_is_named(built):
@@ -463,103 +294,44 @@ def test_a_layout_in_a_file_beside_the_set_and_joined_with_another(tmp_path):
     assert len(join(folder(root), folder(root, "val"))) == 4
 
 
-# --- MATLAB files ---
+NEW = '''
+"""A set of one's own."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from garnish.data.layouts.layout import Layout
 
 
-def plain(value):
-    """What scipy gives, as read_mat gives it."""
-    if value.dtype.names:
-        return [{name: plain(entry[name]) for name in value.dtype.names} for entry in value.reshape(-1, order="F")]
-    if value.dtype == object:
-        return [plain(entry) for entry in value.reshape(-1, order="F")]
-    return "".join(value.tolist()) if value.dtype.kind == "U" else value
+@final
+@dataclass(frozen=True, kw_only=True)
+class Greys(Layout):
+    """Grey pictures."""
+
+    folder: ClassVar[str] = "greys"
+    origin: ClassVar[str] = "nowhere"
+    marks: ClassVar[tuple[str, ...]] = ("greys.txt",)
+
+    def described(self, root):
+        return {"images": "*.png", "tasks": {"fg": {"task": "Saliency", "labels": "fg/{name}.png"}}}
+'''
 
 
-def test_matlab_files_are_what_scipy_reads(tmp_path):
-    two = np.zeros((2, 2), [("a", object), ("longer", object)])
-    for number, entry in enumerate(two.reshape(-1)):
-        entry["a"], entry["longer"] = np.full((1, number), number), "x" * number
-    values = {
-        "numbers": np.arange(6.0).reshape(2, 3) / 7,
-        "single": np.float32(0.5),
-        "ids": np.arange(12, dtype=np.uint16).reshape(3, 4),
-        "cube": np.arange(-12, 12, dtype=np.int64).reshape(2, 3, 4),
-        "yes": np.eye(3, dtype=bool),
-        "text": "façade",
-        "cells": np.array([[np.zeros((0, 0)), "b"], [np.eye(2), "c"]], dtype=object),
-        "nested": {"a": 1.0, "b": {"c": "x" * 9}},
-        "two": two,
-    }
-    for compress in (True, False):
-        savemat(file := tmp_path / f"{compress}.mat", values, do_compression=compress)
-        want = loadmat(file)
-        for name in values:
-            np.testing.assert_equal(read_mat(file, name), plain(want[name]), err_msg=name)
+def test_a_new_layout_is_one_file(tmp_path, monkeypatch):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/greys.py").write_text(NEW)
+    from garnish.data import layouts
 
-
-def test_matlab_files_that_are_refused(tmp_path, monkeypatch):
-    file = tmp_path / "x.mat"
-
-    def refused(message, variable="a"):
-        with pytest.raises(DataError) as error:
-            read_mat(file, variable)
-        assert re.search(message, one_line(error)) and str(file) in str(error.value), str(error.value)
-
-    refused("cannot be read")
-    file.write_bytes(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + b"\x89HDF\r\n")
-    refused(r"7\.3 .* is not read; .*-v7")
-    file.write_bytes(b"no such thing")
-    refused("not a MATLAB 5 file")
-    savemat(file, {"a": csc_array(np.eye(3)), "b": 1j})
-    refused("sparse matrices")
-    refused("complex", "b")
-    refused("no variable 'c'", "c")
-    savemat(file, {"a": np.eye(3)})
-    sound = file.read_bytes()
-    for cls in (3, 16, 17):  # object, function, opaque
-        changed = bytearray(sound)
-        changed[128 + 16] = cls
-        file.write_bytes(bytes(changed))
-        refused("objects, functions")
-    changed = bytearray(sound)
-    changed[128 + 32 : 128 + 36] = (2**30).to_bytes(4, "little")  # rows
-    file.write_bytes(bytes(changed))
-    refused("72 bytes for numbers of shape")
-    deep = {"a": 1.0}
-    for _ in range(40):
-        deep = {"a": deep}
-    savemat(file, deep)
-    refused("16 levels")
-    savemat(file, {"a": np.zeros((1000, 1000))}, do_compression=True)
-    assert file.stat().st_size < 20_000
-    monkeypatch.setattr(matlab, "MAX_BYTES", 2**20)
-    refused("larger than 1 MiB")
-
-
-def test_a_damaged_matlab_file_ends_in_one_line(tmp_path):
-    file = tmp_path / "x.mat"
-    rng = np.random.default_rng(0)
-    refused = 0
-    for compress in (True, False):
-        held = anno([thing(15, np.ones((3, 3)), [("head", np.ones((3, 3)))])])
-        savemat(file, held, do_compression=compress)
-        sound = file.read_bytes()
-        for _ in range(200):
-            changed = bytearray(sound)
-            for place in rng.integers(0, len(sound), rng.integers(1, 4)):
-                changed[place] = rng.integers(0, 256)
-            if rng.random() < 0.2:
-                del changed[rng.integers(0, len(sound)) :]
-            file.write_bytes(bytes(changed))
-            try:
-                read_mat(file, "anno")
-            except DataError as error:
-                refused += 1
-                assert "\n" not in str(error)
-    assert refused > 120
-
-
-# --- the command line ---
+    monkeypatch.setattr(layouts, "__path__", [*layouts.__path__, str(tmp_path / "code")])
+    lookup.classes.cache_clear()
+    try:
+        picture(tmp_path / "set/p.png")
+        put(tmp_path / "set/fg/p.png", halves(0, 255))
+        found = folder({"layout": "Greys", "path": str(tmp_path / "set")})
+        assert found[0].targets["fg"].mean() == 0.5
+    finally:
+        lookup.classes.cache_clear()
+        sys.modules.pop("garnish.data.layouts.greys", None)
 
 
 @pytest.fixture(scope="module")

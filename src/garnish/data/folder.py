@@ -21,7 +21,7 @@ from garnish.data.labels import decode
 from garnish.data.plain import plain_description
 from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
 from garnish.errors import DataError, OptionError, suggest
-from garnish.lookup import options_of
+from garnish.lookup import classes, options_of
 from garnish.tasks.pictures import read_picture
 from garnish.tasks.task import Task
 
@@ -38,7 +38,8 @@ def folder(
     """One split of a set of pictures.
 
     Args:
-        source: a YAML description, the same as a mapping, or a folder (its ``data.yaml``, else the usual folder names).
+        source: a YAML description, the same as a mapping, or a folder (its ``data.yaml``, else a published layout,
+            else the usual folder names).
         split: which part of the set.
         tasks: names of the tasks to read; None: all that the description has.
         root: where relative paths of a mapping start; None: the current folder. A YAML file's start at the file.
@@ -52,9 +53,20 @@ def folder(
     path = Path(source).expanduser()
     if path.is_dir() and (path / "data.yaml").is_file():
         path = path / "data.yaml"
+    if (layout := _published(path)) is not None:
+        _log.info("%s: no description; read as {layout: %s}", path, layout)
+        return FolderDataset(read_description({"layout": layout}, path), split, tasks)
     if path.is_dir() or path.suffix.lower() not in (".yaml", ".yml"):
         return FolderDataset(read_description(plain_description(path), path), split, tasks)
     return FolderDataset(read_description(path), split, tasks)
+
+
+def _published(path: Path) -> str | None:
+    """The name of the published layout that a folder follows, None where it follows none."""
+    if not path.is_dir():
+        return None
+    known: Mapping[str, Any] = classes("layouts")
+    return next((name for name, layout in known.items() if layout.recognised(path)), None)
 
 
 @final

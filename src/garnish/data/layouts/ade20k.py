@@ -34,6 +34,7 @@ class ADE20K(Layout):
 
     folder: ClassVar[str] = "ADEChallengeData2016"
     origin: ClassVar[str] = "ADEChallengeData2016.zip, sceneparsing.csail.mit.edu"
+    marks: ClassVar[tuple[str, ...]] = ("images/training", "annotations/training", "objectInfo150.txt")
 
     def described(self, root: Path) -> dict[str, Any]:
         """See :meth:`Layout.described`."""

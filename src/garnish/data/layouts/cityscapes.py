@@ -47,6 +47,7 @@ class Cityscapes(Layout):
 
     folder: ClassVar[str] = "cityscapes"
     origin: ClassVar[str] = "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, cityscapes-dataset.com"
+    marks: ClassVar[tuple[str, ...]] = ("leftImg8bit", "gtFine")
 
     ids: Literal["labelIds", "labelTrainIds"] = "labelIds"
 

@@ -30,6 +30,8 @@ class Layout(ABC):
     folder: ClassVar[str]
     #: Who publishes the set, and where.
     origin: ClassVar[str]
+    #: Files and folders that together tell the set from others.
+    marks: ClassVar[tuple[str, ...]]
 
     path: str = "."
     tasks: Mapping[str, Any] | tuple[str, ...] | None = None
@@ -45,6 +47,11 @@ class Layout(ABC):
             DataError: a file that cannot be read or does not hold what the layout says.
         """
         return read_array(file)
+
+    @classmethod
+    def recognised(cls, folder: Path) -> bool:
+        """Whether a folder holds the set, by its marks."""
+        return all((folder / mark).exists() for mark in cls.marks)
 
     def root(self, base: Path) -> Path:
         """``path`` from ``base``, or the published folder in it."""

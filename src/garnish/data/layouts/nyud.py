@@ -39,6 +39,7 @@ class NYUDMultiTask(Layout):
 
     folder: ClassVar[str] = "NYUD_MT"
     origin: ClassVar[str] = "A: github.com/SimonVandenhende/Multi-Task-Learning-PyTorch; B: github.com/brdav/atrc"
+    marks: ClassVar[tuple[str, ...]] = ("gt_sets", "images", "segmentation")
 
     variant: Literal["A", "B"] | None = None
 

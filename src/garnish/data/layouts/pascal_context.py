@@ -63,6 +63,7 @@ class PascalContextMultiTask(Layout):
 
     folder: ClassVar[str] = "PASCAL_MT"
     origin: ClassVar[str] = "PASCAL_MT.tgz, github.com/SimonVandenhende/Multi-Task-Learning-PyTorch"
+    marks: ClassVar[tuple[str, ...]] = ("JPEGImages", "ImageSets/Context", "semseg")
 
     def described(self, root: Path) -> dict[str, Any]:
         """See :meth:`Layout.described`."""
@@ -138,7 +139,7 @@ def _parts(file: Path) -> np.ndarray:
                 continue
             for part in _structures(_field(thing, "parts", file), "parts", file):
                 name, mask = _field(part, "part_name", file), _field(part, "mask", file)
-                if name not in _GROUP_OF:
+                if not isinstance(name, str) or name not in _GROUP_OF:
                     raise DataError(f"{file}: a person with the part {name!r}; known: {', '.join(_GROUP_OF)}")
                 shape = mask.shape if isinstance(mask, np.ndarray) else ()
                 groups = np.zeros(shape, np.uint8) if groups is None else groups

@@ -24,6 +24,7 @@ class PascalVOC(Layout):
 
     folder: ClassVar[str] = "VOCdevkit/VOC2012"
     origin: ClassVar[str] = "VOCtrainval_11-May-2012.tar, host.robots.ox.ac.uk/pascal/VOC/voc2012"
+    marks: ClassVar[tuple[str, ...]] = ("JPEGImages", "ImageSets/Segmentation", "SegmentationClass")
 
     augmented: bool = False
 
