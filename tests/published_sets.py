@@ -39,7 +39,7 @@ def lists(root: Path, where: str, **splits) -> None:
 
 
 def picture(path: Path) -> Path:
-    seed = sum(path.stem.encode()) * 7 + len(path.stem)
+    seed = int.from_bytes(path.stem.encode(), "big")
     return put(path, np.random.default_rng(seed).integers(0, 255, (H, W, 3)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import re
 import shutil
 import sys
@@ -73,6 +74,8 @@ def test_tasks_and_splits(built):
             sample = found[k]
             assert sample.size == (H, W) and set(sample.targets) == set(FACTS[name][1])
     assert not check(folder(data, "train")).errors
+    again = pickle.loads(pickle.dumps(found))[1]  # as worker processes get it
+    assert all(torch.equal(again.targets[task], target) for task, target in sample.targets.items())
     with pytest.raises(DataError, match="no split 'test'"):
         folder(data, "test")
 

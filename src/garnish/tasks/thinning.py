@@ -82,7 +82,7 @@ def thin_levels(levels: NDArray[np.integer[Any]], num_thresholds: int) -> tuple[
                 mark[waiting[other]] = False
         half = 1 - half
     stays = alive[(words[:, alive] != 0).any(0)]
-    octets = np.ascontiguousarray(words[:, stays].T).astype("<u8").view(np.uint8).reshape(len(stays), -1)
+    octets = np.ascontiguousarray(words[:, stays].T).astype("<u8").view(np.uint8).reshape(len(stays), 8 * len(words))
     kept = np.unpackbits(octets, axis=1, count=num_thresholds, bitorder="little").T.astype(bool)
     rows, columns = np.divmod(stays, stride)
     return (rows - 1) * width + columns - 1, np.ascontiguousarray(kept)
