@@ -39,7 +39,7 @@ def test_text_around_the_generated_part_is_kept():
 
 def test_every_option_has_a_meaning():
     methods = importlib.import_module("garnish.commands.methods")
-    found = [entry for kind in ("adapters", "heads", "tasks") for entry in methods.entries(kind)]
+    found = [entry for kind in methods.KINDS for entry in methods.entries(kind)]
     for entry in [*found, *map(methods.entry_of, (TrainOptions, Augment, SceneOptions))]:
         assert entry.summary, entry.name
         for option in entry.options:

@@ -46,6 +46,7 @@ TITLES = {
     "heads": "Heads (`head:`)",
     "tasks": "Tasks (in data descriptions)",
     "balancing": "Balancing of the tasks' losses (`train.balance:`)",
+    "layouts": "Published sets (`data: {layout: NAME, path: …}`)",
 }
 
 

@@ -3,6 +3,9 @@
 A *kind* is a folder (``adapters``, ``heads``, ``tasks``, ``balancing``, ``backbones``). Every final class in a file of
 that folder that derives from the folder's base class can be named. Third parties add to a kind through an entry point
 group ``garnish.<kind>`` that names a class.
+A *kind* is a folder (``adapters``, ``heads``, ``tasks``, ``backbones``, ``data/layouts``). Every final class in a file
+of that folder that derives from the folder's base class can be named. Third parties add to a kind through an entry
+point group ``garnish.<kind>`` that names a class.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ KINDS = {
     "tasks": ("garnish.tasks.task", "Task"),
     "balancing": ("garnish.balancing.balancing", "Balancing"),
     "backbones": ("garnish.backbones.backbone", "Backbone"),
+    "layouts": ("garnish.data.layouts.layout", "Layout"),
 }
 
 
@@ -34,10 +38,11 @@ def classes(kind: str) -> dict[str, type]:
     """All final classes of a kind by name: those in the kind's folder, then those of installed entry points."""
     module_name, base_name = KINDS[kind]
     base = getattr(importlib.import_module(module_name), base_name)
-    package = importlib.import_module(f"garnish.{kind}")
+    folder = module_name.rpartition(".")[0]
+    package = importlib.import_module(folder)
     found: dict[str, type] = {}
     for info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"garnish.{kind}.{info.name}")
+        module = importlib.import_module(f"{folder}.{info.name}")
         for name, value in vars(module).items():
             if inspect.isclass(value) and issubclass(value, base) and value.__module__ == module.__name__:
                 if inspect.isabstract(value) or name.startswith("_") or value is base:

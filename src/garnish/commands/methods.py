@@ -12,6 +12,8 @@ from garnish.commands.parser import Parser
 
 #: Kinds of what has options, in the order in which they are listed.
 KINDS = ("adapters", "heads", "tasks", "balancing")
+#: What is listed with its options, in this order.
+KINDS = ("adapters", "heads", "tasks", "layouts")
 
 _EPILOG = """\
 examples:
@@ -23,7 +25,7 @@ examples:
 @final
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option of a method, head or task.
+    """One option of a method, head, task or layout.
 
     Attributes:
         name: as it is written in recipes and on the command line.
@@ -58,6 +60,7 @@ def parser() -> Parser:
         "garnish methods",
         "garnish methods [--json]",
         "List adapters, heads, tasks, ways of balancing and backbones: names, options with defaults, what they are.",
+        "List adapters, heads, tasks, layouts and backbones: names, options with their defaults, and what they are.",
         _EPILOG,
     )
     made.add_argument("--json", action="store_true", help="print JSON: lists of names")
@@ -84,6 +87,7 @@ def run(words: Sequence[str]) -> int:
 
 def entries(kind: str) -> list[Entry]:
     """What there is of a kind, by name."""
+    """The adapters, heads, tasks or layouts there are, by name."""
     from garnish.lookup import classes
 
     return [entry_of(cls) for _, cls in sorted(classes(kind).items())]

@@ -19,7 +19,7 @@ from garnish.data.folder import FolderDataset, JoinedDataset, check_sizes
 from garnish.data.leaks import find_leaks
 from garnish.data.sample import Dataset
 from garnish.errors import DataError
-from garnish.tasks.pictures import read_array, read_picture
+from garnish.tasks.pictures import read_picture
 from garnish.tasks.task import IGNORE, Task
 
 _SHOWN = 10  # findings that a printed report spells out
@@ -191,12 +191,10 @@ def _examine(dataset: Dataset, index: int) -> _Seen:
         size = (height, width)
     except DataError as error:
         seen.errors.append(str(error))
-    arrays: dict[Path, np.ndarray] = {}
+    arrays: dict[tuple[str, Path], np.ndarray] = {}
     for task, file in dataset.label_files(index).items():
         try:
-            if file not in arrays:
-                arrays[file] = read_array(file)
-            target = dataset.target(task, arrays[file], file)
+            target = dataset.target(task, dataset.raw(task, file, arrays), file)
             if size is not None:
                 check_sizes(picture, size, file, (target.shape[-2], target.shape[-1]))
         except DataError as error:

@@ -14,11 +14,14 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from garnish import lookup
 from garnish.data.label_options import LABEL_OPTIONS, LabelOptions, parse_label_options
+from garnish.data.layouts.layout import Layout
 from garnish.errors import DataError, OptionError, one_line, suggest
 from garnish.strict_yaml import read_yaml
-from garnish.tasks.pictures import PICTURE_SUFFIXES
+from garnish.tasks.pictures import PICTURE_SUFFIXES, read_array
 from garnish.tasks.task import Task
 
 _KEYS = ("path", "images", "splits", "every", "tasks")
@@ -43,6 +46,7 @@ class Description:
         splits: split → its folder's name, or a text file (relative to ``root``) that lists names.
         every: split → n, to keep every n-th picture by name.
         tasks: what is labelled, by task name.
+        layout: the published layout that the rest follows from, None where it was written out.
     """
 
     source: str
@@ -51,6 +55,7 @@ class Description:
     splits: Mapping[str, str]
     every: Mapping[str, int]
     tasks: Mapping[str, Labelled]
+    layout: Layout | None = None
 
     def pictures(self, split: str) -> list[tuple[str, Path]]:
         """(name, file) of every picture of a split, by name.
@@ -72,7 +77,8 @@ class Description:
         found = self._listed(split, value) if listed else self._globbed(value)
         if not found:
             raise DataError(
-                f"{self.source}: split {split!r} is empty: no picture fits {self._pattern(value)}; correct `images`"
+                f"{self.source}: split {split!r} is empty: no picture fits {self._pattern(value)}; "
+                + (f"correct `path` or fetch {self.layout.origin}" if self.layout else "correct `images`")
             )
         found.sort()
         for (name, one), (other_name, other) in pairwise(found):
@@ -81,10 +87,15 @@ class Description:
         return found[:: self.every.get(split, 1)]
 
     def label_path(self, task: str, split: str, name: str) -> Path:
-        """Where the label of a picture must lie; :class:`DataError` where the template leads out of its folder."""
-        template = self.tasks[task].labels.labels
+        """Where the label of a picture lies; of several templates the first that leads to a file, else the first."""
         value = self.splits.get(split, split)
-        return self.root / _fill(template, split=split if value.endswith(".txt") else value, name=name)
+        given = split if value.endswith(".txt") else value
+        places = [self.root / _fill(template, split=given, name=name) for template in self.tasks[task].labels.labels]
+        return places[0] if len(places) == 1 else next((p for p in places if p.is_file()), places[0])
+
+    def read(self, task: str, file: Path) -> np.ndarray:
+        """The numbers of a label file, as the layout reads it."""
+        return read_array(file) if self.layout is None else self.layout.read(task, file)
 
     def _pattern(self, value: str) -> Path:
         return self.root / _fill(self.images, split=value)
@@ -154,6 +165,8 @@ def parse_description(given: Any, source: str, base: Path) -> Description:
     """Check a description that was read from ``source``; its ``path`` is relative to the folder ``base``."""
     if not isinstance(given, Mapping):
         raise OptionError(f"{source}: expected keys {', '.join(_KEYS)}; got {one_line(repr(given), 60)}")
+    if "layout" in given:
+        return _laid_out(given, source, base)
     for key in given:
         if key not in _KEYS:
             raise OptionError(f"{source}: unknown key {key!r}{suggest(str(key), _KEYS)}")
@@ -183,6 +196,24 @@ def parse_description(given: Any, source: str, base: Path) -> Description:
     )
 
 
+def _laid_out(given: Mapping[str, Any], source: str, base: Path) -> Description:
+    """The description that a published layout stands for."""
+    name = given["layout"]
+    if not isinstance(name, str):
+        raise OptionError(f"{source}.layout: {name!r}; name one of {', '.join(lookup.classes('layouts'))}")
+    options = {key: value for key, value in given.items() if key != "layout"}
+    if isinstance(path := options.get("path"), str):
+        options["path"] = str(Path(os.path.expandvars(path)).expanduser())
+    layout: Layout = lookup.build("layouts", name, options, where=source)
+    root = layout.root(base)
+    if not root.is_dir():
+        raise DataError(f"{source}: no folder {root}; correct `path`, or fetch {layout.origin}")
+    told = layout.described(root)
+    told["tasks"] = layout.chosen(told["tasks"], source)
+    named = f"{root} ({name})" if source == "data" else source
+    return dataclasses.replace(parse_description({"path": str(root), **told}, named, Path()), layout=layout)
+
+
 def _labelled(entry: Any, where: str) -> Labelled:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("task"), str):
         known = ", ".join(lookup.classes("tasks"))
@@ -206,7 +237,8 @@ def _labelled(entry: Any, where: str) -> Labelled:
             )
     task: Task = lookup.build("tasks", entry["task"], task_options, where=where)
     labels = parse_label_options(label_options, task, where)
-    _checked(labels.labels, f"{where}.labels")
+    for template in labels.labels:
+        _checked(template, f"{where}.labels")
     return Labelled(task, labels)
 
 

@@ -21,8 +21,8 @@ from garnish.data.labels import decode
 from garnish.data.plain import plain_description
 from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
 from garnish.errors import DataError, OptionError, suggest
-from garnish.lookup import options_of
-from garnish.tasks.pictures import read_array, read_picture
+from garnish.lookup import classes, options_of
+from garnish.tasks.pictures import read_picture
 from garnish.tasks.task import Task
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ def folder(
     """One split of a set of pictures.
 
     Args:
-        source: a YAML description, the same as a mapping, or a folder (its ``data.yaml``, else the usual folder names).
+        source: a YAML description, the same as a mapping, or a folder (its ``data.yaml``, else a published layout,
+            else the usual folder names).
         split: which part of the set.
         tasks: names of the tasks to read; None: all that the description has.
         root: where relative paths of a mapping start; None: the current folder. A YAML file's start at the file.
@@ -52,9 +53,20 @@ def folder(
     path = Path(source).expanduser()
     if path.is_dir() and (path / "data.yaml").is_file():
         path = path / "data.yaml"
+    if (layout := _published(path)) is not None:
+        _log.info("%s: no description; read as {layout: %s}", path, layout)
+        return FolderDataset(read_description({"layout": layout}, path), split, tasks)
     if path.is_dir() or path.suffix.lower() not in (".yaml", ".yml"):
         return FolderDataset(read_description(plain_description(path), path), split, tasks)
     return FolderDataset(read_description(path), split, tasks)
+
+
+def _published(path: Path) -> str | None:
+    """The name of the published layout that a folder follows, None where it follows none."""
+    if not path.is_dir():
+        return None
+    known: Mapping[str, Any] = classes("layouts")
+    return next((name for name, layout in known.items() if layout.recognised(path)), None)
 
 
 @final
@@ -82,6 +94,12 @@ class FolderDataset(Dataset):
         for name, path in description.pictures(split):
             wanted = {task: description.label_path(task, split, name) for task in self._tasks}
             labels = {task: file for task, file in wanted.items() if file.is_file()}
+            if description.layout is not None and len(labels) < len(wanted):
+                task, lacking = next((t, f) for t, f in wanted.items() if t not in labels)
+                raise DataError(
+                    f"{description.source}: tasks.{task}: no file {lacking}, so split {split!r} is not complete; fetch "
+                    f"{description.layout.origin}, or name the other tasks under `tasks`"
+                )
             if not labels and split == "train":
                 bare.append((name, path))
                 continue
@@ -94,7 +112,7 @@ class FolderDataset(Dataset):
                 tried = description.label_path(task, split, first)
                 raise DataError(
                     f"{description.source}: tasks.{task}: no picture of split {split!r} has a label; "
-                    f"{known[task].labels.labels!r} gave e.g. {tried}; correct the template or leave the task out"
+                    f"{known[task].labels.labels[0]!r} gave e.g. {tried}; correct the template or leave the task out"
                 )
         if bare:
             _log.info("%s, %s: %d pictures without any label left out", description.source, split, len(bare))
@@ -126,16 +144,25 @@ class FolderDataset(Dataset):
         path = self.picture_file(index)
         image = tv_tensors.Image(read_picture(path))
         size = (image.shape[-2], image.shape[-1])
-        arrays: dict[Path, np.ndarray] = {}  # tasks that share a file read it once
+        arrays: dict[tuple[str, Path], np.ndarray] = {}
         targets: dict[str, tv_tensors.TVTensor] = {}
         for task, file in self._labels[index].items():
-            if file not in arrays:
-                arrays[file] = read_array(file)
-            target = self.target(task, arrays[file], file)
+            target = self.target(task, self.raw(task, file, arrays), file)
             check_sizes(path, size, file, (target.shape[-2], target.shape[-1]))
             self._tasks[task].check_target(target, str(file))
             targets[task] = target
         return Sample(image=image, targets=targets, name=str(path))
+
+    def raw(self, task: str, file: Path, known: dict[tuple[str, Path], np.ndarray]) -> np.ndarray:
+        """The numbers of a label file; tasks that share it, and how it is read, read it once and find it in ``known``.
+
+        Raises:
+            DataError: a file that cannot be read.
+        """
+        key = ("" if self.description.layout is None else task, file)
+        if key not in known:
+            known[key] = self.description.read(task, file)
+        return known[key]
 
     def target(self, task: str, raw: np.ndarray, file: Path) -> tv_tensors.TVTensor:
         """The target of ``task`` that a label file's numbers stand for, not yet checked by the task."""

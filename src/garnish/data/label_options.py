@@ -35,7 +35,7 @@ class LabelOptions:
     """How the label files of one task are found and read (see ``docs/data.md`` for the YAML).
 
     Attributes:
-        labels: template of the file, with ``{name}`` and ``{split}``.
+        labels: templates of the file, with ``{name}`` and ``{split}``; the first that exists is read.
         kind: one of :data:`KINDS`.
         ignore: raw ids that become 255; 255 in an id map does so as well unless ``map`` or ``positive`` lists it.
         map: raw id → id; ids it does not list become ``others``, and are an error where that is None.
@@ -49,7 +49,7 @@ class LabelOptions:
         colours: (R, G, B) → id.
     """
 
-    labels: str
+    labels: tuple[str, ...]
     kind: str
     ignore: tuple[int, ...] = ()
     map: Mapping[int, int] | None = None
@@ -81,11 +81,12 @@ def parse_label_options(given: Mapping[str, Any], task: Task, where: str) -> Lab
     Raises:
         OptionError: a missing template, a wrong type or value, or an option that does not apply to the kind.
     """
-    labels = given.get("labels")
-    if not isinstance(labels, str):
+    labels = tuple(_items(given.get("labels")))
+    if not labels or not all(isinstance(template, str) for template in labels):
         raise OptionError(f"{where}: option 'labels' is required, a template such as \"masks/{{split}}/{{name}}.png\"")
-    if "{name}" not in labels:
-        raise OptionError(f"{where}.labels: {labels!r} has no {{name}}, so every picture would have the same label")
+    for template in labels:
+        if "{name}" not in template:
+            raise OptionError(f"{where}.labels: {template!r} has no {{name}}, so every picture would have one label")
     kind = _kind(given, task, where)
     for name in given:
         if name not in ("labels", "kind") and name not in _APPLIES[kind]:

@@ -1,0 +1,1 @@
+"""Published arrangements of data sets, one a file."""

@@ -1,0 +1,83 @@
+"""What a layout is: a published arrangement of pictures and labels, known by name, that needs no description."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from garnish.errors import OptionError, suggest
+from garnish.tasks.pictures import read_array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout(ABC):
+    """One published arrangement. Subclasses are frozen dataclasses; their fields are the options of recipes.
+
+    A subclass says in :meth:`described` what a user would write of the set in a data description, and overrides
+    :meth:`read` where label files are in a format of the set's own. Every label of a chosen task must be there.
+
+    Attributes:
+        path: folder of the set, or the one that holds it under its published name.
+        tasks: names of the tasks to take, or options to set anew by task; null: all as they are.
+    """
+
+    #: Name of the folder in the published archive.
+    folder: ClassVar[str]
+    #: Who publishes the set, and where.
+    origin: ClassVar[str]
+    #: Files and folders that together tell the set from others.
+    marks: ClassVar[tuple[str, ...]]
+
+    path: str = "."
+    tasks: Mapping[str, Any] | tuple[str, ...] | None = None
+
+    @abstractmethod
+    def described(self, root: Path) -> dict[str, Any]:
+        """The keys ``images``, ``splits`` and ``tasks`` of a data description, paths relative to ``root``."""
+
+    def read(self, task: str, file: Path) -> np.ndarray:
+        """The numbers of a label file of a task, (H, W) or (H, W, C), not yet a target.
+
+        Raises:
+            DataError: a file that cannot be read or does not hold what the layout says.
+        """
+        return read_array(file)
+
+    @classmethod
+    def recognised(cls, folder: Path) -> bool:
+        """Whether a folder holds the set, by its marks."""
+        return all((folder / mark).exists() for mark in cls.marks)
+
+    def root(self, base: Path) -> Path:
+        """``path`` from ``base``, or the published folder in it."""
+        given = base / self.path
+        inner = given / self.folder
+        return inner if inner.is_dir() else given
+
+    def chosen(self, known: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, dict[str, Any]]:
+        """Those of the described tasks that ``tasks`` names, with the options it sets.
+
+        Raises:
+            OptionError: no task, one that the set has not, or options that are no mapping.
+        """
+        if self.tasks is None:
+            return {name: dict(entry) for name, entry in known.items()}
+        if isinstance(self.tasks, Mapping):
+            wanted = dict(self.tasks)
+        else:
+            wanted = dict.fromkeys(name.strip() for text in self.tasks for name in text.split(","))
+        if not wanted:
+            raise OptionError(f"{where}.tasks: names no task; available: {', '.join(known)}")
+        found = {}
+        for name, options in wanted.items():
+            if name not in known:
+                raise OptionError(f"{where}.tasks: unknown task {name!r}{suggest(str(name), known)}")
+            if not isinstance(options, Mapping | None):
+                raise OptionError(f"{where}.tasks.{name}: {options!r}; write options such as {{weight: 2}}, or nothing")
+            found[str(name)] = {**known[name], **(options or {})}
+        return found

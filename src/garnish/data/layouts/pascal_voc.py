@@ -1,0 +1,39 @@
+"""Pascal VOC 2012, segmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+from garnish.data.layouts.layout import Layout
+from garnish.data.layouts.voc_names import VOC_CLASSES
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PascalVOC(Layout):
+    """Pascal VOC 2012: ``seg``, 21 classes with background; 255 (borders and difficult objects) has no label.
+
+    ``JPEGImages/ID.jpg``, ``SegmentationClass/ID.png`` (palette), ``ImageSets/Segmentation/{train,val}.txt``.
+
+    Attributes:
+        augmented: the split train is ``trainaug.txt``; labels that ``SegmentationClass`` lacks are those of
+            ``SegmentationClassAug``.
+    """
+
+    folder: ClassVar[str] = "VOCdevkit/VOC2012"
+    origin: ClassVar[str] = "VOCtrainval_11-May-2012.tar, host.robots.ox.ac.uk/pascal/VOC/voc2012"
+    marks: ClassVar[tuple[str, ...]] = ("JPEGImages", "ImageSets/Segmentation", "SegmentationClass")
+
+    augmented: bool = False
+
+    def described(self, root: Path) -> dict[str, Any]:
+        """See :meth:`Layout.described`."""
+        lists = "ImageSets/Segmentation"
+        labels = ["SegmentationClass/{name}.png"] + ["SegmentationClassAug/{name}.png"] * self.augmented
+        return {
+            "images": "JPEGImages/{name}.jpg",
+            "splits": {"train": f"{lists}/{'trainaug' if self.augmented else 'train'}.txt", "val": f"{lists}/val.txt"},
+            "tasks": {"seg": {"task": "Semantic", "labels": labels, "classes": list(VOC_CLASSES)}},
+        }
