@@ -59,8 +59,8 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "HRNetHead": {"widths": [4, 6, 8, 10]},
         "DPTHead": {"channels": 12, "widths": [4, 6, 8, 10]},
         "UPerHead": {"channels": 12},
+        "DeMT": {"channels": 16},
     },
-    "heads": {"SegFormerHead": {"channels": 16}, "HRNetHead": {"widths": [4, 6, 8, 10]}, "DeMT": {"channels": 16}},
     "tasks": {"Semantic": {"classes": 5}, "Depth": {"max_metres": 10.0}},
     "balancing": {},
 }

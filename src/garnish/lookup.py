@@ -1,11 +1,8 @@
 """Name → class, by module path: the file's place is its registration, its constructor's keywords are its schema.
 
-A *kind* is a folder (``adapters``, ``heads``, ``tasks``, ``balancing``, ``backbones``). Every final class in a file of
-that folder that derives from the folder's base class can be named. Third parties add to a kind through an entry point
-group ``garnish.<kind>`` that names a class.
-A *kind* is a folder (``adapters``, ``heads``, ``tasks``, ``backbones``, ``data/layouts``). Every final class in a file
-of that folder that derives from the folder's base class can be named. Third parties add to a kind through an entry
-point group ``garnish.<kind>`` that names a class.
+A *kind* is a folder (``adapters``, ``heads``, ``tasks``, ``balancing``, ``backbones``, ``data/layouts``). Every final
+class in a file of that folder that derives from the folder's base class can be named. Third parties add to a kind
+through an entry point group ``garnish.<kind>`` that names a class.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import tiny
 from garnish import lookup
 from garnish.backbones.blocks import FeatureInfo
 from garnish.errors import OptionError
-from garnish.heads.head import is_plain, pyramid_info, resample_pyramid
+from garnish.heads.head import JointHead, is_plain, pyramid_info, resample_pyramid
 
 PYRAMID = [FeatureInfo(c, s) for c, s in ((8, 4.0), (16, 8.0), (24, 16.0), (32, 32.0))]
 PLAIN = [FeatureInfo(12, 14.0)] * 4
@@ -38,13 +39,27 @@ def maps(features, count: int = 2) -> list[torch.Tensor]:
     ]
 
 
+class TwoTasks(nn.Module):
+    """A joint decoder of two tasks that read the same maps, called as others are; their outputs side by side."""
+
+    CHANNELS: ClassVar = {"seg": OUT - 3, "normals": 3}
+
+    def __init__(self, joint: nn.Module) -> None:
+        super().__init__()
+        self.joint = joint
+
+    def forward(self, given: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat(list(self.joint(dict.fromkeys(self.CHANNELS, given)).values()), dim=1)
+
+
 def built(name: str, features) -> tuple[nn.Module, list[torch.Tensor]]:
     """A head with every parameter random and the maps it gets."""
     torch.manual_seed(0)
     head, given = tiny.example("heads", name), maps(features)
     if head.pyramid and is_plain(features):
         features, given = pyramid_info(features), resample_pyramid(given)
-    module = head.build(features, OUT)
+    joint = isinstance(head, JointHead)
+    module = TwoTasks(head.build_joint(features, TwoTasks.CHANNELS)) if joint else head.build(features, OUT)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

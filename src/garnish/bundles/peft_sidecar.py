@@ -77,9 +77,7 @@ def sidecar_files(
             "licence": trunk.licence,
             "weights_source": trunk.weights_source,
         },
-        "tasks": {
-            n: lookup.describe(model.tasks[n]) | {"head": lookup.describe(options[n])} for n in tasks
-        },
+        "tasks": {n: lookup.describe(model.tasks[n]) | {"head": lookup.describe(options[n])} for n in tasks},
     }
     tensors = {n: t.detach().cpu().contiguous() for task in tasks for n, t in model.head_tensors(task).items()}
     text = json.dumps(facts, indent=2, ensure_ascii=False)

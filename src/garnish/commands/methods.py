@@ -11,9 +11,7 @@ from typing import Any, final
 from garnish.commands.parser import Parser
 
 #: Kinds of what has options, in the order in which they are listed.
-KINDS = ("adapters", "heads", "tasks", "balancing")
-#: What is listed with its options, in this order.
-KINDS = ("adapters", "heads", "tasks", "layouts")
+KINDS = ("adapters", "heads", "tasks", "balancing", "layouts")
 
 _EPILOG = """\
 examples:
@@ -59,8 +57,7 @@ def parser() -> Parser:
     made = Parser(
         "garnish methods",
         "garnish methods [--json]",
-        "List adapters, heads, tasks, ways of balancing and backbones: names, options with defaults, what they are.",
-        "List adapters, heads, tasks, layouts and backbones: names, options with their defaults, and what they are.",
+        "List adapters, heads, tasks, ways of balancing, layouts and backbones: names, options, what they are.",
         _EPILOG,
     )
     made.add_argument("--json", action="store_true", help="print JSON: lists of names")
@@ -87,7 +84,6 @@ def run(words: Sequence[str]) -> int:
 
 def entries(kind: str) -> list[Entry]:
     """What there is of a kind, by name."""
-    """The adapters, heads, tasks or layouts there are, by name."""
     from garnish.lookup import classes
 
     return [entry_of(cls) for _, cls in sorted(classes(kind).items())]
