@@ -129,7 +129,7 @@ class _Matching:
         self.num_true = num_true
         # Partner of each true pixel, −1: none; of each predicted one, M: none.
         self.of_true = np.full(num_true, -1)
-        self.of_predicted = np.full(num_predicted, num_true)
+        self.of_predicted = np.full(num_predicted, num_true, np.int32)
 
     @property
     def size(self) -> int:
@@ -154,6 +154,8 @@ class _Matching:
         self._pair_singles(row, column)
         n = self.num_true
         source = n + 1
+        starts = starts.astype(np.int32)
+        weights = np.ones(len(row) + n)
         while True:
             single = np.flatnonzero(self.of_true < 0)
             onward = self.of_predicted.take(column)
@@ -161,14 +163,21 @@ class _Matching:
             if not len(single) or not len(ends):
                 return
             # Nodes are the true pixels; a single predicted one is node n, and the source leads to the single true.
-            targets = np.concatenate([onward, single]).astype(np.int32)
-            pointer = np.concatenate([starts, [len(onward), len(targets)]]).astype(np.int32)
-            graph = csr_array((np.ones(len(targets)), targets, pointer), shape=(n + 2, n + 2))
+            targets = np.concatenate([onward, single], dtype=np.int32)
+            pointer = np.concatenate([starts, [len(onward), len(targets)]], dtype=np.int32)
+            graph = csr_array((weights[: len(targets)], targets, pointer), shape=(n + 2, n + 2))
             order, before = breadth_first_order(graph, source, directed=True, return_predecessors=True)
             if before[n] < 0:
                 return
             rank = np.full(n + 2, n + 2)
             rank[order] = np.arange(len(order))
+            # What no tree reaches now, none will: flipping stays inside the trees.
+            degree = np.diff(starts) * (rank[:n] < n + 2)
+            if 2 * degree.sum() < len(row):
+                inside = np.flatnonzero(rank.take(row) < n + 2)
+                row, column = row.take(inside), column.take(inside)
+                starts = np.concatenate([[0], degree.cumsum()], dtype=np.int32)
+                ends = np.flatnonzero(self.of_predicted.take(column) == n)
             # The first single partner of a true pixel is enough for one round.
             last = row.take(ends)
             ends = ends[np.concatenate([[True], last[1:] != last[:-1]])]
