@@ -330,7 +330,11 @@ def test_empty_sides():
 
 
 def test_wrong_options_are_refused():
-    for options, name in (({"protocol": "bsds"}, "protocol"), ({"max_distance": -0.1}, "max_distance")):
+    for options, name in (
+        ({"protocol": "bsds"}, "protocol"),
+        ({"processes": 0}, "processes"),
+        ({"max_distance": -0.1}, "max_distance"),
+    ):
         with pytest.raises(OptionError, match=name):
             Edges(**options)
     assert Edges().headline == "f_at_2px" and "f_at_2px" in measure(Edges(), pictures())
@@ -368,6 +372,12 @@ def test_two_processes_equal_one(tmp_path):
     for rank in (0, 1):
         found = {k: v.item() for k, v in torch.load(tmp_path / f"found{rank}", weights_only=True).items()}
         assert found == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.ddp
+def test_pictures_shared_by_processes():
+    shared = Edges(protocol="ods", max_distance=0.05, processes=2)
+    assert measure(shared, pictures(4)) == measure(ODS, pictures(4))
 
 
 @pytest.mark.slow

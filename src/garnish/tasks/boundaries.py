@@ -5,8 +5,7 @@ Shape letters: B pictures, H W pixels, T thresholds.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -15,10 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from garnish.tasks.binary import BinaryTask
-from garnish.tasks.matching import num_matched, reach_px
-from garnish.tasks.suppression import suppress
+from garnish.tasks.boundary_counts import count_picture, workers
 from garnish.tasks.task import IGNORE
-from garnish.tasks.thinning import thin, thin_levels
 from garnish.tasks.thresholds import HUNDREDTHS
 from garnish.tasks.totals import Totals
 
@@ -50,6 +47,7 @@ class BoundaryMetric(Totals):
         max_distance: largest distance of a pair as a share of the diagonal.
         nms: suppress non-maxima before thresholds are applied. BSDS's edge detectors do, SEISM does not.
         thin_target: thin the targets too. The references do not: their targets are one pixel wide as they come.
+        processes: how many of them share the pictures of one update; 1: this one alone.
     """
 
     matched: Tensor
@@ -58,12 +56,13 @@ class BoundaryMetric(Totals):
     own: Tensor
     pixels: Tensor
 
-    def __init__(self, task: BinaryTask, *, max_distance: float, nms: bool, thin_target: bool) -> None:
+    def __init__(self, task: BinaryTask, *, max_distance: float, nms: bool, thin_target: bool, processes: int) -> None:
         super().__init__()
         self.task = task
         self.max_distance = max_distance
         self.nms = nms
         self.thin_target = thin_target
+        self.processes = processes
         # Per threshold, pooled: pairs and predicted pixels; true pixels are the same at all.
         self.add_total("matched", len(HUNDREDTHS), dtype=torch.int64)
         self.add_total("predicted", len(HUNDREDTHS), dtype=torch.int64)
@@ -73,16 +72,19 @@ class BoundaryMetric(Totals):
         self.add_total("pixels", dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add pictures: logits and {0, 1, 255}, both (B, 1, H, W). One thread a picture, as many as there are cores."""
+        """Add pictures: logits and {0, 1, 255}, both (B, 1, H, W)."""
         valid = target[:, 0] != IGNORE
         probability = torch.where(valid, self.task.decode(prediction), 0.0).float().cpu().numpy()
         true = (target[:, 0] == 1).cpu().numpy()
-        pictures = list(zip(probability, true, strict=True))
-        if len(pictures) == 1:
-            found = [self._count(*pictures[0])]
-        else:
-            with ThreadPoolExecutor(max(min(len(pictures), os.cpu_count() or 1), 1)) as pool:
-                found = list(pool.map(lambda picture: self._count(*picture), pictures))
+        count = partial(
+            count_picture,
+            thresholds=HUNDREDTHS,
+            max_distance=self.max_distance,
+            nms=self.nms,
+            thin_target=self.thin_target,
+        )
+        spread = self.processes > 1 and len(true) > 1
+        found = (workers(self.processes).map if spread else map)(count, probability, true)
         for matched, predicted, num_true in found:
             best = int(_scores(matched, predicted, num_true)[2].argmax())
             self.add("matched", torch.from_numpy(matched))
@@ -90,18 +92,6 @@ class BoundaryMetric(Totals):
             self.add("true", torch.tensor(num_true))
             self.add("own", torch.tensor([matched[best], predicted[best]]))
         self.add("pixels", valid.sum())
-
-    def _count(self, probability: NDArray[np.float32], true: NDArray[np.bool_]) -> tuple[Integers, Integers, int]:
-        """Pairs and predicted pixels at each threshold, and true pixels, of one picture."""
-        if self.nms:
-            probability = suppress(probability)
-        if self.thin_target:
-            true = thin(true)
-        # The number of thresholds strictly below a value.
-        levels = np.searchsorted(np.array(HUNDREDTHS, np.float32), probability)
-        pixels, kept = thin_levels(levels, len(HUNDREDTHS))
-        matched = num_matched(pixels, kept, true, reach_px((true.shape[0], true.shape[1]), self.max_distance))
-        return matched, kept.sum(1), int(true.sum())
 
     def compute(self) -> dict[str, Tensor]:
         """() float64 values by name."""

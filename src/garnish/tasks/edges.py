@@ -42,6 +42,8 @@ class Edges(BinaryTask):
             does not).
         thin_target: thin the targets like the predictions ("ods"; set False for targets one pixel wide, which the
             benchmarks take as they are).
+        processes: how many share the pictures of a batch ("ods"); above 1 a script needs the usual
+            ``if __name__ == "__main__"``.
     """
 
     weight: float = 50.0
@@ -51,6 +53,7 @@ class Edges(BinaryTask):
     max_distance: float = 0.0075
     nms: bool = False
     thin_target: bool = True
+    processes: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.positive_weight < 1:
@@ -59,6 +62,8 @@ class Edges(BinaryTask):
             raise OptionError(f"Edges.tolerance_px: {self.tolerance_px}; set 0 or more pixels")
         if self.protocol not in ("pooled", "ods"):
             raise OptionError(f'Edges.protocol: {self.protocol!r}; set "pooled" or "ods"')
+        if self.processes < 1:
+            raise OptionError(f"Edges.processes: {self.processes}; set 1 or more")
         if not 0 <= self.max_distance < 1:
             raise OptionError(f"Edges.max_distance: {self.max_distance}; set a share of the diagonal, such as 0.0075")
         if not 0 <= self.weight < math.inf:
@@ -92,7 +97,13 @@ class Edges(BinaryTask):
         nothing. :class:`~garnish.tasks.boundaries.BoundaryMetric` says exactly how.
         """
         if self.protocol == "ods":
-            return BoundaryMetric(self, max_distance=self.max_distance, nms=self.nms, thin_target=self.thin_target)
+            return BoundaryMetric(
+                self,
+                max_distance=self.max_distance,
+                nms=self.nms,
+                thin_target=self.thin_target,
+                processes=self.processes,
+            )
         return EdgesMetric(self)
 
     def paint(self, decoded: Tensor) -> np.ndarray:
