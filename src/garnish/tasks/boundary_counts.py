@@ -50,6 +50,6 @@ def count_picture(
 
 @functools.cache
 def workers(processes: int) -> ProcessPoolExecutor:
-    """Processes that stay until the program ends. Threads do not help: most of the matching holds Python's lock."""
+    """Processes that stay until the program ends; matching is many short calls, between which threads would wait."""
     # A forked process would inherit torch's threads and devices.
     return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
