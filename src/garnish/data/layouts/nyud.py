@@ -72,6 +72,7 @@ class NYUDMultiTask(Layout):
                     "task": "Edges",
                     "labels": f"edge/{{name}}.{edges}",
                     "positive_weight": {"A": 0.95, "B": 0.8}[variant],
+                    "max_distance": 0.011,  # of the boundary benchmark, with tasks: {edges: {protocol: ods}}
                 },
             },
         }

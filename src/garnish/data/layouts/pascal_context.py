@@ -85,7 +85,12 @@ class PascalContextMultiTask(Layout):
                 },
                 "saliency": {"task": "Saliency", "labels": "sal_distill/{name}.png", "threshold": 127.5},
                 "normals": {"task": "Normals", "labels": "normals_distill/{name}.png"},
-                "edges": {"task": "Edges", "labels": "pascal-context/trainval/{name}.mat"},
+                "edges": {
+                    "task": "Edges",
+                    "labels": "pascal-context/trainval/{name}.mat",
+                    "max_distance": 0.0075,  # of the boundary benchmark, with tasks: {edges: {protocol: ods}}
+                    "thin_target": False,  # one pixel wide as they are
+                },
             },
         }
 
