@@ -36,6 +36,7 @@ def cases(fast_on: tuple[str, ...] = FAST) -> list:
 NAMES = ("name", "short", "per_task")
 every = pytest.mark.parametrize(NAMES, cases())
 every_costly = pytest.mark.parametrize(NAMES, cases(FAST[:1]))
+every_slow = pytest.mark.parametrize(NAMES, cases(()))
 
 
 def made(name: str, short: str, per_task: bool) -> Model:
@@ -91,7 +92,7 @@ def test_bundles_give_it_back(name, short, per_task, tmp_path):
 
 
 @pytest.mark.compile
-@every_costly
+@every_slow
 def test_compiles_above_one_graph_of_the_trunk(name, short, per_task):
     """Outputs are compared with those of the model before it was compiled, decoders included."""
     pairs = [[["seg"], ["seg", "depth"]], [["seg", "depth"], ["depth"]]]
