@@ -75,7 +75,7 @@ def flop_counter() -> FlopCounterMode:
 def _attention_flops(
     query: Sequence[int], key: Sequence[int], value: Sequence[int], *others: object, **options: object
 ) -> int:
-    flops: int = sdpa_flop_count(query, key, value)
+    flops: int = sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]
     return flops
 
 
