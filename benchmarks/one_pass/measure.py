@@ -28,7 +28,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import garnish as gn
 from garnish import context
@@ -36,7 +35,7 @@ from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.taps import TaskMaps
 from garnish.model import Model
-from garnish.report import bytes_for_backward
+from garnish.report import bytes_for_backward, flop_counter
 
 RESULTS = Path(__file__).with_name("results.json")
 #: set before the run, so that glibc's malloc keeps what is freed and does not get it from the kernel page by page again
@@ -204,7 +203,7 @@ def command_counts(args: argparse.Namespace) -> None:
             for mode in MODES:
                 tasks = list(model.tasks)[:count]
                 model.eval()
-                with torch.no_grad(), forced(model, mode), FlopCounterMode(display=False) as counter:
+                with torch.no_grad(), forced(model, mode), flop_counter() as counter:
                     model(x, tasks=tasks)
                 flops = counter.get_flop_counts()
                 model.train()

@@ -48,10 +48,13 @@ class Decoders(nn.Module):
             heads: name → options.
             groups: which tasks share a joint decoder; left out, those that name equal options.
         """
+        group_of: dict[str, tuple[str, ...]] = {}
         for group in _groups(heads) if groups is None else [*groups, *_others(heads, groups)]:
             options = heads[group[0]]
             if any(heads[name] != options for name in group[1:]):
                 raise OptionError(f"head: {', '.join(group)} share a decoder and must name the same options")
+            if len(group) > 1 and not isinstance(options, JointHead):
+                raise OptionError(f"head: {', '.join(group)} share a decoder, but {type(options).__name__} serves one")
             features = backbone.features
             wide = pyramid_info(features) if options.pyramid and is_plain(features) else features
             if isinstance(options, JointHead):
@@ -61,7 +64,8 @@ class Decoders(nn.Module):
             kept, line = options.begin(module, backbone.weights_source)
             self.made[_key(group)] = module
             for name in group:
-                self.options[name], self.started[name], self.groups[name] = kept, line, tuple(group)
+                self.options[name], self.started[name], group_of[name] = kept, line, tuple(group)
+        self.groups |= {name: group_of[name] for name in tasks}  # in the order of the model, whatever that of groups
 
     def of(self, task: str) -> nn.Module:
         """The module that decodes a task."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from garnish.errors import one_line
 from garnish.lookup import describe
@@ -66,16 +66,29 @@ def _count(tensors: dict[str, Tensor]) -> int:
     return sum(t.numel() for t in tensors.values() if isinstance(t, nn.Parameter))
 
 
+def flop_counter() -> FlopCounterMode:
+    """Torch's counter, with the formula that it lacks for attention on a CPU: without it, that counts as nothing."""
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
+
+
+def _attention_flops(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *others: object, **options: object
+) -> int:
+    flops: int = sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]
+    return flops
+
+
 def count_macs(model: Model, size: tuple[int, int]) -> tuple[int, int]:
     """Multiply-accumulates of one picture of ``size`` with all tasks: (all, encoder alone), matrix products counted."""
     was_training = model.training
     model.eval()
     try:
         images = torch.zeros(1, 3, *size, device=model.device)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), flop_counter() as counter:
             model(images)
         total = counter.get_total_flops() // 2
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), flop_counter() as counter:
             owner_of = {task: number for number, owner in enumerate(model.owners) for task in owner.tasks}
             maps = {number: _maps(model, size) for number in set(owner_of.values())}
             model.decode({task: maps[owner_of[task]] for task in model.tasks}, size)

@@ -200,6 +200,7 @@ def _owner(model: Model, task: str | None) -> int:
     else:
         raise OptionError(f"merge: unknown task {task!r}{suggest(task, model.tasks)}")
     trunk = model.backbone
+    model.decoders.check_whole(owners[number].tasks, f"merge: the adapters of {owners[number].name} alone")
     acts = any(True for _ in adapters_of(trunk, number)) or any(True for _ in trunk.tuned.of(number))
     if not acts and number not in {*trunk.parents.values(), *trunk.prompts, *trunk.sides}:
         raise OptionError(
@@ -234,10 +235,11 @@ def _merged_model(model: Model, number: int) -> Model:
     left: list[Method] = [replace(m, folded=True) for m in owner.methods if isinstance(m, MTLoRA)]
     folded = fold_shared(adapted, number) if left else merge_adapters(adapted, number)
     made = Model(_bare(folded))
-    made.add(
-        left or [Frozen()],
+    made.restore(
+        [(left or [Frozen()], owner.tasks)],
         {task: model.tasks[task] for task in owner.tasks},
         {task: model.decoders.options[task] for task in owner.tasks},
+        [names for names, _ in model.decoders.each() if names[0] in owner.tasks],
     )
     expected = {(site, level) for site, level, _ in adapters_of(made.backbone, 0)}
     for site, level, adapter in adapters_of(folded, number) if left else ():

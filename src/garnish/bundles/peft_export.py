@@ -66,6 +66,7 @@ def export_peft(
         model = load(model)
     number = _owner(model, task)
     tasks = model.owners[number].tasks
+    model.decoders.check_whole(tasks, f"export_peft: the adapters of {model.owners[number].name} alone")
     prefix = prefix.strip(".")
     saved: dict[str, Tensor] = {}
     if decode_head is not None:

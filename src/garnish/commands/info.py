@@ -98,13 +98,16 @@ def _skeleton(described: Sequence[Mapping[str, Any]]) -> Model:
     first = described[0]["backbone"]
     model = Model(backbone(first["name"], None, options=first["options"], taps=first.get("taps", "stage")))
     for facts in described:
-        for owner in facts["owners"]:
-            tasks = {name: facts["tasks"][name] for name in owner["tasks"]}
-            model.add(
-                [build("adapters", m["name"], m["options"]) for m in owner["methods"]],
-                {name: build("tasks", t["name"], t["options"]) for name, t in tasks.items()},
-                {name: build("heads", t["head"]["name"], t["head"]["options"]) for name, t in tasks.items()},
-            )
+        tasks = {name: facts["tasks"][name] for owner in facts["owners"] for name in owner["tasks"]}
+        model.restore(
+            [
+                ([build("adapters", m["name"], m["options"]) for m in owner["methods"]], tuple(owner["tasks"]))
+                for owner in facts["owners"]
+            ],
+            {name: build("tasks", t["name"], t["options"]) for name, t in tasks.items()},
+            {name: build("heads", t["head"]["name"], t["head"]["options"]) for name, t in tasks.items()},
+            facts.get("decoders", ()),
+        )
     return model
 
 

@@ -75,6 +75,8 @@ class JointHead(Head):
     def build_joint(self, features: Sequence[FeatureInfo], channels: Mapping[str, int]) -> nn.Module:
         """The module of all tasks of a group.
 
+        A submodule ``task_NAME`` holds what a task has for itself: other tasks' losses are not expected to reach it.
+
         Args:
             features: of the raw maps, finest first; the same for all tasks.
             channels: task → number of its output maps, in the order of the tasks; at least one task.

@@ -5,7 +5,7 @@ Shape letters: B pictures, N pixels, Q query tokens, K key tokens, C channels, d
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -71,8 +71,25 @@ class TaskAttention(nn.Module):
         return out
 
 
+class _ContiguousGradient(torch.autograd.Function):
+    """The identity, behind which gradients are contiguous.
+
+    Tokens give maps gradients of other strides. Where there is one picture, torch's batch norm on a CPU then takes one
+    layout for another and computes gradients that are wrong (2.14; a test of this holds it to the right ones).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.contiguous()
+
+
 def tokens_of(maps: Tensor, reduction: int = 1) -> Tensor:
     """(B, C, H, W) → (B, tokens, C), contiguous; means of squares of ``reduction``, smaller at the far edges."""
+    maps = _ContiguousGradient.apply(maps)
     if reduction > 1:
         maps = F.avg_pool2d(maps, reduction, ceil_mode=True, count_include_pad=False)
     # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
