@@ -117,9 +117,9 @@ class _Base(nn.Module):
         size = maps[0].shape[-2:]
         total: Tensor | None = None
         for i, (x, norm, project) in enumerate(zip(maps, self.norms, self.projections, strict=True)):
-            # of all at once: the maps are read once, and grown once
-            layers = [project, *(layers[i] for layers in direct if layers is not None)]
-            weight = torch.cat([cast("nn.Linear", layer).weight for layer in layers])
+            # the base's and all tasks': a map is read once, and grown once
+            at_once = [project, *(layers[i] for layers in direct if layers is not None)]
+            weight = torch.cat([cast("nn.Linear", layer).weight for layer in at_once])
             # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
             y = F.linear(norm(x.permute(0, 2, 3, 1).contiguous()), weight).permute(0, 3, 1, 2)
             # in place here and below: new memory costs as much as the sum where a base runs for each of many tasks
