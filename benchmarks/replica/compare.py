@@ -35,8 +35,8 @@ SIZE = (196, 336)
 #: more arms: adapters, decoder, its rate
 MORE = {
     "LoRA r = 4, shared base": (gn.LoRA(rank=4), gn.SharedBaseHead(), 1e-3),
-    "LoRA r = 4, shared base, rate 2e-3": (gn.LoRA(rank=4), gn.SharedBaseHead(), 2e-3),
-    "LoRA r = 8, linear heads, rate 2e-3": (gn.LoRA(rank=8), gn.LinearHead(), 2e-3),
+    "LoRA r = 4, α = 8, shared base at 2e-3": (gn.LoRA(rank=4, alpha=8), gn.SharedBaseHead(), 2e-3),
+    "LoRA r = 8, linear heads at 2e-3": (gn.LoRA(rank=8), gn.LinearHead(), 2e-3),
     "LoRA r = 8, SegFormer heads": (gn.LoRA(rank=8), gn.SegFormerHead(channels=256), 1e-3),
 }
 
