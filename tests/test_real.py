@@ -55,7 +55,7 @@ def test_wrong_weights_are_refused_in_one_line():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["camvid", "replica", "crackforest", "parts"])
+@pytest.mark.parametrize("recipe", ["camvid", "replica", "replica_small", "crackforest", "parts"])
 def test_recipes_train_measure_and_predict(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     out = tmp_path / recipe

@@ -60,6 +60,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "DPTHead": {"channels": 12, "widths": [4, 6, 8, 10]},
         "UPerHead": {"channels": 12},
         "DeMT": {"channels": 16},
+        "SharedBaseHead": {"channels": 16},
     },
     "tasks": {"Semantic": {"classes": 5}, "Depth": {"max_metres": 10.0}},
     "balancing": {},
