@@ -78,7 +78,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 
 #: method whose published start is only near the identity → how near on these random trunks, over the largest value
-NEAR = {"Houlsby": 0.01, "SSF": 0.25, "Mona": 0.15, "VPT": float("inf")}
+NEAR = {"Houlsby": 0.01, "SSF": 0.35, "Mona": 0.15, "VPT": float("inf")}
 
 #: methods some of whose tensors learn later than at the second step, as published
 STEPS_TO_LEARN = {"MTLoRA": 3}
@@ -93,6 +93,9 @@ LISTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "LoRA+LoRA": [("LoRA", {"rank": 2, "layers": ["fc1", "proj"]}), ("LoRA", {"rank": 3, "layers": ["proj", "fc2"]})],
 }
 
+#: the method of docs/add-a-method.md, which a test adds from outside the package
+EXAMPLE_OF_THE_PAGE = "Rescale"
+
 #: Written by hand: family → methods and cases that it refuses, since nothing there is what they adapt. The suite holds
 #: it to both sides: what stands here is refused in one line, everything else works.
 REFUSED: dict[str, set[str]] = {
@@ -102,6 +105,7 @@ REFUSED: dict[str, set[str]] = {
         *("Houlsby", "Pfeiffer", "AdaptFormer", "Convpass", "Mona", "VMTAdapter", "VMTAdapterLite", "PolyhistorLite"),
         *("MTLoRA", "VPT"),
         *("LoRA-rank-rs-layers", "LoRA+LoRA", "NormTuning-places"),  # no fc1, no mlp
+        EXAMPLE_OF_THE_PAGE,  # linear layers only
     },
 }
 

@@ -41,5 +41,8 @@ class _ByText(nn.Module):
         self, images: Tensor, row_images: Tensor | None, row_owners: Tensor | None, present: str
     ) -> tuple[Tensor, ...]:
         """As :class:`Backbone`'s; ``present`` holds the owners' numbers with blanks between them."""
+        if row_images is not None and row_owners is not None:
+            # one number of rows, not two that happen to be equal: what follows divides one by the other
+            torch._check(row_images.shape[0] == row_owners.shape[0])
         maps: tuple[Tensor, ...] = self.backbone(images, row_images, row_owners, tuple(map(int, present.split())))
         return maps

@@ -28,10 +28,11 @@ class VPT(Method):
     """p trained tokens stand behind the class token; deep: every block has its own, which replace what came before.
 
     In Swin they join every window: attention runs over p + w² tokens, position bias and shift mask are zero for
-    prompts, and what the windows make of a prompt is averaged; shallow prompts pass patch merging as four copies. The
-    released code lays prompts out window by window while windows lie picture by picture, which mixes pictures from the
-    second block on; here a picture's windows get its own. Prompts take part in the softmax from the first step, so the
-    method does not start at the identity. Heads never see prompts. Each owner takes a pass.
+    prompts, and what the windows make of a prompt is averaged; shallow prompts pass patch merging as four copies. In
+    SwinV2 the position bias, which lies between 0 and 16, is 8 for prompts. The released code lays prompts out window
+    by window while windows lie picture by picture, which mixes pictures from the second block on; here a picture's
+    windows get its own. Prompts take part in the softmax from the first step, so the method does not start at the
+    identity. Heads never see prompts. Each owner takes a pass.
 
     Attributes:
         prompts: p (5 by default in the released code; 50 in Polyhistor's tables).

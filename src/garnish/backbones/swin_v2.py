@@ -23,6 +23,8 @@ from garnish.errors import OptionError
 
 #: The temperature of cosine attention is learnt as a logarithm and never below 0.01 (section 3.2).
 _MOST_LOGIT = math.log(1 / 0.01)
+#: Position biases lie between 0 and this by a sigmoid (timm and the papers' code).
+_MOST_BIAS = 16.0
 
 
 class SwinV2(Windowed):
@@ -107,7 +109,8 @@ class CosineAttention(nn.Module):
             qkv = qkv + torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         scale = self.logit_scale.clamp(max=_MOST_LOGIT).exp()
-        bias = unseen_by_prompts(self.position_bias(), prompts)
+        # the middle, a sigmoid's of 0: with a bias of 0, e⁸ times less, next to nothing would be read from prompts
+        bias = unseen_by_prompts(self.position_bias(), prompts, value=_MOST_BIAS / 2)
         if mask is not None:
             # (n, h, w², w²), once a row; rows may have grown in number behind qkv
             bias = (bias + unseen_by_prompts(mask, prompts)[:, None]).repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
@@ -122,7 +125,7 @@ class CosineAttention(nn.Module):
         """(h, w², w²): 16 times the sigmoid of the MLP of log-spaced distances."""
         index: Tensor = self.distance_index  # type: ignore[assignment]
         table: Tensor = self.cpb_mlp(self.distances).flatten(0, -2)  # (distances, h)
-        return 16 * torch.sigmoid(table[index]).permute(2, 0, 1)
+        return _MOST_BIAS * torch.sigmoid(table[index]).permute(2, 0, 1)
 
 
 def _windows(block: Any) -> ShiftedWindows:

@@ -100,9 +100,12 @@ def window_order(
     return to_windows, (rows[:, None] + columns).flatten()
 
 
-def unseen_by_prompts(bias: Tensor, prompts: int) -> Tensor:
-    """A bias or mask over pairs of a window's tokens, (…, w², w²) → (…, p + w², p + w²), zero for prompts."""
-    return F.pad(bias, (prompts, 0, prompts, 0)) if prompts else bias
+def unseen_by_prompts(table: Tensor, prompts: int, value: float = 0.0) -> Tensor:
+    """A bias or mask over pairs of a window's tokens, (…, w², w²) → (…, p + w², p + w²), ``value`` for prompts.
+
+    It is what a pair has of which the trunk learned nothing: 0 of a mask and of a table.
+    """
+    return F.pad(table, (prompts, 0, prompts, 0), value=value) if prompts else table
 
 
 def gathered(x: Tensor, grid: tuple[int, int], prompts: int) -> tuple[Tensor, tuple[int, int]]:
