@@ -28,6 +28,7 @@ HEADS = {
     "SegFormer heads": lambda: gn.SegFormerHead(channels=64),
     "DeMT": lambda: gn.DeMT(channels=64),
     "shared base": lambda: gn.SharedBaseHead(),
+    "shared base, no direct part": lambda: gn.SharedBaseHead(direct=False),
 }
 TRUNKS = {
     "frozen, LoRA": (lambda: gn.LoRA(rank=8), 1e-3),

@@ -114,15 +114,14 @@ def bytes_for_backward(forward: Callable[[], object], left_out: Iterable[Tensor]
     """
     known = {tensor.untyped_storage().data_ptr() for tensor in left_out}
     kept: dict[int, int] = {}
-    # a freed storage's address would be used again and counted once; a tensor would hold its graph, and that this list
-    alive: list[torch.UntypedStorage] = []
+    alive: list[torch.UntypedStorage] = []  # a freed storage's address would be used again and counted once
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
             kept[storage.data_ptr()] = storage.nbytes()
             alive.append(storage)
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph that holds it, and neither was ever freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         forward()

@@ -240,8 +240,8 @@ class Backbone(nn.Module, ABC):
     def _tap(self, index: int, x: Tensor, ctx: ForwardContext, unread: bool) -> Tensor | TaskMaps:
         """The map handed to heads; of streams, where there are any."""
         tap = self.taps[index]
-        if unread and ctx.streams is not None and x.shape[0] == ctx.num_images and _acts(tap, ctx):
-            return TaskMaps(tap, ctx.to_map(x), ctx, self.binding)
+        if unread and ctx.streams is not None and x.shape[0] == ctx.num_images and _is_own(tap, ctx):
+            return TaskMaps(tap, ctx.to_map(x), ctx)
         with self.binding.bound(replace(ctx, ends=ctx.streams is not None)):
             tapped: Tensor = tap(ctx.to_map(x))
         if ctx.streams is None or _acts(tap, ctx):
@@ -383,6 +383,13 @@ def _acts(tap: nn.Module, ctx: ForwardContext) -> bool:
             return True
         tap = tap.layer  # type: ignore[assignment]
     return False
+
+
+def _is_own(tap: nn.Module, ctx: ForwardContext) -> bool:
+    """Whether adapters of tasks stand at a tap, in one level and alone: no shared one acts there before them."""
+    if not getattr(type(tap), "is_wrapper", False) or getattr(type(tap.layer), "is_wrapper", False):
+        return False
+    return bool(tap.owned.acts_in(ctx)) and tap.owned.of(ctx.owner) is None  # type: ignore[union-attr, operator]
 
 
 def _takes(residual: nn.Module) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from garnish.context import Binding, ForwardContext
+from garnish.context import ForwardContext
 from garnish.rows import Selection, pick
 
 
@@ -22,19 +22,18 @@ class TaskMaps:
         tap: where the adapters sit.
         x: (I, C, H, W), the map of the images' own rows.
         ctx: of the pass; its streams begin at the tap.
-        binding: of the trunk.
     """
 
     tap: nn.Module
     x: Tensor
     ctx: ForwardContext
-    binding: Binding
 
     def of(self, owner: int) -> Tensor:
         """(n, C, H, W): the rows of one owner."""
         assert self.ctx.streams is not None
-        with self.binding.bound(replace(self.ctx, streams=self.ctx.streams.of_owner(owner), ends=True)):
-            made: Tensor = self.tap(self.x)
+        own = self.ctx.streams.of_owner(owner).take(self.x, self.ctx.num_images)
+        alone = replace(self.ctx, streams=None, ends=False, owner=owner)
+        made: Tensor = self.tap.owned.alone(self.tap.layer, own, (), {}, alone)  # type: ignore[union-attr, operator]
         return made
 
 

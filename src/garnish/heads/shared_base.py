@@ -33,7 +33,7 @@ class SharedBaseHead(JointHead):
     same maps, and the base runs once; with maps of their own (VMT-Adapter's, adapters for each task) it runs for each.
 
     Why the direct part: all tasks' losses move the base, and the largest move it most. In short runs a task with many
-    rare classes learns slowly through it (docs/benchmarks.md, "A shared base"). Its weights grow with the outputs.
+    rare classes learns slowly through it (docs/benchmarks.md, "Do decoders learn"). Its weights grow with the outputs.
 
     Attributes:
         channels: width C.
