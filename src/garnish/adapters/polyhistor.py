@@ -29,10 +29,10 @@ class PolyhistorLite(Method):
 
     Templates T_i have the first stage's size. One hyper-network, shared by all tasks and layers, writes them as
     products of two factors of rank q, from an embedding of the task and s embeddings of the layer; the kernels K_i
-    (s × s, one set a layer) scale them to the stage's width. The factor that U begins with is zero at the start: the
-    identity. A task adapts the trunk from its first block, so each task takes a pass, as published; heads of the paper
-    have a norm for each map (``SegFormerHead(norm=True)``). Ranks, ρ and embedding sizes of the published 0.41 M are
-    not known: sizes here are ours, 383,408 on Swin-T with four tasks.
+    (s × s, one set a layer) scale them to the stage's width. σ is GELU; the hyper-network has a ReLU inside. The factor
+    that U begins with is zero at the start: the identity. A task adapts the trunk from its first block, so each task
+    takes a pass, as published; heads of the paper have a norm for each map (``SegFormerHead(norm=True)``). Ranks, ρ and
+    embedding sizes of the published 0.41 M are not known: sizes here are ours, 383,408 on Swin-T with four tasks.
 
     Attributes:
         reduction: ρ = d/m.
