@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from garnish.backbones.blocks import FeatureInfo
 from garnish.errors import OptionError, suggest
 from garnish.heads.deformable import DeformableConv, without_autocast
-from garnish.heads.head import JointHead
+from garnish.heads.head import JointHead, by_maps
 from garnish.heads.task_attention import TaskAttention, maps_of, tokens_of
 
 Attention = Literal["pixel", "token"]
@@ -122,8 +122,8 @@ class DeMTDecoder(nn.Module):
         ``torch.export`` takes tensors that are the same in its example to be so for ever, here as everywhere.
         """
         parts = {name.removeprefix("task_"): cast("_TaskPart", part) for name, part in self.parts.items()}
-        joined: list[tuple[Sequence[Tensor], Tensor]] = []
-        mixed = {task: part.mixer(self._joined(features[task], joined)) for task, part in parts.items()}
+        joined = {task: z for maps, tasks in by_maps(features) for z in [self.join(maps)] for task in tasks}
+        mixed = {task: part.mixer(joined[task]) for task, part in parts.items()}
         own = {task: tokens_of(z) for task, z in mixed.items()}
         if self.reduction:
             tokens = torch.cat([tokens_of(z, self.reduction) for z in mixed.values()], dim=1)
@@ -135,14 +135,6 @@ class DeMTDecoder(nn.Module):
             task: part(mixed[task], part.query.at_each_pixel(own[task].unsqueeze(2), met).squeeze(2))
             for task, part in parts.items()
         }
-
-    def _joined(self, maps: Sequence[Tensor], done: list[tuple[Sequence[Tensor], Tensor]]) -> Tensor:
-        """The joined map, computed once for tasks that are given the very same tensors."""
-        for given, out in done:
-            if all(a is b for a, b in zip(given, maps, strict=True)):
-                return out
-        done.append((maps, self.join(maps)))
-        return done[-1][1]
 
 
 class _Join(nn.Module):

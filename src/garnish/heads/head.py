@@ -92,6 +92,18 @@ class JointHead(Head):
         """
 
 
+def by_maps(features: Mapping[str, Sequence[Tensor]]) -> list[tuple[Sequence[Tensor], list[str]]]:
+    """Tasks grouped by the maps they read: those that are given the very same tensors stand together."""
+    found: list[tuple[Sequence[Tensor], list[str]]] = []
+    for task, maps in features.items():
+        same = [tasks for given, tasks in found if all(a is b for a, b in zip(given, maps, strict=True))]
+        if same:
+            same[0].append(task)
+        else:
+            found.append((maps, [task]))
+    return found
+
+
 #: Scale of each of four equal maps in a pyramid made from a plain ViT (as DPT: stride/4, stride/2, stride, 2·stride).
 PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)
 

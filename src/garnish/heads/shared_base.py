@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from garnish.backbones.blocks import FeatureInfo
 from garnish.errors import OptionError
-from garnish.heads.head import JointHead
+from garnish.heads.head import JointHead, by_maps
 
 
 @final
@@ -76,15 +76,8 @@ class SharedBaseDecoder(nn.Module):
 
         ``torch.export`` takes tensors that are the same in its example to be so for ever, here as everywhere.
         """
-        turns: list[tuple[Sequence[Tensor], list[str]]] = []
-        for task, maps in features.items():
-            same = [tasks for given, tasks in turns if all(a is b for a, b in zip(given, maps, strict=True))]
-            if same:
-                same[0].append(task)
-            else:
-                turns.append((maps, [task]))
         out: dict[str, Tensor] = {}
-        for maps, tasks in turns:  # one base at a time: those of many tasks are never in memory together
+        for maps, tasks in by_maps(features):  # one base at a time: those of many tasks are never in memory together
             parts = [cast("_TaskPart", self.parts[f"task_{task}"]) for task in tasks]
             h, direct = self.base(maps, [part.direct for part in parts])
             out |= {task: part(h, own) for task, part, own in zip(tasks, parts, direct, strict=True)}
