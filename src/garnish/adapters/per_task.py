@@ -97,7 +97,7 @@ class Owned(nn.Module):
             beside = beside if beside.shape[0] else streams.take(own, ctx.num_images)
             done = self._after(beside, streams.take(base, ctx.num_images), replace(alone, rows=streams))
             return done if ctx.ends else torch.cat([adapted, done])
-        if ctx.ends and not beside.shape[0] and len(streams.present) > 1 and streams.is_every(ctx.num_images):
+        if ctx.ends and not beside.shape[0] and streams.is_every(ctx.num_images):
             stacks = self._stacks(replace(alone, rows=streams))
             if len(stacks) == 1 and stacks[0].covers_all:
                 return stacks[0].spread(own, base, alone)
