@@ -273,24 +273,6 @@ def test_dpt_reads_maps_as_they_are(short):
 
 
 @pytest.mark.compile
-@every
-def test_compiles_to_one_graph(spec):
-    head = spec.build(FEATURES, 5).eval()
-    torch._dynamo.reset()
-    with torch.no_grad():
-        got = torch.compile(head, backend="eager", fullgraph=True)(maps())
-        torch.testing.assert_close(got, head(maps()))
-
-
-@pytest.mark.export
-@every
-def test_exports(spec):
-    head = spec.build(FEATURES, 5).eval()
-    exported = torch.export.export(head, (maps(),))
-    torch.testing.assert_close(exported.module()(maps()), head(maps()))
-
-
-@pytest.mark.compile
 @pytest.mark.export
 def test_dpt_compiles_and_exports_on_plain_maps():
     head = DPT.build(plain(14), 5).eval()

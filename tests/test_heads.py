@@ -13,15 +13,27 @@ from torch.nn import functional as F
 from garnish.backbones.blocks import FeatureInfo
 from garnish.backbones.mit import MiT
 from garnish.errors import OptionError
+from garnish.heads.dpt import DPTHead
 from garnish.heads.head import pyramid_info, resample_pyramid
 from garnish.heads.hrnet import HRNetHead
 from garnish.heads.linear import LinearHead
 from garnish.heads.segformer import SegFormerHead
+from garnish.heads.uper import UPerHead
 
 WIDTHS = (8, 16, 24, 32)
 FEATURES = [FeatureInfo(c, s) for c, s in zip(WIDTHS, (4, 8, 16, 32), strict=True)]
 #: maps of a 97×131 picture, as ceil(side / stride)
 ODD_SIZES = [(25, 33), (13, 17), (7, 9), (4, 5)]
+
+#: every head that a task has for itself
+SINGLE = [
+    LinearHead(),
+    SegFormerHead(channels=16, norm=True),
+    HRNetHead(),
+    DPTHead(channels=8, widths=(4, 6, 8, 10)),
+    DPTHead(channels=8, widths=(4, 6, 8, 10), output="segmentation", norm=True),
+    UPerHead(channels=8),
+]
 
 
 def maps(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -171,7 +183,7 @@ def test_every_parameter_gets_a_gradient(spec):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("spec", [LinearHead(), SegFormerHead(channels=16, norm=True), HRNetHead()])
+@pytest.mark.parametrize("spec", SINGLE, ids=repr)
 def test_compiles_to_one_graph(spec):
     head = spec.build(FEATURES, 5).eval()
     torch._dynamo.reset()
@@ -181,7 +193,7 @@ def test_compiles_to_one_graph(spec):
 
 
 @pytest.mark.export
-@pytest.mark.parametrize("spec", [LinearHead(), SegFormerHead(channels=16, norm=True), HRNetHead()])
+@pytest.mark.parametrize("spec", SINGLE, ids=repr)
 def test_exports(spec):
     head = spec.build(FEATURES, 5).eval()
     exported = torch.export.export(head, (maps(),))

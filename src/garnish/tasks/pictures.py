@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -93,27 +95,26 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: missing, not a picture, or larger than :data:`MAX_PIXELS`.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            _check_size(path, height, width)
-            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; restore it or take it off the list of pictures") from None
-    except DataError:
-        raise
-    except _DAMAGED as error:
-        raise _damaged(path, error) from error
+    with _opened(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
     return (width, height) if turned else (height, width)
 
 
 def _open(path: Path) -> Image.Image:
     """A fully read, upright picture."""
+    with _opened(path) as image:
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture of a size that is allowed; whatever goes wrong with it is one line."""
     try:
         with Image.open(path) as image:
             _check_size(path, image.height, image.width)
-            image.load()
-            return ImageOps.exif_transpose(image)
+            yield image
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; restore it or take it off the list of pictures") from None
     except DataError:
