@@ -267,8 +267,8 @@ class Model(nn.Module):
 
         Owners that tune the trunk in place, carry prompts or have task streams take a pass of their own, with all
         their parts; side networks share one, on the bare trunk. Of the rest, those that adapt the trunk from its first
-        block share nothing worth a joint pass: on a CPU, rows forked there took 0.92 of a pass an owner at 224 pixels
-        and 1.01 at 448, rows forked in the second block 0.82 and 0.93 (docs/benchmarks.md, "One pass"). They are joined
+        block share nothing worth a joint pass: on a CPU, rows forked there took 0.91 of a pass an owner at 224 pixels
+        and 1.01 at 448, rows forked in the second block 0.83 and 0.93 (docs/benchmarks.md, "One pass"). They are joined
         in compiled models only, where one graph must serve every mix.
         """
         trunk = self.backbone
