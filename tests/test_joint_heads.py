@@ -440,7 +440,9 @@ def test_a_compiled_model_gives_the_same_and_its_gradients(head):
         tiny.one_loss(outputs).backward()
         found.append((outputs, {n: p.grad for n, p in model.trained_parameters().items() if p.grad is not None}))
     (want, grads), (got, compiled) = found
-    assert list(want) == list(got) and grads.keys() == compiled.keys()
+    assert list(want) == list(got) and grads.keys() <= compiled.keys()
+    # stacked adapters are gathered by row, so in a compiled pass those of the task nobody asked for get zeros
+    assert not any(compiled[n].any() for n in compiled.keys() - grads.keys())
     assert all(tiny.far(got[n], out) < 1e-10 for n, out in want.items())
     assert all(tiny.far(compiled[n], grad) < 1e-8 for n, grad in grads.items() if grad.abs().max() > 1e-9)
     first = counting.graphs
