@@ -6,7 +6,7 @@ Shape letters: B pictures of a batch, H W pixels.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from lightning.fabric import Fabric
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from garnish.data.sample import Batch, Dataset, Sample, collate
 from garnish.data.transforms import resize_sample
@@ -122,16 +123,18 @@ def evaluate_parts(
     model.eval()
     try:
         for part in parts:
-            indices = part[rank::world]
-            samples: Iterable[Sample] = _read(dataset, indices, size)
-            if progress and rank == 0:
-                console = Console(stderr=True)
-                samples = track(samples, "evaluating", len(indices), console=console, disable=not console.is_terminal)
             with torch.inference_mode():
-                for batch in _by_size(samples, batch_size):
-                    wanted = [[t for t in row if t in metrics] for row in batch.tasks_of_rows()]
-                    for name, out in model(batch.images.to(model.device), wanted).items():
-                        metrics[name].update(out.float(), batch.targets[name].to(model.device))
+                for _, batch, out in outputs(
+                    model,
+                    dataset,
+                    part[rank::world],
+                    metrics,
+                    batch_size=batch_size,
+                    size=size,
+                    progress=progress and rank == 0,
+                ):
+                    for name, raw in out.items():
+                        metrics[name].update(raw, batch.targets[name])
             with warnings.catch_warnings():
                 # a rank, or a set, without any label of a task is no mistake: its metrics are NaN
                 warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
@@ -139,6 +142,43 @@ def evaluate_parts(
     finally:
         model.train(was_training)
     return found
+
+
+def outputs(
+    model: Model,
+    dataset: Dataset,
+    indices: Sequence[int],
+    tasks: Container[str],
+    *,
+    batch_size: int,
+    size: tuple[int, int] | None,
+    progress: bool = False,
+) -> Iterator[tuple[list[int], Batch, dict[str, Tensor]]]:
+    """What the model says, and what is true, a batch at a time.
+
+    The caller sets the model's mode, and inference mode around the whole loop.
+
+    Args:
+        model: see :func:`evaluate`, like all that is not said here.
+        dataset: see there.
+        indices: of the pictures to read.
+        tasks: only these.
+        batch_size: see there.
+        size: see there.
+        progress: see there.
+
+    Yields:
+        The indices of the pictures of a batch, which may be out of order where sizes differ; the batch on the model's
+        device; and by task (K, C, H, W) float32, the raw output for the K pictures that have its labels.
+    """
+    samples: Iterable[Sample] = _read(dataset, indices, size)
+    if progress:
+        console = Console(stderr=True)
+        samples = track(samples, "evaluating", len(indices), console=console, disable=not console.is_terminal)
+    for pictures, batch in _by_size(zip(indices, samples, strict=True), batch_size):
+        wanted = [[t for t in row if t in tasks] for row in batch.tasks_of_rows()]
+        moved = batch.to(model.device)
+        yield pictures, moved, {name: out.float() for name, out in model(moved.images, wanted).items()}
 
 
 def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = None) -> list[str]:
@@ -197,15 +237,20 @@ def _read(dataset: Dataset, indices: Sequence[int], size: tuple[int, int] | None
                 future.cancel()
 
 
-def _by_size(samples: Iterable[Sample], batch_size: int) -> Iterator[Batch]:
-    """Batches of pictures of one size; few pictures wait at any time, however many sizes there are."""
-    waiting: dict[tuple[int, int], list[Sample]] = {}
-    for sample in samples:
+def _by_size(samples: Iterable[tuple[int, Sample]], batch_size: int) -> Iterator[tuple[list[int], Batch]]:
+    """Batches of pictures of one size, with their indices; few pictures wait at any time, however many sizes."""
+    waiting: dict[tuple[int, int], list[tuple[int, Sample]]] = {}
+
+    def batch(size: tuple[int, int]) -> tuple[list[int], Batch]:
+        indices, same = zip(*waiting.pop(size), strict=True)
+        return list(indices), collate(same)
+
+    for index, sample in samples:
         same = waiting.setdefault(sample.size, [])
-        same.append(sample)
+        same.append((index, sample))
         if len(same) == batch_size:
-            yield collate(waiting.pop(sample.size))
+            yield batch(sample.size)
         elif sum(map(len, waiting.values())) >= _WAITING * batch_size:
-            yield collate(waiting.pop(max(waiting, key=lambda s: len(waiting[s]))))
-    for same in waiting.values():
-        yield collate(same)
+            yield batch(max(waiting, key=lambda s: len(waiting[s])))
+    for size in list(waiting):
+        yield batch(size)
