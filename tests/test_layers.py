@@ -30,6 +30,7 @@ ROOMS = [
     ("data", set()),
     ("training", set()),
     ("recipe", {"recipe_paths", "recipe_text"}),
+    ("comparing", set()),
     ("top", {"__main__", "cli", "commands", "demo"}),
 ]
 RANK = {room: number for number, (room, _) in enumerate(ROOMS)}
