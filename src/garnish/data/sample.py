@@ -73,6 +73,14 @@ class Dataset(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
 
+    def key(self, index: int) -> str | None:
+        """A short digest of what picture ``index`` and its labels are, and of how they are read.
+
+        It changes with the files and with the options of reading, not with the picture's place in the set or with the
+        process, so that what was computed of a picture can be kept on disk. None: it cannot be known.
+        """
+        return None
+
 
 @final
 @dataclass(frozen=True, eq=False)
