@@ -29,7 +29,7 @@ ROOMS = [
     ("bundles", set()),
     ("data", set()),
     ("training", set()),
-    ("recipe", {"recipe_paths", "recipe_text"}),
+    ("recipe", {"recipe_paths", "recipe_text", "recipe_splits"}),
     ("comparing", set()),
     ("top", {"__main__", "cli", "commands", "demo"}),
 ]

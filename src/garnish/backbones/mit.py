@@ -155,9 +155,9 @@ class MiT(Backbone):
 
         Args:
             name: one of :meth:`names`.
-            weights: None or False: random (of the bundled name False alone is); True: NVIDIA's from the Hub
-                (non-commercial licence), trained on ImageNet, of a segformer name on ADE20K; else a file, a folder or a Hub id, in the names of NVlabs,
-                transformers 4 or 5, or our own.
+            weights: None or False: random (of the bundled name, False alone); True: NVIDIA's from the Hub
+                (non-commercial licence), trained on ImageNet, of a segformer name on ADE20K; else a file, a folder or
+                a Hub id, in the names of NVlabs, transformers 4 or 5, or our own.
             options: fields of :class:`MiTOptions`.
 
         Raises:

@@ -68,7 +68,9 @@ def arms_of(options: CompareOptions, own: Any, tasks: Sequence[str]) -> list[Arm
 
     def full(name: str, role: Role, **given: Any) -> Arm:
         methods = (lookup.build("adapters", FULL),)
-        return Arm(**({"groups": together} | given), name=name, role=role, methods=methods, rates=options.reference_rates)
+        return Arm(
+            **({"groups": together} | given), name=name, role=role, methods=methods, rates=options.reference_rates
+        )
 
     first, last = [], []
     if "frozen" in options.references:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from garnish.balancing.balancing import balancing_of
 from garnish.comparing.keys import key_of
-from garnish.comparing.runs import is_of_the_system, reason_of
+from garnish.comparing.runs import is_of_the_system
 from garnish.comparing.setting import Run, Setting
 from garnish.comparing.store import read_json, write_json
 from garnish.data.loader import StepBatches
@@ -46,7 +47,10 @@ class Stepper:
         self.optimizer = self.fabric.setup_optimizers(make_optimizer(self.parameters, self.options))
         assert isinstance(self.options.batch_size, int)
         batches = StepBatches(
-            setting.parts.train(run.tasks), self.options.batch_size, seed=self.options.seed, augment=self.options.augment
+            setting.parts.train(run.tasks),
+            self.options.batch_size,
+            seed=self.options.seed,
+            augment=self.options.augment,
         )
         self.batch: Batch = batches.batch_at(0).to(self.fabric.device)
 
@@ -79,42 +83,51 @@ class Stepper:
 
 @final
 class Costs:
-    """Measures what models cost, beside one model of the frozen arm.
+    """Measures what models cost.
 
     Args:
         setting: see there.
-        reference: a run of the frozen arm; None: there is none, and so no ratio.
+        reference: a run of the frozen arm, whose steps those of others are timed beside; None: there is none, and so
+            no ratio.
+        timed: time steps; False: what is counted is enough for now.
     """
 
-    def __init__(self, setting: Setting, reference: Run | None) -> None:
-        self.setting, self.reference = setting, reference
+    def __init__(self, setting: Setting, reference: Run | None, *, timed: bool) -> None:
+        self.setting, self.reference, self.timed = setting, reference, timed
         self._stepper: Stepper | None = None
 
     def of(self, run: Run) -> dict[str, Any]:
-        """The cost of a run's model; ``reason`` in place of what could not be measured."""
-        content = {"cost": self.setting.cost_content(run)}
+        """The cost of a run's model; what could not be measured is left out."""
+        cost = {"cost": self.setting.cost_content(run)}
+        found = self._kept(key_of(cost), run, self._count)
+        if not self.timed:
+            return found
         if self.reference is not None:
-            content["beside"] = self.setting.cost_content(self.reference)
-        file = self.setting.store.cost(key_of(content))
-        known = read_json(file)
-        if known is not None:
-            return known
-        try:
-            found = self._measure(run)
-        except Exception as error:
-            if is_of_the_system(error):
-                raise
-            return {"reason": reason_of(error)}
-        write_json(file, found)
+            cost["beside"] = self.setting.cost_content(self.reference)
+        return found | self._kept(key_of({"time": cost}), run, self._time)
+
+    def _kept(self, key: str, run: Run, make: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
+        file = self.setting.store.cost(key)
+        found = read_json(file)
+        if found is None:
+            try:
+                found = make(run)
+            except Exception as error:
+                if is_of_the_system(error):
+                    raise
+                return {}
+            write_json(file, found)
         return found
 
-    def _measure(self, run: Run) -> dict[str, Any]:
+    def _count(self, run: Run) -> dict[str, Any]:
         mine = Stepper(self.setting, run)
-        size = (mine.batch.images.shape[-2], mine.batch.images.shape[-1])
-        counts = mine.model.report(size)
-        kept = ("encoder_total", "encoder_trainable", "decoder_trainable", "bundle_bytes", "macs", "macs_size")
-        found = {name: counts[name] for name in kept} | {"bytes_for_backward": mine.bytes_for_backward()}
+        counts = mine.model.report((mine.batch.images.shape[-2], mine.batch.images.shape[-1]))
         mine.model.train()
+        kept = ("encoder_total", "encoder_trainable", "decoder_trainable", "bundle_bytes", "macs", "macs_size")
+        return {name: counts[name] for name in kept} | {"bytes_for_backward": mine.bytes_for_backward()}
+
+    def _time(self, run: Run) -> dict[str, Any]:
+        mine = Stepper(self.setting, run)
         if self.reference is not None and self._stepper is None:
             self._stepper = Stepper(self.setting, self.reference)
             self._stepper.seconds()
@@ -129,7 +142,7 @@ class Costs:
         del mine
         gc.collect()
         middle = statistics.median
-        return found | {"step_seconds": middle(steps), "step_ratio": middle(ratios) if ratios else None}
+        return {"step_seconds": middle(steps), "step_ratio": middle(ratios) if ratios else None}
 
 
 def together(costs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -71,7 +71,9 @@ class Display:
             return f"{place}: failed: {outcome['reason']}"
         if job.kind == "measure":
             tasks = self.plan.setting.tasks
-            heads = [f"{t} {tasks[t].headline} {_number(m.get(tasks[t].headline))}" for t, m in outcome["metrics"].items()]
+            heads = [
+                f"{t} {tasks[t].headline} {_number(m.get(tasks[t].headline))}" for t, m in outcome["metrics"].items()
+            ]
             return f"{place}: test {', '.join(heads)} ({seconds:.0f} s)"
         score = best_score(curve_of(outcome, self.plan.setting.training.best_by))
         return f"{place}: held-out {_number(score)} at step {outcome['best_step']} ({seconds:.0f} s)"

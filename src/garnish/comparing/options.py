@@ -69,7 +69,9 @@ class CompareOptions:
         for name, known in (("references", REFERENCES), ("controls", CONTROLS)):
             for entry in getattr(self, name):
                 if entry not in known:
-                    raise OptionError(f"compare.{name}: unknown {name.removesuffix('s')} {entry!r}{suggest(entry, known)}")
+                    raise OptionError(
+                        f"compare.{name}: unknown {name.removesuffix('s')} {entry!r}{suggest(entry, known)}"
+                    )
 
 
 def read_options(section: Any, given: Mapping[str, Any]) -> CompareOptions:

@@ -91,9 +91,7 @@ def _trained(setting: Setting, run: Run, goes_on: bool) -> dict[str, Any]:
         return _fitted(setting, run, recipe, setting.build(run), folder, goes_on=False)
 
 
-def _fitted(
-    setting: Setting, run: Run, recipe: Recipe, model: Model, folder: Path, goes_on: bool
-) -> dict[str, Any]:
+def _fitted(setting: Setting, run: Run, recipe: Recipe, model: Model, folder: Path, goes_on: bool) -> dict[str, Any]:
     options = {f.name: getattr(recipe.options, f.name) for f in dataclasses.fields(recipe.options)}
     options |= cache_options(setting, model)
     result = fit(

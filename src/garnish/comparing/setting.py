@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from garnish.adapters.reference import Frozen
 from garnish.comparing.arms import Arm, arms_of
 from garnish.comparing.keys import key_of, step_content, training_content
 from garnish.comparing.options import CompareOptions
@@ -18,13 +19,13 @@ from garnish.errors import OptionError
 from garnish.heads.head import Head
 from garnish.heads.linear import LinearHead
 from garnish.lookup import describe
+from garnish.model import Model, adapt
 from garnish.recipe import Recipe
 from garnish.tasks.task import Task
 from garnish.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from garnish.backbones.backbone import Backbone
-    from garnish.model import Model
 
 
 @final
@@ -112,6 +113,8 @@ class Setting:
                 "licence": trunk.licence,
                 "weights": trunk.weights_source,
             }
+            # what is wrong with tasks or heads is wrong in every arm, and told before any is trained
+            adapt(trunk, Frozen(), self.tasks, self.recipe.head)
         return self._trunk
 
     # ---- what a run is ----------------------------------------------------------------------------------------------
