@@ -42,7 +42,7 @@ def picture(width: float, height: float, style: str, label: str, *children: str)
 
 def text_width(content: str, size: float) -> float:
     """Width of a line of text at ``size`` pixels in any usual sans serif, on the safe side."""
-    return size * sum(0.36 if c in "ijltfrI.,:;|'()[] -" else 0.92 if c in "mwMW%—" else 0.62 for c in content)
+    return size * sum(0.36 if c in "ijltfrI.,:;|'()[] \u00a0-" else 0.95 if c in "mwMW%—" else 0.65 for c in content)
 
 
 @dataclass(frozen=True)

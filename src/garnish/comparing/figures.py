@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MISSING = "–"
+SPACE = "\u00a0"  # a number and its unit stay on one line
 
 
 def find(tree: Any, *path: str | int) -> Any:
@@ -65,8 +66,8 @@ def signed_metric(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """Ratio as whole per cent: 0.873 → 87 %."""
-    return minus(f"{round(100 * value):d} %")
+    """Ratio as whole per cent, without the sign: 0.873 → 87."""
+    return minus(f"{round(100 * value):d}")
 
 
 def ratio(value: float) -> str:
@@ -76,12 +77,12 @@ def ratio(value: float) -> str:
 
 def count(value: float) -> str:
     """Parameters: 512, 34.2 k, 1.23 M."""
-    return _scaled(value, 1000, ("", " k", " M", " G"))
+    return _scaled(value, 1000, ("", f"{SPACE}k", f"{SPACE}M", f"{SPACE}G"))
 
 
 def size(value: float) -> str:
     """Bytes, in powers of ten: 34.2 kB, 1.23 MB."""
-    return _scaled(value, 1000, (" B", " kB", " MB", " GB", " TB"))
+    return _scaled(value, 1000, tuple(f"{SPACE}{prefix}B" for prefix in ("", "k", "M", "G", "T")))
 
 
 def giga(value: float) -> str:
@@ -91,6 +92,10 @@ def giga(value: float) -> str:
 
 def seconds(value: float) -> str:
     """412 ms, 1.32 s, 12 min 4 s, 3 h 12 min."""
+    return _duration(value).replace(" ", SPACE)
+
+
+def _duration(value: float) -> str:
     if value < 1:
         return f"{_three(1000 * value)} ms"
     if value < 60:

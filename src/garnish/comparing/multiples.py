@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from markupsafe import Markup
@@ -20,7 +21,7 @@ def gap_panel(results: Mapping[str, Any], task: str) -> Markup | None:
         return None
     arms.sort(key=lambda arm: (arm["role"] != "adapter", -(find(arm, "gap", task, "mean") or -1e9)))
     width, row = 420.0, 24.0
-    left = min(max(text_width(str(arm["name"]), 12) for arm in arms) + 12, 176)
+    left = min(max(text_width(str(arm["name"]), 12) for arm in arms) + 14, 190)
     bottom = 10 + row * len(arms)
     means = [find(arm, "gap", task, "mean") for arm in arms]
     shown = [m for m in means if m is not None and m > -0.5]
@@ -40,13 +41,14 @@ def gap_panel(results: Mapping[str, Any], task: str) -> Markup | None:
         if gap.get("mean") is None:
             parts.append(text(axis.at(0) + 8, y + 4, f"void: {gap.get('void') or 'not measured'}", style="tick"))
             continue
-        about = f"{name}: {share(gap['mean'])}"
+        about = f"{name}: {share(gap['mean'])} %"
         interval = gap.get("interval")
         if interval and None not in interval:
-            about += f" ({share(interval[0])} to {share(interval[1])})"
+            about += f" ({share(interval[0])} to {share(interval[1])} %)"
+        if interval and None not in interval and interval[1] > axis.low:
             parts.append(line(axis.clipped(interval[0]), y, axis.clipped(interval[1]), y, "whisker"))
         if gap["mean"] < axis.low:
-            parts.append(text(left + 2, y + 4, f"◂ {share(gap['mean'])}", style="tick"))
+            parts.append(text(left + 2, y + 4, f"◂ {share(gap['mean'])} %", style="tick"))
             continue
         style = "mark adapter" if adapter else f"mark {arm['role']}"
         parts.append(
@@ -55,24 +57,33 @@ def gap_panel(results: Mapping[str, Any], task: str) -> Markup | None:
     return picture(width, bottom + 24, "chart gap", f"Gap recovered in {task}", *parts)
 
 
+def void_everywhere(results: Mapping[str, Any], task: str) -> str | None:
+    """The reason, where the gap of a task is void for every arm and for the same reason."""
+    gaps = [gap for arm in results["arms"] if (gap := find(arm, "gap", task)) is not None]
+    reasons = {str(gap.get("void")) for gap in gaps if gap.get("mean") is None and gap.get("void")}
+    return reasons.pop() if len(reasons) == 1 and all(gap.get("mean") is None for gap in gaps) else None
+
+
 def search_panels(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One panel an arm (and task, where an arm is one model a task): held-out score over learning rate.
 
-    Each entry: ``name``, ``task`` (or None), ``svg``, ``note`` (what is wrong with the choice, or None).
+    Each entry: ``name``, ``task`` (or None), ``svg`` (None where no rate has a score), ``note`` (what is wrong with the
+    choice, or None).
     """
     groups = _groups(results, "search")
-    lows = _scales({key: [[s.get("score") for s in searched]] for key, (_, searched) in groups.items()})
+    scores = {key: [s["score"] for s in found if s.get("score") is not None] for key, (_, found) in groups.items()}
+    scales = _scales(scores, 0.15)
     panels = []
     for (name, task), (arm, searched) in groups.items():
-        chosen = _of_task(arm, task, "rate")
-        scale = lows.get(task)
-        if scale is None:
-            svg: Markup | None = None
-        else:
-            svg = _search_svg(searched, chosen, scale, f"Held-out score of {name} over learning rate")
-        failed = [s for s in searched if s.get("status") != "done"]
+        failed = sum(s.get("score") is None for s in searched)
         notes = ["edge of the grid"] if _of_task(arm, task, "rate_at_edge") else []
-        notes += [f"{len(failed)} of {len(searched)} rates without a score"] if failed else []
+        notes += [f"{failed} of {len(searched)} rates without a score"] if failed else []
+        svg = None
+        if scores[name, task]:
+            scale, own = scales[name, task]
+            notes += ["scale of its own"] if own else []
+            label = f"Held-out score of {name} over learning rate"
+            svg = _search_svg(searched, _of_task(arm, task, "rate"), scale, label)
         panels.append({"name": name, "task": task, "svg": svg, "note": "; ".join(notes) or None})
     return panels
 
@@ -80,26 +91,29 @@ def search_panels(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 def curve_panels(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One panel an arm (and task): held-out score over steps, the chosen rate before the others, a line a seed."""
     groups = _groups(results, "runs")
-    behind = _groups(results, "search")
-    every = {
-        key: [[p[1] for p in run.get("curve") or []] for run in [*runs, *behind.get(key, (arm, []))[1]]]
-        for key, (arm, runs) in groups.items()
-    }
-    scales = _scales(every)
-    panels = []
+    searched = _groups(results, "search")
+    curves, behind = {}, {}
     for key, (arm, runs) in groups.items():
-        scale = scales.get(key[1])
-        if scale is None:
-            continue
         chosen = _of_task(arm, key[1], "rate")
-        others = [s.get("curve") or [] for s in behind.get(key, (arm, []))[1] if s.get("rate") != chosen]
-        svg = _curves_svg([run.get("curve") or [] for run in runs], others, scale, f"Learning curves of {key[0]}")
-        note = "budget short" if _of_task(arm, key[1], "flat") is False else None
-        panels.append({"name": key[0], "task": key[1], "svg": svg, "note": note})
-    return [panel for panel in panels if panel["svg"] is not None]
+        others = searched.get(key, (arm, []))[1]
+        curves[key] = [run.get("curve") or [] for run in runs]
+        behind[key] = [s.get("curve") or [] for s in others if s.get("rate") != chosen]
+    seen = {key: [p[1] for curve in found for p in curve if p[1] is not None] for key, found in curves.items()}
+    scales = _scales(seen, 0.45)
+    panels = []
+    for key, (arm, _) in groups.items():
+        if not seen[key]:
+            continue
+        scale, own = scales[key]
+        notes = ["budget short"] if _of_task(arm, key[1], "flat") is False else []
+        notes += ["scale of its own"] if own else []
+        svg = _curves_svg(curves[key], behind[key], scale, f"Learning curves of {key[0]}")
+        panels.append({"name": key[0], "task": key[1], "svg": svg, "note": "; ".join(notes) or None})
+    return panels
 
 
-Groups = dict[tuple[str, str | None], tuple[Mapping[str, Any], list[Mapping[str, Any]]]]
+Key = tuple[str, str | None]
+Groups = dict[Key, tuple[Mapping[str, Any], list[Mapping[str, Any]]]]
 
 
 def _groups(results: Mapping[str, Any], key: str) -> Groups:
@@ -115,23 +129,23 @@ def _of_task(arm: Mapping[str, Any], task: str | None, key: str) -> Any:
     return arm.get(key) if own is None else own
 
 
-def _scales(
-    series: Mapping[tuple[str, str | None], Sequence[Sequence[float | None]]],
-) -> dict[str | None, tuple[float, float]]:
-    """Task (None: all tasks at once) → lowest and highest score drawn, the same for all panels that share it.
+def _scales(series: Mapping[Key, Sequence[float]], part: float) -> dict[Key, tuple[tuple[float, float], bool]]:
+    """Panel → lowest and highest score drawn, and whether it has a scale of its own.
 
-    A curve that falls far below the worst arm's best is cut there: it would press all others together.
+    Panels of one task (None: all tasks at once) share a scale, so that heights compare. It reaches down far enough to
+    hold the middle of them, at least ``part`` of the highest score; a panel that lies wholly below gets its own.
     """
-    found: dict[str | None, tuple[float, float]] = {}
+    found = {}
     for task in {key[1] for key in series}:
-        panels = [[v for one in rows for v in one if v is not None] for key, rows in series.items() if key[1] == task]
-        panels = [panel for panel in panels if panel]
-        if not panels:
+        shown = {key: values for key, values in series.items() if key[1] == task and values}
+        if not shown:
             continue
-        lowest, highest = min(map(min, panels)), max(map(max, panels))
-        worst_best = min(map(max, panels))
-        floor = max(lowest, worst_best - 1.2 * max(highest - worst_best, 0.1 * abs(highest)))
-        found[task] = padded([floor, highest])
+        highest, lowest = max(map(max, shown.values())), min(map(min, shown.values()))
+        depth = max(4 * (highest - median(map(max, shown.values()))), part * abs(highest))
+        floor = max(lowest, highest - depth)
+        for key, values in shown.items():
+            own = max(values) < floor
+            found[key] = padded(values if own else [floor, highest]), own
     return found
 
 
@@ -141,6 +155,14 @@ def _frame(up: Axis, left: float, right: float) -> list[str]:
         parts.append(line(left, up.at(value), right, up.at(value), "grid"))
         parts.append(text(left - 6, up.at(value) + 4, f"{value:g}".replace("-", "−"), "end", "tick"))
     return parts
+
+
+def _window(left: float, right: float, up: Axis, inner: Markup) -> Markup:
+    """What lies below the scale is cut off, not laid along its lower edge."""
+    top, height = up.end - 6, up.start - up.end + 6
+    box = f"{left:g} {top:g} {right - left:g} {height:g}"
+    at: dict[str, str | float | None] = {"x": left, "y": top, "width": right - left, "height": height}
+    return tag("svg", {**at, "viewBox": box, "class": "window"}, inner)
 
 
 def _search_svg(
@@ -154,7 +176,7 @@ def _search_svg(
         parts.append(text(across.at(value), bottom + 18, rate(value), "middle", "tick"))
     scored = sorted((s["rate"], s["score"]) for s in searched if s.get("score") is not None)
     if len(scored) > 1:
-        parts.append(path(((across.at(r), up.clipped(v)) for r, v in scored), "curve"))
+        parts.append(_window(left, right, up, path(((across.at(r), up.at(v)) for r, v in scored), "curve")))
     for entry in searched:
         x, score = across.at(entry["rate"]), entry.get("score")
         if score is None:
@@ -176,10 +198,8 @@ def _curves_svg(
     behind: Sequence[Sequence[Sequence[Any]]],
     scale: tuple[float, float],
     label: str,
-) -> Markup | None:
+) -> Markup:
     steps = [point[0] for curve in [*curves, *behind] for point in curve]
-    if not steps:
-        return None
     left, right, bottom = 38.0, WIDTH - 10, HEIGHT - 26
     across, up = Axis(min(steps), max(max(steps), min(steps) + 1), left, right), Axis(*scale, bottom, 10)
     parts = _frame(up, left, right)
@@ -189,9 +209,9 @@ def _curves_svg(
     ]
     for group, style in ((behind, "curve behind"), (curves, "curve")):
         for curve in group:
-            points = [(across.at(s), up.clipped(v)) for s, v in curve if v is not None]
+            points = [(across.at(s), up.at(v)) for s, v in curve if v is not None]
             if len(points) > 1:
-                parts.append(path(points, style))
+                parts.append(_window(left, right, up, path(points, style)))
     return picture(WIDTH, HEIGHT, "chart panel", label, *parts)
 
 

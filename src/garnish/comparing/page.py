@@ -16,7 +16,7 @@ from markupsafe import Markup
 from garnish.bundles.atomic import write_file
 from garnish.comparing.charts import pareto_svg
 from garnish.comparing.figures import figure, find, metric, seconds
-from garnish.comparing.multiples import curve_panels, gap_panel, search_panels
+from garnish.comparing.multiples import curve_panels, gap_panel, search_panels, void_everywhere
 from garnish.comparing.page_table import GROUPS, main_table, methods_text, rates_text
 from garnish.comparing.pareto import COSTS, lay_out
 from garnish.comparing.table import csv_text
@@ -26,7 +26,7 @@ from garnish.comparing.verdict import protocol, verdict
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 #: sizes of the first Pareto picture; the page shows the one that fits
 WIDE = ((1180, 480), (760, 440), (343, 380))
-SMALL = (360, 330)
+SMALL = (380, 360)
 
 
 def write_page(results: Mapping[str, Any], folder: Path) -> Path:
@@ -56,7 +56,11 @@ def page(results: Mapping[str, Any], folder: Path) -> str:
         table=main_table(results),
         pareto=[svg for width, height in WIDE if (svg := _pareto(results, 0, width, height))],
         others=[svg for number in range(1, len(COSTS)) if (svg := _pareto(results, number, *SMALL))],
-        gaps=[(task, svg) for task in results["tasks"] if (svg := gap_panel(results, task))],
+        gaps=[
+            (task, svg, void_everywhere(results, task))
+            for task in results["tasks"]
+            if (svg := gap_panel(results, task))
+        ],
         heats=_heats(results),
         details=_details(results),
         searches=search_panels(results),
@@ -91,16 +95,17 @@ def _in_script(data: str) -> Markup:
     return Markup(data)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, inside: bool = False) -> str:
     """A setting in words: yes and no, lists with commas, mappings as ``name value``."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items()) or "–"
+        return ", ".join(f"{key} {_plain(inner, True)}" for key, inner in value.items()) or "–"
     if isinstance(value, list | tuple):
-        return ", ".join(_plain(inner) for inner in value) or "–"
+        listed = ", ".join(_plain(inner, True) for inner in value) or "–"
+        return f"({listed})" if inside and value else listed
     return str(value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from garnish.comparing.figures import (
@@ -49,6 +49,7 @@ class Cell:
 
     main: Figure
     under: tuple[Figure, ...] = ()
+    before: str = ""
     between: str = ""
     words: str = ""
     best: bool = False
@@ -89,14 +90,9 @@ def main_table(results: Mapping[str, Any]) -> Table:
     bodies: dict[str, list[Row]] = {"Adapters": [], "References": [], "Controls": []}
     for number, arm in enumerate(results["arms"]):
         cells = tuple(_cell(results, number, column) for column in table.columns)
+        adapter = arm["role"] == "adapter"
         marked = tuple(
-            Cell(
-                main=c.main,
-                under=c.under,
-                between=c.between,
-                words=c.words,
-                best=arm["role"] == "adapter" and c.main.value is not None and c.main.value == top,
-            )
+            replace(c, best=adapter and c.main.value is not None and c.main.value == top)
             for c, top in zip(cells, best, strict=True)
         )
         bodies[GROUPS.get(arm["role"], "References")].append(
@@ -153,10 +149,10 @@ def rates_text(arm: Mapping[str, Any]) -> str:
 def _columns(tasks: Mapping[str, Mapping[str, Any]]) -> list[Column]:
     found = [_quality(task, about) for task, about in tasks.items()]
     reference = "mean relative change against full fine-tuning of one model a task"
-    found.append(_column("Δm, 95 % interval", "Δm\n% ↑", reference, True, ("delta_m",), signed, "interval"))
+    found.append(_column("Δm", "mean\n% ↑", reference, True, ("delta_m",), signed, "interval"))
     for task in tasks:
         part = f"part of the way from frozen to full fine-tuning that is covered in {task}"
-        found.append(_column("Gap recovered", f"{task}\n↑", part, True, ("gap", task), share, "interval"))
+        found.append(_column("Gap recovered", f"{task}\n% ↑", part, True, ("gap", task), share, "interval"))
     sizes, cost = "Trained parameters", "Cost"
     backward, step = "bytes held for the backward pass", "time of a training step, and over that of the frozen arm"
     return [
@@ -175,7 +171,7 @@ def _quality(task: str, about: Mapping[str, Any]) -> Column:
     headline, unit, more = about["headline"], about.get("unit") or "", about["higher_is_better"]
     name = f"{task}\n{headline}{', ' + unit if unit else ''} {'↑' if more else '↓'}"
     full = f"{headline} of {task}{f' in {unit}' if unit else ''}; {'more' if more else 'less'} is better"
-    group = "Quality on test: mean, least to most over seeds"
+    group = "Quality on test"
     return _column(group, name, full, more, ("metrics", task, headline), metric, "range")
 
 
@@ -210,7 +206,10 @@ def _cell(results: Mapping[str, Any], number: int, column: Column) -> Cell:
     under = pairs.get(column.second, ())
     if main.value is None or any(f.value is None for f in under):
         under = ()
-    return Cell(main=main, under=under, between={"total": "of "}.get(column.second, ""))
+    before = "of " if column.second == "total" else ""
+    return Cell(
+        main=main, under=under, before=before, between="–" if all((f.value or 0) >= 0 for f in under) else " to "
+    )
 
 
 def _best(arms: Sequence[Mapping[str, Any]], column: Column) -> float | None:

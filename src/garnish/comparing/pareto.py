@@ -58,11 +58,13 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """Text beside its point: left end, baseline, and where a leading line to the point ends, if it needs one."""
+    """Text beside its point: its anchor on the baseline, its box, the end of a line to the point if it needs one."""
 
     point: Point
     x: float
     y: float
+    anchor: str
+    box: tuple[float, float, float, float]
     leader: tuple[float, float] | None
 
 
@@ -89,7 +91,7 @@ def lay_out(results: Mapping[str, Any], cost: Cost, width: float, height: float)
     arms = [a for a in results["arms"] if find(a, "delta_m", "mean") is not None and find(a, cost.key) is not None]
     if not any(arm[cost.key] > 0 for arm in arms):
         return None
-    left, right, top, bottom = 44.0, width - 14, 14.0, height - 46
+    left, right, top, bottom = 44.0, width - 14, 28.0, height - 46
     with_zero = any(arm[cost.key] <= 0 for arm in arms)
     zero = left + 16 if with_zero else None
     across = Axis(
@@ -115,7 +117,7 @@ def lay_out(results: Mapping[str, Any], cost: Cost, width: float, height: float)
         for arm, delta, out in zip(arms, deltas, off, strict=True)
     )
     front = _staircase([p for p in points if not p.dominated and not p.below], right)
-    labels = _place(points, front, (left, top - 8, width - 2, bottom), FONT if width > 500 else 11.0)
+    labels = _place(points, front, (left, top - 10, width - 2, bottom), up.at(0), FONT if width > 500 else 11.0)
     return Pareto(
         cost=cost,
         width=width,
@@ -157,11 +159,12 @@ def _staircase(points: list[Point], right: float) -> tuple[tuple[float, float], 
 
 
 def _place(
-    points: tuple[Point, ...], front: tuple[tuple[float, float], ...], area: Box, font: float
+    points: tuple[Point, ...], front: tuple[tuple[float, float], ...], area: Box, zero: float, font: float
 ) -> tuple[Label, ...]:
     """A free place for each label, those of the front first; a label without one is left out (points have titles)."""
     taken: list[Box] = [(p.x - RADIUS - 2, p.y - RADIUS - 2, p.x + RADIUS + 2, p.y + RADIUS + 2) for p in points]
     steps = [_around(*a, *b) for a, b in pairwise(front)]
+    level = (area[0], zero - 1, area[2], zero + 1)
     leaders: list[Box] = []
     found = []
     for point in sorted(points, key=lambda p: (p.dominated, p.role != "adapter", p.y)):
@@ -171,17 +174,31 @@ def _place(
             for turn in range(16):
                 angle = turn * math.pi / 8
                 x, y = point.x + reach * math.cos(angle), point.y + reach * math.sin(angle) * 0.9
-                x0 = x - wide / 2 + math.copysign(wide / 2, math.cos(angle)) * (abs(math.cos(angle)) > 0.3)
+                side = 0 if abs(math.cos(angle)) < 0.3 else math.copysign(1, math.cos(angle))
+                x0 = x - wide / 2 + side * wide / 2
                 box = (x0, y - font * 0.6, x0 + wide, y + font * 0.5)
                 if not _inside(box, area) or any(_meet(box, other) for other in taken if other is not own):
                     continue
                 if _meet(box, (point.x - RADIUS, point.y - RADIUS, point.x + RADIUS, point.y + RADIUS)):
                     continue
-                worth: float = reach + 14 * sum(_meet(box, s) for s in steps) + 10 * sum(_meet(box, s) for s in leaders)
+                worth: float = (
+                    reach + 14 * sum(_meet(box, s) for s in steps) + 10 * sum(_meet(box, s) for s in (*leaders, level))
+                )
                 worth += 1.5 * (turn % 8 != 0) + (0.5 if turn == 8 else 0)
                 if best is None or worth < best[0]:
                     far = None if reach < 20 else (min(max(point.x, box[0]), box[2]), min(max(point.y, box[1]), box[3]))
-                    best = worth, box, Label(point=point, x=x0, y=y + font * 0.35, leader=far)
+                    best = (
+                        worth,
+                        box,
+                        Label(
+                            point=point,
+                            x=x,
+                            y=y + font * 0.35,
+                            anchor={0: "middle", 1: "start", -1: "end"}[int(side)],
+                            box=box,
+                            leader=far,
+                        ),
+                    )
         if best:
             taken.append(best[1])
             found.append(best[2])
