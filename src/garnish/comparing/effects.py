@@ -7,8 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
+import numpy as np
+
 from garnish.comparing.arms import Arm
-from garnish.comparing.measures import totals_of
+from garnish.comparing.measures import drawn_of, totals_of
 from garnish.comparing.plan import Plan
 from garnish.comparing.setting import Run
 from garnish.comparing.statistics import (
@@ -16,7 +18,6 @@ from garnish.comparing.statistics import (
     delta_m_draws,
     gap_draws,
     gap_recovered,
-    headline_draws,
     interval,
     paired_interval,
     resamples,
@@ -45,7 +46,7 @@ class Effects:
         self.plan, self.setting = plan, plan.setting
         self.tasks: dict[str, Task] = plan.setting.tasks
         self.counts = resamples(len(plan.setting.parts.test()), RESAMPLES)
-        self._draws: dict[tuple[str, tuple[Run, ...]], Floats | None] = {}
+        self._draws: dict[Run, dict[str, Floats]] = {}
         self._totals: dict[Run, dict[str, PictureTotals | None]] = {}
 
     # ---- one arm ----------------------------------------------------------------------------------------------------
@@ -86,14 +87,15 @@ class Effects:
 
     def draws(self, arm: Arm, task: str) -> Floats | None:
         """The headline metric of each draw of test pictures, mean over seeds; None where it cannot be resampled."""
-        runs = tuple(self.runs(arm, task))
-        at = (task, runs)
-        if at not in self._draws:
-            totals = [self.totals(run).get(task) for run in runs]
-            known = [one for one in totals if one is not None]
-            whole = bool(runs) and len(known) == len(runs)
-            self._draws[at] = headline_draws(self.tasks[task], known, self.counts) if whole else None
-        return self._draws[at]
+        runs = self.runs(arm, task)
+        drawn = [found for run in runs if (found := self._drawn(run).get(task)) is not None]
+        return np.mean(drawn, axis=0) if runs and len(drawn) == len(runs) else None
+
+    def _drawn(self, run: Run) -> dict[str, Floats]:
+        """Task → the headline metric of each draw, of one run; kept beside what was measured of it."""
+        if run not in self._draws:
+            self._draws[run] = drawn_of(self.setting, run, self.counts)
+        return self._draws[run]
 
     def totals(self, run: Run) -> dict[str, PictureTotals | None]:
         """What each test picture adds to a run's metrics."""

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from garnish.bundles.bundle import load
+from garnish.bundles.checkpoint import load_state, save_state
 from garnish.comparing.keys import key_of
 from garnish.comparing.setting import Run, Setting
+from garnish.comparing.statistics import Floats, Integers, headline_draws
 from garnish.comparing.store import read_json, write_bytes, write_json
 from garnish.comparing.totals_by_picture import PictureTotals, load_totals, measure, save_totals
 from garnish.data.sample import Sample
@@ -71,6 +73,29 @@ def known_measure(setting: Setting, run: Run) -> dict[str, Any] | None:
 def totals_of(setting: Setting, run: Run) -> dict[str, PictureTotals | None]:
     """What each test picture adds to the metrics of a measured run, by task."""
     return load_totals(setting.store.measure(setting.measure_key(run)).with_suffix(".safetensors"))
+
+
+def drawn_of(setting: Setting, run: Run, counts: Integers) -> dict[str, Floats]:
+    """The headline metric of a measured run in each draw of test pictures, by task, computed once.
+
+    Args:
+        setting: see there.
+        run: a measured one.
+        counts: (R, P) see :func:`garnish.comparing.statistics.resamples`.
+    """
+    key = setting.measure_key(run)
+    file = setting.store.measure(key).with_suffix(".draws.safetensors")
+    if file.is_file():
+        tensors, facts = load_state(file)
+        if facts.get("draws") == len(counts):
+            return {task: values.numpy() for task, values in tensors.items()}
+    found = {
+        task: headline_draws(setting.tasks[task], [totals], counts)
+        for task, totals in totals_of(setting, run).items()
+        if totals is not None
+    }
+    save_state(file, {task: torch.from_numpy(values) for task, values in found.items()}, {"draws": len(counts)})
+    return found
 
 
 # ---- painting ---------------------------------------------------------------------------------------------------

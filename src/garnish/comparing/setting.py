@@ -136,7 +136,7 @@ class Setting:
         train |= {"lr": run.rate, "seed": run.seed}
         balance = train.get("balance")
         if isinstance(balance, Mapping) and not isinstance(balance.get("name"), str):
-            train["balance"] = {task: weight for task, weight in balance.items() if task in run.tasks}
+            train["balance"] = {task: weight for task, weight in balance.items() if task in run.tasks} or None
         if self.training.best_by is not None and self.training.best_by.partition(".")[0] not in run.tasks:
             train["best_by"] = None
         if self.training.log is None:
