@@ -56,7 +56,11 @@ def compare(setting: Setting, *, command: str = "", retry: bool = False, quiet: 
             crew: Crew = Alone(setting, display.say)
             if setting.options.jobs > 1:
                 crew = stack.enter_context(Workers(setting, setting.options.jobs))
-            sweep(plan, crew, display, arm_done)
+            try:
+                sweep(plan, crew, display, arm_done)
+            except SystemExit:
+                display.say("stopped; what is done is kept, and the same command goes on from there")
+                raise
         display.say("measuring costs, drawing the report")
         frozen = effects.reference("frozen")
         costs = Costs(setting, None if frozen is None else model_runs(plan, frozen)[0], timed=True)

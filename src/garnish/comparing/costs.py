@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from garnish.balancing.balancing import balancing_of
 from garnish.comparing.keys import key_of
-from garnish.comparing.runs import is_of_the_system
+from garnish.comparing.runs import is_of_the_system, reason_of
 from garnish.comparing.setting import Run, Setting
 from garnish.comparing.store import read_json, write_json
 from garnish.data.loader import StepBatches
@@ -94,6 +94,8 @@ class Costs:
 
     def __init__(self, setting: Setting, reference: Run | None, *, timed: bool) -> None:
         self.setting, self.reference, self.timed = setting, reference, timed
+        #: what could not be measured, and why
+        self.faults: list[str] = []
         self._stepper: Stepper | None = None
 
     def of(self, run: Run) -> dict[str, Any]:
@@ -115,6 +117,7 @@ class Costs:
             except Exception as error:
                 if is_of_the_system(error):
                     raise
+                self.faults.append(f"Costs of {run.arm} could not be measured: {reason_of(error)}.")
                 return {}
             write_json(file, found)
         return found

@@ -22,6 +22,7 @@ from garnish.data.transforms import resize_sample
 from garnish.model import Model
 from garnish.tasks.files import picture_bytes
 from garnish.tasks.task import to_uint8
+from garnish.training.processes import make_fabric
 
 #: Longer side of painted maps, in pixels.
 CELL_PX = 320
@@ -33,9 +34,7 @@ def open_bundle(setting: Setting, run: Run) -> Model:
     trunk = setting.random_trunk(run)
     given = str(weights) if trunk is None and isinstance(weights, str) else None
     model = load(setting.store.bundle(setting.key(run)), backbone=trunk, weights=given)
-    if setting.training.accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
-        model.to("cuda")
-    return model
+    return model.to(make_fabric(setting.training).device)
 
 
 def measured(setting: Setting, run: Run, say: Callable[[str], None] | None = None) -> dict[str, Any]:

@@ -79,11 +79,11 @@ class Parts:
             rest = sorted(set(everything) - set(held))
             if not held or not rest:
                 raise DataError(
-                    f"{whole.name}: {len(whole)} pictures are too few to hold out every {held_out_every}th; give more"
+                    f"{whole.name}: {len(whole)} pictures are too few to hold out one in {held_out_every}; give more"
                     " pictures, a split val, or another --held-out-every"
                 )
             self._train, self._held_out = (whole, rest), (whole, held)
-            self.held_out_by = f"every {held_out_every}th picture of train"
+            self.held_out_by = f"one in {held_out_every} of the training pictures"
         try:
             test = recipe.open("test")
         except DataError as error:

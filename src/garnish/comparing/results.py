@@ -91,7 +91,7 @@ def results_of(
         "sheets": sheets or [],
         "notes": [],
     }
-    results["notes"] = notes_of(plan, results, said)
+    results["notes"] = notes_of(plan, results, [*said, *costs.faults])
     found: dict[str, Any] = plain(results)
     return found
 
