@@ -63,8 +63,6 @@ class TrunkState:
         """One state of the pictures of several, all of one size and unit."""
         one = states[0]
         assert all((s.unit, s.size, s.grid) == (one.unit, one.size, one.grid) for s in states)
-        if len(states) == 1:
-            return one
         others = [dict(s.named()) for s in states]
         joined: dict[int, Tensor] = {}
         for name, x in one.named():

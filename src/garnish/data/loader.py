@@ -113,6 +113,10 @@ class StepBatches:
         sample = self.dataset[index]
         return sample if self.augment is None else self.augment(sample, self.change_seed(epoch, index))
 
+    def version(self, epoch: int, index: int) -> object:
+        """What, beside the picture itself, :meth:`sample` depends on."""
+        return None if self.augment is None else (self.augment, self.change_seed(epoch, index))
+
     def change_seed(self, epoch: int, index: int) -> tuple[int, ...]:
         """The seed of a picture's augmentation in an epoch."""
         return (self.seed, epoch, index) if self.variants is None else (epoch % self.variants, index)

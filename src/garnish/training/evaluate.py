@@ -6,8 +6,9 @@ Shape letters: B pictures of a batch, H W pixels.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from rich.console import Console
 from rich.progress import track
 
 from garnish.data.sample import Batch, Dataset, Sample, collate
-from garnish.data.transforms import resize_sample
 from garnish.errors import DataError, OptionError, suggest
 from garnish.model import Model
 from garnish.tasks.task import Task
+from garnish.training.features import CachedPictures, Resized
 
 Metrics = dict[str, dict[str, float]]
 
@@ -96,6 +97,7 @@ def evaluate_parts(
     tasks: Mapping[str, Task] | None = None,
     progress: bool = False,
     fabric: Fabric | None = None,
+    kept: CachedPictures | None = None,
 ) -> list[Metrics]:
     """The metrics on the first part of the pictures, on the first two together, and so on, in one go over them.
 
@@ -108,6 +110,7 @@ def evaluate_parts(
         tasks: those to measure, which both know, with the options to measure them by; None: all, with the model's.
         progress: see there.
         fabric: see there.
+        kept: the same pictures at the same size, with what the trunk makes of them; None: they are read.
     """
     rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
     tasks = tasks or {name: model.tasks[name] for name in shared_tasks(model, dataset)}
@@ -123,15 +126,19 @@ def evaluate_parts(
     try:
         for part in parts:
             indices = part[rank::world]
-            samples: Iterable[Sample] = _read(dataset, indices, size)
+            read = Resized(dataset, size).sample if kept is None else kept.finder.find
+            samples: Iterable[Sample] = _read(partial(read, 0), indices)
+            if kept is not None:
+                samples = (kept.fill(0, index, s) for index, s in zip(indices, samples, strict=True))
             if progress and rank == 0:
                 console = Console(stderr=True)
                 samples = track(samples, "evaluating", len(indices), console=console, disable=not console.is_terminal)
             with torch.inference_mode():
                 for batch in _by_size(samples, batch_size):
                     wanted = [[t for t in row if t in metrics] for row in batch.tasks_of_rows()]
-                    for name, out in model(batch.images.to(model.device), wanted).items():
-                        metrics[name].update(out.float(), batch.targets[name].to(model.device))
+                    batch = batch.to(model.device)
+                    for name, out in model(batch.images, wanted, batch.start).items():
+                        metrics[name].update(out.float(), batch.targets[name])
             with warnings.catch_warnings():
                 # a rank, or a set, without any label of a task is no mistake: its metrics are NaN
                 warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
@@ -176,13 +183,8 @@ def chosen(count: int, limit: int | None) -> list[int]:
     return [int(i) for i in np.linspace(0, count - 1, limit).round()]
 
 
-def _read(dataset: Dataset, indices: Sequence[int], size: tuple[int, int] | None) -> Iterator[Sample]:
+def _read(one: Callable[[int], Sample], indices: Sequence[int]) -> Iterator[Sample]:
     """Samples in order, read ahead by a thread while the model runs."""
-
-    def one(index: int) -> Sample:
-        sample = dataset[index]
-        return sample if size is None else resize_sample(sample, size)
-
     with ThreadPoolExecutor(1) as pool:
         waiting: list[Future[Sample]] = []
         try:

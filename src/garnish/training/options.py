@@ -20,7 +20,7 @@ Strategy = Literal["auto", "ddp", "fsdp"]
 _POLY_POWER = 0.9
 #: Options that change neither what is computed nor its order, so that a resumed run may set them anew.
 FREE_ON_RESUME = frozenset(
-    {"workers", "save_every", "log_every", "log", "check_pictures", "devices", "strategy", "cache_gb"}
+    {"workers", "save_every", "log_every", "log", "check_pictures", "devices", "strategy", "cache", "cache_gb"}
 )
 
 
