@@ -6,8 +6,9 @@ Shape letters: B pictures of a batch, H W pixels.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,10 +18,10 @@ from rich.progress import track
 from torch import Tensor
 
 from garnish.data.sample import Batch, Dataset, Sample, collate
-from garnish.data.transforms import resize_sample
 from garnish.errors import DataError, OptionError, suggest
 from garnish.model import Model
 from garnish.tasks.task import Task
+from garnish.training.features import CachedPictures, Resized
 
 Metrics = dict[str, dict[str, float]]
 
@@ -97,6 +98,7 @@ def evaluate_parts(
     tasks: Mapping[str, Task] | None = None,
     progress: bool = False,
     fabric: Fabric | None = None,
+    kept: CachedPictures | None = None,
 ) -> list[Metrics]:
     """The metrics on the first part of the pictures, on the first two together, and so on, in one go over them.
 
@@ -109,6 +111,7 @@ def evaluate_parts(
         tasks: those to measure, which both know, with the options to measure them by; None: all, with the model's.
         progress: see there.
         fabric: see there.
+        kept: the same pictures at the same size, with what the trunk makes of them; None: they are read.
     """
     rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
     tasks = tasks or {name: model.tasks[name] for name in shared_tasks(model, dataset)}
@@ -132,6 +135,7 @@ def evaluate_parts(
                     batch_size=batch_size,
                     size=size,
                     progress=progress and rank == 0,
+                    kept=kept,
                 ):
                     for name, raw in out.items():
                         metrics[name].update(raw, batch.targets[name])
@@ -153,6 +157,7 @@ def outputs(
     batch_size: int,
     size: tuple[int, int] | None,
     progress: bool = False,
+    kept: CachedPictures | None = None,
 ) -> Iterator[tuple[list[int], Batch, dict[str, Tensor]]]:
     """What the model says, and what is true, a batch at a time.
 
@@ -166,19 +171,23 @@ def outputs(
         batch_size: see there.
         size: see there.
         progress: see there.
+        kept: see :func:`evaluate_parts`.
 
     Yields:
         The indices of the pictures of a batch, which may be out of order where sizes differ; the batch on the model's
         device; and by task (K, C, H, W) float32, the raw output for the K pictures that have its labels.
     """
-    samples: Iterable[Sample] = _read(dataset, indices, size)
+    read = Resized(dataset, size).sample if kept is None else kept.finder.find
+    samples: Iterable[Sample] = _read(partial(read, 0), indices)
+    if kept is not None:
+        samples = (kept.fill(0, index, s) for index, s in zip(indices, samples, strict=True))
     if progress:
         console = Console(stderr=True)
         samples = track(samples, "evaluating", len(indices), console=console, disable=not console.is_terminal)
     for pictures, batch in _by_size(zip(indices, samples, strict=True), batch_size):
         wanted = [[t for t in row if t in tasks] for row in batch.tasks_of_rows()]
         moved = batch.to(model.device)
-        yield pictures, moved, {name: out.float() for name, out in model(moved.images, wanted).items()}
+        yield pictures, moved, {name: out.float() for name, out in model(moved.images, wanted, moved.start).items()}
 
 
 def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = None) -> list[str]:
@@ -216,13 +225,8 @@ def chosen(count: int, limit: int | None) -> list[int]:
     return [int(i) for i in np.linspace(0, count - 1, limit).round()]
 
 
-def _read(dataset: Dataset, indices: Sequence[int], size: tuple[int, int] | None) -> Iterator[Sample]:
+def _read(one: Callable[[int], Sample], indices: Sequence[int]) -> Iterator[Sample]:
     """Samples in order, read ahead by a thread while the model runs."""
-
-    def one(index: int) -> Sample:
-        sample = dataset[index]
-        return sample if size is None else resize_sample(sample, size)
-
     with ThreadPoolExecutor(1) as pool:
         waiting: list[Future[Sample]] = []
         try:
