@@ -150,6 +150,13 @@ def test_marks_reasons_and_void_cells_are_said(tmp_path):
         assert words in text, words
 
 
+def test_the_difference_to_full_fine_tuning_is_said(tmp_path):
+    results = example()
+    results["arms"][0]["difference"]["depth"] = {"mean": 0.0123, "interval": [-0.004, 0.03]}
+    titles = [a.get("title") for _, a in read(results, tmp_path).elements]
+    assert "+0.012 (−0.004 to +0.030) against full fine-tuning" in titles
+
+
 def test_sheets_are_embedded_and_nothing_outside_the_folder_is_read(tmp_path):
     folder = tmp_path / "report"
     (folder / "sheets").mkdir(parents=True)

@@ -17,7 +17,7 @@ from garnish.errors import OptionError
 
 #: colours of the picture written as a file: paper, ink, faint, grey, rule, accent
 LIGHT = ("#ffffff", "#1f211e", "#77756d", "#bdb9ae", "#e4e2db", "#2c6e4f")
-DARK = ("#161815", "#e8e6df", "#8f8d85", "#55574f", "#30322e", "#7fc7a3")
+DARK = ("#161815", "#e8e6df", "#8f8d85", "#66685f", "#30322e", "#7fc7a3")
 
 
 def pareto_svg(plot: Pareto) -> Markup:

@@ -18,6 +18,7 @@ from garnish.comparing.figures import (
     seconds,
     share,
     signed,
+    signed_metric,
     size,
 )
 
@@ -45,13 +46,14 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A figure, the two or one under it, and words in its place where it is void."""
+    """A figure, the two or one under it, words in its place where it is void, and what is said on hovering."""
 
     main: Figure
     under: tuple[Figure, ...] = ()
     before: str = ""
     between: str = ""
     words: str = ""
+    about: str = ""
     best: bool = False
 
 
@@ -206,10 +208,22 @@ def _cell(results: Mapping[str, Any], number: int, column: Column) -> Cell:
     under = pairs.get(column.second, ())
     if main.value is None or any(f.value is None for f in under):
         under = ()
+    if column.second == "total" and under and (main.value or 0) > (under[0].value or 0):
+        under = ()  # one model a task trains more than one encoder holds
     before = "of " if column.second == "total" else ""
-    return Cell(
-        main=main, under=under, before=before, between="–" if all((f.value or 0) >= 0 for f in under) else " to "
-    )
+    between = "–" if all((f.value or 0) >= 0 for f in under) else " to "
+    return Cell(main=main, under=under, before=before, between=between, about=_difference(results, number, column))
+
+
+def _difference(results: Mapping[str, Any], number: int, column: Column) -> str:
+    """The headline against full fine-tuning, for the cells of quality."""
+    found = find(results, "arms", number, "difference", column.path[1]) if column.second == "range" else None
+    mean = find(found, "mean")
+    if mean is None:
+        return ""
+    low, high = find(found, "interval", 0), find(found, "interval", 1)
+    span = "" if low is None or high is None else f" ({signed_metric(low)} to {signed_metric(high)})"
+    return f"{signed_metric(mean)}{span} against full fine-tuning"
 
 
 def _best(arms: Sequence[Mapping[str, Any]], column: Column) -> float | None:
