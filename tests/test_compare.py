@@ -267,3 +267,14 @@ def test_a_part_of_the_training_pictures_is_held_out_where_there_is_no_split_val
     part = Part(whole, [1, 3], ["seg"])
     assert len(part) == 2 and list(part[1].targets) == ["seg"] and part[1].name == whole[3].name
     assert part.key(1) == f"{whole.key(3)}:seg" and math.isfinite(len(part.tasks))
+
+
+def test_arms_that_leave_the_trunk_alone_are_cached_and_the_others_see_the_same_pictures(tmp_path, weights):
+    folder = tmp_path / "report"
+    given = {"references": ["frozen"], "seeds": 1, "rates": [1e-3], "train": {"variants": 2}}
+    results = run(folder, weights, **given)
+    cached = {arm["name"]: arm["cached"] for arm in results["arms"]}
+    assert cached == {"heads only": True, "LoRA rank=2": False}
+    assert list((folder / ".store/features").rglob("*.safetensors"))
+    assert results["protocol"]["variants"] == 2
+    assert any("the same 2 augmented variants" in note and "heads only read" in note for note in results["notes"])

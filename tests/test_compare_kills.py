@@ -144,9 +144,8 @@ def children_of(pid: int) -> list[int]:
 def test_two_comparisons_of_one_folder_share_the_work(tmp_path, weights, unbroken):
     folder = tmp_path / "report"
     both = [start(folder, weights) for _ in range(2)]
-    for process in both:
-        process.communicate(timeout=300)
-    assert [process.returncode for process in both] == [0, 0]
+    said = [process.communicate(timeout=300)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
     assert_like(folder, json.loads((folder / "results.json").read_text("utf-8")), unbroken)
     logs = [file.read_text("utf-8") for file in folder.rglob("log.txt")]
     assert all(log.count("finished after") <= 1 for log in logs)

@@ -10,6 +10,7 @@ from typing import Any
 from garnish.comparing.arms import Arm
 from garnish.comparing.costs import Costs
 from garnish.comparing.effects import Effects
+from garnish.comparing.keys import key_of
 from garnish.comparing.live import Display
 from garnish.comparing.plan import Plan
 from garnish.comparing.results import model_runs, results_of, write_report
@@ -49,8 +50,11 @@ def compare(setting: Setting, *, command: str = "", retry: bool = False, quiet: 
 
     def arm_done(arm: Arm) -> None:
         if any(plan.status(each)[0] == "unfinished" for each in setting.arms.values()):
-            report(Costs(setting, None, timed=False), None)
+            with setting.store.lock(place):
+                report(Costs(setting, None, timed=False), None)
 
+    # another process may write the same report
+    place = key_of({"report": str(setting.out.resolve())})
     with Display(plan, quiet=quiet) as display:
         with ExitStack() as stack:
             crew: Crew = Alone(setting, display.say)
@@ -62,10 +66,11 @@ def compare(setting: Setting, *, command: str = "", retry: bool = False, quiet: 
                 display.say("stopped; what is done is kept, and the same command goes on from there")
                 raise
         display.say("measuring costs, drawing the report")
-        frozen = effects.reference("frozen")
-        costs = Costs(setting, None if frozen is None else model_runs(plan, frozen)[0], timed=True)
-        sheets = draw_sheets(effects, setting.out) if setting.options.pictures else None
-        return report(costs, sheets)
+        with setting.store.lock(place, display.say, str(setting.out)):
+            frozen = effects.reference("frozen")
+            costs = Costs(setting, None if frozen is None else model_runs(plan, frozen)[0], timed=True)
+            sheets = draw_sheets(effects, setting.out) if setting.options.pictures else None
+            return report(costs, sheets)
 
 
 def preview(setting: Setting, say: Callable[[str], None], *, every: bool) -> None:

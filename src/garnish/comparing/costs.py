@@ -110,17 +110,18 @@ class Costs:
 
     def _kept(self, key: str, run: Run, make: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
         file = self.setting.store.cost(key)
-        found = read_json(file)
-        if found is None:
-            try:
-                found = make(run)
-            except Exception as error:
-                if is_of_the_system(error):
-                    raise
-                self.faults.append(f"Costs of {run.arm} could not be measured: {reason_of(error)}.")
-                return {}
-            write_json(file, found)
-        return found
+        with self.setting.store.lock(key):
+            found = read_json(file)
+            if found is None:
+                try:
+                    found = make(run)
+                except Exception as error:
+                    if is_of_the_system(error):
+                        raise
+                    self.faults.append(f"Costs of {run.arm} could not be measured: {reason_of(error)}.")
+                    return {}
+                write_json(file, found)
+            return found
 
     def _count(self, run: Run) -> dict[str, Any]:
         mine = Stepper(self.setting, run)

@@ -17,7 +17,7 @@ from garnish.training.options import FREE_ON_RESUME, TrainOptions
 #: To be raised when numbers come out otherwise than before for the same key.
 FORMAT = 1
 #: Options of training that change no number, beside those that a resumed run may set anew.
-_WITHOUT_EFFECT = frozenset({*FREE_ON_RESUME, "memory_gb", "cache"}) - {"devices", "strategy"}
+_WITHOUT_EFFECT = frozenset({*FREE_ON_RESUME, "memory_gb"}) - {"devices", "strategy"}
 
 
 def key_of(content: Mapping[str, Any]) -> str:

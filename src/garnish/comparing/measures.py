@@ -47,7 +47,7 @@ def measured(setting: Setting, run: Run, say: Callable[[str], None] | None = Non
         DataError: a picture that cannot be read. BundleError, OSError: nothing can be written.
     """
     place = setting.store.measure(setting.measure_key(run))
-    with setting.store.lock(place.name, say, f"{run}, measuring"):
+    with setting.store.lock(setting.measure_key(run), say, f"{run}, measuring"):
         known = known_measure(setting, run)
         if known is not None:
             return known
@@ -84,17 +84,18 @@ def drawn_of(setting: Setting, run: Run, counts: Integers) -> dict[str, Floats]:
     """
     key = setting.measure_key(run)
     file = setting.store.measure(key).with_suffix(".draws.safetensors")
-    if file.is_file():
-        tensors, facts = load_state(file)
-        if facts.get("draws") == len(counts):
-            return {task: values.numpy() for task, values in tensors.items()}
-    found = {
-        task: headline_draws(setting.tasks[task], [totals], counts)
-        for task, totals in totals_of(setting, run).items()
-        if totals is not None
-    }
-    save_state(file, {task: torch.from_numpy(values) for task, values in found.items()}, {"draws": len(counts)})
-    return found
+    with setting.store.lock(key):
+        if file.is_file():
+            tensors, facts = load_state(file)
+            if facts.get("draws") == len(counts):
+                return {task: values.numpy() for task, values in tensors.items()}
+        found = {
+            task: headline_draws(setting.tasks[task], [totals], counts)
+            for task, totals in totals_of(setting, run).items()
+            if totals is not None
+        }
+        save_state(file, {task: torch.from_numpy(values) for task, values in found.items()}, {"draws": len(counts)})
+        return found
 
 
 # ---- painting ---------------------------------------------------------------------------------------------------
@@ -118,12 +119,14 @@ def painted(setting: Setting, run: Run, wanted: Mapping[str, Sequence[int]]) -> 
     Returns:
         (task, index) → PNG file in the store; what is there already is not painted again.
     """
-    folder = setting.store.painting(setting.measure_key(run))
+    key = setting.measure_key(run)
+    folder = setting.store.painting(key)
     files = {(task, i): folder / f"{task}-{i}.png" for task, indices in wanted.items() for i in indices}
-    lacking = [at for at, file in files.items() if not file.is_file()]
-    if lacking:
-        model = open_bundle(setting, run)
+    with setting.store.lock(key):
+        lacking = [at for at, file in files.items() if not file.is_file()]
+        model = open_bundle(setting, run) if lacking else None
         for index in sorted({i for _, i in lacking}):
+            assert model is not None
             images = sample_of(setting, index).image.as_subclass(torch.Tensor)[None].to(model.device)
             names = [task for task, i in lacking if i == index]
             with torch.inference_mode():
@@ -138,18 +141,20 @@ def painted_labels(setting: Setting, wanted: Mapping[str, Sequence[int]]) -> dic
     tasks = list(setting.tasks)
     size = setting.training.eval_size
     test = setting.parts.digest("test", tasks)
-    folder = setting.store.painting(key_of({"labels": test, "size": size}))
+    key = key_of({"labels": test, "size": size})
+    folder = setting.store.painting(key)
     files: dict[tuple[str, int], Path] = {}
     for task, indices in wanted.items():
         for index in indices:
             files["", index] = folder / f"picture-{index}.png"
             files[task, index] = folder / f"{task}-{index}.png"
-    for index in sorted({i for (_, i), file in files.items() if not file.is_file()}):
-        sample = sample_of(setting, index)
-        write_cell(files["", index], to_uint8(sample.image.as_subclass(torch.Tensor) / 255), smooth=True)
-        for task, target in sample.targets.items():
-            if (task, index) in files:
-                write_cell(files[task, index], setting.tasks[task].paint(target.as_subclass(torch.Tensor)))
+    with setting.store.lock(key):
+        for index in sorted({i for (_, i), file in files.items() if not file.is_file()}):
+            sample = sample_of(setting, index)
+            write_cell(files["", index], to_uint8(sample.image.as_subclass(torch.Tensor) / 255), smooth=True)
+            for task, target in sample.targets.items():
+                if (task, index) in files:
+                    write_cell(files[task, index], setting.tasks[task].paint(target.as_subclass(torch.Tensor)))
     return {at: file for at, file in files.items() if file.is_file()}
 
 

@@ -95,7 +95,7 @@ def _about_arms(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> list[str]:
             " all its models together; bytes for backward are those of one."
         )
     cached = [arm["name"] for arm in arms if arm["cached"]]
-    variants = getattr(plan.setting.training, "variants", None)
+    variants = plan.setting.training.variants
     if variants is not None:
         notes.append(
             f"All arms see the same {variants} augmented variants of each training picture; "

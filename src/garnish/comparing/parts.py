@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import final
@@ -44,7 +45,7 @@ class Part(Dataset):
     def __getitem__(self, index: int) -> Sample:
         sample = self.whole[self.indices[index]]
         kept = {name: target for name, target in sample.targets.items() if name in self._tasks}
-        return Sample(sample.image, kept, sample.name)
+        return dataclasses.replace(sample, targets=kept)
 
     def key(self, index: int) -> str | None:
         """That of the whole set, and the tasks that are taken."""

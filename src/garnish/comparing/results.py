@@ -212,7 +212,7 @@ def _protocol(setting: Setting) -> dict[str, Any]:
         "eval_size": None if options.eval_size is None else list(options.eval_size),
         "head": heads if isinstance(heads, dict) else {"name": "LinearHead"} if heads is None else _flat(heads),
         "augment": None if options.augment is None else options_of(options.augment),
-        "variants": getattr(options, "variants", None),
+        "variants": options.variants,
         "resamples": RESAMPLES,
     }
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from garnish.comparing.setting import Run, Setting
+from garnish.data.sample import Dataset
 from garnish.errors import BundleError, DataError, OptionError, one_line
 from garnish.model import Model
 from garnish.recipe import Recipe
+from garnish.training.features import can_cache
 from garnish.training.fit import fit
 
 _log = logging.getLogger(__name__)
@@ -93,10 +95,11 @@ def _trained(setting: Setting, run: Run, goes_on: bool) -> dict[str, Any]:
 
 def _fitted(setting: Setting, run: Run, recipe: Recipe, model: Model, folder: Path, goes_on: bool) -> dict[str, Any]:
     options = {f.name: getattr(recipe.options, f.name) for f in dataclasses.fields(recipe.options)}
-    options |= cache_options(setting, model)
+    train = setting.parts.train(run.tasks)
+    options |= cache_options(setting, model, train)
     result = fit(
         model,
-        setting.parts.train(run.tasks),
+        train,
         setting.parts.held_out(run.tasks),
         out=folder,
         resume=folder if goes_on else None,
@@ -112,11 +115,19 @@ def _fitted(setting: Setting, run: Run, recipe: Recipe, model: Model, folder: Pa
         "history": result.history,
         "seconds": result.seconds,
         "batch_size": result.batch_size,
-        "cached": bool(options.get("cache")),
+        "cached": options["cache"] is not None,
         "warnings": result.warnings,
     }
 
 
-def cache_options(setting: Setting, model: Model) -> Mapping[str, Any]:
-    """Where features of the trunk that a model does not change are kept; nothing where they cannot be."""
-    return {}
+def cache_options(setting: Setting, model: Model, train: Dataset) -> dict[str, Any]:
+    """Where what the trunk makes of pictures is kept, of a model that leaves the beginning of the trunk as it is.
+
+    With ``train.variants`` all arms see the same versions of pictures; those that cannot be kept are computed anew.
+    """
+    options = setting.training
+    if options.variants is None or can_cache(model) or train.key(0) is None:
+        return {"cache": None}
+    # each process counts for itself what it writes
+    most = options.cache_gb / setting.options.jobs
+    return {"cache": options.cache or str(setting.store.features), "cache_gb": most}
