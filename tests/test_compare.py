@@ -278,3 +278,24 @@ def test_arms_that_leave_the_trunk_alone_are_cached_and_the_others_see_the_same_
     assert list((folder / ".store/features").rglob("*.safetensors"))
     assert results["protocol"]["variants"] == 2
     assert any("the same 2 augmented variants" in note and "heads only read" in note for note in results["notes"])
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_takes_its_own_run_along(tmp_path, weights, monkeypatch):
+    from garnish.comparing.workers import Workers
+
+    inner, killed = Workers.wait, []
+
+    def wait(self):
+        for worker in self._workers:
+            if not killed and worker.job is not None and worker.is_ready and worker.job.run.arm == "LoRA rank=2":
+                killed.append(worker.job.run)
+                worker.process.kill()
+        return inner(self)
+
+    monkeypatch.setattr(Workers, "wait", wait)
+    results = run(tmp_path / "report", weights, references=["frozen"], seeds=1, jobs=2)
+    lora = arm_of(results, "LoRA rank=2")
+    assert {s["rate"]: s["status"] for s in lora["search"]}[killed[0].rate] == "failed"
+    assert "ended by signal 9" in next(s["reason"] for s in lora["search"] if s["status"] == "failed")
+    assert [arm["status"] for arm in results["arms"]] == ["done", "done"]

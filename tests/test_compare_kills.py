@@ -103,7 +103,7 @@ def test_twenty_kills(tmp_path, weights, unbroken, jobs):
     assert_like(folder, run(folder, weights, **GIVEN), unbroken)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sigterm_ends_with_a_checkpoint_and_143(tmp_path, weights, unbroken, jobs):
     folder = tmp_path / "report"
     process = start(folder, weights, jobs=jobs)
@@ -118,6 +118,7 @@ def test_sigterm_ends_with_a_checkpoint_and_143(tmp_path, weights, unbroken, job
     assert_like(folder, run(folder, weights, **GIVEN), unbroken)
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_their_parent(tmp_path, weights):
     folder = tmp_path / "report"
     process = start(folder, weights, jobs=2)
@@ -141,6 +142,7 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in task.read_text().split()]
 
 
+@pytest.mark.slow
 def test_two_comparisons_of_one_folder_share_the_work(tmp_path, weights, unbroken):
     folder = tmp_path / "report"
     both = [start(folder, weights) for _ in range(2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -27,6 +28,7 @@ class _Worker:
     process: SpawnProcess
     connection: Connection
     job: Job | None = None
+    is_ready: bool = False
 
 
 @final
@@ -66,7 +68,8 @@ class Workers:
         """Begin a job, in an idle process or a new one."""
         worker = next((w for w in self._workers if w.job is None and w.process.is_alive()), None) or self._launch()
         worker.job = job
-        worker.connection.send(job)
+        with contextlib.suppress(OSError):  # it is dead already, which is found when it is waited for
+            worker.connection.send(job)
 
     def wait(self) -> list[tuple[Job, dict[str, Any]]]:
         """Jobs that were done within half a second, with what they came to.
@@ -82,18 +85,25 @@ class Workers:
             job = worker.job
             assert job is not None
             answer: tuple[str, Any] | None = None
+            lives = worker.process.is_alive()  # before what it sent is looked for, so that no answer is missed
             if worker.connection.poll():
-                try:
+                with contextlib.suppress(EOFError, OSError):
                     answer = worker.connection.recv()
-                except EOFError:
-                    answer = None
-            elif worker.process.is_alive():
+            elif lives:
+                continue
+            if answer is not None and answer[0] == "ready":
+                worker.is_ready = True
                 continue
             worker.job = None
             if answer is None:
                 self._workers.remove(worker)
                 worker.process.join()
                 self._stop_if_asked()
+                if not worker.is_ready:
+                    raise GarnishError(
+                        f"compare: a process for --jobs {self.jobs} ended with code {worker.process.exitcode} before it"
+                        " began; use --jobs 1"
+                    )
                 done.append((job, self._died(job, worker.process.exitcode)))
             elif answer[0] == "fault":
                 raise GarnishError(answer[1])
@@ -148,6 +158,8 @@ def serve(setting: Setting, connection: Connection, threads: int, parent: int) -
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and passes it on as SIGTERM
     torch.set_num_threads(min(torch.get_num_threads(), threads))
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    with contextlib.suppress(OSError):
+        connection.send(("ready", None))
     while True:
         try:
             job = connection.recv()
