@@ -96,7 +96,7 @@ def test_two_kills(tmp_path, weights, unbroken):
 def test_twenty_kills(tmp_path, weights, unbroken, jobs):
     folder = tmp_path / "report"
     draw = random.Random(20)
-    moments = sorted((draw.randrange(1, 260), draw.uniform(0, 1.0)) for _ in range(20))
+    moments = sorted((draw.randrange(1, 190), draw.uniform(0, 1.0)) for _ in range(20))
     killed = sum(kill_at(folder, weights, f, d, signal.SIGKILL, jobs=jobs) is not None for f, d in moments)
     assert killed >= 15, "most came before the end"
     time.sleep(3)  # workers of the last killed parent notice that it is gone
