@@ -185,3 +185,21 @@ def test_a_dry_run_lists_the_runs(capsys, tmp_path, recipe):
     out = capsys.readouterr().out
     assert "to do   LoRA, seg+depth, rate 0.003, seed 0" in out and "2 arms, 4 runs, 0 of them there" in out
     assert not (tmp_path / "report").exists()
+
+
+def test_the_bundled_trunk_can_be_had_with_random_weights():
+    import torch
+
+    from garnish.recipe import BackboneChoice
+
+    choice = BackboneChoice(name="garnish_b0")
+    state = torch.get_rng_state()
+    one, same, other = (choice.build_random(seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+    bundled = choice.build()
+    assert one.weights_source == "random" and bundled.weights_source == "bundled"
+    assert one.fingerprint() != bundled.fingerprint() and one.options == bundled.options
+    assert {n: t.shape for n, t in one.frozen_tensors().items()} == {
+        n: t.shape for n, t in bundled.frozen_tensors().items()
+    }

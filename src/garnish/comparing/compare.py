@@ -98,7 +98,7 @@ def preview(setting: Setting, say: Callable[[str], None], *, every: bool) -> Non
 
 def seconds_of(plan: Plan) -> float:
     """Seconds of training and evaluation of all runs, over all sittings."""
-    seconds = [outcome.get("seconds") for outcome in plan.outcomes.values()]
+    seconds = [outcome.get("seconds") for outcome in list(plan.outcomes.values())]
     return float(sum(value for value in seconds if value))
 
 

@@ -40,7 +40,7 @@ def notes_of(plan: Plan, results: Mapping[str, Any], said: Sequence[str]) -> lis
     notes += dict.fromkeys(said)
     warnings = dict.fromkeys(
         line
-        for outcome in plan.outcomes.values()
+        for outcome in list(plan.outcomes.values())
         for line in outcome.get("warnings", ())
         if "non-commercial" not in line
     )

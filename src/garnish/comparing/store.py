@@ -135,7 +135,7 @@ def write_json(file: Path, value: Mapping[str, Any]) -> None:
     Raises:
         BundleError: it cannot be written; the former file is as it was.
     """
-    text = json.dumps(plain(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(file, f"{text}\n".encode())
 
 
