@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from garnish import lookup
+from garnish.comparing.options import CompareOptions
 from garnish.data.source import SceneOptions
 from garnish.data.transforms import Augment
 from garnish.training.options import TrainOptions
@@ -40,7 +41,7 @@ def test_text_around_the_generated_part_is_kept():
 def test_every_option_has_a_meaning():
     methods = importlib.import_module("garnish.commands.methods")
     found = [entry for kind in methods.KINDS for entry in methods.entries(kind)]
-    for entry in [*found, *map(methods.entry_of, (TrainOptions, Augment, SceneOptions))]:
+    for entry in [*found, *map(methods.entry_of, (TrainOptions, Augment, SceneOptions, CompareOptions))]:
         assert entry.summary, entry.name
         for option in entry.options:
             assert option.meaning, f"{entry.name}.{option.name} stands in no Attributes section"

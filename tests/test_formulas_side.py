@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 import tiny
+from garnish.backbones.loop import Flow, run
 from garnish.context import NOBODY, ForwardContext
 from garnish.model import Model
 from plain_trunks import affine, gelu, layer_norm
@@ -121,7 +122,7 @@ def trunk_states(short: str, images: Tensor) -> tuple[list[list[Tensor]], list[T
     trunk = tiny.backbone(short).double().eval()
     states: list[list[Tensor]] = [[] for _ in trunk.stages]
     ctx = ForwardContext(grid=(0, 0), num_prefix=trunk.num_prefix, owner=NOBODY)
-    maps = trunk._run(images, ctx, None, watch=lambda x, stage: states[stage].append(x.clone()))
+    maps = run(trunk, Flow(images, ctx), None, watch=lambda x, stage: states[stage].append(x.clone())).maps
     assert [len(stage) for stage in states] == [1 + len(stage.blocks) for stage in trunk.stages]
     return states, list(maps)
 

@@ -25,19 +25,23 @@ ROOMS = [
     ("heads", set()),
     ("tasks", set()),
     ("balancing", set()),
-    ("model", {"model", "decoders", "compiled", "report", "predict", "published"}),
+    ("model", {"model", "owner", "decoders", "compiled", "report", "predict", "published", "trunk_prefix"}),
     ("bundles", set()),
     ("data", set()),
     ("training", set()),
-    ("recipe", {"recipe_paths", "recipe_text"}),
+    ("recipe", {"recipe_paths", "recipe_text", "recipe_splits"}),
+    ("comparing", set()),
     ("top", {"__main__", "cli", "commands", "demo"}),
 ]
 RANK = {room: number for number, (room, _) in enumerate(ROOMS)}
 #: (importing file, imported module) allowed under ``if TYPE_CHECKING`` although it points upward or in a circle
 TYPES_ONLY = {
     ("backbones/tuned.py", "garnish.backbones.backbone"),
+    ("backbones/loop.py", "garnish.backbones.backbone"),
+    ("backbones/prefix.py", "garnish.backbones.backbone"),
     ("report.py", "garnish.model"),
     ("predict.py", "garnish.model"),
+    ("trunk_prefix.py", "garnish.model"),
 }
 #: (importing file, imported module) allowed inside a function: ``Model.save`` asks the package for what lies above it
 LAZY = {("model.py", "garnish.bundles.bundle")}

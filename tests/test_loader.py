@@ -129,3 +129,22 @@ def test_refusals():
         StepBatches(Pictures(0), 2)
     with pytest.raises(OptionError, match="rank 2 of 2"):
         StepBatches(Pictures(2), 1, rank=2, world=2)
+
+
+def test_variants_are_few_and_the_same_in_every_run():
+    def versions(seed: int, variants: int | None, epochs: int = 6) -> list[set[bytes]]:
+        batches = StepBatches(Pictures(4), 4, seed=seed, augment=CHANGE, variants=variants)
+        found: list[set[bytes]] = [set() for _ in range(4)]
+        for step in range(epochs):
+            batch = batches.batch_at(step)
+            for name, image in zip(batch.names, batch.images, strict=True):
+                found[int(name.split(".")[0])].add(image.numpy().tobytes())
+        return found
+
+    assert [len(v) for v in versions(0, 2)] == [2] * 4
+    assert versions(0, 2) == versions(7, 2) and versions(0, None) != versions(7, None)
+    assert [len(v) for v in versions(0, None)] == [6] * 4
+    for few, more in zip(versions(1, 1), versions(1, 3), strict=True):
+        assert len(few) == 1 and few < more  # version 0 is the same one, however many there are
+    with pytest.raises(OptionError, match="variants 0"):
+        StepBatches(Pictures(2), 1, variants=0)

@@ -17,6 +17,7 @@ from garnish import lookup
 from garnish.adapters.adapter import Adapter, Plan
 from garnish.cli import VERBS, main
 from garnish.commands.methods import Entry, entries, entry_of, families
+from garnish.comparing.options import CompareOptions
 from garnish.data.source import SceneOptions
 from garnish.data.transforms import Augment
 from garnish.errors import SiteError
@@ -60,6 +61,7 @@ def methods_table() -> str:
     lines += ["## Training (`train:`)", ""]
     for cls in (TrainOptions, Augment, SceneOptions):
         lines += section(entry_of(cls))
+    lines += ["## Comparing (`compare:`)", "", *section(entry_of(CompareOptions))]
     lines += ["## Backbones (`backbone:`)", "", "| family | names | |", "|---|---|---|"]
     for name, summary, held in families():
         # timm's lists grow with its versions, so only ours are counted and spelled out

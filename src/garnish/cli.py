@@ -21,6 +21,7 @@ from garnish.errors import GarnishError, OptionError, one_line, suggest
 VERBS = {
     "train": "train adapters and heads as a recipe says",
     "eval": "measure a bundle on labelled pictures",
+    "compare": "train methods and references under one budget, and write a report",
     "predict": "write the maps of pictures",
     "info": "count the parameters, bytes and operations of a bundle or a backbone",
     "merge": "fold adapters into the backbone and write a plain checkpoint",

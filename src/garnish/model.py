@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,45 +19,21 @@ from torch.nn import functional as F
 from garnish.adapters.adapted import adapters_of, attach, check_sites
 from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
+from garnish.backbones.prefix import TrunkState
 from garnish.backbones.taps import read_maps
 from garnish.compiled import CompiledTrunk
 from garnish.decoders import Decoders, heads_by_task
 from garnish.errors import OptionError, suggest
 from garnish.heads.head import Head
+from garnish.owner import Owner
 from garnish.predict import Prediction, predict
 from garnish.report import describe_model, report
 from garnish.rows import pick, plan_passes, rows_asked_for, wanted_by_image
 from garnish.tasks.task import Task
+from garnish.trunk_prefix import check_start
 
 #: Last unit of the trunk's loop in its first block (0: stem, 1: the first stage's entrance, then two residuals).
 FIRST_BLOCK = 3
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who owns a set of adapters: the tasks that use it and the methods that made it.
-
-    Attributes:
-        tasks: names of the tasks; one where it is a task's own part of another owner.
-        methods: what made it.
-        shared: the tasks of the owner that this one is a part of; None where it is no part.
-    """
-
-    tasks: tuple[str, ...]
-    methods: tuple[Method, ...]
-    shared: tuple[str, ...] | None = None
-
-    @property
-    def name(self) -> str:
-        """``seg+depth``, of a task's part ``seg+depth:seg``: names the owner's tensors in a bundle."""
-        return self.name_for(self.shared or self.tasks)
-
-    def name_for(self, tasks: Collection[str]) -> str:
-        """The name where only some tasks are kept; empty where none of its own is."""
-        kept = "+".join(task for task in self.tasks if task in tasks)
-        if self.shared is None or not kept:
-            return kept
-        return f"{'+'.join(task for task in self.shared if task in tasks)}:{kept}"
 
 
 def adapt(
@@ -226,13 +201,17 @@ class Model(nn.Module):
     # ---- running ------------------------------------------------------------------------------------------------
 
     def forward(
-        self, images: Tensor, tasks: Sequence[str] | Sequence[Sequence[str]] | None = None
+        self,
+        images: Tensor,
+        tasks: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        start: TrunkState | None = None,
     ) -> dict[str, Tensor]:
         """Run all tasks, some, or other ones for each picture, in as few passes as can be.
 
         Args:
             images: (I, 3, H, W) float in [0, 1], or uint8 in 0 … 255; any H and W.
             tasks: None: all; ``["depth"]``: some; ``[["seg"], ["depth"], ["seg", "depth"]]``: picture by picture.
+            start: what the bare trunk made of these pictures (:func:`garnish.trunk_prefix.begin`); passes go on there.
 
         Returns:
             Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order.
@@ -242,15 +221,19 @@ class Model(nn.Module):
         # a task's own part comes after the owner that it is a part of, and takes its place
         owner_of = {t: number for number, owner in enumerate(self.owners) for t in owner.tasks}
         size = (images.shape[-2], images.shape[-1])
-        x = self.prepare(images)
+        x = self.prepare(images) if start is None else images
         done: dict[str, Tensor] = {}
         waiting: dict[str, list[Tensor]] = {}
         for step in plan_passes(wanted, owner_of, self._groups(), x.device, whole=self._compiled is not None):
             taken = pick(x, step.images)
+            begun = None if start is None else start.pick(step.images)
+            if begun is not None:
+                check_start(self, taken, begun, step.present)
             if self._compiled is not None:
                 maps = self._compiled(taken, step)
             else:
-                maps = self.backbone(taken, step.row_images, step.row_owners, step.present, step.counts, unread=True)
+                rows = (step.row_images, step.row_owners, step.present, step.counts)
+                maps = self.backbone(taken, *rows, unread=True, start=begun)
             forked = self.backbone.first_forked_of(step.present) if step.row_images is not None else len(maps)
             for names in self.decoders.turns(step.tasks, owner_of):
                 read = read_maps(maps, {name: step.tasks[name] for name in names}, forked, owner_of[names[0]])
@@ -303,12 +286,16 @@ class Model(nn.Module):
     def compile(self, **options: Any) -> None:
         """Compile the adapted backbone and the heads apart; one graph then serves every mix of tasks.
 
-        Args:
-            options: passed to ``torch.compile`` (``backend``, ``mode``, …).
+        ``options`` go to ``torch.compile`` (``backend``, ``mode``, …).
         """
         self._compiled = CompiledTrunk(self.backbone, options)
         for _, module in self.decoders.each():
             module.compile(**options)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether :meth:`compile` was called."""
+        return self._compiled is not None
 
     def predict(self, picture: str | Path | Image.Image | Tensor, tasks: Sequence[str] | None = None) -> Prediction:
         """Every task (or some) of one picture (file, PIL picture or (3, H, W) uint8), at its own size, in one pass."""

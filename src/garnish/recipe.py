@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # torch is imported where something is built, not where --hel
     from garnish.training.options import TrainOptions
 
 SECTIONS = ("backbone", "adapter", "head", "tasks", "data", "train", "onto", "out")
+#: Sections that may stand in a file: ``compare`` is read by ``garnish compare`` alone.
+IN_FILE = (*SECTIONS, "compare")
 #: Sections in which a name alone stands for ``{name: …}``.
 NAMED = ("backbone", "adapter", "head")
 
@@ -46,6 +48,16 @@ class BackboneChoice:
         from garnish.backbones.build import backbone
 
         return backbone(self.name, self.weights, options=self.options, taps=self.taps)
+
+    def build_random(self, seed: int) -> Backbone:
+        """The trunk with random weights instead, which follow from the seed; torch's random state is left as it was."""
+        import torch
+
+        from garnish.backbones.build import backbone
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return backbone(self.name, False, options=self.options, taps=self.taps)
 
 
 @final
@@ -174,8 +186,14 @@ class Recipe:
                 found[name] = self._located(functools.partial(construct, type(task), merged, where=section), section)
         return found
 
-    def build(self, data: Dataset) -> Model:
-        """The model to train, initialised from the seed of the section ``train``; tasks of ``onto`` are kept frozen."""
+    def build(self, data: Dataset, *, trunk: Backbone | None = None) -> Model:
+        """The model to train, initialised from the seed of the section ``train``; tasks of ``onto`` are kept frozen.
+
+        Args:
+            data: the training pictures, for their tasks.
+            trunk: what to adapt in place of the recipe's backbone; also one with random weights, whose bundles are
+                opened by giving such a trunk again. Not looked at where the recipe has ``onto``.
+        """
         import torch
 
         from garnish.bundles.opened import open_model
@@ -187,8 +205,9 @@ class Recipe:
         torch.manual_seed(self.options.seed)
         if not self.onto:
             assert choice is not None
-            trunk = choice.build()
-            if trunk.weights_source == "random":  # a bundle names its backbone's weights, and cannot name these
+            own = trunk is None
+            trunk = choice.build() if trunk is None else trunk
+            if own and trunk.weights_source == "random":  # a bundle names its backbone's weights, and cannot name these
                 raise self.fault(
                     "backbone",
                     f"{choice.name} without weights is random, so a bundle could not be "
@@ -277,8 +296,8 @@ def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Any
         if not isinstance(given, dict):
             raise OptionError(f"{file}: {one_line(repr(given), 60)} is no recipe; it needs keys {', '.join(SECTIONS)}")
         for key in given:
-            if key not in SECTIONS:
-                raise OptionError(f"{file}: unknown key {key!r}{suggest(str(key), SECTIONS)}")
+            if key not in IN_FILE:
+                raise OptionError(f"{file}: unknown key {key!r}{suggest(str(key), IN_FILE)}")
         plain = relocated(given, Path(file).parent)
     found = dict(overrides or {})
     for key in sorted(found, key=lambda k: k.count(".")):

@@ -1,4 +1,4 @@
-"""The frozen trunk: stem, stages of residual blocks, feature maps, sites, and the one block loop.
+"""The frozen trunk: stem, stages of residual blocks, feature maps and sites.
 
 Shape letters: I images, R rows of the stream, N tokens, H W grid, C channels. The stream is (R, N, C) tokens or
 (R, H, W, C) maps, by family.
@@ -7,21 +7,22 @@ Shape letters: I images, R rows of the stream, N tokens, H W grid, C channels. T
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from garnish.backbones.blocks import FeatureInfo, Residual, Stage
 from garnish.backbones.fingerprint import fingerprint
-from garnish.backbones.sites import Site, bare
+from garnish.backbones.loop import Flow, end_of, run
+from garnish.backbones.prefix import TrunkState, run_from, run_prefix
+from garnish.backbones.sites import Site
 from garnish.backbones.taps import TaskMaps
 from garnish.backbones.tuned import Tuned
 from garnish.backbones.walk import feature_units, sites_of_trunk, slots_of_trunk
-from garnish.context import NOBODY, Binding, ForwardContext, Rows
+from garnish.context import Binding, ForwardContext, Rows
 from garnish.errors import OptionError, SiteError, suggest
 
 
@@ -135,7 +136,7 @@ class Backbone(nn.Module, ABC):
             OptionError: an unknown architecture option. WeightsError: weights that do not fit or cannot be read.
         """
 
-    # ---- the one block loop -------------------------------------------------------------------------------------
+    # ---- running ------------------------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -146,6 +147,7 @@ class Backbone(nn.Module, ABC):
         counts: tuple[int, ...] | None = None,
         *,
         unread: bool = False,
+        start: TrunkState | None = None,
     ) -> tuple[Tensor | TaskMaps, ...]:
         """Run the trunk once.
 
@@ -156,6 +158,8 @@ class Backbone(nn.Module, ABC):
             present: owners that act in this pass, all of one group; exactly one where nothing forks.
             counts: rows of each owner; None in compiled passes and where nothing forks.
             unread: maps that tasks' own adapters change alone are handed out as :class:`TaskMaps`, to be read later.
+            start: what the bare trunk made of the images before the first unit that an owner of this pass changes; the
+                pass goes on from there, and of ``images`` only their number is looked at.
 
         Returns:
             Raw feature maps, finest first, each (I or R, C_i, H_i, W_i): rows from ``first_forked_of(present)`` on.
@@ -166,63 +170,22 @@ class Backbone(nn.Module, ABC):
         else:
             rows = alone = Rows(row_images, row_owners, present, counts)
         if present[0] in self.sides:
-            return self._run_beside(images, alone)
+            return self._run_beside(images, alone, start)
         ctx = ForwardContext(grid=(0, 0), num_prefix=self.num_prefix, owner=present[0])
         if present[0] in self.streamed:
             owner = self.parents[present[0]]
             rows, ctx = None, replace(ctx, owner=owner, streams=alone, num_images=images.shape[0])
-        return self._run(images, ctx, rows, watch=None, unread=unread)
+        if start is not None:
+            return run_from(self, start, ctx, rows, unread=unread)
+        return run(self, Flow(images, ctx), rows, unread=unread).maps
 
-    def _run(
-        self,
-        images: Tensor,
-        ctx: ForwardContext,
-        rows: Rows | None,
-        watch: Callable[[Tensor, int], None] | None,
-        unread: bool = False,
-    ) -> tuple[Tensor | TaskMaps, ...]:
-        """The loop itself; ``watch`` is handed each map after a stage's entrance and each block, and its stage."""
-        unit, last = 0, len(self.stages) - 1
-        maps: list[Tensor | TaskMaps] = []
-        images, ctx = self._fork(images, ctx, rows, unit)
-        with self.binding.bound(ctx):
-            x, grid, extras = self.stem(images)
-        ctx = replace(ctx, grid=grid)
-        for index, stage in enumerate(self.stages):
-            unit += 1
-            x, ctx = self._fork(x, ctx, rows, unit)
-            with self.binding.bound(ctx):
-                x, grid = self._enter(stage, x, ctx)
-                ctx = replace(ctx, grid=grid)
-            if index and self.merged:
-                maps.append(self._tap(index - 1, x, ctx, unread))
-                x = self._without_streams(x, ctx)
-            if index == 0 and (prompts := self.prompts.get(ctx.owner, 0)):
-                ctx = replace(ctx, num_prefix=ctx.num_prefix + prompts)
-                extras = self.prompted(extras, prompts)
-            if watch is not None:
-                watch(ctx.to_map(x), index)
-            for block in stage.blocks:
-                x, ctx = self._run_block(block, x, ctx, extras, rows, unit)
-                unit += len(block)
-                if watch is not None:
-                    watch(ctx.to_map(x), index)
-            unit += 1
-            x, ctx = self._fork(x, ctx, rows, unit)
-            with self.binding.bound(ctx):
-                x = stage.leave(x)
-            if index == last or not self.merged:
-                maps.append(self._tap(index, x, ctx, unread))
-                x = self._without_streams(x, ctx)
-        return tuple(maps)
-
-    def _run_beside(self, images: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+    def _run_beside(self, images: Tensor, rows: Rows, start: TrunkState | None) -> tuple[Tensor, ...]:
         """Side networks of one or several owners on one frozen pass, without gradients through the trunk."""
-        states: list[list[Tensor]] = [[] for _ in self.stages]
-        with torch.no_grad():
-            ctx = ForwardContext(grid=(0, 0), num_prefix=self.num_prefix, owner=NOBODY)
-            bare = self._run(images, ctx, None, watch=lambda x, index: states[index].append(x))
-        maps = [x for x in bare if isinstance(x, Tensor)]  # all: nobody's streams run here
+        if start is None:
+            with torch.no_grad():
+                start = run_prefix(self, images, (0, 0), end_of(self), beside=True)
+        states, maps = start.by_stage, list(start.maps)
+        assert states is not None, "side networks read what a state without their maps does not hold"
         done = []
         for position, owner in enumerate(rows.present):
             if rows.counts is None:
@@ -237,69 +200,14 @@ class Backbone(nn.Module, ABC):
             joined = [m.index_select(0, rows.owners * images.shape[0] + rows.images) for m in joined]
         return tuple(joined)
 
-    def _tap(self, index: int, x: Tensor, ctx: ForwardContext, unread: bool) -> Tensor | TaskMaps:
-        """The map handed to heads; of streams, where there are any."""
-        tap = self.taps[index]
-        if unread and ctx.streams is not None and x.shape[0] == ctx.num_images and _is_own(tap, ctx):
-            return TaskMaps(tap, ctx.to_map(x), ctx)
-        with self.binding.bound(replace(ctx, ends=ctx.streams is not None)):
-            tapped: Tensor = tap(ctx.to_map(x))
-        if ctx.streams is None or _acts(tap, ctx):
-            return tapped
-        if tapped.shape[0] > ctx.num_images:
-            return tapped[ctx.num_images :]
-        return ctx.streams.take(tapped, ctx.num_images)
-
-    @staticmethod
-    def _without_streams(x: Tensor, ctx: ForwardContext) -> Tensor:
-        """What runs on into the next stage."""
-        return x if ctx.streams is None else x[: ctx.num_images]
-
-    def _enter(self, stage: Stage, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
-        """Run a stage's entrance; the stream and its grid."""
+    def enter(self, stage: Stage, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
+        """Run a stage's entrance: the stream and its grid."""
         x = stage.enter(x)
         return x, (x.shape[1], x.shape[2]) if x.ndim == 4 else ctx.grid
 
     def prompted(self, extras: dict[str, Any], count: int) -> dict[str, Any]:
         """The stem's extras for a stream that has ``count`` prompt tokens behind its prefix tokens."""
         return extras
-
-    def _fork(self, x: Tensor, ctx: ForwardContext, rows: Rows | None, unit: int) -> tuple[Tensor, ForwardContext]:
-        """Give each (image, owner) its own row, once, before the first unit that an owner of this pass adapts."""
-        if rows is None or ctx.rows is not None or unit != self.fork_of(rows.present):
-            return x, ctx
-        return x.index_select(0, rows.images), replace(ctx, rows=rows)
-
-    def _run_block(
-        self,
-        block: nn.ModuleDict,
-        x: Tensor,
-        ctx: ForwardContext,
-        extras: Mapping[str, Any],
-        rows: Rows | None,
-        unit: int,
-    ) -> tuple[Tensor, ForwardContext]:
-        forked = ctx
-        num_units = len(list(block.children()))
-        fork = None if rows is None or ctx.rows is not None else self.fork_of(rows.present)
-        if fork is not None and unit < fork <= unit + num_units:
-            forked = replace(ctx, rows=rows)
-        extras = {**extras, "place": (ctx.grid, ctx.num_prefix)}
-
-        def run(x: Tensor) -> Tensor:
-            here = ctx
-            for offset, residual in enumerate(block.children(), start=1):
-                x, here = self._fork(x, here, rows, unit + offset)
-                wanted = {name: extras[name] for name in _takes(residual)}
-                with self.binding.bound(here):
-                    x = residual(x, **wanted)
-            return x
-
-        if self.checkpointing and torch.is_grad_enabled():
-            out: Tensor = checkpoint(run, x, use_reentrant=False)
-        else:
-            out = run(x)
-        return out, forked
 
     # ---- sites and names ----------------------------------------------------------------------------------------
 
@@ -374,24 +282,3 @@ class Backbone(nn.Module, ABC):
     def fingerprint(self) -> str:
         """What identifies the frozen tensors: see :func:`garnish.backbones.fingerprint.fingerprint`."""
         return fingerprint(self.frozen_tensors())
-
-
-def _acts(tap: nn.Module, ctx: ForwardContext) -> bool:
-    """Whether any owner of the streams has an adapter at a tap, at any of its levels."""
-    while getattr(type(tap), "is_wrapper", False):
-        if tap.owned.acts_in(ctx):  # type: ignore[union-attr, operator]
-            return True
-        tap = tap.layer  # type: ignore[assignment]
-    return False
-
-
-def _is_own(tap: nn.Module, ctx: ForwardContext) -> bool:
-    """Whether adapters of tasks stand at a tap, in one level and alone: no shared one acts there before them."""
-    if not getattr(type(tap), "is_wrapper", False) or getattr(type(tap.layer), "is_wrapper", False):
-        return False
-    return bool(tap.owned.acts_in(ctx)) and tap.owned.of(ctx.owner) is None  # type: ignore[union-attr, operator]
-
-
-def _takes(residual: nn.Module) -> tuple[str, ...]:
-    takes: tuple[str, ...] = bare(residual).takes
-    return takes

@@ -155,9 +155,9 @@ class MiT(Backbone):
 
         Args:
             name: one of :meth:`names`.
-            weights: None or False: random; True: NVIDIA's from the Hub (non-commercial licence), trained on ImageNet,
-                of a segformer name on ADE20K; else a file, a folder or a Hub id, in the names of NVlabs,
-                transformers 4 or 5, or our own.
+            weights: None or False: random (of the bundled name, False alone); True: NVIDIA's from the Hub
+                (non-commercial licence), trained on ImageNet, of a segformer name on ADE20K; else a file, a folder or
+                a Hub id, in the names of NVlabs, transformers 4 or 5, or our own.
             options: fields of :class:`MiTOptions`.
 
         Raises:
@@ -210,9 +210,10 @@ class MiT(Backbone):
         if options or isinstance(weights, str):
             raise OptionError(f"{BUNDLED} comes with its own weights and sizes; use mit_b0 for other ones")
         with as_file(files("garnish") / "assets" / f"{BUNDLED}.safetensors") as path:
-            backbone = cls.create("mit_b0", str(path), {})
+            backbone = cls.create("mit_b0", None if weights is False else str(path), {})
         backbone.name = BUNDLED
-        backbone.weights_source = "bundled"
+        if weights is not False:
+            backbone.weights_source = "bundled"
         return backbone
 
 

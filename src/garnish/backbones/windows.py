@@ -162,9 +162,10 @@ class Windowed(Backbone):
     def reduce(merging: Any, x: Tensor) -> Tensor:
         """Norm and reduction of a patch merging, in the family's order: (R, N, 4C) → (R, N, 2C)."""
 
-    def _enter(self, stage: Stage, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
+    def enter(self, stage: Stage, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
+        """Patch merging of a stream with prompts too."""
         if x.ndim == 4:
-            return super()._enter(stage, x, ctx)
+            return super().enter(stage, x, ctx)
         x, grid = gathered(x, ctx.grid, ctx.num_prefix)
         return self.reduce(stage.enter, x), grid
 

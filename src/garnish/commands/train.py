@@ -5,14 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from garnish.commands.parser import Parser
-from garnish.errors import DataError, OptionError
-
-if TYPE_CHECKING:
-    from garnish.data.sample import Dataset
-    from garnish.recipe import Recipe
+from garnish.errors import OptionError
 
 _EPILOG = """\
 Every key of the recipe can be set from here: --adapter NAME takes another method with its default options,
@@ -61,6 +56,7 @@ def run(words: Sequence[str]) -> int:
     """Run the verb."""
     given, overrides = parser().read(words)
     from garnish.recipe import read_recipe
+    from garnish.recipe_splits import validation
     from garnish.strict_yaml import write_yaml
 
     if given.config is None and given.resume is None and not any(key.split(".")[0] == "data" for key in overrides):
@@ -71,7 +67,7 @@ def run(words: Sequence[str]) -> int:
     if given.print_config:
         print(write_yaml(resolved), end="")
         return 0
-    train, val = recipe.open("train"), _validation(recipe)
+    train, val = recipe.open("train"), validation(recipe)
     model = recipe.build(train)
     from garnish.training.fit import fit
 
@@ -92,31 +88,3 @@ def run(words: Sequence[str]) -> int:
     print(f"weights of the backbone: {model.backbone.licence}")
     print(f"bundle: {result.out}/best")
     return 0
-
-
-def _validation(recipe: Recipe) -> Dataset | None:
-    """The split val; None where the data have none."""
-    try:
-        return recipe.open("val")
-    except DataError:
-        if _has_val(recipe):
-            raise
-        return None
-
-
-def _has_val(recipe: Recipe) -> bool:
-    """Whether the data name or hold a split val, so that an error in it is not to be passed over."""
-    from garnish.data.folder import FolderDataset, JoinedDataset
-
-    whole = recipe.open("train")
-    parts = whole.parts if isinstance(whole, JoinedDataset) else (whole,)
-    for part in parts:
-        if not isinstance(part, FolderDataset):
-            return True
-        about = part.description
-        if "val" in about.splits:
-            return True
-        if "{split}" in about.images and not about.splits:
-            folder = about.root / about.images.split("{split}")[0] / "val"
-            return folder.is_dir()
-    return False

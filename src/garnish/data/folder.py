@@ -18,6 +18,7 @@ from torchvision import tv_tensors
 
 from garnish.data.description import Description, read_description
 from garnish.data.labels import decode
+from garnish.data.picture_key import digest, stamps
 from garnish.data.plain import plain_description
 from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
 from garnish.errors import DataError, OptionError, suggest
@@ -153,6 +154,18 @@ class FolderDataset(Dataset):
             targets[task] = target
         return Sample(image=image, targets=targets, name=str(path))
 
+    def key(self, index: int) -> str | None:
+        """Follows from the options of reading and from the names, sizes and times of the picture's files."""
+        picture = self.picture_file(index)
+        labels = self._labels[index]
+        known, layout = self.description.tasks, self.description.layout
+        reading = [(t, _apart(known[t].task, ("weight",)), known[t].labels) for t in labels]
+        try:
+            files = stamps([picture, *labels.values()], self.description.root)
+        except OSError:  # whoever reads the picture is told which file is gone
+            return None
+        return digest("folder", reading, None if layout is None else _apart(layout, ("path", "tasks")), files)
+
     def raw(self, task: str, file: Path, known: dict[tuple[str, Path], np.ndarray]) -> np.ndarray:
         """The numbers of a label file; tasks that share it, and how it is read, read it once and find it in ``known``.
 
@@ -227,6 +240,11 @@ class JoinedDataset(Dataset):
         part, inner = self.place(index)
         return part[inner]
 
+    def key(self, index: int) -> str | None:
+        """As the set that holds the picture gives it."""
+        part, inner = self.place(index)
+        return part.key(inner)
+
     def place(self, index: int) -> tuple[Dataset, int]:
         """The set that holds picture number ``index``, and the picture's number there."""
         index = range(len(self))[index]
@@ -268,6 +286,11 @@ def check_sizes(picture: Path, size: tuple[int, int], label: Path, label_size: t
         f"{label}: {label_size[1]}x{label_size[0]}, but its picture {picture} is {size[1]}x{size[0]}"
         + (turned or "; resize the label (nearest neighbour for ids) or replace it")
     )
+
+
+def _apart(spec: Any, left_out: Sequence[str]) -> list[Any]:
+    """What a task or a layout is called, and its options but for some."""
+    return [type(spec).__name__, {name: v for name, v in options_of(spec).items() if name not in left_out}]
 
 
 def _difference(one: Task, other: Task) -> str:

@@ -5,17 +5,20 @@ So a run resumes anywhere without replaying, and neither the number of ranks nor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from garnish.data.sample import Batch, Dataset, collate
+from garnish.data.sample import Batch, Dataset, Sample, collate
 from garnish.data.transforms import Augment
 from garnish.errors import DataError, GarnishError, OptionError
+
+#: What is made of the pictures of a step.
+Made = TypeVar("Made")
 
 
 @final
@@ -25,13 +28,15 @@ class StepBatches:
     Epochs follow each other without a gap: position p of the endless sequence of samples is element p mod n of the
     permutation of epoch p div n, and step s takes the ``batch_size · world`` positions from s · batch_size · world
     on, of which each rank has its contiguous share. The augmentation's seed is (seed, epoch, index), so a picture
-    never gets the same change in two epochs, also where one step spans both.
+    never gets the same change in two epochs, also where one step spans both. With ``variants`` it is (epoch mod
+    variants, index): each picture comes in so many versions, which are the same ones whatever the seed.
 
     Args:
         dataset: at least one picture.
         batch_size: pictures per rank and step.
         seed: from 0.
         augment: random changes, or None for pictures as they are.
+        variants: augmented versions of each picture; None: a new one every epoch.
         rank, world: this process and how many there are.
         workers: processes that prepare batches ahead; 0: none.
 
@@ -46,18 +51,20 @@ class StepBatches:
         *,
         seed: int = 0,
         augment: Augment | None = None,
+        variants: int | None = None,
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
     ) -> None:
         if len(dataset) == 0:
             raise DataError(f"{dataset.name}: no pictures; check its folders and split")
-        if batch_size < 1 or seed < 0 or workers < 0 or not 0 <= rank < world:
+        if min(batch_size, 1 if variants is None else variants) < 1 or min(seed, workers) < 0 or not 0 <= rank < world:
             raise OptionError(
-                f"batches: batch_size {batch_size}, seed {seed}, workers {workers}, rank {rank} of {world}; need"
-                " batch_size ≥ 1, seed ≥ 0, workers ≥ 0, 0 ≤ rank < world"
+                f"batches: batch_size {batch_size}, variants {variants}, seed {seed}, workers {workers}, rank {rank} of"
+                f" {world}; need batch_size ≥ 1, variants ≥ 1, seed ≥ 0, workers ≥ 0, 0 ≤ rank < world"
             )
         self.dataset, self.batch_size, self.seed, self.augment = dataset, batch_size, seed, augment
+        self.variants = variants if augment is not None or variants is None else 1
         self.rank, self.world, self.workers = rank, world, workers
 
     @property
@@ -81,12 +88,16 @@ class StepBatches:
         Raises:
             DataError: a picture that cannot be read; from a worker too in one line.
         """
+        return self.each(start, stop, self._make)
+
+    def each(self, start: int, stop: int, make: Callable[[list[tuple[int, int]]], Made]) -> Iterator[Made]:
+        """What ``make`` makes of the :meth:`keys` of steps ``start`` to ``stop`` - 1, ahead and by workers as well."""
         if self.workers == 0:
-            yield from (self.batch_at(step) for step in range(start, stop))
+            yield from (make(self.keys(step)) for step in range(start, stop))
             return
         # a generator of its own: DataLoader would otherwise draw from torch's global one
         loader: DataLoader[Any] = DataLoader(
-            _Keyed(self),  # type: ignore[arg-type]
+            _Keyed(make),  # type: ignore[arg-type]
             batch_sampler=_Steps(self, start, stop),
             num_workers=self.workers,
             collate_fn=_first,
@@ -97,12 +108,21 @@ class StepBatches:
                 raise result
             yield result
 
+    def sample(self, epoch: int, index: int) -> Sample:
+        """Picture ``index`` as it comes in an epoch."""
+        sample = self.dataset[index]
+        return sample if self.augment is None else self.augment(sample, self.change_seed(epoch, index))
+
+    def version(self, epoch: int, index: int) -> object:
+        """What, beside the picture itself, :meth:`sample` depends on."""
+        return None if self.augment is None else (self.augment, self.change_seed(epoch, index))
+
+    def change_seed(self, epoch: int, index: int) -> tuple[int, ...]:
+        """The seed of a picture's augmentation in an epoch."""
+        return (self.seed, epoch, index) if self.variants is None else (epoch % self.variants, index)
+
     def _make(self, keys: list[tuple[int, int]]) -> Batch:
-        samples = []
-        for epoch, index in keys:
-            sample = self.dataset[index]
-            samples.append(self.augment(sample, (self.seed, epoch, index)) if self.augment else sample)
-        return collate(samples)
+        return collate([self.sample(epoch, index) for epoch, index in keys])
 
 
 @lru_cache(maxsize=4)
@@ -128,17 +148,17 @@ class _Steps:
 
 
 class _Keyed:
-    """Data set of whole batches by their keys."""
+    """Data set of what is made of a step's keys."""
 
-    def __init__(self, batches: StepBatches) -> None:
-        self.batches = batches
+    def __init__(self, make: Callable[[list[tuple[int, int]]], Any]) -> None:
+        self.make = make
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Batch | GarnishError]:
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
         try:
-            return [self.batches._make(keys)]
+            return [self.make(keys)]
         except GarnishError as error:  # raised in the worker it would come back as a page of traceback
             return [error]
 
 
-def _first(items: list[Batch | GarnishError]) -> Batch | GarnishError:
+def _first(items: list[Any]) -> Any:
     return items[0]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from garnish.backbones.prefix import TrunkState
 from garnish.data.label_maps import DepthMap, NormalMap
 from garnish.errors import DataError
 from garnish.tasks.task import Task
@@ -31,6 +32,7 @@ class Sample:
         targets: by task name, only the tasks this picture has labels for: ``Mask`` (H, W) int64 ids (255: no label)
             or (1, H, W) float32 in {0, 1, 255 = no label}; ``DepthMap``; ``NormalMap``.
         name: what messages call it: its file.
+        start: what a trunk made of it before, where that was kept.
 
     Raises:
         DataError: a target of another size than the picture.
@@ -39,6 +41,7 @@ class Sample:
     image: tv_tensors.Image
     targets: Mapping[str, tv_tensors.TVTensor]
     name: str
+    start: TrunkState | None = None
 
     def __post_init__(self) -> None:
         for task, target in self.targets.items():
@@ -73,6 +76,14 @@ class Dataset(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
 
+    def key(self, index: int) -> str | None:
+        """A short digest of what picture ``index`` and its labels are, and of how they are read.
+
+        It changes with the files and with the options of reading, not with the picture's place in the set or with the
+        process, so that what was computed of a picture can be kept on disk. None: it cannot be known.
+        """
+        return None
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -80,16 +91,18 @@ class Batch:
     """Pictures of one size, with targets stacked over the pictures that have them.
 
     Attributes:
-        images: (B, 3, H, W) float32 in [0, 1].
+        images: (B, 3, H, W) float32 in [0, 1]; uint8 where ``start`` is given, for then nobody reads them.
         targets: by task name, (K, …): the layouts of :class:`Sample`, stacked; a task no picture has is left out.
         where: by task name, the position in the batch of each of the K pictures, ascending.
         names: B names.
+        start: what a trunk made of the pictures before, where that was kept of all of them.
     """
 
     images: Tensor
     targets: dict[str, Tensor]
     where: dict[str, list[int]]
     names: list[str]
+    start: TrunkState | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -101,7 +114,9 @@ class Batch:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
         targets = {task: target.to(device, non_blocking=non_blocking) for task, target in self.targets.items()}
-        return Batch(self.images.to(device, non_blocking=non_blocking), targets, self.where, self.names)
+        images = self.images.to(device, non_blocking=non_blocking)
+        start = None if self.start is None else self.start.to(device, non_blocking=non_blocking)
+        return Batch(images, targets, self.where, self.names, start)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -123,8 +138,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
         for task in sample.targets:
             where.setdefault(task, []).append(row)
     targets = {task: torch.stack([_plain(samples[r].targets[task]) for r in rows]) for task, rows in where.items()}
-    images = torch.stack([_plain(sample.image) for sample in samples]).to(torch.float32) / 255
-    return Batch(images, targets, where, [sample.name for sample in samples])
+    images = torch.stack([_plain(sample.image) for sample in samples])
+    names = [sample.name for sample in samples]
+    starts = [sample.start for sample in samples if sample.start is not None]
+    if len(starts) == len(samples):
+        return Batch(images, targets, where, names, TrunkState.stack(starts))
+    return Batch(images.to(torch.float32) / 255, targets, where, names)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torchvision import tv_tensors
 
 from garnish import lookup
 from garnish.data.lighting import illuminate, shade
+from garnish.data.picture_key import digest
 from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
 from garnish.data.solids import Floats
 from garnish.data.staging import STYLES, Placed, Setting, arrange
@@ -38,6 +39,10 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "edges": ("Edges", {}),
     "saliency": ("Saliency", {}),
 }
+
+
+#: Raised when any pixel of any scene comes out differently than before.
+RENDERER = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,6 +282,13 @@ class Scenes(Dataset):
         if self.keep:
             self._kept[index] = sample
         return sample
+
+    def key(self, index: int) -> str | None:
+        """Follows from the series, the scene's number, its size, its style and the tasks."""
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+        return digest("scenes", RENDERER, self.seed, index, size, self.style, sorted(self._wanted))
 
     def _make(self, index: int) -> Sample:
         scene = render(self.seed, index, self.size, self.style)

@@ -128,3 +128,7 @@ class Subset(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         return self.whole[self.indices[index]]
+
+    def key(self, index: int) -> str | None:
+        """As the whole set gives it."""
+        return self.whole.key(self.indices[index])

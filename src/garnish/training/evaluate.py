@@ -6,20 +6,22 @@ Shape letters: B pictures of a batch, H W pixels.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from garnish.data.sample import Batch, Dataset, Sample, collate
-from garnish.data.transforms import resize_sample
 from garnish.errors import DataError, OptionError, suggest
 from garnish.model import Model
 from garnish.tasks.task import Task
+from garnish.training.features import CachedPictures, Resized
 
 Metrics = dict[str, dict[str, float]]
 
@@ -96,6 +98,7 @@ def evaluate_parts(
     tasks: Mapping[str, Task] | None = None,
     progress: bool = False,
     fabric: Fabric | None = None,
+    kept: CachedPictures | None = None,
 ) -> list[Metrics]:
     """The metrics on the first part of the pictures, on the first two together, and so on, in one go over them.
 
@@ -108,6 +111,7 @@ def evaluate_parts(
         tasks: those to measure, which both know, with the options to measure them by; None: all, with the model's.
         progress: see there.
         fabric: see there.
+        kept: the same pictures at the same size, with what the trunk makes of them; None: they are read.
     """
     rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
     tasks = tasks or {name: model.tasks[name] for name in shared_tasks(model, dataset)}
@@ -122,16 +126,19 @@ def evaluate_parts(
     model.eval()
     try:
         for part in parts:
-            indices = part[rank::world]
-            samples: Iterable[Sample] = _read(dataset, indices, size)
-            if progress and rank == 0:
-                console = Console(stderr=True)
-                samples = track(samples, "evaluating", len(indices), console=console, disable=not console.is_terminal)
             with torch.inference_mode():
-                for batch in _by_size(samples, batch_size):
-                    wanted = [[t for t in row if t in metrics] for row in batch.tasks_of_rows()]
-                    for name, out in model(batch.images.to(model.device), wanted).items():
-                        metrics[name].update(out.float(), batch.targets[name].to(model.device))
+                for _, batch, out in outputs(
+                    model,
+                    dataset,
+                    part[rank::world],
+                    metrics,
+                    batch_size=batch_size,
+                    size=size,
+                    progress=progress and rank == 0,
+                    kept=kept,
+                ):
+                    for name, raw in out.items():
+                        metrics[name].update(raw, batch.targets[name])
             with warnings.catch_warnings():
                 # a rank, or a set, without any label of a task is no mistake: its metrics are NaN
                 warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
@@ -139,6 +146,48 @@ def evaluate_parts(
     finally:
         model.train(was_training)
     return found
+
+
+def outputs(
+    model: Model,
+    dataset: Dataset,
+    indices: Sequence[int],
+    tasks: Container[str],
+    *,
+    batch_size: int,
+    size: tuple[int, int] | None,
+    progress: bool = False,
+    kept: CachedPictures | None = None,
+) -> Iterator[tuple[list[int], Batch, dict[str, Tensor]]]:
+    """What the model says, and what is true, a batch at a time.
+
+    The caller sets the model's mode, and inference mode around the whole loop.
+
+    Args:
+        model: see :func:`evaluate`, like all that is not said here.
+        dataset: see there.
+        indices: of the pictures to read.
+        tasks: only these.
+        batch_size: see there.
+        size: see there.
+        progress: see there.
+        kept: see :func:`evaluate_parts`.
+
+    Yields:
+        The indices of the pictures of a batch, which may be out of order where sizes differ; the batch on the model's
+        device; and by task (K, C, H, W) float32, the raw output for the K pictures that have its labels.
+    """
+    read = Resized(dataset, size).sample if kept is None else kept.finder.find
+    samples: Iterable[Sample] = _read(partial(read, 0), indices)
+    if kept is not None:
+        samples = (kept.fill(0, index, s) for index, s in zip(indices, samples, strict=True))
+    if progress:
+        console = Console(stderr=True)
+        samples = track(samples, "evaluating", len(indices), console=console, disable=not console.is_terminal)
+    for pictures, batch in _by_size(zip(indices, samples, strict=True), batch_size):
+        wanted = [[t for t in row if t in tasks] for row in batch.tasks_of_rows()]
+        moved = batch.to(model.device)
+        yield pictures, moved, {name: out.float() for name, out in model(moved.images, wanted, moved.start).items()}
 
 
 def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = None) -> list[str]:
@@ -176,13 +225,8 @@ def chosen(count: int, limit: int | None) -> list[int]:
     return [int(i) for i in np.linspace(0, count - 1, limit).round()]
 
 
-def _read(dataset: Dataset, indices: Sequence[int], size: tuple[int, int] | None) -> Iterator[Sample]:
+def _read(one: Callable[[int], Sample], indices: Sequence[int]) -> Iterator[Sample]:
     """Samples in order, read ahead by a thread while the model runs."""
-
-    def one(index: int) -> Sample:
-        sample = dataset[index]
-        return sample if size is None else resize_sample(sample, size)
-
     with ThreadPoolExecutor(1) as pool:
         waiting: list[Future[Sample]] = []
         try:
@@ -197,15 +241,20 @@ def _read(dataset: Dataset, indices: Sequence[int], size: tuple[int, int] | None
                 future.cancel()
 
 
-def _by_size(samples: Iterable[Sample], batch_size: int) -> Iterator[Batch]:
-    """Batches of pictures of one size; few pictures wait at any time, however many sizes there are."""
-    waiting: dict[tuple[int, int], list[Sample]] = {}
-    for sample in samples:
+def _by_size(samples: Iterable[tuple[int, Sample]], batch_size: int) -> Iterator[tuple[list[int], Batch]]:
+    """Batches of pictures of one size, with their indices; few pictures wait at any time, however many sizes."""
+    waiting: dict[tuple[int, int], list[tuple[int, Sample]]] = {}
+
+    def batch(size: tuple[int, int]) -> tuple[list[int], Batch]:
+        indices, same = zip(*waiting.pop(size), strict=True)
+        return list(indices), collate(same)
+
+    for index, sample in samples:
         same = waiting.setdefault(sample.size, [])
-        same.append(sample)
+        same.append((index, sample))
         if len(same) == batch_size:
-            yield collate(waiting.pop(sample.size))
+            yield batch(sample.size)
         elif sum(map(len, waiting.values())) >= _WAITING * batch_size:
-            yield collate(waiting.pop(max(waiting, key=lambda s: len(waiting[s]))))
-    for same in waiting.values():
-        yield collate(same)
+            yield batch(max(waiting, key=lambda s: len(waiting[s])))
+    for size in list(waiting):
+        yield batch(size)

@@ -71,6 +71,9 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
     strategy: Strategy = "auto",
     seed: int = 0,
     augment: Augment | None = Augment(scale=(1.0, 1.0)),  # noqa: B008 (frozen)
+    variants: int | None = None,
+    cache: str | Path | None = None,
+    cache_gb: float = 4.0,
     workers: int = 0,
     eval_every: int | None = None,
     eval_batch_size: int = 1,
@@ -102,8 +105,9 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
         balance: as in :class:`~garnish.training.options.TrainOptions`, or its object, e.g. ``gn.Uncertainty()``, or a
             module of one's own.
         steps, epochs, batch_size, accumulate, lr, head_lr, weight_decay, warmup, schedule, clip, precision, devices,
-            accelerator, strategy, seed, augment, workers, eval_every, eval_batch_size, eval_size, eval_limit, patience,
-            best_by, save_every, log_every, log, checkpointing, memory_gb, check_pictures: see
+            accelerator, strategy, seed, augment, variants, cache, cache_gb, workers, eval_every, eval_batch_size,
+            eval_size, eval_limit, patience, best_by, save_every, log_every, log, checkpointing, memory_gb,
+            check_pictures: see
             :class:`~garnish.training.options.TrainOptions`.
 
     Raises:
@@ -118,7 +122,8 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
     options = TrainOptions(
         steps=steps, epochs=epochs, batch_size=batch_size, accumulate=accumulate, lr=lr, head_lr=head_lr,
         weight_decay=weight_decay, warmup=warmup, schedule=schedule, clip=clip, precision=precision, devices=devices,
-        accelerator=accelerator, strategy=strategy, seed=seed, augment=augment, workers=workers, eval_every=eval_every,
+        accelerator=accelerator, strategy=strategy, seed=seed, augment=augment, variants=variants,
+        cache=None if cache is None else str(cache), cache_gb=cache_gb, workers=workers, eval_every=eval_every,
         eval_batch_size=eval_batch_size, eval_size=eval_size, eval_limit=eval_limit, patience=patience, best_by=best_by,
         save_every=save_every, log_every=log_every, log=log, checkpointing=checkpointing, memory_gb=memory_gb,
         balance=None if isinstance(balance, Balance) else balance, check_pictures=check_pictures,
@@ -164,7 +169,7 @@ def _loop(run: Run) -> None:
             batch = only(next(batches), run.tasks).to(fabric.device)
             seed_step(options.seed, state.step, part, fabric.global_rank)
             with fabric.autocast():
-                outputs = model(batch.images, batch.tasks_of_rows())
+                outputs = model(batch.images, batch.tasks_of_rows(), batch.start)
             found = run.loss(outputs, batch, stop=run.requests.number is not None)
             stop = stop or found.stop
             if not found.losses:

@@ -88,7 +88,8 @@ def blame(model: Model, task: Task, name: str, batch: Batch) -> list[str]:
     found = []
     with torch.no_grad():
         for place, row in enumerate(batch.where.get(name, ())):
-            out = model(batch.images[row : row + 1], [name])[name]
+            start = None if batch.start is None else batch.start.pick(slice(row, row + 1))
+            out = model(batch.images[row : row + 1], [name], start)[name]
             loss = task.loss(task.sums(out, batch.targets[name][place : place + 1]))
             if not math.isfinite(float(loss)):
                 found.append(batch.names[row])
@@ -98,4 +99,4 @@ def blame(model: Model, task: Task, name: str, batch: Batch) -> list[str]:
 def only(batch: Batch, tasks: Mapping[str, Task]) -> Batch:
     """The batch with the targets of ``tasks`` alone."""
     targets = {name: target for name, target in batch.targets.items() if name in tasks}
-    return Batch(batch.images, targets, {name: batch.where[name] for name in targets}, batch.names)
+    return Batch(batch.images, targets, {name: batch.where[name] for name in targets}, batch.names, batch.start)

@@ -19,7 +19,9 @@ Strategy = Literal["auto", "ddp", "fsdp"]
 #: Exponent of the "poly" schedule.
 _POLY_POWER = 0.9
 #: Options that change neither what is computed nor its order, so that a resumed run may set them anew.
-FREE_ON_RESUME = frozenset({"workers", "save_every", "log_every", "log", "check_pictures", "devices", "strategy"})
+FREE_ON_RESUME = frozenset(
+    {"workers", "save_every", "log_every", "log", "check_pictures", "devices", "strategy", "cache", "cache_gb"}
+)
 
 
 @final
@@ -44,6 +46,11 @@ class TrainOptions:
         strategy: how several processes work together; "auto" takes "ddp".
         seed: of sample order, augmentation and dropout.
         augment: random changes of training pictures; None: pictures as they are.
+        variants: augmented versions of each picture, the same ones in every run whatever its seed; None: a new one
+            every epoch.
+        cache: folder that keeps what the part of the trunk that no adapter changes makes of each picture, so that it
+            is computed once (docs/features.md); relative to the current folder. Needs ``variants``.
+        cache_gb: most that this folder may hold, in 10⁹ bytes.
         workers: processes that prepare batches; 0: none.
         eval_every: steps between evaluations; None: a tenth of all steps.
         eval_batch_size: pictures of one size that are evaluated together.
@@ -81,6 +88,9 @@ class TrainOptions:
     strategy: Strategy = "auto"
     seed: int = 0
     augment: Augment | None = Augment(scale=(1.0, 1.0))  # noqa: RUF009 (frozen)
+    variants: int | None = None
+    cache: str | None = None
+    cache_gb: float = 4.0
     workers: int = 0
     eval_every: int | None = None
     eval_batch_size: int = 1
@@ -106,12 +116,13 @@ class TrainOptions:
         at_least = {
             "steps": 1, "accumulate": 1, "warmup": 0, "seed": 0, "workers": 0, "eval_every": 1, "eval_batch_size": 1,
             "eval_limit": 1, "patience": 1, "save_every": 1, "log_every": 1, "weight_decay": 0, "check_pictures": 0,
+            "variants": 1,
         }  # fmt: skip
         for name, least in at_least.items():
             value = getattr(self, name)
             if value is not None and not least <= value < math.inf:
                 raise OptionError(f"train.{name}: {value} is out of range; set {least} or more")
-        for name in ("epochs", "lr", "head_lr", "clip", "memory_gb"):
+        for name in ("epochs", "lr", "head_lr", "clip", "memory_gb", "cache_gb"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise OptionError(f"train.{name}: {value} is out of range; set a finite value above 0")
@@ -121,6 +132,11 @@ class TrainOptions:
         for name in self.log or ():
             check_name(name)
         balancing_of(self.balance)
+        if self.cache is not None and self.variants is None:
+            raise OptionError(
+                "train.cache: pictures that are augmented anew every epoch cannot be kept; set train.variants, the"
+                " versions of each picture (1: always the same one), which every augmentation allows"
+            )
         if self.strategy == "fsdp":
             raise OptionError(
                 "train.strategy: fsdp is refused, for what is trained is small and whole on every device, and shards"

@@ -19,6 +19,7 @@ from garnish.errors import GarnishError, OptionError
 from garnish.model import Model
 from garnish.training.batch_size import largest_batch
 from garnish.training.evaluate import Metrics, chosen, evaluate_parts
+from garnish.training.features import CachedBatches, CachedPictures, CachedTrunk, FeatureCache, cached_val
 from garnish.training.gradients import GradientWatch, reduce_gradients
 from garnish.training.introduction import warnings_about
 from garnish.training.losses import MultiTaskLoss, blame, only
@@ -129,15 +130,22 @@ class Run:
         else:
             size = options.batch_size
         self.batch_size = size
-        self.batches = StepBatches(
+        batches = StepBatches(
             train,
             size,
             seed=options.seed,
             augment=options.augment,
+            variants=options.variants,
             rank=fabric.global_rank,
             world=fabric.world_size,
             workers=options.workers,
         )
+        self.batches: StepBatches | CachedBatches = batches
+        self.kept_val: CachedPictures | None = None
+        if options.cache is not None:
+            cache = FeatureCache(options.cache, options.cache_gb, self.warn, processes=fabric.world_size)
+            self.batches = CachedBatches(cache, CachedTrunk(self.model, list(self.tasks), fabric), batches)
+            self.kept_val = cached_val(cache, self.model, self.val, options.eval_size, fabric)
         self.total_steps = options.total_steps(len(train), size, fabric.world_size)
         self.eval_every = options.eval_every or max(self.total_steps // 10, 1)
 
@@ -296,7 +304,9 @@ class Run:
         assert self.val is not None
         batch_size, size = self.options.eval_batch_size, self.options.eval_size
         with self.fabric.autocast():
-            return evaluate_parts(self.model, self.val, parts, batch_size=batch_size, size=size, fabric=self.fabric)
+            return evaluate_parts(
+                self.model, self.val, parts, batch_size=batch_size, size=size, fabric=self.fabric, kept=self.kept_val
+            )
 
     def _save_best(self, metrics: Metrics) -> None:
         if self.out is not None and self.is_first:

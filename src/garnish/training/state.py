@@ -182,6 +182,7 @@ def facts_of(options: TrainOptions, model: Model, total: int, batch_size: int, w
     """What a run must share with the one that it resumes."""
     return {
         "options": plain({k: v for k, v in dataclasses.asdict(options).items() if k not in FREE_ON_RESUME}),
+        "cached": options.cache is not None,  # which changes roundings; its folder may be another
         "total_steps": total,
         "batch_size": batch_size,
         "world": world,
@@ -199,10 +200,11 @@ def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
             )
     for name, what in (
         ("fingerprint", "another backbone (its weights differ)"),
+        ("cached", "train.cache" if saved.get("cached") else "train.cache unset"),
         ("world", f"{saved['world']} processes, not {now['world']}"),
         ("total_steps", f"{saved['total_steps']} steps in all, not {now['total_steps']} (has the data changed?)"),
     ):
-        if saved[name] != now[name]:
+        if saved.get(name, False) != now[name]:
             raise OptionError(f"{where}: was started with {what}; resume with the same, or train anew")
 
 

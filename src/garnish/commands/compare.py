@@ -1,0 +1,151 @@
+"""``garnish compare``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from garnish.commands.parser import Parser, count, names
+from garnish.errors import GarnishError, OptionError
+
+#: Sections of a recipe that can be set from here; the arms take the place of ``adapter``.
+_SECTIONS = ("backbone", "head", "tasks", "data", "train")
+_EPILOG = """\
+Every arm has the same steps, decoder, data and augmentation, and the same search over learning rates on the split val,
+or else on a part of the training pictures; the split test is read when a rate has been chosen. The other seeds are
+trained at that rate. Arms are methods, with options in brackets, and + between methods that are combined.
+
+Runs are kept in OUT/.store by their content: the same command goes on where it was stopped, and one with another arm,
+seed or rate does just that. The recipe may hold all of it in a section compare: {adapters: [...], seeds: 3, ...}.
+
+examples:
+  garnish compare --config recipes/camvid.yaml --adapters "LoRA,LoRA(rank=2),AdaptFormer" --seeds 3 --out report
+  garnish compare --config recipes/scenes.yaml --adapters LoRA --rates 1e-3,3e-3 --references frozen,single --out report
+  garnish compare --config recipes/camvid.yaml --adapters VMTAdapter --controls extras,random --out report --dry-run
+"""
+
+
+def parser() -> Parser:
+    """The options of the verb."""
+    made = Parser(
+        "garnish compare",
+        "garnish compare --config RECIPE --adapters A,B,… --out REPORT [options] [--SECTION[.KEY] VALUE …]",
+        "Train methods and references under one budget, measure them, and write a report.",
+        _EPILOG,
+        sections=_SECTIONS,
+    )
+    made.add_argument("--config", metavar="RECIPE", help="YAML file; see recipes/")
+    made.add_argument("--adapters", metavar="A,B,…", help="methods, e.g. LoRA,LoRA(rank=2),LoRA+NormTuning")
+    made.add_argument("--seeds", type=count, metavar="N", help="runs at the chosen rate (default: 3)")
+    made.add_argument("--out", metavar="FOLDER", help="folder of the report: index.html, results.json, results.csv")
+    made.add_argument("--rates", type=_numbers, metavar="R,R", help="for adapters (default: 3e-4,1e-3,3e-3,1e-2)")
+    made.add_argument(
+        "--reference-rates", type=_numbers, metavar="R,R", help="for whole trunks (default: 1e-5,3e-5,1e-4,3e-4)"
+    )
+    made.add_argument(
+        "--references", type=names, metavar="NAME,…", help="of frozen,single,multi,scratch (default: all)"
+    )
+    made.add_argument("--controls", type=names, metavar="NAME,…", help="of extras,random (default: none)")
+    made.add_argument("--jobs", type=count, metavar="N", help="runs side by side, in processes (default: 1)")
+    made.add_argument("--held-out-every", type=count, metavar="N", help="without a split val (default: 5)")
+    made.add_argument("--store", metavar="DIR", help="folder of the runs (default: OUT/.store)")
+    made.add_argument("--no-pictures", action="store_true", help="leave pictures of the test set out of the report")
+    made.add_argument("--title", metavar="TEXT", help="of the report")
+    made.add_argument("--data-licence", metavar="TEXT", help="what the report says of the pictures' licence")
+    made.add_argument("--retry-failed", action="store_true", help="try runs again that failed")
+    made.add_argument("--dry-run", action="store_true", help="list the runs and those that are there, and stop")
+    made.add_argument("--json", action="store_true", help="print results.json")
+    made.add_argument("--quiet", action="store_true", help="lines in place of the live table")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb."""
+    given, overrides = parser().read(words)
+    from garnish.recipe import read_recipe
+
+    if given.config is None and not any(key.split(".")[0] == "data" for key in overrides):
+        raise OptionError("compare: no recipe; give --config RECIPE (recipes/ has some)")
+    recipe = read_recipe(given.config, overrides)
+    from garnish.commands.printing import print_json, print_table
+    from garnish.comparing.compare import compare, page_of, preview
+    from garnish.comparing.options import read_options
+    from garnish.comparing.setting import Setting
+
+    own = {
+        name: value
+        for name in (
+            "adapters", "seeds", "out", "rates", "reference_rates", "references", "controls", "jobs", "held_out_every",
+            "store", "title", "data_licence",
+        )
+        if (value := getattr(given, name)) is not None
+    }  # fmt: skip
+    options = read_options(recipe.plain.get("compare"), own | ({"pictures": False} if given.no_pictures else {}))
+    setting = Setting(recipe, options)
+    say = _print_to(sys.stdout if given.dry_run else sys.stderr)
+    preview(setting, say, every=given.dry_run)
+    if given.dry_run:
+        return 0
+    command = shlex.join(["garnish", "compare", *words])
+    results = compare(setting, command=command, retry=given.retry_failed, quiet=given.quiet)
+    if given.json:
+        print_json(results)
+    else:
+        print_table(*table(results))
+        print(f"report: {page_of(setting)}")
+    failed = [arm for arm in results["arms"] if arm["status"] == "failed"]
+    if failed and len(failed) == len(results["arms"]):
+        raise GarnishError(f"compare: every arm failed, the first because: {failed[0]['reason']}")
+    return 0
+
+
+def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of what is printed: arm, rate, headline metrics, Δm, parameters."""
+    tasks = results["tasks"]
+    columns = [
+        "arm",
+        "rate",
+        *(f"{task} {about['headline']}" for task, about in tasks.items()),
+        "Δm %",
+        "encoder",
+        "step",
+    ]
+    rows = []
+    for arm in results["arms"]:
+        if arm["status"] == "failed":
+            rows.append([arm["name"], "failed", *[""] * (len(columns) - 2)])
+            continue
+        rate = arm["rate"]
+        cells = [
+            _number((arm["metrics"].get(t, {}).get(about["headline"]) or {}).get("mean")) for t, about in tasks.items()
+        ]
+        delta, ratio = (arm["delta_m"] or {}).get("mean"), arm["step_ratio"]
+        rows.append(
+            [
+                arm["name"],
+                "by task" if rate is None and "by_task" in arm else _number(rate),
+                *cells,
+                "–" if delta is None else f"{delta:+.2f}",
+                "–" if arm["encoder_trainable"] is None else f"{arm['encoder_trainable']:,}",
+                "–" if ratio is None else f"{ratio:.2f}×",
+            ]
+        )
+    return columns, rows
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers; write e.g. 3e-4,1e-3") from None
+
+
+def _print_to(stream: Any) -> Any:
+    return lambda line: print(line, file=stream, flush=True)

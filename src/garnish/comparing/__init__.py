@@ -1,0 +1,1 @@
+"""Comparing methods under one budget: arms, runs, statistics, the report."""

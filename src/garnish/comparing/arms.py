@@ -1,0 +1,178 @@
+"""The arms of a comparison: recipe and options → what is trained, under which name, at which learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+from garnish import lookup
+from garnish.adapters.adapter import Method
+from garnish.comparing.options import CompareOptions
+from garnish.errors import OptionError, one_line, suggest
+from garnish.recipe_text import parse_value
+
+Role = Literal["adapter", "frozen", "single", "multi", "scratch", "control"]
+FULL = "FullFineTuning"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One row of a comparison.
+
+    Attributes:
+        name: unique within it.
+        role: what it is there for.
+        methods: what adapts the trunk.
+        trunk: whether its weights are the recipe's, or random (other ones for each seed).
+        rates: learning rates that are searched, ascending.
+        groups: the tasks of each of its models: all in one, or one each.
+    """
+
+    name: str
+    role: Role
+    methods: tuple[Method, ...]
+    trunk: Literal["pretrained", "random"] = "pretrained"
+    rates: tuple[float, ...]
+    groups: tuple[tuple[str, ...], ...]
+
+    @property
+    def is_by_task(self) -> bool:
+        """Whether each task has a model, and so a learning rate, of its own."""
+        return self.role == "single"
+
+    def plain_methods(self) -> list[dict[str, Any]]:
+        """The methods as a recipe's section ``adapter`` holds them."""
+        described = [lookup.describe(method) for method in self.methods]
+        return [{"name": told["name"], **told["options"]} for told in described]
+
+
+def arms_of(options: CompareOptions, own: Any, tasks: Sequence[str]) -> list[Arm]:
+    """All arms, references first, in the order in which they are worked on.
+
+    Args:
+        options: see there.
+        own: the recipe's section ``adapter``, the one arm where the options name none.
+        tasks: names of the tasks.
+
+    Raises:
+        OptionError: an unknown method or option, or two arms that are the same.
+    """
+    together = (tuple(tasks),)
+    adapters = []
+    for name, methods in adapters_of(options.adapters if options.adapters is not None else own):
+        whole = any(type(method).__name__ == FULL for method in methods)
+        rates = options.reference_rates if whole else options.rates
+        adapters.append(Arm(name=name, role="adapter", methods=methods, rates=rates, groups=together))
+
+    def full(name: str, role: Role, **given: Any) -> Arm:
+        methods = (lookup.build("adapters", FULL),)
+        return Arm(
+            **({"groups": together} | given), name=name, role=role, methods=methods, rates=options.reference_rates
+        )
+
+    first, last = [], []
+    if "frozen" in options.references:
+        methods = (lookup.build("adapters", "Frozen"),)
+        first.append(Arm(name="heads only", role="frozen", methods=methods, rates=options.rates, groups=together))
+    if "single" in options.references:
+        first.append(full("full, one task each", "single", groups=tuple((task,) for task in tasks)))
+    if "multi" in options.references and len(tasks) > 1:
+        last.append(full("full, all tasks", "multi"))
+    if "scratch" in options.references:
+        last.append(full("full from scratch", "scratch", trunk="random"))
+    if "extras" in options.controls:
+        methods = (lookup.build("adapters", "Extras"),)
+        last.append(Arm(name="extras alone", role="control", methods=methods, rates=options.rates, groups=together))
+    if "random" in options.controls and adapters:
+        arm = adapters[0]
+        last.append(
+            Arm(
+                name=f"{arm.name}, random trunk",
+                role="control",
+                methods=arm.methods,
+                trunk="random",
+                rates=arm.rates,
+                groups=together,
+            )
+        )
+    arms = [*first, *adapters, *last]
+    for number, arm in enumerate(arms):
+        for other in arms[:number]:
+            same = (arm.methods, arm.trunk, arm.groups) == (other.methods, other.trunk, other.groups)
+            if arm.name == other.name or (same and "single" not in (arm.role, other.role)):
+                raise OptionError(f"compare.adapters: {arm.name} is the same arm as {other.name}; name it once")
+    return arms
+
+
+def adapters_of(given: Any) -> list[tuple[str, tuple[Method, ...]]]:
+    """Name and methods of each arm that some text, or a list, stands for.
+
+    Raises:
+        OptionError: what is neither, an unknown method or option, no arm.
+    """
+    entries = _split(given, ",") if isinstance(given, str) else given
+    if isinstance(entries, Mapping):
+        entries = [entries]
+    if not isinstance(entries, list | tuple) or not entries:
+        raise OptionError(
+            f"compare.adapters: {one_line(repr(given), 60)}; name methods, e.g. LoRA,LoRA(rank=2),AdaptFormer"
+        )
+    found = []
+    for entry in entries:
+        parts = _split(entry, "+") if isinstance(entry, str) else entry if isinstance(entry, list | tuple) else [entry]
+        read = [_entry(part) for part in parts]
+        methods = tuple(lookup.build("adapters", n, o, where=f"compare.adapters: {n}") for n, o in read)
+        found.append((" + ".join(_label(name, options) for name, options in read), methods))
+    return found
+
+
+def _entry(given: Any) -> tuple[str, dict[str, Any]]:
+    """Name and options of ``LoRA``, ``LoRA(rank=2)`` or ``{name: LoRA, rank: 2}``."""
+    if isinstance(given, Mapping) and isinstance(given.get("name"), str):
+        return given["name"], {str(key): value for key, value in given.items() if key != "name"}
+    if not isinstance(given, str) or not given.strip():
+        raise OptionError(f"compare.adapters: {one_line(repr(given), 60)} names no method; write e.g. LoRA(rank=2)")
+    name, bracket, rest = given.strip().partition("(")
+    if not bracket:
+        return _known(name), {}
+    if not rest.endswith(")"):
+        raise OptionError(f"compare.adapters: {given.strip()!r}: no closing bracket; write e.g. LoRA(rank=2)")
+    options = {}
+    for part in _split(rest[:-1], ","):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise OptionError(f"compare.adapters: {given.strip()!r}: {part!r} sets nothing; write e.g. LoRA(rank=2)")
+        options[key.strip()] = parse_value(value.strip())
+    return _known(name), options
+
+
+def _known(name: str) -> str:
+    known = lookup.classes("adapters")
+    if name.strip() not in known:
+        raise OptionError(f"compare.adapters: unknown adapter {name.strip()!r}{suggest(name.strip(), known)}")
+    return name.strip()
+
+
+def _label(name: str, options: Mapping[str, Any]) -> str:
+    """``LoRA rank=2``."""
+    return " ".join([name, *(f"{key}={_short(value)}" for key, value in options.items())])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(_short(entry) for entry in value)
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _split(text: str, at: str) -> list[str]:
+    """The parts of text between ``at`` outside brackets; empty ones are left out."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == at and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]

@@ -1,0 +1,107 @@
+"""A comparison from recipe to report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from garnish.comparing.arms import Arm
+from garnish.comparing.costs import Costs
+from garnish.comparing.effects import Effects
+from garnish.comparing.keys import key_of
+from garnish.comparing.live import Display
+from garnish.comparing.plan import Plan
+from garnish.comparing.results import model_runs, results_of, write_report
+from garnish.comparing.setting import Setting
+from garnish.comparing.sheets import draw_sheets
+from garnish.comparing.sweep import Alone, Crew, sweep
+from garnish.comparing.workers import Workers
+
+
+def compare(setting: Setting, *, command: str = "", retry: bool = False, quiet: bool = False) -> dict[str, Any]:
+    """Train and measure what has not been, and write the report.
+
+    Whatever a run, an arm or the whole comparison came to is kept under the report's folder, so the same call goes on
+    where an earlier one was stopped, and one with further arms, seeds or rates does just those.
+
+    Args:
+        setting: recipe and options.
+        command: what the report says was asked for.
+        retry: try runs again that failed before.
+        quiet: no live table.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        OptionError, DataError: before the first run, where that can be known.
+        BundleError, OSError: a full disk; what was written before is kept.
+        SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), after a checkpoint.
+    """
+    plan = Plan(setting, retry=retry)
+    effects = Effects(plan)
+
+    def report(costs: Costs, sheets: list[dict[str, Any]] | None) -> dict[str, Any]:
+        found = results_of(effects, costs, sheets, command=command, wall_seconds=seconds_of(plan))
+        write_report(found, setting.out)
+        return found
+
+    def arm_done(arm: Arm) -> None:
+        if any(plan.status(each)[0] == "unfinished" for each in setting.arms.values()):
+            with setting.store.lock(place):
+                report(Costs(setting, None, timed=False), None)
+
+    # another process may write the same report
+    place = key_of({"report": str(setting.out.resolve())})
+    with Display(plan, quiet=quiet) as display:
+        with ExitStack() as stack:
+            crew: Crew = Alone(setting, display.say)
+            if setting.options.jobs > 1:
+                crew = stack.enter_context(Workers(setting, setting.options.jobs))
+            try:
+                sweep(plan, crew, display, arm_done)
+            except SystemExit:
+                display.say("stopped; what is done is kept, and the same command goes on from there")
+                raise
+        display.say("measuring costs, drawing the report")
+        with setting.store.lock(place, display.say, str(setting.out)):
+            frozen = effects.reference("frozen")
+            costs = Costs(setting, None if frozen is None else model_runs(plan, frozen)[0], timed=True)
+            sheets = draw_sheets(effects, setting.out) if setting.options.pictures else None
+            return report(costs, sheets)
+
+
+def preview(setting: Setting, say: Callable[[str], None], *, every: bool) -> None:
+    """Say what there is to do: how many runs, and with ``every`` which, and which are there already."""
+    plan = Plan(setting)
+    known = 0
+    for arm in setting.arms.values():
+        for group in arm.groups:
+            runs = plan.search(arm, group)
+            chosen = plan.chosen(arm, group)
+            runs += [run for run in chosen if run not in runs]
+            done = [run for run in runs if plan.outcome(run) is not None]
+            known += len(done)
+            for run in runs if every else ():
+                outcome = plan.outcome(run)
+                say(f"{'to do' if outcome is None else outcome['status']:<6}  {run}")
+            if every and not chosen:
+                say(f"to do   {arm.name}, {'+'.join(group)}, the chosen rate, {len(setting.seeds) - 1} further seeds")
+    parts = setting.parts
+    say(
+        f"{len(setting.arms)} arms, {plan.total} runs, {known} of them there; {len(parts.train())} pictures to train"
+        f" on, {len(parts.held_out())} held out ({parts.held_out_by}), {len(parts.test())} to test on"
+    )
+
+
+def seconds_of(plan: Plan) -> float:
+    """Seconds of training and evaluation of all runs, over all sittings."""
+    seconds = [outcome.get("seconds") for outcome in list(plan.outcomes.values())]
+    return float(sum(value for value in seconds if value))
+
+
+def page_of(setting: Setting) -> Path:
+    """The report's page."""
+    return setting.out / "index.html"

@@ -1,0 +1,147 @@
+"""How a comparison goes, while it goes: a live table on a terminal, else a line for each thing that is done."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from garnish.comparing.arms import Arm
+from garnish.comparing.plan import Job, Plan
+from garnish.comparing.scores import best_score, curve_of
+
+
+@final
+class Display:
+    """Prints on standard error; a context manager.
+
+    Args:
+        plan: what is to be done.
+        quiet: lines in place of the live table.
+    """
+
+    def __init__(self, plan: Plan, *, quiet: bool = False) -> None:
+        self.plan = plan
+        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self.active: dict[Job, float] = {}
+        self.finished_seconds: list[float] = []
+        self.live: Live | None = None
+        if self.console.is_terminal and not quiet:
+            self.live = Live(
+                console=self.console, get_renderable=self.table, refresh_per_second=1, redirect_stderr=False
+            )
+
+    def __enter__(self) -> Display:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        self.console.print(line)
+
+    def started(self, job: Job) -> None:
+        """A job was begun."""
+        self.active[job] = time.monotonic()
+
+    def finished(self, job: Job, outcome: dict[str, Any]) -> None:
+        """A job was done."""
+        seconds = time.monotonic() - self.active.pop(job)
+        if job.kind == "train":
+            self.finished_seconds.append(seconds)
+        if self.live is None or outcome["status"] == "failed":
+            self.say(f"{self.line(job, outcome, seconds)}  [{self.progress()}]")
+
+    def line(self, job: Job, outcome: dict[str, Any], seconds: float) -> str:
+        """What a job came to."""
+        place = f"{job.run.arm}, {'+'.join(job.run.tasks)}: rate {job.run.rate:g}, seed {job.run.seed}"
+        if outcome["status"] == "failed":
+            return f"{place}: failed: {outcome['reason']}"
+        if job.kind == "measure":
+            tasks = self.plan.setting.tasks
+            heads = [
+                f"{t} {tasks[t].headline} {_number(m.get(tasks[t].headline))}" for t, m in outcome["metrics"].items()
+            ]
+            return f"{place}: test {', '.join(heads)} ({seconds:.0f} s)"
+        score = best_score(curve_of(outcome, self.plan.setting.training.best_by))
+        return f"{place}: held-out {_number(score)} at step {outcome['best_step']} ({seconds:.0f} s)"
+
+    def progress(self) -> str:
+        """``7 of 20 runs, about 0:12:30 left``."""
+        done = sum(self.runs_done(arm) for arm in self.plan.setting.arms.values())
+        left = self.plan.total - done
+        said = f"{done} of {self.plan.total} runs"
+        if not left or not self.finished_seconds:
+            return said
+        mean = sum(self.finished_seconds) / len(self.finished_seconds)
+        seconds = int(mean * left / max(len(self.active), 1))
+        return f"{said}, about {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"
+
+    def runs_done(self, arm: Arm) -> int:
+        """Runs of an arm that are done or have failed; those that a failed search will not have count too."""
+        if self.plan.status(arm)[0] != "unfinished":
+            return self.plan.runs_of(arm)
+        runs = {run for group in arm.groups for run in (*self.plan.search(arm, group), *self.plan.chosen(arm, group))}
+        return sum(self.plan.outcome(run) is not None for run in runs)
+
+    def table(self) -> RenderableType:
+        """All arms, what is being done for each, and how far it is."""
+        made = Table(box=None, header_style="bold", pad_edge=False)
+        for title in ("arm", "runs", "in work", "step", "held-out", "chosen rate"):
+            made.add_column(title, no_wrap=True)
+        for arm in self.plan.setting.arms.values():
+            status, _ = self.plan.status(arm)
+            jobs = [job for job in list(self.active) if job.run.arm == arm.name]
+            steps, scores = zip(*map(self.peek, jobs), strict=True) if jobs else ((), ())
+            rates = [self.plan.rate(arm, group) for group in arm.groups]
+            made.add_row(
+                arm.name,
+                f"{self.runs_done(arm)}/{self.plan.runs_of(arm)}",
+                "\n".join(_in_work(job, arm) for job in jobs) or {"unfinished": "", "done": "done"}.get(status, status),
+                "\n".join(steps),
+                "\n".join(scores),
+                ", ".join("–" if rate is None else f"{rate:g}" for rate in rates),
+                style=None if jobs else "dim" if status == "unfinished" else "red" if status == "failed" else "green",
+            )
+        return Group(made, Text(self.progress(), style="bold"))
+
+    def peek(self, job: Job) -> tuple[str, str]:
+        """Step and best held-out score of a run that is being trained, as its own files tell them."""
+        if job.kind == "measure":
+            return "", ""
+        folder = self.plan.setting.store.training(self.plan.setting.key(job.run))
+        step = _column(folder / "log" / "scalars.csv", "step")
+        by = self.plan.setting.training.best_by
+        scores = [float(value) for value in _column(folder / "results.csv", "score")]
+        best = best_score([[0, score if by is not None else math.exp(score)] for score in scores])
+        return step[-1] if step else "", "" if best is None else _number(best)
+
+
+def _in_work(job: Job, arm: Arm) -> str:
+    of = f"{'+'.join(job.run.tasks)} " if arm.is_by_task else ""
+    return f"{of}{'measuring' if job.kind == 'measure' else f'rate {job.run.rate:g}'}, seed {job.run.seed}"
+
+
+def _column(file: Path, name: str) -> list[str]:
+    """A column of a CSV file that another process may be writing; empty where it cannot be read."""
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            return [row[name] for row in csv.DictReader(stream) if row.get(name)]
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

@@ -1,0 +1,133 @@
+"""One run: train an arm at one learning rate and seed, or go on where it was cut off, or read what it came to."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from garnish.comparing.setting import Run, Setting
+from garnish.data.sample import Dataset
+from garnish.errors import BundleError, DataError, OptionError, one_line
+from garnish.model import Model
+from garnish.recipe import Recipe
+from garnish.training.features import can_cache
+from garnish.training.fit import fit
+
+_log = logging.getLogger(__name__)
+
+
+def carry_out(setting: Setting, run: Run, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Train a run, unless it is done or has failed already.
+
+    Args:
+        setting: see there.
+        run: which.
+        say: is told in one line where another process is waited for.
+
+    Returns:
+        ``status`` "done" with ``best_step``, ``history``, ``seconds``, ``batch_size``, ``cached``, ``warnings``; or
+        "failed" with its ``reason``: a loss that is not finite, no memory, a method that does not fit the trunk.
+
+    Raises:
+        BundleError, OSError: nothing can be written. DataError: a picture that cannot be read.
+        SystemExit: asked to stop, after a checkpoint.
+    """
+    store, key = setting.store, setting.key(run)
+    with store.lock(key, say, str(run)):
+        known = store.outcome(key)
+        if known is not None:
+            store.tidy(key)  # of a kill between the two steps of finishing
+            return known
+        goes_on = store.begin(key, setting.content(run))
+        try:
+            outcome = _trained(setting, run, goes_on)
+        except (DataError, OSError):
+            raise
+        except Exception as error:
+            if is_of_the_system(error):
+                raise
+            # whatever it is, the other arms go on; the line says what, and the log of the run's folder stays
+            _log.debug("%s", run, exc_info=True)
+            outcome = {"status": "failed", "reason": reason_of(error)}
+        store.finish(key, outcome)
+        return outcome
+
+
+def is_of_the_system(error: BaseException) -> bool:
+    """Whether an error comes of a disk or a file, and so says nothing about the arm."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def reason_of(error: BaseException) -> str:
+    """One line about a failed run."""
+    told = one_line(error, 400).split("; the last checkpoint is in ")[0]
+    if isinstance(error, MemoryError) or "out of memory" in told or "can't allocate memory" in told:
+        return f"out of memory ({told or 'no further reason'}); set a smaller batch_size, or checkpointing"
+    ours = type(error).__module__.startswith("garnish.")
+    return told if ours else f"{type(error).__name__}: {told or 'without a message'}"
+
+
+def _trained(setting: Setting, run: Run, goes_on: bool) -> dict[str, Any]:
+    folder = setting.store.training(setting.key(run))
+    recipe = setting.recipe_of(run)
+    recipe = dataclasses.replace(recipe, plain={**recipe.plain, "out": str(folder)})
+    model = setting.build(run)
+    # what training prints is kept beside the run; what is worth knowing of it is in the report
+    with (folder.parent / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
+        try:
+            return _fitted(setting, run, recipe, model, folder, goes_on)
+        except (OptionError, BundleError) as error:
+            if not goes_on or is_of_the_system(error):
+                raise
+        # a checkpoint of another version of the package, say, that this one does not go on from
+        setting.store.clear(setting.key(run))
+        return _fitted(setting, run, recipe, setting.build(run), folder, goes_on=False)
+
+
+def _fitted(setting: Setting, run: Run, recipe: Recipe, model: Model, folder: Path, goes_on: bool) -> dict[str, Any]:
+    options = {f.name: getattr(recipe.options, f.name) for f in dataclasses.fields(recipe.options)}
+    train = setting.parts.train(run.tasks)
+    options |= cache_options(setting, model, train)
+    result = fit(
+        model,
+        train,
+        setting.parts.held_out(run.tasks),
+        out=folder,
+        resume=folder if goes_on else None,
+        recipe=recipe.resolved(),
+        progress=False,
+        **options,
+    )
+    return {
+        "status": "done",
+        "run": dataclasses.asdict(run),
+        "best_step": result.best_step,
+        "steps": result.steps,
+        "history": result.history,
+        "seconds": result.seconds,
+        "batch_size": result.batch_size,
+        "cached": options["cache"] is not None,
+        "warnings": result.warnings,
+    }
+
+
+def cache_options(setting: Setting, model: Model, train: Dataset) -> dict[str, Any]:
+    """Where what the trunk makes of pictures is kept, of a model that leaves the beginning of the trunk as it is.
+
+    With ``train.variants`` all arms see the same versions of pictures; those that cannot be kept are computed anew.
+    """
+    options = setting.training
+    if options.variants is None or can_cache(model) or train.key(0) is None:
+        return {"cache": None}
+    # each process counts for itself what it writes
+    most = options.cache_gb / setting.options.jobs
+    return {"cache": options.cache or str(setting.store.features), "cache_gb": most}

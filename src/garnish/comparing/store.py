@@ -1,0 +1,182 @@
+"""Where runs and what was measured of them are kept, by what they are: ``runs/KEY``, ``measures/KEY.*``.
+
+Everything appears whole or not at all. A process that works on something holds a lock on it, which goes with the
+process, so two never do the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, final
+
+from garnish.bundles.atomic import write_file
+from garnish.errors import BundleError, one_line
+
+#: Characters of a key that name its folder.
+_KEY = 32
+RESULT, FAILED, WHAT = "result.json", "failed.json", "what.json"
+
+
+@final
+class Store:
+    """Runs by their content.
+
+    Args:
+        folder: created when something is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    # ---- runs -------------------------------------------------------------------------------------------------------
+
+    def run(self, key: str) -> Path:
+        """Folder of a run."""
+        return self.folder / "runs" / key[:_KEY]
+
+    def training(self, key: str) -> Path:
+        """Folder that its training writes."""
+        return self.run(key) / "fit"
+
+    def bundle(self, key: str) -> Path:
+        """The best step of a run."""
+        return self.training(key) / "best"
+
+    def outcome(self, key: str) -> dict[str, Any] | None:
+        """What a run came to: its ``status`` is "done" or "failed"; None while it is unfinished."""
+        done = read_json(self.run(key) / RESULT)
+        return done if done is not None else read_json(self.run(key) / FAILED)
+
+    def begin(self, key: str, what: Mapping[str, Any]) -> bool:
+        """Make the folder of a run ready; whether there is a checkpoint to go on from.
+
+        What a run left that was killed before its first checkpoint is removed.
+        """
+        write_json(self.run(key) / WHAT, what)
+        folder = self.training(key)
+        if (folder / "last" / "state.safetensors").is_file():
+            return True
+        self.clear(key)
+        return False
+
+    def clear(self, key: str) -> None:
+        """Remove what training wrote."""
+        with _located(self.training(key)):
+            shutil.rmtree(self.training(key), ignore_errors=False) if self.training(key).exists() else None
+
+    def finish(self, key: str, outcome: Mapping[str, Any]) -> None:
+        """Keep what a run came to, then remove its checkpoint (optimizer state), which nothing needs any more."""
+        write_json(self.run(key) / (RESULT if outcome["status"] == "done" else FAILED), outcome)
+        self.tidy(key)
+
+    def tidy(self, key: str) -> None:
+        """Remove the checkpoint of a run that is finished, or everything that a failed one wrote."""
+        outcome = self.outcome(key)
+        if outcome is not None:
+            left = self.training(key) / "last" if outcome["status"] == "done" else self.training(key)
+            shutil.rmtree(left, ignore_errors=True)
+
+    def forget_failure(self, key: str) -> None:
+        """Let a failed run be tried again."""
+        (self.run(key) / FAILED).unlink(missing_ok=True)
+
+    # ---- what is measured -------------------------------------------------------------------------------------------
+
+    def measure(self, key: str) -> Path:
+        """Stem of the files that hold what was measured of a run: ``.json`` and ``.safetensors``."""
+        return self.folder / "measures" / key[:_KEY]
+
+    def cost(self, key: str) -> Path:
+        """File that holds what an arm costs."""
+        return self.folder / "costs" / f"{key[:_KEY]}.json"
+
+    def painting(self, key: str) -> Path:
+        """Folder of painted maps."""
+        return self.folder / "paintings" / key[:_KEY]
+
+    @property
+    def features(self) -> Path:
+        """Folder of the trunk's cached features."""
+        return self.folder / "features"
+
+    # ---- one at a time ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self, key: str, say: Callable[[str], None] | None = None, what: str = "") -> Iterator[None]:
+        """Hold the lock on a key for a ``with`` block; waits, saying so, while another process holds it."""
+        file = self.folder / "locks" / key[:_KEY]
+        with _located(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if os.name == "posix":  # elsewhere nothing keeps two comparisons of one folder apart
+                import fcntl
+
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if say is not None:
+                        say(f"{what or 'this run'}: another process works on it ({file}); waiting for it")
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """Write or replace a file; numbers that are not finite become null.
+
+    Raises:
+        BundleError: it cannot be written; the former file is as it was.
+    """
+    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(file, f"{text}\n".encode())
+
+
+def write_bytes(file: Path, data: bytes) -> None:
+    """Write or replace a file.
+
+    Raises:
+        BundleError: it cannot be written; the former file is as it was.
+    """
+    with _located(file):
+        write_file(file, data)
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """What :func:`write_json` wrote; None where there is no such file, or it is damaged."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def plain(value: Any) -> Any:
+    """JSON-ready: numbers that are not finite become null, tuples lists, paths text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+@contextlib.contextmanager
+def _located(place: Path) -> Iterator[None]:
+    """Errors of the system as one line that names the place."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or one_line(error, 120)
+        raise BundleError(
+            f"{place}: cannot be written ({reason}); free some space or choose another folder, then give the same"
+            " command again: it goes on where it stopped"
+        ) from error

@@ -1,0 +1,182 @@
+"""Processes that work on runs side by side, and neither outlive nor outwait the process that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, final
+
+from garnish.comparing.plan import Job
+from garnish.comparing.setting import Setting
+from garnish.comparing.sweep import perform
+from garnish.errors import GarnishError, one_line
+from garnish.training.signals import StopRequest
+
+#: Seconds between looks at whether the parent lives, and whether a signal came.
+_LOOK = 0.5
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+    job: Job | None = None
+    is_ready: bool = False
+
+
+@final
+class Workers:
+    """Up to ``jobs`` processes, each of which does one job at a time; a context manager.
+
+    A process that dies (of memory, say) takes down its own job alone, which has then failed. SIGTERM and Ctrl-C reach
+    the processes as SIGTERM: they write a checkpoint after the step that is under way.
+
+    Args:
+        setting: see there; the processes make their own.
+        jobs: how many.
+    """
+
+    def __init__(self, setting: Setting, jobs: int) -> None:
+        self.setting, self.jobs = setting, jobs
+        self.threads = max((os.cpu_count() or 1) // jobs, 1)
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: list[_Worker] = []
+        self._requests = StopRequest()
+
+    def __enter__(self) -> Workers:
+        self._requests.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self.close()
+        finally:
+            self._requests.__exit__(*exc)
+
+    def is_free(self) -> bool:
+        """Whether another job can be started."""
+        return self._requests.number is None and sum(w.job is not None for w in self._workers) < self.jobs
+
+    def start(self, job: Job) -> None:
+        """Begin a job, in an idle process or a new one."""
+        worker = next((w for w in self._workers if w.job is None and w.process.is_alive()), None) or self._launch()
+        worker.job = job
+        with contextlib.suppress(OSError):  # it is dead already, which is found when it is waited for
+            worker.connection.send(job)
+
+    def wait(self) -> list[tuple[Job, dict[str, Any]]]:
+        """Jobs that were done within half a second, with what they came to.
+
+        Raises:
+            SystemExit: asked to stop. GarnishError: something that every arm would meet.
+        """
+        self._stop_if_asked()
+        busy = [worker for worker in self._workers if worker.job is not None]
+        wait([each for w in busy for each in (w.connection, w.process.sentinel)], timeout=_LOOK)
+        done = []
+        for worker in busy:
+            job = worker.job
+            assert job is not None
+            answer: tuple[str, Any] | None = None
+            lives = worker.process.is_alive()  # before what it sent is looked for, so that no answer is missed
+            if worker.connection.poll():
+                with contextlib.suppress(EOFError, OSError):
+                    answer = worker.connection.recv()
+            elif lives:
+                continue
+            if answer is not None and answer[0] == "ready":
+                worker.is_ready = True
+                continue
+            worker.job = None
+            if answer is None:
+                self._workers.remove(worker)
+                worker.process.join()
+                self._stop_if_asked()
+                if not worker.is_ready:
+                    raise GarnishError(
+                        f"compare: a process for --jobs {self.jobs} ended with code {worker.process.exitcode} before it"
+                        " began; use --jobs 1"
+                    )
+                done.append((job, self._died(job, worker.process.exitcode)))
+            elif answer[0] == "fault":
+                raise GarnishError(answer[1])
+            else:
+                done.append((job, answer[1]))
+        return done
+
+    def close(self) -> None:
+        """Ask all processes to stop, and wait for their checkpoints."""
+        for worker in self._workers:
+            worker.connection.close() if worker.job is None else worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join()
+        self._workers.clear()
+
+    def _stop_if_asked(self) -> None:
+        if self._requests.number is not None:
+            number = self._requests.number
+            self.close()
+            raise SystemExit(128 + number)
+
+    def _launch(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=serve, args=(self.setting, theirs, self.threads, os.getpid()), name="garnish compare", daemon=False
+        )
+        process.start()
+        theirs.close()
+        worker = _Worker(process, ours)
+        self._workers.append(worker)
+        return worker
+
+    def _died(self, job: Job, code: int | None) -> dict[str, Any]:
+        """What a job came to whose process is gone."""
+        how = f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
+        hint = "; most likely the memory did not suffice" if code == -signal.SIGKILL else ""
+        outcome = {"status": "failed", "reason": f"its process ended {how}{hint}"}
+        if job.kind == "train":
+            key = self.setting.key(job.run)
+            with self.setting.store.lock(key):
+                known = self.setting.store.outcome(key)
+                if known is not None:
+                    return known
+                self.setting.store.finish(key, outcome)
+        return outcome
+
+
+def serve(setting: Setting, connection: Connection, threads: int, parent: int) -> None:
+    """What a process does: jobs, until the connection is closed."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and passes it on as SIGTERM
+    torch.set_num_threads(min(torch.get_num_threads(), threads))
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    with contextlib.suppress(OSError):
+        connection.send(("ready", None))
+    while True:
+        try:
+            job = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer: tuple[str, Any] = ("done", perform(setting, job))
+        except (GarnishError, OSError) as error:
+            answer = ("fault", one_line(error, 2000))
+        try:
+            connection.send(answer)
+        except OSError:  # nobody is left to hear it; it is in the store
+            return
+
+
+def _follow(parent: int) -> None:
+    """Stop this process when the one that started it is gone."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)

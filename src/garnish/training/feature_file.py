@@ -1,0 +1,131 @@
+"""One picture on disk: as it was augmented, its targets, and what the trunk made of it, in a safetensors file.
+
+Tensors are kept bit by bit. Maps are written in the trunk's own order of memory (channels last where it has that), and
+what stands in two places of a state is written once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+from torchvision import tv_tensors
+
+from garnish.backbones.prefix import TrunkState
+from garnish.data.sample import DepthMap, NormalMap, Sample
+from garnish.errors import DataError, one_line
+
+#: Raised when what is written is arranged or computed differently than before.
+FORMAT = 1
+
+_FACTS = "garnish.features"
+_KINDS: dict[str, Any] = {"Mask": tv_tensors.Mask, "DepthMap": DepthMap, "NormalMap": NormalMap}
+
+Packed = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def pack(sample: Sample) -> Packed:
+    """(tensors by name, JSON-ready facts) of a sample with a state of this one picture."""
+    state = sample.start
+    assert state is not None
+    tensors: dict[str, Tensor] = {"image": _plain(sample.image)}
+    kinds: dict[str, list[str]] = {}
+    for task, target in sample.targets.items():
+        plain = _plain(target)
+        small = plain.to(torch.uint8) if isinstance(target, tv_tensors.Mask) else None  # ids and marks are small
+        is_small = small is not None and torch.equal(small.to(plain.dtype), plain)
+        tensors[f"target.{task}"] = small if small is not None and is_small else plain
+        kinds[task] = [type(target).__name__, str(plain.dtype).removeprefix("torch.")]
+    same: dict[str, str] = {}
+    last: list[str] = []
+    known: dict[tuple[Any, ...], str] = {}
+    for name, x in state.named():
+        place = (x.data_ptr(), x.shape, x.stride(), x.dtype)
+        if place in known:
+            same[name] = known[place]
+            continue
+        known[place] = name
+        if name != "x" and x.stride(1) == 1:
+            last.append(name)
+            x = x.permute(0, 2, 3, 1)
+        tensors[f"state.{name}"] = x
+    tensors |= {f"extra.{name}": x for name, x in state.extras.items() if x is not None}
+    # copies: a map is often a part of the stream
+    tensors = {n: x.detach().cpu().clone(memory_format=torch.contiguous_format) for n, x in tensors.items()}
+    facts = {
+        "format": FORMAT,
+        "name": sample.name,
+        "targets": kinds,
+        "unit": state.unit,
+        "size": list(state.size),
+        "grid": list(state.grid),
+        "same": same,
+        "channels_last": last,
+        "no_extra": [name for name, x in state.extras.items() if x is None],
+        "sums": {name: _sum(x) for name, x in tensors.items()},
+    }
+    return tensors, facts
+
+
+def unpack(packed: Packed) -> Sample:
+    """The inverse of :func:`pack`."""
+    tensors, facts = packed
+    named = {name.removeprefix("state."): x for name, x in tensors.items() if name.startswith("state.")}
+    for name in facts["channels_last"]:
+        named[name] = named[name].permute(0, 3, 1, 2)
+    named |= {name: named[other] for name, other in facts["same"].items()}
+    extras: dict[str, Tensor | None] = dict.fromkeys(facts["no_extra"])
+    extras |= {name.removeprefix("extra."): x for name, x in tensors.items() if name.startswith("extra.")}
+    size, grid = facts["size"], facts["grid"]
+    state = TrunkState.of_names(named, extras, facts["unit"], (size[0], size[1]), (grid[0], grid[1]))
+    targets = {
+        task: _KINDS[kind](tensors[f"target.{task}"].to(getattr(torch, dtype)))
+        for task, (kind, dtype) in facts["targets"].items()
+    }
+    return Sample(tv_tensors.Image(tensors["image"]), targets, facts["name"], state)
+
+
+def as_bytes(packed: Packed) -> bytes:
+    """The file."""
+    tensors, facts = packed
+    written: bytes = to_bytes(tensors, {_FACTS: json.dumps(facts)})
+    return written
+
+
+def read(file: Path) -> Sample:
+    """The sample in a file.
+
+    Raises:
+        DataError: a file that is damaged or of another format. OSError: none there.
+    """
+    try:
+        with safe_open(file, framework="pt", device="cpu") as opened:
+            facts = json.loads(opened.metadata()[_FACTS])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+        if facts["format"] != FORMAT or facts["sums"] != _sums(tensors):
+            raise DataError(f"{file}: is damaged or of another format; delete it")
+        return unpack((tensors, facts))
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise DataError(f"{file}: is damaged ({one_line(error, 100)}); delete it") from error
+
+
+def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    return {name: _sum(x) for name, x in tensors.items()}
+
+
+def _sum(x: Tensor) -> int:
+    """Sum of the bytes, eight at a time: a changed byte changes it."""
+    data = x.reshape(-1).view(torch.uint8).numpy()
+    whole = data.size // 8 * 8
+    return int(data[:whole].view(np.int64).sum()) + int(data[whole:].sum())
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.as_subclass(Tensor)

@@ -1,0 +1,66 @@
+"""Small comparisons for the tests; also run as a script, to be killed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from garnish.recipe import read_recipe
+
+OPTIONS = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]}
+ARMS = {"adapters": "LoRA(rank=2)", "references": ["frozen", "single"], "seeds": 2}
+#: in results.json, what is of the clock
+TIMES = {"created", "wall_seconds", "seconds", "step_seconds", "step_ratio", "command", "environment"}
+
+
+def write_weights(file: Path) -> Path:
+    """Weights of a tiny MiT."""
+    import torch
+    from safetensors.torch import save_file
+
+    from garnish.backbones.build import backbone
+
+    torch.manual_seed(7)  # no seed of a run
+    trunk = backbone("mit_b0", options=OPTIONS)
+    save_file({n: getattr(m, leaf).detach().contiguous() for n, m, leaf in trunk.named_slots()}, file)
+    return file
+
+
+def setting(folder: Path, weights: Path, *, train: dict[str, Any] | None = None, **compare: Any):
+    """A comparison on eight scenes of 32 pixels, four steps a run, two rates."""
+    from garnish.comparing.options import read_options
+    from garnish.comparing.setting import Setting
+
+    plain = {
+        "backbone": {"name": "mit_b0", "weights": str(weights), "options": OPTIONS},
+        "head": "LinearHead",
+        "tasks": ["seg", "depth"],
+        "data": {"name": "scenes", "train": 8, "val": 3, "test": 4, "size": 32},
+        "train": {"steps": 4, "batch_size": 2, "eval_every": 1, "eval_batch_size": 3, "save_every": 1, "log": []}
+        | (train or {}),
+    }
+    given = {"rates": [1e-3, 3e-3], "reference_rates": [1e-4, 3e-4], "out": str(folder)} | ARMS | compare
+    return Setting(read_recipe(None, plain), read_options(None, given))
+
+
+def run(folder: Path, weights: Path, **given: Any) -> dict[str, Any]:
+    """Its results."""
+    from garnish.comparing.compare import compare
+
+    return compare(setting(folder, weights, **given))
+
+
+def without_times(found: Any) -> Any:
+    """Results without what is of the clock."""
+    if isinstance(found, dict):
+        return {key: without_times(value) for key, value in found.items() if key not in TIMES}
+    return [without_times(value) for value in found] if isinstance(found, list) else found
+
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
+    run(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))
