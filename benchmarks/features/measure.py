@@ -6,9 +6,9 @@
 
 Encoder, head, batch, augmentation and size are those of recipes/camvid.yaml. Steps without and with the cache alternate
 in one process, so that slow stretches of the machine fall on both; the cache is filled before (so: from the second
-epoch on). Equal time: every run gets the same seconds on one core and a learning rate that falls over them; an empty cache is
-filled within them, or (--filled) before, as where a search of rates and seeds shares it. Scored are validation pictures,
-every 4th, at the end. Results are kept in benchmarks/features/results.json.
+epoch on). Equal time: every run gets the same seconds on one core and a learning rate that falls over them; an empty
+cache is filled within them, or (--filled) before, as where a search of rates and seeds shares it. Scored are validation
+pictures, every 4th, at the end. Results are kept in benchmarks/features/results.json.
 """
 
 from __future__ import annotations
