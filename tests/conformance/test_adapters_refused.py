@@ -66,6 +66,14 @@ def test_side_networks_read_no_merged_maps():
     one_line(caught.value, "swin_tiny_patch4_window7_224")
 
 
+def test_maps_between_stages_are_those_of_a_layer_that_merges():
+    for family in ("cnn", "dinov2"):
+        _, name, options = tiny.BACKBONES[family]
+        with pytest.raises(OptionError, match=r'merge.*use taps="stage"') as caught:
+            garnish.backbone(name, options=options, taps="merged")
+        one_line(caught.value, name)
+
+
 #: method → (options, family or None where the options alone are wrong, what is said: the value and the nearest that
 #: would work); on the tiny trunks stages of Swin are 24, 48, 96, 192 wide, of DINOv2 48 with 16 patches
 BAD: dict[str, list[tuple[dict[str, Any], str | None, str]]] = {

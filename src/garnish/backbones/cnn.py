@@ -19,6 +19,7 @@ from garnish.backbones.backbone import Backbone
 from garnish.backbones.blocks import FeatureInfo, Stage, Whole
 from garnish.backbones.convolution import replace_same_convolutions
 from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.errors import OptionError
 
 #: Modules of timm's whose networks are a sequence of modules read in between. Left out: those that are read through
 #: hooks (NASNet, Xception) or run several resolutions beside each other (HRNet), and Inception, whose maps are not
@@ -80,6 +81,14 @@ class CNN(Backbone):
         name_sources(backbone, net)
         backbone.source_names = {ours: names.of(theirs) for ours, theirs in backbone.source_names.items()}
         return backbone
+
+    def read_merged(self) -> None:
+        """Refuse: a CNN's stage begins with a block that is finer inside, not with a layer that merges.
+
+        Raises:
+            OptionError: always.
+        """
+        raise OptionError(f'{self.name}: a CNN has no layer between its stages that merges; use taps="stage"')
 
     def train(self, mode: bool = True) -> CNN:
         """Training mode for all but the trunk's batch norms, whose statistics are frozen whatever is trained."""
