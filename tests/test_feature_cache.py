@@ -133,7 +133,7 @@ def test_runs_of_other_seeds_share_what_is_kept(tmp_path):
         {"method": "Partial"},
         {"precision": "bf16-mixed"},
     ],
-    ids=str,
+    ids=["seed", "labels", "augment", "family", "method", "precision"],
 )
 def test_what_a_state_depends_on_names_it(tmp_path, change):
     def start(short="vit", method="Frozen", train=None, **options):
