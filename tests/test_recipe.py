@@ -9,6 +9,8 @@ import yaml
 
 from garnish.adapters.bottleneck import Houlsby
 from garnish.adapters.lora import LoRA
+from garnish.comparing.arms import arms_of
+from garnish.comparing.options import read_options
 from garnish.errors import DataError, GarnishError, OptionError
 from garnish.heads.linear import LinearHead
 from garnish.heads.segformer import SegFormerHead
@@ -231,10 +233,14 @@ def test_scene_splits_share_no_scene(recipe_file):
 
 @pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda f: f.stem)
 def test_our_recipes_resolve_and_say_how_to_run_them(file):
-    resolved = read_recipe(file).resolved()
-    assert resolved["out"] == f"runs/{file.stem}"
+    recipe = read_recipe(file)
+    section = recipe.plain.get("compare")
+    verb, out = ("train", recipe.resolved()["out"]) if section is None else ("compare", section["out"])
+    assert out == f"runs/{file.stem}"
+    if section is not None:
+        assert arms_of(read_options(section, {}), "LoRA", ["one", "two"])
     head = "".join(line for line in file.read_text().splitlines() if line.startswith("#"))
-    assert f"garnish train --config recipes/{file.name}" in head and "Licence" in head and "Time:" in head
+    assert f"garnish {verb} --config recipes/{file.name}" in head and "Licence" in head and "Time:" in head
 
 
 @pytest.mark.real
