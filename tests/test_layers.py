@@ -25,7 +25,7 @@ ROOMS = [
     ("heads", set()),
     ("tasks", set()),
     ("balancing", set()),
-    ("model", {"model", "owner", "decoders", "compiled", "report", "predict", "published", "trunk_prefix"}),
+    ("model", {"model", "owner", "decoders", "compiled", "report", "predict", "published", "trunk_prefix", "upsample"}),
     ("bundles", set()),
     ("data", set()),
     ("training", set()),

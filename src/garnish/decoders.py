@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from garnish.backbones.backbone import Backbone
 from garnish.errors import OptionError
 from garnish.heads.head import Head, JointHead, is_plain, pyramid_info, resample_pyramid
 from garnish.heads.linear import LinearHead
 from garnish.tasks.task import Task
+from garnish.upsample import upsample
 
 
 class Decoders(nn.Module):
@@ -140,10 +140,7 @@ class Decoders(nn.Module):
             else:
                 out[group[0]] = module(ready(group[0]))
         padded = (size[0] + -size[0] % backbone.multiple, size[1] + -size[1] % backbone.multiple)
-        return {
-            name: F.interpolate(x, size=padded, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]
-            for name, x in out.items()
-        }
+        return {name: upsample(x, padded)[..., : size[0], : size[1]] for name, x in out.items()}
 
 
 def heads_by_task(head: Head | Mapping[str, Head] | None, tasks: Mapping[str, Task]) -> dict[str, Head]:
