@@ -339,3 +339,11 @@ def test_panels_share_a_scale_and_say_what_is_wrong():
 )
 def test_figures_as_people_read_them(show, value, text):
     assert show(value) == text
+
+
+def test_the_verdict_does_without_counts_that_could_not_be_made():
+    results = example()
+    for arm in results["arms"]:
+        arm["encoder_trainable"] = None
+    line = verdict(results).line
+    assert "Δm" in line and "parameters" not in line and line.endswith(".")

@@ -34,20 +34,22 @@ def _line(adapters: Sequence[Mapping[str, Any]], single: Mapping[str, Any] | Non
     best = max(adapters, key=lambda a: a["delta_m"]["mean"])
     mean, interval = best["delta_m"]["mean"], find(best, "delta_m", "interval") or [None, None]
     low, high = interval
-    sizes = f"It trains {count(best['encoder_trainable'])} encoder parameters"
-    full = find(single, "encoder_trainable")
-    sizes += f", full fine-tuning {count(full)}." if full else "."
+    trained, full = find(best, "encoder_trainable"), find(single, "encoder_trainable")
+    sizes = ""
+    if trained is not None:
+        beside = f", full fine-tuning {count(full)}" if full else ""
+        sizes = f" It trains {count(trained)} encoder parameters{beside}."
     if low is None or high is None:
-        return f"{best['name']} comes first with Δm {signed(mean)} % against full fine-tuning. {sizes}"
+        return f"{best['name']} comes first with Δm {signed(mean)} % against full fine-tuning.{sizes}"
     spread = f"Δm {signed(mean)} %, 95 % interval {signed(low)} to {signed(high)}"
     if high < 0:
         every = all((find(a, "delta_m", "interval", 1) or a["delta_m"]["mean"]) < 0 for a in adapters)
         who = "Every adapter loses" if every and len(adapters) > 1 else "Even the best adapter loses"
         who = "The adapter loses" if len(adapters) == 1 else who
-        return f"{who} to full fine-tuning. {best['name']} comes closest: {spread}. {sizes}"
+        return f"{who} to full fine-tuning. {best['name']} comes closest: {spread}.{sizes}"
     if low > 0:
-        return f"{best['name']} beats full fine-tuning of one model a task: {spread}. {sizes}"
-    return f"{best['name']} cannot be told apart from full fine-tuning: {spread}. {sizes}"
+        return f"{best['name']} beats full fine-tuning of one model a task: {spread}.{sizes}"
+    return f"{best['name']} cannot be told apart from full fine-tuning: {spread}.{sizes}"
 
 
 def _for_its_size(adapters: Sequence[Mapping[str, Any]], arms: Sequence[Mapping[str, Any]]) -> list[str]:
