@@ -25,10 +25,11 @@ ROOMS = [
     ("heads", set()),
     ("tasks", set()),
     ("balancing", set()),
-    ("model", {"model", "decoders", "compiled", "report", "predict", "published"}),
+    ("model", {"model", "decoders", "compiled", "report", "stored_size", "predict", "published"}),
     ("bundles", set()),
     ("data", set()),
     ("training", set()),
+    ("planning", set()),
     ("recipe", {"recipe_paths", "recipe_text"}),
     ("top", {"__main__", "cli", "commands", "demo"}),
 ]

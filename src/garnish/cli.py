@@ -23,6 +23,7 @@ VERBS = {
     "eval": "measure a bundle on labelled pictures",
     "predict": "write the maps of pictures",
     "info": "count the parameters, bytes and operations of a bundle or a backbone",
+    "plan": "list which methods fit a budget, without training",
     "merge": "fold adapters into the backbone and write a plain checkpoint",
     "peft": "write low-rank adapters in PEFT's format, and read them",
     "methods": "list adapters, heads, tasks and backbones, with their options",

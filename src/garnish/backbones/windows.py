@@ -20,7 +20,6 @@ from garnish.backbones.blocks import FeatureInfo, Stage
 from garnish.backbones.timm_models import name_sources
 from garnish.context import ForwardContext
 
-
 #: Added to the logits of tokens that must not see each other. The papers' code adds -100, which leaves weights of about
 #: e^-100: denormal numbers, with which products take up to a hundred times as long on a CPU. These are 0 exactly.
 APART = -1000.0

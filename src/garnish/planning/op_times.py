@@ -131,9 +131,10 @@ def _name(call: Call) -> str:
 def _bound(call: Call) -> int:
     """What whole numbers in a call must be below to be indices: along an axis, or of any axis."""
     first = call.args[0] if call.args else None
-    if len(call.args) > 2 and isinstance(first, Shaped) and isinstance(call.args[1], int):
-        if isinstance(call.args[2], Shaped) and call.args[2].dtype == torch.int64 and first.shape:
-            return max(1, first.shape[call.args[1]])
+    if len(call.args) > 2 and isinstance(first, Shaped) and first.shape:
+        axis, index = call.args[1], call.args[2]
+        if isinstance(axis, int) and isinstance(index, Shaped) and index.dtype == torch.int64:
+            return max(1, first.shape[axis])
     lengths = [n for v in call.args if isinstance(v, Shaped) and v.dtype.is_floating_point for n in v.shape if n > 1]
     return min(lengths, default=2)
 
@@ -146,4 +147,3 @@ def _tensor(like: Shaped, bound: int, device: torch.device) -> Tensor:
     else:
         flat = (torch.arange(like.entries, device=device) % bound).to(like.dtype)
     return flat.as_strided(like.shape, like.stride)
-

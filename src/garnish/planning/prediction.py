@@ -8,20 +8,25 @@ makes. Memory is the most that is alive at once; time is the sum over operations
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from garnish.adapters.adapter import Method
 from garnish.adapters.lora import LoRA
 from garnish.backbones.build import backbone
 from garnish.model import Model, adapt
+from garnish.planning.counting import Heads
 from garnish.planning.op_times import OpTimes, now
 from garnish.planning.recording import Record, Recorder
 from garnish.planning.step import TrainingStep
+from garnish.planning.trunks import ShapedTrunk
+from garnish.report import count_macs
 from garnish.tasks.semantic import Semantic
+from garnish.tasks.task import Task
 
 #: A trunk whose operations are so small that the time of a step is what passes between them.
 _TINY = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
@@ -37,35 +42,51 @@ class Prediction:
         memory_bytes: most bytes of tensors at once: parameters, batch, gradients, optimizer state, activations.
         step_seconds: of the step; of the processor where torch has one thread.
         operations: number of calls that were recorded, views included.
-        step_flops: floating-point operations of matrix products and convolutions, forward and backward.
+        macs: multiply-accumulates of one picture with all tasks, without training; exact.
     """
 
     memory_bytes: int
     step_seconds: float
     operations: int
-    step_flops: int
+    macs: int
 
 
-def record_step(make: Callable[[FakeTensorMode], Model], batch_size: int, size: tuple[int, int]) -> Record:
-    """Record one training step of a model without values.
+def predict(
+    trunk: ShapedTrunk,
+    method: Method,
+    tasks: Mapping[str, Task],
+    head: Heads,
+    batch_size: int,
+    size: tuple[int, int],
+    times: OpTimes,
+) -> Prediction:
+    """Memory, time and operations of a method; operations that are not known yet are measured.
 
     Args:
-        make: builds the model of fake tensors of the mode; called outside it.
-        batch_size: pictures.
+        trunk: the backbone.
+        method: as for :func:`garnish.adapt`.
+        tasks: likewise.
+        head: likewise.
+        batch_size: pictures of a step.
         size: (H, W) of each.
+        times: of the device that the step would run on.
     """
     fake = FakeTensorMode()
-    model = make(fake)
+    bare = trunk.to_run(fake, times.device)
     with fake:
-        step = TrainingStep(model, batch_size, size)
-        with Recorder(step.tensors()) as recorder:
-            step()
-    return recorder.record
+        model = adapt(bare, method, tasks, head)
+        macs, _ = count_macs(model, size)
+        record = record_step(model, batch_size, size)
+    return Prediction(record.peak_bytes, times.of(record), record.number, macs)
 
 
-def predict_step(record: Record, times: OpTimes) -> Prediction:
-    """Memory and time of a recorded step; operations that are not known yet are measured."""
-    return Prediction(record.peak_bytes, times.of(record), record.number, record.flops)
+def record_step(model: Model, batch_size: int, size: tuple[int, int]) -> Record:
+    """Record one training step of a model, which is one of fake tensors inside their mode."""
+    step = TrainingStep(model, batch_size, size)
+    with Recorder(step.tensors()) as recorder:
+        step()
+    record: Record = recorder.record
+    return record
 
 
 def calibrated(device: torch.device | str = "cpu") -> OpTimes:

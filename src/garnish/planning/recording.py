@@ -1,7 +1,7 @@
 """What a piece of torch code does, operation by operation: which ones it calls, and how many bytes are alive.
 
-Works with real tensors and with fake ones (:class:`torch._subclasses.fake_tensor.FakeTensorMode`), which have shapes but
-no values and take neither time nor memory; both give the same record.
+Works with real tensors and with fake ones (:class:`torch._subclasses.fake_tensor.FakeTensorMode`), which have shapes
+but no values and take neither time nor memory; both give the same record.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Record:
 
 
 @final
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records all that runs inside its ``with`` block.
 
     Args:
@@ -118,7 +118,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, present: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.record = Record()
         self._alive = 0
         self._known: dict[int, weakref.ref[Any]] = {}
@@ -129,7 +129,7 @@ class Recorder(TorchDispatchMode):
         self._clock += NEAR_BYTES
         self.record.start_bytes = self.record.peak_bytes = self._alive
 
-    def __torch_dispatch__(  # type: ignore[override]
+    def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run one operation and note it."""

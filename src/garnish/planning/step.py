@@ -56,7 +56,9 @@ class TrainingStep:
         torch.stack([tasks[n].loss_weight * loss for n, loss in losses.items()]).sum().backward()  # type: ignore[no-untyped-call]
         grads = [p.grad for p in self.parameters.values() if p.grad is not None]
         if self.options.clip is not None:
-            clip_grads_with_norm_(self.parameters.values(), self.options.clip, get_total_norm(grads, foreach=True), foreach=True)
+            clip_grads_with_norm_(
+                self.parameters.values(), self.options.clip, get_total_norm(grads, foreach=True), foreach=True
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import final
+from collections.abc import Mapping
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,17 @@ class ShapedTrunk:
     """A backbone without values: it takes no memory, and is built once for all candidates.
 
     Args:
-        name: as for :func:`garnish.backbone`.
+        name, options: as for :func:`garnish.backbone`.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, options: Mapping[str, Any] | None = None) -> None:
         with torch.device("meta"):
-            self._meta = backbone(name)
+            self._meta = backbone(name, options=options)
+
+    @property
+    def multiple(self) -> int:
+        """What picture sides are padded to a multiple of."""
+        return self._meta.multiple
 
     def without_memory(self) -> Backbone:
         """A bare copy on the device "meta": enough to count what is trained."""
