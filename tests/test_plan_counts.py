@@ -15,11 +15,10 @@ from garnish.planning.candidates import Candidate, Refused, candidates
 from garnish.planning.counting import Counted, count
 from garnish.planning.prediction import predict
 from garnish.planning.trunks import ShapedTrunk
-from garnish.report import count_macs
+from garnish.report import count_macs, report_without_macs
 from garnish.stored_size import stored_bytes
 
 TRUNKS = ("vit", "swin", "mit")
-SMALL = {"reduction": 4.0, "bottleneck": 6, "rank": 2}
 
 
 def tasks() -> dict[str, gn.Task]:
@@ -48,17 +47,18 @@ def test_counts_are_those_of_real_models_and_of_the_files_they_save(short, tmp_p
         if isinstance(counted, Refused):
             continue
         model = adapt(tiny.backbone(short), candidate.method, tasks(), head())
-        facts = model.report((64, 64))
-        assert counted.encoder_total == facts["encoder_total"], candidate
-        assert counted.encoder_trainable == facts["encoder_trainable"], candidate
-        assert counted.decoder_trainable == facts["decoder_trainable"], candidate
+        facts = report_without_macs(model)
+        assert counted.encoder_total == facts["total"], candidate
+        assert counted.encoder_trainable == facts["encoder"], candidate
+        assert counted.decoder_trainable == facts["heads"], candidate
         written = model.save(tmp_path / f"{len(seen)}") / "weights.safetensors"
-        assert counted.bundle_bytes == facts["bundle_bytes"] == written.stat().st_size, candidate
+        assert counted.bundle_bytes == facts["bytes"] == written.stat().st_size, candidate
     assert {name for name, _ in seen} >= {"Frozen", "LoRA", "SideTuning", "PolyhistorLite", "FullFineTuning"}
 
 
-@pytest.mark.parametrize("short", TRUNKS)
-@pytest.mark.parametrize("name", ["LoRA", "MTLoRA", "SideTuning", "PolyhistorLite"])
+@pytest.mark.parametrize(
+    ("short", "name"), [("vit", "LoRA"), ("swin", "MTLoRA"), ("mit", "SideTuning"), ("vit", "VPT")]
+)
 def test_macs_are_those_of_the_real_model(short, name):
     method = lookup.build("adapters", name)
     found = predict(shaped(short), method, tasks(), head(), 2, (64, 96), KnownTimes())
@@ -97,7 +97,9 @@ def test_every_method_is_tried_and_sizes_are_its_own():
     for candidate in found:
         sizes.setdefault(candidate.name, []).append(candidate)
     assert set(sizes) == set(lookup.classes("adapters"))
-    assert [c.size for c in sizes["MTLoRA"]] == [{"rank": r} for r in gn.MTLoRA.grid["rank"]]
+    assert [c.size for c in sizes["MTLoRA"]] == [
+        {"rank": r} for r in gn.MTLoRA.grid["rank"] if r <= 24
+    ]  # the least width
     assert [c.size for c in sizes["BitFit"]] == [{}]
 
 
@@ -111,9 +113,10 @@ def test_a_method_that_brings_no_grid_needs_no_edit(monkeypatch):
         def plan(self, backbone):
             return gn.LoRA(rank=1, layers=self.layers).plan(backbone)
 
+    trunk = shaped("vit").without_memory()
     known = {**lookup.classes("adapters"), "Mine": Mine}
     monkeypatch.setattr(lookup, "classes", lambda kind: known)
-    found, refused = candidates(shaped("vit").without_memory(), 2, ["Mine"])
+    found, refused = candidates(trunk, 2, ["Mine"])
     assert [str(c) for c in found] == [
         f"Mine, {place}, {sharing}" for place in ("all", "attention", "mlp") for sharing in ("shared", "per task")
     ]
@@ -136,7 +139,7 @@ def test_layers_are_chosen_by_what_the_trunk_has():
 def test_convolutional_trunks_have_no_choice_of_layers_and_say_what_they_refuse():
     found, refused = candidates(shaped("cnn").without_memory(), 1)
     assert {c.placement for c in found if c.name == "LoRA"} <= {"all"}
-    told = {r.name: r.reason for r in refused}
+    told = {r.name.split()[0]: r.reason for r in refused}
     assert "AdaptFormer" in told and "VPT" in told
     assert all(reason.count("\n") == 0 for reason in told.values())
     assert not {c.name for c in found} & {"AdaptFormer", "VPT"}

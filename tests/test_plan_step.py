@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,9 +18,10 @@ import garnish as gn
 import tiny
 from garnish import lookup
 from garnish.model import adapt
-from garnish.planning.op_times import OpTimes, real_arguments
+from garnish.planning.arguments import Far, real_arguments
+from garnish.planning.op_times import OpTimes
 from garnish.planning.prediction import calibrated, predict, record_step
-from garnish.planning.recording import Call, Circumstances, Listed, Record, Recorder, Shaped, frozen
+from garnish.planning.recording import Call, Listed, Record, Recorder, Shaped, frozen
 from garnish.planning.step import TrainingStep
 from garnish.planning.trunks import ShapedTrunk
 from garnish.report import flop_counter
@@ -48,7 +50,10 @@ def real_record(short: str, method: gn.Method, batch: int = 2, size: tuple[int, 
 
 
 def operations(record: Record) -> Counter:
-    """How often each operation is called with which shapes; steps over axes of length one may differ."""
+    """How often each operation is called with which shapes.
+
+    Strides over axes of length one may differ, and with them whether a reshape copies or views.
+    """
 
     def shape(value):
         if isinstance(value, Listed):
@@ -56,7 +61,9 @@ def operations(record: Record) -> Counter:
         return value.shape if isinstance(value, Shaped) else value
 
     found: Counter = Counter()
-    for (call, _), number in record.calls.items():
+    for call, number in record.calls.items():
+        if str(call.op) in ("aten.clone.default", "aten._unsafe_view.default"):
+            continue
         found[call.op, tuple(map(shape, call.args))] += number
     return found
 
@@ -136,61 +143,68 @@ def test_flops_are_those_of_torch_s_counter():
 ADD = torch.ops.aten.add.Tensor
 
 
-def test_what_was_touched_long_ago_is_far_and_new_memory_fresh():
+def test_what_was_touched_long_ago_is_far():
     small, large = torch.zeros(2**16), torch.zeros(2**19)  # 256 KiB and 2 MiB
     with Recorder([small, large]) as recorder:
-        a = small + small  # first touched: far; more memory than before: fresh
+        a = small + small  # touched before the start: far
         b = a + a  # just made: near
-        c = large + large
+        c = large + large  # far
         d = a + b  # two large ones later: far again
-        del c, d
-        e = b + b  # the memory of c and d is free
-    how = [(call.args[0].shape[0], h.far, h.fresh) for (call, h), n in recorder.record.calls.items() for _ in range(n)]
-    assert how == [
-        (2**16, True, True), (2**16, False, True), (2**19, True, True), (2**16, True, True), (2**16, False, False)
-    ]  # fmt: skip
-    del b, e
+        e = d + d  # near
+    found = Counter({(call.args[0].shape[0], call.far): n for call, n in recorder.record.calls.items()})
+    assert found == {(2**16, True): 2, (2**16, False): 2, (2**19, True): 1}
+    del c, e
 
 
-@pytest.mark.parametrize("how", [Circumstances(f, g) for f in (True, False) for g in (True, False)])
-def test_each_kind_of_call_is_measured_once(how):
-    call = Call(ADD, (Shaped((64, 64), (64, 1), torch.float32),) * 2, ())
+@pytest.mark.parametrize("far", [True, False])
+def test_each_kind_of_call_is_measured_once(far):
+    call = Call(ADD, (Shaped((64, 64), (64, 1), torch.float32),) * 2, (), far)
     times = OpTimes()
-    first = times.one(call, how)
+    first = times.one(call)
     assert 0 < first < 0.1
     times._measure = None  # it must not be asked again
-    assert times.one(call, how) == first
+    assert times.one(call) == first
+
+
+def test_far_memory_is_handed_out_round_and_round():
+    far = Far(4 * 100, torch.device("cpu"))
+    one, two, again = far.take(40), far.take(40), far.take(60)
+    assert one.data_ptr() + 4 * 48 == two.data_ptr()  # parts begin at multiples of 64 bytes
+    assert again.data_ptr() == one.data_ptr()
+    assert far.take(200).shape == (200,)
 
 
 def test_more_work_takes_more_time():
     def product(n: int) -> float:
-        call = Call(torch.ops.aten.mm.default, (Shaped((n, n), (n, 1), torch.float32),) * 2, ())
-        return OpTimes().one(call, Circumstances(False, False))
+        call = Call(torch.ops.aten.mm.default, (Shaped((n, n), (n, 1), torch.float32),) * 2, (), False)
+        return OpTimes().one(call)
 
     assert product(512) > 8 * product(128)  # 64 times the work
 
 
 def test_arguments_are_of_the_shapes_strides_and_types_that_were_seen():
     x, index = torch.rand(4, 6).t(), torch.tensor([0, 3])
-    call = Call(torch.ops.aten.index_select.default, tuple(map(frozen, (x, 1, index))), ())
+    call = Call(torch.ops.aten.index_select.default, tuple(map(frozen, (x, 1, index))), (), False)
     args, _ = real_arguments(call, torch.device("cpu"))
     assert args[0].stride() == x.stride() and args[0].shape == x.shape and args[0].dtype == x.dtype
     assert args[2].dtype == torch.int64 and int(args[2].max()) < 4
     torch.ops.aten.index_select.default(*args)
-    table = Call(torch.ops.aten.index.Tensor, tuple(map(frozen, (torch.rand(5, 9), [None, torch.arange(7)]))), ())
+    table = Call(
+        torch.ops.aten.index.Tensor, tuple(map(frozen, (torch.rand(5, 9), [None, torch.arange(7)]))), (), False
+    )
     args, _ = real_arguments(table, torch.device("cpu"))
     assert args[1][0] is None and args[1][1].tolist() == list(range(7))
     assert torch.ops.aten.index.Tensor(*args).shape == (5, 7)
 
 
-def test_what_passes_between_operations_is_learnt():
+def test_what_passes_between_operations_is_learnt(monkeypatch):
     record = Record(views=3)
-    record.calls[Call(ADD, (Shaped((2,), (1,), torch.float32),) * 2, ()), Circumstances(False, False)] = 2
+    record.calls[Call(ADD, (Shaped((2,), (1,), torch.float32),) * 2, (), False)] = 2
     times = OpTimes()
-    alone = times.of(record)
-    times.learn(record, alone + 5e-3)
-    assert times.of(record) == pytest.approx(alone + 5e-3)
+    monkeypatch.setattr(times, "_measure", lambda call, warm=False: 1e-3 if warm else 2e-3)
+    times.learn(record, 7e-3)  # two calls of one millisecond, and five things around which pass the other five
     assert times.around == pytest.approx(1e-3)
+    assert times.of(record) == pytest.approx(4e-3 + 5e-3)
     times.learn(record, 0.0)
     assert times.around == 0.0
 
@@ -220,7 +234,7 @@ def test_memory_is_predicted_within_a_fifth(trunk, method):
     code = ONE.format(folder=str(folder), trunk=trunk, method=method)
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env).stdout
-    real = __import__("json").loads(out.splitlines()[-1])["memory_bytes"]
+    real = json.loads(out.splitlines()[-1])["memory_bytes"]
     assert found.memory_bytes == pytest.approx(real, rel=0.2)
 
 
@@ -231,6 +245,6 @@ def calibrated_without_measuring() -> OpTimes:
 
 
 @pytest.mark.slow
-def test_the_step_of_a_tiny_model_is_predicted_from_its_operations():
+def test_what_passes_between_operations_is_microseconds():
     times = calibrated()
-    assert times.around > 0 and len(times.seconds) > 50
+    assert 0 < times.around < 1e-3

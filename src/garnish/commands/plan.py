@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 _EPILOG = """\
 Nothing is trained, and no weights are read. Parameters, bytes and MACs are exact. Memory and time of a training step
 are predicted from every operation it makes, each timed here on its own; MACs come with them. Memory holds parameters,
-batch, gradients, optimizer state and activations, and what this process takes for Python and its libraries. Several
-budgets must hold together. Without --memory and --step-time only so many steps are predicted as --predictions says.
+batch, gradients, optimizer state and activations, a fifth for what malloc keeps free between them, and what this
+process takes for Python and its libraries. Several budgets must hold together. Without --memory and --step-time only
+so many steps are predicted as --predictions says.
 
 examples:
   garnish plan vit_small_patch14_dinov2 --tasks seg=Semantic,depth=Depth --tasks.seg.classes 19 --budget 1%
@@ -35,7 +36,7 @@ def parser() -> Parser:
         "garnish plan BACKBONE --tasks NAME=TASK,… [--budget 1%] [--bytes 500k] [--memory 8GB] [--step-time 1.5x] "
         "[options]",
         "List which methods, sizes and placements fit a budget, what they cost, and recommend one.",
-        _EPILOG.replace("%", "%%"),
+        _EPILOG,
         sections=("head", "tasks"),
     )
     made.usage = str(made.usage).replace("%", "%%")
@@ -44,7 +45,7 @@ def parser() -> Parser:
     shown.add_argument("--tasks", metavar="NAME=TASK,…", help="tasks by name")
     shown.add_argument("--head", metavar="NAME", help="decoder of every task (LinearHead)")
     bounds = made.add_argument_group("budget")
-    bounds.add_argument("--budget", metavar="N%%", help="trained encoder parameters, of the backbone's own")
+    bounds.add_argument("--budget", metavar="N%", help="trained encoder parameters, of the backbone's own")
     bounds.add_argument("--bytes", metavar="SIZE", help="of a bundle's weights: 500k, 1.5MB")
     bounds.add_argument("--memory", metavar="SIZE", help="of a training step: 8GB, 2GiB")
     bounds.add_argument("--step-time", metavar="Nx", help="of a training step, over that of heads only: 1.5x")
@@ -152,6 +153,7 @@ def _row_facts(row: Row, found: Survey) -> dict[str, Any]:
         "decoder_trainable": counted.decoder_trainable,
         "bundle_bytes": counted.bundle_bytes,
         "macs": None if step is None else step.macs,
+        "tensor_bytes": None if step is None else step.tensor_bytes,
         "memory_bytes": None if step is None else step.memory_bytes,
         "step_seconds": None if step is None else step.step_seconds,
         "step_ratio": None if step is None else step.step_seconds / found.heads_only.step_seconds,

@@ -18,6 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+#: Operations that do nothing: questions about a fake tensor, which a real one answers itself, and marks for profilers.
+_NO_WORK = frozenset({"prim", "profiler"})
+
 #: Bytes touched since then, beyond which a tensor has left the nearest caches (a core's own are 1 to 2 MiB).
 NEAR_BYTES = 2**20
 
@@ -62,25 +65,13 @@ class Call:
         op: an overload of ``torch.ops.aten``.
         args: positional arguments; lists as :class:`Listed`.
         kwargs: keyword arguments, by name.
+        far: most of what it reads was last touched so long ago that it has left the processor's nearest caches.
     """
 
     op: Any
     args: tuple[Any, ...]
     kwargs: tuple[tuple[str, Any], ...]
-
-
-@final
-@dataclass(frozen=True)
-class Circumstances:
-    """What else the time of a call depends on.
-
-    Attributes:
-        far: most of what it reads was last touched so long ago that it has left the processor's nearest caches.
-        fresh: it needs memory that the process does not have yet, and the kernel must give it page by page.
-    """
-
     far: bool
-    fresh: bool
 
 
 @final
@@ -89,15 +80,14 @@ class Record:
     """What was recorded.
 
     Attributes:
-        calls: how often each kind of call was made in which circumstances; those that only look at memory in another
-            way are left out.
+        calls: how often each kind of call was made; those that only look at memory in another way are left out.
         views: number of calls that were left out.
         flops: floating-point operations of matrix products and convolutions (two a multiply-accumulate).
         start_bytes: of distinct storages that were there at the start.
         peak_bytes: most bytes alive at any moment, those of the start included.
     """
 
-    calls: Counter[tuple[Call, Circumstances]] = field(default_factory=Counter)
+    calls: Counter[Call] = field(default_factory=Counter)
     views: int = 0
     flops: int = 0
     start_bytes: int = 0
@@ -135,7 +125,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run one operation and note it."""
         out = func(*args, **(kwargs or {}))
         record = self.record
-        if func.namespace == "prim":  # questions about a fake tensor, which a real one answers itself
+        if func.namespace in _NO_WORK:
             return out
         if func.is_view:
             record.views += 1
@@ -144,10 +134,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._note(leaf)
-        fresh = self._alive > record.peak_bytes
         record.peak_bytes = max(record.peak_bytes, self._alive)
-        call = Call(func, tuple(map(frozen, args)), tuple((k, frozen(v)) for k, v in sorted((kwargs or {}).items())))
-        record.calls[call, Circumstances(far, fresh)] += 1
+        named = tuple((name, frozen(value)) for name, value in sorted((kwargs or {}).items()))
+        record.calls[Call(func, tuple(map(frozen, args)), named, far)] += 1
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:
             record.flops += formula(*args, **(kwargs or {}), out_val=out)
