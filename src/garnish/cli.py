@@ -24,6 +24,7 @@ VERBS = {
     "compare": "train methods and references under one budget, and write a report",
     "predict": "write the maps of pictures",
     "info": "count the parameters, bytes and operations of a bundle or a backbone",
+    "plan": "list which methods fit a budget, without training",
     "merge": "fold adapters into the backbone and write a plain checkpoint",
     "peft": "write low-rank adapters in PEFT's format, and read them",
     "methods": "list adapters, heads, tasks and backbones, with their options",

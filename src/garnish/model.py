@@ -140,7 +140,9 @@ class Model(nn.Module):
             parts = attach(self.backbone, len(self.owners), methods, own)
             self.owners.append(Owner(own, tuple(methods)))
             self.owners.extend(Owner((task,), tuple(methods), shared=own) for task in parts)
-        self.to(next(iter(self.backbone.frozen_tensors().values())).device)
+        device = next(iter(self.backbone.frozen_tensors().values())).device
+        if any(tensor.device != device for tensor in (*self.parameters(), *self.buffers())):
+            self.to(device)
         self._set_trainable()
         self.train(self.training)
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from garnish.errors import one_line
 from garnish.lookup import describe
+from garnish.stored_size import stored_bytes
 
 if TYPE_CHECKING:
     from garnish.model import Model
@@ -50,16 +50,6 @@ def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Any]:
         "macs_size": list(size),
         "owners": {o.name: [describe(m) for m in o.methods] for o in model.owners if o.shared is None},
     }
-
-
-def stored_bytes(tensors: dict[str, Tensor]) -> int:
-    """Size of a safetensors file of these tensors, floating-point ones at float16."""
-    return len(to_bytes({n: _as_stored(t) for n, t in tensors.items()})) if tensors else 0
-
-
-def _as_stored(tensor: Tensor) -> Tensor:
-    kept = tensor.detach().cpu()
-    return (kept.half() if kept.is_floating_point() else kept).contiguous()
 
 
 def _count(tensors: dict[str, Tensor]) -> int:

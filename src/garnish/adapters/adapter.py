@@ -112,6 +112,12 @@ class Method(ABC):
     #: whether a plan without anything is what the method means (heads only), not a sign that it found no place
     may_be_empty: ClassVar[bool] = False
 
+    #: whether it is what methods are measured against, and never recommended itself
+    is_reference: ClassVar[bool] = False
+
+    #: options that set the size, each with values from small to large, for ``garnish plan`` to try
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+
     @abstractmethod
     def plan(self, backbone: Backbone) -> Plan:
         """New adapters for a bare or adapted backbone, initialised from torch's global generator.

@@ -6,8 +6,9 @@ Shape letters: R rows, N tokens (or H W map), d width of the stage, m bottleneck
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from garnish.adapters.adapter import Method, Plan
 from garnish.adapters.bottlenecks import Activation, ParallelAdapter, SerialAdapter, check_options, narrow_width
@@ -28,6 +29,8 @@ class Houlsby(Method):
         activation: σ.
         dropout: on the hidden vector.
     """
+
+    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (64.0, 32.0, 16.0, 8.0)}
 
     reduction: float = 16.0
     bottleneck: int | None = None
@@ -57,6 +60,8 @@ class Pfeiffer(Method):
         dropout: on the hidden vector.
     """
 
+    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (32.0, 16.0, 8.0, 4.0)}
+
     reduction: float = 8.0
     bottleneck: int | None = None
     activation: Activation = "gelu"
@@ -84,6 +89,8 @@ class AdaptFormer(Method):
         activation: σ.
         dropout: on the hidden vector.
     """
+
+    grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"bottleneck": (4, 8, 16, 32, 64)}
 
     bottleneck: int = 64
     scale: float | Literal["learnable"] = 0.1

@@ -5,8 +5,9 @@ Shape letters: R rows, N tokens, P prefix tokens, H W grid, d width of the stage
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, final, get_args
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,8 @@ class Convpass(Method):
         dropout: on the convolved hidden vector.
         init: the convolution starts as the "identity" (zero but for the centre tap; ViT) or "xavier" (Swin).
     """
+
+    grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"bottleneck": (4, 8, 16)}
 
     bottleneck: int = 8
     scale: float = 1.0

@@ -6,7 +6,7 @@ Agiza et al., MTLoRA, CVPR 2024: patch embedding, norms, relative-position table
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from garnish.adapters.adapter import Method, Plan
 from garnish.adapters.parts import extras, require
@@ -24,6 +24,8 @@ class Extras(Method):
     Attributes:
         reductions: train the layers that lead from stage to stage too (MTLoRA; MTLoRA+ does not).
     """
+
+    is_reference: ClassVar[bool] = True
 
     reductions: bool = True
 

@@ -6,7 +6,9 @@ Shape letters: o output width, i input width, r rank, kh kw kernel.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -35,6 +37,8 @@ class LoRA(Method):
             backbone whose blocks have none (a CNN), every ungrouped convolution there that is no part of a
             squeeze-and-excitation gate. A grouped convolution wants a rank that its groups divide.
     """
+
+    grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"rank": (1, 2, 4, 8, 16, 32)}
 
     rank: int = 8
     alpha: float = 16.0

@@ -5,8 +5,9 @@ Shape letters: R rows, N tokens, P prefix tokens, H W grid, d width of the stage
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ class Mona(Method):
         bottleneck: m, the same in every stage.
         dropout: on the hidden vector.
     """
+
+    grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"bottleneck": (16, 32, 64)}
 
     bottleneck: int = 64
     dropout: float = 0.1

@@ -6,8 +6,9 @@ Shape letters: r rank, r_t a task's rank.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from torch import nn
 
@@ -51,6 +52,8 @@ class MTLoRA(Method):
         folded: the shared updates and the extras are in the trunk's weights already wherever no task owns an update
             (``garnish merge`` writes such a trunk); what is left sits in the last blocks.
     """
+
+    grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"rank": (4, 8, 16, 32)}
 
     rank: int = 16
     task_rank: int = 4

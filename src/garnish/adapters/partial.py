@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from garnish.adapters.adapter import Method, Plan
 from garnish.adapters.parts import parameters, require
@@ -23,6 +24,8 @@ class Partial(Method):
     Attributes:
         blocks: how many.
     """
+
+    grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"blocks": (1, 2, 4)}
 
     blocks: int = 1
 

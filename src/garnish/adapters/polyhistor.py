@@ -7,8 +7,9 @@ Shape letters: d width of a stage, d_1 of the first, m = d/ρ, s = d/d_1 width m
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class PolyhistorLite(Method):
         hidden: h, width of the hyper-network.
         scale: c.
     """
+
+    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (16.0, 8.0, 4.0)}
 
     reduction: float = 4.0
     rank: int = 4

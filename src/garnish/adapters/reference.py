@@ -15,6 +15,8 @@ from garnish.backbones.backbone import Backbone
 class Frozen(Method):
     """Heads only: nothing is added to the backbone and nothing in it is trained."""
 
+    is_reference: ClassVar[bool] = True
+
     may_be_empty: ClassVar[bool] = True
 
     def plan(self, backbone: Backbone) -> Plan:
@@ -29,6 +31,8 @@ class FullFineTuning(Method):
     A bundle stores the difference to the frozen values. Tuned weights cannot differ by row, so each owner's tasks
     take a pass of their own.
     """
+
+    is_reference: ClassVar[bool] = True
 
     def plan(self, backbone: Backbone) -> Plan:
         """Every parameter, nothing else."""

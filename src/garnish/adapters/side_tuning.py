@@ -6,9 +6,9 @@ Shape letters: I images, H W map, d width of a stage, w = d/ρ width of the side
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,8 @@ class SideTuning(Method):
         reduction: ρ = d/w.
         mlp_ratio: hidden width of a side block's MLP over w.
     """
+
+    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (16.0, 8.0, 4.0)}
 
     reduction: float = 8.0
     mlp_ratio: float = 2.0

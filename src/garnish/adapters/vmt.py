@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ class _VMT(Method):
         activation: σ.
         dropout: on the hidden vector.
     """
+
+    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (16.0, 8.0, 4.0)}
 
     reduction: float = 4.0
     scale: float = 0.1

@@ -7,8 +7,9 @@ Shape letters: R rows, p prompts, N tokens, H W map, d width of the stage.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ class VPT(Method):
         deep: a set for every block; else one set that is carried from the first block on.
         dropout: on prompts as they enter.
     """
+
+    grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"prompts": (5, 10, 50)}
 
     prompts: int = 50
     deep: bool = True

@@ -1,0 +1,202 @@
+"""``garnish plan``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from garnish.commands.parser import Parser, count, names, size
+from garnish.errors import OptionError
+
+if TYPE_CHECKING:
+    from garnish.planning.budget import Budget
+    from garnish.planning.survey import Row, Setting, Survey
+
+_EPILOG = """\
+Nothing is trained, and no weights are read. Parameters, bytes and MACs are exact. Memory and time of a training step
+are predicted from every operation it makes, each timed here on its own; MACs come with them. Memory holds parameters,
+batch, gradients, optimizer state and activations, a fifth for what malloc keeps free between them, and what this
+process takes for Python and its libraries. Several budgets must hold together. Without --memory and --step-time only
+so many steps are predicted as --predictions says.
+
+examples:
+  garnish plan vit_small_patch14_dinov2 --tasks seg=Semantic,depth=Depth --tasks.seg.classes 19 --budget 1%
+  garnish plan swin_tiny_patch4_window7_224 --tasks seg=Semantic --tasks.seg.classes 19 --bytes 500k --step-time 1.5x
+  garnish plan mit_b2 --tasks seg=Semantic --tasks.seg.classes 11 --memory 8GB --batch-size 8 --methods LoRA,SideTuning
+"""
+#: Steps predicted where no budget asks for them.
+_PREDICTIONS = 12
+
+
+def parser() -> Parser:
+    """The options of the verb."""
+    made = Parser(
+        "garnish plan",
+        "garnish plan BACKBONE --tasks NAME=TASK,… [--budget 1%] [--bytes 500k] [--memory 8GB] [--step-time 1.5x] "
+        "[options]",
+        "List which methods, sizes and placements fit a budget, what they cost, and recommend one.",
+        _EPILOG,
+        sections=("head", "tasks"),
+    )
+    made.usage = str(made.usage).replace("%", "%%")
+    made.add_argument("backbone", metavar="BACKBONE", help="a name that methods lists")
+    shown = made.add_argument_group("what is to be learnt (also --tasks.TASK.KEY, --head.KEY)")
+    shown.add_argument("--tasks", metavar="NAME=TASK,…", help="tasks by name")
+    shown.add_argument("--head", metavar="NAME", help="decoder of every task (LinearHead)")
+    bounds = made.add_argument_group("budget")
+    bounds.add_argument("--budget", metavar="N%", help="trained encoder parameters, of the backbone's own")
+    bounds.add_argument("--bytes", metavar="SIZE", help="of a bundle's weights: 500k, 1.5MB")
+    bounds.add_argument("--memory", metavar="SIZE", help="of a training step: 8GB, 2GiB")
+    bounds.add_argument("--step-time", metavar="Nx", help="of a training step, over that of heads only: 1.5x")
+    made.add_argument("--batch-size", type=count, default=4, metavar="N", help="pictures of a step (4)")
+    made.add_argument("--size", type=size, metavar="H,W", help="of the pictures (about 224,224)")
+    made.add_argument("--methods", type=names, metavar="NAME,NAME", help="methods to try (all)")
+    made.add_argument(
+        "--predictions", type=count, metavar="N", help=f"steps to predict where no budget needs them ({_PREDICTIONS})"
+    )
+    made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb."""
+    given, overrides = parser().read(words)
+    budget = budget_of(given)
+    if not overrides.get("tasks") and not any(key.startswith("tasks.") for key in overrides):
+        raise OptionError("plan: --tasks is missing; name what is to be learnt, e.g. --tasks seg=Semantic,depth=Depth")
+    from garnish.planning.survey import survey
+
+    setting = setting_of(given, overrides)
+    found = survey(
+        setting,
+        budget,
+        given.methods,
+        most=None if budget.needs_a_step else given.predictions or _PREDICTIONS,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if given.json:
+        from garnish.commands.printing import print_json
+
+        print_json(facts_of(found, setting, given.backbone))
+    else:
+        _print(found, setting, given.backbone)
+    return 0
+
+
+def budget_of(given: Any) -> Budget:
+    """The bounds; raises :class:`OptionError` naming the option that is wrong."""
+    from garnish.planning import budget
+
+    def read(option: str, how: Any) -> Any:
+        text = getattr(given, option.replace("-", "_"))
+        try:
+            return None if text is None else how(text)
+        except OptionError as error:
+            raise OptionError(f"plan: --{option}: {error}") from None
+
+    return budget.Budget(
+        share=read("budget", budget.share),
+        bundle_bytes=read("bytes", budget.size),
+        memory_bytes=read("memory", budget.size),
+        step_ratio=read("step-time", budget.ratio),
+    )
+
+
+def setting_of(given: Any, overrides: Mapping[str, Any]) -> Setting:
+    """Backbone, tasks, heads and batch."""
+    from garnish.commands.given import given_tasks
+    from garnish.planning.survey import Setting
+    from garnish.planning.trunks import ShapedTrunk
+    from garnish.recipe import read_recipe
+
+    tasks = given_tasks({k: v for k, v in overrides.items() if k.split(".")[0] == "tasks"})
+    head = read_recipe(None, {k: v for k, v in overrides.items() if k.split(".")[0] == "head"}).head
+    trunk = ShapedTrunk(given.backbone)
+    side = -(-224 // trunk.multiple) * trunk.multiple
+    return Setting(trunk, tasks, head, given.batch_size, given.size or (side, side))
+
+
+def facts_of(found: Survey, setting: Setting, backbone: str) -> dict[str, Any]:
+    """All of it, JSON-ready."""
+    from garnish.lookup import describe
+
+    choice = found.recommendation.choice
+    return {
+        "backbone": backbone,
+        "tasks": {name: describe(task) for name, task in setting.tasks.items()},
+        "batch_size": setting.batch_size,
+        "size": list(setting.size),
+        "fits": [_row_facts(row, found) for row in found.rows],
+        "recommended": None if choice is None else str(choice.candidate),
+        "method": None if choice is None else describe(choice.candidate.method),
+        "reason": found.recommendation.reason,
+        "left_out": found.left_out,
+        "refused": {refused.name: refused.reason for refused in found.refused},
+        "heads_only": {"memory_bytes": found.heads_only.memory_bytes, "step_seconds": found.heads_only.step_seconds},
+        "baseline_bytes": found.baseline_bytes,
+    }
+
+
+def _row_facts(row: Row, found: Survey) -> dict[str, Any]:
+    from garnish.lookup import describe
+
+    counted, step = row.counted, row.predicted
+    return {
+        "name": str(counted.candidate),
+        "method": describe(counted.candidate.method),
+        "placement": counted.candidate.placement or None,
+        "sharing": counted.candidate.sharing or None,
+        "encoder_total": counted.encoder_total,
+        "encoder_trainable": counted.encoder_trainable,
+        "share": counted.share,
+        "decoder_trainable": counted.decoder_trainable,
+        "bundle_bytes": counted.bundle_bytes,
+        "macs": None if step is None else step.macs,
+        "tensor_bytes": None if step is None else step.tensor_bytes,
+        "memory_bytes": None if step is None else step.memory_bytes,
+        "step_seconds": None if step is None else step.step_seconds,
+        "step_ratio": None if step is None else step.step_seconds / found.heads_only.step_seconds,
+    }
+
+
+def _print(found: Survey, setting: Setting, backbone: str) -> None:
+    from garnish.commands.printing import print_table
+
+    choice = found.recommendation.choice
+    rows = [_cells(row, found, is_choice=row.counted is choice) for row in found.rows]
+    heads = f"{found.rows[0].counted.decoder_trainable:,} in heads" if found.rows else "heads"
+    height, width = setting.size
+    print(f"{backbone}: {', '.join(setting.tasks)}; {setting.batch_size} pictures of {height}x{width} a step")
+    if rows:
+        columns = ["method", "where", "shared", "encoder", "%", "bundle kB", "GMACs", "memory GB", "step s", "× heads"]
+        print_table(columns, rows)
+    print(f"trained besides: {heads}; memory holds {found.baseline_bytes / 1e9:.2f} GB of Python and its libraries")
+    if found.unpredicted:
+        print(f"{found.unpredicted} rows without a predicted step: raise --predictions, or choose with --methods")
+    if found.left_out:
+        print(f"{len(found.left_out)} candidates break the budget (--json says which and why)")
+    for refused in found.refused:
+        print(f"does not fit the backbone: {refused.reason}")
+    if choice is None:
+        print(f"recommended: none; {found.recommendation.reason}")
+    else:
+        print(f"recommended: {choice.candidate}: {found.recommendation.reason}")
+
+
+def _cells(row: Row, found: Survey, *, is_choice: bool) -> list[str]:
+    counted, step = row.counted, row.predicted
+    size = " ".join(f"{option}={value:g}" for option, value in counted.candidate.size.items())
+    exact = [
+        f"{'* ' if is_choice else ''}{counted.candidate.name} {size}".strip(),
+        counted.candidate.placement,
+        counted.candidate.sharing,
+        f"{counted.encoder_trainable:,}",
+        f"{100 * counted.share:.3g}",
+        f"{counted.bundle_bytes / 1e3:,.0f}",
+    ]
+    if step is None:
+        return [*exact, "", "", "", ""]
+    memory = (step.memory_bytes + found.baseline_bytes) / 1e9
+    ratio = step.step_seconds / found.heads_only.step_seconds
+    return [*exact, f"{step.macs / 1e9:.2f}", f"{memory:.2f}", f"{step.step_seconds:.2f}", f"{ratio:.2f}"]

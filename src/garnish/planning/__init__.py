@@ -1,0 +1,1 @@
+"""What training would cost, found without training: candidates, exact counts, predicted memory and time."""

@@ -1,0 +1,167 @@
+"""What could be tried on a trunk: every method, at the sizes and places that it names itself.
+
+A method says its sizes in ``Method.grid``; one without is tried at its default options. One with an option ``layers``
+is tried on all of them, on those of attention and on those of the MLPs, as far as the trunk has such; one that is
+shared by several tasks, also as a copy for each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import nn
+
+from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.sites import bare
+from garnish.errors import OptionError, SiteError
+from garnish.lookup import build, classes, find
+
+#: Option that says which layers a method adapts, and what the placements are called.
+_LAYERS = "layers"
+_PLACES = {"attn": "attention", "mlp": "mlp"}
+
+
+@final
+@dataclass(frozen=True)
+class Candidate:
+    """A method with options, at some layers, for some tasks.
+
+    Attributes:
+        method: its options.
+        placement: "all", "attention" or "mlp" where the method lets layers be chosen; else "".
+        sharing: "shared" or "per task" where there are several tasks; else "".
+        merges: it folds into the trunk's weights, so that it costs nothing when the model is used.
+        beside: it is a network beside the trunk, which keeps nothing for the backward pass.
+        parts: one pass of the trunk serves all tasks, and each task owns a part.
+    """
+
+    method: Method
+    placement: str = ""
+    sharing: str = ""
+    merges: bool = False
+    beside: bool = False
+    parts: bool = False
+
+    @property
+    def name(self) -> str:
+        """The method's."""
+        return type(self.method).__name__
+
+    @property
+    def size(self) -> dict[str, Any]:
+        """The options that set its size, of those it names in its grid."""
+        return {option: getattr(self.method, option) for option in type(self.method).grid}
+
+    @property
+    def family(self) -> tuple[str, str, str]:
+        """What candidates have in common that differ in size only."""
+        return self.name, self.placement, self.sharing
+
+    def __str__(self) -> str:
+        """``LoRA rank=8, attention, per task``."""
+        size = " ".join(f"{option}={value:g}" for option, value in self.size.items())
+        return ", ".join(part for part in (f"{self.name} {size}".strip(), self.placement, self.sharing) if part)
+
+
+@final
+@dataclass(frozen=True)
+class Refused:
+    """What does not fit a trunk.
+
+    Attributes:
+        name: of the method, with its size and place.
+        reason: one line.
+    """
+
+    name: str
+    reason: str
+
+
+def candidates(
+    trunk: Backbone, num_tasks: int, methods: Sequence[str] | None = None
+) -> tuple[list[Candidate], list[Refused]]:
+    """All candidates for a trunk, each family from small to large, and what the trunk refuses.
+
+    Args:
+        trunk: a bare one, also without values.
+        num_tasks: how many tasks are to be trained at once.
+        methods: names; all that there are when left out.
+
+    Raises:
+        OptionError: an unknown name.
+    """
+    found: list[Candidate] = []
+    refused: list[Refused] = []
+    for name in methods if methods is not None else sorted(classes("adapters")):
+        for placement, layers in _placements(trunk, _class(name)):
+            for sharing in ("shared", "per task") if num_tasks > 1 else ("",):
+                for size in _sizes(_class(name)):
+                    options = size | layers | ({"per_task": True} if sharing == "per task" else {})
+                    _try(trunk, name, options, placement, sharing, found, refused)
+    return found, list({r.reason: r for r in reversed(refused)}.values())[::-1]
+
+
+def _try(
+    trunk: Backbone,
+    name: str,
+    options: dict[str, Any],
+    placement: str,
+    sharing: str,
+    found: list[Candidate],
+    refused: list[Refused],
+) -> None:
+    grid = _class(name).grid
+    try:
+        method: Method = build("adapters", name, options)
+        plan = method.plan(trunk)
+        if plan.is_empty and not method.may_be_empty:
+            raise SiteError(f"{name}: {trunk.name} has no place for it; choose another method or backbone")
+    except (SiteError, OptionError) as error:
+        size = " ".join(f"{option}={value:g}" for option, value in options.items() if option in grid)
+        refused.append(Refused(f"{name} {size}".strip(), str(error)))
+        return
+    # what tasks own parts of, or train nothing of, is no other thing when each task has a copy
+    if sharing == "per task" and (plan.own is not None or plan.is_empty):
+        return
+    if plan.is_empty:
+        sharing = ""
+    parts = plan.own is not None and plan.routing == "stream"
+    found.append(Candidate(method, placement, sharing, _merges(plan), plan.side is not None, parts))
+
+
+def _class(name: str) -> type[Method]:
+    found: type[Method] = find("adapters", name)
+    return found
+
+
+def _merges(plan: Plan) -> bool:
+    plain = all(type(adapter).merged is not Adapter.merged for adapter in plan.adapters.values())
+    return bool(plan.adapters) and plain and not (plan.side or plan.prompts or plan.own)
+
+
+def _sizes(cls: type[Method]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*cls.grid.values()):
+        yield dict(zip(cls.grid, values, strict=True))
+
+
+def _placements(trunk: Backbone, cls: type[Method]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, options) of each choice of layers; where only one part of the blocks has any, there is no choice."""
+    if _LAYERS not in {field.name for field in dataclasses.fields(cls)}:
+        yield "", {}
+        return
+    yield "all", {}
+    linear = [
+        site
+        for site, module in trunk.sites_with_modules()
+        if site.kind == "layer" and site.block >= 0 and isinstance(bare(module), nn.Linear)
+    ]
+    if {site.place for site in linear} < set(_PLACES):
+        return
+    for place, label in _PLACES.items():
+        roles = dict.fromkeys(f"{site.place}.{site.role}" for site in linear if site.place == place)
+        yield label, {_LAYERS: list(roles)}

@@ -1,0 +1,60 @@
+"""What a candidate weighs, counted on a trunk without values: exactly, at once, and without memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from garnish.errors import SiteError
+from garnish.heads.head import Head
+from garnish.model import Model, adapt
+from garnish.planning.candidates import Candidate, Refused
+from garnish.planning.trunks import ShapedTrunk
+from garnish.report import report_without_macs
+from garnish.tasks.task import Task
+
+Heads = Head | Mapping[str, Head] | None
+
+
+@final
+@dataclass(frozen=True)
+class Counted:
+    """A candidate and what is exact about it.
+
+    Attributes:
+        candidate: which.
+        encoder_total: parameters of the bare backbone.
+        encoder_trainable: trained parameters of adapters and of the backbone.
+        decoder_trainable: of the heads.
+        bundle_bytes: of a bundle's weights file at float16.
+    """
+
+    candidate: Candidate
+    encoder_total: int
+    encoder_trainable: int
+    decoder_trainable: int
+    bundle_bytes: int
+
+    @property
+    def share(self) -> float:
+        """Trained parameters of the encoder over those of the bare backbone."""
+        return self.encoder_trainable / self.encoder_total
+
+
+def count(trunk: ShapedTrunk, candidate: Candidate, tasks: Mapping[str, Task], head: Heads) -> Counted | Refused:
+    """Count a candidate; :class:`Refused` where the trunk or the candidate's own parts do not fit after all."""
+    try:
+        model = without_memory(trunk, candidate, tasks, head)
+    except SiteError as error:
+        return Refused(str(candidate), str(error))
+    facts = report_without_macs(model)
+    return Counted(candidate, facts["total"], facts["encoder"], facts["heads"], facts["bytes"])
+
+
+def without_memory(trunk: ShapedTrunk, candidate: Candidate, tasks: Mapping[str, Task], head: Heads) -> Model:
+    """The candidate's model on the device "meta"."""
+    with torch.device("meta"):
+        return adapt(trunk.without_memory(), candidate.method, tasks, head)

@@ -1,0 +1,52 @@
+"""A trunk that has shapes but no values, and copies of it to try methods on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.build import backbone
+
+
+@final
+class ShapedTrunk:
+    """A backbone without values: it takes no memory, and is built once for all candidates.
+
+    Args:
+        name, options: as for :func:`garnish.backbone`.
+    """
+
+    def __init__(self, name: str, options: Mapping[str, Any] | None = None) -> None:
+        with torch.device("meta"):
+            self._meta = backbone(name, options=options)
+
+    @property
+    def multiple(self) -> int:
+        """What picture sides are padded to a multiple of."""
+        return self._meta.multiple
+
+    def without_memory(self) -> Backbone:
+        """A bare copy on the device "meta": enough to count what is trained."""
+        return copy.deepcopy(self._meta)
+
+    def to_run(self, fake: FakeTensorMode, device: torch.device | str) -> Backbone:
+        """A bare copy of fake tensors on ``device``: it can be run, and does nothing."""
+        made = copy.deepcopy(self._meta)  # outside the mode, or the copies would bring modes of their own
+        with fake:
+            for module in made.modules():
+                for held in (module._parameters, module._buffers):
+                    for name, tensor in held.items():
+                        if tensor is not None:
+                            held[name] = _like(tensor, device)  # type: ignore[assignment]
+        return made
+
+
+def _like(tensor: Tensor, device: torch.device | str) -> Tensor:
+    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+    return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty

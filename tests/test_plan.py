@@ -1,0 +1,246 @@
+"""``garnish plan``: budgets, what they leave, the rule that chooses, and the command in process."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+import garnish as gn
+from garnish.cli import main
+from garnish.errors import OptionError
+from garnish.planning import budget as budgets
+from garnish.planning import survey as surveys
+from garnish.planning.budget import Budget
+from garnish.planning.candidates import Candidate
+from garnish.planning.counting import Counted
+from garnish.planning.prediction import Prediction
+from garnish.planning.recommend import recommend
+from garnish.planning.survey import Setting, survey
+from garnish.planning.trunks import ShapedTrunk
+
+TINY = {"embed_dims": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]}
+TASKS = {"seg": gn.Semantic(classes=5), "depth": gn.Depth(max_metres=10.0)}
+
+
+@pytest.mark.parametrize(
+    ("how", "text", "value"),
+    [
+        (budgets.share, "1%", 0.01), (budgets.share, " 0.5 % ", 0.005), (budgets.share, "150%", 1.5),
+        (budgets.size, "500k", 500_000), (budgets.size, "1.5MB", 1_500_000), (budgets.size, "8GB", 8 * 10**9),
+        (budgets.size, "2GiB", 2 * 2**30), (budgets.size, "700", 700), (budgets.size, "12 kB", 12_000),
+        (budgets.ratio, "1.5x", 1.5), (budgets.ratio, "2 ×", 2.0), (budgets.ratio, ".5X", 0.5),
+    ],
+)  # fmt: skip
+def test_budgets_are_read(how, text, value):
+    assert how(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        (budgets.share, "1"), (budgets.share, "0%"), (budgets.share, "-1%"), (budgets.share, "one%"),
+        (budgets.share, "nan%"), (budgets.size, "8TB"), (budgets.size, "GB"), (budgets.size, "0k"),
+        (budgets.size, "1e3"), (budgets.size, "-5k"), (budgets.size, "1 000"), (budgets.ratio, "1.5"),
+        (budgets.ratio, "0x"), (budgets.ratio, "x"), (budgets.ratio, "infx"), (budgets.ratio, "1.5.2x"),
+    ],
+)  # fmt: skip
+def test_budgets_are_read_strictly(how, text):
+    with pytest.raises(OptionError) as told:
+        how(text)
+    assert repr(text) in str(told.value) and "\n" not in str(told.value)
+
+
+def fake_step(method: gn.Method) -> Prediction:
+    """Memory and time that a rule can be checked with: beside the trunk little, inside it more with every size."""
+    inside = 0 if type(method).__name__ in ("SideTuning", "Frozen") else 1_000_000
+    size = getattr(method, "rank", 1)
+    return Prediction(10_000_000 + inside * (10 + size), 1.0 + (0.5 + size / 100 if inside else 0.1), 100, 5)
+
+
+KNOWN: dict[str, object] = {}
+
+
+def once(function):
+    """The tests' budgets differ, what they are held against does not."""
+
+    def known(trunk, *args):
+        key = f"{function.__name__} {args}"
+        if key not in KNOWN:
+            KNOWN[key] = function(trunk, *args)
+        return copy.deepcopy(KNOWN[key])
+
+    return known
+
+
+@pytest.fixture
+def setting(monkeypatch):
+    monkeypatch.setattr(surveys, "calibrated", lambda: None)
+    monkeypatch.setattr(surveys, "resident_bytes", lambda: 50)
+    monkeypatch.setattr(surveys, "predict", lambda trunk, method, *rest: fake_step(method))
+    monkeypatch.setattr(surveys, "candidates", once(surveys.candidates))
+    monkeypatch.setattr(surveys, "count", once(surveys.count))
+    return Setting(ShapedTrunk("mit_b0", TINY), TASKS, None, 2, (64, 64))
+
+
+SOME = ["Frozen", "LoRA", "SideTuning", "VMTAdapter"]
+
+
+def names(found) -> list[str]:
+    return [str(row.counted.candidate) for row in found.rows]
+
+
+def test_without_a_budget_all_that_fits_the_trunk_is_listed(setting):
+    found = survey(setting, Budget(), [*SOME, "VPT"], most=3)
+    assert len(found.rows) == 1 + 5 * 3 * 2 + 3 * 2 + 3 and not found.left_out
+    # one of each reason: a rank above the smallest width, prompts of three numbers
+    assert {r.name for r in found.refused} == {"LoRA rank=32", "VPT prompts=5"}
+    assert found.unpredicted == len(found.rows) - 3
+    sizes = [row.counted.encoder_trainable for row in found.rows]
+    assert sizes == sorted(sizes) and sizes[0] == 0
+
+
+def test_a_share_leaves_out_what_trains_more(setting):
+    every = survey(setting, Budget(), SOME, most=1)
+    total = every.rows[0].counted.encoder_total
+    bound = every.rows[len(every.rows) // 2].counted.encoder_trainable / total
+    found = survey(setting, Budget(share=bound), SOME, most=1)
+    assert all(row.counted.encoder_trainable <= bound * total for row in found.rows)
+    assert len(found.rows) + len(found.left_out) == len(every.rows)
+    assert names(found) == [n for n in names(every) if n not in found.left_out]
+
+
+def test_bytes_and_share_must_both_hold(setting):
+    every = survey(setting, Budget(), SOME, most=1)
+    share, bundle = 0.05, sorted(row.counted.bundle_bytes for row in every.rows)[6]
+    found = survey(setting, Budget(share=share, bundle_bytes=bundle), SOME, most=1)
+    expected = [r for r in every.rows if r.counted.share <= share and r.counted.bundle_bytes <= bundle]
+    assert names(found) == [str(r.counted.candidate) for r in expected]
+
+
+def test_memory_leaves_out_what_needs_more_and_its_larger_kin_unpredicted(setting):
+    told: list[str] = []
+    bound = fake_step(gn.LoRA(rank=4)).memory_bytes
+    found = survey(setting, Budget(memory_bytes=bound + 50), ["LoRA"], say=told.append)
+    assert {row.counted.candidate.size["rank"] for row in found.rows} == {1, 2, 4}
+    assert all(row.predicted is not None for row in found.rows)
+    assert not [line for line in told if "rank=16" in line]
+    assert found.left_out["LoRA rank=16, all, shared"].startswith("larger than one that needs 0.03")
+    tighter = survey(setting, Budget(memory_bytes=bound + 49), ["LoRA"])
+    assert {row.counted.candidate.size["rank"] for row in tighter.rows} == {1, 2}
+
+
+def test_step_time_is_held_against_heads_only(setting):
+    heads = fake_step(gn.Frozen()).step_seconds
+    bound = fake_step(gn.LoRA(rank=8)).step_seconds / heads
+    found = survey(setting, Budget(step_ratio=bound), ["LoRA", "Frozen"])
+    assert {row.counted.candidate.size.get("rank") for row in found.rows} == {None, 1, 2, 4, 8}
+
+
+def test_where_memory_excludes_the_trunk_s_activations_side_tuning_is_recommended(setting):
+    bound = fake_step(gn.SideTuning()).memory_bytes
+    found = survey(setting, Budget(memory_bytes=bound + 50), SOME)
+    assert found.recommendation.choice.candidate.name == "SideTuning"
+    assert "memory" in found.recommendation.reason
+
+
+def test_a_step_that_cannot_be_predicted_is_said_and_not_guessed(setting, monkeypatch):
+    def fails(trunk, method, *rest):
+        if type(method) is gn.LoRA:
+            raise NotImplementedError("no such fake operation")
+        return fake_step(method)
+
+    monkeypatch.setattr(surveys, "predict", fails)
+    told: list[str] = []
+    found = survey(setting, Budget(), ["LoRA"], most=2, say=told.append)
+    assert all(row.predicted is None for row in found.rows) and len(found.rows) == 30
+    assert sum("cannot be predicted (no such fake operation)" in line for line in told) == 2
+    found = survey(setting, Budget(memory_bytes=10**12), ["LoRA", "Frozen"])
+    assert names(found) == ["Frozen"]
+
+
+def counted(method: gn.Method, trainable: int, **traits) -> Counted:
+    return Counted(Candidate(method, **traits), 1_000_000, trainable, 10, 2 * trainable)
+
+
+LORA = [counted(gn.LoRA(rank=r), 100 * r, merges=True, sharing="shared") for r in (1, 4, 8)]
+COPIES = counted(gn.LoRA(rank=8, per_task=True), 1600, merges=True, sharing="per task")
+VMT = [counted(gn.VMTAdapter(reduction=r), 50 * int(16 / r), parts=True, sharing="shared") for r in (16.0, 8.0)]
+SIDE = counted(gn.SideTuning(), 700, beside=True)
+FROZEN, FULL = counted(gn.Frozen(), 0), counted(gn.FullFineTuning(), 1_000_000)
+ADAPTFORMER = counted(gn.AdaptFormer(), 5000)
+
+
+@pytest.mark.parametrize(
+    ("fitting", "tasks", "excludes", "choice"),
+    [
+        ([FROZEN, *LORA, *VMT, SIDE, ADAPTFORMER, FULL], 1, False, LORA[2]),
+        ([FROZEN, *LORA, *VMT, SIDE, COPIES, ADAPTFORMER, FULL], 2, False, VMT[1]),
+        ([FROZEN, *LORA, SIDE, COPIES], 2, False, LORA[2]),
+        ([FROZEN, SIDE, ADAPTFORMER], 1, False, ADAPTFORMER),
+        ([FROZEN, SIDE], 2, True, SIDE),
+        ([FROZEN, SIDE, LORA[0]], 1, True, LORA[0]),
+        ([FROZEN, FULL], 1, False, FROZEN),
+        ([], 1, False, None),
+    ],
+)
+def test_the_rule(fitting, tasks, excludes, choice):
+    found = recommend(fitting, tasks, memory_excludes=excludes)
+    assert found.choice is choice and found.reason and "\n" not in found.reason
+
+
+COMMAND = ("plan", "mit_b0", "--tasks", "seg=Semantic,depth=Depth", "--tasks.seg.classes", "5")
+COMMAND += ("--tasks.depth.max_metres", "10", "--size", "64,64", "--batch-size", "1")
+
+
+def test_the_command_prints_json(capsys):
+    words = (*COMMAND, "--budget", "1%", "--methods", "BitFit,Pfeiffer,VPT", "--predictions", "1", "--json")
+    assert main([*words, "--head", "SegFormerHead", "--head.channels", "16"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert "step 1 of 1" in err
+    assert found["recommended"].startswith("Pfeiffer reduction=") and found["reason"]
+    assert all(
+        row["share"] <= 0.01 and row["encoder_trainable"] <= 0.01 * row["encoder_total"] for row in found["fits"]
+    )
+    predicted = [row for row in found["fits"] if row["memory_bytes"] is not None]
+    assert len(predicted) == 1 and all(row["macs"] and row["step_ratio"] > 0 for row in predicted)
+    assert "VPT prompts=5" in found["refused"] and found["left_out"]
+    trunk = gn.backbone("mit_b0")
+    row = next(r for r in found["fits"] if r["name"] == "BitFit, shared")
+    model = gn.adapt(trunk, gn.BitFit(), TASKS, gn.SegFormerHead(channels=16))
+    facts = model.report((64, 64))
+    for key in ("encoder_trainable", "decoder_trainable", "bundle_bytes"):
+        assert row[key] == facts[key]
+
+
+def test_the_command_prints_a_table(capsys):
+    one = (*COMMAND[:2], "--tasks", "seg=Semantic", *COMMAND[4:6], "--size", "32,32", "--batch-size", "1")
+    assert main([*one, "--methods", "NormTuning,Frozen", "--memory", "64GB", "--step-time", "99x"]) == 0
+    out = capsys.readouterr().out
+    assert "* NormTuning" in out and "recommended: NormTuning" in out and "GB of Python" in out and "Frozen" in out
+    assert main([*one, "--methods", "Frozen,VPT", "--memory", "1k"]) == 0
+    out = capsys.readouterr().out
+    assert "recommended: none; nothing fits" in out and "break the budget" in out and "takes no prompt tokens" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("plan", "mit_b0"), "--tasks is missing"),
+        ((*COMMAND, "--budget", "5"), "--budget: '5' is no share"),
+        ((*COMMAND, "--bytes", "many"), "--bytes: 'many' is no size"),
+        ((*COMMAND, "--memory", "8TB"), "--memory: '8TB' is no size"),
+        ((*COMMAND, "--step-time", "2"), "--step-time: '2' is no multiple"),
+        ((*COMMAND, "--methods", "Lora"), "did you mean 'LoRA'?"),
+        ((*COMMAND, "--batch-size", "0"), "no whole number from 1"),
+        (("plan", "mit_b9", *COMMAND[2:]), "unknown backbone 'mit_b9'"),
+        ((*COMMAND, "--head", "LinaerHead"), "LinearHead"),
+        ((*COMMAND, "--adapter", "LoRA"), "unknown option '--adapter'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(words, told, capsys):
+    assert main(list(words)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and told in err and err.count("\n") == 1, err
