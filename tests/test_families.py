@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 import garnish
 import tiny
 from garnish import lookup
-from garnish.backbones import cnn
+from garnish.backbones import cnn, swin_v2
 from garnish.backbones.swin_v2 import CosineAttention
 from garnish.backbones.windows import ShiftedWindows
 from garnish.errors import SiteError, WeightsError
@@ -54,6 +55,22 @@ def test_windows_that_timm_shrinks_for_the_last_map(name, last):
             assert tiny.far(got, want) < 1e-5
 
 
+@pytest.mark.reference
+def test_windows_hide_as_softly_as_timms_where_attention_is_sharp():
+    """Queries are their keys' opposites on a map of two opposite halves: what is hidden is what is looked for."""
+    block = (
+        timm.create_model("swinv2_tiny_window8_256", img_size=64, window_size=4, **SWIN).layers[1].blocks[1].double()
+    )
+    with torch.no_grad():
+        width = block.attn.qkv.in_features
+        block.attn.qkv.weight[:width].copy_(-block.attn.qkv.weight[width : 2 * width])
+        block.attn.q_bias.zero_()
+        block.attn.logit_scale.fill_(math.log(100))
+        x = torch.randn(width, dtype=torch.float64) + 0.1 * torch.randn(1, 8, 8, width, dtype=torch.float64)
+        x[:, 4:] *= -1
+        assert tiny.far(swin_v2._windows(block)(x), block.eval()._attn(x)) < 1e-9
+
+
 @pytest.mark.parametrize("size", [(5, 11), (8, 8), (3, 9), (4, 4)])
 @pytest.mark.parametrize("shift", [0, 2])
 def test_shifted_cosine_windows_token_by_token(size, shift):
@@ -64,7 +81,7 @@ def test_shifted_cosine_windows_token_by_token(size, shift):
     with torch.no_grad():
         for parameter in attn.parameters():
             parameter.add_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
-    layer = ShiftedWindows(CosineAttention(attn), (4, 4), (shift, shift))
+    layer = ShiftedWindows(CosineAttention(attn), (4, 4), (shift, shift), -1000.0)
     high, wide = size
     x = torch.randn(2, high, wide, width, dtype=torch.float64)
     shifts = [shift if side > 4 else 0 for side in size]

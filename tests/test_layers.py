@@ -38,7 +38,7 @@ ROOMS = [
             "published",
             "trunk_prefix",
             "upsample",
-        },  # fmt: skip
+        },
     ),
     ("bundles", set()),
     ("data", set()),

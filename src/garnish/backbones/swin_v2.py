@@ -79,6 +79,10 @@ class PostNormBranch(nn.Module):
         return ("", self.layer), (".norm", self.norm)
 
 
+#: Hides tokens from each other, softly: logits reach from -100 to 116 here, and published weights were trained with it.
+_APART = -100.0
+
+
 class CosineAttention(nn.Module):
     """Attention of the cosines of queries and keys, with a learnt temperature and bias (eq. 2 and 3).
 
@@ -131,7 +135,9 @@ class CosineAttention(nn.Module):
 def _windows(block: Any) -> ShiftedWindows:
     size: tuple[int, int] = block.window_size
     shifted = any(block.target_shift_size)
-    return ShiftedWindows(CosineAttention(block.attn), size, (size[0] // 2, size[1] // 2) if shifted else (0, 0))
+    return ShiftedWindows(
+        CosineAttention(block.attn), size, (size[0] // 2, size[1] // 2) if shifted else (0, 0), _APART
+    )
 
 
 def _residuals(block: Any) -> dict[str, nn.Module]:

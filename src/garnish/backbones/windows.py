@@ -20,10 +20,6 @@ from garnish.backbones.blocks import FeatureInfo, Stage
 from garnish.backbones.timm_models import name_sources
 from garnish.context import ForwardContext
 
-#: Added to the logits of tokens that must not see each other. The papers' code adds -100, which leaves weights of about
-#: e^-100: denormal numbers, with which products take up to a hundred times as long on a CPU. These are 0 exactly.
-APART = -1000.0
-
 
 class ShiftedWindows(nn.Module):
     """Attention within windows of a map that is rolled first; windows of one row stay together.
@@ -32,9 +28,13 @@ class ShiftedWindows(nn.Module):
     and the padded tokens take part, as in the papers' code.
     """
 
-    def __init__(self, attention: nn.Module, size: tuple[int, int], shift: tuple[int, int]) -> None:
-        """Cut windows of ``size`` from a map rolled by ``shift`` for ``attention(tokens, mask=…)``."""
+    def __init__(self, attention: nn.Module, size: tuple[int, int], shift: tuple[int, int], apart: float) -> None:
+        """Cut windows of ``size`` from a map rolled by ``shift`` for ``attention(tokens, mask=…)``.
+
+        ``apart`` is added to the logits of tokens that must not see each other.
+        """
         super().__init__()
+        self.apart = apart
         self.window = attention
         self.size = size
         self.full_shift = shift
@@ -62,7 +62,7 @@ class ShiftedWindows(nn.Module):
         # one copy each way: rolling, padding and cutting one after the other are four
         windows = tokens.index_select(1, to_windows).reshape(-1, wh * ww, x.shape[3])  # (R·n, w², C)
         padded = (height + -height % wh, width + -width % ww)
-        mask = region_mask(padded, self.size, (sh, sw), x) if sh or sw else None
+        mask = region_mask(padded, self.size, (sh, sw), x, self.apart) if sh or sw else None
         if prompts is None:
             windows = self.window(windows, mask=mask)
         else:
@@ -187,14 +187,16 @@ class PatchStem(nn.Module):
         return x, (x.shape[1], x.shape[2]), {}
 
 
-def region_mask(padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], like: Tensor) -> Tensor:
-    """(n, w², w²): :data:`APART` between tokens that the roll brought together from opposite borders, else 0."""
+def region_mask(
+    padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], like: Tensor, value: float
+) -> Tensor:
+    """(n, w², w²): ``value`` between tokens that the roll brought together from opposite borders, else 0."""
     rows = _regions(padded[0], window[0], shift[0], like)
     columns = _regions(padded[1], window[1], shift[1], like)
     region = (rows[:, None] * 3 + columns[None, :])[None, :, :, None]
     tokens = window_partition(region, window).flatten(1)  # (n, w²)
     apart = tokens[:, None, :] != tokens[:, :, None]
-    return torch.zeros_like(apart, dtype=like.dtype).masked_fill(apart, APART)
+    return torch.zeros_like(apart, dtype=like.dtype).masked_fill(apart, value)
 
 
 def _regions(length: int, window: int, shift: int, like: Tensor) -> Tensor:
