@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -43,8 +44,16 @@ def _bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+def _weights(n: int, m: int) -> np.ndarray:
+    """(m, n) float64: the weights with which m pixels of a line read its n grid points."""
+    place = np.maximum((np.arange(m) + 0.5) * n / m - 0.5, 0)
+    low = np.floor(place).astype(int)
+    weights = np.zeros((m, n))
+    weights[np.arange(m), low] = 1 - (place - low)
+    weights[np.arange(m), np.minimum(low + 1, n - 1)] += place - low
+    return weights
+
+
 def _matrix(n: int, m: int, dtype: torch.dtype) -> Tensor:
-    """(m, n): the weights with which m pixels of a line read its n grid points."""
-    with torch.inference_mode(False), torch.no_grad():
-        weights = _bilinear(torch.eye(n, dtype=torch.float64)[None, None], (m, n))[0, 0]
-    return weights.to(dtype)
+    """(m, n): made anew each time, for a tensor that was made in one mode of torch must not be met in another."""
+    return torch.tensor(_weights(n, m), dtype=dtype)
