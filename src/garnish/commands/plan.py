@@ -26,7 +26,7 @@ examples:
   garnish plan mit_b2 --tasks seg=Semantic --tasks.seg.classes 11 --memory 8GB --batch-size 8 --methods LoRA,SideTuning
 """
 #: Steps predicted where no budget asks for them.
-_PREDICTIONS = 12
+_PREDICTIONS = 16
 
 
 def parser() -> Parser:

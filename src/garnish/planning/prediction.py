@@ -29,7 +29,7 @@ from garnish.tasks.semantic import Semantic
 from garnish.tasks.task import Task
 
 #: Memory that a process needs for its tensors, over what they hold. glibc's malloc keeps what lies free between blocks
-#: that are in use: 15 to 28 % in the cases of benchmarks/plan; about nothing where it is told to give all back at once.
+#: that are in use: 15 to 36 % in the cases of benchmarks/plan; 1 to 6 % where it is told to give all back at once.
 KEPT = 1.2
 #: A trunk whose operations are so small that the time of a step is what passes between them.
 _TINY = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
