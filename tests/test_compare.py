@@ -8,31 +8,19 @@ import math
 import os
 
 import pytest
-import torch
 
-from comparing_cases import run, setting, without_times, write_weights
+from comparing_cases import run, setting, without_times
 from garnish.comparing import runs as training
 from garnish.comparing.plan import Plan
 from garnish.data.scenes import Scenes
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory, weights):
+def first(tmp_path_factory, mit_weights):
     folder = tmp_path_factory.mktemp("first") / "report"
-    return folder, run(folder, weights)
+    return folder, run(folder, mit_weights)
 
 
 @pytest.fixture
@@ -123,21 +111,21 @@ def test_sheets_show_every_arm_beside_the_label(first):
         assert set(sheet["values"]) <= {arm["name"] for arm in results["arms"]}
 
 
-def test_a_second_call_runs_nothing(first, weights, trained, monkeypatch):
+def test_a_second_call_runs_nothing(first, mit_weights, trained, monkeypatch):
     folder, results = first
     read = []
     inner = Scenes.__getitem__
     monkeypatch.setattr(Scenes, "__getitem__", lambda self, index: read.append(index) or inner(self, index))
-    again = run(folder, weights)
+    again = run(folder, mit_weights)
     assert trained == [] and read == []
     assert without_times(again) == without_times(results)
     assert [a["step_seconds"] for a in again["arms"]] == [a["step_seconds"] for a in results["arms"]]
 
 
-def test_an_arm_a_seed_and_a_rate_more_rerun_nothing(first, weights, trained):
+def test_an_arm_a_seed_and_a_rate_more_rerun_nothing(first, mit_weights, trained):
     folder, results = first
     rates = [1e-3, 3e-3, 1e-9]  # the last one is never chosen
-    more = run(folder, weights, adapters="LoRA(rank=2),BitFit", seeds=3, rates=rates, references=["frozen"])
+    more = run(folder, mit_weights, adapters="LoRA(rank=2),BitFit", seeds=3, rates=rates, references=["frozen"])
     chosen = {name: arm_of(more, name)["rate"] for name in ("heads only", "LoRA rank=2", "BitFit")}
     expected = {f"BitFit, seg+depth, rate {rate:g}, seed 0" for rate in rates}
     expected |= {f"BitFit, seg+depth, rate {chosen['BitFit']:g}, seed {seed}" for seed in (1, 2)}
@@ -149,19 +137,19 @@ def test_an_arm_a_seed_and_a_rate_more_rerun_nothing(first, weights, trained):
         assert ours[:2] == theirs
 
 
-def test_an_option_that_changes_numbers_reruns_what_it_changes(first, weights, trained):
+def test_an_option_that_changes_numbers_reruns_what_it_changes(first, mit_weights, trained):
     folder, _ = first
-    before = setting(folder, weights)
+    before = setting(folder, mit_weights)
     keys = {str(run): before.key(run) for run in every_run(before)}
-    free = setting(folder, weights, train={"save_every": 3, "log_every": 1, "log": ["csv"], "check_pictures": 2})
+    free = setting(folder, mit_weights, train={"save_every": 3, "log_every": 1, "log": ["csv"], "check_pictures": 2})
     assert {str(run): free.key(run) for run in every_run(free)} == keys
-    longer = setting(folder, weights, train={"steps": 5})
+    longer = setting(folder, mit_weights, train={"steps": 5})
     assert not set(keys.values()) & {longer.key(run) for run in every_run(longer)}
     # the searched rate of heads only is its head_lr, which is no other arm's
-    other = setting(folder, weights, train={"head_lr": 0.5})
+    other = setting(folder, mit_weights, train={"head_lr": 0.5})
     changed = {str(run) for run in every_run(other) if other.key(run) != keys[str(run)]}
     assert changed == {name for name in keys if not name.startswith("heads only")}
-    weighted = setting(folder, weights, train={"balance": {"depth": 2.0}})
+    weighted = setting(folder, mit_weights, train={"balance": {"depth": 2.0}})
     changed = {str(run) for run in every_run(weighted) if weighted.key(run) != keys[str(run)]}
     assert changed == {name for name in keys if ", seg, " not in name}
 
@@ -171,10 +159,10 @@ def every_run(setting):
     return [run for arm in setting.arms.values() for group in arm.groups for run in plan.search(arm, group)]
 
 
-def test_a_diverging_arm_is_recorded_and_the_others_go_on(tmp_path, weights, trained):
+def test_a_diverging_arm_is_recorded_and_the_others_go_on(tmp_path, mit_weights, trained):
     given = {"adapters": "LoRA(rank=2),BitFit", "references": ["single"], "reference_rates": [1e9], "seeds": 1}
     given["train"] = {"eval_every": 4}  # an evaluation would fail first, at storing 1e9 in float16
-    results = run(tmp_path / "report", weights, **given)
+    results = run(tmp_path / "report", mit_weights, **given)
     single, lora = arm_of(results, "full, one task each"), arm_of(results, "LoRA rank=2")
     assert single["status"] == "failed" and "every rate" not in single["reason"] and "step" in single["reason"]
     assert all(
@@ -184,22 +172,22 @@ def test_a_diverging_arm_is_recorded_and_the_others_go_on(tmp_path, weights, tra
     assert any("failed" in note for note in results["notes"])
     assert results["status"] == "done" and (tmp_path / "report/index.html").is_file()
     trained.clear()
-    run(tmp_path / "report", weights, **given)
+    run(tmp_path / "report", mit_weights, **given)
     assert trained == [], "what failed is not tried again"
     from garnish.comparing.compare import compare
 
-    compare(setting(tmp_path / "report", weights, **given), retry=True)
+    compare(setting(tmp_path / "report", mit_weights, **given), retry=True)
     assert len(trained) == 2 and all("full, one task each" in name for name in trained)
 
 
-def test_a_failed_rate_is_a_lost_candidate(tmp_path, weights):
-    results = run(tmp_path / "report", weights, references=["single"], reference_rates=[1e-4, 1e9], seeds=1)
+def test_a_failed_rate_is_a_lost_candidate(tmp_path, mit_weights):
+    results = run(tmp_path / "report", mit_weights, references=["single"], reference_rates=[1e-4, 1e9], seeds=1)
     single = arm_of(results, "full, one task each")
     assert single["status"] == "done" and single["rate"] == 1e-4
     assert [s["status"] for s in single["search"]] == ["done", "failed"] * 2
 
 
-def test_a_seed_that_fails_fails_its_arm_and_leaves_the_rest(tmp_path, weights, monkeypatch):
+def test_a_seed_that_fails_fails_its_arm_and_leaves_the_rest(tmp_path, mit_weights, monkeypatch):
     inner = training._trained
 
     def sometimes(setting, run, goes_on):
@@ -208,14 +196,14 @@ def test_a_seed_that_fails_fails_its_arm_and_leaves_the_rest(tmp_path, weights, 
         return inner(setting, run, goes_on)
 
     monkeypatch.setattr(training, "_trained", sometimes)
-    results = run(tmp_path / "report", weights, references=["frozen"])
+    results = run(tmp_path / "report", mit_weights, references=["frozen"])
     lora = arm_of(results, "LoRA rank=2")
     assert lora["status"] == "failed" and "seed 1: out of memory" in lora["reason"]
     assert len(lora["metrics"]["seg"]["miou"]["values"]) == 1
     assert arm_of(results, "heads only")["status"] == "done"
 
 
-def test_the_test_pictures_are_not_read_before_a_rate_is_chosen(tmp_path, weights, monkeypatch):
+def test_the_test_pictures_are_not_read_before_a_rate_is_chosen(tmp_path, mit_weights, monkeypatch):
     events = []
     inner, outcome = Scenes.__getitem__, Plan.note
 
@@ -230,7 +218,7 @@ def test_the_test_pictures_are_not_read_before_a_rate_is_chosen(tmp_path, weight
 
     monkeypatch.setattr(Scenes, "__getitem__", reading)
     monkeypatch.setattr(Plan, "note", noting)
-    run(tmp_path / "report", weights, adapters="LoRA(rank=2)", references=["frozen"], controls=["random"])
+    run(tmp_path / "report", mit_weights, adapters="LoRA(rank=2)", references=["frozen"], controls=["random"])
     assert "test" in events
     for arm in ("heads only", "LoRA rank=2", "LoRA rank=2, random trunk"):
         trainings = [place for place, event in enumerate(events) if event == ("train", arm)]
@@ -240,8 +228,8 @@ def test_the_test_pictures_are_not_read_before_a_rate_is_chosen(tmp_path, weight
         assert max(trainings) < min(measures) and "test" not in between
 
 
-def test_random_trunks_differ_by_seed_and_are_not_the_recipes(tmp_path, weights):
-    made = setting(tmp_path / "report", weights, controls=["random"], references=["scratch"])
+def test_random_trunks_differ_by_seed_and_are_not_the_recipes(tmp_path, mit_weights):
+    made = setting(tmp_path / "report", mit_weights, controls=["random"], references=["scratch"])
     runs = {(run.arm, run.seed): run for run in every_run(made)}
     run = runs["LoRA rank=2, random trunk", 0]
     other = type(run)(run.arm, run.tasks, run.rate, 1)
@@ -252,9 +240,9 @@ def test_random_trunks_differ_by_seed_and_are_not_the_recipes(tmp_path, weights)
     assert made.arms["full from scratch"].rates == (1e-4, 3e-4)
 
 
-def test_jobs_side_by_side_give_the_same(first, tmp_path, weights, monkeypatch):
+def test_jobs_side_by_side_give_the_same(first, tmp_path, mit_weights, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    results = run(tmp_path / "report", weights, jobs=2)
+    results = run(tmp_path / "report", mit_weights, jobs=2)
     assert without_times(results) == without_times(first[1])
     assert os.getpid() and not list((tmp_path / "report/.store").rglob("state.safetensors"))
 
@@ -269,10 +257,10 @@ def test_a_part_of_the_training_pictures_is_held_out_where_there_is_no_split_val
     assert part.key(1) == f"{whole.key(3)}:seg" and math.isfinite(len(part.tasks))
 
 
-def test_arms_that_leave_the_trunk_alone_are_cached_and_the_others_see_the_same_pictures(tmp_path, weights):
+def test_arms_that_leave_the_trunk_alone_are_cached_and_the_others_see_the_same_pictures(tmp_path, mit_weights):
     folder = tmp_path / "report"
     given = {"references": ["frozen"], "seeds": 1, "rates": [1e-3], "train": {"variants": 2}}
-    results = run(folder, weights, **given)
+    results = run(folder, mit_weights, **given)
     cached = {arm["name"]: arm["cached"] for arm in results["arms"]}
     assert cached == {"heads only": True, "LoRA rank=2": False}
     assert list((folder / ".store/features").rglob("*.safetensors"))
@@ -281,7 +269,7 @@ def test_arms_that_leave_the_trunk_alone_are_cached_and_the_others_see_the_same_
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_takes_its_own_run_along(tmp_path, weights, monkeypatch):
+def test_a_process_that_dies_takes_its_own_run_along(tmp_path, mit_weights, monkeypatch):
     from garnish.comparing.workers import Workers
 
     inner, killed = Workers.wait, []
@@ -294,7 +282,7 @@ def test_a_process_that_dies_takes_its_own_run_along(tmp_path, weights, monkeypa
         return inner(self)
 
     monkeypatch.setattr(Workers, "wait", wait)
-    results = run(tmp_path / "report", weights, references=["frozen"], seeds=1, jobs=2)
+    results = run(tmp_path / "report", mit_weights, references=["frozen"], seeds=1, jobs=2)
     lora = arm_of(results, "LoRA rank=2")
     assert {s["rate"]: s["status"] for s in lora["search"]}[killed[0].rate] == "failed"
     assert "ended by signal 9" in next(s["reason"] for s in lora["search"] if s["status"] == "failed")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from comparing_cases import setting, write_weights
+from comparing_cases import setting
 from garnish.cli import main
 from garnish.comparing.arms import adapters_of, arms_of
 from garnish.comparing.options import CompareOptions, read_options
@@ -119,14 +119,9 @@ def test_scores():
     assert is_at_edge(1e-3, (1e-3, 3e-3)) and not is_at_edge(1e-3, (1e-3,)) and not is_at_edge(3e-3, (1e-3, 3e-3, 1e-2))
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
 @pytest.fixture
-def recipe(tmp_path, weights):
-    made = setting(tmp_path / "report", weights)
+def recipe(tmp_path, mit_weights):
+    made = setting(tmp_path / "report", mit_weights)
     from garnish.strict_yaml import write_yaml
 
     plain = dict(made.recipe.plain) | {"compare": {"adapters": ["LoRA"], "seeds": 1, "references": ["frozen"]}}

@@ -13,38 +13,26 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from comparing_cases import run, without_times, write_weights
+from comparing_cases import run, without_times
 from garnish.bundles import atomic
 from garnish.errors import GarnishError
 
 GIVEN = {"references": ["frozen", "single"], "seeds": 2}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+def unbroken(tmp_path_factory, mit_weights):
+    return run(tmp_path_factory.mktemp("unbroken") / "report", mit_weights, **GIVEN)
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, weights):
-    return run(tmp_path_factory.mktemp("unbroken") / "report", weights, **GIVEN)
-
-
-def start(folder: Path, weights: Path, **given):
+def start(folder: Path, mit_weights: Path, **given):
     """The same comparison in a process of its own."""
     script = Path(__file__).with_name("comparing_cases.py")
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(script), str(folder), str(weights), json.dumps(GIVEN | given)]
+    words = [sys.executable, str(script), str(folder), str(mit_weights), json.dumps(GIVEN | given)]
     return subprocess.Popen(words, env=env, stderr=subprocess.PIPE, start_new_session=True)
 
 
@@ -59,9 +47,9 @@ def amount(folder: Path) -> int:
     return found
 
 
-def kill_at(folder: Path, weights: Path, files: int, delay: float, number: int, **given) -> int | None:
+def kill_at(folder: Path, mit_weights: Path, files: int, delay: float, number: int, **given) -> int | None:
     """Start, and send a signal a while after there are so many files; None where it was over before that."""
-    process = start(folder, weights, **given)
+    process = start(folder, mit_weights, **given)
     try:
         until = time.monotonic() + 300
         while time.monotonic() < until and process.poll() is None and amount(folder) < files:
@@ -84,29 +72,29 @@ def assert_like(folder: Path, found, unbroken) -> None:
     assert not list(folder.rglob("state.safetensors")) and not list(folder.rglob("*.writing"))
 
 
-def test_two_kills(tmp_path, weights, unbroken):
+def test_two_kills(tmp_path, mit_weights, unbroken):
     folder = tmp_path / "report"
     for files, delay in ((12, 0.1), (60, 0.3)):
-        assert kill_at(folder, weights, files, delay, signal.SIGKILL) == -signal.SIGKILL
-    assert_like(folder, run(folder, weights, **GIVEN), unbroken)
+        assert kill_at(folder, mit_weights, files, delay, signal.SIGKILL) == -signal.SIGKILL
+    assert_like(folder, run(folder, mit_weights, **GIVEN), unbroken)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_twenty_kills(tmp_path, weights, unbroken, jobs):
+def test_twenty_kills(tmp_path, mit_weights, unbroken, jobs):
     folder = tmp_path / "report"
     draw = random.Random(20)
     moments = sorted((draw.randrange(1, 190), draw.uniform(0, 1.0)) for _ in range(20))
-    killed = sum(kill_at(folder, weights, f, d, signal.SIGKILL, jobs=jobs) is not None for f, d in moments)
+    killed = sum(kill_at(folder, mit_weights, f, d, signal.SIGKILL, jobs=jobs) is not None for f, d in moments)
     assert killed >= 15, "most came before the end"
     time.sleep(3)  # workers of the last killed parent notice that it is gone
-    assert_like(folder, run(folder, weights, **GIVEN), unbroken)
+    assert_like(folder, run(folder, mit_weights, **GIVEN), unbroken)
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_sigterm_ends_with_a_checkpoint_and_143(tmp_path, weights, unbroken, jobs):
+def test_sigterm_ends_with_a_checkpoint_and_143(tmp_path, mit_weights, unbroken, jobs):
     folder = tmp_path / "report"
-    process = start(folder, weights, jobs=jobs)
+    process = start(folder, mit_weights, jobs=jobs)
     until = time.monotonic() + 120
     while time.monotonic() < until and not list(folder.rglob("state.safetensors")):
         time.sleep(0.02)
@@ -115,13 +103,13 @@ def test_sigterm_ends_with_a_checkpoint_and_143(tmp_path, weights, unbroken, job
     # between two runs, in this very process, there is nothing to save, and the signal ends it as any other
     assert process.returncode in (143, -signal.SIGTERM)
     assert not Path(f"/proc/{process.pid}").exists()
-    assert_like(folder, run(folder, weights, **GIVEN), unbroken)
+    assert_like(folder, run(folder, mit_weights, **GIVEN), unbroken)
 
 
 @pytest.mark.slow
-def test_workers_do_not_outlive_their_parent(tmp_path, weights):
+def test_workers_do_not_outlive_their_parent(tmp_path, mit_weights):
     folder = tmp_path / "report"
-    process = start(folder, weights, jobs=2)
+    process = start(folder, mit_weights, jobs=2)
     until = time.monotonic() + 120
     while time.monotonic() < until and len(list(folder.rglob("state.safetensors"))) < 2:
         time.sleep(0.02)
@@ -143,9 +131,9 @@ def children_of(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_two_comparisons_of_one_folder_share_the_work(tmp_path, weights, unbroken):
+def test_two_comparisons_of_one_folder_share_the_work(tmp_path, mit_weights, unbroken):
     folder = tmp_path / "report"
-    both = [start(folder, weights) for _ in range(2)]
+    both = [start(folder, mit_weights) for _ in range(2)]
     said = [process.communicate(timeout=300)[1].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert_like(folder, json.loads((folder / "results.json").read_text("utf-8")), unbroken)
@@ -153,7 +141,7 @@ def test_two_comparisons_of_one_folder_share_the_work(tmp_path, weights, unbroke
     assert all(log.count("finished after") <= 1 for log in logs)
 
 
-def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path, weights, unbroken, monkeypatch):
+def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path, mit_weights, unbroken, monkeypatch):
     folder = tmp_path / "report"
     inner, left = atomic._write, [0]
 
@@ -167,14 +155,14 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path, weights, unbroken
     for writes in (0, 1, 4, 23, 60):
         left[0] = writes
         with pytest.raises((GarnishError, OSError)) as fault:
-            run(folder, weights, **GIVEN)
+            run(folder, mit_weights, **GIVEN)
         assert "No space left on device" in str(fault.value) and "\n" not in str(fault.value)
         assert not list(folder.rglob("failed.json"))
     left[0] = 10**9
-    assert_like(folder, run(folder, weights, **GIVEN), unbroken)
+    assert_like(folder, run(folder, mit_weights, **GIVEN), unbroken)
 
 
-def test_a_small_disk(tmp_path, weights, unbroken):
+def test_a_small_disk(tmp_path, mit_weights, unbroken):
     """A file system of its own that is full after some runs, and is then made larger."""
     place = tmp_path / "disk"
     place.mkdir()
@@ -183,9 +171,9 @@ def test_a_small_disk(tmp_path, weights, unbroken):
         pytest.skip("only root may mount a file system")
     try:
         with pytest.raises((GarnishError, OSError), match="No space left on device"):
-            run(place / "report", weights, **GIVEN)
+            run(place / "report", mit_weights, **GIVEN)
         subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
-        found = run(place / "report", weights, **GIVEN)
+        found = run(place / "report", mit_weights, **GIVEN)
         assert_like(place / "report", found, unbroken)
     finally:
         subprocess.run(["umount", str(place)], check=False)

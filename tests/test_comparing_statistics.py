@@ -29,7 +29,7 @@ from garnish.errors import BundleError, DataError, OptionError
 from garnish.tasks.edges import Edges
 from garnish.tasks.semantic import Semantic
 from test_tasks import ALL, IDS, random_prediction, random_target
-from training_cases import PARTIAL, TASKS, Blobs, every, tiny
+from training_cases import PARTIAL, TASKS, Blobs, every, moved, tiny
 
 KINDS = [*ALL, Edges(protocol="ods", max_distance=0.1), gn.Saliency(iou_threshold=0.4, f_threshold=0.3)]
 each_kind = pytest.mark.parametrize("task", KINDS, ids=[*IDS, "ods", "chosen"])
@@ -264,11 +264,7 @@ def test_what_is_offered_exists():
 
 @pytest.fixture(scope="module")
 def model():
-    made = tiny()
-    with torch.no_grad():
-        for parameter in made.trained_parameters().values():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) / 20)
-    return made
+    return moved(tiny())
 
 
 def test_measure_is_evaluate(model):

@@ -12,18 +12,14 @@ from garnish.data.sample import Sample
 from garnish.data.transforms import resize_sample
 from garnish.errors import DataError, OptionError
 from garnish.training.evaluate import chosen, evaluate
-from training_cases import PARTIAL, TASKS, Blobs, every, tiny
+from training_cases import PARTIAL, TASKS, Blobs, every, moved, tiny
 
 SIZES = ((48, 64), (32, 48), (40, 56))
 
 
 @pytest.fixture(scope="module")
 def model():
-    made = tiny()
-    with torch.no_grad():
-        for parameter in made.trained_parameters().values():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) / 20)
-    return made
+    return moved(tiny())
 
 
 def by_hand(model, samples: list[Sample]) -> dict[str, dict[str, float]]:

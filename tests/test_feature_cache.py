@@ -27,12 +27,7 @@ class Keyed(Blobs):
         return f"{self.seed}-{index}-{self.sizes[index % len(self.sizes)]}-{self.labelled[index]}"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def trained(model: Model, train=None, val=None, **options):

@@ -18,23 +18,12 @@ from garnish.bundles.checkpoint import load_state
 from garnish.errors import BundleError, OptionError
 from training_cases import PARTIAL, QUIET, Blobs, every, long_run, tensors_of, tiny
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("unbroken") / "run"
-    model, result = long_run(folder)
-    torch.set_num_threads(threads)
-    return model, result
+def unbroken(one_thread, tmp_path_factory):
+    return long_run(tmp_path_factory.mktemp("unbroken") / "run")
 
 
 def assert_same(folder: Path, model, result, unbroken) -> None:

@@ -81,6 +81,14 @@ def tiny(method: Any = None, *, head: Any = None, seed: int = 3) -> Model:
     return gn.adapt(trunk, method or gn.LoRA(rank=2, dropout=0.1), TASKS, head or gn.LinearHead())
 
 
+def moved(model: Model) -> Model:
+    """The same model, what it trains moved away from where it starts."""
+    with torch.no_grad():
+        for parameter in model.trained_parameters().values():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) / 20)
+    return model
+
+
 def tensors_of(model: Model) -> dict[str, torch.Tensor]:
     """Copies of everything that is trained or kept."""
     return {name: tensor.detach().clone() for name, tensor in model.own_tensors().items()}

@@ -41,8 +41,8 @@ def one_line(text: object, limit: int = 300) -> str:
 
 
 def suggest(name: str, known: Iterable[str], *, limit: int = 12) -> str:
-    """``; nearest: x; available: a, b, c``: the tail of an error about an unknown ``name``."""
+    """``; did you mean x? available: a, b, c``: the tail of an error about an unknown ``name``."""
     names = sorted(known)
     near = [n for n in names if n.lower() == name.lower()] or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     listed = ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
-    return (f"; did you mean {near[0]!r}?" if near else "") + f" available: {listed or 'none'}"
+    return (f"; did you mean {near[0]!r}?" if near else ";") + f" available: {listed or 'none'}"

@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import math
 import pkgutil
 import types
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from garnish.errors import OptionError, suggest
@@ -101,7 +103,7 @@ def construct(cls: type, options: Mapping[str, Any] | None = None, *, where: str
 
 def options_of(spec: Any) -> dict[str, Any]:
     """The options that rebuild ``spec`` through :func:`build`, as JSON-ready values."""
-    return {f.name: _plain(getattr(spec, f.name)) for f in dataclasses.fields(spec) if f.init}
+    return {f.name: plain(getattr(spec, f.name)) for f in dataclasses.fields(spec) if f.init}
 
 
 def describe(spec: Any) -> dict[str, Any]:
@@ -109,14 +111,27 @@ def describe(spec: Any) -> dict[str, Any]:
     return {"name": type(spec).__name__, "options": options_of(spec)}
 
 
-def _plain(value: Any) -> Any:
+def flat(spec: Any) -> dict[str, Any]:
+    """``{"name": class name, option: value, ...}``: how a recipe writes a spec."""
+    return {"name": type(spec).__name__, **options_of(spec)}
+
+
+def plain(value: Any, *, finite: bool = False) -> Any:
+    """``value`` as JSON and YAML have it: specs become mappings of their options, tuples lists, paths text.
+
+    Args:
+        value: of any depth; what is none of these is kept.
+        finite: numbers that are not finite become None, since standard JSON has none of them.
+    """
+    if finite and isinstance(value, float) and not math.isfinite(value):
+        return None
     if dataclasses.is_dataclass(value):
         return options_of(value)
     if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
+        return [plain(inner, finite=finite) for inner in value]
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return value
+        return {str(key): plain(inner, finite=finite) for key, inner in value.items()}
+    return str(value) if isinstance(value, Path) else value
 
 
 def _coerce(value: Any, hint: Any, at: str) -> Any:

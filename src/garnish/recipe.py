@@ -231,11 +231,7 @@ class Recipe:
         Raises:
             OptionError: whatever is wrong with a name or an option; nothing is built and no weights are read.
         """
-        from garnish.lookup import describe, options_of
-
-        def flat(spec: Any) -> dict[str, Any]:
-            told = describe(spec)
-            return {"name": told["name"], **told["options"]}
+        from garnish.lookup import flat, options_of
 
         choice, methods, head = self.backbone, self.methods, self.head
         found: dict[str, Any] = {}

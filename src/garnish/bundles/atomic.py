@@ -6,9 +6,12 @@ were written here.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+from garnish.errors import BundleError, one_line
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -66,6 +69,24 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     _sync(path.parent)
     if old.is_dir():
         _put_away(old, path, files)
+
+
+@contextlib.contextmanager
+def writing(what: object, remedy: str) -> Iterator[None]:
+    """Turn errors of the system inside a ``with`` block into one line.
+
+    Args:
+        what: the place, and what is written there where that does not say it.
+        remedy: what to do, and what is left of the former.
+
+    Raises:
+        BundleError: for any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or one_line(error, 120)
+        raise BundleError(f"{what} cannot be written ({reason}); {remedy}") from error
 
 
 def resting_place(path: Path) -> Path:

@@ -23,7 +23,7 @@ from garnish import __version__, lookup
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.build import backbone as build_backbone
 from garnish.backbones.weights import is_non_commercial
-from garnish.bundles.atomic import present, write_folder
+from garnish.bundles.atomic import present, write_folder, writing
 from garnish.bundles.description import DESCRIPTION, FORMAT, INPUT, MOST_BYTES, WEIGHTS, bundle_folder, read_description
 from garnish.bundles.stored import TUNED_AS, StoredDtype, fill, read_tensors, stored_tensors
 from garnish.errors import BundleError, OptionError, SiteError, WeightsError, one_line, suggest
@@ -69,13 +69,10 @@ def save(
     files = bundle_files(
         model, chosen, dtype, metrics=metrics, metrics_rounding=metrics_rounding, extra=extra, where=str(path)
     )
-    try:
+    with writing(
+        f"{path}: the bundle", "free some space or choose another folder; an earlier bundle there is untouched"
+    ):
         write_folder(folder, files)
-    except OSError as error:
-        raise BundleError(
-            f"{path}: the bundle cannot be written ({error.strerror or one_line(error, 120)}); free some space or "
-            "choose another folder; an earlier bundle there is untouched"
-        ) from error
     return Path(path)
 
 

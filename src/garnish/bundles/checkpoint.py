@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from garnish.bundles.atomic import write_file
+from garnish.bundles.atomic import write_file, writing
 from garnish.errors import BundleError, one_line
 
 #: Number that JSON keeps exactly (floats are written so that they read back bit-equal), or nothing.
@@ -48,13 +48,8 @@ def save_state(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], fact
     kept = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    try:
+    with writing(f"{path}: the state", "free some space or choose another folder; the former state is untouched"):
         write_file(Path(path).expanduser(), to_bytes(kept, {_FACTS: text}))
-    except OSError as error:
-        raise BundleError(
-            f"{path}: the state cannot be written ({error.strerror or one_line(error, 120)}); free some space or "
-            "choose another folder; the former state is untouched"
-        ) from error
     return Path(path)
 
 

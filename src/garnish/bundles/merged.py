@@ -29,12 +29,12 @@ from garnish.adapters.mtlora import MTLoRA
 from garnish.adapters.reference import Frozen
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.build import backbone as build_backbone
-from garnish.bundles.atomic import present, write_file, write_folder
+from garnish.bundles.atomic import present, write_file, write_folder, writing
 from garnish.bundles.bundle import Metrics, bundle_files, load
 from garnish.bundles.description import read_description
 from garnish.bundles.own_names import carried_over, own_name, own_names
 from garnish.bundles.stored import StoredDtype
-from garnish.errors import BundleError, OptionError, SiteError, one_line, suggest
+from garnish.errors import BundleError, OptionError, SiteError, suggest
 from garnish.model import Model
 
 CHECKPOINT = "backbone.safetensors"
@@ -148,7 +148,7 @@ def merge(
     tensors = {n: t.cpu() for n, t in own_names(trunk, trunk.frozen_tensors()).items()}
     metadata = {"format": "pt", "license": trunk.licence, _MARK: json.dumps(facts, sort_keys=True)}
     checkpoint = to_bytes(carried | tensors, metadata=metadata)
-    try:
+    with writing(f"{out}:", "free some space or choose another place; what was there before is untouched"):
         if alone:
             write_file(place, checkpoint)
         else:
@@ -157,11 +157,6 @@ def merge(
                 made, owner.tasks, dtype, metrics=kept, metrics_rounding=None, extra={"merged": facts}, where=str(out)
             )
             write_folder(place, {CHECKPOINT: checkpoint, **files})
-    except OSError as error:
-        raise BundleError(
-            f"{out}: cannot be written ({error.strerror or one_line(error, 120)}); free some space or choose another "
-            "place; what was there before is untouched"
-        ) from error
     return said
 
 

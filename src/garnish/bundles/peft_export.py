@@ -13,14 +13,14 @@ from torch import Tensor
 from garnish.adapters.adapted import adapters_of
 from garnish.adapters.lora import LoRA
 from garnish.adapters.low_rank import LoRAAdapter
-from garnish.bundles.atomic import present, write_folder
+from garnish.bundles.atomic import present, write_folder, writing
 from garnish.bundles.bundle import load
 from garnish.bundles.peft_config import CONFIG, config_text
 from garnish.bundles.peft_heads import decode_head_tensors
 from garnish.bundles.peft_names import module_names, table_of
 from garnish.bundles.peft_sidecar import README, TASK, base_model_of, readme, sidecar_files
 from garnish.bundles.updates import LowRank, add, over_all_channels, plain_scale, split
-from garnish.errors import BundleError, OptionError, one_line, suggest
+from garnish.errors import BundleError, OptionError, suggest
 from garnish.heads.segformer_names import DECODE_HEAD
 from garnish.model import Model
 
@@ -95,13 +95,8 @@ def export_peft(
         README: readme(model, tasks, dialect, base_model),
         **sidecar_files(model, tasks, dialect, prefix, decode_head),
     }
-    try:
+    with writing(f"{folder}:", "free some space or choose another folder; an earlier one there is untouched"):
         write_folder(path, files)
-    except OSError as error:
-        raise BundleError(
-            f"{folder}: cannot be written ({error.strerror or one_line(error, 120)}); free some space or choose "
-            "another folder; an earlier one there is untouched"
-        ) from error
     return Path(folder)
 
 

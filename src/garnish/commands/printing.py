@@ -10,10 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from garnish.lookup import plain
+
 
 def print_json(value: Any) -> None:
     """Standard JSON (NaN becomes null) on standard output."""
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(plain(value, finite=True), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -44,13 +46,3 @@ def metric_rows(metrics: Mapping[str, Mapping[str, float]], headlines: Mapping[s
             shown = "–" if math.isnan(values[name]) else f"{values[name]:.4g}"
             rows.append([task, f"{name} *" if name == first else name, shown])
     return rows
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value

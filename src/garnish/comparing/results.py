@@ -22,9 +22,10 @@ from garnish.comparing.page import write_page
 from garnish.comparing.plan import Plan
 from garnish.comparing.scores import best_score, curve_of, is_at_edge, is_flat
 from garnish.comparing.setting import Run, Setting
-from garnish.comparing.store import plain, write_json
+from garnish.comparing.store import write_json
 from garnish.comparing.table import write_csv
-from garnish.lookup import describe, options_of
+from garnish.heads.linear import LinearHead
+from garnish.lookup import describe, flat, options_of, plain
 
 FORMAT = 1
 RESULTS = "results.json"
@@ -92,7 +93,7 @@ def results_of(
         "notes": [],
     }
     results["notes"] = notes_of(plan, results, [*said, *costs.faults])
-    found: dict[str, Any] = plain(results)
+    found: dict[str, Any] = plain(results, finite=True)
     return found
 
 
@@ -198,28 +199,27 @@ def _state(outcome: Mapping[str, Any] | None) -> dict[str, Any]:
 def _protocol(setting: Setting) -> dict[str, Any]:
     options, parts, head = setting.training, setting.parts, setting.recipe.head
     assert isinstance(options.batch_size, int)
-    heads = {t: describe(h) for t, h in head.items()} if isinstance(head, dict) else head
+    heads = {t: flat(h) for t, h in head.items()} if isinstance(head, dict) else flat(head or LinearHead())
     return {
         "steps": options.total_steps(len(parts.train()), options.batch_size, 1),
         "batch_size": options.batch_size * options.accumulate,
         "seeds": setting.seeds,
         "rates": list(setting.options.rates),
         "reference_rates": list(setting.options.reference_rates),
+        "head_rate": options.lr if options.head_lr is None else options.head_lr,
+        "weight_decay": options.weight_decay,
+        "schedule": options.schedule,
+        "precision": options.precision,
         "held_out": parts.held_out_by,
         "train_pictures": len(parts.train()),
         "held_out_pictures": len(parts.held_out()),
         "test_pictures": len(parts.test()),
         "eval_size": None if options.eval_size is None else list(options.eval_size),
-        "head": heads if isinstance(heads, dict) else {"name": "LinearHead"} if heads is None else _flat(heads),
+        "head": heads,
         "augment": None if options.augment is None else options_of(options.augment),
         "variants": options.variants,
         "resamples": RESAMPLES,
     }
-
-
-def _flat(spec: Any) -> dict[str, Any]:
-    told = describe(spec)
-    return {"name": told["name"], **told["options"]}
 
 
 def _title(setting: Setting) -> str:

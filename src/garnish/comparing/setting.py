@@ -16,7 +16,6 @@ from garnish.comparing.options import CompareOptions
 from garnish.comparing.parts import Parts
 from garnish.comparing.store import Store
 from garnish.errors import OptionError
-from garnish.heads.head import Head
 from garnish.heads.linear import LinearHead
 from garnish.lookup import describe
 from garnish.model import Model, adapt
@@ -191,13 +190,9 @@ class Setting:
         return {
             "trunk": trunk,
             "methods": arm.plain_methods(),
-            "heads": {task: describe(_head(heads.get(task))) for task in run.tasks},
+            "heads": {task: describe(heads.get(task) or LinearHead()) for task in run.tasks},
             "tasks": {task: describe(self.tasks[task]) for task in run.tasks},
         }
-
-
-def _head(given: Head | None) -> Head:
-    return LinearHead() if given is None else given
 
 
 def _check(recipe: Recipe, options: TrainOptions) -> None:

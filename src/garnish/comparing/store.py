@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
-from garnish.bundles.atomic import write_file
-from garnish.errors import BundleError, one_line
+from garnish.bundles.atomic import write_file, writing
+from garnish.lookup import plain
 
 #: Characters of a key that name its folder.
 _KEY = 32
@@ -135,7 +134,7 @@ def write_json(file: Path, value: Mapping[str, Any]) -> None:
     Raises:
         BundleError: it cannot be written; the former file is as it was.
     """
-    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(value, finite=True), indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(file, f"{text}\n".encode())
 
 
@@ -158,25 +157,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def plain(value: Any) -> Any:
-    """JSON-ready: numbers that are not finite become null, tuples lists, paths text."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-@contextlib.contextmanager
-def _located(place: Path) -> Iterator[None]:
+def _located(place: Path) -> contextlib.AbstractContextManager[None]:
     """Errors of the system as one line that names the place."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or one_line(error, 120)
-        raise BundleError(
-            f"{place}: cannot be written ({reason}); free some space or choose another folder, then give the same"
-            " command again: it goes on where it stopped"
-        ) from error
+    again = "free some space or choose another folder, then give the same command again: it goes on where it stopped"
+    return writing(f"{place}:", again)

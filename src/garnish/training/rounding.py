@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 
-from garnish.bundles.atomic import write_file
+from garnish.bundles.atomic import write_file, writing
 from garnish.bundles.description import DESCRIPTION, WEIGHTS, read_description
 from garnish.bundles.stored import TUNED_AS, fill, read_tensors
-from garnish.errors import BundleError
 from garnish.model import Model
 
 
@@ -39,7 +38,5 @@ def write_rounding(bundle: Path, change: Mapping[str, Mapping[str, float]]) -> N
         for task, values in change.items()
     }
     text = json.dumps(facts, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
-    try:
+    with writing(f"{bundle}:", "free some space, then resume"):
         write_file(bundle / DESCRIPTION, text.encode())
-    except OSError as error:
-        raise BundleError(f"{bundle}: cannot be written ({error.strerror}); free some space, then resume") from error

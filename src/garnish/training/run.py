@@ -16,6 +16,7 @@ from garnish.bundles.bundle import save as save_bundle
 from garnish.data.loader import StepBatches
 from garnish.data.sample import Batch, Dataset
 from garnish.errors import GarnishError, OptionError
+from garnish.lookup import plain
 from garnish.model import Model
 from garnish.training.batch_size import largest_batch
 from garnish.training.evaluate import Metrics, chosen, evaluate_parts
@@ -37,7 +38,6 @@ from garnish.training.state import (
     facts_of,
     load_run,
     new_folder,
-    plain,
     restore,
     save_run,
     trained_tensors,

@@ -5,16 +5,15 @@ A logger of another kind begins anew when a run is resumed, with the steps count
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import importlib.util
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from garnish.bundles.atomic import write_file
-from garnish.errors import BundleError, MissingExtraError, one_line
+from garnish.bundles.atomic import write_file, writing
+from garnish.errors import MissingExtraError
 from garnish.training.loggers import OWN, logger_class, start_logger
 
 
@@ -46,13 +45,16 @@ class Scalars:
             table = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore", lineterminator="\r\n")
             table.writeheader()
             table.writerows(row for row in rows if int(row["step"]) <= start)
-            with _located(self.file):
+            with writing(f"{self.file}:", "free some space, then resume"):
                 write_file(self.file, text.getvalue().encode())
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Write one row; a scalar that is left out has no value at this step."""
         if self.file is not None:
-            with _located(self.file), self.file.open("a", newline="", encoding="utf-8") as stream:
+            with (
+                writing(f"{self.file}:", "free some space, then resume"),
+                self.file.open("a", newline="", encoding="utf-8") as stream,
+            ):
                 row = {name: f"{value:.8g}" for name, value in values.items()}
                 csv.DictWriter(stream, self.columns, restval="").writerow({"step": step, **row})
         self.add_to_board(step, values)
@@ -60,7 +62,7 @@ class Scalars:
     def add_to_board(self, step: int, values: Mapping[str, float]) -> None:
         """Send values to all but the CSV file (the metrics of evaluations, which have a table of their own)."""
         if self.board is not None:
-            with _located(Path(self.board.log_dir)):
+            with writing(f"{self.board.log_dir}:", "free some space, then resume"):
                 for name, value in values.items():
                     self.board.add_scalar(name, value, step)
         for logger in self.others:
@@ -71,18 +73,8 @@ class Scalars:
         for logger in self.others:
             logger.finalize("success" if finished else "aborted")
         if self.board is not None:
-            with _located(Path(self.board.log_dir)):
+            with writing(f"{self.board.log_dir}:", "free some space, then resume"):
                 self.board.close()
-
-
-@contextlib.contextmanager
-def _located(place: Path) -> Iterator[None]:
-    """Errors of the system as one line that names the place."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or one_line(error, 120)
-        raise BundleError(f"{place}: cannot be written ({reason}); free some space, then resume") from error
 
 
 def log_kinds(wanted: Sequence[str] | None) -> tuple[str, ...]:

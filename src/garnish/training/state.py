@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from garnish.bundles.atomic import write_file
+from garnish.bundles.atomic import write_file, writing
 from garnish.bundles.checkpoint import flatten, load_state, save_state, unflatten
-from garnish.errors import BundleError, OptionError, one_line
+from garnish.errors import BundleError, OptionError
+from garnish.lookup import plain
 from garnish.model import Model
 from garnish.strict_yaml import write_yaml
 from garnish.training.options import FREE_ON_RESUME, TrainOptions
@@ -212,19 +213,6 @@ def _optimizer_state(optimizer: Optimizer, named: Mapping[str, Tensor]) -> dict[
     return {name: optimizer.state[t] for name, t in named.items() if t in optimizer.state}
 
 
-def plain(value: Any) -> Any:
-    """JSON- and YAML-ready: tuples become lists, paths text."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 def _write(file: Path, text: str) -> None:
-    try:
+    with writing(f"{file}:", "free some space, then resume"):
         write_file(file, text.encode())
-    except OSError as error:
-        raise BundleError(
-            f"{file}: cannot be written ({error.strerror or one_line(error, 120)}); free some space, then resume"
-        ) from error
