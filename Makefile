@@ -32,7 +32,8 @@ docs: .venv/.installed
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'garnish needs Python 3.11 or newer; try make PYTHON=python3.12')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q "$$(grep '^uv==' requirements.lock)"
-	$(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock
+	# compiled once, for each process imports a few thousand files; uv does not by itself
+	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	touch $@
 
