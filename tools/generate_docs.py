@@ -1,4 +1,4 @@
-"""Write docs/methods.md, docs/decoders.md and docs/help.md from code and measurements, or compare them (--check)."""
+"""Write the generated pages, parts of pages and pictures from code and measurements, or compare them (--check)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ DOCS = ROOT / "docs"
 MEASURED = ROOT / "benchmarks" / "methods" / "results.json"
 #: what the methods are tried on, of every family one
 sys.path += [str(ROOT / "tests"), str(ROOT / "tools")]
-import decoder_costs  # noqa: E402  (beside this file)
+import compared  # noqa: E402  (beside this file)
+import decoder_costs  # noqa: E402
 
 import tiny  # noqa: E402  (the tests' tiny trunks)
 
@@ -216,9 +217,14 @@ def decoders_page(former: str) -> str:
 
 def pages() -> dict[Path, str]:
     """File → what it should hold."""
-    made = {DOCS / "help.md": help_pages()}
-    for name, renew in (("methods.md", methods_page), ("decoders.md", decoders_page)):
-        path = DOCS / name
+    made = {DOCS / "help.md": help_pages(), **compared.pictures()}
+    renewed = {
+        DOCS / "methods.md": methods_page,
+        DOCS / "decoders.md": decoders_page,
+        compared.RESULTS / "README.md": lambda former: page(former, "", compared.results_table()),
+        ROOT / "README.md": lambda former: page(former, "", compared.summary() + "\n"),
+    }
+    for path, renew in renewed.items():
         made[path] = renew(path.read_text(encoding="utf-8") if path.exists() else "")
     return made
 

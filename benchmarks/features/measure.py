@@ -6,9 +6,10 @@
 
 Encoder, head, batch, augmentation and size are those of recipes/camvid.yaml. Steps without and with the cache alternate
 in one process, so that slow stretches of the machine fall on both; the cache is filled before (so: from the second
-epoch on). Equal time: every run gets the same seconds on one core and a learning rate that falls over them; an empty
-cache is filled within them, or (--filled) before, as where a search of rates and seeds shares it. Scored are validation
-pictures, every 4th, at the end. Results are kept in benchmarks/features/results.json.
+epoch on). Equal time: every run gets the same seconds of one core (of the processor, so that other work on the machine
+takes nothing from it) and a learning rate that falls over them; an empty cache is filled within them, or (--filled)
+before, as where a search of rates and seeds shares it. Scored are validation pictures, every 4th, at the end. Results
+are kept in benchmarks/features/results.json.
 """
 
 from __future__ import annotations
@@ -158,8 +159,8 @@ def command_quality(args: argparse.Namespace) -> None:
                         pass
                 steps, count = Steps(model), 0
                 batches = made.batches(0, 10**9)
-                start = time.perf_counter()
-                while (share := (time.perf_counter() - start) / args.seconds) < 1:
+                start = time.process_time()
+                while (share := (time.process_time() - start) / args.seconds) < 1:
                     warm = min(1.0, (count + 1) / 20)
                     steps.one(batches, warm * 0.5 * (1 + math.cos(math.pi * share)))
                     count += 1

@@ -118,6 +118,7 @@ def protocol(results: Mapping[str, Any]) -> list[str]:
         else None,
         f"{about['test_pictures']} to test on" if about.get("test_pictures") is not None else None,
         f"evaluated at {about['eval_size'][0]} × {about['eval_size'][1]}" if about.get("eval_size") else None,
+        f"precision {about['precision']}" if about.get("precision") else None,
         f"features of {about['variants']} variants a picture cached" if about.get("variants") else None,
     ]
     return [phrase for phrase in found if phrase]

@@ -1,0 +1,149 @@
+"""Tables and pictures of the reports under docs/results, for docs/results/README.md and README.md."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from garnish.comparing.charts import write_pareto
+from garnish.comparing.figures import count, find, metric, signed, size
+from garnish.comparing.page_table import Cell, Table, main_table, marks, rates_text
+from garnish.comparing.verdict import protocol, verdict
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+IMAGES = ROOT / "docs" / "images"
+#: Groups of the main table that stand in a report's first table; the others stand in its second.
+QUALITY = ("Quality on test", "Δm", "Gap recovered")
+
+
+def reports() -> dict[str, dict[str, Any]]:
+    """Name of the folder → content of its results.json."""
+    return {file.parent.name: json.loads(file.read_text("utf-8")) for file in sorted(RESULTS.glob("*/results.json"))}
+
+
+def pictures() -> dict[Path, str]:
+    """File → the Pareto picture of a report."""
+    made = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, results in reports().items():
+            drawn = write_pareto(results, Path(folder) / f"pareto_{name}.svg")
+            made[IMAGES / drawn.name] = drawn.read_text("utf-8")
+    return made
+
+
+def summary() -> str:
+    """One row an arm, over all reports: its size, its headline metrics and Δm on each set."""
+    found = reports()
+    names = list(dict.fromkeys(a["name"] for results in found.values() for a in results["arms"]))
+    order = {"frozen": 0, "adapter": 1, "single": 2, "multi": 2, "scratch": 3, "control": 4}
+    roles = {a["name"]: a["role"] for results in found.values() for a in results["arms"]}
+    names.sort(key=lambda name: order[roles[name]])
+    head = ["", "encoder, trained", "bundle"]
+    for name, results in found.items():
+        metrics = " / ".join(
+            f"{task} {about['headline'].removesuffix('_at_best_threshold')}"
+            + (" ↑" if about["higher_is_better"] else " ↓")
+            for task, about in results["tasks"].items()
+        )
+        head += [f"[{name}](docs/results/README.md#{name}): {metrics}", "Δm, %"]
+    rows = []
+    for name in names:
+        arms = {key: next((a for a in results["arms"] if a["name"] == name), None) for key, results in found.items()}
+        known = [arm for arm in arms.values() if arm is not None]
+        row = [name, *(_span(known, key, show) for key, show in (("encoder_trainable", count), ("bundle_bytes", size)))]
+        for key, results in found.items():
+            row += _quality(arms[key], results["tasks"])
+        rows.append(row)
+    return _markdown(head, rows)
+
+
+def section(name: str, results: dict[str, Any]) -> str:
+    """A report: what it shows, its tables, the command, the page."""
+    said = verdict(results)
+    table = main_table(results)
+    about = results["environment"]
+    lines = [
+        f"## {name}",
+        "",
+        f"{results['title']}. {said.line}",
+        "",
+        *(f"- {remark}" for remark in said.remarks),
+        "",
+        f"![Δm over trained encoder parameters](../images/pareto_{name}.svg)",
+        "",
+        _part(table, results, quality=True),
+        "",
+        _part(table, results, quality=False),
+        "",
+        f"{_sentence(protocol(results))} {', '.join(f'{key} {value}' for key, value in about.items())}.",
+        "",
+        f"    {results['command']}",
+        "",
+        f"[The page]({name}/index.html) (download it; it opens offline), [results.json]({name}/results.json),"
+        f" [results.csv]({name}/results.csv).",
+    ]
+    return "\n".join(lines)
+
+
+def results_table() -> str:
+    """The generated part of docs/results/README.md."""
+    return "\n\n".join(section(name, results) for name, results in reports().items()) + "\n"
+
+
+def _part(table: Table, results: dict[str, Any], *, quality: bool) -> str:
+    """Columns of the main table as Markdown; the first part has rates and marks beside it."""
+    chosen = [n for n, column in enumerate(table.columns) if (column.group in QUALITY) == quality]
+    head = ["", *(_heading(table, n) for n in chosen)] + (["rate", "note"] if quality else [])
+    arms = {arm["name"]: arm for arm in results["arms"]}
+    rows = []
+    for row in (row for body in table.bodies.values() for row in body):
+        cells = [row.name, *(_cell(row.cells[n]) for n in chosen)]
+        rows.append(cells + ([rates_text(arms[row.name]), ", ".join(marks(arms[row.name]))] if quality else []))
+    return _markdown(head, rows)
+
+
+def _heading(table: Table, number: int) -> str:
+    column = table.columns[number]
+    first = {"Gap recovered": "gap recovered, ", "Δm": "Δm, "}.get(column.group, "")
+    return (first + " ".join(column.name.split("\n")).strip()).replace("Δm, mean %", "Δm, %")
+
+
+def _cell(cell: Cell) -> str:
+    if cell.words:
+        return "void"
+    main = f"**{cell.main.text}**" if cell.best else cell.main.text
+    under = cell.between.join(figure.text for figure in cell.under)
+    return f"{main} ({cell.before}{under})" if under else main
+
+
+def _quality(arm: dict[str, Any] | None, tasks: dict[str, Any]) -> list[str]:
+    if arm is None:
+        return ["", ""]
+    if arm["status"] != "done":
+        return [arm["status"], ""]
+    values = [find(arm, "metrics", task, about["headline"], "mean") for task, about in tasks.items()]
+    delta, low, high = (find(arm, "delta_m", *path) for path in (("mean",), ("interval", 0), ("interval", 1)))
+    span = "" if low is None or high is None else f" ({signed(low)} to {signed(high)})"
+    return [" / ".join("–" if v is None else metric(v) for v in values), "–" if delta is None else signed(delta) + span]
+
+
+def _span(arms: Sequence[dict[str, Any]], key: str, show: Any) -> str:
+    """One figure, or the least and the largest of those on several sets."""
+    values = sorted(arm[key] for arm in arms if arm.get(key) is not None)
+    ends = list(dict.fromkeys(show(value) for value in (values[:1] + values[-1:])))
+    return " to ".join(ends) or "–"
+
+
+def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _sentence(phrases: Sequence[str]) -> str:
+    text = "; ".join(phrases)
+    return text[:1].upper() + text[1:] + "."
