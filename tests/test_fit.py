@@ -24,7 +24,7 @@ from garnish.errors import DataError, GarnishError, MissingExtraError, OptionErr
 from garnish.strict_yaml import read_yaml
 from garnish.training.batch_size import largest_batch, measure
 from garnish.training.fit import fit
-from garnish.training.gradients import GradientWatch, gradients_of
+from garnish.training.gradients import JUDGED_AFTER, GradientWatch, gradients_of
 from garnish.training.optimizer import make_optimizer, seed_step
 from garnish.training.options import TrainOptions
 from garnish.training.processes import make_fabric
@@ -177,8 +177,8 @@ class Dead(Method):
         return Plan({"stages.1.blocks.0.mlp.fc1": ZeroPair(48, 192)})
 
 
-def test_two_zero_matrices_are_named_after_the_second_step():
-    result = fit(tiny([gn.LoRA(rank=2), Dead()]), Blobs(every(8)), steps=3, **SHORT)
+def test_two_zero_matrices_are_named():
+    result = fit(tiny([gn.LoRA(rank=2), Dead()]), Blobs(every(8)), steps=4, **SHORT)
     assert len(result.warnings) == 2  # one a task; LoRA beside it, whose factor B starts at zero, is not named
     for task, line in zip(TASKS, result.warnings, strict=True):
         name = "adapters.seg+depth.stages.1.blocks.0.mlp.fc1.1"
@@ -186,11 +186,18 @@ def test_two_zero_matrices_are_named_after_the_second_step():
     assert fit(tiny(), Blobs(every(8)), steps=1, **SHORT).warnings == []
 
 
+def test_factors_that_wait_for_each_other_are_not_named():
+    result = fit(tiny(gn.MTLoRA(rank=2, task_rank=2, dropout=0.0)), Blobs(every(8)), steps=4, **SHORT)
+    last = "adapters.seg+depth.stages.3.blocks.0.mlp.fc2.0"  # as published, nothing trains the shared update there
+    named = f"2 trained tensors ({last}.lora_a, {last}.lora_b)"
+    assert [line.split(" got ")[0] for line in result.warnings] == [named] * len(TASKS)
+
+
 def test_a_tensor_that_one_task_never_reaches_is_named():
     model = tiny(gn.LoRA(rank=2))
     watch = GradientWatch(model, list(TASKS), make_fabric(TrainOptions(steps=1, accelerator="cpu")))
     lost = "heads.depth.norms.0.weight"
-    for step in range(2):
+    for step in range(JUDGED_AFTER):
         outputs = model(torch.rand(1, 3, 48, 64))
         # depth's head hides a norm, though the loss of seg reaches everything that both share
         model.head("depth").norms[0].weight.requires_grad_(step > 5)

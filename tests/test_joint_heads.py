@@ -26,7 +26,7 @@ from garnish.decoders import Decoders
 from garnish.errors import BundleError, OptionError
 from garnish.heads.demt import DeMT
 from garnish.report import count_macs
-from garnish.training.gradients import GradientWatch, trained_for
+from garnish.training.gradients import JUDGED_AFTER, GradientWatch, trained_for
 from joint_cases import Plain
 
 HEADS = joint_cases.joint_heads()
@@ -271,7 +271,7 @@ def test_the_watch_finds_nothing_in_sound_decoders_and_a_part_that_is_dead(head,
         watch = GradientWatch(model, list(model.tasks), Fabric(accelerator="cpu", devices=1))
         optimizer = torch.optim.SGD(model.trained_parameters().values(), lr=0.05)
         found = []
-        for _ in range(2):
+        for _ in range(JUDGED_AFTER):
             optimizer.zero_grad()
             outputs = model(tiny.pictures(2))
             losses = {name: tiny.one_loss({name: out}) for name, out in outputs.items()}

@@ -1,7 +1,7 @@
 """Δm over what it costs: points, front and labels laid out in pixels, for the page and for pictures of their own.
 
 The cost axis is logarithmic; a cost of zero (the frozen trunk trains no parameter of the encoder) has a place of its
-own left of it. Arms far below all others (a random trunk) stand on the lower edge with their figure, so that they do
+own left of it. Arms far below the others (a random trunk) stand on the lower edge with their figure, so that they do
 not press the rest together.
 """
 
@@ -18,6 +18,8 @@ from garnish.comparing.figures import count, find, seconds, signed, size
 
 FONT = 12.0
 RADIUS = 5.0
+#: a gap so many times as wide as all that lies above it is not drawn to scale
+FAR = 1.5
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def lay_out(results: Mapping[str, Any], cost: Cost, width: float, height: float)
         log=True,
     )
     deltas = [arm["delta_m"]["mean"] for arm in arms]
-    up = Axis(*padded([_floor(arms), max(*deltas, 0.0)], part=0.1), bottom, top)
+    up = Axis(*padded([_floor(deltas), max(*deltas, 0.0)], part=0.1), bottom, top)
     off = _dominated(arms, cost)
     points = tuple(
         Point(
@@ -131,12 +133,13 @@ def lay_out(results: Mapping[str, Any], cost: Cost, width: float, height: float)
     )
 
 
-def _floor(arms: list[Mapping[str, Any]]) -> float:
-    """Lowest Δm drawn to scale: of all arms, or of those on the pretrained trunk where the others lie far below."""
-    every = [float(arm["delta_m"]["mean"]) for arm in arms]
-    near = [float(arm["delta_m"]["mean"]) for arm in arms if arm.get("trunk") != "random"] or every
-    top = max(*every, 0.0)
-    return min(every) if top - min(every) <= 1.6 * (top - min(near)) else min(near)
+def _floor(deltas: list[float]) -> float:
+    """Lowest Δm drawn to scale: of all arms, or of the upper half or more where the next lies far below it."""
+    above = sorted([*deltas, 0.0], reverse=True)
+    for number in range(len(above) // 2, len(above) - 1):
+        if above[number] - above[number + 1] > FAR * (above[0] - above[number]):
+            return above[number]
+    return above[-1]
 
 
 def _dominated(arms: list[Mapping[str, Any]], cost: Cost) -> list[bool]:

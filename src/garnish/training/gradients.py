@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from garnish.model import Model
 
 #: Labelled steps of a task after which its gradients are judged: where one factor starts at zero (LoRA's B), the
-#: other's gradient is zero in the first step and no longer in the second.
-JUDGED_AFTER = 2
+#: other's gradient is zero in the first step and no longer in the second. MTLoRA's tasks read fc1 through such a factor
+#: of fc2 alone, so that fc1's B begins a step later and its A in the third.
+JUDGED_AFTER = 3
 _NONE, _ZEROS, _SOME = 0, 1, 2
 _SHOWN = 4
 
