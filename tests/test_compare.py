@@ -287,3 +287,10 @@ def test_a_process_that_dies_takes_its_own_run_along(tmp_path, mit_weights, monk
     assert {s["rate"]: s["status"] for s in lora["search"]}[killed[0].rate] == "failed"
     assert "ended by signal 9" in next(s["reason"] for s in lora["search"] if s["status"] == "failed")
     assert [arm["status"] for arm in results["arms"]] == ["done", "done"]
+
+
+def test_notes_name_no_folder_of_the_machine(tmp_path, mit_weights):
+    given = {"references": ["frozen"], "seeds": 1, "rates": [1e-3], "train": {"variants": 1, "cache_gb": 1e-6}}
+    notes = run(tmp_path / "report", mit_weights, **given)["notes"]
+    assert any("the store/features is full" in note for note in notes), notes
+    assert str(tmp_path) not in " ".join(notes)

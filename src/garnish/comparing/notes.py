@@ -38,8 +38,9 @@ def notes_of(plan: Plan, results: Mapping[str, Any], said: Sequence[str]) -> lis
     if not setting.options.pictures:
         notes.append("Pictures of the test set were left out of the report (--no-pictures).")
     notes += dict.fromkeys(said)
+    store = str(setting.store.folder.resolve())  # a report goes to others, who have no such folder
     warnings = dict.fromkeys(
-        line
+        line.replace(str(setting.store.folder), "the store").replace(store, "the store")
         for outcome in list(plan.outcomes.values())
         for line in outcome.get("warnings", ())
         if "non-commercial" not in line
