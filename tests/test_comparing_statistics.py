@@ -22,6 +22,7 @@ from garnish.comparing.statistics import (
     per_picture,
     resamples,
     spread,
+    void_reason,
     void_share,
 )
 from garnish.comparing.totals_by_picture import PictureTotals, load_totals, measure, metrics_of, save_totals
@@ -241,7 +242,16 @@ def test_gap_recovered_is_void_where_full_is_no_better(frozen, full, up):
     assert void == f"full fine-tuning ({full:g}) is not better than the frozen trunk ({frozen:g})"
     draws = gap_draws(*(np.array([x, y]) for x, y in ((0.65, 2.0), (frozen, 3.0), (full, 4.0 if up else 2.0))), up)
     assert np.isnan(draws[0]) and draws[1] == (-1 if up else 1)
-    assert void_share(draws) == 0.5
+    assert void_share(draws) == 0.5 and "in 50 % of the resampled test sets" in void_reason(draws)
+
+
+def test_the_gap_is_void_where_the_interval_of_full_minus_frozen_reaches_zero():
+    generator = np.random.default_rng(0)
+    frozen = np.full(4000, 0.5)
+    for lead, void in ((2.5, False), (1.5, True)):  # in standard deviations; 1.96 leave 2.5 % below zero
+        full = frozen + generator.normal(0.01 * lead, 0.01, 4000)
+        reason = void_reason(gap_draws(frozen + 0.1, frozen, full, True))
+        assert (reason is not None) == void == (interval(full - frozen)[0] < 0)
 
 
 def test_gap_of_nothing_measured():

@@ -22,7 +22,7 @@ from garnish.comparing.statistics import (
     paired_interval,
     resamples,
     spread,
-    void_share,
+    void_reason,
 )
 from garnish.comparing.totals_by_picture import PictureTotals
 from garnish.tasks.delta import delta_m
@@ -30,8 +30,6 @@ from garnish.tasks.task import Task
 
 #: Draws of the bootstrap.
 RESAMPLES = 1000
-#: Share of draws in which a gap is void from which a note says so.
-MANY_VOID = 0.05
 
 
 @final
@@ -154,7 +152,7 @@ class Effects:
         return found
 
     def gap(self, arm: Arm) -> tuple[dict[str, Any], list[str]]:
-        """Task → the gap recovered, with its interval, and notes on gaps that hardly are any."""
+        """Task → the gap recovered, with its interval, void where there hardly is a gap; and notes on those."""
         frozen, single = self.reference("frozen"), self.reference("single")
         if frozen is None or single is None or arm in (frozen, single):
             return {}, []
@@ -173,11 +171,9 @@ class Effects:
             if not void and len(drawn) == 3:
                 draws = gap_draws(drawn[0], drawn[1], drawn[2], better)
                 between = interval(draws)
-                if void_share(draws) > MANY_VOID:
-                    notes.append(
-                        f"{task}: in {100 * void_share(draws):.0f} % of the resampled test sets full fine-tuning is no"
-                        " better than the frozen trunk, so the gap recovered there means little."
-                    )
+                if (void := void_reason(draws)) is not None:
+                    values, between = [], None
+                    notes.append(f"{task}: no gap recovered is told, for {void}.")
             found[task] = {"mean": spread(values).mean, "values": values, "interval": between, "void": void}
         return found, notes
 

@@ -211,7 +211,7 @@ def _cell(results: Mapping[str, Any], number: int, column: Column) -> Cell:
     if column.second == "total" and under and (main.value or 0) > (under[0].value or 0):
         under = ()  # one model a task trains more than one encoder holds
     before = "of " if column.second == "total" else ""
-    between = "–" if all((f.value or 0) >= 0 for f in under) else " to "
+    between = " to " if column.second == "interval" or any((f.value or 0) < 0 for f in under) else "–"
     return Cell(main=main, under=under, before=before, between=between, about=_difference(results, number, column))
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "per_picture",
     "resamples",
     "spread",
+    "void_reason",
     "void_share",
 ]
 
@@ -164,8 +165,8 @@ def gap_recovered(arm: float, frozen: float, full: float, higher_is_better: bool
 def gap_draws(arm: Floats, frozen: Floats, full: Floats, higher_is_better: bool) -> Floats:
     """(R,) the gap recovered in each draw, NaN where it is void; see :func:`gap_recovered`.
 
-    The interval is over the draws that are left, so tell their share with it (:func:`void_share`): where many are
-    void, full fine-tuning is hardly better than the frozen trunk, and the quotient is not worth much.
+    Where many are void, full fine-tuning is hardly better than the frozen trunk, and the quotient of the others is
+    not worth telling: see :func:`void_reason`.
     """
     gap = full - frozen
     void = ~((gap > 0) if higher_is_better else (gap < 0))
@@ -176,6 +177,18 @@ def gap_draws(arm: Floats, frozen: Floats, full: Floats, higher_is_better: bool)
 def void_share(draws: Floats) -> float:
     """Share of the draws that are not finite."""
     return float(1 - np.isfinite(draws).mean())
+
+
+def void_reason(draws: Floats, level: float = 0.95) -> str | None:
+    """Why the gap recovered is void altogether; None where it is not.
+
+    It is where full fine-tuning is no better than the frozen trunk in more draws than one tail of an interval at
+    ``level`` holds, so that the interval of their difference reaches beyond 0.
+    """
+    share = void_share(draws)
+    if share <= (1 - level) / 2:
+        return None
+    return f"full fine-tuning is no better than the frozen trunk in {100 * share:.0f} % of the resampled test sets"
 
 
 @final

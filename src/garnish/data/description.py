@@ -68,7 +68,7 @@ class Description:
         value = self.splits.get(split, split)
         listed = value.endswith(".txt")
         if self.splits and split not in self.splits:
-            raise DataError(f"{self.source}: no split {split!r};{suggest(split, self.splits)}")
+            raise DataError(f"{self.source}: no split {split!r}{suggest(split, self.splits)}")
         if not listed and "{split}" not in self.images and not self.splits and split not in ("train", "all"):
             raise DataError(
                 f"{self.source}: `images: {self.images}` has no {{split}}, so {split!r} would hold the training "
@@ -179,7 +179,7 @@ def parse_description(given: Any, source: str, base: Path) -> Description:
         if isinstance(step, bool) or not isinstance(step, int) or step < 1:
             raise OptionError(f"{source}: every.{split}: expected a whole number above 0, got {step!r}")
         if splits and split not in splits:
-            raise OptionError(f"{source}: every.{split}: no such split;{suggest(split, splits)}")
+            raise OptionError(f"{source}: every.{split}: no such split{suggest(split, splits)}")
     entries = _mapping(given, "tasks", source)
     if not entries:
         raise OptionError(

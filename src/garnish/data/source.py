@@ -85,7 +85,7 @@ def _part(given: Any, split: str, tasks: Sequence[str] | None, base: Path | None
 def _scenes(options: SceneOptions, split: str, tasks: Sequence[str] | None) -> Dataset:
     counts = {"train": options.train, "val": options.val, "test": options.test}
     if split not in counts:
-        raise DataError(f"scenes: no split {split!r};{suggest(split, counts)}")
+        raise DataError(f"scenes: no split {split!r}{suggest(split, counts)}")
     seed = options.seed + list(counts).index(split)
     wanted = {} if tasks is None else {"tasks": tuple(tasks)}
     # held in memory up to some hundred megabytes: a second epoch then costs no rendering
