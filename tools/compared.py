@@ -122,7 +122,7 @@ def _cell(cell: Cell) -> str:
 
 def _quality(arm: dict[str, Any] | None, tasks: dict[str, Any]) -> list[str]:
     if arm is None:
-        return ["", ""]
+        return ["–", "–"]
     if arm["status"] != "done":
         return [arm["status"], ""]
     values = [find(arm, "metrics", task, about["headline"], "mean") for task, about in tasks.items()]
