@@ -10,7 +10,7 @@ from PIL import Image
 
 from garnish.data.folder import folder, join
 from garnish.data.scenes import Scenes
-from garnish.data.source import Subset
+from garnish.data.subset import Subset, thinned
 from training_cases import Blobs, every
 
 SEG = {"task": "Semantic", "labels": "seg/{name}.png", "classes": 3}
@@ -77,7 +77,8 @@ def test_joined_and_partial_sets_delegate(root):
     assert [joined.key(i) for i in range(2)] == [data.key(i) for i in range(2)]
     assert joined.key(3) == Scenes(9, size=(16, 16), tasks=("depth",)).key(1)
     assert joined.key(7) is None
-    assert Subset(scenes, every=2).key(1) == scenes.key(2)
+    assert thinned(scenes, every=2).key(1) == scenes.key(2)
+    assert Subset(scenes, [4, 1], ["depth"]).key(1) == f"{scenes.key(1)}:depth"
 
 
 def test_scenes_tell_their_parameters_apart():

@@ -33,7 +33,7 @@ from lightning.fabric import Fabric
 import garnish as gn
 from garnish.data.loader import StepBatches
 from garnish.data.sample import Batch, Dataset
-from garnish.data.source import Subset
+from garnish.data.subset import thinned
 from garnish.data.transforms import Augment
 from garnish.model import Model
 from garnish.training.features import CachedBatches, CachedTrunk, FeatureCache
@@ -108,7 +108,7 @@ def cached(model: Model, source: StepBatches, folder: Path, gb: float) -> Cached
 
 def command_steps(args: argparse.Namespace) -> None:
     """Alternate steps without and with the cache."""
-    train = Subset(data("train"), limit=args.pictures)
+    train = thinned(data("train"), limit=args.pictures)
     for arm in args.arms:
         model = build(arm)
         with tempfile.TemporaryDirectory() as folder:
@@ -146,8 +146,8 @@ def command_steps(args: argparse.Namespace) -> None:
 
 def command_quality(args: argparse.Namespace) -> None:
     """Heads only, for equal seconds: without the cache, and with it in 1, 2 and 4 versions of each picture."""
-    val = Subset(data("val"), every=4)
-    train = Subset(data("train"), every=args.every)
+    val = thinned(data("val"), every=4)
+    train = thinned(data("train"), every=args.every)
     for seed in args.seeds:
         for variants in (None, *args.variants):
             model = build("heads only", seed)

@@ -48,12 +48,12 @@ def run(words: Sequence[str]) -> int:
     given, overrides = parser().read(words)
     from garnish.commands.given import bundle_paths, load_bundles, open_given
     from garnish.commands.printing import metric_rows, print_json, print_table
-    from garnish.data.source import Subset
+    from garnish.data.subset import thinned
     from garnish.training.evaluate import evaluate
 
     whole = open_given(overrides, given.split, "eval")
     model = load_bundles(given.bundle, given.weights, given.device)
-    data = Subset(whole, every=given.every, limit=given.limit)
+    data = thinned(whole, every=given.every, limit=given.limit)
     others = open_given(overrides, given.thresholds_on, "eval") if given.thresholds_on else None
     metrics = evaluate(
         model,

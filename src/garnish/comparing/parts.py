@@ -2,55 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import final
 
-from garnish.data.sample import Dataset, Sample
+from garnish.data.subset import Subset
 from garnish.errors import DataError
 from garnish.recipe import Recipe
 from garnish.recipe_splits import validation
-from garnish.tasks.task import Task
-
-
-@final
-class Part(Dataset):
-    """Some pictures of a set with the labels of some tasks; a picture that has none of them stays, without labels.
-
-    Args:
-        whole: the set.
-        indices: its pictures that are taken.
-        tasks: the tasks that are taken; None: all.
-    """
-
-    def __init__(self, whole: Dataset, indices: Sequence[int], tasks: Sequence[str] | None = None) -> None:
-        self.whole = whole
-        self.indices = list(indices)
-        self._tasks = {name: task for name, task in whole.tasks.items() if tasks is None or name in tasks}
-
-    @property
-    def name(self) -> str:
-        """The name of the whole set."""
-        return self.whole.name
-
-    @property
-    def tasks(self) -> Mapping[str, Task]:
-        """The tasks that are taken."""
-        return self._tasks
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self.whole[self.indices[index]]
-        kept = {name: target for name, target in sample.targets.items() if name in self._tasks}
-        return dataclasses.replace(sample, targets=kept)
-
-    def key(self, index: int) -> str | None:
-        """That of the whole set, and the tasks that are taken."""
-        key = self.whole.key(self.indices[index])
-        return None if key is None else f"{key}:{'+'.join(self._tasks)}"
 
 
 @final
@@ -97,17 +56,17 @@ class Parts:
                     raise DataError(f"{part.name}: has no labels of task {name!r}; add them, or leave it out of tasks")
         self._digests: dict[tuple[str, tuple[str, ...]], str] = {}
 
-    def train(self, tasks: Sequence[str] | None = None) -> Part:
+    def train(self, tasks: Sequence[str] | None = None) -> Subset:
         """What is trained on."""
-        return Part(*self._train, tasks)
+        return Subset(*self._train, tasks)
 
-    def held_out(self, tasks: Sequence[str] | None = None) -> Part:
+    def held_out(self, tasks: Sequence[str] | None = None) -> Subset:
         """What rates and steps are chosen by."""
-        return Part(*self._held_out, tasks)
+        return Subset(*self._held_out, tasks)
 
-    def test(self, tasks: Sequence[str] | None = None) -> Part:
+    def test(self, tasks: Sequence[str] | None = None) -> Subset:
         """What is measured in the end."""
-        return Part(*self._test, tasks)
+        return Subset(*self._test, tasks)
 
     def digest(self, part: str, tasks: Sequence[str]) -> str:
         """What identifies the pictures of ``train``, ``held_out`` or ``test`` with the labels of some tasks."""

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
-
 from garnish import lookup
 from garnish.data.folder import folder, join
-from garnish.data.sample import Dataset, Sample
+from garnish.data.sample import Dataset
 from garnish.data.scenes import Scenes
 from garnish.errors import DataError, OptionError, suggest
-from garnish.tasks.task import Task
 
 SCENES = "scenes"
 
@@ -92,43 +89,3 @@ def _scenes(options: SceneOptions, split: str, tasks: Sequence[str] | None) -> D
     side = options.size if isinstance(options.size, int) else math.sqrt(math.prod(options.size))
     keep = counts[split] * side**2 < 500 * 128**2
     return Scenes(counts[split], size=options.size, seed=seed, style=options.style, keep=keep, **wanted)
-
-
-@final
-class Subset(Dataset):
-    """Some pictures of a set.
-
-    Args:
-        whole: the set.
-        every: keep pictures 0, n, 2n, …
-        limit: most pictures, evenly spaced over what ``every`` keeps.
-    """
-
-    def __init__(self, whole: Dataset, *, every: int = 1, limit: int | None = None) -> None:
-        if every < 1 or (limit is not None and limit < 1):
-            raise OptionError(f"every {every}, limit {limit}: give numbers from 1")
-        self.whole = whole
-        self.indices = list(range(0, len(whole), every))
-        if limit is not None and len(self.indices) > limit:
-            places = np.linspace(0, len(self.indices) - 1, limit).round()
-            self.indices = [self.indices[int(place)] for place in places]
-
-    @property
-    def name(self) -> str:
-        """The name of the whole set."""
-        return self.whole.name
-
-    @property
-    def tasks(self) -> Mapping[str, Task]:
-        """The tasks of the whole set."""
-        return self.whole.tasks
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.whole[self.indices[index]]
-
-    def key(self, index: int) -> str | None:
-        """As the whole set gives it."""
-        return self.whole.key(self.indices[index])

@@ -1,0 +1,72 @@
+"""Some pictures of a set, with the labels of some of its tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import numpy as np
+
+from garnish.data.sample import Dataset, Sample
+from garnish.errors import OptionError
+from garnish.tasks.task import Task
+
+
+@final
+class Subset(Dataset):
+    """Some pictures of a set; one without labels of the tasks that are taken stays.
+
+    Args:
+        whole: the set.
+        indices: its pictures that are taken, in their order.
+        tasks: names of the tasks that are taken; all when left out.
+    """
+
+    def __init__(self, whole: Dataset, indices: Sequence[int], tasks: Sequence[str] | None = None) -> None:
+        self.whole = whole
+        self.indices = list(indices)
+        self._chosen = tasks is not None
+        self._tasks = {name: task for name, task in whole.tasks.items() if tasks is None or name in tasks}
+
+    @property
+    def name(self) -> str:
+        """The name of the whole set."""
+        return self.whole.name
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The tasks that are taken."""
+        return self._tasks
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.whole[self.indices[index]]
+        kept = {name: target for name, target in sample.targets.items() if name in self._tasks}
+        return dataclasses.replace(sample, targets=kept)
+
+    def key(self, index: int) -> str | None:
+        """That of the whole set, and the tasks where they were chosen."""
+        key = self.whole.key(self.indices[index])
+        return f"{key}:{'+'.join(self._tasks)}" if key is not None and self._chosen else key
+
+
+def thinned(whole: Dataset, *, every: int = 1, limit: int | None = None) -> Subset:
+    """Pictures 0, n, 2n, … of a set.
+
+    Args:
+        whole: the set.
+        every: n.
+        limit: most pictures, evenly spaced over what ``every`` keeps.
+
+    Raises:
+        OptionError: a number below 1.
+    """
+    if every < 1 or (limit is not None and limit < 1):
+        raise OptionError(f"every {every}, limit {limit}: give numbers from 1")
+    kept = list(range(0, len(whole), every))
+    if limit is not None and len(kept) > limit:
+        kept = [kept[int(place)] for place in np.linspace(0, len(kept) - 1, limit).round()]
+    return Subset(whole, kept)
