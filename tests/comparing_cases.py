@@ -41,7 +41,7 @@ def setting(folder: Path, weights: Path, *, train: dict[str, Any] | None = None,
         "train": {"steps": 4, "batch_size": 2, "eval_every": 1, "eval_batch_size": 3, "save_every": 1, "log": []}
         | (train or {}),
     }
-    given = {"rates": [1e-3, 3e-3], "reference_rates": [1e-4, 3e-4], "out": str(folder)} | ARMS | compare
+    given = {"rates": [1e-3, 3e-3], "reference_rates": [1e-4, 3e-4], "widen": 0, "out": str(folder)} | ARMS | compare
     return Setting(read_recipe(None, plain), read_options(None, given))
 
 

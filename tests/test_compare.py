@@ -205,6 +205,19 @@ def test_a_seed_that_fails_fails_its_arm_and_leaves_the_rest(tmp_path, mit_weigh
     assert arm_of(results, "heads only")["status"] == "done"
 
 
+def test_a_search_is_widened_once_and_told(tmp_path, mit_weights, trained):
+    given = {"references": [], "adapters": "LoRA(rank=2)", "rates": [1e-9, 3e-9], "widen": 1, "seeds": 1}
+    results = run(tmp_path / "report", mit_weights, **given)
+    (lora,) = results["arms"]
+    tried = [s["rate"] for s in lora["search"]]
+    assert tried == [1e-9, 3e-9, 9e-9] or tried == [3.33333e-10, 1e-9, 3e-9]
+    assert results["protocol"]["rates"] == [1e-9, 3e-9] and results["protocol"]["widen"] == 1
+    assert lora["rate_at_edge"] == (lora["rate"] != tried[1]) and len(trained) == 3
+    assert "2 learning rates an arm, up to 1 beyond" in (tmp_path / "report/index.html").read_text("utf-8")
+    trained.clear()
+    assert without_times(run(tmp_path / "report", mit_weights, **given)) == without_times(results) and trained == []
+
+
 def test_the_test_pictures_are_not_read_before_a_rate_is_chosen(tmp_path, mit_weights, monkeypatch):
     events = []
     inner, outcome = Scenes.__getitem__, Plan.note

@@ -10,7 +10,8 @@ from comparing_cases import setting
 from garnish.cli import main
 from garnish.comparing.arms import adapters_of, arms_of
 from garnish.comparing.options import CompareOptions, read_options
-from garnish.comparing.scores import best_score, chosen_rate, curve_of, is_at_edge, is_flat
+from garnish.comparing.plan import Plan
+from garnish.comparing.scores import best_score, chosen_rate, curve_of, is_at_edge, is_flat, rate_beyond
 from garnish.errors import OptionError
 from garnish.lookup import options_of
 
@@ -88,6 +89,7 @@ def test_an_arm_stands_once(given):
         ({"rates": []}, r"compare\.rates: none given"),
         ({"seeds": 0}, r"compare\.seeds: 0"),
         ({"held_out_every": 1}, r"compare\.held_out_every: 1"),
+        ({"widen": -1}, r"compare\.widen: -1"),
         ({"references": ["full"]}, "unknown reference 'full'"),
         ({"controls": ["noise"]}, "unknown control 'noise'"),
         ({"adaptors": "LoRA"}, "unknown option 'adaptors'"),
@@ -117,6 +119,44 @@ def test_scores():
     assert by == [[1, -1.3], [4, -1.2]] and is_flat(by, 4) is False
     assert chosen_rate({1e-3: 0.5, 3e-3: 0.5, 1e-2: None}) == 1e-3 and chosen_rate({1e-3: None}) is None
     assert is_at_edge(1e-3, (1e-3, 3e-3)) and not is_at_edge(1e-3, (1e-3,)) and not is_at_edge(3e-3, (1e-3, 3e-3, 1e-2))
+
+
+def test_the_rate_beyond_an_end():
+    grid = (3e-4, 1e-3, 3e-3, 1e-2)
+    assert rate_beyond(1e-2, grid) == 0.03 and rate_beyond(0.03, (*grid, 0.03)) == 0.1
+    assert rate_beyond(3e-4, grid) == 1e-4 and rate_beyond(1e-4, (1e-4, *grid)) == 3e-5
+    assert rate_beyond(1e-3, (1e-3, 2e-3)) == 5e-4 and rate_beyond(2e-3, (1e-3, 2e-3)) == 4e-3
+    assert rate_beyond(1e-3, grid) is rate_beyond(1e-3, (1e-3,)) is rate_beyond(None, grid) is None
+
+
+@pytest.mark.parametrize(
+    ("best", "widen", "tried", "at_edge"),
+    [
+        (1e-3, 2, [3e-4, 1e-3, 3e-3], False),
+        (1.0, 0, [3e-4, 1e-3, 3e-3], True),
+        (1.0, 2, [3e-4, 1e-3, 3e-3, 1e-2, 3e-2], True),
+        (1e-2, 2, [3e-4, 1e-3, 3e-3, 1e-2, 3e-2], False),
+        (1e-4, 3, [3e-5, 1e-4, 3e-4, 1e-3, 3e-3], False),
+        (1e-9, 1, [1e-4, 3e-4, 1e-3, 3e-3], True),
+    ],
+)
+def test_a_search_goes_on_beyond_an_end_that_is_best(tmp_path, mit_weights, best, widen, tried, at_edge):
+    made = setting(
+        tmp_path / "report", mit_weights, references=["frozen"], rates=[3e-4, 1e-3, 3e-3], widen=widen, seeds=2
+    )
+    plan, done = Plan(made), []
+    arm = made.arms["LoRA rank=2"]
+    while jobs := [job for job in plan.jobs() if job.run.arm == arm.name and job.kind == "train"]:
+        run = jobs[-1].run  # in any order: processes end as they like
+        assert run.rate not in done or run.seed == 1
+        done.append(run.rate)
+        score = -abs(math.log10(run.rate / best))  # log of the score that is shown; a peak at ``best``
+        history = [{"step": 4, "score": None if run.rate > 0.05 else score}]
+        plan.note(jobs[-1], {"status": "done", "steps": 4, "history": history})
+    (group,) = arm.groups
+    assert [run.rate for run in plan.search(arm, group)] == tried == sorted(done[:-1])
+    assert plan.runs_of(arm) == len(done) == len(tried) + 1
+    assert is_at_edge(plan.rate(arm, group), tried) is at_edge and done[-1] == plan.rate(arm, group)
 
 
 @pytest.fixture
@@ -178,7 +218,8 @@ def test_a_dry_run_lists_the_runs(capsys, tmp_path, recipe):
     words = ["compare", "--config", str(recipe), "--out", str(tmp_path / "report"), "--rates", "1e-3,3e-3", "--dry-run"]
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "to do   LoRA, seg+depth, rate 0.003, seed 0" in out and "2 arms, 4 runs, 0 of them there" in out
+    assert "to do   LoRA, seg+depth, rate 0.003, seed 0" in out
+    assert "2 arms, 4 runs, up to 2 more where the best rate of a search is at an end, 0 there" in out
     assert not (tmp_path / "report").exists()
 
 

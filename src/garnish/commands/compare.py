@@ -46,6 +46,9 @@ def parser() -> Parser:
         "--reference-rates", type=_numbers, metavar="R,R", help="for whole trunks (default: 1e-5,3e-5,1e-4,3e-4)"
     )
     made.add_argument(
+        "--widen", type=int, metavar="N", help="rates more while the best is the least or the largest (default: 2)"
+    )
+    made.add_argument(
         "--references", type=names, metavar="NAME,…", help="of frozen,single,multi,scratch (default: all)"
     )
     made.add_argument("--controls", type=names, metavar="NAME,…", help="of extras,random (default: none)")
@@ -78,8 +81,8 @@ def run(words: Sequence[str]) -> int:
     own = {
         name: value
         for name in (
-            "adapters", "seeds", "out", "rates", "reference_rates", "references", "controls", "jobs", "held_out_every",
-            "store", "title", "data_licence",
+            "adapters", "seeds", "out", "rates", "reference_rates", "widen", "references", "controls", "jobs",
+            "held_out_every", "store", "title", "data_licence",
         )
         if (value := getattr(given, name)) is not None
     }  # fmt: skip

@@ -89,9 +89,10 @@ def preview(setting: Setting, say: Callable[[str], None], *, every: bool) -> Non
                 say(f"{'to do' if outcome is None else outcome['status']:<6}  {run}")
             if every and not chosen:
                 say(f"to do   {arm.name}, {'+'.join(group)}, the chosen rate, {len(setting.seeds) - 1} further seeds")
-    parts = setting.parts
+    parts, widen = setting.parts, setting.options.widen
+    more = f", up to {widen} more where the best rate of a search is at an end" if widen else ""
     say(
-        f"{len(setting.arms)} arms, {plan.total} runs, {known} of them there; {len(parts.train())} pictures to train"
+        f"{len(setting.arms)} arms, {plan.total} runs{more}, {known} there; {len(parts.train())} pictures to train"
         f" on, {len(parts.held_out())} held out ({parts.held_out_by}), {len(parts.test())} to test on"
     )
 

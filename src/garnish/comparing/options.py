@@ -24,6 +24,8 @@ class CompareOptions:
         seeds: how many; the first is the recipe's ``train.seed``, the others are the numbers after it.
         rates: learning rates that are searched for adapters, the frozen trunk and controls.
         reference_rates: those for whatever tunes the whole trunk.
+        widen: how many rates more a search may try, one after the other, while its best one is the least or the largest
+            of those tried; 0: none.
         references: what arms are measured against, of frozen, single, multi and scratch.
         controls: further arms, of extras (what MTLoRA trains beside its adapters, alone) and random (the first adapter
             on a random trunk).
@@ -43,6 +45,7 @@ class CompareOptions:
     seeds: int = 3
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     reference_rates: tuple[float, ...] = (1e-5, 3e-5, 1e-4, 3e-4)
+    widen: int = 2
     references: tuple[str, ...] = REFERENCES
     controls: tuple[str, ...] = ()
     held_out_every: int = 5
@@ -54,7 +57,7 @@ class CompareOptions:
     data_licence: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("seeds", 1), ("held_out_every", 2), ("jobs", 1)):
+        for name, least in (("seeds", 1), ("widen", 0), ("held_out_every", 2), ("jobs", 1)):
             value = getattr(self, name)
             if value < least:
                 raise OptionError(f"compare.{name}: {value} is out of range; set {least} or more")

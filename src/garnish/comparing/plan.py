@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 from garnish.comparing.arms import Arm
 from garnish.comparing.measures import known_measure
-from garnish.comparing.scores import best_score, chosen_rate, curve_of
+from garnish.comparing.scores import best_score, chosen_rate, curve_of, rate_beyond
 from garnish.comparing.setting import Run, Setting
 
 Status = Literal["done", "failed", "unfinished"]
@@ -28,8 +28,9 @@ class Job:
 class Plan:
     """The runs of a comparison and what they came to.
 
-    For each arm and model the rates are searched with the first seed; the other seeds are run at the rate whose
-    held-out score is best; then all runs at that rate are measured on the test set.
+    For each arm and model the rates are searched with the first seed, and further ones where the best is at an end; the
+    other seeds are run at the rate whose held-out score is best; then all runs at that rate are measured on the test
+    set.
 
     Args:
         setting: see there.
@@ -44,12 +45,21 @@ class Plan:
     # ---- which runs -------------------------------------------------------------------------------------------------
 
     def search(self, arm: Arm, group: Group) -> list[Run]:
-        """The runs that a rate is chosen from."""
-        return [Run(arm.name, group, rate, self.setting.seeds[0]) for rate in arm.rates]
+        """The runs that a rate is chosen from, as far as they are known: one beyond an end waits for those before."""
+        runs = [Run(arm.name, group, rate, self.setting.seeds[0]) for rate in arm.rates]
+        for _ in range(self.setting.options.widen):
+            further = rate_beyond(self._best(runs), [run.rate for run in runs])
+            if further is None:
+                break
+            runs = sorted([*runs, replace(runs[0], rate=further)], key=lambda run: run.rate)
+        return runs
 
     def rate(self, arm: Arm, group: Group) -> float | None:
         """The chosen rate; None while the search goes on, or where no rate has a score."""
-        outcomes = {run.rate: self.outcome(run) for run in self.search(arm, group)}
+        return self._best(self.search(arm, group))
+
+    def _best(self, runs: list[Run]) -> float | None:
+        outcomes = {run.rate: self.outcome(run) for run in runs}
         if any(outcome is None for outcome in outcomes.values()):
             return None
         by = self.setting.training.best_by
@@ -89,12 +99,12 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """Number of runs, if every search ends with a rate."""
+        """Number of runs that are known of, if every search ends with a rate."""
         return sum(self.runs_of(arm) for arm in self.setting.arms.values())
 
     def runs_of(self, arm: Arm) -> int:
-        """Number of runs of an arm."""
-        return len(arm.groups) * (len(arm.rates) + len(self.setting.seeds) - 1)
+        """Number of runs of an arm that are known of."""
+        return sum(len(self.search(arm, group)) + len(self.setting.seeds) - 1 for group in arm.groups)
 
     # ---- what is next -----------------------------------------------------------------------------------------------
 

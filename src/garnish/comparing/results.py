@@ -187,7 +187,8 @@ def _model(plan: Plan, arm: Arm, group: tuple[str, ...]) -> dict[str, Any]:
     outcome = plan.outcome(runs[0]) if runs else None
     curve = curve_of(outcome, plan.setting.training.best_by)
     flat = is_flat(curve, outcome["steps"]) if outcome is not None and outcome["status"] == "done" else None
-    return {"rate": rate, "rate_at_edge": is_at_edge(rate, arm.rates), "flat": flat}
+    tried = [run.rate for run in plan.search(arm, group)]
+    return {"rate": rate, "rate_at_edge": is_at_edge(rate, tried), "flat": flat}
 
 
 def _state(outcome: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -206,6 +207,7 @@ def _protocol(setting: Setting) -> dict[str, Any]:
         "seeds": setting.seeds,
         "rates": list(setting.options.rates),
         "reference_rates": list(setting.options.reference_rates),
+        "widen": setting.options.widen,
         "head_rate": options.lr if options.head_lr is None else options.head_lr,
         "weight_decay": options.weight_decay,
         "schedule": options.schedule,

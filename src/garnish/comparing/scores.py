@@ -51,6 +51,18 @@ def is_at_edge(rate: float | None, rates: Sequence[float]) -> bool:
     return rate is not None and len(rates) > 1 and rate in (min(rates), max(rates))
 
 
+def rate_beyond(rate: float | None, rates: Sequence[float]) -> float | None:
+    """The rate to try next where a chosen one is the least or the largest of several; None where it is not.
+
+    It lies as far beyond the end as the second step from there is wide, so that 1, 3, 10 goes on with 30.
+    """
+    if rate is None or not is_at_edge(rate, rates):
+        return None
+    inward = sorted(rates, reverse=rate == max(rates))
+    step = inward[0] / inward[1] if len(inward) < 3 else inward[1] / inward[2]
+    return float(f"{rate * step:.6g}")  # 0.03, not 0.030000000000000002
+
+
 def _shown(score: float | None, best_by: str | None) -> float | None:
     if score is None or not math.isfinite(score):
         return None
