@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,23 @@ def without_times(found: Any) -> Any:
         return {key: without_times(value) for key, value in found.items() if key not in TIMES}
     return [without_times(value) for value in found] if isinstance(found, list) else found
 
+
+def ask_late(whom: str) -> None:
+    """Have runs ask "own" process or its "parent" to stop when their last step is done."""
+    from garnish.training.run import Run
+
+    finish = Run.finish
+
+    def asking(self: Run) -> None:
+        os.kill(os.getppid() if whom == "parent" else os.getpid(), signal.SIGTERM)
+        time.sleep(2 if whom == "parent" else 0)  # until the parent has passed it on
+        finish(self)
+
+    Run.finish = asking  # type: ignore[method-assign]
+
+
+if "LATE_SIGTERM" in os.environ:  # at import, for the processes of --jobs import this file too
+    ask_late(os.environ["LATE_SIGTERM"])
 
 if __name__ == "__main__":
     import torch

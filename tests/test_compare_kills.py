@@ -106,6 +106,20 @@ def test_sigterm_ends_with_a_checkpoint_and_143(tmp_path, mit_weights, unbroken,
     assert_like(folder, run(folder, mit_weights, **GIVEN), unbroken)
 
 
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_sigterm_after_a_runs_last_step_is_not_lost(tmp_path, mit_weights, unbroken, monkeypatch, jobs):
+    folder = tmp_path / "report"
+    monkeypatch.setenv("LATE_SIGTERM", "own" if jobs == 1 else "parent")
+    process = start(folder, mit_weights, jobs=jobs)
+    try:
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    assert 1 <= len(list((folder / ".store/runs").iterdir())) <= jobs, "no further run was begun"
+    assert_like(folder, run(folder, mit_weights, **GIVEN), unbroken)
+
+
 @pytest.mark.slow
 def test_workers_do_not_outlive_their_parent(tmp_path, mit_weights):
     folder = tmp_path / "report"

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import garnish as gn
 from garnish.bundles.checkpoint import load_state
 from garnish.errors import BundleError, OptionError
+from garnish.training.run import Run
 from training_cases import PARTIAL, QUIET, Blobs, every, long_run, tensors_of, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -82,6 +83,22 @@ def test_sigterm_ends_after_the_step_with_143(tmp_path, unbroken, monkeypatch, r
     monkeypatch.setattr(Blobs, "__getitem__", original)
     # four reads a step: asked to stop within a step, the run ends after it
     assert load_state(tmp_path / "run/last/state.safetensors")[1]["state"]["step"] == -(-read // 4)
+    model, result = long_run(None, resume=tmp_path / "run")
+    assert_same(tmp_path / "run", model, result, unbroken)
+
+
+def test_a_signal_after_the_last_step_is_not_lost(tmp_path, unbroken, monkeypatch):
+    finish = Run.finish
+
+    def late(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        finish(self)
+
+    monkeypatch.setattr(Run, "finish", late)
+    with pytest.raises(SystemExit) as stopped:
+        long_run(tmp_path / "run")
+    assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    monkeypatch.setattr(Run, "finish", finish)
     model, result = long_run(None, resume=tmp_path / "run")
     assert_same(tmp_path / "run", model, result, unbroken)
 

@@ -56,15 +56,15 @@ def compare(setting: Setting, *, command: str = "", retry: bool = False, quiet: 
     # another process may write the same report
     place = key_of({"report": str(setting.out.resolve())})
     with Display(plan, quiet=quiet) as display:
-        with ExitStack() as stack:
-            crew: Crew = Alone(setting, display.say)
-            if setting.options.jobs > 1:
-                crew = stack.enter_context(Workers(setting, setting.options.jobs))
-            try:
+        try:
+            with ExitStack() as stack:
+                crew: Crew = Alone(setting, display.say)
+                if setting.options.jobs > 1:
+                    crew = stack.enter_context(Workers(setting, setting.options.jobs))
                 sweep(plan, crew, display, arm_done)
-            except SystemExit:
-                display.say("stopped; what is done is kept, and the same command goes on from there")
-                raise
+        except SystemExit:
+            display.say("stopped; what is done is kept, and the same command goes on from there")
+            raise
         display.say("measuring costs, drawing the report")
         with setting.store.lock(place, display.say, str(setting.out)):
             frozen = effects.reference("frozen")

@@ -114,7 +114,9 @@ class Workers:
     def close(self) -> None:
         """Ask all processes to stop, and wait for their checkpoints."""
         for worker in self._workers:
-            worker.connection.close() if worker.job is None else worker.process.terminate()
+            if worker.job is not None:
+                worker.process.terminate()
+            worker.connection.close()
         for worker in self._workers:
             worker.process.join()
         self._workers.clear()

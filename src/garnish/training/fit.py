@@ -114,7 +114,8 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
         OptionError, DataError, SiteError, MissingExtraError: before the first step, where that can be known.
         GarnishError: a loss or gradients that are not finite, naming step, task and pictures.
         BundleError: nothing to resume, or a full disk; what was written before is kept.
-        SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), after a checkpoint.
+        SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), after a checkpoint; also where that came after
+            the last step, when the run is finished in its folder.
     """
     own = balance if isinstance(balance, Balance) else None
     if isinstance(balance, Balancing):

@@ -12,8 +12,13 @@ from typing import Any, final
 class StopRequest:
     """While entered, the first SIGTERM or SIGINT (Ctrl-C) is only noted; a second SIGINT interrupts at once.
 
+    One that came too late for anything to be stopped still ends the program on leaving, so that none is lost.
+
     Attributes:
         number: the signal that came; None: none did.
+
+    Raises:
+        SystemExit: on leaving without an error, 128 and the number of the signal.
     """
 
     def __init__(self) -> None:
@@ -29,6 +34,8 @@ class StopRequest:
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+        if self.number is not None and exc[0] is None:
+            raise SystemExit(128 + self.number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.number is not None:
