@@ -103,11 +103,13 @@ def test_checkpointing_changes_nothing_but_memory():
     assert all(torch.equal(t, ends[1][n]) for n, t in ends[0].items())
 
 
-def test_bfloat16_products_keep_float32_parameters():
+def test_bfloat16_products_keep_float32_parameters(caplog):
+    caplog.set_level("INFO")
     model = tiny()
     result = fit(model, Blobs(PARTIAL), Blobs(every(2)), steps=2, precision="bf16-mixed", **SHORT)
     assert all(t.dtype == torch.float32 for t in tensors_of(model).values() if t.is_floating_point())
     assert math.isfinite(result.metrics["depth"]["rmse"])
+    assert not [record for record in caplog.records if "Mixed Precision" in record.getMessage()]
     with pytest.raises(OptionError, match="16-mixed needs a GPU"):
         fit(model, Blobs(PARTIAL), steps=2, precision="16-mixed", accelerator="cpu", **SHORT)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from lightning.fabric import Fabric
@@ -28,7 +30,7 @@ def make_fabric(options: TrainOptions) -> Fabric:
         devices, nodes = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
     several = options.strategy == "ddp" or devices != 1 or nodes != 1
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_news():
             warnings.filterwarnings("ignore", message=".*fp16 is not supported on CPU.*")  # refused below
             fabric = Fabric(
                 accelerator=options.accelerator,
@@ -46,6 +48,18 @@ def make_fabric(options: TrainOptions) -> Fabric:
         raise OptionError("train.precision: 16-mixed needs a GPU; use 32-true or bf16-mixed on a CPU")
     fabric.launch()
     return fabric
+
+
+@contextlib.contextmanager
+def _without_news() -> Iterator[None]:
+    """Fabric logs the precision that it was given, a line for each run and measurement of a comparison."""
+    log = logging.getLogger("lightning.fabric.utilities.rank_zero")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric) -> list[str]:
