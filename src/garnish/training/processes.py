@@ -53,13 +53,12 @@ def make_fabric(options: TrainOptions) -> Fabric:
 @contextlib.contextmanager
 def _without_news() -> Iterator[None]:
     """Fabric logs the precision that it was given, a line for each run and measurement of a comparison."""
-    log = logging.getLogger("lightning.fabric.utilities.rank_zero")
-    level = log.level
-    log.setLevel(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.INFO))  # of all loggers: which one it is depends on what else was imported
     try:
         yield
     finally:
-        log.setLevel(level)
+        logging.disable(before)
 
 
 def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric) -> list[str]:
