@@ -213,7 +213,7 @@ def test_a_search_is_widened_once_and_told(tmp_path, mit_weights, trained):
     assert tried == [1e-9, 3e-9, 9e-9] or tried == [3.33333e-10, 1e-9, 3e-9]
     assert results["protocol"]["rates"] == [1e-9, 3e-9] and results["protocol"]["widen"] == 1
     assert lora["rate_at_edge"] == (lora["rate"] != tried[1]) and len(trained) == 3
-    assert "2 learning rates an arm, up to 1 beyond" in (tmp_path / "report/index.html").read_text("utf-8")
+    assert "2 learning rates an arm, up to 1 more beyond an end" in (tmp_path / "report/index.html").read_text("utf-8")
     trained.clear()
     assert without_times(run(tmp_path / "report", mit_weights, **given)) == without_times(results) and trained == []
 

@@ -49,3 +49,12 @@ def test_commands_name_real_verbs_and_recipes(line, capsys):
 
 def test_no_placeholder_is_left():
     assert "RESULTS" not in README
+
+
+def test_figures_quoted_of_the_comparisons_stand_in_their_tables():
+    tables = (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"\*Where adapters lose, and why\.\*(.*?)\n## ", README, flags=re.DOTALL)
+    figures = re.findall(r"[−+]?\d+\.\d+", said)
+    assert len(figures) > 5
+    for figure in figures:
+        assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.])", tables), figure

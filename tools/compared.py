@@ -16,6 +16,8 @@ from garnish.comparing.verdict import protocol, verdict
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 IMAGES = ROOT / "docs" / "images"
+#: Ends the folder of a report with more steps on a set that has one already.
+LONGER = "_long"
 #: Groups of the main table that stand in a report's first table; the others stand in its second.
 QUALITY = ("Quality on test", "Δm", "Gap recovered")
 
@@ -36,8 +38,8 @@ def pictures() -> dict[Path, str]:
 
 
 def summary() -> str:
-    """One row an arm, over all reports: its size, its headline metrics and Δm on each set."""
-    found = reports()
+    """One row an arm, over all sets: its size, its headline metrics and Δm on each; the longer runs are left out."""
+    found = {name: results for name, results in reports().items() if not name.endswith(LONGER)}
     names = list(dict.fromkeys(a["name"] for results in found.values() for a in results["arms"]))
     order = {"frozen": 0, "adapter": 1, "single": 2, "multi": 2, "scratch": 3, "control": 4}
     roles = {a["name"]: a["role"] for results in found.values() for a in results["arms"]}

@@ -111,7 +111,7 @@ def protocol(results: Mapping[str, Any]) -> list[str]:
     found = [
         f"{about['steps']} steps of {about['batch_size']} pictures" if about.get("steps") else None,
         f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}" if seeds else None,
-        f"{len(rates)} learning rates an arm" + (f", up to {widen} beyond" if widen else "") if rates else None,
+        f"{len(rates)} learning rates an arm" + (f", up to {widen} more beyond an end" if widen else "") if rates else None,
         f"{about['train_pictures']} pictures to train on" if about.get("train_pictures") is not None else None,
         f"{about['held_out_pictures']} held out to choose by ({about.get('held_out')})"
         if about.get("held_out_pictures") is not None
