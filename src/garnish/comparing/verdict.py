@@ -107,11 +107,12 @@ def _missing(arms: Sequence[Mapping[str, Any]]) -> list[str]:
 def protocol(results: Mapping[str, Any]) -> list[str]:
     """What every arm had in common, in short phrases."""
     about = results["protocol"]
-    seeds, rates, widen = about.get("seeds") or [], about.get("rates") or [], about.get("widen")
+    seeds, rates = about.get("seeds") or [], about.get("rates") or []
+    beyond = f", up to {about['widen']} more beyond an end" if about.get("widen") else ""
     found = [
         f"{about['steps']} steps of {about['batch_size']} pictures" if about.get("steps") else None,
         f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}" if seeds else None,
-        f"{len(rates)} learning rates an arm" + (f", up to {widen} more beyond an end" if widen else "") if rates else None,
+        f"{len(rates)} learning rates an arm{beyond}" if rates else None,
         f"{about['train_pictures']} pictures to train on" if about.get("train_pictures") is not None else None,
         f"{about['held_out_pictures']} held out to choose by ({about.get('held_out')})"
         if about.get("held_out_pictures") is not None
