@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from PIL import Image
 
 from comparison_example import example
 from garnish.comparing import figures
+from garnish.comparing.axes import text_width
 from garnish.comparing.charts import write_pareto
 from garnish.comparing.multiples import curve_panels, gap_panel, search_panels, void_everywhere
 from garnish.comparing.page import WIDE, write_page
@@ -313,6 +315,21 @@ def test_panels_share_a_scale_and_say_what_is_wrong():
     assert (
         void_everywhere(results, "edges") == "full is no better than frozen" and void_everywhere(results, "seg") is None
     )
+
+
+def test_labels_of_many_rates_stand_apart():
+    results = example()
+    arm = next(a for a in results["arms"] if a["name"] == "LoRA r=16")
+    first = arm["search"][0]
+    arm["search"] = [first | {"rate": r} for r in (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)]
+    arm["rate"] = 3e-6
+    (panel,) = (p for p in search_panels(results) if p["name"] == "LoRA r=16")
+    drawn = re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="middle" class="tick">([^<]+)<', str(panel["svg"]))
+    told = {label: float(x) for x, label in drawn}
+    assert "3e−6" in told and "0.03" in told and 3 < len(told) < 10
+    places = sorted((x, label) for label, x in told.items())
+    for (x, one), (y, other) in pairwise(places):
+        assert y - x > (text_width(one, 11.5) + text_width(other, 11.5)) / 2
 
 
 @pytest.mark.parametrize(

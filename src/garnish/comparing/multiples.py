@@ -12,6 +12,8 @@ from garnish.comparing.axes import Axis, line, padded, path, picture, tag, text,
 from garnish.comparing.figures import find, metric, rate, share
 
 WIDTH, HEIGHT = 250.0, 150.0
+#: Pixels of a tick's text.
+TICK = 11.5
 
 
 def gap_panel(results: Mapping[str, Any], task: str) -> Markup | None:
@@ -172,7 +174,7 @@ def _search_svg(
     rates = [s["rate"] for s in searched]
     across, up = Axis(*padded(rates, log=True), left, right, log=True), Axis(*scale, bottom, 10)
     parts = _frame(up, left, right)
-    for value in rates:
+    for value in _told(rates, chosen, across):
         parts.append(text(across.at(value), bottom + 18, rate(value), "middle", "tick"))
     scored = sorted((s["rate"], s["score"]) for s in searched if s.get("score") is not None)
     if len(scored) > 1:
@@ -191,6 +193,16 @@ def _search_svg(
         inner = tag("title", {}, about)
         parts.append(tag("circle", {"cx": x, "cy": up.clipped(score), "r": 4.5, "class": style}, inner))
     return picture(WIDTH, HEIGHT, "chart panel", label, *parts)
+
+
+def _told(rates: Sequence[float], chosen: float | None, across: Axis) -> list[float]:
+    """The rates that have room for a label: the chosen one, the ends, then the others from the left."""
+    found: list[float] = []
+    for value in sorted(rates, key=lambda r: (r != chosen, r not in (min(rates), max(rates)), r)):
+        half = text_width(rate(value), TICK) / 2 + 6
+        if all(abs(across.at(value) - across.at(o)) > half + text_width(rate(o), TICK) / 2 for o in found):
+            found.append(value)
+    return found
 
 
 def _curves_svg(
