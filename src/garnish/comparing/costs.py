@@ -24,6 +24,7 @@ from garnish.data.loader import StepBatches
 from garnish.data.sample import Batch
 from garnish.model import Model
 from garnish.report import bytes_for_backward
+from garnish.training.losses import MultiTaskLoss
 from garnish.training.optimizer import clip, make_optimizer
 from garnish.training.processes import make_fabric
 
@@ -41,8 +42,8 @@ class Stepper:
         self.model: Model = setting.build(run).to(self.fabric.device)
         self.model.backbone.checkpointing = self.options.checkpointing
         self.model.train()
-        self.tasks = self.model.tasks
-        self.balance = balancing_of(self.options.balance).build(self.tasks).to(self.fabric.device)
+        self.losses = MultiTaskLoss(self.model.tasks, self.fabric)
+        self.balance = balancing_of(self.options.balance).build(self.model.tasks).to(self.fabric.device)
         self.parameters: dict[str, nn.Parameter] = self.model.trained_parameters()
         self.optimizer = self.fabric.setup_optimizers(make_optimizer(self.parameters, self.options))
         assert isinstance(self.options.batch_size, int)
@@ -58,8 +59,7 @@ class Stepper:
         """() of the first batch."""
         with self.fabric.autocast():
             outputs = self.model(self.batch.images, self.batch.tasks_of_rows())
-        losses = {n: self.tasks[n].loss(self.tasks[n].sums(out, self.batch.targets[n])) for n, out in outputs.items()}
-        found: Tensor = self.balance(losses)
+        found: Tensor = self.balance(self.losses(outputs, self.batch).losses)
         return found
 
     def bytes_for_backward(self) -> int:
