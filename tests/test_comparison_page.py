@@ -238,6 +238,18 @@ def test_a_cost_of_zero_and_arms_far_below_have_their_places():
     assert [round(plot.across.at(t), 6) for t in ticks] == sorted(round(plot.across.at(t), 6) for t in ticks)
 
 
+def test_the_frozen_trunk_is_drawn_to_scale():
+    results = example()
+    for arm in results["arms"]:
+        if arm["delta_m"] is not None:  # all within a point, heads only five below, a random trunk far below
+            place = {"frozen": -5.0, "single": 0.0}.get(arm["role"], -0.5)
+            arm["delta_m"]["mean"] = -50.0 if arm["trunk"] == "random" else place
+    plot = lay_out(results, COSTS[0], 820, 440)
+    assert all(p.below == (p.delta == -50) for p in plot.points)
+    at = {p.delta: p.y for p in plot.points}
+    assert (at[-5.0] - at[0.0]) / (at[-0.5] - at[0.0]) == pytest.approx(10)
+
+
 def test_nothing_to_draw_is_left_out(tmp_path):
     results = example(tasks=("seg",), arms=["Mona", "Convpass"])
     assert lay_out(results, COSTS[0], 820, 440) is None and gap_panel(results, "seg") is None

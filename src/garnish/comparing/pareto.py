@@ -1,8 +1,8 @@
 """Δm over what it costs: points, front and labels laid out in pixels, for the page and for pictures of their own.
 
 The cost axis is logarithmic; a cost of zero (the frozen trunk trains no parameter of the encoder) has a place of its
-own left of it. Arms far below the others (a random trunk) stand on the lower edge with their figure, so that they do
-not press the rest together.
+own left of it. Arms far below the others and below the frozen trunk (a random trunk) stand on the lower edge with their
+figure, so that they do not press the rest together.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def lay_out(results: Mapping[str, Any], cost: Cost, width: float, height: float)
         log=True,
     )
     deltas = [arm["delta_m"]["mean"] for arm in arms]
-    up = Axis(*padded([_floor(deltas), max(*deltas, 0.0)], part=0.1), bottom, top)
+    frozen = min((d for d, arm in zip(deltas, arms, strict=True) if arm["role"] == "frozen"), default=None)
+    up = Axis(*padded([_floor(deltas, frozen), max(*deltas, 0.0)], part=0.1), bottom, top)
     off = _dominated(arms, cost)
     points = tuple(
         Point(
@@ -133,11 +134,15 @@ def lay_out(results: Mapping[str, Any], cost: Cost, width: float, height: float)
     )
 
 
-def _floor(deltas: list[float]) -> float:
-    """Lowest Δm drawn to scale: of all arms, or of the upper half or more where the next lies far below it."""
+def _floor(deltas: list[float], frozen: float | None) -> float:
+    """Lowest Δm drawn to scale: of all arms, or of the upper half or more where the next lies far below it.
+
+    The frozen trunk is always to scale, for what an arm is worth is its distance from there.
+    """
     above = sorted([*deltas, 0.0], reverse=True)
     for number in range(len(above) // 2, len(above) - 1):
-        if above[number] - above[number + 1] > FAR * (above[0] - above[number]):
+        far = above[number] - above[number + 1] > FAR * (above[0] - above[number])
+        if far and (frozen is None or above[number] <= frozen):
             return above[number]
     return above[-1]
 
