@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -90,12 +90,11 @@ def test_help_is_quick_and_without_torch():
     subprocess.run([sys.executable, "-c", code, *VERBS], check=True, capture_output=True)
     took = []
     for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.perf_counter()
         out = subprocess.run([sys.executable, "-m", "garnish", "--help"], check=True, capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        took.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+        took.append(time.perf_counter() - start)
     assert all(verb in out.stdout for verb in VERBS)
-    assert min(took) < 0.5, took  # processor time: what else the machine does must not count
+    assert min(took) < 0.5, took
 
 
 @pytest.mark.parametrize("verb", VERBS)
