@@ -103,11 +103,12 @@ def some_depths() -> tuple[torch.Tensor, torch.Tensor, list[tuple[np.ndarray, np
     t[:, :, 0, 0] = torch.nan
     t[:, :, 0, 1] = -1
     t[0, :, 3:] = 0
-    t[2] = 6 + t[1]
+    t[2] = 9 + t[1] / 10
+    t[2, :, 1, :2] = 655.35  # beyond max_metres: no label
     metres = (2.5 * np.logaddexp(0, p.double().numpy() + np.log(np.e - 1))).clip(1e-3, 10)
     pairs = []
     for a, b in zip(metres, t.double().numpy(), strict=True):
-        held = np.isfinite(b) & (b > 0)
+        held = (b > 1e-3) & (b <= 10)
         pairs.append((a[held], b[held]))
     return p, t, pairs
 

@@ -8,7 +8,8 @@ from garnish.commands.parser import Parser, count
 
 _EPILOG = """\
 Errors are what training would fail at (unreadable files, ids beyond the class count, other sizes, NaN, no label at
-all); warnings are what looks wrong. Exits with 1 where there are errors. Also prints how often each class occurs.
+all); warnings are what looks wrong or does not count (depth beyond max_metres, with its share). Exits with 1 where
+there are errors. Also prints how often each class occurs.
 
 examples:
   garnish check --data recipes/data/camvid.yaml
@@ -44,6 +45,7 @@ def run(words: Sequence[str]) -> int:
         labels = {
             task: {"maps": c.maps, "labelled": c.labelled, "total": c.total, "shares": c.shares}
             | ({"class_weights": c.class_weights()} if c.names else {})
+            | ({"outside": {why: vars(o) for why, o in c.outside.items()}} if c.outside else {})
             for task, c in report.labels.items()
         }
         print_json(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from garnish.data.folder import FolderDataset, JoinedDataset, check_sizes
 from garnish.data.leaks import find_leaks
+from garnish.data.outside import Outside, add_up, left_out, lines_about
 from garnish.data.sample import Dataset
 from garnish.errors import DataError
 from garnish.tasks.pictures import read_picture
@@ -51,6 +52,7 @@ class LabelCounts:
         labelled: pixels with a label.
         total: all pixels of the task's label maps.
         maps: number of label maps.
+        outside: what the files hold and the task's range of values leaves out, by reason.
     """
 
     names: tuple[str, ...]
@@ -59,6 +61,7 @@ class LabelCounts:
     labelled: int = 0
     total: int = 0
     maps: int = 0
+    outside: dict[str, Outside] = field(default_factory=dict)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -133,7 +136,8 @@ def check(dataset: Dataset, *, limit: int | None = None) -> Report:
 
     Errors: unreadable pictures and labels, sizes that differ, ids beyond the class count, NaN, values a task refuses,
     an empty set, a task without a single labelled pixel. Warnings: maps of one value, classes that never occur, normals
-    that point away from the camera, pictures that other splits hold as well.
+    that point away from the camera, values that the task's range leaves out (depth beyond ``max_metres``), with their
+    share, pictures that other splits hold as well.
 
     Args:
         dataset: any set; of a folder every label is read even where another of the same picture is bad.
@@ -207,7 +211,7 @@ def _examine(dataset: Dataset, index: int) -> _Seen:
 def _note(seen: _Seen, name: str, task: Task, target: Tensor, where: str) -> None:
     """Check one target and count its pixels."""
     values = target.numpy()
-    counts = _count(task, values)
+    counts = _count(task, target)
     if task.target_kind == "mask" and values.ndim == 2:
         ids, pixels = np.unique(
             values[(values < 0) | ((values >= task.channels) & (values != IGNORE))], return_counts=True
@@ -226,11 +230,12 @@ def _note(seen: _Seen, name: str, task: Task, target: Tensor, where: str) -> Non
             seen.errors.append(str(error))
             return
     seen.counts[name] = counts
-    if oddity := _oddity(task, values):
+    if oddity := _oddity(task, target):
         seen.odd.append((name, oddity, where))
 
 
-def _count(task: Task, values: np.ndarray) -> LabelCounts:
+def _count(task: Task, target: Tensor) -> LabelCounts:
+    values, outside = target.numpy(), {}
     if task.target_kind == "mask":
         names = tuple(task.legend())
         if values.ndim == 3 or len(names) != task.channels:
@@ -244,13 +249,15 @@ def _count(task: Task, values: np.ndarray) -> LabelCounts:
         labelled = int(histogram.sum())
     else:
         names, histogram = (), np.zeros(0, np.int64)
-        labelled = int((values != 0).any(0).sum())
+        labelled = int(task.labelled(target).sum())
+        outside = left_out(task, target)
     total = values.shape[-2] * values.shape[-1]
-    return LabelCounts(names, histogram, np.where(histogram > 0, labelled, 0), labelled, total, 1)
+    return LabelCounts(names, histogram, np.where(histogram > 0, labelled, 0), labelled, total, 1, outside)
 
 
-def _oddity(task: Task, values: np.ndarray) -> str | None:
+def _oddity(task: Task, target: Tensor) -> str | None:
     """What is suspicious about one valid target, None where nothing is."""
+    values = target.numpy()
     if task.target_kind == "mask":
         if (values == IGNORE).all():
             return "hold no labelled pixel"
@@ -258,14 +265,14 @@ def _oddity(task: Task, values: np.ndarray) -> str | None:
             return "are foreground everywhere; is the map inverted?"
         return "hold one class only" if values.ndim == 2 and values.min() == values.max() else None
     flat = values.reshape(values.shape[0], -1)
-    known = flat[:, (flat != 0).any(0)]
+    known = flat[:, task.labelled(target).numpy().ravel()]
     if known.shape[1] == 0:
         return "hold no labelled pixel"
     if known.shape[1] > 1 and (known == known[:, :1]).all():
         return "hold one value only"
     if task.target_kind == "normals" and (known[2] > 0).mean() > 0.5:
         return "point away from the camera (z forward, so z of what is seen is below 0); write `flip: [z]` or `axes`"
-    return None
+    return task.oddity(target)
 
 
 def _sum_counts(several: Sequence[LabelCounts]) -> LabelCounts:
@@ -278,6 +285,7 @@ def _sum_counts(several: Sequence[LabelCounts]) -> LabelCounts:
         sum(c.labelled for c in several),
         sum(c.total for c in several),
         len(several),
+        add_up([c.outside for c in several]),
     )
 
 
@@ -294,6 +302,7 @@ def _about_tasks(
             continue  # said below, as an error
         found.append(Finding("warning", f"{files[0]}: {len(files)} of {labels[task].maps} labels of {task} {what}"))
     for name, counts in labels.items():
+        found += [Finding("warning", f"{name}: {line}") for line in lines_about(counts.outside, counts.labelled)]
         if not counts.labelled:
             found.append(
                 Finding(

@@ -137,7 +137,9 @@ def decode_depth(raw: np.ndarray, options: LabelOptions, path: Path) -> np.ndarr
                 f"{path}: {int(bad.sum())} of {bad.size} depths are {name.upper()}; "
                 f"write `invalid: {name}` in the data description if that means 'no depth', or repair the file"
             )
-    metres *= np.float32(1.0 if options.scale is None else options.scale)
+    if options.scale is not None:
+        # In float64, then rounded once: 2600 mm must not become more than 2.6 m.
+        metres = (metres.astype(np.float64) * options.scale).astype(np.float32)
     return np.maximum(metres, 0.0)[None]
 
 

@@ -26,6 +26,8 @@ from garnish.tasks.totals import Totals, exact, ratio
 
 #: Softplus of this is 1.
 _UNIT = math.log(math.e - 1)
+#: Share of the labels that makes a pile.
+_PILE = 0.01
 #: Deepest value of a 16-bit file in millimetres.
 _MAX_FILE_METRES = 65.535
 
@@ -33,7 +35,13 @@ _MAX_FILE_METRES = 65.535
 @final
 @dataclass(frozen=True, kw_only=True)
 class Depth(Task):
-    """Metres. Targets ≤ 0 or not finite have no label.
+    """Metres. A target has a label where ``min_metres`` ≤ target ≤ ``max_metres``, and none elsewhere (0, inf).
+
+    Predictions are cut at these bounds, so the labels that count, in loss and metrics, are those that a prediction can
+    equal; sky at a file's ceiling is none. The field evaluates alike: KITTI is masked to 1e-3 < gt < 80 and NYU to 1e-3
+    < gt < 10 by BTS, AdaBins and Monodepth2, to min ≤ gt ≤ max by Depth Anything V2. The former differ from ours where
+    a label is exactly ``max_metres``, as in depth that was clipped there: list that value as ``invalid``.
+    ``garnish check`` tells what share lies outside, and of labels that pile up at the bound.
 
     The head's output z means ``max_metres/4 · softplus(z + ln(e − 1))`` metres. So z = 0, where heads start, is a
     quarter of the range; z of a few units spans it; and L1's slope in z stays near its full size from there to the far
@@ -42,8 +50,10 @@ class Depth(Task):
     Loss: L1 in metres, mean over labelled pixels.
 
     Attributes:
-        max_metres: largest depth; predictions are cut there, and pictures of depth are scaled by it.
-        min_metres: smallest depth; predictions are cut there, which keeps logarithms finite.
+        max_metres: largest depth; predictions are cut there, labels beyond it do not count, and pictures of depth
+            are scaled by it.
+        min_metres: smallest depth; predictions are cut there, which keeps logarithms finite, and labels below it do
+            not count.
         weight: of this task in the sum of losses.
     """
 
@@ -84,7 +94,7 @@ class Depth(Task):
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(2,): Σ |metres − target| over labelled pixels, and their number."""
         assert prediction.shape == target.shape, f"{tuple(prediction.shape)} against {tuple(target.shape)}"
-        valid = labelled(target)
+        valid = self.labelled(target)
         # The stand-in keeps NaN and infinity out of the gradient: 0 · NaN is NaN.
         error = (self.metres(prediction) - torch.where(valid, target, 0.0)).abs() * valid
         return torch.stack([error.sum(), valid.sum().float()])
@@ -101,19 +111,44 @@ class Depth(Task):
         """
         return DepthMetric(self)
 
+    def labelled(self, target: Tensor) -> Tensor:
+        """Where ``min_metres`` ≤ target ≤ ``max_metres``; bool of the same shape."""
+        return (target >= self.min_metres) & (target <= self.max_metres)
+
+    def outside(self, target: Tensor) -> Mapping[str, Tensor]:
+        """The finite depths of (1, H, W) beyond ``max_metres``, and those above 0 below ``min_metres``."""
+        return {
+            f"beyond max_metres = {self.max_metres:g}": ((target > self.max_metres) & target.isfinite())[0],
+            f"below min_metres = {self.min_metres:g}": ((target > 0) & (target < self.min_metres))[0],
+        }
+
+    def oddity(self, target: Tensor) -> str | None:
+        """Labels that pile up at ``max_metres``: depth that was clipped there is no measurement."""
+        valid = self.labelled(target)
+        if (target == self.max_metres).sum() <= _PILE * valid.sum():
+            return None
+        return (
+            f"pile up at exactly max_metres = {self.max_metres:g}; if depth was clipped there, list the value in the"
+            " file as `invalid`, as KITTI's and NYU's scripts leave it out"
+        )
+
     def check_target(self, target: Tensor, where: str) -> None:
-        """Raise DataError unless ``target`` is (1, H, W) floats without NaN, by and large within ``max_metres``."""
+        """Raise DataError unless ``target`` is (1, H, W) floats without NaN, some in range if there is any depth."""
         if target.ndim != 3 or target.shape[0] != 1 or not target.is_floating_point():
             raise DataError(
                 f"{where}: expected a float map of depth (1, H, W), got {target.dtype} of shape {tuple(target.shape)}"
             )
         if num_nan := int(target.isnan().sum()):
             raise DataError(f"{where}: {num_nan} of {target.numel()} depths are NaN; write 0 where there is no depth")
-        depths = target[labelled(target)]
-        if len(depths) and (beyond := float((depths > self.max_metres).float().mean())) > 0.5:
+        if self.labelled(target).any():
+            return
+        # A file without any depth is fine; one whose depths all lie outside has another unit, most likely.
+        if len(depths := target[(target > 0) & target.isfinite()]):
+            far = bool(depths.max() > self.max_metres)
+            bound = f"exceed max_metres = {self.max_metres:g}" if far else f"are below min_metres = {self.min_metres:g}"
             raise DataError(
-                f"{where}: {beyond:.0%} of the depths exceed max_metres = {self.max_metres:g} (median"
-                f" {float(depths.median()):g}); set the unit in the data description, or max_metres"
+                f"{where}: all {len(depths)} depths {bound} (median {float(depths.median()):g}), so none has"
+                " a label; set the unit in the data description, or the range, or list what means no depth as `invalid`"
             )
 
     def decode(self, prediction: Tensor) -> Tensor:
@@ -121,9 +156,9 @@ class Depth(Task):
         return self.metres(prediction)[:, 0].clamp(self.min_metres, self.max_metres)
 
     def paint(self, decoded: Tensor) -> np.ndarray:
-        """(H, W) or (1, H, W) metres → (H, W, 3): near is yellow, ``max_metres`` dark violet, no depth black."""
+        """(H, W) or (1, H, W) metres → (H, W, 3): near is yellow, ``max_metres`` dark violet; black without a label."""
         metres = decoded.detach().float().reshape(decoded.shape[-2:])
-        valid = labelled(metres)
+        valid = self.labelled(metres)
         share = 1 - torch.where(valid, metres, 0.0) / self.max_metres
         painted: np.ndarray = scale_colours(share.cpu().numpy())
         painted[~valid.cpu().numpy()] = NOTHING
@@ -132,7 +167,7 @@ class Depth(Task):
     def write(self, decoded: Tensor, path: Path) -> Path:
         """``path.png``: 16-bit, millimetres, 0 = none; where ``max_metres`` > 65.535, ``path.npy``: float32 metres."""
         metres = decoded.detach().float().reshape(decoded.shape[-2:])
-        valid = labelled(metres).cpu().numpy()
+        valid = ((metres > 0) & metres.isfinite()).cpu().numpy()
         values = np.where(valid, metres.cpu().numpy(), 0).astype(np.float64)
         if self.max_metres > _MAX_FILE_METRES:
             file = with_suffix(path, ".npy")
@@ -145,11 +180,6 @@ class Depth(Task):
     def legend(self) -> Mapping[str, tuple[int, int, int]]:
         """Empty: the map is continuous."""
         return {}
-
-
-def labelled(target: Tensor) -> Tensor:
-    """Where depth is known: finite and > 0; bool of the same shape."""
-    return (target > 0) & target.isfinite()
 
 
 @final
@@ -168,7 +198,7 @@ class DepthMetric(Totals):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add pictures: the head's output and metres, both (B, 1, H, W)."""
-        valid = labelled(target)
+        valid = self.task.labelled(target)
         p, t = exact(self.task.decode(prediction)[:, None][valid]), exact(target[valid])
         log = p.log() - t.log()
         self.add("errors", torch.stack([((p - t) ** 2).sum(), ((p - t).abs() / t).sum(), (log**2).sum()]))

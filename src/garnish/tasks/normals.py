@@ -88,6 +88,10 @@ class Normals(Task):
         """
         return NormalsMetric()
 
+    def labelled(self, target: Tensor) -> Tensor:
+        """(…, 1, H, W) bool: where the normals (…, 3, H, W) are finite and not zero."""
+        return labelled(target)
+
     def check_target(self, target: Tensor, where: str) -> None:
         """Raise DataError unless ``target`` is (3, H, W) floats of length 1 (to 0.05) or 0."""
         if target.ndim != 3 or target.shape[0] != 3 or not target.is_floating_point():
@@ -112,7 +116,7 @@ class Normals(Task):
     def paint(self, decoded: Tensor) -> np.ndarray:
         """(3, H, W) → (H, W, 3): (n + 1)/2 as RGB; black where there is no normal."""
         painted = to_uint8((decoded + 1) / 2)
-        painted[~labelled(decoded[None])[0, 0].cpu().numpy()] = NOTHING
+        painted[~labelled(decoded)[0].cpu().numpy()] = NOTHING
         return painted
 
     def write(self, decoded: Tensor, path: Path) -> Path:
@@ -133,8 +137,8 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 def labelled(target: Tensor) -> Tensor:
-    """(B, 1, H, W) bool: where the normals (B, 3, H, W) are finite and not zero."""
-    length = torch.linalg.vector_norm(target.float(), dim=1, keepdim=True)
+    """(…, 1, H, W) bool: where the normals (…, 3, H, W) are finite and not zero."""
+    length = torch.linalg.vector_norm(target.float(), dim=-3, keepdim=True)
     return torch.isfinite(length) & torch.gt(length, _SHORTEST)
 
 

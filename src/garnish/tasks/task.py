@@ -58,8 +58,9 @@ class Task(ABC):
 
         Args:
             prediction: (B, C, H, W) float, raw output of the head resized to the target's size.
-            target: the task's target: (B, H, W) int64 ids; (B, 1, H, W) float32 metres (≤ 0 or non-finite: no label);
-                (B, 3, H, W) float32 unit normals (zero vector: no label); (B, 1, H, W) float32 in {0, 1, 255 = ignore}.
+            target: the task's target: (B, H, W) int64 ids; (B, 1, H, W) float32 metres (outside the task's range, as 0:
+                no label); (B, 3, H, W) float32 unit normals (zero vector: no label); (B, 1, H, W) float32 in {0, 1,
+                255 = ignore}.
 
         Returns:
             (K,) float32, differentiable in ``prediction``; the sums of two sets of pictures add up to those of both.
@@ -81,6 +82,27 @@ class Task(ABC):
         """This task with the thresholds that its metrics chose on other pictures; as it is where they chose none."""
         found = {option: metrics.get(name, math.nan) for option, name in self.thresholds.items()}
         return dataclasses.replace(self, **{option: value for option, value in found.items() if math.isfinite(value)})
+
+    def labelled(self, target: Tensor) -> Tensor:
+        """Bool, the target's shape with one channel: where it holds a label; a batch of targets or one of them.
+
+        What loss and metric leave out must be False here, whatever the file holds.
+        """
+        if self.target_kind == "mask":
+            return target != IGNORE
+        return (target != 0).any(-3, keepdim=True)
+
+    def outside(self, target: Tensor) -> Mapping[str, Tensor]:
+        """What a single target measures and no label counts, for it lies outside the range of the task's options.
+
+        Returns:
+            Why, as words that follow "are", → (H, W) bool pixels. Empty where the task has no such range.
+        """
+        return {}
+
+    def oddity(self, target: Tensor) -> str | None:
+        """What is suspicious about a single valid target, as words that follow "labels"; None where nothing is."""
+        return None
 
     @abstractmethod
     def check_target(self, target: Tensor, where: str) -> None:

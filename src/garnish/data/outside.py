@@ -1,0 +1,63 @@
+"""What label files hold but no label counts, because the task's options leave it out: how much, and which values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from garnish.tasks.task import Task
+
+
+@final
+@dataclass(frozen=True)
+class Outside:
+    """Pixels that are left out for one reason.
+
+    Attributes:
+        pixels: how many.
+        low: their smallest value, in the task's unit.
+        high: their largest value.
+    """
+
+    pixels: int
+    low: float
+    high: float
+
+
+def left_out(task: Task, target: Tensor) -> dict[str, Outside]:
+    """By reason, as :meth:`~garnish.tasks.task.Task.outside` words it, what a single target of one channel lacks."""
+    found = {}
+    for why, pixels in task.outside(target).items():
+        if pixels.any():
+            values = target[0][pixels]
+            found[why] = Outside(int(pixels.sum()), float(values.min()), float(values.max()))
+    return found
+
+
+def add_up(several: Iterable[Mapping[str, Outside]]) -> dict[str, Outside]:
+    """The same of several targets together."""
+    total: dict[str, Outside] = {}
+    for one in several:
+        for why, new in one.items():
+            old = total.get(why, new)
+            pixels = new.pixels + (old.pixels if why in total else 0)
+            total[why] = Outside(pixels, min(old.low, new.low), max(old.high, new.high))
+    return total
+
+
+def lines_about(outside: Mapping[str, Outside], labelled: int) -> list[str]:
+    """A line for each reason, however few the pixels.
+
+    Args:
+        outside: by reason.
+        labelled: pixels that do count.
+    """
+    measured = labelled + sum(one.pixels for one in outside.values())
+    return [
+        f"{one.pixels / measured:.2%} of the measured pixels ({one.pixels} of {measured}) are {why}"
+        f" ({one.low:g} to {one.high:g}) and have no label; widen the range if these are measurements"
+        for why, one in outside.items()
+    ]
