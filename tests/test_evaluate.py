@@ -82,11 +82,13 @@ def test_what_does_not_fit_is_named(model, monkeypatch):
         evaluate(model, Blobs(every(1)), batch_size=0)
     other = {"seg": gn.Semantic(classes=9), "depth": gn.Depth()}
     monkeypatch.setattr(Blobs, "tasks", property(lambda self: other))
-    said = r"blobs: labels of task 'seg' are for 9 channels \(classes\), the model's task has 3; make the two agree$"
+    said = r"blobs: task 'seg': labels are for 9 channels \(classes\) in the data, but for 3 in the model; make the two"
     with pytest.raises(DataError, match=said):
         evaluate(model, Blobs(every(1)))
     monkeypatch.setattr(Blobs, "tasks", property(lambda self: {"seg": gn.Depth()}))
-    with pytest.raises(DataError, match=r"'seg' are for Depth, the model's task is Semantic; make the two agree$"):
+    with pytest.raises(
+        DataError, match=r"'seg': labels are for Depth in the data, but for Semantic in the model; make the"
+    ):
         evaluate(model, Blobs(every(1)))
     monkeypatch.setattr(Blobs, "tasks", property(lambda self: {"edges": gn.Edges()}))
     with pytest.raises(DataError, match="labels are for edges, the model's tasks are seg, depth"):

@@ -294,10 +294,10 @@ def test_joined_sets(root, tmp_path):
 def test_joins_refuse_unequal_tasks(root):
     one = folder(write_yaml(root), tasks=["depth"])
     farther = {"depth": {**DESCRIPTION["tasks"]["depth"], "max_metres": 8}}
-    with pytest.raises(OptionError, match=r"task 'depth' of set 2 has max_metres = 8\.0, but 5\.0"):
+    with pytest.raises(OptionError, match=r"task 'depth': has max_metres = 8\.0, but 5\.0"):
         join(one, folder(write_yaml(root, tasks=farther)))
     other = {"depth": {"task": "Normals", "labels": "normals/{split}/{name}.npy"}}
-    with pytest.raises(OptionError, match="is Normals, but Depth"):
+    with pytest.raises(OptionError, match="are for Normals in set 2, but for Depth in a set before"):
         join(one, folder(write_yaml(root, tasks=other)))
 
 

@@ -21,6 +21,7 @@ _PUBLIC = {
     "folder": "garnish.data.folder",
     "Scenes": "garnish.data.scenes",
     "join": "garnish.data.folder",
+    "match_classes": "garnish.data.matched",
     "check": "garnish.data.check",
     "load": "garnish.bundles.bundle",
     "save": "garnish.bundles.bundle",

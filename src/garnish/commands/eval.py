@@ -35,6 +35,11 @@ def parser() -> Parser:
     made.add_argument("--every", type=count, default=1, metavar="N", help="take every N-th picture")
     made.add_argument("--limit", type=count, metavar="N", help="take at most N pictures, evenly spaced")
     made.add_argument("--thresholds-on", metavar="SPLIT", help="choose thresholds (saliency) on this part first")
+    made.add_argument(
+        "--match-classes",
+        choices=("refuse", "ignore"),
+        help="give labels the model's ids by class name; a class that it lacks is refused, or counts as no label",
+    )
     made.add_argument("--size", type=size, metavar="H,W", help="resize pictures and labels first (default: own size)")
     made.add_argument("--batch-size", type=count, default=1, metavar="N", help="pictures of one size run together")
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved; a segformer's")
@@ -48,13 +53,17 @@ def run(words: Sequence[str]) -> int:
     given, overrides = parser().read(words)
     from garnish.commands.given import bundle_paths, load_bundles, open_given
     from garnish.commands.printing import metric_rows, print_json, print_table
+    from garnish.data.matched import match_classes
     from garnish.data.subset import thinned
     from garnish.training.evaluate import evaluate
 
     whole = open_given(overrides, given.split, "eval")
     model = load_bundles(given.bundle, given.weights, given.device)
-    data = thinned(whole, every=given.every, limit=given.limit)
     others = open_given(overrides, given.thresholds_on, "eval") if given.thresholds_on else None
+    if given.match_classes is not None:
+        whole = match_classes(whole, model, others=given.match_classes)
+        others = None if others is None else match_classes(others, model, others=given.match_classes)
+    data = thinned(whole, every=given.every, limit=given.limit)
     metrics = evaluate(
         model,
         data,

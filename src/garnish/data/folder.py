@@ -23,6 +23,7 @@ from garnish.data.plain import plain_description
 from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
 from garnish.errors import DataError, OptionError, suggest
 from garnish.lookup import classes, options_of
+from garnish.tasks.agreement import difference, notes
 from garnish.tasks.pictures import read_picture
 from garnish.tasks.task import Task
 
@@ -217,10 +218,10 @@ class JoinedDataset(Dataset):
         self._tasks: dict[str, Task] = {}
         for number, part in enumerate(parts, 1):
             for name, task in part.tasks.items():
-                if (known := self._tasks.setdefault(name, task)) != task:
-                    raise OptionError(
-                        f"join: task {name!r} of set {number} {_difference(known, task)}; rename one of them"
-                    )
+                known = self._tasks.setdefault(name, task)
+                if differs := difference(known, task, "a set before", f"set {number}"):
+                    raise OptionError(f"join: {part.name}: task {name!r}: {differs}")
+                self._tasks[name] = _named(known, task, f"join: {part.name}: task {name!r}")
 
     @property
     def name(self) -> str:
@@ -268,7 +269,8 @@ def join(*datasets: Dataset) -> JoinedDataset:
     """Several sets as one; tasks of one name must be equal.
 
     Raises:
-        OptionError: a task name stands for different tasks or options in two sets.
+        OptionError: a task name stands for different tasks, class names or options in two sets. Class names that only
+        some sets have are those of all, which is logged.
     """
     return JoinedDataset(datasets)
 
@@ -293,9 +295,16 @@ def _apart(spec: Any, left_out: Sequence[str]) -> list[Any]:
     return [type(spec).__name__, {name: v for name, v in options_of(spec).items() if name not in left_out}]
 
 
-def _difference(one: Task, other: Task) -> str:
-    if type(one) is not type(other):
-        return f"is {type(other).__name__}, but {type(one).__name__} in a set before"
-    before, after = options_of(one), options_of(other)
-    name = next(key for key in before if before[key] != after[key])
-    return f"has {name} = {after[name]!r}, but {before[name]!r} in a set before"
+def _named(known: Task, task: Task, where: str) -> Task:
+    """The one of two tasks that has class names; raises :class:`OptionError` where anything else differs."""
+    before, after = options_of(known), options_of(task)
+    for name in before:
+        if before[name] != after[name] and task.roles.get(name) != "names":
+            raise OptionError(
+                f"{where}: has {name} = {after[name]!r}, but {before[name]!r} in a set before; make them equal, or give"
+                " the task another name in one of them"
+            )
+    if before != after:
+        for line in notes(known, task, training=False, ours="a set before", other="this set"):
+            _log.warning("%s: %s", where, line)
+    return known if known.label_names is not None else task

@@ -21,7 +21,7 @@ from torchmetrics import Metric
 from garnish.errors import DataError, OptionError
 from garnish.tasks.colours import NOTHING, scale_colours
 from garnish.tasks.files import with_suffix, write_png, write_whole
-from garnish.tasks.task import Task
+from garnish.tasks.task import Role, Task
 from garnish.tasks.totals import Totals, exact, ratio
 
 #: Softplus of this is 1.
@@ -59,6 +59,7 @@ class Depth(Task):
 
     higher_is_better: ClassVar[bool] = False
     target_kind: ClassVar[str] = "depth"
+    roles: ClassVar[Mapping[str, Role]] = {"max_metres": "counted", "min_metres": "metric"}
 
     max_metres: float = 10.0
     min_metres: float = 1e-3

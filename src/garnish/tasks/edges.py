@@ -6,8 +6,9 @@ Shape letters: B pictures, H W pixels, T thresholds.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torchmetrics import Metric
 from garnish.errors import OptionError
 from garnish.tasks.binary import BinaryTask, balanced_bce
 from garnish.tasks.boundaries import BoundaryMetric
-from garnish.tasks.task import IGNORE
+from garnish.tasks.task import IGNORE, Role
 from garnish.tasks.thresholds import HUNDREDTHS, counts_above
 from garnish.tasks.tolerance import disc_maximum, f_measure, precision_recall
 from garnish.tasks.totals import Totals
@@ -45,6 +46,16 @@ class Edges(BinaryTask):
         processes: how many share the pictures of a batch ("ods"); above 1 a script needs the usual
             ``if __name__ == "__main__"``.
     """
+
+    roles: ClassVar[Mapping[str, Role]] = {
+        "positive_weight": "loss",
+        "tolerance_px": "metric",
+        "protocol": "metric",
+        "max_distance": "metric",
+        "nms": "metric",
+        "thin_target": "metric",
+        "processes": "work",
+    }
 
     weight: float = 50.0
     positive_weight: float = 0.95

@@ -17,7 +17,7 @@ from torchmetrics import Metric
 
 from garnish.errors import OptionError
 from garnish.tasks.binary import BinaryTask, balanced_bce
-from garnish.tasks.task import IGNORE
+from garnish.tasks.task import IGNORE, Role
 from garnish.tasks.thresholds import HUNDREDTHS, counts_above
 from garnish.tasks.tolerance import f_measure, precision_recall
 from garnish.tasks.totals import Totals, exact, ratio
@@ -45,6 +45,7 @@ class Saliency(BinaryTask):
         "iou_threshold": "best_iou_threshold",
         "f_threshold": "best_f_threshold",
     }
+    roles: ClassVar[Mapping[str, Role]] = {"iou_threshold": "metric", "f_threshold": "metric"}
 
     weight: float = 5.0
     iou_threshold: float | None = None

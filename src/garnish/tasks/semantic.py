@@ -20,7 +20,7 @@ from garnish.errors import DataError, OptionError
 from garnish.tasks.colours import NOTHING, class_colours
 from garnish.tasks.confusion import class_iou, confusion_matrix, pixel_accuracy
 from garnish.tasks.files import with_suffix, write_png
-from garnish.tasks.task import IGNORE, Task
+from garnish.tasks.task import IGNORE, Role, Task
 from garnish.tasks.tolerance import disc_maximum, f_measure, precision_recall
 from garnish.tasks.totals import Totals
 
@@ -52,6 +52,16 @@ class Semantic(Task):
 
     higher_is_better: ClassVar[bool] = True
     target_kind: ClassVar[str] = "mask"
+    roles: ClassVar[Mapping[str, Role]] = {
+        "classes": "names",
+        "class_weights": "loss",
+        "cross_entropy": "loss",
+        "focal_gamma": "loss",
+        "dice": "loss",
+        "f1_class": "metric",
+        "f1_tolerance_px": "metric",
+        "void_if_only_background": "counted",
+    }
 
     classes: int | tuple[str, ...]
     weight: float = 1.0
@@ -96,6 +106,12 @@ class Semantic(Task):
         if isinstance(self.classes, int):
             return tuple(f"class {k}" for k in range(min(self.classes, IGNORE + 1)))
         return self.classes
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """The class names; None where only their number was given, or names that say no more than that."""
+        numbered = tuple(f"class {k}" for k in range(self.channels))
+        return None if self.names == numbered else self.names
 
     @property
     def f1_index(self) -> int | None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,12 @@ from torchmetrics import Metric
 
 #: What stands for "no label here" in every integer and binary target.
 IGNORE = 255
+
+#: What an option is about, which decides what happens where the data of a task have another value than the model (see
+#: :mod:`garnish.tasks.agreement`). "names": class names, compared as ``Task.label_names``. "labels": what labels mean
+#: else, refused. "counted": which labels count, told. "metric": how it is measured, and "loss": how it is trained; the
+#: model's is used, which is told where the data set their own. "work": how it is computed, which changes no number.
+Role = Literal["names", "labels", "counted", "metric", "loss", "work"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,8 @@ class Task(ABC):
     target_kind: ClassVar[str]
     #: Option that holds a threshold → metric that chooses it, where the task has such.
     thresholds: ClassVar[Mapping[str, str]] = {}
+    #: Option → what it is about; "counted" where it is not named, and "loss" for ``weight``.
+    roles: ClassVar[Mapping[str, Role]] = {}
 
     @property
     @abstractmethod
@@ -46,6 +54,11 @@ class Task(ABC):
     @abstractmethod
     def channels(self) -> int:
         """Number of output maps the head must give."""
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """Names of the labels in the order of their ids; None where only their number is known, or there are none."""
+        return tuple(self.legend()) or None
 
     @property
     @abstractmethod

@@ -5,6 +5,7 @@ Shape letters: B pictures of a batch, H W pixels.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,8 +21,11 @@ from torch import Tensor
 from garnish.data.sample import Batch, Dataset, Sample, collate
 from garnish.errors import DataError, OptionError, suggest
 from garnish.model import Model
+from garnish.tasks.agreement import difference, notes
 from garnish.tasks.task import Task
 from garnish.training.features import CachedPictures, Resized
+
+_log = logging.getLogger(__name__)
 
 Metrics = dict[str, dict[str, float]]
 
@@ -62,13 +66,16 @@ def evaluate(
         Task → metric → value (NaN where nothing was seen); the units are those of the task's ``metric``.
 
     Raises:
-        OptionError: an unknown task. DataError: no picture, no task in common, or labels of another kind.
+        OptionError: an unknown task. DataError: no picture, no task in common, labels of another kind, or class names
+        that are not the model's in their order (see :func:`garnish.match_classes`).
     """
     names = shared_tasks(model, dataset, tasks)
     if batch_size < 1 or (limit is not None and limit < 1):
         raise OptionError(f"evaluate: batch_size {batch_size}, limit {limit}; set 1 or more")
     if not len(dataset):
         raise DataError(f"{dataset.name}: no pictures; check its folders and split")
+    for line in told_of(model, dataset, names, training=False):
+        _log.warning(line)
     measured = dict(model.tasks)
     if thresholds_on is not None and (choosing := [n for n in names if measured[n].thresholds]):
         first = evaluate(
@@ -194,7 +201,8 @@ def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = N
     """Names of the tasks that both know, in the model's order, or of those asked for.
 
     Raises:
-        OptionError: a task that one of them does not know. DataError: none in common, or labels of another kind.
+        OptionError: a task that one of them does not know. DataError: none in common, labels of another kind, or other
+        class names.
     """
     for name in tasks or ():
         for whose, known in (("the model", model.tasks), (dataset.name, dataset.tasks)):
@@ -207,15 +215,18 @@ def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = N
             f" {', '.join(model.tasks)}; give a task the same name in both"
         )
     for name in names:
-        mine, theirs = model.tasks[name], dataset.tasks[name]
-        said = ""
-        if mine.target_kind != theirs.target_kind:
-            said = f"{type(theirs).__name__}, the model's task is {type(mine).__name__}"
-        elif mine.channels != theirs.channels:
-            said = f"{theirs.channels} channels (classes), the model's task has {mine.channels}"
-        if said:
-            raise DataError(f"{dataset.name}: labels of task {name!r} are for {said}; make the two agree")
+        if differs := difference(model.tasks[name], dataset.tasks[name]):
+            raise DataError(f"{dataset.name}: task {name!r}: {differs}")
     return names
+
+
+def told_of(model: Model, dataset: Dataset, names: Sequence[str], *, training: bool) -> list[str]:
+    """One line for whatever is accepted, and should be known, where tasks of a model meet those of data."""
+    return [
+        f"{dataset.name}: task {name!r}: {line}"
+        for name in names
+        for line in notes(model.tasks[name], dataset.tasks[name], training=training)
+    ]
 
 
 def chosen(count: int, limit: int | None) -> list[int]:

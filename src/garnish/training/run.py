@@ -30,7 +30,7 @@ from garnish.training.processes import check_data, make_fabric, start_alike
 from garnish.training.progress import Progress
 from garnish.training.rounding import holding, write_rounding
 from garnish.training.scalars import Scalars, log_kinds
-from garnish.training.scope import ranking, trained_tasks
+from garnish.training.scope import about_labels, ranking, trained_tasks
 from garnish.training.signals import StopRequest
 from garnish.training.state import (
     RunState,
@@ -103,7 +103,7 @@ class Run:
             columns = ["loss", *(f"loss/{t}" for t in self.tasks), *learnt, "lr", "steps_per_second"]
             self.scalars = Scalars(self.out / "log", columns, self.log, self.state.step)
         self._since = time.perf_counter()
-        self._introduce(len(train), found)
+        self._introduce(len(train), about_labels(model, train, val), found)
 
     # ---- before the first step ----------------------------------------------------------------------------------
 
@@ -169,12 +169,13 @@ class Run:
             write_args(Path(folder), self.recipe)
         return Path(folder)
 
-    def _introduce(self, num_pictures: int, about_data: list[str]) -> None:
+    def _introduce(self, num_pictures: int, about_labels: list[str], about_data: list[str]) -> None:
         """Say what is trained, and what should be known about it."""
         self.progress.say(repr(self.model))
         if self.options.log is None and self.log == ("csv",):
             self.progress.say("log: CSV alone, for tensorboard is not installed (pip install 'garnish[tensorboard]')")
-        for line in [*warnings_about(self.model, list(self.tasks), self.fabric.world_size), *about_data[:_SHOWN]]:
+        known = warnings_about(self.model, list(self.tasks), self.fabric.world_size)
+        for line in [*known, *about_labels, *about_data[:_SHOWN]]:
             self.warn(line)
         if len(about_data) > _SHOWN:
             self.warn(f"… and {len(about_data) - _SHOWN} more about the data")

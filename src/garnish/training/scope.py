@@ -6,7 +6,7 @@ from garnish.data.sample import Dataset
 from garnish.errors import DataError, OptionError
 from garnish.model import Model
 from garnish.tasks.task import Task
-from garnish.training.evaluate import shared_tasks
+from garnish.training.evaluate import shared_tasks, told_of
 from garnish.training.options import TrainOptions
 from garnish.training.ranking import Ranking
 
@@ -43,3 +43,11 @@ def ranking(model: Model, tasks: dict[str, Task], val: Dataset | None, options: 
     if not ranked:
         raise DataError(f"{val.name}: has labels of no trained task ({', '.join(tasks)}); give other validation data")
     return Ranking(ranked, options.best_by)
+
+
+def about_labels(model: Model, train: Dataset, val: Dataset | None) -> list[str]:
+    """What should be known of the labels beside the model's tasks, one line each."""
+    found = told_of(model, train, shared_tasks(model, train), training=True)
+    if val is not None:
+        found += told_of(model, val, shared_tasks(model, val), training=False)
+    return found

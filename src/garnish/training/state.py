@@ -20,10 +20,11 @@ from torch.optim import Optimizer
 
 from garnish.bundles.atomic import write_file, writing
 from garnish.bundles.checkpoint import flatten, load_state, save_state, unflatten
-from garnish.errors import BundleError, OptionError
-from garnish.lookup import plain
+from garnish.errors import BundleError, OptionError, one_line
+from garnish.lookup import describe, plain
 from garnish.model import Model
 from garnish.strict_yaml import write_yaml
+from garnish.tasks.task import Task
 from garnish.training.options import FREE_ON_RESUME, TrainOptions
 
 _FILE = Path("last") / "state.safetensors"
@@ -188,6 +189,7 @@ def facts_of(options: TrainOptions, model: Model, total: int, batch_size: int, w
         "batch_size": batch_size,
         "world": world,
         "fingerprint": model.backbone.fingerprint(),
+        "tasks": {name: _described(task) for name, task in model.tasks.items()},
     }
 
 
@@ -199,6 +201,7 @@ def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
                 f"{where}: was started with train.{name} = {saved['options'].get(name)}, not {value}; resume with"
                 " the same options, or train anew"
             )
+    _check_tasks(saved.get("tasks", now["tasks"]), now["tasks"], where)  # older checkpoints do not say
     for name, what in (
         ("fingerprint", "another backbone (its weights differ)"),
         ("cached", "train.cache" if saved.get("cached") else "train.cache unset"),
@@ -207,6 +210,37 @@ def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
     ):
         if saved.get(name, False) != now[name]:
             raise OptionError(f"{where}: was started with {what}; resume with the same, or train anew")
+
+
+def _described(task: Task) -> dict[str, Any]:
+    """Class and options of a task, but for those that change no number."""
+    told = describe(task)
+    kept = {name: value for name, value in told["options"].items() if task.roles.get(name) != "work"}
+    return {**told, "options": kept}
+
+
+def _check_tasks(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Raise OptionError where a task's class, class names or another option is not what the run was started with."""
+    if set(saved) != set(now):
+        raise OptionError(
+            f"{where}: was started with the tasks {', '.join(saved)}, not {', '.join(now)}; resume with the same, or"
+            " train anew"
+        )
+    for task, before in saved.items():
+        after = now[task]
+        if before["name"] != after["name"]:
+            raise OptionError(f"{where}: was started with {task} = {before['name']}, not {after['name']}")
+        for name, value in after["options"].items():
+            old = before["options"].get(name, value)  # a checkpoint may be older than an option
+            if old != value:
+                raise OptionError(
+                    f"{where}: was started with tasks.{task}.{name} = {_shown(old)}, not {_shown(value)}; resume with"
+                    " the same data description and recipe, or train anew"
+                )
+
+
+def _shown(value: Any) -> str:
+    return one_line(", ".join(map(str, value)) if isinstance(value, list) else value, 120)
 
 
 def _optimizer_state(optimizer: Optimizer, named: Mapping[str, Tensor]) -> dict[str, Any]:

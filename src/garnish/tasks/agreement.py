@@ -1,0 +1,109 @@
+"""Whether the labels that data hold are those that a model learns: asked wherever the two meet.
+
+Options are compared by what the task's class says they are about (``Task.roles``), class names by ``Task.label_names``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from garnish.errors import one_line
+from garnish.tasks.task import Role, Task
+
+#: Classes that an error lists one by one.
+_SHOWN = 4
+#: What a message says to do where class names can be matched: see :func:`garnish.data.matched.match_classes`.
+MATCH = "match them by name: gn.match_classes(data, model), or garnish eval --match-classes refuse"
+MATCH_SOME = 'gn.match_classes(data, model, others="ignore"), or garnish eval --match-classes ignore'
+
+
+def difference(mine: Task, theirs: Task, ours: str = "the model", other: str = "the data") -> str:
+    """How labels of ``theirs`` are not those of ``mine``, and what to do; empty where they are the same.
+
+    Class names that only one of them knows are no difference.
+
+    Args:
+        mine: the task as it is learnt.
+        theirs: the task as labels are written for it.
+        ours: whose the first is, for the message.
+        other: whose the second is.
+    """
+    if type(mine) is not type(theirs) or mine.target_kind != theirs.target_kind:
+        one, two = type(theirs).__name__, type(mine).__name__
+        return f"labels are for {one} in {other}, but for {two} in {ours}; make the two agree"
+    here, there = mine.label_names, theirs.label_names
+    if here is not None and there is not None and here != there:
+        return _names(here, there, ours, other)
+    if mine.channels != theirs.channels:
+        return (
+            f"labels are for {theirs.channels} channels (classes) in {other}, but for {mine.channels} in {ours};"
+            " make the two agree"
+        )
+    for name, before, after in _unequal(mine, theirs, "labels"):
+        return f"labels have {name} = {_short(after)} in {other}, but {_short(before)} in {ours}; make the two agree"
+    return ""
+
+
+def notes(mine: Task, theirs: Task, *, training: bool, ours: str = "the model", other: str = "the data") -> list[str]:
+    """What is to be said of two tasks without a :func:`difference`, one line each.
+
+    Args:
+        mine: the task as it is learnt, whose options are used.
+        theirs: the task as labels are written for it.
+        training: whether the loss is computed.
+        ours: as for :func:`difference`.
+        other: as for :func:`difference`.
+    """
+    found = []
+    here, there = mine.label_names, theirs.label_names
+    if (here is None) != (there is None):
+        knows, names = (ours, here) if there is None else (other, there)
+        found.append(f"only {knows} knows class names, so ids are taken to mean these: {_listed(names or ())}")
+    for name, before, after in _unequal(mine, theirs, "counted"):
+        found.append(f"{name} is {_short(after)} in {other}, {_short(before)} in {ours}; the latter is used")
+    stated: list[Role] = ["metric", "loss"] if training else ["metric"]
+    for role in stated:
+        for name, before, after in _unequal(mine, theirs, role):
+            default = next(f.default for f in dataclasses.fields(theirs) if f.name == name)
+            if after != default:  # else the data have not set it
+                found.append(f"{name} = {_short(after)} of {other} is not used, but {_short(before)} of {ours}")
+    return found
+
+
+def _names(here: tuple[str, ...], there: tuple[str, ...], ours: str, other: str) -> str:
+    """The difference of two lists of class names."""
+    places = [k for k, (a, b) in enumerate(zip(here, there, strict=False)) if a != b]
+    found = [f"class {k} is {there[k]!r} in {other} and {here[k]!r} in {ours}" for k in places[:_SHOWN]]
+    if len(places) > _SHOWN:
+        found.append(f"… ({len(places)} such)")
+    more, less = sorted(set(there) - set(here)), sorted(set(here) - set(there))
+    if len(here) != len(there):
+        found.append(f"{len(there)} classes in {other}, {len(here)} in {ours}")
+    found += [f"only in {other}: {_listed(more)}"] * bool(more) + [f"only in {ours}: {_listed(less)}"] * bool(less)
+    if not more:
+        return f"{', '.join(found)}; {MATCH}"
+    remedy = "correct `classes` of the data"
+    if len(more) < len(there):
+        remedy += f", or let what only the data have count as no label: {MATCH_SOME}"
+    return f"{', '.join(found)}; {remedy}"
+
+
+def _unequal(mine: Task, theirs: Task, role: Role) -> Iterator[tuple[str, Any, Any]]:
+    """(option, value of the first, of the second) of the options of a role that differ."""
+    for f in dataclasses.fields(mine):
+        known: Role = "loss" if f.name == "weight" else "counted"
+        if f.init and type(mine).roles.get(f.name, known) == role:
+            before, after = getattr(mine, f.name), getattr(theirs, f.name)
+            if before != after:
+                yield f.name, before, after
+
+
+def _listed(names: tuple[str, ...] | list[str]) -> str:
+    shown = ", ".join(names[: 2 * _SHOWN])
+    return shown + (f", … ({len(names)} in all)" if len(names) > 2 * _SHOWN else "")
+
+
+def _short(value: Any) -> str:
+    return one_line(repr(value), 60)
