@@ -43,7 +43,13 @@ def run(words: Sequence[str]) -> int:
     report = check(open_given(overrides, given.split, "check"), limit=given.limit)
     if given.json:
         labels = {
-            task: {"maps": c.maps, "labelled": c.labelled, "total": c.total, "shares": c.shares}
+            task: {
+                "maps": c.maps,
+                "labelled": c.labelled,
+                "total": c.total,
+                "shares": c.shares,
+                "orientation": c.orientation,
+            }
             | ({"class_weights": c.class_weights()} if c.names else {})
             | ({"outside": {why: vars(o) for why, o in c.outside.items()}} if c.outside else {})
             for task, c in report.labels.items()

@@ -20,10 +20,14 @@ from garnish.data.leaks import find_leaks
 from garnish.data.outside import Outside, add_up, left_out, lines_about
 from garnish.data.sample import Dataset
 from garnish.errors import DataError
-from garnish.tasks.pictures import read_picture
+from garnish.tasks.pictures import is_transparent, open_picture
 from garnish.tasks.task import IGNORE, Task
 
 _SHOWN = 10  # findings that a printed report spells out
+_TURNED_APART = (
+    "have another EXIF orientation than their pictures; write `orientation: stored` if they fit the pixels as the"
+    " picture's file holds them, `orientation: upright` if they fit the picture as it is shown"
+)
 
 
 @final
@@ -53,6 +57,7 @@ class LabelCounts:
         total: all pixels of the task's label maps.
         maps: number of label maps.
         outside: what the files hold and the task's range of values leaves out, by reason.
+        orientation: "upright" or "stored": how the description says that they lie.
     """
 
     names: tuple[str, ...]
@@ -62,6 +67,7 @@ class LabelCounts:
     total: int = 0
     maps: int = 0
     outside: dict[str, Outside] = field(default_factory=dict)
+    orientation: str = "upright"
 
     @property
     def shares(self) -> dict[str, float]:
@@ -121,7 +127,8 @@ class Report:
         lines = [f"{self.checked} of {self.pictures} pictures checked"]
         for task, counts in self.labels.items():
             labelled = counts.labelled / max(counts.total, 1)
-            lines.append(f"{task}: {counts.maps} label maps, {labelled:.1%} of their pixels labelled")
+            turned = ", turned as their pictures are (orientation: stored)" if counts.orientation == "stored" else ""
+            lines.append(f"{task}: {counts.maps} label maps, {labelled:.1%} of their pixels labelled{turned}")
             lines += [f"  {name:<24} {share:7.2%}" for name, share in counts.shares.items()]
         for severity in ("error", "warning", "note"):
             found = [f.message for f in self.findings if f.severity == severity]
@@ -155,6 +162,14 @@ def check(dataset: Dataset, *, limit: int | None = None) -> Report:
     errors = [Finding("error", message) for s in seen for message in s.errors]
     complete = len(chosen) == len(dataset) and not errors
     found = errors + _about_tasks(dataset.tasks, seen, labels, complete)
+    if through := [s.transparent for s in seen if s.transparent]:
+        found.append(
+            Finding(
+                "warning",
+                f"{through[0]}: {len(through)} of {len(chosen)} pictures have transparent pixels, of which the hidden"
+                " colour is used; save them without alpha, over the ground that is meant",
+            )
+        )
     for part in _folders(dataset):
         found += [Finding(severity, message) for severity, message in find_leaks(part)]
     found.sort(key=lambda f: ("error", "warning", "note").index(f.severity))
@@ -163,11 +178,12 @@ def check(dataset: Dataset, *, limit: int | None = None) -> Report:
 
 @dataclass
 class _Seen:
-    """What one picture showed: errors, pixel counts by task, and oddities as (task, what, file)."""
+    """What one picture showed: errors, pixel counts by task, oddities as (task, what, file), the transparent file."""
 
     errors: list[str] = field(default_factory=list)
     counts: dict[str, LabelCounts] = field(default_factory=dict)
     odd: list[tuple[str, str, str]] = field(default_factory=list)
+    transparent: str | None = None
 
 
 def _folders(dataset: Dataset) -> list[FolderDataset]:
@@ -189,22 +205,30 @@ def _examine(dataset: Dataset, index: int) -> _Seen:
         for task, target in sample.targets.items():
             _note(seen, task, dataset.tasks[task], target, sample.name)
         return seen
-    picture, size = dataset.picture_file(index), None
+    picture, size, orientation = dataset.picture_file(index), None, 1
     try:
-        height, width = read_picture(picture).shape[-2:]
-        size = (height, width)
+        pixels, facts = open_picture(picture)
+        size, orientation = (pixels.shape[-2], pixels.shape[-1]), facts.orientation
+        if is_transparent(picture, facts):
+            seen.transparent = str(picture)
     except DataError as error:
         seen.errors.append(str(error))
-    arrays: dict[tuple[str, Path], np.ndarray] = {}
+    arrays: dict[tuple[str, Path], tuple[np.ndarray, int]] = {}
     for task, file in dataset.label_files(index).items():
         try:
-            target = dataset.target(task, dataset.raw(task, file, arrays), file)
+            raw, own = dataset.raw(task, file, arrays)
+            target = dataset.target(task, raw, file, orientation)
             if size is not None:
                 check_sizes(picture, size, file, (target.shape[-2], target.shape[-1]))
         except DataError as error:
             seen.errors.append(str(error))
             continue
         _note(seen, task, dataset.tasks[task], target, str(file))
+        stated = dataset.description.tasks[task].labels.orientation
+        if task in seen.counts:
+            seen.counts[task].orientation = stated or "upright"
+        if size is not None and stated is None and own != orientation:
+            seen.odd.append((task, _TURNED_APART, str(file)))
     return seen
 
 
@@ -286,6 +310,7 @@ def _sum_counts(several: Sequence[LabelCounts]) -> LabelCounts:
         sum(c.total for c in several),
         len(several),
         add_up([c.outside for c in several]),
+        several[0].orientation,
     )
 
 

@@ -21,7 +21,7 @@ from garnish.data.label_options import LABEL_OPTIONS, LabelOptions, parse_label_
 from garnish.data.layouts.layout import Layout
 from garnish.errors import DataError, OptionError, one_line, suggest
 from garnish.strict_yaml import read_yaml
-from garnish.tasks.pictures import PICTURE_SUFFIXES, read_array
+from garnish.tasks.pictures import PICTURE_SUFFIXES, open_label
 from garnish.tasks.task import Task
 
 _KEYS = ("path", "images", "splits", "every", "tasks")
@@ -93,9 +93,16 @@ class Description:
         places = [self.root / _fill(template, split=given, name=name) for template in self.tasks[task].labels.labels]
         return places[0] if len(places) == 1 else next((p for p in places if p.is_file()), places[0])
 
-    def read(self, task: str, file: Path) -> np.ndarray:
-        """The numbers of a label file, as the layout reads it."""
-        return read_array(file) if self.layout is None else self.layout.read(task, file)
+    def read(self, task: str, file: Path) -> tuple[np.ndarray, int]:
+        """The numbers of a label file, as the layout reads it, and the EXIF orientation of the file (1: none).
+
+        The numbers are upright by that orientation, but for labels that the description calls ``stored``.
+        """
+        if self.layout is not None:
+            return self.layout.read(task, file), 1
+        labels = self.tasks[task].labels
+        raw, facts = open_label(file, colours=labels.kind == "colours", upright=labels.orientation != "stored")
+        return raw, 1 if facts is None else facts.orientation
 
     def _pattern(self, value: str) -> Path:
         return self.root / _fill(self.images, split=value)

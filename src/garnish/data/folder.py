@@ -24,7 +24,8 @@ from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
 from garnish.errors import DataError, OptionError, suggest
 from garnish.lookup import classes, options_of
 from garnish.tasks.agreement import difference, notes
-from garnish.tasks.pictures import read_picture
+from garnish.tasks.orientation import turn, turn_vectors
+from garnish.tasks.pictures import open_picture
 from garnish.tasks.task import Task
 
 _log = logging.getLogger(__name__)
@@ -144,12 +145,14 @@ class FolderDataset(Dataset):
             DataError: a file that cannot be read, a label of another size than its picture, values a task refuses.
         """
         path = self.picture_file(index)
-        image = tv_tensors.Image(read_picture(path))
+        pixels, facts = open_picture(path)
+        image = tv_tensors.Image(pixels)
         size = (image.shape[-2], image.shape[-1])
-        arrays: dict[tuple[str, Path], np.ndarray] = {}
+        arrays: dict[tuple[str, Path], tuple[np.ndarray, int]] = {}
         targets: dict[str, tv_tensors.TVTensor] = {}
         for task, file in self._labels[index].items():
-            target = self.target(task, self.raw(task, file, arrays), file)
+            raw, _ = self.raw(task, file, arrays)
+            target = self.target(task, raw, file, facts.orientation)
             check_sizes(path, size, file, (target.shape[-2], target.shape[-1]))
             self._tasks[task].check_target(target, str(file))
             targets[task] = target
@@ -167,20 +170,38 @@ class FolderDataset(Dataset):
             return None
         return digest("folder", reading, None if layout is None else _apart(layout, ("path", "tasks")), files)
 
-    def raw(self, task: str, file: Path, known: dict[tuple[str, Path], np.ndarray]) -> np.ndarray:
-        """The numbers of a label file; tasks that share it, and how it is read, read it once and find it in ``known``.
+    def raw(
+        self, task: str, file: Path, known: dict[tuple[str, Path], tuple[np.ndarray, int]]
+    ) -> tuple[np.ndarray, int]:
+        """The numbers of a label file and its EXIF orientation, as :meth:`Description.read` gives them.
+
+        Tasks that share the file, and how it is read, read it once and find it in ``known``.
 
         Raises:
             DataError: a file that cannot be read.
         """
-        key = ("" if self.description.layout is None else task, file)
+        labels = self.description.tasks[task].labels
+        way = f"{labels.kind == 'colours'} {labels.orientation == 'stored'}"
+        key = (way if self.description.layout is None else task, file)
         if key not in known:
             known[key] = self.description.read(task, file)
         return known[key]
 
-    def target(self, task: str, raw: np.ndarray, file: Path) -> tv_tensors.TVTensor:
-        """The target of ``task`` that a label file's numbers stand for, not yet checked by the task."""
-        values = torch.from_numpy(decode(raw, self.description.tasks[task].labels, file))
+    def target(self, task: str, raw: np.ndarray, file: Path, orientation: int) -> tv_tensors.TVTensor:
+        """The target of ``task`` that a label file's numbers stand for, not yet checked by the task.
+
+        Args:
+            task: name of the task.
+            raw: the numbers.
+            file: named in messages.
+            orientation: of the picture; labels that are described as ``stored`` are turned by it.
+        """
+        labels = self.description.tasks[task].labels
+        decoded = decode(raw, labels, file)
+        if labels.orientation == "stored":
+            kind = self._tasks[task].target_kind
+            decoded = turn_vectors(decoded, orientation) if kind == "normals" else turn(decoded, orientation, (-2, -1))
+        values = torch.from_numpy(decoded)
         wrap = {"mask": tv_tensors.Mask, "depth": DepthMap, "normals": NormalMap}[self._tasks[task].target_kind]
         wrapped: tv_tensors.TVTensor = wrap(values)
         return wrapped
@@ -280,7 +301,8 @@ def check_sizes(picture: Path, size: tuple[int, int], label: Path, label_size: t
     if size == label_size:
         return
     turned = (
-        "; one of them is turned: save the picture upright, without an EXIF orientation"
+        "; one of them is turned: write `orientation: stored` if the labels fit the picture without its EXIF"
+        " orientation, or turn the label"
         if size == label_size[::-1]
         else ""
     )

@@ -18,15 +18,17 @@ KINDS = ("ids", "colours", "binary", "boundaries", "depth", "normals")
 #: Metres per step of a unit.
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 
-_ID_OPTIONS = ("ignore", "map", "others", "offset")
+_ID_OPTIONS = ("ignore", "map", "others", "offset", "packed")
 _APPLIES = {
     "ids": _ID_OPTIONS,
     "colours": ("colours", "others"),
     "binary": ("ignore", "threshold", "positive"),
     "boundaries": ("from", *_ID_OPTIONS),
-    "depth": ("unit", "scale", "invalid"),
+    "depth": ("unit", "scale", "invalid", "packed"),
     "normals": ("invalid", "flip", "axes"),
 }
+_EVERY_KIND = ("labels", "kind", "orientation")
+_ORIENTATIONS = ("upright", "stored")
 _AXES = re.compile(r"x\s+(right|left)\s*,\s*y\s+(down|up)\s*,\s*z\s+(forward|backward)")
 
 
@@ -47,6 +49,10 @@ class LabelOptions:
         positive: raw ids that are foreground, all others background.
         flip: axes of normals whose sign is turned to reach x right, y down, z forward.
         colours: (R, G, B) → id.
+        packed: weights of red, green and blue, whose sum is the number of a pixel; None: one number a pixel.
+        orientation: "upright": labels fit the picture as it is shown, once each is turned by its own EXIF orientation;
+            "stored": they fit the pixels as the picture's file holds them, and are turned as the picture is. None:
+            upright, and files where picture and label differ are told.
     """
 
     labels: tuple[str, ...]
@@ -61,12 +67,20 @@ class LabelOptions:
     positive: tuple[int, ...] | None = None
     flip: tuple[str, ...] = ()
     colours: Mapping[tuple[int, int, int], int] | None = None
+    packed: tuple[float, float, float] | None = None
+    orientation: str | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether a number that is off by one means something else altogether, as it does for ids."""
+        by_number = self.positive is not None or self.packed is not None
+        return by_number or self.kind in ("ids", "colours", "boundaries")
 
 
 #: Names of the label options as they stand in YAML.
 LABEL_OPTIONS = (
     *("labels", "kind", "ignore", "map", "others", "offset", "unit", "scale"),
-    *("invalid", "threshold", "positive", "flip", "axes", "colours", "from"),
+    *("invalid", "threshold", "positive", "flip", "axes", "colours", "from", "packed", "orientation"),
 )
 
 
@@ -89,8 +103,8 @@ def parse_label_options(given: Mapping[str, Any], task: Task, where: str) -> Lab
             raise OptionError(f"{where}.labels: {template!r} has no {{name}}, so every picture would have one label")
     kind = _kind(given, task, where)
     for name in given:
-        if name not in ("labels", "kind") and name not in _APPLIES[kind]:
-            applies = ", ".join(_APPLIES[kind])
+        if name not in _EVERY_KIND and name not in _APPLIES[kind]:
+            applies = ", ".join((*_APPLIES[kind], "orientation"))
             raise OptionError(f"{where}.{name}: does not apply to labels of kind {kind}; those take: {applies}")
     readers: dict[str, Callable[[Any, str], Any]] = {
         "ignore": _ints,
@@ -101,6 +115,8 @@ def parse_label_options(given: Mapping[str, Any], task: Task, where: str) -> Lab
         "invalid": _numbers,
         "threshold": _number,
         "positive": _ints,
+        "packed": _weights,
+        "orientation": _orientation,
     }
     values = {
         name: read(given[name], f"{where}.{name}") for name, read in readers.items() if given.get(name) is not None
@@ -174,6 +190,22 @@ def _positive_number(value: Any, at: str) -> float:
     if not (number > 0 and math.isfinite(number)):
         raise OptionError(f"{at}: expected a number above 0, got {value!r}")
     return number
+
+
+def _weights(value: Any, at: str) -> tuple[float, ...]:
+    weights = _numbers(value, at)
+    if len(weights) != 3 or not any(weights) or not all(0 <= w < math.inf for w in weights):
+        raise OptionError(
+            f"{at}: expected the weights of red, green and blue such as [1, 256, 65536], finite and not all 0;"
+            f" got {value!r}"
+        )
+    return weights
+
+
+def _orientation(value: Any, at: str) -> str:
+    if value not in _ORIENTATIONS:
+        raise OptionError(f"{at}: unknown orientation {value!r}{suggest(str(value), _ORIENTATIONS)}")
+    return str(value)
 
 
 def _items(value: Any) -> Sequence[Any]:

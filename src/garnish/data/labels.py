@@ -14,10 +14,14 @@ import numpy as np
 
 from garnish.data.label_options import LabelOptions
 from garnish.errors import DataError
+from garnish.tasks.pictures import refuse_lossy
 from garnish.tasks.task import IGNORE
 
 #: Vectors shorter than this are no normals but a background colour such as mid-grey.
 _SHORTEST_NORMAL = 0.1
+_COLOURS_OR_PACKED = (
+    "write `colours: {class name: [r, g, b]}`, or `packed: [1, 256, 65536]` where red, green and blue make up one id"
+)
 
 
 def decode(raw: np.ndarray, options: LabelOptions, path: Path) -> np.ndarray:
@@ -36,12 +40,16 @@ def decode(raw: np.ndarray, options: LabelOptions, path: Path) -> np.ndarray:
     """
     if raw.size == 0:
         raise DataError(f"{path}: holds no pixels; write the label again")
+    if options.exact:
+        refuse_lossy(path)
+    if options.packed is not None:
+        raw = _unpacked(raw, options.packed, path)
     return _DECODERS[options.kind](raw, options, path)
 
 
 def decode_ids(raw: np.ndarray, options: LabelOptions, path: Path) -> np.ndarray:
     """An id map (grey, palette, 16-bit or ``.npy``) → (H, W) int64; ids are not checked against a class count."""
-    ids = _remap(_whole(_plane(raw, path), path), options, path)
+    ids = _remap(_whole(_plane(raw, path, _COLOURS_OR_PACKED), path), options, path)
     if (ids < 0).any():
         value = int(ids.min())
         raise DataError(
@@ -76,7 +84,7 @@ def decode_colours(raw: np.ndarray, options: LabelOptions, path: Path) -> np.nda
 
 def decode_binary(raw: np.ndarray, options: LabelOptions, path: Path) -> np.ndarray:
     """A foreground map → (1, H, W) float32: 0/1 or 0/255 as it stands, grey by ``threshold``, ids by ``positive``."""
-    plane = _plane(raw, path)
+    plane = _plane(raw, path, "save one number a pixel")
     _refuse_nan(plane, path, "`threshold` cannot place it; write 0 or 255 there")
     ignored = np.isin(plane, options.ignore) if options.ignore else np.zeros(plane.shape, bool)
     if options.positive is not None:
@@ -98,7 +106,7 @@ def decode_boundaries(raw: np.ndarray, options: LabelOptions, path: Path) -> np.
     A pixel is an edge where a neighbour to the left, right, above or below has another id. Ignored pixels and those
     that only touch an ignored one are 255: what the change is there is not known.
     """
-    ids = _colour_codes(raw, path) if _is_coloured(raw) else _whole(_plane(raw, path), path)
+    ids = _colour_codes(raw, path) if _is_coloured(raw) else _whole(_plane(raw, path, _COLOURS_OR_PACKED), path)
     unused = IGNORE if not _is_coloured(raw) else -1
     if options.map is not None or options.offset:
         ids = _remap(ids, options, path)
@@ -123,7 +131,7 @@ def decode_boundaries(raw: np.ndarray, options: LabelOptions, path: Path) -> np.
 
 def decode_depth(raw: np.ndarray, options: LabelOptions, path: Path) -> np.ndarray:
     """Depth in steps of ``scale`` metres → (1, H, W) float32 metres; 0, negative and ``invalid`` values become 0."""
-    plane = _plane(raw, path)
+    plane = _plane(raw, path, "write `packed: [1, 256, 65536]`, the weights of red, green and blue in one number")
     if options.scale is None and plane.dtype.kind != "f":
         raise DataError(
             f"{path}: depth in whole numbers has no unit; write `unit: mm` (or m, cm, or `scale: metres per step`)"
@@ -183,8 +191,19 @@ _DECODERS: dict[str, Callable[[np.ndarray, LabelOptions, Path], np.ndarray]] = {
 }
 
 
-def _plane(raw: np.ndarray, path: Path) -> np.ndarray:
-    """The one channel of a map; three equal channels are one."""
+def _unpacked(raw: np.ndarray, weights: tuple[float, float, float], path: Path) -> np.ndarray:
+    """(H, W, 3) → (H, W): the sum of the channels by their weights, whole (int64) where all of them are."""
+    if raw.ndim != 3 or raw.shape[-1] != 3:
+        raise DataError(f"{path}: `packed` needs red, green and blue, found shape {raw.shape}; leave `packed` out")
+    if raw.dtype.kind in "bui" and all(weight == int(weight) for weight in weights):
+        whole: np.ndarray = raw.astype(np.int64) @ np.array(weights, np.int64)
+        return whole
+    numbers: np.ndarray = raw.astype(np.float64) @ np.array(weights)
+    return numbers
+
+
+def _plane(raw: np.ndarray, path: Path, remedy: str) -> np.ndarray:
+    """The one channel of a map; three equal channels are one; of colours ``remedy`` is what to do."""
     if raw.ndim == 3 and raw.shape[-1] == 1:
         raw = raw[..., 0]
     elif raw.ndim == 3 and raw.shape[0] == 1 and raw.shape[-1] != 3:
@@ -192,9 +211,7 @@ def _plane(raw: np.ndarray, path: Path) -> np.ndarray:
     if raw.ndim == 2:
         return raw
     if _is_coloured(raw):
-        raise DataError(
-            f"{path}: holds colours where one number a pixel is expected; give `colours: {{name: [r, g, b]}}`"
-        )
+        raise DataError(f"{path}: holds colours where one number a pixel is expected; {remedy}")
     if raw.ndim == 3 and raw.shape[-1] == 3:
         return raw[..., 0]
     raise DataError(f"{path}: expected one number a pixel, found an array of shape {raw.shape}; save (height, width)")
@@ -208,9 +225,10 @@ def _is_coloured(raw: np.ndarray) -> bool:
 
 def _colour_codes(raw: np.ndarray, path: Path) -> np.ndarray:
     """(H, W, 3) uint8 → (H, W) int64, one number a colour; a grey map is R = G = B."""
-    _refuse_jpeg(path)
+    if raw.dtype == bool:
+        raw = raw.astype(np.uint8) * np.uint8(255)
     if raw.dtype != np.uint8 or raw.ndim not in (2, 3) or (raw.ndim == 3 and raw.shape[-1] != 3):
-        raise DataError(f"{path}: expected 8-bit RGB colours, found {raw.dtype} of shape {raw.shape}; use `kind: ids`")
+        raise DataError(f"{path}: expected 8-bit RGB colours, found {raw.dtype} of shape {raw.shape}; save such a PNG")
     wide = raw.astype(np.int64)
     if raw.ndim == 2:
         return wide << 16 | wide << 8 | wide
@@ -219,7 +237,6 @@ def _colour_codes(raw: np.ndarray, path: Path) -> np.ndarray:
 
 def _whole(plane: np.ndarray, path: Path) -> np.ndarray:
     """A plane of whole numbers as int64."""
-    _refuse_jpeg(path)
     if plane.dtype.kind in "bui":
         return plane.astype(np.int64)
     _refuse_nan(plane, path, "ids must be whole numbers; write 255 where there is no label")
@@ -227,13 +244,6 @@ def _whole(plane: np.ndarray, path: Path) -> np.ndarray:
     if plane.dtype.kind != "f" or (ids != plane).any():
         raise DataError(f"{path}: holds {plane.dtype} numbers that are not whole; ids must be whole numbers")
     return ids
-
-
-def _refuse_jpeg(path: Path) -> None:
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        raise DataError(
-            f"{path}: ids and colours in a JPEG are changed by its compression; save the label as PNG or .npy"
-        )
 
 
 def _remap(ids: np.ndarray, options: LabelOptions, path: Path) -> np.ndarray:

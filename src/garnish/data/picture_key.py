@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 #: Raised when targets of the same files and options come out differently than before.
-_READING = 1
+_READING = 2
 
 
 def digest(*facts: object) -> str:

@@ -1,0 +1,62 @@
+"""EXIF orientations: how a stored picture is turned to be upright, and the vectors in it with it.
+
+Numbers 1 to 8 as in the tag ``Orientation`` of EXIF 2.32 (JEITA CP-3451, 4.6.4.A): 1 upright, 3 half a turn, 6 and 8
+quarter turns, the others mirrored. Shape letters: H W pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: orientation → (rows and columns change places, then columns are reversed, then rows are reversed)
+_STEPS = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+
+#: orientation → the one that undoes it
+UNDONE_BY = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+
+
+def swaps_sides(orientation: int) -> bool:
+    """Whether width and height change places."""
+    return _STEPS[orientation][0]
+
+
+def turn(pixels: np.ndarray, orientation: int, axes: tuple[int, int] = (0, 1)) -> np.ndarray:
+    """Pixels as stored → upright.
+
+    Args:
+        pixels: an array with rows and columns among its axes.
+        orientation: 1 to 8.
+        axes: which axes are rows and columns.
+    """
+    rows, columns = axes
+    swap, across, down = _STEPS[orientation]
+    if swap:
+        pixels = pixels.swapaxes(rows, columns)
+    if across:
+        pixels = np.flip(pixels, columns)
+    if down:
+        pixels = np.flip(pixels, rows)
+    return np.ascontiguousarray(pixels)
+
+
+def turn_vectors(vectors: np.ndarray, orientation: int) -> np.ndarray:
+    """(3, H, W) vectors, x right and y down, that stand in a stored picture → those of the upright one, in its place.
+
+    The camera rolls with the picture, so x and y turn as the pixels do; z stays. A mirrored picture shows a mirrored
+    scene.
+    """
+    x, y, z = turn(vectors, orientation, (-2, -1))
+    swap, across, down = _STEPS[orientation]
+    if swap:
+        x, y = y, x
+    # + 0.0: no negative zeros, for a zero vector means "no label"
+    return np.stack([-x if across else x, -y if down else y, z]) + np.float32(0.0)
