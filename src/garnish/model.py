@@ -351,6 +351,10 @@ class Model(nn.Module):
             found.update(self.head_tensors(task))
         return found
 
+    def all_tensors(self) -> dict[str, Tensor]:
+        """Those of the bare trunk and :meth:`own_tensors`, by name."""
+        return self.backbone.frozen_tensors() | self.own_tensors()
+
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What an optimizer should get, by stored name."""
         return {n: t for n, t in self.own_tensors().items() if isinstance(t, nn.Parameter) and t.requires_grad}

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from garnish.errors import DataError
+from garnish.errors import DataError, GarnishError
+from garnish.finite import odd_rows, why_odd
 from garnish.tasks import pictures
 from garnish.tasks.sheet import draw_sheet
 from garnish.tasks.task import Task
@@ -84,7 +85,12 @@ def read_picture(picture: str | Path | Image.Image | Tensor) -> np.ndarray:
 
 
 def predict(model: Model, picture: str | Path | Image.Image | Tensor, tasks: Sequence[str] | None = None) -> Prediction:
-    """Run a model on one picture at its own size."""
+    """Run a model on one picture at its own size.
+
+    Raises:
+        DataError: a picture that cannot be read. OptionError: an unknown task.
+        GarnishError: an output that is not finite, which decoding would turn into a map of some class.
+    """
     pixels = read_picture(picture)
     name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
     was_training = model.training
@@ -93,6 +99,11 @@ def predict(model: Model, picture: str | Path | Image.Image | Tensor, tasks: Seq
         images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
         with torch.inference_mode():
             raw = model(images, tasks)
+            for task in odd_rows(raw):
+                which = picture if isinstance(picture, str | Path) else name
+                raise GarnishError(
+                    f"{which}: the output of task {task!r} is not finite, {why_odd(model.all_tensors())}"
+                )
             maps = {t: model.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
     finally:
         model.train(was_training)

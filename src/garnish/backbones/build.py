@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from garnish import lookup
 from garnish.backbones.backbone import Backbone
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, WeightsError, suggest
+from garnish.finite import not_finite
 
 
 def backbone(
@@ -32,13 +33,16 @@ def backbone(
         The trunk in evaluation mode, no parameter of which requires a gradient.
 
     Raises:
-        OptionError: an unknown name or option. WeightsError: weights that cannot be read or do not fit.
+        OptionError: an unknown name or option. WeightsError: weights that cannot be read, do not fit or are not finite.
     """
     built = family(name).create(name, weights, dict(options or {}))
     if taps == "merged":
         built.read_merged()
     elif taps != "stage":
         raise OptionError(f"taps: expected stage or merged, got {taps!r}")
+    named = {built.source_names.get(name, name): tensor for name, tensor in built.frozen_tensors().items()}
+    if odd := not_finite(named):
+        raise WeightsError(f"{name}: weights {built.weights_source}: {odd}; fetch or train them anew")
     built.requires_grad_(False)
     built.eval()
     return built

@@ -58,8 +58,8 @@ def save(
         The folder.
 
     Raises:
-        OptionError: an unknown task or dtype. BundleError: the folder holds something else, a value beyond float16,
-        facts that are not JSON, or no space; an earlier bundle is untouched then.
+        OptionError: an unknown task or dtype. BundleError: the folder holds something else, a value that is not finite
+        or beyond float16, facts that are not JSON, or no space; an earlier bundle is untouched then.
     """
     chosen = _chosen(model, tasks)
     if dtype not in get_args(StoredDtype):
@@ -96,7 +96,8 @@ def load(
         A model in evaluation mode. Torch's random state is left as it was.
 
     Raises:
-        BundleError: damaged files, other tensors than expected, unknown names or options, another backbone.
+        BundleError: damaged files, other tensors than expected or such as are not finite, unknown names or options,
+        another backbone.
     """
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     if not paths:

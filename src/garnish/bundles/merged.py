@@ -35,6 +35,7 @@ from garnish.bundles.description import read_description
 from garnish.bundles.own_names import carried_over, own_name, own_names
 from garnish.bundles.stored import StoredDtype
 from garnish.errors import BundleError, OptionError, SiteError, suggest
+from garnish.finite import not_finite
 from garnish.model import Model
 
 CHECKPOINT = "backbone.safetensors"
@@ -146,6 +147,8 @@ def merge(
     )
     facts = {k: v for k, v in asdict(said).items() if k not in ("out", "files")} | {"garnish": __version__}
     tensors = {n: t.cpu() for n, t in own_names(trunk, trunk.frozen_tensors()).items()}
+    if odd := not_finite(carried | tensors):
+        raise BundleError(f"{out}: {odd}; nothing was written: train the model anew")
     metadata = {"format": "pt", "license": trunk.licence, _MARK: json.dumps(facts, sort_keys=True)}
     checkpoint = to_bytes(carried | tensors, metadata=metadata)
     with writing(f"{out}:", "free some space or choose another place; what was there before is untouched"):

@@ -21,6 +21,7 @@ from garnish.bundles.peft_names import module_names, table_of
 from garnish.bundles.peft_sidecar import README, TASK, base_model_of, readme, sidecar_files
 from garnish.bundles.updates import LowRank, add, over_all_channels, plain_scale, split
 from garnish.errors import BundleError, OptionError, suggest
+from garnish.finite import not_finite
 from garnish.heads.segformer_names import DECODE_HEAD
 from garnish.model import Model
 
@@ -59,14 +60,17 @@ def export_peft(
         The folder.
 
     Raises:
-        OptionError: an unknown dialect or task. BundleError: adapters that PEFT's format cannot express, a folder that
-        holds something else, or no space.
+        OptionError: an unknown dialect or task. BundleError: adapters that PEFT's format cannot express or that are
+        not finite, a folder that holds something else, or no space.
     """
     if not isinstance(model, Model):
         model = load(model)
     number = _owner(model, task)
     tasks = model.owners[number].tasks
     model.decoders.check_whole(tasks, f"export_peft: the adapters of {model.owners[number].name} alone")
+    written = model.encoder_tensors(number) | {n: t for task in tasks for n, t in model.head_tensors(task).items()}
+    if odd := not_finite(written):
+        raise BundleError(f"{odd}; nothing was written: train the model anew")
     prefix = prefix.strip(".")
     saved: dict[str, Tensor] = {}
     if decode_head is not None:

@@ -16,6 +16,7 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor
 
 from garnish.errors import BundleError, one_line
+from garnish.finite import is_finite, not_finite
 from garnish.model import Model
 
 StoredDtype = Literal["float16", "float32"]
@@ -24,11 +25,15 @@ TunedAs = Literal["difference", "value"]
 TUNED_AS: Mapping[StoredDtype, TunedAs] = {"float16": "difference", "float32": "value"}
 
 
+class BeyondFloat16(BundleError):
+    """A finite value that would be stored as infinite."""
+
+
 def stored_tensors(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[str, Tensor]:
     """What a bundle of these tasks holds, on the CPU; an owner that also serves other tasks goes by the kept ones.
 
     Raises:
-        BundleError: a value that float16 cannot hold, with the tensor's name.
+        BundleError: a value that is not finite. BeyondFloat16: one that float16 cannot hold. Both name the tensor.
     """
     wanted = torch.float16 if dtype == "float16" else torch.float32
     frozen = model.backbone.frozen_tensors()
@@ -53,18 +58,27 @@ def _narrowed(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     if not tensor.is_floating_point():
         return tensor.cpu().clone().contiguous()
     stored = tensor.to(dtype)
-    if (stored.isinf() & tensor.isfinite()).any():
-        most = tensor.abs().max().item()
-        raise BundleError(f"{name}: its largest value {most:.3g} is beyond float16; save with dtype='float32'")
+    if not is_finite(stored):
+        if odd := not_finite({name: tensor}):
+            raise BundleError(f"{odd}; nothing was saved: train the model anew, or save one from before")
+        most = f"{name}: its largest value {tensor.abs().max().item():.3g} is beyond"
+        if dtype == torch.float16:
+            raise BeyondFloat16(f"{most} float16; save with dtype='float32'")
+        raise BundleError(f"{most} float32, the widest that a bundle holds; train the model anew")
     return stored.cpu().clone().contiguous()
 
 
 def read_tensors(data: bytes, where: str) -> dict[str, Tensor]:
-    """Tensors of a safetensors file's bytes; raises :class:`BundleError` naming ``where``."""
+    """Tensors of a safetensors file's bytes; raises :class:`BundleError` naming ``where``, also for any not finite."""
     try:
-        return from_bytes(data)
+        tensors: dict[str, Tensor] = from_bytes(data)
     except (SafetensorError, KeyError, ValueError, OverflowError) as error:
         raise BundleError(f"{where}: is damaged ({one_line(error, 120)}); save it again") from error
+    if odd := not_finite(tensors):
+        raise BundleError(
+            f"{where}: {odd}; it is of a run that diverged, or damaged: take an earlier one, or train anew"
+        )
+    return tensors
 
 
 def fill(

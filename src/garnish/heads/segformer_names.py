@@ -11,6 +11,7 @@ from torch import Tensor
 
 from garnish.backbones.weights import read_weights
 from garnish.errors import OptionError, WeightsError, suggest
+from garnish.finite import not_finite
 
 DECODE_HEAD = "decode_head"
 #: dialect → part of ours → its name there; ``{i}`` is the map from 0, ``{n}`` the map from 1
@@ -81,7 +82,7 @@ def read_decoder(source: str) -> dict[str, Tensor]:
         source: as for :func:`garnish.backbones.weights.read_weights`.
 
     Raises:
-        WeightsError: weights that cannot be read, or that hold no whole decoder in a known dialect.
+        WeightsError: weights that cannot be read or are not finite, or hold no whole decoder in a known dialect.
     """
     tensors, _ = read_weights(source)
     found: dict[str, Tensor] = {}
@@ -103,6 +104,8 @@ def read_decoder(source: str) -> dict[str, Tensor]:
             f"{source}: its {DECODE_HEAD} {kind} {some[0]}{more} ({dialect} names); "
             "only SegFormer's own decoder can be read, in NVlabs' or transformers' names"
         )
+    if odd := not_finite({name: found[name] for name in names.values() if name in found}):
+        raise WeightsError(f"{source}: {odd}; fetch or train them anew")
     return {ours: found[name] for ours, name in names.items() if name in found}
 
 

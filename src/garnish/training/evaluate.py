@@ -6,6 +6,7 @@ Shape letters: B pictures of a batch, H W pixels.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,7 @@ from garnish.model import Model
 from garnish.tasks.agreement import difference, notes
 from garnish.tasks.task import Task
 from garnish.training.features import CachedPictures, Resized
+from garnish.training.odd_outputs import OddOutputs
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ def evaluate(
     Raises:
         OptionError: an unknown task. DataError: no picture, no task in common, labels of another kind, or class names
         that are not the model's in their order (see :func:`garnish.match_classes`).
+        GarnishError: an output that is not finite, naming task and picture.
     """
     names = shared_tasks(model, dataset, tasks)
     if batch_size < 1 or (limit is not None and limit < 1):
@@ -106,6 +109,7 @@ def evaluate_parts(
     progress: bool = False,
     fabric: Fabric | None = None,
     kept: CachedPictures | None = None,
+    odd: OddOutputs | None = None,
 ) -> list[Metrics]:
     """The metrics on the first part of the pictures, on the first two together, and so on, in one go over them.
 
@@ -119,6 +123,7 @@ def evaluate_parts(
         progress: see there.
         fabric: see there.
         kept: the same pictures at the same size, with what the trunk makes of them; None: they are read.
+        odd: notes tasks with an output that is not finite, all of whose metrics are then NaN; None: that is an error.
     """
     rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
     tasks = tasks or {name: model.tasks[name] for name in shared_tasks(model, dataset)}
@@ -129,6 +134,7 @@ def evaluate_parts(
         if model.device.type == "cuda":
             metric.to(model.device)
     found = []
+    noted = odd or OddOutputs(model, fabric)
     was_training = model.training
     model.eval()
     try:
@@ -143,13 +149,18 @@ def evaluate_parts(
                     size=size,
                     progress=progress and rank == 0,
                     kept=kept,
+                    odd=noted if odd is not None or world > 1 else None,
                 ):
                     for name, raw in out.items():
                         metrics[name].update(raw, batch.targets[name])
+            noted.exchange(list(tasks))
+            if odd is None:
+                noted.raise_first()
             with warnings.catch_warnings():
                 # a rank, or a set, without any label of a task is no mistake: its metrics are NaN
                 warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
-                found.append({name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()})
+                values = {name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()}
+            found.append({n: dict.fromkeys(v, math.nan) if n in noted.tasks else v for n, v in values.items()})
     finally:
         model.train(was_training)
     return found
@@ -165,6 +176,7 @@ def outputs(
     size: tuple[int, int] | None,
     progress: bool = False,
     kept: CachedPictures | None = None,
+    odd: OddOutputs | None = None,
 ) -> Iterator[tuple[list[int], Batch, dict[str, Tensor]]]:
     """What the model says, and what is true, a batch at a time.
 
@@ -179,6 +191,10 @@ def outputs(
         size: see there.
         progress: see there.
         kept: see :func:`evaluate_parts`.
+        odd: notes outputs that are not finite, which are then left out; None: they are an error.
+
+    Raises:
+        GarnishError: an output that is not finite, naming task and picture.
 
     Yields:
         The indices of the pictures of a batch, which may be out of order where sizes differ; the batch on the model's
@@ -188,13 +204,18 @@ def outputs(
     samples: Iterable[Sample] = _read(partial(read, 0), indices)
     if kept is not None:
         samples = (kept.fill(0, index, s) for index, s in zip(indices, samples, strict=True))
+    noted = odd or OddOutputs(model)
     if progress:
         console = Console(stderr=True)
         samples = track(samples, "evaluating", len(indices), console=console, disable=not console.is_terminal)
     for pictures, batch in _by_size(zip(indices, samples, strict=True), batch_size):
         wanted = [[t for t in row if t in tasks] for row in batch.tasks_of_rows()]
         moved = batch.to(model.device)
-        yield pictures, moved, {name: out.float() for name, out in model(moved.images, wanted, moved.start).items()}
+        out = {name: raw.float() for name, raw in model(moved.images, wanted, moved.start).items()}
+        out = noted.keep_finite(out, batch)
+        if odd is None:
+            noted.raise_first()
+        yield pictures, moved, out
 
 
 def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = None) -> list[str]:

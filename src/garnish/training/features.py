@@ -20,6 +20,7 @@ from garnish.data.picture_key import digest
 from garnish.data.sample import Batch, Dataset, Sample, collate
 from garnish.data.transforms import resize_sample
 from garnish.errors import DataError, OptionError, one_line
+from garnish.finite import not_finite
 from garnish.model import Model
 from garnish.training.feature_file import FORMAT, Packed, as_bytes, pack, read, unpack
 from garnish.trunk_prefix import begin, prefix_of
@@ -205,6 +206,8 @@ class CachedPictures:
         if sample.start is not None:
             return sample
         packed = pack(self.trunk(sample))
+        if not_finite(packed[0]):  # not kept: the loss or the metrics tell of it, and another run may have mended it
+            return unpack(packed)
         if not self.cache.write(self.finder.file(number, index), packed):
             self._say_full()
         return unpack(packed)  # arranged in memory as what is read is

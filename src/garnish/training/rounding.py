@@ -12,17 +12,17 @@ import torch
 
 from garnish.bundles.atomic import write_file, writing
 from garnish.bundles.description import DESCRIPTION, WEIGHTS, read_description
-from garnish.bundles.stored import TUNED_AS, fill, read_tensors
+from garnish.bundles.stored import fill, read_tensors
 from garnish.model import Model
 
 
 @contextlib.contextmanager
 def holding(model: Model, bundle: Path) -> Iterator[None]:
-    """The tensors of a float16 bundle of this very model in it, for a ``with`` block; afterwards its own again."""
+    """The tensors of a bundle of this very model in it, for a ``with`` block; afterwards its own again."""
     former = {name: tensor.detach().clone() for name, tensor in model.own_tensors().items()}
-    stored = read_tensors((bundle / WEIGHTS).read_bytes(), str(bundle))
+    stored, facts = read_tensors((bundle / WEIGHTS).read_bytes(), str(bundle)), read_description(bundle)
     try:
-        fill(model, range(len(model.owners)), stored, "float16", TUNED_AS["float16"], str(bundle))
+        fill(model, range(len(model.owners)), stored, facts["dtype"], facts["tuned_as"], str(bundle))
         yield
     finally:
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Mapping
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 from garnish.balancing.balancing import Balance, balancing_of
 from garnish.bundles.bundle import save as save_bundle
+from garnish.bundles.stored import BeyondFloat16
 from garnish.data.loader import StepBatches
 from garnish.data.sample import Batch, Dataset
 from garnish.errors import GarnishError, OptionError
+from garnish.finite import not_finite
 from garnish.lookup import plain
 from garnish.model import Model
 from garnish.training.batch_size import largest_batch
@@ -24,6 +27,7 @@ from garnish.training.features import CachedBatches, CachedPictures, CachedTrunk
 from garnish.training.gradients import GradientWatch, reduce_gradients
 from garnish.training.introduction import warnings_about
 from garnish.training.losses import MultiTaskLoss, blame, only
+from garnish.training.odd_outputs import OddOutputs
 from garnish.training.optimizer import clip, make_optimizer
 from garnish.training.options import TrainOptions
 from garnish.training.processes import check_data, make_fabric, start_alike
@@ -38,6 +42,7 @@ from garnish.training.state import (
     facts_of,
     load_run,
     new_folder,
+    odd_in_run,
     restore,
     save_run,
     trained_tensors,
@@ -112,6 +117,8 @@ class Run:
         model, device = self.model, self.fabric.device
         if not model.trained_parameters():
             raise OptionError("train: every task of the model is frozen, so there is nothing to train; add a task")
+        if odd := not_finite(model.all_tensors()):
+            raise OptionError(f"train: the model's {odd}, so nothing can be learnt; build or load it anew")
         model.to(device)
         self.balance.to(device)
         model.check_sites()
@@ -252,7 +259,14 @@ class Run:
             self.save()
 
     def save(self) -> None:
-        """Write a checkpoint (on the first rank, if the run has a folder)."""
+        """Write a checkpoint (on the first rank, if the run has a folder).
+
+        Raises:
+            GarnishError: a tensor that is not finite; the checkpoint before it is kept.
+        """
+        if odd := odd_in_run(self.model, self.optimizer.optimizer, self._balance_tensors()):
+            lower = f"nothing of this was saved; lower lr ({self.options.lr:g})"
+            raise GarnishError(f"step {self.state.step}: {odd}; {lower}{self._kept()}")
         now = time.perf_counter()
         self.state.seconds += now - self._since
         self._since = now
@@ -273,11 +287,14 @@ class Run:
         assert self.val is not None and self.ranking is not None
         state, options = self.state, self.options
         some, rest = self._pictures()
-        found = self._metrics([some, rest] if rest else [some])
+        odd = OddOutputs(self.model, self.fabric)
+        found = self._metrics([some, rest] if rest else [some], odd)
         metrics = found[-1]
-        score = self.ranking.score(metrics)
+        score = -math.inf if odd.tasks else self.ranking.score(metrics)
+        if odd.tasks:
+            self.warn(f"step {state.step}: {odd.line()}; this evaluation is not ranked")
         state.history.append({"step": state.step, "score": score, "metrics": metrics})
-        if state.best_score is None or score > state.best_score:
+        if not odd.tasks and (state.best_score is None or score > state.best_score):
             state.best_score, state.best_step, state.best_on_some = score, state.step, found[0]
             self._save_best(metrics)
         waited = sum(entry["step"] > (state.best_step or 0) for entry in state.history)
@@ -301,18 +318,25 @@ class Run:
         some = [every[i] for i in chosen(len(every), _ROUNDING_PICTURES)]
         return some, sorted(set(every) - set(some))
 
-    def _metrics(self, parts: list[list[int]]) -> list[Metrics]:
+    def _metrics(self, parts: list[list[int]], odd: OddOutputs) -> list[Metrics]:
         assert self.val is not None
         batch_size, size = self.options.eval_batch_size, self.options.eval_size
         with self.fabric.autocast():
             return evaluate_parts(
-                self.model, self.val, parts, batch_size=batch_size, size=size, fabric=self.fabric, kept=self.kept_val
-            )
+                self.model, self.val, parts,
+                batch_size=batch_size, size=size, fabric=self.fabric, kept=self.kept_val, odd=odd,
+            )  # fmt: skip
 
     def _save_best(self, metrics: Metrics) -> None:
         if self.out is not None and self.is_first:
             extra = {"step": self.state.step, "recipe": plain(self.recipe)}
-            save_bundle(self.model, self.out / "best", metrics=metrics, extra=extra)
+            try:
+                save_bundle(self.model, self.out / "best", metrics=metrics, extra=extra)
+            except BeyondFloat16 as error:  # found before anything is written
+                self.warn(
+                    f"step {self.state.step}: {str(error).split(';')[0]}; {self.out / 'best'} is stored in float32"
+                )
+                save_bundle(self.model, self.out / "best", metrics=metrics, extra=extra, dtype="float32")
 
     def stop(self) -> NoReturn:
         """Save and leave, as a signal asked for; the exit code is 128 and its number."""
@@ -326,7 +350,16 @@ class Run:
     # ---- after the loop -----------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Mark the run as done, keep a bundle where nothing was evaluated, and record the effect of its rounding."""
+        """Mark the run as done, keep a bundle where nothing was evaluated, and record the effect of its rounding.
+
+        Raises:
+            GarnishError: no evaluation had finite outputs, so that there is no best one.
+        """
+        if self.val is not None and self.state.best_step is None:
+            raise GarnishError(
+                f"train: no evaluation had finite outputs, so no bundle was kept; lower lr ({self.options.lr:g}), or"
+                f" train at another precision than {self.options.precision}{self._kept()}"
+            )
         done = bool(self.state.stopped)
         self.state.stopped = self.state.stopped or "finished"
         if self.val is None and not done:
@@ -342,7 +375,10 @@ class Run:
         """Evaluate the best bundle as it is stored, and note in it what the rounding changed."""
         self.fabric.barrier()  # the first rank writes the bundle, all read it
         with holding(self.model, bundle):
-            (metrics,) = self._metrics([self._pictures()[0]])
+            odd = OddOutputs(self.model, self.fabric)
+            (metrics,) = self._metrics([self._pictures()[0]], odd)
+            if odd.tasks:
+                self.warn(f"{bundle}: as it is stored, {odd.line()}")
         reached = self.state.best_on_some
         if self.is_first:
             write_rounding(bundle, {t: {k: v - reached[t][k] for k, v in m.items()} for t, m in metrics.items()})

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from garnish.bundles.atomic import write_file, writing
 from garnish.bundles.checkpoint import flatten, load_state, save_state, unflatten
 from garnish.errors import BundleError, OptionError, one_line
+from garnish.finite import not_finite
 from garnish.lookup import describe, plain
 from garnish.model import Model
 from garnish.strict_yaml import write_yaml
@@ -129,11 +130,20 @@ def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What :func:`save_run` wrote.
 
     Raises:
-        BundleError: no checkpoint there, or a damaged one.
+        BundleError: no checkpoint there, a damaged one, or one that holds what is not finite.
     """
     if not (folder / _FILE).is_file():
         raise BundleError(f"{folder}: holds no checkpoint (last/state.safetensors); give the folder of a run")
-    return load_state(folder / _FILE)
+    tensors, facts = load_state(folder / _FILE)
+    if odd := not_finite(tensors):
+        raise BundleError(f"{folder / _FILE}: {odd}; the run had diverged: train anew at a lower lr")
+    return tensors, facts
+
+
+def odd_in_run(model: Model, optimizer: Optimizer, extra: Mapping[str, Tensor]) -> str:
+    """What is not finite of all that a checkpoint would hold (see :func:`save_run`); empty where nothing is."""
+    moments, _ = flatten(_optimizer_state(optimizer, {**model.trained_parameters(), **extra}))
+    return not_finite(trained_tensors(model) | dict(extra) | {f"optimizer/{n}": t for n, t in moments.items()})
 
 
 def restore(
