@@ -14,10 +14,12 @@ from PIL import Image
 from torchvision import tv_tensors
 
 import garnish as gn
+import tiny
 from garnish.cli import main
 from garnish.data.check import check
 from garnish.data.folder import folder
-from garnish.data.sample import Dataset, DepthMap, Sample
+from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
+from garnish.data.subset import Subset
 from garnish.errors import DataError
 from garnish.training.processes import check_data
 
@@ -185,3 +187,55 @@ def test_depth_that_was_clipped_at_the_largest_depth_is_told(skies, tmp_path):
     assert "2 of 3 labels of depth pile up at exactly max_metres = 80; if depth was clipped there, list" in told
     skies["tasks"]["depth"]["invalid"] = 8000
     assert check(folder(skies)).findings == ()
+
+
+# ---------------------------------------------------------------------------------------------- sets of one's own
+
+CLASSES = gn.Semantic(classes=3)
+BAD = {
+    "an id beyond the classes": (CLASSES, torch.full((32, 32), 3), "label ids 3"),
+    "a negative id": (CLASSES, torch.full((32, 32), -1), "label ids -1"),
+    "ids that are no whole numbers": (CLASSES, torch.zeros(32, 32), "integer ids"),
+    "grey edges": (gn.Edges(), torch.full((1, 32, 32), 0.5), "values 0.5"),
+    "white edges": (gn.Edges(), torch.full((1, 32, 32), 128.0), "values 128"),
+    "grey saliency": (gn.Saliency(), torch.full((1, 32, 32), 1.5), "values 1.5"),
+    "normals of length 2": (gn.Normals(), torch.tensor([0.0, 0.0, -2.0]).expand(32, 32, 3).movedim(-1, 0), "length 1"),
+    "normals that are no numbers": (gn.Normals(), torch.full((3, 32, 32), math.nan), "not finite"),
+    "depth that is no number": (gn.Depth(), torch.full((1, 32, 32), math.nan), "NaN"),
+    "depth in millimetres": (gn.Depth(), torch.full((1, 32, 32), 2500.0), "exceed max_metres"),
+}
+
+
+class Own(Dataset):
+    """One picture with one label."""
+
+    name = "own"
+
+    def __init__(self, task, target) -> None:
+        self._tasks, self.target = {"it": task}, target
+
+    @property
+    def tasks(self):
+        return self._tasks
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Sample:
+        wrap = {"mask": tv_tensors.Mask, "depth": DepthMap, "normals": NormalMap}[self.tasks["it"].target_kind]
+        return Sample(tv_tensors.Image(torch.zeros(3, 32, 32, dtype=torch.uint8)), {"it": wrap(self.target)}, "a.png")
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_labels_of_any_set_are_looked_at_where_they_are_read(kind):
+    task, target, words = BAD[kind]
+    data = Own(task, target)
+    model = gn.adapt(tiny.backbone("mit"), gn.Frozen(), tasks=data.tasks, head=gn.LinearHead())
+    for use in (
+        lambda: gn.evaluate(model, data),
+        lambda: gn.evaluate(model, Subset(data, [0])),
+        lambda: gn.fit(model, data, steps=1, batch_size=1, check_pictures=0),
+    ):
+        with pytest.raises(DataError, match=words) as caught:
+            use()
+        assert str(caught.value).startswith("a.png: label of task 'it': ") and "\n" not in str(caught.value)

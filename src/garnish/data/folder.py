@@ -158,6 +158,11 @@ class FolderDataset(Dataset):
             targets[task] = target
         return Sample(image=image, targets=targets, name=str(path))
 
+    @property
+    def checks_labels(self) -> bool:
+        """True: the message names the file."""
+        return True
+
     def key(self, index: int) -> str | None:
         """Follows from the options of reading and from the names, sizes and times of the picture's files."""
         picture = self.picture_file(index)
@@ -261,6 +266,11 @@ class JoinedDataset(Dataset):
         """Picture and targets number ``index``, as the set that holds it gives them."""
         part, inner = self.place(index)
         return part[inner]
+
+    @property
+    def checks_labels(self) -> bool:
+        """Whether all parts do."""
+        return all(part.checks_labels for part in self.parts)
 
     def key(self, index: int) -> str | None:
         """As the set that holds the picture gives it."""

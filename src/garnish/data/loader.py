@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from garnish.data.sample import Batch, Dataset, Sample, collate
+from garnish.data.sample import Batch, Dataset, Sample, collate, read_sample
 from garnish.data.transforms import Augment
 from garnish.errors import DataError, GarnishError, OptionError
 
@@ -110,7 +110,7 @@ class StepBatches:
 
     def sample(self, epoch: int, index: int) -> Sample:
         """Picture ``index`` as it comes in an epoch."""
-        sample = self.dataset[index]
+        sample = read_sample(self.dataset, index)
         return sample if self.augment is None else self.augment(sample, self.change_seed(epoch, index))
 
     def version(self, epoch: int, index: int) -> object:

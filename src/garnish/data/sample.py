@@ -19,7 +19,7 @@ from garnish.data.label_maps import DepthMap, NormalMap
 from garnish.errors import DataError
 from garnish.tasks.task import Task
 
-__all__ = ["Batch", "Dataset", "DepthMap", "NormalMap", "Sample", "collate"]
+__all__ = ["Batch", "Dataset", "DepthMap", "NormalMap", "Sample", "collate", "read_sample"]
 
 
 @final
@@ -76,6 +76,11 @@ class Dataset(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
 
+    @property
+    def checks_labels(self) -> bool:
+        """Whether ``self[i]`` never gives a label that its task cannot use; if not, whoever reads it asks the task."""
+        return False
+
     def key(self, index: int) -> str | None:
         """A short digest of what picture ``index`` and its labels are, and of how they are read.
 
@@ -83,6 +88,21 @@ class Dataset(ABC):
         process, so that what was computed of a picture can be kept on disk. None: it cannot be known.
         """
         return None
+
+
+def read_sample(dataset: Dataset, index: int) -> Sample:
+    """Picture ``index``, with labels that its tasks can use, whoever wrote the set.
+
+    Raises:
+        DataError: what the set raises, or what a task says of a label (ids beyond the classes, a map that is not of 0
+            and 1, normals of another length, NaN); unsaid, such pixels count in the loss or a metric, or in one alone.
+    """
+    sample = dataset[index]
+    if not dataset.checks_labels:
+        for name, target in sample.targets.items():
+            if name in dataset.tasks:
+                dataset.tasks[name].check_target(target, f"{sample.name}: label of task {name!r}")
+    return sample
 
 
 @final

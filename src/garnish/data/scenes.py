@@ -283,6 +283,11 @@ class Scenes(Dataset):
             self._kept[index] = sample
         return sample
 
+    @property
+    def checks_labels(self) -> bool:
+        """True: they are made to be right."""
+        return True
+
     def key(self, index: int) -> str | None:
         """Follows from the series, the scene's number, its size, its style and the tasks."""
         if not 0 <= index < self.count:

@@ -47,6 +47,11 @@ class Subset(Dataset):
         kept = {name: target for name, target in sample.targets.items() if name in self._tasks}
         return dataclasses.replace(sample, targets=kept)
 
+    @property
+    def checks_labels(self) -> bool:
+        """As the whole set does."""
+        return self.whole.checks_labels
+
     def key(self, index: int) -> str | None:
         """That of the whole set, and the tasks where they were chosen."""
         key = self.whole.key(self.indices[index])

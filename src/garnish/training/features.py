@@ -17,7 +17,7 @@ from torch import Tensor
 from garnish.bundles.atomic import write_file
 from garnish.data.loader import StepBatches
 from garnish.data.picture_key import digest
-from garnish.data.sample import Batch, Dataset, Sample, collate
+from garnish.data.sample import Batch, Dataset, Sample, collate, read_sample
 from garnish.data.transforms import resize_sample
 from garnish.errors import DataError, OptionError, one_line
 from garnish.finite import not_finite
@@ -132,7 +132,7 @@ class Resized:
 
     def sample(self, number: int, index: int) -> Sample:
         """Picture ``index``."""
-        sample = self.dataset[index]
+        sample = read_sample(self.dataset, index)
         return sample if self.size is None else resize_sample(sample, self.size)
 
     def version(self, number: int, index: int) -> object:
