@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from garnish.commands.parser import names
 from garnish.errors import DataError, OptionError
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from garnish.data.sample import Dataset
@@ -81,13 +84,17 @@ def picture_files(given: Iterable[str]) -> dict[str, Path]:
     Raises:
         DataError: a path that does not exist, a folder without pictures.
     """
-    from garnish.tasks.pictures import PICTURE_SUFFIXES
+    from garnish.tasks.pictures import PICTURE_SUFFIXES, is_picture_file
 
     files: list[Path] = []
     for text in given:
         path = Path(text)
         if path.is_dir():
-            held = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+            held = sorted(p for p in path.iterdir() if is_picture_file(p))
+            others = {p.suffix for p in path.iterdir() if p.is_file() and not p.name.startswith(".")}
+            others = {ending for ending in others if ending.lower() not in PICTURE_SUFFIXES}
+            if others:
+                _log.info("%s: files that end in %s are no pictures and were left out", path, ", ".join(sorted(others)))
             if not held:
                 raise DataError(f"{path}: holds no picture ({', '.join(PICTURE_SUFFIXES)}); give another folder")
             files += held

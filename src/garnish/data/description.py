@@ -6,6 +6,7 @@ It stands in a YAML file or inside a recipe; ``docs/data.md`` lists the keys.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -21,8 +22,10 @@ from garnish.data.label_options import LABEL_OPTIONS, LabelOptions, parse_label_
 from garnish.data.layouts.layout import Layout
 from garnish.errors import DataError, OptionError, one_line, suggest
 from garnish.strict_yaml import read_yaml
-from garnish.tasks.pictures import PICTURE_SUFFIXES, open_label
+from garnish.tasks.pictures import PICTURE_SUFFIXES, is_picture_file, open_label
 from garnish.tasks.task import Task
+
+_log = logging.getLogger(__name__)
 
 _KEYS = ("path", "images", "splits", "every", "tasks")
 
@@ -66,7 +69,7 @@ class Description:
         if not self.root.is_dir():
             raise DataError(f"{self.source}: no folder {self.root}; correct `path`")
         value = self.splits.get(split, split)
-        listed = value.endswith(".txt")
+        listed = _is_list(value)
         if self.splits and split not in self.splits:
             raise DataError(f"{self.source}: no split {split!r}{suggest(split, self.splits)}")
         if not listed and "{split}" not in self.images and not self.splits and split not in ("train", "all"):
@@ -83,13 +86,13 @@ class Description:
         found.sort()
         for (name, one), (other_name, other) in pairwise(found):
             if name == other_name:
-                raise DataError(f"{self.source}: {one} and {other} share the name {name!r}; put {{name}} into `images`")
+                raise DataError(f"{self.source}: {_of_one_name(name, one, other, self.images)}")
         return found[:: self.every.get(split, 1)]
 
     def label_path(self, task: str, split: str, name: str) -> Path:
         """Where the label of a picture lies; of several templates the first that leads to a file, else the first."""
         value = self.splits.get(split, split)
-        given = split if value.endswith(".txt") else value
+        given = split if _is_list(value) else value
         places = [self.root / _fill(template, split=given, name=name) for template in self.tasks[task].labels.labels]
         return places[0] if len(places) == 1 else next((p for p in places if p.is_file()), places[0])
 
@@ -111,9 +114,11 @@ class Description:
         pattern = _fill(self.images, split=value)
         glob = pattern.replace("{name}", "**/*" if pattern.split("{name}")[0].endswith("/") else "*")
         regex = re.compile(_as_regex(pattern)) if "{name}" in pattern else None
-        found = []
+        found, others = [], set()
         for path in self.root.glob(glob):
-            if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith(".") or not path.is_file():
+            if not is_picture_file(path):
+                if path.is_file() and not path.name.startswith("."):
+                    others.add(path.suffix)
                 continue
             name = path.stem
             if regex is not None:
@@ -122,6 +127,11 @@ class Description:
                     continue
                 name = match["name"]
             found.append((name, path))
+        if others:
+            _log.info(
+                "%s: files that fit %s but end in %s are no pictures and were left out",
+                *(self.source, pattern, ", ".join(sorted(others))),
+            )
         return found
 
     def _listed(self, split: str, value: str) -> list[tuple[str, Path]]:
@@ -143,15 +153,19 @@ class Description:
                 raise DataError(
                     f"{file}, line {number}: {name!r} is not a plain relative name; write names without '..' or '/'"
                 )
-            if name.lower().endswith(PICTURE_SUFFIXES):
+            ending = PurePosixPath(name).suffix
+            if ending.lower() in PICTURE_SUFFIXES:
                 name = str(PurePosixPath(name).with_suffix(""))
             places = [self.root / _fill(pattern, name=name)]
             if places[0].suffix.lower() not in PICTURE_SUFFIXES:
-                places = [places[0].with_name(places[0].name + suffix) for suffix in PICTURE_SUFFIXES]
-            path = next((p for p in places if p.is_file()), None)
-            if path is None:
+                endings = (*PICTURE_SUFFIXES, *map(str.upper, PICTURE_SUFFIXES))
+                places = [places[0].with_name(places[0].name + ending) for ending in endings]
+            there = [p for p in places if p.is_file()]
+            if not there:
                 raise DataError(f"{file}, line {number}: no picture {places[0]}; restore it or remove the line")
-            found.append((name, path))
+            if len(there) > 1 and not there[0].samefile(there[1]):
+                raise DataError(f"{file}, line {number}: {_of_one_name(name, there[0], there[1], self.images)}")
+            found.append((name, there[0]))
         return found
 
 
@@ -187,6 +201,18 @@ def parse_description(given: Any, source: str, base: Path) -> Description:
             raise OptionError(f"{source}: every.{split}: expected a whole number above 0, got {step!r}")
         if splits and split not in splits:
             raise OptionError(f"{source}: every.{split}: no such split{suggest(split, splits)}")
+    for split, value in splits.items():
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise OptionError(
+                f"{source}: splits.{split}: {one_line(repr(value), 60)}; write the name of a folder, or of a text file"
+                f" with a name a line such as {split}.txt"
+            )
+        if not _is_list(str(value)) and "{split}" not in images and split != "all":
+            raise OptionError(
+                f"{source}: splits.{split}: {value!r} is no list (.txt), and `images: {images}` has no {{split}} for a"
+                f" folder's name, so it would hold every picture; put {{split}} into `images`, or list the names in"
+                f" {split}.txt"
+            )
     entries = _mapping(given, "tasks", source)
     if not entries:
         raise OptionError(
@@ -249,6 +275,24 @@ def _labelled(entry: Any, where: str) -> Labelled:
     return Labelled(task, labels)
 
 
+def _is_list(value: str) -> bool:
+    return value.lower().endswith(".txt")
+
+
+def _of_one_name(name: str, one: Path, other: Path, images: str) -> str:
+    """What is wrong with two pictures that would have the same label, and what to do."""
+    if one == other:
+        return f"{one} stands twice in a list; remove one of the lines"
+    told = f"{one} and {other} share the name {name!r}"
+    if one.parent == other.parent:
+        return f"{told}; write the ending into `images`, or move one of them away"
+    # one {name} from the first to the last of what varies, so that folders are part of the name
+    longer = re.sub(r"(\*|\{name\}).*(\*|\{name\})", "{name}", images)
+    if longer == images or ("{split}" in images and "{split}" not in longer):
+        return f"{told}; give one of them another name"
+    return f"{told}; write `images: {longer}`, and labels by such names"
+
+
 def _mapping(given: Mapping[str, Any], key: str, source: str) -> dict[str, Any]:
     value = given.get(key) or {}
     if not isinstance(value, Mapping):
@@ -281,4 +325,6 @@ def _fill(pattern: str, **values: str) -> str:
 def _as_regex(pattern: str) -> str:
     tokens = {"{name}": "(?P<name>.+)", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\{name\}|\*\*/|\*|\?)", pattern)
-    return "".join(tokens.get(part, re.escape(part)) for part in parts)
+    first = parts.index("{name}")
+    again = {**tokens, "{name}": "(?P=name)"}  # a name that stands twice is the same name
+    return "".join((tokens if k <= first else again).get(part, re.escape(part)) for k, part in enumerate(parts))

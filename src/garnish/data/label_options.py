@@ -129,6 +129,11 @@ def parse_label_options(given: Mapping[str, Any], task: Task, where: str) -> Lab
         values["scale"] = UNITS[given["unit"]]
     if "threshold" in values and "positive" in values:
         raise OptionError(f"{where}: both 'threshold' and 'positive' are given; keep one")
+    if values.get("others") == "same" and kind == "colours":
+        raise OptionError(f"{where}.others: a colour that is not listed has no id to keep; write an id, or 255")
+    for name, listed in (("map", values.get("map") or ()), ("positive", values.get("positive") or ())):
+        if both := sorted(set(values.get("ignore", ())) & set(listed)):
+            raise OptionError(f"{where}: {both[0]} stands under 'ignore' and under {name!r}; take it out of one")
     if "others" in values and kind in ("ids", "boundaries") and "map" not in values:
         raise OptionError(f"{where}.others: needs 'map', which says what the listed ids become")
     return LabelOptions(

@@ -92,7 +92,8 @@ def decode_binary(raw: np.ndarray, options: LabelOptions, path: Path) -> np.ndar
         if IGNORE not in options.positive:
             ignored |= plane == IGNORE
     elif options.threshold is not None:
-        front = plane > options.threshold
+        # one bit is black or white, which as a grey level is 0 or 255
+        front = (plane.astype(np.uint8) * 255 if plane.dtype == bool else plane) > options.threshold
     else:
         front = _foreground_as_stored(plane, ignored, path)
     target = front.astype(np.float32)
@@ -152,7 +153,7 @@ def decode_depth(raw: np.ndarray, options: LabelOptions, path: Path) -> np.ndarr
 
 
 def decode_normals(raw: np.ndarray, options: LabelOptions, path: Path) -> np.ndarray:
-    """Normals as RGB (n = 2v/255 − 1, black = none) or floats in [−1, 1] → (3, H, W) float32 unit vectors."""
+    """Normals as RGB (8 bits: n = 2v/255 − 1, black = none; 16 alike) or floats in [−1, 1] → (3, H, W) unit vectors."""
     if raw.ndim == 3 and raw.shape[-1] != 3 and raw.shape[0] == 3:
         raw = np.moveaxis(raw, 0, -1)
     if raw.ndim != 3 or raw.shape[-1] != 3:
@@ -161,19 +162,17 @@ def decode_normals(raw: np.ndarray, options: LabelOptions, path: Path) -> np.nda
     for value in options.invalid:
         none |= (np.isnan(raw) if np.isnan(value) else raw == value).all(-1)
     vectors = raw.astype(np.float32)
-    if raw.dtype == np.uint8:
-        vectors = vectors * np.float32(2 / 255) - 1
+    if raw.dtype in (np.uint8, np.uint16):
+        vectors = vectors * np.float32(2 / np.iinfo(raw.dtype).max) - 1
     elif raw.dtype.kind != "f":
         raise DataError(f"{path}: normals stored as {raw.dtype}; save them as 8-bit RGB or as floats in [-1, 1]")
     vectors[none] = 0.0
-    _refuse_nan(
-        vectors, path, "write `invalid: nan` in the data description if that means 'no normal', or repair the file"
-    )
+    whole = np.isnan(vectors).all(-1) == np.isnan(vectors).any(-1)
+    remedy = "write `invalid: nan` in the data description if that means 'no normal'" if whole.all() else "repair it"
+    _refuse_nan(vectors, path, remedy)
     largest = float(np.abs(vectors).max())
     if largest > 1.01:
-        raise DataError(
-            f"{path}: a normal has the component {largest:g}; floats must lie in [-1, 1], 8-bit RGB in 0 to 255"
-        )
+        raise DataError(f"{path}: a normal has the component {largest:g}; scale floats to [-1, 1], or save 8-bit RGB")
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     vectors = np.where(length < _SHORTEST_NORMAL, 0.0, vectors / np.maximum(length, _SHORTEST_NORMAL))
     for axis in options.flip:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from garnish.errors import DataError
-from garnish.tasks.pictures import PICTURE_SUFFIXES, read_array
+from garnish.tasks.pictures import PICTURE_SUFFIXES, read_array, refuse_lossy
 
 _log = logging.getLogger(__name__)
 
@@ -59,13 +59,19 @@ def plain_description(root: Path) -> dict[str, Any]:
     tasks: dict[str, dict[str, Any]] = {}
     for name, task in found.items():
         if _TASK_NAMES[task] in tasks:
+            _log.warning("%s: folders %s are left out; %s are the labels of %s", root, name, *_taken(found, task))
             continue
         folder = _label_folder(root, beside, splits, name)
         assert folder is not None
         files = _labels(folder)
         if not files:
             raise _ask(root, images, tasks, f"{folder} holds no .png, .npy or .tif labels")
-        template = beside.format(kind=name) + "/{name}" + files[0].suffix
+        endings = sorted({file.suffix for file in files})
+        template = beside.format(kind=name) + "/{name}" + endings[0]
+        if len(endings) > 1:
+            guess = {"task": task, "labels": template} | _GUESSES.get(task, {})
+            why = f"{folder} holds files ending in {' and '.join(endings)}, and only those of `labels` are read"
+            raise _ask(root, images, tasks | {_TASK_NAMES[task]: guess}, why)
         try:
             options = _options(task, files)
         except DataError as error:
@@ -89,18 +95,45 @@ _GUESSES: dict[str, dict[str, Any]] = {
 
 def _layout(root: Path) -> tuple[str, str, dict[str, str]]:
     """The pattern of pictures, the template of label folders, and split → folder name."""
+    found: list[tuple[str, str, dict[str, str]]] = []
     for name in _IMAGES:
-        splits = {s: f for s, names in _SPLITS.items() for f in names if (root / f / name).is_dir()}
-        if splits:
-            return f"{{split}}/{name}/*", "{{split}}/{kind}", splits
+        if splits := _splits(root, f"{{split}}/{name}"):
+            found.append((f"{{split}}/{name}/*", "{{split}}/{kind}", splits))
     for name in _IMAGES:
-        splits = {s: f for s, names in _SPLITS.items() for f in names if (root / name / f).is_dir()}
-        if splits:
-            return f"{name}/{{split}}/*", "{kind}/{{split}}", splits
+        if splits := _splits(root, f"{name}/{{split}}"):
+            found.append((f"{name}/{{split}}/*", "{kind}/{{split}}", splits))
     for name in _IMAGES:
-        if (root / name).is_dir():
-            return f"{name}/*", "{kind}", {}
+        if (root / name).is_dir() and not _splits(root, f"{name}/{{split}}"):
+            found.append((f"{name}/*", "{kind}", {}))
+    if len(found) > 1:
+        _log.warning("%s: pictures are those of %s; %s left out", root, found[0][0], ", ".join(f[0] for f in found[1:]))
+    if found:
+        return found[0]
     raise _ask(root, "images/{split}/*.jpg", {}, "no folder images, images/train or train/images in it")
+
+
+def _splits(root: Path, place: str) -> dict[str, str]:
+    """Split → the name of its folder, of those that are there.
+
+    Raises:
+        DataError: two folders that may both be meant by a split.
+    """
+    found: dict[str, str] = {}
+    for split, names in _SPLITS.items():
+        there = [name for name in names if (root / place.format(split=name)).is_dir()]
+        if len(there) > 1:
+            raise DataError(
+                f"{root}: folders {' and '.join(there)} may both be the split {split!r}; rename or join them, or write"
+                " `splits` in a data.yaml"
+            )
+        if there:
+            found[split] = there[0]
+    return found
+
+
+def _taken(found: dict[str, str], task: str) -> tuple[str, str]:
+    """The folder whose labels are read for a kind of task, and the task's name."""
+    return next(name for name, kind in found.items() if kind == task), _TASK_NAMES[task]
 
 
 def _label_folder(root: Path, beside: str, splits: dict[str, str], name: str) -> Path | None:
@@ -112,7 +145,9 @@ def _label_folder(root: Path, beside: str, splits: dict[str, str], name: str) ->
 
 def _labels(folder: Path) -> list[Path]:
     endings = (".npy", *PICTURE_SUFFIXES)
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith("."))
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".") and p.is_file()
+    )
 
 
 def _options(task: str, files: list[Path]) -> dict[str, Any]:
@@ -159,8 +194,9 @@ def _depth_options(first: Path, largest: Iterable[float]) -> dict[str, Any]:
 
 
 def _ids(path: Path) -> set[int]:
+    refuse_lossy(path)
     raw = read_array(path)
-    if raw.ndim == 3:
+    if raw.ndim == 3 and (raw != raw[..., :1]).any():
         raise DataError(f"{path} holds colours; give each class its colour under `colours`")
     if raw.dtype.kind not in "bui":
         raise DataError(f"{path} holds {raw.dtype} numbers; save ids as whole numbers")

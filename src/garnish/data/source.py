@@ -62,21 +62,23 @@ def open_data(
     if isinstance(given, list | tuple):
         if not given:
             raise OptionError("data: an empty list; name a data description, a folder or scenes")
-        return join(*(_part(part, split, tasks, base) for part in given))
+        known = [open_data(part, split, base=base) for part in given]
+        if tasks is None:
+            return join(*known)
+        held = {task for part in known for task in part.tasks}
+        for task in tasks:
+            if task not in held:
+                raise OptionError(f"data: unknown task {task!r}{suggest(task, held)}")
+        wanted = ([t for t in tasks if t in part.tasks] for part in known)
+        return join(
+            *(open_data(part, split, tasks=names, base=base) for part, names in zip(given, wanted, strict=True))
+        )
     if given == SCENES or (isinstance(given, Mapping) and given.get("name") == SCENES):
         options = {} if given == SCENES else {k: v for k, v in given.items() if k != "name"}
         return _scenes(lookup.construct(SceneOptions, options, where="data (scenes)"), split, tasks)
     if not isinstance(given, str | Path | Mapping):
         raise OptionError(f"data: {given!r}; give a YAML description, a folder, or scenes")
     return folder(given, split, tasks=tasks, root=base)
-
-
-def _part(given: Any, split: str, tasks: Sequence[str] | None, base: Path | None) -> Dataset:
-    """A part of a list, with those of the tasks that it has."""
-    if tasks is None:
-        return open_data(given, split, base=base)
-    known = open_data(given, split, base=base).tasks
-    return open_data(given, split, tasks=[t for t in tasks if t in known], base=base)
 
 
 def _scenes(options: SceneOptions, split: str, tasks: Sequence[str] | None) -> Dataset:

@@ -26,6 +26,12 @@ MAX_PIXELS = 178_956_970
 #: Endings of files that are looked for where a pattern names none.
 PICTURE_SUFFIXES = tuple(ending for endings in FORMATS.values() for ending in endings)
 
+
+def is_picture_file(path: Path) -> bool:
+    """Whether data sets and ``garnish predict`` take a file for a picture: by its ending, and not hidden."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 # What PIL raises for damaged files, by experience with truncated and garbled JPEG, PNG and TIFF files.
 _DAMAGED = (
     OSError,
