@@ -22,7 +22,7 @@ from garnish.bundles.description import read_description
 from garnish.data.sample import Sample, collate
 from garnish.errors import DataError, GarnishError, MissingExtraError, OptionError
 from garnish.strict_yaml import read_yaml
-from garnish.training.batch_size import largest_batch, measure
+from garnish.training.batch_size import largest_batch, measure, optimizer_bytes
 from garnish.training.fit import fit
 from garnish.training.gradients import JUDGED_AFTER, GradientWatch, gradients_of
 from garnish.training.optimizer import make_optimizer, seed_step
@@ -467,7 +467,8 @@ def test_the_largest_batch_within_a_bound(capsys):
     for megabytes in (10, 40):
         options = TrainOptions(steps=1, memory_gb=megabytes / 1000, augment=None)
         n = sizes[megabytes] = largest_batch(model, data, options, loss_of, fabric)
-        taken = [measure(data[0], count, loss_of, model, fabric) for count in (n, n + 1)]
+        kept = optimizer_bytes(model.trained_parameters().values(), 1)
+        taken = [kept + measure(data[0], count, loss_of, model, fabric) for count in (n, n + 1)]
         assert taken[0] <= megabytes * 1e6 < taken[1] * 1.01
     assert sizes[40] > 3 * sizes[10] > 3
     buffers = [n for n in before if "running" in n]
@@ -475,7 +476,7 @@ def test_the_largest_batch_within_a_bound(capsys):
         if name in buffers:
             assert torch.equal(tensor, before[name])
     with pytest.raises(OptionError, match="one picture takes"):
-        largest_batch(model, data, TrainOptions(steps=1, memory_gb=1e-6), loss_of, fabric)
+        largest_batch(model, data, TrainOptions(steps=1, memory_gb=(kept + 1e3) / 1e9), loss_of, fabric)
     result = fit(model, Blobs(PARTIAL), steps=1, **SHORT | {"batch_size": "auto", "memory_gb": 0.01})
     assert 1 <= result.batch_size <= len(PARTIAL)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
 from garnish.errors import OptionError
+from garnish.heads.batch_norm import accept_single_values
 from garnish.heads.head import Head, JointHead, is_plain, pyramid_info, resample_pyramid
 from garnish.heads.linear import LinearHead
 from garnish.tasks.task import Task
@@ -61,6 +62,7 @@ class Decoders(nn.Module):
                 module = options.build_joint(wide, {name: tasks[name].channels for name in group})
             else:
                 module = options.build(wide, tasks[group[0]].channels)
+            accept_single_values(module)
             kept, line = options.begin(module, backbone.weights_source)
             self.made[_key(group)] = module
             for name in group:

@@ -35,6 +35,7 @@ class Head(ABC):
         k is a whole number: 1 for most; a decoder that ends finer than its finest map has its own.
 
         Features arrive as the backbone's stages leave them: the module owns its norms.
+        Batch norms may be given one value a channel: see :mod:`garnish.heads.batch_norm`, whose norms a model puts in.
         Their memory layout varies; give linear layers contiguous inputs, or outputs change when a head is frozen.
 
         Raises:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from garnish.backbones.blocks import FeatureInfo
 from garnish.errors import OptionError
+from garnish.heads.batch_norm import BatchNorm2d
 from garnish.heads.head import Head
 
 
@@ -105,17 +106,9 @@ class ConvUnit(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = BatchNorm2d(out_channels)  # one picture's map pooled to one position is one value a channel
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, H, W)."""
-        x = self.conv(x)
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
-            # One picture averaged to one value a channel has no statistics of its own (torch refuses it): the running
-            # ones are used, so that a batch may hold a single picture of a task.
-            norm = self.norm
-            x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-        else:
-            x = self.norm(x)
-        return F.relu(x)
+        return F.relu(self.norm(self.conv(x)))

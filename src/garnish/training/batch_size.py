@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -30,7 +30,8 @@ def largest_batch(
 
     Memory is measured with one and with two pictures, those with the most labels; it grows by the same amount for
     each further one. On a GPU the peak of a whole step is measured, and the result tried; elsewhere the bytes saved
-    for the backward pass are counted, and half as much again is allowed for.
+    for the backward pass are counted, and half as much again is allowed for. To that come what is there at the same
+    time in all steps but the first: a gradient and AdamW's two moments for all that is trained.
 
     Args:
         model: on its device; its tensors are left as they were.
@@ -42,6 +43,7 @@ def largest_batch(
     Raises:
         OptionError: not even one picture fits.
     """
+    kept = optimizer_bytes(model.trained_parameters().values(), fabric.world_size)
     bound = int(options.memory_gb * 1e9) if options.memory_gb is not None else available(fabric.device)
     seen = [dataset[i] for i in range(min(len(dataset), _LOOKED_AT))]
     sample = max(seen, key=lambda s: len(s.targets))
@@ -50,7 +52,7 @@ def largest_batch(
     buffers = {n: t for n, t in model.own_tensors().items() if not isinstance(t, nn.Parameter)}
     former = {n: t.clone() for n, t in buffers.items()}
     try:
-        size = _fit(lambda n: measure(sample, n, loss_of, model, fabric), bound, fabric.device)
+        size = _fit(lambda n: measure(sample, n, loss_of, model, fabric) + kept, bound, kept, fabric.device)
     finally:
         for name, buffer in buffers.items():
             buffer.copy_(former[name])
@@ -63,7 +65,12 @@ def largest_batch(
     return min(int(smallest.item()), _MOST, most)
 
 
-def _fit(measured: Callable[[int], int], bound: int, device: torch.device) -> int:
+def _fit(measured: Callable[[int], int], bound: int, kept: int, device: torch.device) -> int:
+    if kept >= bound:
+        raise OptionError(
+            f"train.batch_size: auto: gradients and moments of what is trained take {kept / 1e9:.2f} GB, the bound is"
+            f" {bound / 1e9:.2f} GB; raise memory_gb, or train less of the model"
+        )
     one, two = measured(1), measured(2)
     each = max(two - one, 1)
     size = (bound - one) // each + 1
@@ -86,14 +93,27 @@ def _holds(measured: Callable[[int], int], size: int, bound: int) -> bool:
         return False
 
 
+def optimizer_bytes(trained: Iterable[Tensor], world: int) -> int:
+    """Bytes of a gradient and two moments of each trained tensor; several processes also exchange gradients in one."""
+    each = sum(tensor.numel() * tensor.element_size() for tensor in trained)
+    return each * (3 if world == 1 else 4)
+
+
 def measure(sample: Sample, count: int, loss_of: Callable[[Batch], Tensor], model: Model, fabric: Fabric) -> int:
-    """Bytes that a forward and backward pass of ``count`` copies of a picture takes: see :func:`largest_batch`."""
+    """Bytes that a forward and backward pass of ``count`` copies of a picture takes, without the gradients.
+
+    See :func:`largest_batch`. The gradients are zeros before it, as they are in each step after the first.
+    """
     batch = collate([sample] * count).to(fabric.device)
     on_gpu = fabric.device.type == "cuda"
     if on_gpu:
+        trained = list(model.trained_parameters().values())
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
         torch.cuda.reset_peak_memory_stats(fabric.device)
         fabric.backward(loss_of(batch))
-        return int(torch.cuda.max_memory_allocated(fabric.device))
+        peak = int(torch.cuda.max_memory_allocated(fabric.device))
+        return peak - sum(p.grad.nbytes for p in trained if p.grad is not None)
     saved = bytes_for_backward(lambda: loss_of(batch), (*model.parameters(), *model.buffers()))
     return int(saved * _IN_PASSING)
 
