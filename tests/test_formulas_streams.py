@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import inspect
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 import garnish
 import tiny
@@ -280,3 +282,77 @@ def test_mtlora_starts_as_the_frozen_trunk():
     for own in (parts(model), *(parts(model, task) for task in TASKS)):
         assert all(p["lora_a"].any() and not p["lora_b"].any() for p in own.values())
     starts_as_frozen(model)
+
+
+class Masks:
+    """Dropout by one factor a channel, a new one for each call, so that windows do not matter."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.of: dict[str, Tensor] = {}
+
+    def __call__(self, x: Tensor, p: float) -> Tensor:
+        keep = torch.rand(x.shape[-1], generator=torch.Generator().manual_seed(self.calls)) > p
+        self.calls += 1
+        return x * keep.to(x.dtype) / (1 - p)
+
+    def once(self, name: str, x: Tensor) -> Tensor:
+        """The input of a layer, or a part of it, with the mask that the layer's first call drew."""
+        if name not in self.of:
+            self.of[name] = self(torch.ones_like(x[(0,) * (x.ndim - 1)]), 0.5)
+        return x * self.of[name]
+
+
+class DroppedMTLoRATrunk(MTLoRATrunk):
+    """As the released ``MTLoRALinear``: x is dropped once, behind ``W x``; a task without x_t reads the dropped x."""
+
+    masks: Masks
+
+    def linear(self, name: str, x: Tensor) -> Tensor:
+        y = affine(x, self.t[f"{name}.weight"], self.t.get(f"{name}.bias"))
+        if name not in self.shared:
+            return y
+        return y + low_rank(self.shared[name], self.masks.once(name, x), self.scale)
+
+    def task_linear(self, task: str, name: str, x: Tensor, x_t: Tensor) -> Tensor:
+        y = affine(x, self.t[f"{name}.weight"], self.t[f"{name}.bias"])
+        dropped = self.masks.once(name, x)
+        if self.add_shared:
+            y = y + low_rank(self.shared[name], dropped, self.scale)
+        return y + low_rank(self.own[task][name], dropped if name.endswith("proj") else x_t, self.scale)
+
+
+@built("MTLoRA")
+@pytest.mark.parametrize("add_shared", [False, True])
+def test_mtlora_drops_once_and_its_tasks_read_that_where_they_have_no_input_of_their_own(add_shared, monkeypatch):
+    model = double_model("swin", method("MTLoRA", **OPTIONS, add_shared=add_shared, dropout=0.5))
+    trunk = DroppedMTLoRATrunk(plain("swin", model).t)
+    trunk.shared, trunk.own = parts(model), {task: parts(model, task) for task in TASKS}
+    trunk.scale, trunk.add_shared, trunk.merged, trunk.masks = 1.5, add_shared, False, Masks()
+    want = trunk.task_maps(plain_input(model, pixels("swin")))
+    model.train()
+    masks = Masks()
+    drops = SimpleNamespace(dropout=masks, linear=F.linear, conv2d=F.conv2d)
+    monkeypatch.setattr("garnish.adapters.low_rank.F", drops)
+    got = heads_input(model, pixels("swin"))
+    assert masks.calls == trunk.masks.calls == len(trunk.shared)
+    same(got, want, {})
+
+
+@built("MTLoRA")
+def test_mtlora_learns_its_tasks_update_of_fc1_one_step_after_the_others():
+    """First step with a gradient, from the formula: B_t at proj and fc2 1, A_t there 2; at fc1 B_t 2 and A_t 3."""
+    model = tiny.model("swin", method("MTLoRA", **OPTIONS, dropout=0.0), tasks=TASKS, own=False).train()
+    own = {n: p for n, p in model.trained_parameters().items() if ":seg." in n and "stages.0.blocks.1" in n}
+    optimizer = torch.optim.SGD(model.trained_parameters().values(), lr=0.1)
+    began: dict[str, int] = {}
+    for step in (1, 2, 3):
+        optimizer.zero_grad()
+        heads_input(model, pixels("swin").float())["seg"][0].square().mean().backward()
+        for name, parameter in own.items():
+            if parameter.grad is not None and parameter.grad.any():
+                began.setdefault(".".join(name.split(".")[-4:]), step)
+        optimizer.step()
+    first = {("lora_b", False): 1, ("lora_a", False): 2, ("lora_b", True): 2, ("lora_a", True): 3}
+    assert len(began) == len(own) == 6
+    assert {name: first[name[-6:], "fc1" in name] for name in began} == began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
 
+from garnish.errors import OptionError
 from garnish.tasks.depth import Depth
 from garnish.tasks.edges import Edges
 from garnish.tasks.normals import Normals
@@ -275,6 +277,48 @@ def test_saliency_equals_brute_force():
     assert values["best_iou_threshold"] == pytest.approx(0.2 + 0.05 * np.argmax(means))
     assert values["iou_at_0_5"] == pytest.approx(means[6])
     assert values["max_f"] == pytest.approx(max(fs))
+
+
+def test_max_f_at_twentieths_as_the_released_decoders_are_measured():
+    """From the definition: F at .05, .10 … .95 of all pictures' pixels, where a probability at a threshold is above."""
+    task = Saliency(max_f_at="twentieths")
+    grey = np.array([[0.25, 0.5, 0.74, 0.75], [0.05, 0.04, 0.95, 0.96]])  # some lie exactly at thresholds
+    p = torch.logit(torch.from_numpy(grey).double()).float()[None, None]
+    t = torch.tensor([[1.0, 0, 1, 1], [0, 0, 1, 255]])[None, None]
+    q, y = torch.sigmoid(p)[0, 0].numpy(), t[0, 0].numpy()
+    found = []
+    for threshold in np.arange(1, 20, dtype=np.float32) / np.float32(20):
+        guess = (q >= threshold) & (y != 255)
+        hits = (guess & (y == 1)).sum()
+        precision, recall = hits / max(guess.sum(), 1), hits / (y == 1).sum()
+        found.append(1.3 * precision * recall / max(0.3 * precision + recall, 1e-12))
+    values = measure(task, (p, t))
+    assert values["max_f"] == pytest.approx(max(found))
+    assert values["best_f_threshold"] == pytest.approx((1 + np.argmax(found)) / 20)
+    chosen = measure(Saliency(max_f_at="twentieths", f_threshold=0.75), (p, t))
+    assert chosen["f_at_chosen_threshold"] == pytest.approx(found[14])
+    others = {"iou_at_best_threshold", "best_iou_threshold", "iou_at_0_5"}
+    assert {n: values[n] for n in others} == {n: measure(Saliency(), (p, t))[n] for n in others}
+
+
+def test_the_two_conventions_of_max_f_differ_where_every_pixel_is_equally_sure():
+    """All of it at .5, half of it salient: nothing lies strictly above .5, everything at it."""
+    p, t = torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    for task, at in ((Saliency(), 0.49), (Saliency(max_f_at="twentieths"), 0.5)):
+        metric = task.metric()
+        metric.update(p, t)
+        f = 1.3 * 0.5 / (0.3 * 0.5 + 1)
+        assert float(metric.compute()["max_f"]) == pytest.approx(f)
+        chosen = dataclasses.replace(task, f_threshold=0.5).metric()
+        chosen.update(p, t)
+        assert float(chosen.compute()["f_at_chosen_threshold"]) == pytest.approx(f if at == 0.5 else 0.0)
+
+
+def test_unknown_thresholds_of_f_are_refused():
+    with pytest.raises(OptionError, match=r"Saliency\.max_f_at: 'tenths'; set 'hundredths' or 'twentieths'"):
+        Saliency(max_f_at="tenths")
+    with pytest.raises(OptionError, match=r"Saliency\.f_threshold: 0\.51; set one of 0\.05, 0\.10 … 0\.95"):
+        Saliency(max_f_at="twentieths", f_threshold=0.51)
 
 
 def test_saliency_is_not_squashed_twice():

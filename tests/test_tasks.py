@@ -259,6 +259,8 @@ def test_normals_loss():
     valid = np.abs(t.numpy()).sum(1) > 0
     expected = np.abs(n - t.numpy()).transpose(0, 2, 3, 1)[valid].mean()
     assert loss_of(task, p, t).item() == pytest.approx(expected, rel=1e-5)
+    by_pixels = np.abs(n - t.numpy()).transpose(0, 2, 3, 1)[valid].sum(-1).mean()  # as DeMT's L1Loss divides
+    assert 30 * loss_of(task, p, t).item() == pytest.approx(10 * by_pixels, rel=1e-5)
 
 
 @pytest.mark.parametrize(

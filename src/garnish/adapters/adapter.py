@@ -50,6 +50,10 @@ class Adapter(nn.Module, ABC):
         """
         return y
 
+    def fork(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> tuple[Tensor, Tensor]:
+        """:meth:`after` where streams of tasks begin, and what their own adapters read in place of ``x``."""
+        return self.after(x, y, ctx), x
+
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
         """The same map as a plain layer with the shapes of ``weight`` and ``bias``; None where there is none."""
         return None

@@ -85,8 +85,17 @@ class LoRAAdapter(Adapter):
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """Add the low-rank path: (…, i) and (…, o) → (…, o), or maps (R, i, H, W) and (R, o, H', W')."""
-        if self.dropout and self.training:
-            x = F.dropout(x, self.dropout)
+        return self._added(self._dropped(x), y)
+
+    def fork(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> tuple[Tensor, Tensor]:
+        """:meth:`after`, and x as it was dropped there: one mask for the shared update and those of all tasks."""
+        x = self._dropped(x)
+        return self._added(x, y), x
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout) if self.dropout and self.training else x
+
+    def _added(self, x: Tensor, y: Tensor) -> Tensor:
         up = self.scale * self.lora_b
         if self.conv is not None:
             return y + F.conv2d(self.conv.run(x, self.lora_a), up[:, :, None, None], groups=self.groups)

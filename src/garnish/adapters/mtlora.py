@@ -29,13 +29,14 @@ class MTLoRA(Method):
     """``y = W x + s·B A dropout(x)`` in every block, ``y_t = W x + s·B_t A_t x_t`` in each stage's last, one pass.
 
     In the last block of a stage each task has a stream of its own from the attention's output projection to the
-    feature map (where the projection has no x_t yet, x stands for it); only the shared stream enters the next stage.
-    The frozen product is that of the shared x, computed once. All B are zero at the start: the identity. Besides,
-    patch embedding, norms, relative-position tables and the reductions between stages are trained in place; of a
-    published MTLoRA at r = 16 they are more than half. ``Extras`` trains them alone.
+    feature map (where the projection has no x_t yet, dropout(x) stands for it, dropped once for all); only the shared
+    stream enters the next stage. The frozen product is that of the shared x, computed once. All B are zero at the
+    start: the identity. Besides, patch embedding, norms, relative-position tables and the reductions between stages are
+    trained in place; of a published MTLoRA at r = 16 they are more than half. ``Extras`` trains them alone.
 
     As published, the shared update of fc2 in the very last block is trained by nothing (tasks read their own streams,
-    and no stage follows), and a task's first fc1 update learns from the third step on (two zero B lie before it).
+    and no stage follows). A task's update at fc1 is read through its B_t at fc2 alone, which is zero at the start:
+    there B_t learns from the second step on and A_t from the third, one step later than elsewhere.
 
     The scale is used as it is (not α/r). Decoders of this line read maps after the reductions:
     ``garnish.backbone(..., taps="merged")``. On trunks without stages (plain ViT) a stage is a quarter of the blocks.
@@ -45,7 +46,7 @@ class MTLoRA(Method):
         rank: r, of the shared updates.
         task_rank: r_t, of each task's updates.
         scale: s, of both.
-        dropout: on the shared low-rank path (not on x_t).
+        dropout: on what the shared low-rank path reads, and tasks' updates at the projection (not on x_t).
         plus: MTLoRA+: a shared low-rank update on the reductions, which stay frozen otherwise.
         add_shared: y_t holds the shared update of x too (the released code's "matrixv2").
         extras: train the parts named above; off, only the updates are.

@@ -88,26 +88,26 @@ class Owned(nn.Module):
         shared = self.of(ctx.owner)
         entered = own if shared is None else shared.before(own, alone)
         frozen: Tensor = layer(entered, *args, **kwargs)
-        adapted = frozen if shared is None else shared.after(own, frozen, alone)
+        adapted, read = (frozen, own) if shared is None else shared.fork(own, frozen, alone)
         base = adapted if self._on_adapted(streams) else frozen
         if ctx.kept is not None:
             ctx.kept[id(self)] = base
             return adapted
         if streams.counts is None:
-            beside = beside if beside.shape[0] else streams.take(own, ctx.num_images)
+            beside = beside if beside.shape[0] else streams.take(read, ctx.num_images)
             done = self._after(beside, streams.take(base, ctx.num_images), replace(alone, rows=streams))
             return done if ctx.ends else torch.cat([adapted, done])
         if ctx.ends and not beside.shape[0] and streams.is_every(ctx.num_images):
             stacks = self._stacks(replace(alone, rows=streams))
             if len(stacks) == 1 and stacks[0].covers_all:
-                return stacks[0].spread(own, base, alone)
+                return stacks[0].spread(read, base, alone)
         rows = streams.images.shape[0] + (0 if ctx.ends else ctx.num_images)
-        return joined(self._one_by_one(own, beside, adapted, base, ctx), rows * base.shape[0] // ctx.num_images)
+        return joined(self._one_by_one(read, beside, adapted, base, ctx), rows * base.shape[0] // ctx.num_images)
 
     def _one_by_one(
-        self, own: Tensor, beside: Tensor, adapted: Tensor, base: Tensor, ctx: ForwardContext
+        self, read: Tensor, beside: Tensor, adapted: Tensor, base: Tensor, ctx: ForwardContext
     ) -> Iterator[Tensor]:
-        """The images' own rows, unless streams end here, and each task's; ``beside`` is empty where they begin."""
+        """The images' own rows, unless streams end here, and each task's; where they begin, of ``read``."""
         assert ctx.streams is not None
         if not ctx.ends:
             yield adapted
@@ -116,7 +116,7 @@ class Owned(nn.Module):
         alone = replace(ctx, streams=None, ends=False)
         for part, stream in zip(parts, apart, strict=True):
             if stream.images.shape[0]:
-                x = stream.take(own, ctx.num_images) if part is None else part
+                x = stream.take(read, ctx.num_images) if part is None else part
                 yield self._after(x, stream.take(base, ctx.num_images), replace(alone, rows=stream))
 
     def _on_adapted(self, streams: Rows) -> bool:

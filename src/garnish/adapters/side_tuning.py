@@ -34,7 +34,8 @@ class SideTuning(Method):
     Of the paper's ladder kept are the width, one side block for each block, and the gates. Ours are: side blocks of a
     depthwise 3×3 convolution and an MLP (the paper's are narrow copies of the trunk's layers, begun from pruned
     weights, which fits one family only); strided convolutions between stages; and the trunk's own maps added at the
-    end, so that heads start from what they would get from the frozen trunk. Beside a CNN there is one side block a
+    end, so that heads start from what they would get from the frozen trunk. The released
+    code's norm behind the last side block is left out. Beside a CNN there is one side block a
     stage.
 
     Attributes:

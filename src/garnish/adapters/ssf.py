@@ -26,7 +26,7 @@ _STD = 0.02
 class SSF(Method):
     """``y = γ ⊙ z + β`` after each layer and norm, one γ and β for each channel of z; merges into the trunk in full.
 
-    Starts near the identity, not at it: γ ~ N(1, 0.02²), β ~ N(0, 0.02²), as published.
+    Starts near the identity, not at it: γ ~ N(1, 0.02²), β ~ N(0, 0.02²), as in the released code.
 
     Places: the patch embedding's convolution; every norm (of the patch embedding, of both branches, of patch merging,
     at a stage's end); every linear layer and convolution in the blocks (Swin and ViT: qkv, proj, fc1, fc2; MiT also

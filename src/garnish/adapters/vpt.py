@@ -54,7 +54,10 @@ class VPT(Method):
             raise OptionError(f"VPT.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
 
     def plan(self, backbone: Backbone) -> Plan:
-        """A set of prompts before the first block, or before every block; uniform in ±√(6 / (3·patch² + d))."""
+        """A set of prompts before the first block, or before every block.
+
+        All are uniform in ±√(6 / (3·patch² + d)) with d of the first stage, as in the released code for Swin.
+        """
         if not backbone.most_prompts:
             raise SiteError(f"VPT: the attention of {backbone.name} takes no prompt tokens; use a plain ViT or a Swin")
         if self.prompts > backbone.most_prompts:
@@ -66,9 +69,10 @@ class VPT(Method):
         patch = math.prod(modules[patch_embed(backbone)[0].name].kernel_size)
         sites = [s for s in backbone.sites() if s.kind == "residual" and s.place == "attn"]
         chosen = sites if self.deep else sites[:1]
+        bound = math.sqrt(6 / (3 * patch + width_at(backbone, sites[0])))
         return Plan(
             {
-                site.name: Prompts(self.prompts, width_at(backbone, site), patch, self.dropout, enters=site == sites[0])
+                site.name: Prompts(self.prompts, width_at(backbone, site), bound, self.dropout, enters=site == sites[0])
                 for site in chosen
             },
             prompts=self.prompts,
@@ -79,9 +83,8 @@ class VPT(Method):
 class Prompts(Adapter):
     """One set of prompts, (p, d)."""
 
-    def __init__(self, count: int, width: int, patch: int, dropout: float, *, enters: bool) -> None:
+    def __init__(self, count: int, width: int, bound: float, dropout: float, *, enters: bool) -> None:
         super().__init__()
-        bound = math.sqrt(6 / (3 * patch + width))
         self.prompts = nn.Parameter(torch.empty(count, width).uniform_(-bound, bound))
         self.dropout = dropout
         self.enters = enters

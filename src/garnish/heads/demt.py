@@ -33,7 +33,8 @@ class DeMT(JointHead):
 
     1. All maps to the finest grid, joined, linear to ``channels`` + LayerNorm: once for tasks that read the same maps.
     2. For each task ``depth`` mixers: 1×1 convolution, GELU, BatchNorm; then z + BN(GELU(DC(z))), DC a deformable 1×1
-       convolution with an own 2-D offset for every channel. (The released code has the two halves the other way round.)
+       convolution with an own 2-D offset for every channel. (The released code's mixer begins
+       with the deformable half; its plain half comes second.)
     3. *Task interaction*: multi-head attention between the tokens of all tasks, linear, LayerNorm.
     4. *Task query*: for each task attention from its own tokens to step 3's, linear, LayerNorm, added to its own map.
     5. For each task 3×3 convolution to an eighth of the trunk's channels + BN + ReLU, 1×1 convolution.

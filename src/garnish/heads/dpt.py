@@ -31,7 +31,9 @@ class DPTHead(Head):
     trunks hand out maps without class token, so the readout is the paper's "ignore". Maps of growing stride need no
     reassembling and enter the fusion directly, as in MiDaS 3.1's Swin models; then ``widths`` is not used.
     Outputs are finer than the finest map: of the picture's size ("depth"), or 8 times a plain ViT's grid and twice a
-    pyramid's finest ("segmentation").
+    pyramid's finest ("segmentation"). From there the published segmentation model upsamples by 2 with corners
+    aligned; here the model brings every head's output to the picture's size without, which lies up to a quarter of a
+    pixel of that map beside it, most at the borders.
 
     Attributes:
         channels: width of the fusion.

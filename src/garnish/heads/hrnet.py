@@ -27,7 +27,8 @@ class HRNetHead(Head):
     """Each map to its own width, all to the finest grid, joined, widened fourfold, classified.
 
     The published ones read Swin-T's maps behind the next stage's merging (``taps="merged"``): four of them, for
-    21, 7, 1 and 3 outputs, have 1,946,624 parameters.
+    21, 7, 1 and 3 outputs, have 1,946,624 parameters. Their classifier starts as torch makes it; here it starts from
+    N(0, 0.01²) and biases of zero, so that outputs begin near zero.
 
     Attributes:
         widths: channels each map is brought to, finest first (18, 36, 72, 144: those of HRNet-W18).

@@ -37,10 +37,13 @@ _SHORTEST = 1e-3
 class Normals(Task):
     """Unit vectors. Targets of zero length have no label.
 
-    Loss: L1 between the normalised prediction and the target, mean over the three entries of labelled pixels.
+    Loss: L1 between the normalised prediction and the target, mean over the three entries of labelled pixels, as in
+    the survey's and MTLoRA's code. DeMT and InvPT divide the same sum by the number of pixels: their loss is three
+    times this one, and their weight 10 is 30 here.
 
     Attributes:
-        weight: of this task in the sum of losses (10: PASCAL-Context and NYUD multi-task convention).
+        weight: of this task in the sum of losses (10: PASCAL-Context and NYUD multi-task convention; the 10 of DeMT
+            and InvPT amounts to 30).
     """
 
     higher_is_better: ClassVar[bool] = False

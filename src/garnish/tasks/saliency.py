@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from garnish.errors import OptionError
 from garnish.tasks.binary import BinaryTask, balanced_bce
 from garnish.tasks.task import IGNORE, Role
-from garnish.tasks.thresholds import HUNDREDTHS, counts_above
+from garnish.tasks.thresholds import HUNDREDTHS, TWENTIETHS, counts_above
 from garnish.tasks.tolerance import f_measure, precision_recall
 from garnish.tasks.totals import Totals, exact, ratio
 
@@ -26,6 +26,7 @@ from garnish.tasks.totals import Totals, exact, ratio
 IOU_THRESHOLDS = tuple(k / 100 for k in range(20, 95, 5))
 #: β² of the F-measure, which favours precision (Achanta et al. 2009).
 BETA_SQUARED = 0.3
+_F_AT = {"hundredths": HUNDREDTHS, "twentieths": TWENTIETHS}
 
 
 @final
@@ -38,7 +39,10 @@ class Saliency(BinaryTask):
     Attributes:
         weight: of this task in the sum of losses (5: PASCAL-Context multi-task convention).
         iou_threshold: a hundredth, chosen on other pictures, at which the IoU is measured as well; null: none.
-        f_threshold: the same of the F-measure.
+        f_threshold: the same of the F-measure, of the thresholds that ``max_f_at`` names.
+        max_f_at: where F is measured: "hundredths", .01, .02 … .99, probability > threshold; "twentieths", .05, .10 …
+            .95, probability ≥ threshold, as the released code of DeMT and InvPT does. On flat maps their largest
+            F may differ by .03, so set the latter where a figure stands beside theirs.
     """
 
     thresholds: ClassVar[Mapping[str, str]] = {
@@ -50,13 +54,21 @@ class Saliency(BinaryTask):
     weight: float = 5.0
     iou_threshold: float | None = None
     f_threshold: float | None = None
+    max_f_at: Literal["hundredths", "twentieths"] = "hundredths"
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < math.inf:
             raise OptionError(f"Saliency.weight: {self.weight}; set a finite value ≥ 0")
-        for option in self.thresholds:
-            if (value := getattr(self, option)) is not None and value not in HUNDREDTHS:
-                raise OptionError(f"Saliency.{option}: {value}; set one of 0.01, 0.02 … 0.99")
+        if self.max_f_at not in _F_AT:
+            raise OptionError(f"Saliency.max_f_at: {self.max_f_at!r}; set {' or '.join(map(repr, _F_AT))}")
+        for option, known in (("iou_threshold", HUNDREDTHS), ("f_threshold", self.f_thresholds)):
+            if (value := getattr(self, option)) is not None and value not in known:
+                raise OptionError(f"Saliency.{option}: {value}; set one of {known[0]}, {known[1]:.2f} … {known[-1]}")
+
+    @property
+    def f_thresholds(self) -> tuple[float, ...]:
+        """The thresholds of the F-measure."""
+        return _F_AT[self.max_f_at]
 
     @property
     def headline(self) -> str:
@@ -78,7 +90,7 @@ class Saliency(BinaryTask):
         The IoU is that of the salient pixels of one picture (1 where neither map has any), averaged over the pictures
         for each of 15 thresholds .20, .25 … .90 (probability > threshold); the best threshold is chosen on the set
         itself, as the "mIoU" that the PASCAL-Context adapter literature prints. ``max_f`` is the largest F-measure
-        with β² = 0.3 over thresholds .01 … .99, from precision and recall pooled over all pictures. With
+        with β² = 0.3 over the thresholds of ``max_f_at``, from precision and recall pooled over all pictures. With
         ``iou_threshold`` also ``iou_at_chosen_threshold``, with ``f_threshold`` ``f_at_chosen_threshold``: the honest
         figures of test pictures, for thresholds that were chosen on others.
         """
@@ -109,8 +121,8 @@ class SaliencyMetric(Totals):
         # Per threshold: Σ IoU over pictures; then pixels, for the F-measure.
         self.add_total("iou", len(HUNDREDTHS))
         self.add_total("pictures", dtype=torch.int64)
-        self.add_total("true_positives", len(HUNDREDTHS), dtype=torch.int64)
-        self.add_total("predicted", len(HUNDREDTHS), dtype=torch.int64)
+        self.add_total("true_positives", len(task.f_thresholds), dtype=torch.int64)
+        self.add_total("predicted", len(task.f_thresholds), dtype=torch.int64)
         self.add_total("true", dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -127,6 +139,8 @@ class SaliencyMetric(Totals):
         iou = torch.where(union == 0, 1.0, hits / union.clamp_min(1)) * labelled[:, None]
         self.add("iou", exact(iou).sum(0))
         self.add("pictures", labelled.sum())
+        if self.task.max_f_at == "twentieths":
+            hits, guesses = (counts_above(probability, where, TWENTIETHS, or_at=True) for where in (salient, valid))
         self.add("true_positives", hits.sum(0))
         self.add("predicted", guesses.sum(0))
         self.add("true", num_true.sum())
@@ -137,7 +151,7 @@ class SaliencyMetric(Totals):
         iou = every_iou[[HUNDREDTHS.index(t) for t in IOU_THRESHOLDS]]
         best = iou.argmax()
         precision, recall = precision_recall(
-            self.true_positives, self.predicted, self.true_positives, self.true.expand(len(HUNDREDTHS))
+            self.true_positives, self.predicted, self.true_positives, self.true.expand_as(self.predicted)
         )
         f = f_measure(precision, recall, BETA_SQUARED)
         best_f = f.argmax()
@@ -147,10 +161,10 @@ class SaliencyMetric(Totals):
             "best_iou_threshold": iou.new_tensor(IOU_THRESHOLDS)[best] * seen,
             "iou_at_0_5": iou[IOU_THRESHOLDS.index(0.5)],
             "max_f": f[best_f] * seen,
-            "best_f_threshold": f.new_tensor(HUNDREDTHS)[best_f] * seen,
+            "best_f_threshold": f.new_tensor(self.task.f_thresholds)[best_f] * seen,
         }
         if self.task.iou_threshold is not None:
             values["iou_at_chosen_threshold"] = every_iou[HUNDREDTHS.index(self.task.iou_threshold)]
         if self.task.f_threshold is not None:
-            values["f_at_chosen_threshold"] = f[HUNDREDTHS.index(self.task.f_threshold)] * seen
+            values["f_at_chosen_threshold"] = f[self.task.f_thresholds.index(self.task.f_threshold)] * seen
         return values
