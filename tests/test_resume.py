@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 from safetensors.torch import load_file
 
 import garnish as gn
 from garnish.bundles.checkpoint import load_state
 from garnish.errors import BundleError, OptionError
+from garnish.training import evaluate
+from garnish.training.losses import MultiTaskLoss
 from garnish.training.run import Run
 from training_cases import PARTIAL, QUIET, Blobs, every, long_run, tensors_of, tiny
 
@@ -68,7 +71,7 @@ def test_killed_at_any_moment_and_resumed(tmp_path, unbroken):
 
 
 @pytest.mark.parametrize("read", [5, 18])
-def test_sigterm_ends_after_the_step_with_143(tmp_path, unbroken, monkeypatch, read):
+def test_sigterm_undoes_the_step_and_ends_with_143(tmp_path, unbroken, monkeypatch, read):
     original = Blobs.__getitem__
 
     def with_kill(self, index):
@@ -81,8 +84,46 @@ def test_sigterm_ends_after_the_step_with_143(tmp_path, unbroken, monkeypatch, r
     assert stopped.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     monkeypatch.setattr(Blobs, "__getitem__", original)
-    # four reads a step: asked to stop within a step, the run ends after it
-    assert load_state(tmp_path / "run/last/state.safetensors")[1]["state"]["step"] == -(-read // 4)
+    # four reads a step: asked to stop within a step, the run ends before it
+    assert load_state(tmp_path / "run/last/state.safetensors")[1]["state"]["step"] == read // 4
+    model, result = long_run(None, resume=tmp_path / "run")
+    assert_same(tmp_path / "run", model, result, unbroken)
+
+
+def killed_in(monkeypatch, owner, name, call, counted=None):
+    """SIGTERM in the middle of the ``call``-th call of a function, or of the one after that call of another."""
+    original, count = getattr(owner, name), [0]
+
+    def killing(*args, **kwargs):
+        count[0] += 1
+        if (counted or count)[0] == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, killing)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("place", "call", "step", "passes"),
+    [
+        ("forward", 7, 3, 1),  # of step 4, first pass: its running statistics have moved
+        ("forward", 8, 3, 2),  # second pass: the gradients of the first are there
+        ("backward", 7, 3, 1),  # the second pass is not begun
+        ("backward", 8, 4, 0),  # after the last one the step is finished
+        ("evaluation", 2, 4, 0),  # which is done again, all of it
+    ],
+)
+def test_sigterm_waits_for_one_pass_at_most(tmp_path, unbroken, monkeypatch, place, call, step, passes):
+    forward = killed_in(monkeypatch, MultiTaskLoss, "__call__", call if place == "forward" else 0)
+    killed_in(monkeypatch, Fabric, "backward", call if place == "backward" else 0, forward)
+    pictures = killed_in(monkeypatch, evaluate, "collate", call if place == "evaluation" else 0)
+    with pytest.raises(SystemExit) as stopped:
+        long_run(tmp_path / "run")
+    assert stopped.value.code == 143
+    assert load_state(tmp_path / "run/last/state.safetensors")[1]["state"]["step"] == step
+    assert forward[0] == 2 * step + passes and pictures[0] == (2 if place == "evaluation" else 0)
+    monkeypatch.undo()
     model, result = long_run(None, resume=tmp_path / "run")
     assert_same(tmp_path / "run", model, result, unbroken)
 

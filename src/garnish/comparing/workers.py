@@ -36,7 +36,7 @@ class Workers:
     """Up to ``jobs`` processes, each of which does one job at a time; a context manager.
 
     A process that dies (of memory, say) takes down its own job alone, which has then failed. SIGTERM and Ctrl-C reach
-    the processes as SIGTERM: they write a checkpoint after the step that is under way.
+    the processes as SIGTERM: they write a checkpoint after the pass that is under way.
 
     Args:
         setting: see there; the processes make their own.

@@ -110,6 +110,7 @@ def evaluate_parts(
     fabric: Fabric | None = None,
     kept: CachedPictures | None = None,
     odd: OddOutputs | None = None,
+    after_each: Callable[[], None] | None = None,
 ) -> list[Metrics]:
     """The metrics on the first part of the pictures, on the first two together, and so on, in one go over them.
 
@@ -124,6 +125,7 @@ def evaluate_parts(
         fabric: see there.
         kept: the same pictures at the same size, with what the trunk makes of them; None: they are read.
         odd: notes tasks with an output that is not finite, all of whose metrics are then NaN; None: that is an error.
+        after_each: called after each batch; may raise, to cut the evaluation off.
     """
     rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
     tasks = tasks or {name: model.tasks[name] for name in shared_tasks(model, dataset)}
@@ -153,6 +155,8 @@ def evaluate_parts(
                 ):
                     for name, raw in out.items():
                         metrics[name].update(raw, batch.targets[name])
+                    if after_each is not None:
+                        after_each()
             noted.exchange(list(tasks))
             if odd is None:
                 noted.raise_first()

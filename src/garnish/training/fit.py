@@ -114,8 +114,9 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
         OptionError, DataError, SiteError, MissingExtraError: before the first step, where that can be known.
         GarnishError: a loss or gradients that are not finite, naming step, task and pictures.
         BundleError: nothing to resume, or a full disk; what was written before is kept.
-        SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), after a checkpoint; also where that came after
-            the last step, when the run is finished in its folder.
+        SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), at the end of the pass that is under way:
+            what is begun of a step is undone, and a checkpoint written; also where that came after the last step, when
+            the run is finished in its folder.
     """
     own = balance if isinstance(balance, Balance) else None
     if isinstance(balance, Balancing):
@@ -165,20 +166,26 @@ def _loop(run: Run) -> None:
         factor = options.rate_factor(state.step, run.total_steps)
         set_rates(run.optimizer, factor)
         sums: dict[str, float] = {}
-        total, stop = 0.0, False
+        total = 0.0
+        run.begun.begin()
         for part in range(parts):
             batch = only(next(batches), run.tasks).to(fabric.device)
+            run.stop_if_asked()
             seed_step(options.seed, state.step, part, fabric.global_rank)
             with fabric.autocast():
                 outputs = model(batch.images, batch.tasks_of_rows(), batch.start)
             found = run.loss(outputs, batch, stop=run.requests.number is not None)
-            stop = stop or found.stop
+            if found.stop:  # of whatever process; all of them see it here
+                run.stop()
+            run.stop_if_asked()
             if not found.losses:
                 continue
             loss = run.balance(found.losses) / parts
             run.watch.observe(found.losses)
             if loss.requires_grad:
                 fabric.backward(loss)
+            if part < parts - 1:  # after the last one a step is as good as done
+                run.stop_if_asked()
             *values, whole = torch.stack([*found.losses.values(), loss]).tolist()
             named = dict(zip(found.losses, values, strict=True))
             run.check_losses(named, batch)
@@ -187,6 +194,7 @@ def _loop(run: Run) -> None:
         run.exchange_gradients()
         for line in run.watch.end_step(run.update()):
             run.warn(line)
+        run.begun.end()
         run.finish_step(sums, total, factor * options.lr)
-        if stop and state.step < run.total_steps:
-            run.stop()
+        if state.step < run.total_steps:
+            run.stop_if_asked()

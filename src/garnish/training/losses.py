@@ -30,7 +30,7 @@ class StepLosses:
 
     Attributes:
         losses: task → () loss, for every task that a picture on some rank is labelled for; equal on all ranks.
-        stop: some rank wants to stop after this step.
+        stop: some rank wants to stop now.
     """
 
     losses: dict[str, Tensor]

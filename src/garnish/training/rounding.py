@@ -7,13 +7,27 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from garnish.bundles.atomic import write_file, writing
+from garnish.bundles.bundle import save as save_bundle
 from garnish.bundles.description import DESCRIPTION, WEIGHTS, read_description
-from garnish.bundles.stored import fill, read_tensors
+from garnish.bundles.stored import BeyondFloat16, fill, read_tensors
 from garnish.model import Model
+
+
+def save_as_fits(
+    model: Model, folder: Path, metrics: Mapping[str, Mapping[str, float]], extra: Mapping[str, Any]
+) -> str:
+    """Save a bundle in float16, or in float32 where a value is beyond the former: then a line that says so, else ""."""
+    try:
+        save_bundle(model, folder, metrics=metrics, extra=extra)
+    except BeyondFloat16 as error:  # found before anything is written
+        save_bundle(model, folder, metrics=metrics, extra=extra, dtype="float32")
+        return f"{str(error).split(';')[0]}; {folder} is stored in float32"
+    return ""
 
 
 @contextlib.contextmanager

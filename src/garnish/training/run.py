@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, final
 
@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from garnish.balancing.balancing import Balance, balancing_of
-from garnish.bundles.bundle import save as save_bundle
-from garnish.bundles.stored import BeyondFloat16
 from garnish.data.loader import StepBatches
 from garnish.data.sample import Batch, Dataset
 from garnish.errors import GarnishError, OptionError
@@ -22,6 +20,7 @@ from garnish.finite import not_finite
 from garnish.lookup import plain
 from garnish.model import Model
 from garnish.training.batch_size import largest_batch
+from garnish.training.begun import BegunStep
 from garnish.training.evaluate import Metrics, chosen, evaluate_parts
 from garnish.training.features import CachedBatches, CachedPictures, CachedTrunk, FeatureCache, cached_val
 from garnish.training.gradients import GradientWatch, reduce_gradients
@@ -32,7 +31,7 @@ from garnish.training.optimizer import clip, make_optimizer
 from garnish.training.options import TrainOptions
 from garnish.training.processes import check_data, make_fabric, start_alike
 from garnish.training.progress import Progress
-from garnish.training.rounding import holding, write_rounding
+from garnish.training.rounding import holding, save_as_fits, write_rounding
 from garnish.training.scalars import Scalars, log_kinds
 from garnish.training.scope import about_labels, ranking, trained_tasks
 from garnish.training.signals import StopRequest
@@ -85,6 +84,8 @@ class Run:
         self.balance = balance or balancing_of(options.balance).build(self.tasks)
         self._place()
         self.trained = model.trained_parameters() | {f"balance.{n}": p for n, p in self.balance.named_parameters()}
+        kept = [*trained_tensors(model).values(), *self._balance_tensors().values()]
+        self.begun = BegunStep(t for t in kept if not isinstance(t, nn.Parameter))
         buffers = (t for t in trained_tensors(model).values() if not isinstance(t, nn.Parameter))
         self.statistics = [b for b in buffers if b.is_floating_point()]
         saved = None if resume is None else load_run(Path(resume))
@@ -288,7 +289,7 @@ class Run:
         state, options = self.state, self.options
         some, rest = self._pictures()
         odd = OddOutputs(self.model, self.fabric)
-        found = self._metrics([some, rest] if rest else [some], odd)
+        found = self._metrics([some, rest] if rest else [some], odd, self.stop_if_asked)
         metrics = found[-1]
         score = -math.inf if odd.tasks else self.ranking.score(metrics)
         if odd.tasks:
@@ -318,28 +319,33 @@ class Run:
         some = [every[i] for i in chosen(len(every), _ROUNDING_PICTURES)]
         return some, sorted(set(every) - set(some))
 
-    def _metrics(self, parts: list[list[int]], odd: OddOutputs) -> list[Metrics]:
+    def _metrics(
+        self, parts: list[list[int]], odd: OddOutputs, after_each: Callable[[], None] | None = None
+    ) -> list[Metrics]:
         assert self.val is not None
         batch_size, size = self.options.eval_batch_size, self.options.eval_size
         with self.fabric.autocast():
             return evaluate_parts(
                 self.model, self.val, parts,
                 batch_size=batch_size, size=size, fabric=self.fabric, kept=self.kept_val, odd=odd,
+                after_each=after_each,
             )  # fmt: skip
 
     def _save_best(self, metrics: Metrics) -> None:
         if self.out is not None and self.is_first:
             extra = {"step": self.state.step, "recipe": plain(self.recipe)}
-            try:
-                save_bundle(self.model, self.out / "best", metrics=metrics, extra=extra)
-            except BeyondFloat16 as error:  # found before anything is written
-                self.warn(
-                    f"step {self.state.step}: {str(error).split(';')[0]}; {self.out / 'best'} is stored in float32"
-                )
-                save_bundle(self.model, self.out / "best", metrics=metrics, extra=extra, dtype="float32")
+            if wider := save_as_fits(self.model, self.out / "best", metrics, extra):
+                self.warn(f"step {self.state.step}: {wider}")
+
+    def stop_if_asked(self) -> None:
+        """Where a signal came and no other process must agree: undo what is begun of a step, save and leave."""
+        if self.requests.number is not None and self.fabric.world_size == 1:
+            self.stop()
 
     def stop(self) -> NoReturn:
-        """Save and leave, as a signal asked for; the exit code is 128 and its number."""
+        """Undo what is begun of a step, save and leave, as a signal asked for; the exit code is 128 and its number."""
+        self.begun.undo()
+        self.optimizer.zero_grad(set_to_none=True)
         self.save()
         number = self.requests.number or signal.SIGTERM
         if self.is_first:

@@ -1,4 +1,4 @@
-"""Stopping when asked to: a signal ends the run after the step that is under way, with a checkpoint."""
+"""Stopping when asked to: a signal ends the run after the pass that is under way, with a checkpoint."""
 
 from __future__ import annotations
 
