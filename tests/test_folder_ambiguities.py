@@ -220,7 +220,7 @@ def test_labels_of_two_endings_are_not_chosen_from(root):
     put(root / "masks/c.npy", ids(1))
     (root / "masks/c.png").unlink()
     text = refused(lambda: folder(root))
-    assert "masks holds files ending in .npy and .png, and only those of `labels` are read" in text
+    assert "masks holds files that end in .npy and .png; `labels` names one ending" in text
     given = ready(text)
     given["tasks"]["seg"] = {"task": "Semantic", "labels": ["masks/{name}.png", "masks/{name}.npy"], "classes": 2}
     (root / "data.yaml").write_text(json.dumps(given))

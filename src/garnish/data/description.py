@@ -151,7 +151,8 @@ class Description:
                 continue
             if not _is_plain(name):
                 raise DataError(
-                    f"{file}, line {number}: {name!r} is not a plain relative name; write names without '..' or '/'"
+                    f"{file}, line {number}: {name!r} is not a plain relative name; write names without '..' or a"
+                    " '/' in front"
                 )
             ending = PurePosixPath(name).suffix
             if ending.lower() in PICTURE_SUFFIXES:
@@ -216,7 +217,8 @@ def parse_description(given: Any, source: str, base: Path) -> Description:
     entries = _mapping(given, "tasks", source)
     if not entries:
         raise OptionError(
-            f'{source}: `tasks` is empty; write e.g. tasks: {{depth: {{task: Depth, labels: "depth/{{name}}.png"}}}}'
+            f'{source}: `tasks` is empty; write e.g. `tasks: {{depth: {{task: Depth, labels: "depth/{{name}}.png", '
+            "unit: mm}}`"
         )
     root = Path(os.path.expandvars(str(given.get("path", ".")))).expanduser()
     return Description(

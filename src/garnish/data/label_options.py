@@ -100,7 +100,10 @@ def parse_label_options(given: Mapping[str, Any], task: Task, where: str) -> Lab
         raise OptionError(f"{where}: option 'labels' is required, a template such as \"masks/{{split}}/{{name}}.png\"")
     for template in labels:
         if "{name}" not in template:
-            raise OptionError(f"{where}.labels: {template!r} has no {{name}}, so every picture would have one label")
+            raise OptionError(
+                f"{where}.labels: {template!r} has no {{name}}, so every picture would have one label; write"
+                " {name} where the picture's name stands"
+            )
     kind = _kind(given, task, where)
     for name in given:
         if name not in _EVERY_KIND and name not in _APPLIES[kind]:

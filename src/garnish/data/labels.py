@@ -140,7 +140,7 @@ def decode_depth(raw: np.ndarray, options: LabelOptions, path: Path) -> np.ndarr
     metres = plane.astype(np.float32)
     missing = _equals_any(metres, options.invalid)
     metres[missing] = 0.0
-    for name, bad in (("nan", np.isnan(metres)), ("inf", np.isinf(metres))):
+    for name, bad in (("nan", np.isnan(metres)), ("inf", metres == np.inf), ("-inf", metres == -np.inf)):
         if bad.any():
             raise DataError(
                 f"{path}: {int(bad.sum())} of {bad.size} depths are {name.upper()}; "
@@ -167,8 +167,8 @@ def decode_normals(raw: np.ndarray, options: LabelOptions, path: Path) -> np.nda
     elif raw.dtype.kind != "f":
         raise DataError(f"{path}: normals stored as {raw.dtype}; save them as 8-bit RGB or as floats in [-1, 1]")
     vectors[none] = 0.0
-    whole = np.isnan(vectors).all(-1) == np.isnan(vectors).any(-1)
-    remedy = "write `invalid: nan` in the data description if that means 'no normal'" if whole.all() else "repair it"
+    meant = (np.isnan(vectors).all(-1) | np.isfinite(vectors).all(-1)).all()
+    remedy = "write `invalid: nan` in the data description if that means 'no normal'" if meant else "repair the file"
     _refuse_nan(vectors, path, remedy)
     largest = float(np.abs(vectors).max())
     if largest > 1.01:
@@ -241,7 +241,7 @@ def _whole(plane: np.ndarray, path: Path) -> np.ndarray:
     _refuse_nan(plane, path, "ids must be whole numbers; write 255 where there is no label")
     ids = plane.astype(np.int64)
     if plane.dtype.kind != "f" or (ids != plane).any():
-        raise DataError(f"{path}: holds {plane.dtype} numbers that are not whole; ids must be whole numbers")
+        raise DataError(f"{path}: holds {plane.dtype} numbers that are not whole; save ids as whole numbers")
     return ids
 
 
@@ -307,8 +307,13 @@ def _foreground_as_stored(plane: np.ndarray, ignored: np.ndarray, path: Path) ->
     low, high = min(values - {0.0}), max(values)
     raise DataError(
         f"{path}: expected 0/1 or 0/255, found {len(values)} values up to {high:g} (the first above 0 is {low:g}); "
-        "write `threshold: 127` for grey levels or `positive: [ids]` for an id map"
+        f"write `threshold: {middle_level(high):g}` for grey levels or `positive: [ids]` for an id map"
     )
+
+
+def middle_level(largest: float) -> float:
+    """Half of the full range that grey levels up to ``largest`` have: 0 to 1, to 255 or to 65535."""
+    return 0.5 if largest <= 1 else 127 if largest <= IGNORE else 32767
 
 
 def _refuse_nan(values: np.ndarray, path: Path, remedy: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from garnish.data.labels import middle_level
 from garnish.errors import DataError
 from garnish.tasks.pictures import PICTURE_SUFFIXES, read_array, refuse_lossy
 
@@ -55,7 +56,8 @@ def plain_description(root: Path) -> dict[str, Any]:
     images, beside, splits = _layout(root)
     found = {name: task for name, task in _LABELS.items() if _label_folder(root, beside, splits, name)}
     if not found:
-        raise _ask(root, images, {}, f"no labels beside {images}; looked for folders {', '.join(_LABELS)}")
+        why = f"no labels beside {images}; looked for folders {', '.join(_LABELS)}"
+        raise _ask(root, images, {}, why, splits)
     tasks: dict[str, dict[str, Any]] = {}
     for name, task in found.items():
         if _TASK_NAMES[task] in tasks:
@@ -65,18 +67,16 @@ def plain_description(root: Path) -> dict[str, Any]:
         assert folder is not None
         files = _labels(folder)
         if not files:
-            raise _ask(root, images, tasks, f"{folder} holds no .png, .npy or .tif labels")
+            raise _ask(root, images, tasks, f"{folder} holds no .png, .npy or .tif labels", splits)
         endings = sorted({file.suffix for file in files})
         template = beside.format(kind=name) + "/{name}" + endings[0]
-        if len(endings) > 1:
-            guess = {"task": task, "labels": template} | _GUESSES.get(task, {})
-            why = f"{folder} holds files ending in {' and '.join(endings)}, and only those of `labels` are read"
-            raise _ask(root, images, tasks | {_TASK_NAMES[task]: guess}, why)
         try:
+            if len(endings) > 1:
+                raise DataError(f"{folder} holds files that end in {' and '.join(endings)}; `labels` names one ending")
             options = _options(task, files)
         except DataError as error:
-            guess = {"task": task, "labels": template} | _GUESSES.get(task, {})
-            raise _ask(root, images, tasks | {_TASK_NAMES[task]: guess}, str(error)) from None
+            guess = {"task": task, "labels": template} | _guess(task, files[0])
+            raise _ask(root, images, tasks | {_TASK_NAMES[task]: guess}, str(error), splits) from None
         tasks[_TASK_NAMES[task]] = {"task": task, "labels": template, **options}
     description: dict[str, Any] = {"path": ".", "images": images, "tasks": tasks}
     if splits:
@@ -85,12 +85,30 @@ def plain_description(root: Path) -> dict[str, Any]:
     return description
 
 
-_GUESSES: dict[str, dict[str, Any]] = {
-    "Semantic": {"classes": ["background", "thing"], "map": {0: 0, 7: 1}},
-    "Depth": {"unit": "mm", "max_metres": 10},
-    "Edges": {"threshold": 127},
-    "Saliency": {"threshold": 127},
+_GUESSES: dict[tuple[str, bool], dict[str, Any]] = {
+    ("Semantic", False): {"classes": ["background", "thing"], "map": {0: 0, 7: 1}},
+    ("Semantic", True): {
+        "classes": ["background", "thing"],
+        "colours": {"background": [0, 0, 0], "thing": [255, 0, 0]},
+    },
+    ("Depth", False): {"scale": 0.001, "max_metres": 10},
+    ("Depth", True): {"packed": [1, 256, 65536], "scale": 0.001, "max_metres": 10},
+    ("Edges", False): {"threshold": 127},
+    ("Saliency", False): {"threshold": 127},
 }
+
+
+def _guess(task: str, file: Path) -> dict[str, Any]:
+    """Options that a user may have meant for label files like one of them."""
+    try:
+        coloured = _is_coloured(read_array(file))
+    except DataError:
+        coloured = False
+    return _GUESSES.get((task, coloured), {})
+
+
+def _is_coloured(raw: np.ndarray) -> bool:
+    return raw.ndim == 3 and raw.shape[-1] == 3 and bool((raw != raw[..., :1]).any())
 
 
 def _layout(root: Path) -> tuple[str, str, dict[str, str]]:
@@ -161,7 +179,7 @@ def _options(task: str, files: list[Path]) -> dict[str, Any]:
         if task == "Depth":
             return _depth_options(chosen[0], pool.map(_largest, chosen))
     levels = set(np.unique(read_array(chosen[0])).tolist())
-    return {} if levels <= {0, 1} or levels <= {0, 255} else {"threshold": 127}
+    return {} if levels <= {0, 1} or levels <= {0, 255} else {"threshold": middle_level(max(levels))}
 
 
 def _semantic_options(found: Iterable[set[int]], num_files: int) -> dict[str, Any]:
@@ -188,6 +206,8 @@ def _depth_options(first: Path, largest: Iterable[float]) -> dict[str, Any]:
     deepest = max(largest)
     if raw.dtype.kind == "f":
         return {"unit": "m", "max_metres": float(math.ceil(max(deepest, 1e-3)))}
+    if _is_coloured(raw):
+        raise DataError(f"{first} holds colours; write the weights of red, green and blue in the depth under `packed`")
     if raw.dtype == np.uint8:
         raise DataError(f"{first} holds 8-bit depth, whose unit cannot be guessed; write `scale: metres per step`")
     return {"unit": "mm", "max_metres": float(max(1, math.ceil(deepest / 1000)))}
@@ -196,7 +216,7 @@ def _depth_options(first: Path, largest: Iterable[float]) -> dict[str, Any]:
 def _ids(path: Path) -> set[int]:
     refuse_lossy(path)
     raw = read_array(path)
-    if raw.ndim == 3 and (raw != raw[..., :1]).any():
+    if _is_coloured(raw):
         raise DataError(f"{path} holds colours; give each class its colour under `colours`")
     if raw.dtype.kind not in "bui":
         raise DataError(f"{path} holds {raw.dtype} numbers; save ids as whole numbers")
@@ -209,9 +229,14 @@ def _largest(path: Path) -> float:
     return float(finite.max()) if finite.size else 0.0
 
 
-def _ask(root: Path, images: str, tasks: dict[str, dict[str, Any]], why: str) -> DataError:
-    example = {"seg": {"task": "Semantic", "labels": "masks/{split}/{name}.png", "classes": ["background", "thing"]}}
-    ready = {"path": ".", "images": images, "tasks": tasks or example}
+def _ask(
+    root: Path, images: str, tasks: dict[str, dict[str, Any]], why: str, splits: dict[str, str] | None = None
+) -> DataError:
+    labels = "masks/{split}/{name}.png" if "{split}" in images else "masks/{name}.png"
+    example = {"seg": {"task": "Semantic", "labels": labels, "classes": ["background", "thing"]}}
+    ready: dict[str, Any] = {"path": ".", "images": images, "tasks": tasks or example}
+    if splits:
+        ready["splits"] = splits
     return DataError(f"{root}: {why}; save this as {root / 'data.yaml'}, correct it and give that file: {_flow(ready)}")
 
 

@@ -51,7 +51,7 @@ class BinaryTask(Task, ABC):
             shown = ", ".join(f"{v:g}" for v in bad[:5].tolist()) + (" …" if len(bad) > 5 else "")
             raise DataError(
                 f"{where}: values {shown} in a yes-or-no map, which holds 0, 1 and {IGNORE} = no label;"
-                " set the file's threshold or value map in the data description"
+                " set `threshold` or `positive` in the data description"
             )
 
     def decode(self, prediction: Tensor) -> Tensor:

@@ -191,7 +191,7 @@ class Semantic(Task):
             shown = ", ".join(map(str, bad[:8])) + (f" … ({len(bad)} in all)" if len(bad) > 8 else "")
             raise DataError(
                 f"{where}: label ids {shown}, but the {self.channels} classes are 0 to {self.channels - 1}"
-                f" ({IGNORE} = no label); map them in the data description, ignore them there, or set more classes"
+                f" ({IGNORE} = no label); write `ignore: {bad[0]}`, list it under `map`, or add the class"
             )
 
     def decode(self, prediction: Tensor) -> Tensor:
