@@ -298,7 +298,7 @@ def test_a_missing_extra_is_named(monkeypatch, tmp_path):
         ({"strategy": "fsdp"}, "fsdp is refused"),
         ({"log": ("wanbd",)}, "'wanbd'; choose from tensorboard, csv, wandb, mlflow, comet, or name the class"),
         ({"balance": {"seg": -1.0}}, "train.balance.seg"),
-        ({"patience": 2}, "need validation data"),
+        ({"patience": 2}, "needs validation data"),
         ({"accelerator": "abacus"}, "choose what this machine has"),
     ],
 )

@@ -16,6 +16,7 @@ from garnish.model import Model
 from garnish.recipe import Recipe
 from garnish.training.features import can_cache
 from garnish.training.fit import fit
+from garnish.training.options import TrainOptions
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def cache_options(setting: Setting, model: Model, train: Dataset) -> dict[str, A
     """
     options = setting.training
     if options.variants is None or can_cache(model) or train.key(0) is None:
-        return {"cache": None}
+        return {"cache": None, "cache_gb": TrainOptions.cache_gb}
     # each process counts for itself what it writes
     most = options.cache_gb / setting.options.jobs
     return {"cache": options.cache or str(setting.store.features), "cache_gb": most}

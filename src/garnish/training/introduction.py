@@ -9,6 +9,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from garnish.backbones.weights import is_non_commercial
 from garnish.model import Model
 
+#: Warnings of the data check that are printed.
+_SHOWN = 5
+
+
+def shortened(about_data: Sequence[str]) -> list[str]:
+    """The first warnings of the data check, and how many more there are."""
+    more = len(about_data) - _SHOWN
+    return [*about_data[:_SHOWN], *([f"… and {more} more about the data"] if more > 0 else [])]
+
 
 def warnings_about(model: Model, tasks: Sequence[str], world: int) -> list[str]:
     """One line each: weights with a non-commercial licence, batch norms under several processes.

@@ -24,7 +24,7 @@ from garnish.training.begun import BegunStep
 from garnish.training.evaluate import Metrics, chosen, evaluate_parts
 from garnish.training.features import CachedBatches, CachedPictures, CachedTrunk, FeatureCache, cached_val
 from garnish.training.gradients import GradientWatch, reduce_gradients
-from garnish.training.introduction import warnings_about
+from garnish.training.introduction import shortened, warnings_about
 from garnish.training.losses import MultiTaskLoss, blame, only
 from garnish.training.odd_outputs import OddOutputs
 from garnish.training.optimizer import clip, make_optimizer
@@ -48,11 +48,10 @@ from garnish.training.state import (
     write_args,
     write_results,
 )
+from garnish.training.unheeded import Circumstances, refuse_endless_warmup, unheeded
 
 #: Most validation pictures, evenly spaced, on which the effect of storing a bundle in float16 is measured.
 _ROUNDING_PICTURES = 200
-#: Warnings of the data check that are printed.
-_SHOWN = 5
 
 
 @final
@@ -155,6 +154,8 @@ class Run:
             self.batches = CachedBatches(cache, CachedTrunk(self.model, list(self.tasks), fabric), batches)
             self.kept_val = cached_val(cache, self.model, self.val, options.eval_size, fabric)
         self.total_steps = options.total_steps(len(train), size, fabric.world_size)
+        if saved is None:
+            refuse_endless_warmup(options, self.total_steps)
         self.eval_every = options.eval_every or max(self.total_steps // 10, 1)
 
     def _local_loss(self, batch: Batch) -> Tensor:
@@ -182,11 +183,14 @@ class Run:
         self.progress.say(repr(self.model))
         if self.options.log is None and self.log == ("csv",):
             self.progress.say("log: CSV alone, for tensorboard is not installed (pip install 'garnish[tensorboard]')")
+        about = Circumstances(
+            total_steps=self.total_steps, eval_every=self.eval_every, has_val=self.val is not None,
+            has_folder=self.out is not None, processes=self.fabric.world_size,
+            trains_trunk=any(not name.startswith("heads.") for name in self.trained),
+        )  # fmt: skip
         known = warnings_about(self.model, list(self.tasks), self.fabric.world_size)
-        for line in [*known, *about_labels, *about_data[:_SHOWN]]:
+        for line in [*unheeded(self.options, about), *known, *about_labels, *shortened(about_data)]:
             self.warn(line)
-        if len(about_data) > _SHOWN:
-            self.warn(f"… and {len(about_data) - _SHOWN} more about the data")
         each = f"{self.batch_size} pictures"
         if self.fabric.world_size * self.options.accumulate > 1:
             each += f" × {self.fabric.world_size} processes × {self.options.accumulate}"

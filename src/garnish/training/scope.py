@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from garnish.data.sample import Dataset
-from garnish.errors import DataError, OptionError
+from garnish.errors import DataError
 from garnish.model import Model
 from garnish.tasks.task import Task
 from garnish.training.evaluate import shared_tasks, told_of
 from garnish.training.options import TrainOptions
 from garnish.training.ranking import Ranking
+from garnish.training.unheeded import refuse_without_val
 
 
 def trained_tasks(model: Model, train: Dataset) -> dict[str, Task]:
@@ -35,8 +36,7 @@ def ranking(model: Model, tasks: dict[str, Task], val: Dataset | None, options: 
         OptionError, DataError: options that need validation data, or data that none of the tasks can be judged on.
     """
     if val is None:
-        if options.best_by is not None or options.patience is not None:
-            raise OptionError("train: best_by and patience need validation data; give val, or leave them out")
+        refuse_without_val(options)
         return None
     seen = shared_tasks(model, val)
     ranked = {name: task for name, task in tasks.items() if name in seen}
