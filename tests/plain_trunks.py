@@ -103,7 +103,11 @@ def position_bias(table: Tensor) -> Tensor:
 
 
 class SwinTrunk(Trunk):
-    """Shifted windows; every map is padded to whole windows after its norm."""
+    """Shifted windows; every map is padded to whole windows after its norm, then rolled, then masked.
+
+    So do section 3.2 of the paper (figure 4: what was rolled in is apart) and its code for segmentation, where maps
+    have any size. A side of one window is not shifted.
+    """
 
     def attention(
         self, at: str, x: Tensor, heads: int, shift: int, prompts: Tensor | None = None
@@ -114,9 +118,9 @@ class SwinTrunk(Trunk):
         """
         rows, height, width, _ = x.shape
         down, right = (shift if side > WINDOW else 0 for side in (height, width))
-        x = torch.roll(x, (-down, -right), (1, 2))
         tall, wide = (-(-side // WINDOW) * WINDOW for side in (height, width))
         x = torch.nn.functional.pad(x, (0, 0, 0, wide - width, 0, tall - height))
+        x = torch.roll(x, (-down, -right), (1, 2))
         bias = position_bias(self.t[f"{at}.relative_position_bias_table"])
         strips, copies = [], []
         for top in range(0, tall, WINDOW):
@@ -138,8 +142,7 @@ class SwinTrunk(Trunk):
                     out = out[:, prompts.shape[1] :]
                 strip.append(out.reshape(rows, WINDOW, WINDOW, -1))
             strips.append(torch.cat(strip, 2))
-        x = torch.cat(strips, 1)[:, :height, :width]
-        x = torch.roll(x, (down, right), (1, 2))
+        x = torch.roll(torch.cat(strips, 1), (down, right), (1, 2))[:, :height, :width]
         return x, sum(copies) / len(copies) if copies else None
 
     def block(self, name: str, x: Tensor, heads: int, shift: int) -> Tensor:

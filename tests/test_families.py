@@ -88,9 +88,9 @@ def test_shifted_cosine_windows_token_by_token(size, shift):
     padded = [-(-side // 4) * 4 for side in size]
 
     def source(at: int, side: int, padded: int, shift: int) -> tuple[int | None, int]:
-        """Where a place of the rolled and padded side came from (None: padding), and which part of the map it is."""
-        part = 0 if at < padded - 4 or not shift else 1 if at < padded - shift else 2
-        return ((at + shift) % side if at < side else None), part
+        """Where a place of the padded and rolled side came from (None: padding), and whether it was rolled in."""
+        came = (at + shift) % padded
+        return (came if came < side else None), int(came < shift)
 
     with torch.no_grad():
         got = layer(x)
@@ -104,9 +104,11 @@ def test_shifted_cosine_windows_token_by_token(size, shift):
             return 16 * torch.sigmoid(attn.cpb_mlp(log))
 
         inner = torch.zeros_like(x)
-        for y0 in range(high):
-            for x0 in range(wide):
+        for y0 in range(padded[0]):
+            for x0 in range(padded[1]):
                 (ys, yp), (xs, xp) = source(y0, high, padded[0], shifts[0]), source(x0, wide, padded[1], shifts[1])
+                if ys is None or xs is None:
+                    continue
                 logits, values = [], []
                 q = F.normalize(qkv[:, ys, xs, 0], dim=-1)
                 for y1 in range(y0 // 4 * 4, y0 // 4 * 4 + 4):

@@ -20,6 +20,15 @@ def test_plain_trunks_are_the_trunks(short):
         assert ours.shape == theirs.shape and tiny.far(ours, theirs) <= 1e-12
 
 
+def test_a_side_of_one_window_is_not_shifted_whatever_the_other_is():
+    """Libraries differ here. Maps of 16x64, 8x32, 4x16 and 2x8: the third is shifted along one side only."""
+    model = double_model("swin", method("Frozen"))
+    wide = tiny.pictures(1, 64, 256).double()
+    want = heads_input(model, wide)["seg"]
+    for ours, theirs in zip(plain("swin", model).maps(plain_input(model, wide)), want, strict=True):
+        assert tiny.far(ours, theirs) <= 1e-12
+
+
 def test_pieces_by_hand():
     x = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
     torch.testing.assert_close(

@@ -17,15 +17,14 @@ from garnish.errors import OptionError, SiteError
 every = pytest.mark.parametrize("short", list(tiny.BACKBONES))
 #: families built from timm's modules: timm's names lead to the same tensors
 FROM_TIMM = ("vit", "dinov2", "dinov3", "swin", "swinv2", "convnext", "cnn")
-#: two sizes a family: that of its weights, and one that is not square; Swin's windows fit into both, since timm
-#: builds others where they do not (ours keep their size, and are padded)
+#: two sizes a family: that of its weights, and one that is not square. Windows divide every map of both: elsewhere timm
+#: lets opposite borders attend to each other, and tests/test_swin_borders.py compares with transformers
 SIZES = {
     "vit": ((64, 64), (96, 144)),
     "dinov2": ((56, 56), (98, 140)),
     "dinov3": ((64, 64), (96, 144)),
-    "swin": ((224, 224), (256, 320)),
-    # at the second size no side of a map but one is a multiple of the window
-    "swinv2": ((256, 256), (288, 352)),
+    "swin": ((224, 224), (224, 448)),
+    "swinv2": ((256, 256), (256, 512)),
     "convnext": ((64, 64), (96, 160)),
     "cnn": ((64, 64), (96, 160)),
 }

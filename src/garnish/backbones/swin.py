@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from garnish.backbones.blocks import Branch, Residual
 from garnish.backbones.timm_models import create_timm
-from garnish.backbones.windows import ShiftedWindows, Windowed, unseen_by_prompts
+from garnish.backbones.windows import Apart, ShiftedWindows, Windowed, unseen_by_prompts
 from garnish.errors import OptionError
 
 
@@ -64,14 +64,14 @@ class BiasedAttention(nn.Module):
         self.proj = attn.proj
         self.proj_drop = attn.proj_drop
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, prompts: int = 0) -> Tensor:
-        """(R·n, p + w², C) and a mask (n, w², w²) to be added to the logits → (R·n, p + w², C)."""
+    def forward(self, x: Tensor, apart: Apart | None = None, prompts: int = 0) -> Tensor:
+        """(R·n, p + w², C), and which tokens are apart, → (R·n, p + w², C)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         index: Tensor = self.index  # type: ignore[assignment]
         bias = self.relative_position_bias_table[index].permute(2, 0, 1)
-        bias = unseen_by_prompts(bias, prompts)[None]
-        if mask is not None:
-            bias = (bias + unseen_by_prompts(mask, prompts)[:, None]).repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
+        bias = unseen_by_prompts(bias, prompts)
+        # once a row; rows may have grown in number behind qkv
+        bias = bias[None] if apart is None else apart.added_to(bias, q.shape[0], prompts)
         dropout = self.attn_drop.p if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=self.scale)
         mixed: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from garnish.backbones.blocks import Beside, Residual
 from garnish.backbones.sites import OffStream
 from garnish.backbones.timm_models import create_timm
-from garnish.backbones.windows import ShiftedWindows, Windowed, unseen_by_prompts
+from garnish.backbones.windows import Apart, ShiftedWindows, Windowed, unseen_by_prompts
 from garnish.errors import OptionError
 
 #: The temperature of cosine attention is learnt as a logarithm and never below 0.01 (section 3.2).
@@ -106,8 +106,8 @@ class CosineAttention(nn.Module):
         self.register_buffer("distances", attn.relative_coords_table, persistent=False)
         self.register_buffer("distance_index", attn.relative_position_index, persistent=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, prompts: int = 0) -> Tensor:
-        """(R·n, p + w², C) and a mask (n, w², w²) to be added to the logits → (R·n, p + w², C)."""
+    def forward(self, x: Tensor, apart: Apart | None = None, prompts: int = 0) -> Tensor:
+        """(R·n, p + w², C), and which tokens are apart, → (R·n, p + w², C)."""
         qkv = self.qkv(x)
         if self.q_bias is not None and self.v_bias is not None:
             qkv = qkv + torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
@@ -115,9 +115,8 @@ class CosineAttention(nn.Module):
         scale = self.logit_scale.clamp(max=_MOST_LOGIT).exp()
         # the middle, a sigmoid's of 0: with a bias of 0, e⁸ times less, next to nothing would be read from prompts
         bias = unseen_by_prompts(self.position_bias(), prompts, value=_MOST_BIAS / 2)
-        if mask is not None:
-            # (n, h, w², w²), once a row; rows may have grown in number behind qkv
-            bias = (bias + unseen_by_prompts(mask, prompts)[:, None]).repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
+        # once a row; rows may have grown in number behind qkv
+        bias = bias[None] if apart is None else apart.added_to(bias, q.shape[0], prompts)
         dropout = self.attn_drop.p if self.training else 0.0
         out = F.scaled_dot_product_attention(
             F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1), v, attn_mask=bias, dropout_p=dropout, scale=1.0

@@ -1,4 +1,4 @@
-"""Attention within windows of a map: rolling, padding, cutting and what may see what; shared by the Swin families.
+"""Attention within windows of a map: padding, rolling, cutting and what may see what; shared by the Swin families.
 
 Shape letters: R rows, H W map, C channels, n windows of one map, w² tokens of one window.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
-from timm.models.swin_transformer import window_partition
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,14 +21,21 @@ from garnish.context import ForwardContext
 
 
 class ShiftedWindows(nn.Module):
-    """Attention within windows of a map that is rolled first; windows of one row stay together.
+    """Attention within windows of a map that is padded, then rolled, then masked; windows of one row stay together.
 
-    Windows keep their size at every picture size. A map that they do not divide is padded with zeros after rolling,
-    and the padded tokens take part, as in the papers' code.
+    Windows keep their size at every picture size. A map that they do not divide gets zeros below and to the right, is
+    rolled with them, and is masked where the roll brought opposite borders together; so does the segmentation code of
+    Liu et al. (ICCV 2021). Padded tokens take part, and with the trained bias their keys are not zero. timm 1.0 rolls
+    first and pads afterwards but masks as if it had padded first: there opposite borders attend to each other at such
+    sizes, and features differ from ours; where windows divide every map they agree.
+
+    A side that one window covers is not shifted, whatever the other side has: the rule of timm. There libraries
+    differ: transformers' Swin shifts neither side and makes windows as small as the side, unless it is told to
+    partition always; the segmentation code always shifts and masks.
     """
 
     def __init__(self, attention: nn.Module, size: tuple[int, int], shift: tuple[int, int], apart: float) -> None:
-        """Cut windows of ``size`` from a map rolled by ``shift`` for ``attention(tokens, mask=…)``.
+        """Cut windows of ``size`` from a map rolled by ``shift`` for ``attention(tokens, apart=…)``.
 
         ``apart`` is added to the logits of tokens that must not see each other.
         """
@@ -48,60 +54,101 @@ class ShiftedWindows(nn.Module):
         grid, count = place
         prompts: Tensor | None = None
         if x.ndim == 3:
-            prompts, x = x[:, :count], x[:, count:].reshape(x.shape[0], *grid, x.shape[2])
+            prompts, x = x[:, :count], folded(x[:, count:], x.shape[0], *grid)
         _, height, width, _ = x.shape
-        (wh, ww) = self.size
-        # a side that one window covers is not shifted (the rule of the papers' code, taken per picture)
-        sh = self.full_shift[0] if height > wh else 0
-        sw = self.full_shift[1] if width > ww else 0
         grid = (height, width)
-        to_windows, to_map = window_order(grid, self.size, (sh, sw), x.device)
-        tokens = x.flatten(1, 2)
-        if to_windows.shape[0] > height * width:
-            tokens = F.pad(tokens, (0, 0, 0, 1))  # the token that stands for all of the padding
-        # one copy each way: rolling, padding and cutting one after the other are four
-        windows = tokens.index_select(1, to_windows).reshape(-1, wh * ww, x.shape[3])  # (R·n, w², C)
-        padded = (height + -height % wh, width + -width % ww)
-        mask = region_mask(padded, self.size, (sh, sw), x, self.apart) if sh or sw else None
+        (wh, ww), (sh, sw) = self.size, self.full_shift
+        # no branch by a size, here and below, so that one exported graph serves all: a side of one window shifts by 0
+        shift = (sh * torch.sym_min(1, (height - 1) // wh), sw * torch.sym_min(1, (width - 1) // ww))
+        order = window_order(grid, self.size, shift, x.device)
+        num_windows = order.source.shape[0] // (wh * ww)
+        # one copy each way: padding, rolling and cutting one after the other are four
+        tokens = F.pad(folded(x, x.shape[0], height * width), (0, 0, 1, 0))  # the first stands for all of the padding
+        windows = folded(tokens.index_select(1, order.source), x.shape[0] * num_windows, wh * ww)  # (R·n, w², C)
+        apart = Apart(order.part, self.apart) if sh or sw else None
         if prompts is None:
-            windows = self.window(windows, mask=mask)
+            windows = self.window(windows, apart=apart)
         else:
-            num_windows = windows.shape[0] // prompts.shape[0]
             # the windows of one row lie together, so its prompts are repeated in place, not as a whole batch
             windows = torch.cat([prompts.repeat_interleave(num_windows, 0), windows], 1)
-            windows = self.window(windows, mask=mask, prompts=count)
+            windows = self.window(windows, apart=apart, prompts=count)
             prompts = windows[:, :count].reshape(-1, num_windows, count, windows.shape[2]).mean(1)
             windows = windows[:, count:]
         # task streams may begin in the window, so more rows may leave it than came
-        x = windows.reshape(-1, to_windows.shape[0], windows.shape[2]).index_select(1, to_map)
-        return x.view(-1, *grid, x.shape[2]) if prompts is None else torch.cat([prompts, x], 1)
+        rows = windows.shape[0] // num_windows
+        x = folded(windows, rows, num_windows * wh * ww).index_select(1, order.place)
+        return folded(x, rows, *grid) if prompts is None else torch.cat([prompts, x], 1)
 
 
-def window_order(
-    grid: tuple[int, int], size: tuple[int, int], shift: tuple[int, int], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Where each token of the windows of a rolled and padded map comes from, and the way back.
+class Order(NamedTuple):
+    """How the tokens of a padded and rolled map lie in its windows.
+
+    Attributes:
+        source: (n·w²,) int64, the number of each window token's map token counted from 1, 0 for padding.
+        place: (H·W,) int64, the place of each map token among those of the windows, counted from 0.
+        part: (n·w²,) int64, 1 to 3 for tokens that the roll brought from the other border, else 0.
+    """
+
+    source: Tensor
+    place: Tensor
+    part: Tensor
+
+
+def window_order(grid: tuple[int, int], size: tuple[int, int], shift: tuple[int, int], device: torch.device) -> Order:
+    """The order of the windows of a map that is padded below and to the right, then rolled.
 
     Args:
         grid: (H, W) of the map.
         size: of a window.
-        shift: by how much the map is rolled up and left.
+        shift: by how much the padded map is rolled up and left, less than a window.
         device: of the map.
-
-    Returns:
-        (n·w²,) int64: the number of each window token's map token, H·W for padding; (H·W,) int64: the way back.
     """
     (height, width), (wh, ww), (sh, sw) = grid, size, shift
-    numbers = torch.arange(height * width, device=device).view(height, width)
-    rolled = torch.roll(numbers, (-sh, -sw), (0, 1)) if sh or sw else numbers
-    padded = F.pad(rolled, (0, -width % ww, 0, -height % wh), value=height * width)
-    high, wide = padded.shape[0] // wh, padded.shape[1] // ww
-    to_windows = padded.view(high, wh, wide, ww).transpose(1, 2).flatten()
-    row = (torch.arange(height, device=device) - sh) % height
-    column = (torch.arange(width, device=device) - sw) % width
-    rows = (row // wh * wide * wh + row % wh) * ww
-    columns = column // ww * wh * ww + column % ww
-    return to_windows, (rows[:, None] + columns).flatten()
+    high, wide = (height + wh - 1) // wh, (width + ww - 1) // ww
+    # Of the padded map. No side of a tensor here is a bare number of windows: export takes what is not 1 in its example
+    # never to be 1. Nor does it know the remainder of a tensor by a size, so places after the roll are compared.
+    row, column = torch.arange(high * wh, device=device), torch.arange(wide * ww, device=device)
+    down, right = row - sh + high * wh * (row < sh), column - sw + wide * ww * (column < sw)
+    rows = (down // wh * wide * wh + down % wh) * ww
+    columns = right // ww * wh * ww + right % ww
+    number = (row[:, None] * width + column + 1) * (row < height)[:, None] * (column < width)
+    part = 2 * (row < sh)[:, None] + (column < sw).long()
+    at = (rows[:, None] + columns).flatten()
+    source = torch.empty_like(at).scatter(0, at, number.flatten())
+    place = (rows[:height, None] + columns[:width]).flatten()
+    return Order(source, place, torch.empty_like(at).scatter(0, at, part.flatten()))
+
+
+def folded(x: Tensor, *sides: int) -> Tensor:
+    """``x.reshape(*sides, -1)`` for sides that export does not know.
+
+    A traced ``reshape`` compares the sides before and after, and so excludes a map of one window or of one column.
+    Taken one by one from a single axis, each is compared with a multiple of it.
+    """
+    x = x.flatten()
+    for side in sides:
+        x = x.unflatten(-1, (side, -1))
+    return x
+
+
+class Apart(NamedTuple):
+    """What must not see each other in the windows of a rolled map.
+
+    Attributes:
+        part: (n·w²,) as :class:`Order` has it.
+        value: added to the logits of tokens of different parts.
+    """
+
+    part: Tensor
+    value: float
+
+    def added_to(self, bias: Tensor, rows: int, prompts: int) -> Tensor:
+        """A bias of window tokens behind ``prompts``, (h, p + w², p + w²), → (rows, h, p + w², p + w²), rows R·n."""
+        tokens = bias.shape[-1] - prompts
+        part = folded(self.part.expand(rows * tokens // self.part.shape[0], -1), rows)  # (R·n, w²)
+        hidden = part[:, :, None] != part[:, None, :]
+        mask = torch.zeros_like(hidden, dtype=bias.dtype).masked_fill(hidden, self.value)
+        return bias + unseen_by_prompts(mask, prompts)[:, None]
 
 
 def unseen_by_prompts(table: Tensor, prompts: int, value: float = 0.0) -> Tensor:
@@ -185,23 +232,3 @@ class PatchStem(nn.Module):
         """(I, 3, H, W) → (I, H/4, W/4, C), its grid, no extras."""
         x = self.patch_embed(images)
         return x, (x.shape[1], x.shape[2]), {}
-
-
-def region_mask(
-    padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], like: Tensor, value: float
-) -> Tensor:
-    """(n, w², w²): ``value`` between tokens that the roll brought together from opposite borders, else 0."""
-    rows = _regions(padded[0], window[0], shift[0], like)
-    columns = _regions(padded[1], window[1], shift[1], like)
-    region = (rows[:, None] * 3 + columns[None, :])[None, :, :, None]
-    tokens = window_partition(region, window).flatten(1)  # (n, w²)
-    apart = tokens[:, None, :] != tokens[:, :, None]
-    return torch.zeros_like(apart, dtype=like.dtype).masked_fill(apart, value)
-
-
-def _regions(length: int, window: int, shift: int, like: Tensor) -> Tensor:
-    """Number of the region (0, 1 or 2) of each coordinate along one side of a rolled map."""
-    at = torch.arange(length, device=like.device)
-    if not shift:
-        return torch.zeros_like(at)
-    return (at >= length - window).to(at.dtype) + (at >= length - shift).to(at.dtype)
