@@ -59,7 +59,7 @@ class ShiftedWindows(nn.Module):
         grid = (height, width)
         (wh, ww), (sh, sw) = self.size, self.full_shift
         # no branch by a size, here and below, so that one exported graph serves all: a side of one window shifts by 0
-        shift = (sh * torch.sym_min(1, (height - 1) // wh), sw * torch.sym_min(1, (width - 1) // ww))
+        shift = (sh * _at_most_one((height - 1) // wh), sw * _at_most_one((width - 1) // ww))
         order = window_order(grid, self.size, shift, x.device)
         num_windows = order.source.shape[0] // (wh * ww)
         # one copy each way: padding, rolling and cutting one after the other are four
@@ -127,8 +127,14 @@ def folded(x: Tensor, *sides: int) -> Tensor:
     """
     x = x.flatten()
     for side in sides:
-        x = x.unflatten(-1, (side, -1))
+        x = torch.unflatten(x, -1, (side, -1))
     return x
+
+
+def _at_most_one(count: int) -> int:
+    """The smaller of a count and 1; an expression, where export does not know the count."""
+    smaller: int = torch.sym_min(1, count)  # type: ignore[assignment]  # declared as int or SymInt
+    return smaller
 
 
 class Apart(NamedTuple):
