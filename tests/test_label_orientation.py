@@ -7,17 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lightning.fabric import Fabric
 from PIL import Image, ImageOps
 
 from garnish.cli import main
 from garnish.data.check import check
-from garnish.data.folder import folder
+from garnish.data.folder import folder, join
 from garnish.data.label_options import parse_label_options
 from garnish.data.labels import decode
+from garnish.data.matched import match_classes
+from garnish.data.subset import thinned
 from garnish.errors import DataError, OptionError
 from garnish.tasks.depth import Depth
 from garnish.tasks.orientation import turn, turn_vectors
 from garnish.tasks.semantic import Semantic
+from garnish.training.processes import check_data
 
 RNG = np.random.default_rng(0)
 ORIENTATIONS = range(1, 9)
@@ -111,6 +115,19 @@ def test_files_of_two_orientations_are_told(tmp_path, picture, label):
     for stated in ("stored", "upright"):
         assert f"`orientation: {stated}`" in warning
         assert not check(folder(one_set(tmp_path, picture, label, orientation=stated))).warnings
+
+
+@pytest.mark.parametrize("wrap", [lambda d: join(d), lambda d: thinned(d), lambda d: match_classes(d, d)])
+def test_files_behind_other_sets_are_told_too(tmp_path, wrap):
+    given = one_set(tmp_path, 3, 1, classes=["a", "b", "c"])
+    (warning,) = check(wrap(folder(given))).warnings
+    assert warning.startswith(f"{tmp_path}/masks/a.png: 1 of 1 labels of seg have another EXIF orientation")
+
+
+def test_a_run_warns_before_it_trains(tmp_path):
+    data = folder(one_set(tmp_path, 3, 1))
+    (warning,) = check_data([data], 8, Fabric(accelerator="cpu", devices=1))
+    assert "another EXIF orientation" in warning
 
 
 @pytest.mark.parametrize("orientation", [1, 3])

@@ -6,7 +6,7 @@ Shape letters: H W pixels, C classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,6 +204,7 @@ def _examine(dataset: Dataset, index: int) -> _Seen:
             return seen
         for task, target in sample.targets.items():
             _note(seen, task, dataset.tasks[task], target, sample.name)
+        _look_at_files(seen, dataset, index, sample.targets)
         return seen
     picture, size, orientation = dataset.picture_file(index), None, 1
     try:
@@ -224,12 +225,37 @@ def _examine(dataset: Dataset, index: int) -> _Seen:
             seen.errors.append(str(error))
             continue
         _note(seen, task, dataset.tasks[task], target, str(file))
-        stated = dataset.description.tasks[task].labels.orientation
-        if task in seen.counts:
-            seen.counts[task].orientation = stated or "upright"
-        if size is not None and stated is None and own != orientation:
-            seen.odd.append((task, _TURNED_APART, str(file)))
+        if size is not None:
+            _compare_orientation(seen, dataset, task, file, own, orientation)
     return seen
+
+
+def _look_at_files(seen: _Seen, dataset: Dataset, index: int, tasks: Iterable[str]) -> None:
+    """What is told of the files behind a picture of a set that was made of another."""
+    inner, place = dataset.place(index)
+    while inner is not dataset:
+        dataset, index = inner, place
+        inner, place = dataset.place(index)
+    if not isinstance(dataset, FolderDataset):
+        return
+    picture = dataset.picture_file(index)
+    facts = open_picture(picture)[1]
+    if is_transparent(picture, facts):
+        seen.transparent = str(picture)
+    for task, file in dataset.label_files(index).items():
+        if task in tasks:
+            _compare_orientation(seen, dataset, task, file, dataset.raw(task, file, {})[1], facts.orientation)
+
+
+def _compare_orientation(
+    seen: _Seen, dataset: FolderDataset, task: str, file: Path, own: int, orientation: int
+) -> None:
+    """Keep how labels lie, and tell a label whose EXIF orientation is not its picture's where nothing is stated."""
+    stated = dataset.description.tasks[task].labels.orientation
+    if task in seen.counts:
+        seen.counts[task].orientation = stated or "upright"
+    if stated is None and own != orientation:
+        seen.odd.append((task, _TURNED_APART, str(file)))
 
 
 def _note(seen: _Seen, name: str, task: Task, target: Tensor, where: str) -> None:

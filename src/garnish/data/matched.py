@@ -105,6 +105,9 @@ class _Matched(Dataset):
                 targets[name] = tv_tensors.wrap(new[targets[name].long()], like=targets[name])
         return dataclasses.replace(sample, targets=targets)
 
+    def place(self, index: int) -> tuple[Dataset, int]:
+        return self.whole, index
+
     def key(self, index: int) -> str | None:
         key = self.whole.key(index)
         return None if key is None else digest("matched", key, sorted(self._tables.items()))

@@ -81,6 +81,10 @@ class Dataset(ABC):
         """Whether ``self[i]`` never gives a label that its task cannot use; if not, whoever reads it asks the task."""
         return False
 
+    def place(self, index: int) -> tuple[Dataset, int]:
+        """The set that picture ``index`` is taken from, and its number there; this one where it has the files."""
+        return self, index
+
     def key(self, index: int) -> str | None:
         """A short digest of what picture ``index`` and its labels are, and of how they are read.
 

@@ -47,6 +47,10 @@ class Subset(Dataset):
         kept = {name: target for name, target in sample.targets.items() if name in self._tasks}
         return dataclasses.replace(sample, targets=kept)
 
+    def place(self, index: int) -> tuple[Dataset, int]:
+        """The whole set, and the picture's number there."""
+        return self.whole, self.indices[index]
+
     @property
     def checks_labels(self) -> bool:
         """As the whole set does."""
