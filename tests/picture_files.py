@@ -12,7 +12,15 @@ import numpy as np
 PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
-def write_png(path: Path, pixels: np.ndarray, bits: int = 16, *, palette: bool = False, frames: int = 1) -> Path:
+def write_png(
+    path: Path,
+    pixels: np.ndarray,
+    bits: int = 16,
+    *,
+    palette: bool = False,
+    frames: int = 1,
+    orientation: int | None = None,
+) -> Path:
     """(H, W, C) whole numbers as PNG without filters; a palette's colours are (3k, 2k, k)."""
     height, width, bands = pixels.shape
 
@@ -34,6 +42,9 @@ def write_png(path: Path, pixels: np.ndarray, bits: int = 16, *, palette: bool =
         parts.append(chunk(b"acTL", struct.pack(">II", frames, 0)))
         frame = struct.pack(">IIIIHHBB", width, height, 0, 0, 1, 10, 0, 0)
         parts.append(chunk(b"fcTL", struct.pack(">I", 0) + frame))
+    if orientation:
+        tags = struct.pack("<HHHII", 1, 274, 3, 1, orientation) + bytes(4)
+        parts.append(chunk(b"eXIf", b"II*\0" + struct.pack("<I", 8) + tags))
     if palette:
         parts.append(chunk(b"PLTE", bytes(v for k in range(2**bits) for v in (3 * k % 256, 2 * k % 256, k))))
     parts.append(chunk(b"IDAT", data))

@@ -219,6 +219,28 @@ def test_a_turned_tiff_is_turned_once(tmp_path, orientation, compression):
     assert facts.orientation == orientation
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_png_of_sixteen_bit_colours(tmp_path, orientation):
+    values = RNG.integers(0, 2**16, (5, 7, 3))
+    file = write_png(tmp_path / "a.png", values, orientation=orientation)
+    eight = write_png(tmp_path / "b.png", values // 256, 8, orientation=orientation)
+    upright = read_array(eight)  # turned by Pillow
+    assert (read_array(file) // 256 == upright).all()
+    assert np.abs(np.moveaxis(read_picture(file).numpy().astype(int), 0, -1) - upright).max() <= 1
+    assert picture_size(file) == upright.shape[:2]
+    assert (open_label(file, upright=False)[0] == values).all()
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_tiffs_of_two_and_four_bits_are_refused_as_labels(tmp_path, bits):
+    file = write_tiff(tmp_path / "a.tif", np.full((4, 8, 1), 255, np.uint8))
+    entry = b"\x02\x01\x03\0\x01\0\0\0"  # BitsPerSample, one short
+    raw = file.read_bytes()
+    assert raw.count(entry + b"\x08") == 1
+    file.write_bytes(raw.replace(entry + b"\x08", entry + bytes([bits])))
+    assert f"grey of {bits} bits" in refused(read_array, file)
+
+
 # lossy labels
 
 
@@ -233,10 +255,11 @@ def test_lossy_files_are_told_by_what_they_are(tmp_path):
     for name in ("jpeg.png", "jpeg.tif", "lossy.webp", "extended.webp"):
         assert "compression; save the label as PNG" in refused(refuse_lossy, tmp_path / name)
     image.convert("RGB").save(tmp_path / "a.webp", lossless=True)
+    image.convert("RGB").save(tmp_path / "b.webp", lossless=True, icc_profile=b"a profile of an odd length!")
     image.save(tmp_path / "a.tif", compression="tiff_lzw")
     image.save(tmp_path / "png.jpg", format="PNG")
     (tmp_path / "own.bin").write_bytes(b"a format of a layout's own")
-    for name in ("a.webp", "a.tif", "png.jpg", "own.bin", "none.png"):
+    for name in ("a.webp", "b.webp", "a.tif", "png.jpg", "own.bin", "none.png"):
         refuse_lossy(tmp_path / name)
 
 

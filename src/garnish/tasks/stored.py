@@ -142,8 +142,8 @@ def _tiff(image: Image.Image) -> Stored:
     number, photometric = tags.get(_FORMAT, (1,))[0], tags.get(_PHOTOMETRIC)
     bands = len(image.getbands())
     fault = strange = None
-    # without ExtraSamples nobody knows what a fourth band is; 0 says that it is no alpha; 999 is a program's own alpha
-    if samples > bands or 0 in extra or samples > bands - (image.mode in ("RGBA", "LA", "PA")) + len(extra):
+    # without ExtraSamples nobody knows what a fourth band is
+    if samples > bands or (image.mode == "RGBA" and not extra):
         fault = f"holds {samples} bands, not all of which would be read; save {'one band' if samples < 3 else 'RGB'}"
     elif number == _SIGNED and bits == 8:
         fault = "holds signed numbers of 8 bits, which would be read as unsigned; save 16 bits, or 8 unsigned"
