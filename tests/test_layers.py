@@ -31,6 +31,7 @@ ROOMS = [
             "model",
             "owner",
             "decoders",
+            "evaluating",
             "compiled",
             "report",
             "stored_size",

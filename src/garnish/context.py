@@ -5,7 +5,8 @@ Shape letters: I images, R rows of the stream, k entries a row owns (windows), N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -165,26 +166,48 @@ class ForwardContext:
         return tokens.transpose(1, 2).reshape(x.shape[0], x.shape[2], height, width)
 
 
-class Binding:
-    """The cell through which the block loop hands the context to the adapters of one model.
+class _Here(threading.local):
+    """Of each thread its own: Dynamo traces this, a ContextVar it refuses.
 
-    One cell belongs to one backbone and is copied with it. The loop binds inside the checkpointed function, so that
-    recomputation in the backward pass sees the context of its own forward pass. ``on_owner`` is told the owner of
-    each pass before it runs (tuned parameters are put in place there, for the same reason).
+    The attribute is set as a thread first comes by, so that graphs, which ask whether it is there, serve all threads.
     """
 
     def __init__(self) -> None:
         self.context: ForwardContext | None = None
-        self.on_owner: Callable[[int], None] | None = None
+
+
+class Binding:
+    """The cell through which the block loop hands the context to the adapters of one model.
+
+    One cell belongs to one backbone and is copied with it, empty. Each thread has a context of its own in it, so passes
+    of several threads do not see each other's. The loop binds inside the checkpointed function, so that recomputation
+    in the backward pass sees the context of its own forward pass, in whichever thread it runs.
+    """
+
+    def __init__(self) -> None:
+        self._here = _Here()
+
+    @property
+    def context(self) -> ForwardContext | None:
+        """The context bound by this thread; None where no pass of its is under way."""
+        return self._here.context
 
     def current(self) -> ForwardContext:
         """The bound context; asserts that a pass is under way."""
-        assert self.context is not None, "an adapted layer was called outside its backbone's forward pass"
-        return self.context
+        ctx = self.context
+        assert ctx is not None, "an adapted layer was called outside its backbone's forward pass"
+        return ctx
 
     def bound(self, ctx: ForwardContext) -> Bound:
         """Bind ``ctx`` for a ``with`` block."""
         return Bound(self, ctx)
+
+    def bind(self, ctx: ForwardContext | None) -> None:
+        """Put a context in place for this thread; for :class:`Bound` alone."""
+        self._here.context = ctx
+
+    def __reduce__(self) -> tuple[type[Binding], tuple[()]]:
+        return Binding, ()
 
 
 class Bound:
@@ -197,9 +220,7 @@ class Bound:
 
     def __enter__(self) -> None:
         self.former = self.binding.context
-        self.binding.context = self.ctx
-        if self.binding.on_owner is not None:
-            self.binding.on_owner(self.ctx.owner)
+        self.binding.bind(self.ctx)
 
     def __exit__(self, *exc: object) -> None:
-        self.binding.context = self.former
+        self.binding.bind(self.former)

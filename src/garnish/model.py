@@ -188,8 +188,9 @@ class Model(nn.Module):
         """Training mode for what is trained; the frozen trunk and frozen tasks stay in evaluation mode."""
         super().train(mode)
         trained = [not self.frozen_tasks.issuperset(owner.tasks) for owner in self.owners]
-        drops = any(trained[number] for number in self.backbone.tuned.drops)
-        self.backbone.train(mode and drops)
+        self.backbone.train(False)
+        for number in self.backbone.tuned.drops:
+            self.backbone.let_drop(number, mode and trained[number])
         for number in range(len(self.owners)):
             for _, _, adapter in adapters_of(self.backbone, number):
                 adapter.train(mode and trained[number])

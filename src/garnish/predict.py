@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from garnish.errors import DataError, GarnishError
+from garnish.evaluating import evaluating
 from garnish.finite import odd_rows, why_odd
 from garnish.tasks import pictures
 from garnish.tasks.sheet import draw_sheet
@@ -93,18 +94,11 @@ def predict(model: Model, picture: str | Path | Image.Image | Tensor, tasks: Seq
     """
     pixels = read_picture(picture)
     name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
-    was_training = model.training
-    model.eval()
-    try:
-        images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
-        with torch.inference_mode():
-            raw = model(images, tasks)
-            for task in odd_rows(raw):
-                which = picture if isinstance(picture, str | Path) else name
-                raise GarnishError(
-                    f"{which}: the output of task {task!r} is not finite, {why_odd(model.all_tensors())}"
-                )
-            maps = {t: model.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
-    finally:
-        model.train(was_training)
+    images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
+    with evaluating(model), torch.inference_mode():
+        raw = model(images, tasks)
+        for task in odd_rows(raw):
+            which = picture if isinstance(picture, str | Path) else name
+            raise GarnishError(f"{which}: the output of task {task!r} is not finite, {why_odd(model.all_tensors())}")
+        maps = {t: model.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
     return Prediction(pixels, maps, dict(model.tasks), name)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from garnish.errors import one_line
+from garnish.evaluating import evaluating
 from garnish.lookup import describe
 from garnish.stored_size import stored_bytes
 
@@ -71,20 +72,16 @@ def _attention_flops(
 
 def count_macs(model: Model, size: tuple[int, int]) -> tuple[int, int]:
     """Multiply-accumulates of one picture of ``size`` with all tasks: (all, encoder alone), matrix products counted."""
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model), torch.no_grad():
         images = torch.zeros(1, 3, *size, device=model.device)
-        with torch.no_grad(), flop_counter() as counter:
+        with flop_counter() as counter:
             model(images)
         total = counter.get_total_flops() // 2
-        with torch.no_grad(), flop_counter() as counter:
+        with flop_counter() as counter:
             owner_of = {task: number for number, owner in enumerate(model.owners) for task in owner.tasks}
             maps = {number: _maps(model, size) for number in set(owner_of.values())}
             model.decode({task: maps[owner_of[task]] for task in model.tasks}, size)
         return total, total - counter.get_total_flops() // 2
-    finally:
-        model.train(was_training)
 
 
 def _maps(model: Model, size: tuple[int, int]) -> list[Tensor]:

@@ -86,6 +86,7 @@ def attach(backbone: Backbone, owner: int, methods: Sequence[Method], tasks: Seq
                 backbone.parents[part] = owner
                 if plan.routing == "stream":
                     backbone.streamed.add(part)
+    backbone.tuned.lay_out(owner)
     for number in (owner, *own.values()):
         sites = [(site, wrapper) for site, wrapper in adapted_sites(backbone) if wrapper.owned.of(number) is not None]
         if number in backbone.streamed:

@@ -10,6 +10,7 @@ Shape letters: I images, R rows, k entries a row owns (windows).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any, Literal
@@ -226,7 +227,7 @@ class _Stack:
         module = self.first.for_row()[0]
 
         def one(tensors: dict[str, Tensor], *own: Tensor) -> Any:
-            return functional_call(module, tensors, (door, *own, row))
+            return _call_with(module, tensors, (door, *own, row))
 
         split = [ctx.by_row(s) for s in streams]
         out = _per_row(one, self.tensors(ctx), split)
@@ -237,7 +238,7 @@ class _Stack:
         module = self.first.for_row()[0]
 
         def one(tensors: dict[str, Tensor]) -> Any:
-            return functional_call(module, tensors, ("after", x, y, ctx))
+            return _call_with(module, tensors, ("after", x, y, ctx))
 
         return _per_row(one, self._stacked(), []).flatten(0, 1)
 
@@ -284,6 +285,24 @@ class _Stack:
 def _per_row(function: Callable[..., Tensor], tensors: dict[str, Tensor], streams: list[Tensor]) -> Tensor:
     out: Tensor = vmap(function, randomness="different")(tensors, *streams)
     return out
+
+
+def _call_with(module: nn.Module, tensors: dict[str, Tensor], args: tuple[Any, ...]) -> Any:
+    """``functional_call``, which puts the tensors into the module itself for as long as it runs.
+
+    Outside of graphs, where another thread may be running the same adapter, they go into a copy that shares all else.
+    """
+    if not torch.compiler.is_compiling():
+        module = _shell(module)
+    return functional_call(module, tensors, args)
+
+
+def _shell(module: nn.Module) -> nn.Module:
+    """A copy of a module's tree with tables of its own for tensors and modules, and what they hold in common."""
+    shell = copy.copy(module)
+    shell._parameters, shell._buffers = dict(module._parameters), dict(module._buffers)
+    shell._modules = {name: None if child is None else _shell(child) for name, child in module._modules.items()}
+    return shell
 
 
 def _merged(adapter: Adapter, layer: nn.Module) -> tuple[Tensor, Tensor | None]:

@@ -7,9 +7,9 @@ Shape letters: I images, R rows of the stream, N tokens, H W grid, C channels. T
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -209,6 +209,17 @@ class Backbone(nn.Module, ABC):
         """The stem's extras for a stream that has ``count`` prompt tokens behind its prefix tokens."""
         return extras
 
+    def let_drop(self, owner: int, mode: bool) -> None:
+        """Whether the trunk's own dropout and drop-path act in the passes of one owner that tunes it."""
+        self.train(mode)
+        self.tuned.follow(owner)
+        self.train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.tuned.rejoin()
+        return self
+
     # ---- sites and names ----------------------------------------------------------------------------------------
 
     def sites(self) -> tuple[Site, ...]:
@@ -232,7 +243,7 @@ class Backbone(nn.Module, ABC):
         for name, module, leaf in self.named_slots():
             tensor = module._parameters.get(leaf)
             found[name] = tensor if tensor is not None else module._buffers[leaf]  # type: ignore[assignment]
-        return {**found, **self.tuned.frozen_values()}
+        return found
 
     @property
     def is_adapted(self) -> bool:

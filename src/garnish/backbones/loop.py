@@ -66,14 +66,15 @@ def run(
         unread: as for :meth:`Backbone.forward`.
     """
     x, ctx, extras, maps = flow.x, flow.ctx, flow.extras, list(flow.maps)
-    unit, last = 0, len(trunk.stages) - 1
+    parts = trunk.tuned.parts(ctx.owner)
+    unit, last = 0, len(parts.stages) - 1
     end = end_of(trunk) if end is None else end
     if first == 0:
         x, ctx = fork(trunk, x, ctx, rows, unit)
         with trunk.binding.bound(ctx):
-            x, grid, extras = trunk.stem(x)
+            x, grid, extras = parts.stem(x)
         ctx = replace(ctx, grid=grid)
-    for index, stage in enumerate(trunk.stages):
+    for index, stage in enumerate(parts.stages):
         unit += 1
         if first <= unit < end:
             x, ctx = fork(trunk, x, ctx, rows, unit)
@@ -81,7 +82,7 @@ def run(
                 x, grid = trunk.enter(stage, x, ctx)
                 ctx = replace(ctx, grid=grid)
             if index and trunk.merged:
-                maps.append(tapped(trunk, index - 1, ctx.to_map(x), ctx, unread))
+                maps.append(tapped(trunk, parts.taps[index - 1], ctx.to_map(x), ctx, unread))
                 x = _without_streams(x, ctx)
             if index == 0 and (prompts := trunk.prompts.get(ctx.owner, 0)):
                 ctx = replace(ctx, num_prefix=ctx.num_prefix + prompts)
@@ -100,7 +101,7 @@ def run(
             with trunk.binding.bound(ctx):
                 x = stage.leave(x)
             if index == last or not trunk.merged:
-                maps.append(tapped(trunk, index, ctx.to_map(x), ctx, unread))
+                maps.append(tapped(trunk, parts.taps[index], ctx.to_map(x), ctx, unread))
                 x = _without_streams(x, ctx)
     return Flow(x, ctx, extras, tuple(maps))
 
@@ -119,9 +120,8 @@ def fork(
     return x.index_select(0, rows.images), replace(ctx, rows=rows)
 
 
-def tapped(trunk: Backbone, index: int, x: Tensor, ctx: ForwardContext, unread: bool) -> Tensor | TaskMaps:
+def tapped(trunk: Backbone, tap: nn.Module, x: Tensor, ctx: ForwardContext, unread: bool) -> Tensor | TaskMaps:
     """The map (R, C, H, W) as it is handed to heads; that of streams, where there are any."""
-    tap = trunk.taps[index]
     if unread and ctx.streams is not None and x.shape[0] == ctx.num_images and _is_own(tap, ctx):
         return TaskMaps(tap, x, ctx)
     with trunk.binding.bound(replace(ctx, ends=ctx.streams is not None)):

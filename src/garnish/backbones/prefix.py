@@ -247,7 +247,7 @@ def run_from(
         own = replace(ctx, grid=(x.shape[2], x.shape[3]))
         if rows is not None and at is not None and feature_units(trunk.stages, trunk.merged)[index] >= at:
             x, own = x.index_select(0, rows.images), replace(own, rows=rows)
-        maps.append(tapped(trunk, index, x, own, unread))
+        maps.append(tapped(trunk, trunk.tuned.parts(ctx.owner).taps[index], x, own, unread))
     if state.x is None:
         return tuple(maps)
     x, ctx = state.x, replace(ctx, grid=state.grid)

@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from garnish.bundles.checkpoint import load_state, save_state
 from garnish.data.sample import Dataset
 from garnish.errors import BundleError, DataError, OptionError
+from garnish.evaluating import evaluating
 from garnish.model import Model
 from garnish.tasks.task import Task
 from garnish.tasks.totals import Totals
@@ -85,26 +86,21 @@ def measure(
         if isinstance(metric, Totals):
             rows[name] = {state: torch.stack([zero.cpu()] * len(dataset)) for state, zero in _states(metric).items()}
     pictures = [""] * len(dataset)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for indices, batch, out in outputs(
-                model, dataset, range(len(dataset)), metrics, batch_size=batch_size, size=size, progress=progress
-            ):
-                for index, picture in zip(indices, batch.names, strict=True):
-                    pictures[index] = picture
-                for name, raw in out.items():
-                    if name not in rows:
-                        metrics[name].update(raw, batch.targets[name])
-                        continue
-                    for k, row in enumerate(batch.where[name]):
-                        metrics[name].reset()
-                        metrics[name].update(raw[k : k + 1], batch.targets[name][k : k + 1])
-                        for state, value in _states(metrics[name]).items():
-                            rows[name][state][indices[row]] = value.cpu()
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.inference_mode():
+        for indices, batch, out in outputs(
+            model, dataset, range(len(dataset)), metrics, batch_size=batch_size, size=size, progress=progress
+        ):
+            for index, picture in zip(indices, batch.names, strict=True):
+                pictures[index] = picture
+            for name, raw in out.items():
+                if name not in rows:
+                    metrics[name].update(raw, batch.targets[name])
+                    continue
+                for k, row in enumerate(batch.where[name]):
+                    metrics[name].reset()
+                    metrics[name].update(raw[k : k + 1], batch.targets[name][k : k + 1])
+                    for state, value in _states(metrics[name]).items():
+                        rows[name][state][indices[row]] = value.cpu()
     totals = {name: PictureTotals(tuple(pictures), rows[name]) if name in rows else None for name in names}
     found: Metrics = {}
     for name, kept in totals.items():

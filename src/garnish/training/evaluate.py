@@ -21,6 +21,7 @@ from torch import Tensor
 
 from garnish.data.sample import Batch, Dataset, Sample, collate
 from garnish.errors import DataError, OptionError, suggest
+from garnish.evaluating import evaluating
 from garnish.model import Model
 from garnish.tasks.agreement import difference, notes
 from garnish.tasks.task import Task
@@ -137,9 +138,7 @@ def evaluate_parts(
             metric.to(model.device)
     found = []
     noted = odd or OddOutputs(model, fabric)
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for part in parts:
             with torch.inference_mode():
                 for _, batch, out in outputs(
@@ -165,8 +164,6 @@ def evaluate_parts(
                 warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
                 values = {name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()}
             found.append({n: dict.fromkeys(v, math.nan) if n in noted.tasks else v for n, v in values.items()})
-    finally:
-        model.train(was_training)
     return found
 
 
