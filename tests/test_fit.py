@@ -364,9 +364,12 @@ def test_the_run_folder(run):
     _, _, result = run
     names = sorted(str(p.relative_to(result.out)) for p in result.out.rglob("*") if p.is_file())
     assert [n for n in names if "tfevents" not in n] == [
+        ".lock",
         "args.yaml",
+        "best/SHA256SUMS",
         "best/bundle.json",
         "best/weights.safetensors",
+        "last/earlier.safetensors",
         "last/state.safetensors",
         "log/scalars.csv",
         "results.csv",

@@ -18,6 +18,7 @@ import garnish as gn
 from garnish.bundles.checkpoint import load_state
 from garnish.errors import BundleError, OptionError
 from garnish.training import evaluate
+from garnish.training.folders import working_in
 from garnish.training.losses import MultiTaskLoss
 from garnish.training.run import Run
 from training_cases import PARTIAL, QUIET, Blobs, every, long_run, tensors_of, tiny
@@ -149,6 +150,74 @@ def test_a_finished_run_resumes_to_the_same_result(unbroken):
     assert_same(unbroken[1].out, model, result, unbroken)
 
 
+def test_a_run_is_locked_from_its_first_step_to_its_end(tmp_path):
+    options = {"steps": 2, "batch_size": 4, "check_pictures": 0, **QUIET}
+    tried: list[str] = []
+
+    class Watching(Blobs):
+        def __getitem__(self, index):
+            try:
+                with working_in(tmp_path / "run"):
+                    tried.append("free")
+            except OptionError as error:
+                tried.append(str(error).split(": ")[1].split(" on ")[0])
+            return super().__getitem__(index)
+
+    out = gn.fit(tiny(), Watching(PARTIAL), out=tmp_path / "run", **options).out
+    assert set(tried) == {f"process {os.getpid()}"}
+    with working_in(out):  # it is free again; and as long as somebody has it, nobody resumes
+        before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+        with pytest.raises(OptionError, match=rf"run: process {os.getpid()} on .* since .* trains in it; wait until"):
+            gn.fit(tiny(), Blobs(PARTIAL), resume=out, **options)
+        assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+    tried.clear()
+    gn.fit(tiny(), Blobs(PARTIAL), resume=out, **options)
+    with pytest.raises(OptionError, match=r"train.lr = 0.001, not 0.1") as kept:
+        gn.fit(tiny(), Watching(PARTIAL), resume=out, **options, lr=0.1)
+    with working_in(out):  # though the error that was raised while it was held is still at hand
+        assert kept.tb is not None
+
+
+def test_a_damaged_last_state_falls_back_to_the_one_before(tmp_path, unbroken, monkeypatch):
+    original = Blobs.__getitem__
+
+    def cut_off(self, index):
+        if self.seed == 0 and self.reads == 30:  # in the eighth step
+            raise ZeroDivisionError
+        return original(self, index)
+
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(Blobs, "__getitem__", cut_off)
+        long_run(tmp_path / "run")
+    folder = tmp_path / "run/last"
+    last, earlier = folder / "state.safetensors", folder / "earlier.safetensors"
+    assert [load_state(file)[1]["state"]["step"] for file in (last, earlier)] == [7, 6]
+    damaged = bytearray(last.read_bytes())
+    damaged[-50] ^= 1  # in the weights, where no reader would mind
+    last.write_bytes(bytes(damaged))
+    model, result = long_run(None, resume=tmp_path / "run")
+    assert [line for line in result.warnings if "going on from" in line] == [
+        f"{last}: is damaged (its SHA-256 is not the one it was written with); going on from the state before, of"
+        f" step 6 ({earlier})"
+    ]
+    assert_same(tmp_path / "run", model, result, unbroken)
+    assert (folder / "damaged.safetensors").read_bytes() == damaged
+    load_state(earlier)  # and not the damaged one
+
+
+def test_where_both_states_are_damaged_or_the_last_is_gone(tmp_path):
+    options = {"steps": 2, "batch_size": 4, "check_pictures": 0, "save_every": 1, **QUIET}
+    out = gn.fit(tiny(), Blobs(PARTIAL), out=tmp_path / "run", **options).out
+    last, earlier = out / "last/state.safetensors", out / "last/earlier.safetensors"
+    last.unlink()
+    reached = gn.fit(tiny(), Blobs(PARTIAL), resume=out, **options)
+    assert reached.steps == 2 and "no such state file; going on from the state before" in reached.warnings[0]
+    for file in (last, earlier):
+        file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=rf"{last}: is damaged .*; resume from another or start anew"):
+        gn.fit(tiny(), Blobs(PARTIAL), resume=out, **options)
+
+
 def test_resuming_otherwise_is_refused(tmp_path):
     options = {"steps": 3, "batch_size": 4, "check_pictures": 0, **QUIET}
     out = gn.fit(tiny(), Blobs(PARTIAL), out=tmp_path / "run", **options).out
@@ -163,6 +232,7 @@ def test_resuming_otherwise_is_refused(tmp_path):
         gn.fit(tiny(), Blobs(every(6)), resume=first, **{**options, "steps": None}, epochs=2)
     with pytest.raises(BundleError, match="no checkpoint"):
         gn.fit(tiny(), Blobs(PARTIAL), resume=tmp_path / "none", **options)
-    (out / "last/state.safetensors").write_bytes(b"\0" * 100)
+    for file in (out / "last").iterdir():
+        file.write_bytes(b"\0" * 100)
     with pytest.raises(BundleError, match="damaged"):
         gn.fit(tiny(), Blobs(PARTIAL), resume=out, **options)

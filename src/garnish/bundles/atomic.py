@@ -1,21 +1,33 @@
 """Files and folders that appear whole or not at all, and whose predecessors survive whatever fails.
 
 Everything is written beside its place, synced to the disk and renamed. Nothing is deleted but files of the names that
-were written here.
+were written here. Processes and threads that write into one folder do it one after the other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from garnish.errors import BundleError, one_line
 
+Content = bytes | Sequence[memoryview]
 
-def write_file(path: Path, data: bytes) -> None:
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_OTHERS = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EBUSY}
+
+
+def write_file(path: Path, data: Content, *, keep: Path | None = None) -> None:
     """Write or replace one file; a kill at any moment leaves the former file or the new one.
+
+    Args:
+        path: the file.
+        data: its bytes, or pieces of them.
+        keep: a name in the same folder that the former file gets.
 
     Raises:
         OSError: no space, no permission; the former file is as it was.
@@ -23,13 +35,16 @@ def write_file(path: Path, data: bytes) -> None:
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.writing")
-    try:
-        _write(new, data)
-        os.replace(new, path)  # noqa: PTH105
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
+    with _alone(path.parent):
+        try:
+            _write(new, data)
+            if keep is not None and path.exists():
+                _link(path, keep)
+            os.replace(new, path)  # noqa: PTH105
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
@@ -44,40 +59,42 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     new, old = path.with_name(f".{path.name}.writing"), resting_place(path)
-    if old.is_dir():  # an earlier replacement was cut off
-        if path.exists():
-            _put_away(old, path, files)
-        else:
-            old.rename(path)
-    try:
-        _discard(new, files)
-        new.mkdir()
-        for name, data in files.items():
-            _write(new / name, data)
-        _sync(new)
-        if path.exists():
-            path.rename(old)
-        try:
-            new.rename(path)
-        except OSError:
-            if old.is_dir():
+    with _alone(path.parent):
+        if old.is_dir():  # an earlier replacement was cut off
+            if path.exists():
+                _put_away(old, path, files)
+            else:
                 old.rename(path)
+        try:
+            _discard(new, files)
+            new.mkdir()
+            for name, data in files.items():
+                _write(new / name, data)
+            _sync(new)
+            if path.exists():
+                path.rename(old)
+            try:
+                new.rename(path)
+            except OSError:
+                if old.is_dir():
+                    old.rename(path)
+                raise
+        except BaseException:
+            _discard(new, files)
             raise
-    except BaseException:
-        _discard(new, files)
-        raise
-    _sync(path.parent)
-    if old.is_dir():
-        _put_away(old, path, files)
+        _sync(path.parent)
+        if old.is_dir():
+            _put_away(old, path, files)
 
 
 @contextlib.contextmanager
-def writing(what: object, remedy: str) -> Iterator[None]:
+def writing(what: object, then: str) -> Iterator[None]:
     """Turn errors of the system inside a ``with`` block into one line.
 
     Args:
         what: the place, and what is written there where that does not say it.
-        remedy: what to do, and what is left of the former.
+        then: goes on after the remedy, which follows from the error ("free some space"): what else to do, and what is
+            left of the former.
 
     Raises:
         BundleError: for any OSError.
@@ -86,7 +103,7 @@ def writing(what: object, remedy: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or one_line(error, 120)
-        raise BundleError(f"{what} cannot be written ({reason}); {remedy}") from error
+        raise BundleError(f"{what} cannot be written ({reason}); {_remedy(error)}{then}") from error
 
 
 def resting_place(path: Path) -> Path:
@@ -101,9 +118,43 @@ def present(path: Path) -> Path:
     return old if not path.exists() and old.is_dir() else path
 
 
-def _write(file: Path, data: bytes) -> None:
+def _remedy(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "free some space"
+    return "let no other process write there" if error.errno in _OTHERS else "check the path and its rights"
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other writers out of a folder for a ``with`` block; where the file system cannot, nothing is kept out."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl  # a lock on the folder itself leaves no file behind, which that of filelock would in a user's folder
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _link(path: Path, other: Path) -> None:
+    """Give a file a second name, in place of the file that has it; a copy where the file system has no such names."""
+    new = other.with_name(f".{other.name}.writing")
+    new.unlink(missing_ok=True)
+    try:
+        new.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, new)
+    new.replace(other)
+
+
+def _write(file: Path, data: Content) -> None:
     with file.open("wb") as opened:
-        opened.write(data)
+        opened.writelines([data] if isinstance(data, bytes) else data)
         opened.flush()
         os.fsync(opened.fileno())
 

@@ -24,8 +24,9 @@ from garnish.backbones.backbone import Backbone
 from garnish.backbones.build import backbone as build_backbone
 from garnish.backbones.weights import is_non_commercial
 from garnish.bundles.atomic import present, write_folder, writing
+from garnish.bundles.checksums import with_sums
 from garnish.bundles.description import DESCRIPTION, FORMAT, INPUT, MOST_BYTES, WEIGHTS, bundle_folder, read_description
-from garnish.bundles.stored import TUNED_AS, StoredDtype, fill, read_tensors, stored_tensors
+from garnish.bundles.stored import TUNED_AS, StoredDtype, fill, read_tensors, read_weights, stored_tensors
 from garnish.errors import BundleError, OptionError, SiteError, WeightsError, one_line, suggest
 from garnish.model import Model
 
@@ -69,9 +70,7 @@ def save(
     files = bundle_files(
         model, chosen, dtype, metrics=metrics, metrics_rounding=metrics_rounding, extra=extra, where=str(path)
     )
-    with writing(
-        f"{path}: the bundle", "free some space or choose another folder; an earlier bundle there is untouched"
-    ):
+    with writing(f"{path}: the bundle", " or choose another folder; an earlier bundle there is untouched"):
         write_folder(folder, files)
     return Path(path)
 
@@ -162,7 +161,7 @@ def bundle_files(
     data = f"{text}\n".encode()
     if len(data) > MOST_BYTES:
         raise BundleError(f"{where}: {len(data)} bytes of facts are over the limit of {MOST_BYTES}; shorten extra")
-    return {WEIGHTS: weights, DESCRIPTION: data}
+    return with_sums({WEIGHTS: weights, DESCRIPTION: data})
 
 
 def _check_place(path: Path) -> None:
@@ -313,13 +312,7 @@ def check_backbone(where: str, wanted: Mapping[str, Any], found: Backbone, sourc
 def _append(model: Model, where: str, folder: Path, facts: Mapping[str, Any]) -> None:
     """Add a bundle's owners, tasks and heads to a model and fill them with its tensors."""
     file = folder / WEIGHTS
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{file}: cannot be read ({one_line(error, 120)}); save the bundle again") from error
-    if hashlib.sha256(data).hexdigest() != facts["sha256"]:
-        raise BundleError(f"{file}: differs from what was saved (its SHA-256 is another); copy or save it again")
-    stored = read_tensors(data, str(file))
+    stored = read_tensors(read_weights(folder, facts), str(file))
     first = len(model.owners)
     try:
         owners = [

@@ -1,6 +1,7 @@
 """What training writes to be resumed: tensors in full precision and JSON facts in one safetensors file, never pickle.
 
-The file is replaced in one rename, so a kill at any moment leaves the former state or the new one.
+The file is replaced in one rename, so a kill at any moment leaves the former state or the new one. It holds its own
+SHA-256 (:mod:`garnish.bundles.checksums`), which is held against the whole file whenever that is read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from garnish.bundles.atomic import write_file, writing
+from garnish.bundles.checksums import KEY, is_sealed, sealed, with_place
 from garnish.errors import BundleError, one_line
 
 #: Number that JSON keeps exactly (floats are written so that they read back bit-equal), or nothing.
@@ -27,13 +29,20 @@ Nested = dict[str, dict[str, Tensor | Number]]
 _FACTS = "garnish.facts"
 
 
-def save_state(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+def save_state(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    *,
+    keep: str | None = None,
+) -> Path:
     """Write or replace a state file.
 
     Args:
         path: the file, by custom ``….safetensors``.
         tensors: by name; stored as they are (dtype, shape and every bit), on whatever device.
-        facts: JSON-ready; keys are text. Infinite and NaN floats are allowed.
+        facts: JSON-ready; keys are text, other than ``sha256``. Infinite and NaN floats are allowed.
+        keep: the file name that the former state gets, in the same folder; None: it is not kept.
 
     Returns:
         The file.
@@ -48,8 +57,10 @@ def save_state(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], fact
     kept = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    with writing(f"{path}: the state", "free some space or choose another folder; the former state is untouched"):
-        write_file(Path(path).expanduser(), to_bytes(kept, {_FACTS: text}))
+    with writing(f"{path}: the state", " or choose another folder; the former state is untouched"):
+        file = Path(path).expanduser()
+        data = sealed(to_bytes(kept, {_FACTS: with_place(text)}))
+        write_file(file, data, keep=None if keep is None else file.with_name(keep))
     return Path(path)
 
 
@@ -63,6 +74,8 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
     if not file.is_file():
         raise BundleError(f"{path}: no such state file; start anew without resuming")
     try:
+        with file.open("rb") as stream:
+            is_sealed(stream)
         with safe_open(file, framework="pt", device="cpu") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
@@ -73,6 +86,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
         raise BundleError(f"{path}: is damaged ({one_line(error, 120)}); resume from another or start anew") from error
     if not isinstance(facts, dict):
         raise BundleError(f"{path}: is not a training state (its facts are no mapping); give another file")
+    facts.pop(KEY, None)
     return tensors, facts
 
 

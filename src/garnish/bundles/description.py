@@ -17,6 +17,8 @@ Keys of format 1 (those with ``?`` may be absent):
   it on at most 200 validation pictures.
 - ``sizes``: ``weights_bytes``, ``encoder_parameters``, ``decoder_parameters``; ``sha256`` of weights.safetensors.
 - ``extra?``: whatever the caller of save added.
+
+Beside it ``SHA256SUMS`` lists both files (:mod:`garnish.bundles.checksums`); bundles of versions before it have none.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from garnish.bundles.atomic import present
+from garnish.bundles.checksums import check_sum
 from garnish.errors import BundleError, one_line, suggest
 
 FORMAT = 1
@@ -86,9 +89,11 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         if file.stat().st_size > MOST_BYTES:
             raise BundleError(f"{file}: {file.stat().st_size} bytes are more than a description can have")
-        text = file.read_text(encoding="utf-8")
+        data = file.read_bytes()
+        text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{file}: cannot be read ({one_line(error, 120)}); save the bundle again") from error
+    check_sum(file, data)
     found = parse_json(text, str(file))
     if not isinstance(found, dict) or type(found.get("format")) is not int:
         raise BundleError(f"{file}: is not a bundle's description (it has no format number); give another folder")

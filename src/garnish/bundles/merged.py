@@ -31,6 +31,7 @@ from garnish.backbones.backbone import Backbone
 from garnish.backbones.build import backbone as build_backbone
 from garnish.bundles.atomic import present, write_file, write_folder, writing
 from garnish.bundles.bundle import Metrics, bundle_files, load
+from garnish.bundles.checksums import SUMS, with_sums
 from garnish.bundles.description import read_description
 from garnish.bundles.own_names import carried_over, own_name, own_names
 from garnish.bundles.stored import StoredDtype
@@ -133,7 +134,7 @@ def merge(
     carried = carried_over(model.backbone)
     said = Merged(
         out=str(out),
-        files=(place.name,) if alone else (CHECKPOINT, "bundle.json", "weights.safetensors"),
+        files=(place.name,) if alone else (CHECKPOINT, "bundle.json", "weights.safetensors", SUMS),
         backbone=trunk.name,
         options=trunk.options,
         tasks=owner.tasks,
@@ -151,7 +152,7 @@ def merge(
         raise BundleError(f"{out}: {odd}; nothing was written: train the model anew")
     metadata = {"format": "pt", "license": trunk.licence, _MARK: json.dumps(facts, sort_keys=True)}
     checkpoint = to_bytes(carried | tensors, metadata=metadata)
-    with writing(f"{out}:", "free some space or choose another place; what was there before is untouched"):
+    with writing(f"{out}:", " or choose another place; what was there before is untouched"):
         if alone:
             write_file(place, checkpoint)
         else:
@@ -159,7 +160,8 @@ def merge(
             files = bundle_files(
                 made, owner.tasks, dtype, metrics=kept, metrics_rounding=None, extra={"merged": facts}, where=str(out)
             )
-            write_folder(place, {CHECKPOINT: checkpoint, **files})
+            del files[SUMS]  # the checkpoint goes into one list with them
+            write_folder(place, with_sums({CHECKPOINT: checkpoint, **files}))
     return said
 
 

@@ -99,7 +99,7 @@ def export_peft(
         README: readme(model, tasks, dialect, base_model),
         **sidecar_files(model, tasks, dialect, prefix, decode_head),
     }
-    with writing(f"{folder}:", "free some space or choose another folder; an earlier one there is untouched"):
+    with writing(f"{folder}:", " or choose another folder; an earlier one there is untouched"):
         write_folder(path, files)
     return Path(folder)
 

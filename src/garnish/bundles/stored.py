@@ -7,14 +7,17 @@ size; at float32 as values.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from torch import Tensor
 
+from garnish.bundles.description import WEIGHTS
 from garnish.errors import BundleError, one_line
 from garnish.finite import is_finite, not_finite
 from garnish.model import Model
@@ -66,6 +69,26 @@ def _narrowed(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
             raise BeyondFloat16(f"{most} float16; save with dtype='float32'")
         raise BundleError(f"{most} float32, the widest that a bundle holds; train the model anew")
     return stored.cpu().clone().contiguous()
+
+
+def read_weights(folder: Path, facts: Mapping[str, Any]) -> bytes:
+    """The bytes of a bundle's ``weights.safetensors``, as they were saved.
+
+    Args:
+        folder: of the bundle.
+        facts: its description.
+
+    Raises:
+        BundleError: no such file, or another SHA-256 than the description has.
+    """
+    file = folder / WEIGHTS
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read ({one_line(error, 120)}); save the bundle again") from error
+    if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+        raise BundleError(f"{file}: differs from what was saved (its SHA-256 is another); copy or save it again")
+    return data
 
 
 def read_tensors(data: bytes, where: str) -> dict[str, Tensor]:

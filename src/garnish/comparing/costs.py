@@ -19,7 +19,7 @@ from garnish.balancing.balancing import balancing_of
 from garnish.comparing.keys import key_of
 from garnish.comparing.runs import is_of_the_system, reason_of
 from garnish.comparing.setting import Run, Setting
-from garnish.comparing.store import read_json, write_json
+from garnish.comparing.store import keep_json, kept_json
 from garnish.data.loader import StepBatches
 from garnish.data.sample import Batch
 from garnish.model import Model
@@ -111,7 +111,7 @@ class Costs:
     def _kept(self, key: str, run: Run, make: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
         file = self.setting.store.cost(key)
         with self.setting.store.lock(key):
-            found = read_json(file)
+            found = kept_json(file)
             if found is None:
                 try:
                     found = make(run)
@@ -120,7 +120,7 @@ class Costs:
                         raise
                     self.faults.append(f"Costs of {run.arm} could not be measured: {reason_of(error)}.")
                     return {}
-                write_json(file, found)
+                keep_json(file, found)
             return found
 
     def _count(self, run: Run) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,17 @@ from garnish.bundles.checkpoint import load_state, save_state
 from garnish.comparing.keys import key_of
 from garnish.comparing.setting import Run, Setting
 from garnish.comparing.statistics import Floats, Integers, headline_draws
-from garnish.comparing.store import read_json, write_bytes, write_json
+from garnish.comparing.store import has_picture, keep_json, keep_picture, kept_json
 from garnish.comparing.totals_by_picture import PictureTotals, load_totals, measure, save_totals
 from garnish.data.sample import Sample
 from garnish.data.transforms import resize_sample
+from garnish.errors import BundleError
 from garnish.model import Model
 from garnish.tasks.files import picture_bytes
 from garnish.tasks.task import to_uint8
 from garnish.training.processes import make_fabric
+
+_log = logging.getLogger(__name__)
 
 #: Longer side of painted maps, in pixels.
 CELL_PX = 320
@@ -57,7 +62,7 @@ def measured(setting: Setting, run: Run, say: Callable[[str], None] | None = Non
             open_bundle(setting, run), test, size=training.eval_size, batch_size=training.eval_batch_size
         )
         save_totals(place.with_suffix(".safetensors"), totals)
-        write_json(place.with_suffix(".json"), {"status": "done", "metrics": metrics, "num_pictures": len(test)})
+        keep_json(place.with_suffix(".json"), {"status": "done", "metrics": metrics, "num_pictures": len(test)})
         found = known_measure(setting, run)
         assert found is not None, "it was just written"
         return found
@@ -66,7 +71,15 @@ def measured(setting: Setting, run: Run, say: Callable[[str], None] | None = Non
 def known_measure(setting: Setting, run: Run) -> dict[str, Any] | None:
     """What :func:`measured` found before; None where it did not yet."""
     place = setting.store.measure(setting.measure_key(run))
-    return read_json(place.with_suffix(".json")) if place.with_suffix(".safetensors").is_file() else None
+    totals = place.with_suffix(".safetensors")
+    if not totals.is_file():
+        return None
+    try:
+        load_totals(totals)
+    except BundleError as error:
+        _log.warning("%s (%s is measured again)", error, run)
+        return None
+    return kept_json(place.with_suffix(".json"))
 
 
 def totals_of(setting: Setting, run: Run) -> dict[str, PictureTotals | None]:
@@ -85,7 +98,7 @@ def drawn_of(setting: Setting, run: Run, counts: Integers) -> dict[str, Floats]:
     key = setting.measure_key(run)
     file = setting.store.measure(key).with_suffix(".draws.safetensors")
     with setting.store.lock(key):
-        if file.is_file():
+        with contextlib.suppress(BundleError):  # none yet, or a damaged one
             tensors, facts = load_state(file)
             if facts.get("draws") == len(counts):
                 return {task: values.numpy() for task, values in tensors.items()}
@@ -123,7 +136,7 @@ def painted(setting: Setting, run: Run, wanted: Mapping[str, Sequence[int]]) -> 
     folder = setting.store.painting(key)
     files = {(task, i): folder / f"{task}-{i}.png" for task, indices in wanted.items() for i in indices}
     with setting.store.lock(key):
-        lacking = [at for at, file in files.items() if not file.is_file()]
+        lacking = [at for at, file in files.items() if not has_picture(file)]
         model = open_bundle(setting, run) if lacking else None
         for index in sorted({i for _, i in lacking}):
             assert model is not None
@@ -149,7 +162,7 @@ def painted_labels(setting: Setting, wanted: Mapping[str, Sequence[int]]) -> dic
             files["", index] = folder / f"picture-{index}.png"
             files[task, index] = folder / f"{task}-{index}.png"
     with setting.store.lock(key):
-        for index in sorted({i for (_, i), file in files.items() if not file.is_file()}):
+        for index in sorted({i for (_, i), file in files.items() if not has_picture(file)}):
             sample = sample_of(setting, index)
             write_cell(files["", index], to_uint8(sample.image.as_subclass(torch.Tensor) / 255), smooth=True)
             for task, target in sample.targets.items():
@@ -165,4 +178,4 @@ def write_cell(file: Path, pixels: np.ndarray, *, smooth: bool = False) -> None:
     if scale < 1:
         way = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
         image = image.resize((max(round(image.width * scale), 1), max(round(image.height * scale), 1)), way)
-    write_bytes(file, picture_bytes(image, "PNG"))
+    keep_picture(file, picture_bytes(image, "PNG"))

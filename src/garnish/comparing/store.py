@@ -1,22 +1,28 @@
 """Where runs and what was measured of them are kept, by what they are: ``runs/KEY``, ``measures/KEY.*``.
 
-Everything appears whole or not at all. A process that works on something holds a lock on it, which goes with the
-process, so two never do the same.
+Everything appears whole or not at all, and has a SHA-256: what is damaged is made again. A process that works on
+something holds a lock on it, which goes with the process, so two never do the same.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import json
-import os
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
 from garnish.bundles.atomic import write_file, writing
+from garnish.bundles.checksums import KEY, is_sealed, sealed, with_place
+from garnish.bundles.locks import locked
+from garnish.errors import one_line
 from garnish.lookup import plain
 
+_log = logging.getLogger(__name__)
 #: Characters of a key that name its folder.
 _KEY = 32
 RESULT, FAILED, WHAT = "result.json", "failed.json", "what.json"
@@ -49,15 +55,15 @@ class Store:
 
     def outcome(self, key: str) -> dict[str, Any] | None:
         """What a run came to: its ``status`` is "done" or "failed"; None while it is unfinished."""
-        done = read_json(self.run(key) / RESULT)
-        return done if done is not None else read_json(self.run(key) / FAILED)
+        done = kept_json(self.run(key) / RESULT)
+        return done if done is not None else kept_json(self.run(key) / FAILED)
 
     def begin(self, key: str, what: Mapping[str, Any]) -> bool:
         """Make the folder of a run ready; whether there is a checkpoint to go on from.
 
         What a run left that was killed before its first checkpoint is removed.
         """
-        write_json(self.run(key) / WHAT, what)
+        keep_json(self.run(key) / WHAT, what)
         folder = self.training(key)
         if (folder / "last" / "state.safetensors").is_file():
             return True
@@ -71,7 +77,7 @@ class Store:
 
     def finish(self, key: str, outcome: Mapping[str, Any]) -> None:
         """Keep what a run came to, then remove its checkpoint (optimizer state), which nothing needs any more."""
-        write_json(self.run(key) / (RESULT if outcome["status"] == "done" else FAILED), outcome)
+        keep_json(self.run(key) / (RESULT if outcome["status"] == "done" else FAILED), outcome)
         self.tidy(key)
 
     def tidy(self, key: str) -> None:
@@ -110,32 +116,30 @@ class Store:
     def lock(self, key: str, say: Callable[[str], None] | None = None, what: str = "") -> Iterator[None]:
         """Hold the lock on a key for a ``with`` block; waits, saying so, while another process holds it."""
         file = self.folder / "locks" / key[:_KEY]
-        with _located(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if os.name == "posix":  # elsewhere nothing keeps two comparisons of one folder apart
-                import fcntl
 
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    if say is not None:
-                        say(f"{what or 'this run'}: another process works on it ({file}); waiting for it")
-                    fcntl.flock(handle, fcntl.LOCK_EX)
+        def busy(who: str) -> None:
+            if say is not None:
+                say(f"{what or 'this run'}: {who} works on it ({file}); waiting for it")
+
+        with contextlib.ExitStack() as held:
+            with _located(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(file, busy))
             yield
-        finally:
-            os.close(handle)
 
 
-def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write or replace a file; numbers that are not finite become null.
+def keep_json(file: Path, value: Mapping[str, Any]) -> None:
+    """Write or replace a file of the store, with its own SHA-256; numbers that are not finite become null.
 
     Raises:
         BundleError: it cannot be written; the former file is as it was.
     """
-    text = json.dumps(plain(value, finite=True), indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(file, f"{text}\n".encode())
+    write_bytes(file, b"".join(sealed(with_place(_json(value)).encode())))
+
+
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """Write or replace a file that is for others; otherwise as :func:`keep_json`."""
+    write_bytes(file, _json(value).encode())
 
 
 def write_bytes(file: Path, data: bytes) -> None:
@@ -148,16 +152,47 @@ def write_bytes(file: Path, data: bytes) -> None:
         write_file(file, data)
 
 
-def read_json(file: Path) -> dict[str, Any] | None:
-    """What :func:`write_json` wrote; None where there is no such file, or it is damaged."""
+def kept_json(file: Path) -> dict[str, Any] | None:
+    """What :func:`keep_json` wrote; None where there is no such file, or it is damaged."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        data = file.read_bytes()
+        is_sealed(io.BytesIO(data))
+        found = json.loads(data)
+    except OSError:
         return None
-    return found if isinstance(found, dict) else None
+    except ValueError as error:
+        _log.warning("%s: is damaged (%s); it is made again", file, one_line(error, 120))
+        return None
+    return {name: x for name, x in found.items() if name != KEY} if isinstance(found, dict) else None
+
+
+def keep_picture(file: Path, data: bytes) -> None:
+    """Write or replace a picture of the store; its SHA-256 stands beside it, in ``NAME.sha256``."""
+    write_bytes(_beside(file), f"{hashlib.sha256(data).hexdigest()}  {file.name}\n".encode())
+    write_bytes(file, data)
+
+
+def has_picture(file: Path) -> bool:
+    """Whether a picture is there undamaged; one of an earlier version has no SHA-256 beside it."""
+    try:
+        data = file.read_bytes()
+        listed = _beside(file).read_text("utf-8")
+    except FileNotFoundError:
+        return file.is_file()
+    except (OSError, ValueError):
+        return False
+    return listed == f"{hashlib.sha256(data).hexdigest()}  {file.name}\n"
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f"{file.name}.{KEY}")
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(plain(value, finite=True), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _located(place: Path) -> contextlib.AbstractContextManager[None]:
     """Errors of the system as one line that names the place."""
-    again = "free some space or choose another folder, then give the same command again: it goes on where it stopped"
+    again = " or choose another folder, then give the same command again: it goes on where it stopped"
     return writing(f"{place}:", again)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from garnish.backbones.prefix import TrunkState
+from garnish.bundles.checksums import is_sealed, sealed, with_place
 from garnish.data.sample import DepthMap, NormalMap, Sample
 from garnish.errors import DataError, one_line
 
@@ -69,7 +70,6 @@ def pack(sample: Sample) -> Packed:
         "same": same,
         "channels_last": last,
         "no_extra": [name for name, x in state.extras.items() if x is None],
-        "sums": {name: _sum(x) for name, x in tensors.items()},
     }
     return tensors, facts
 
@@ -93,10 +93,9 @@ def unpack(packed: Packed) -> Sample:
 
 
 def as_bytes(packed: Packed) -> bytes:
-    """The file."""
+    """The file, with its own SHA-256 (:mod:`garnish.bundles.checksums`)."""
     tensors, facts = packed
-    written: bytes = to_bytes(tensors, {_FACTS: json.dumps(facts)})
-    return written
+    return b"".join(sealed(to_bytes(tensors, {_FACTS: with_place(json.dumps(facts))})))
 
 
 def read(file: Path) -> Sample:
@@ -106,11 +105,14 @@ def read(file: Path) -> Sample:
         DataError: a file that is damaged or of another format. OSError: none there.
     """
     try:
+        with file.open("rb") as stream:
+            whole = is_sealed(stream)
         with safe_open(file, framework="pt", device="cpu") as opened:
             facts = json.loads(opened.metadata()[_FACTS])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-        if facts["format"] != FORMAT or facts["sums"] != _sums(tensors):
-            raise DataError(f"{file}: is damaged or of another format; delete it")
+        # what an earlier version wrote has a sum of each tensor instead
+        if facts["format"] != FORMAT or (not whole and facts["sums"] != _sums(tensors)):
+            raise ValueError("it has another format, or other sums than it was written with")
         return unpack((tensors, facts))
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{file}: is damaged ({one_line(error, 100)}); delete it") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,13 +131,14 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
         save_every=save_every, log_every=log_every, log=log, checkpointing=checkpointing, memory_gb=memory_gb,
         balance=None if isinstance(balance, Balance) else balance, check_pictures=check_pictures,
     )  # fmt: skip
-    run = Run(model, train, val, options, out=out, resume=resume, balance=own, recipe=recipe, progress=progress)
-    try:
+    with contextlib.ExitStack() as held:
+        run = Run(
+            model, train, val, options, out=out, resume=resume, balance=own, recipe=recipe, progress=progress, held=held
+        )
+        held.callback(run.close)
         with run.requests, run.progress:
             _loop(run)
             run.finish()
-    finally:
-        run.close()
     state = run.state
     return Result(
         out=run.out,

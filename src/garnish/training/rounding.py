@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from garnish.bundles.atomic import write_file, writing
+from garnish.bundles.atomic import write_folder, writing
 from garnish.bundles.bundle import save as save_bundle
-from garnish.bundles.description import DESCRIPTION, WEIGHTS, read_description
-from garnish.bundles.stored import BeyondFloat16, fill, read_tensors
+from garnish.bundles.checksums import with_sums
+from garnish.bundles.description import DESCRIPTION, WEIGHTS, bundle_folder, read_description
+from garnish.bundles.stored import BeyondFloat16, fill, read_tensors, read_weights
 from garnish.model import Model
 
 
@@ -34,7 +35,8 @@ def save_as_fits(
 def holding(model: Model, bundle: Path) -> Iterator[None]:
     """The tensors of a bundle of this very model in it, for a ``with`` block; afterwards its own again."""
     former = {name: tensor.detach().clone() for name, tensor in model.own_tensors().items()}
-    stored, facts = read_tensors((bundle / WEIGHTS).read_bytes(), str(bundle)), read_description(bundle)
+    facts = read_description(bundle)
+    stored = read_tensors(read_weights(bundle, facts), str(bundle))
     try:
         fill(model, range(len(model.owners)), stored, facts["dtype"], facts["tuned_as"], str(bundle))
         yield
@@ -46,11 +48,13 @@ def holding(model: Model, bundle: Path) -> Iterator[None]:
 
 def write_rounding(bundle: Path, change: Mapping[str, Mapping[str, float]]) -> None:
     """Add ``metrics_rounding`` to a bundle's description: task → metric → stored minus reached, on one set."""
-    facts = read_description(bundle)
+    folder = bundle_folder(bundle)
+    facts = read_description(folder)
     facts["metrics_rounding"] = {
         task: {name: value if math.isfinite(value) else None for name, value in values.items()}
         for task, values in change.items()
     }
     text = json.dumps(facts, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
-    with writing(f"{bundle}:", "free some space, then resume"):
-        write_file(bundle / DESCRIPTION, text.encode())
+    with writing(f"{bundle}:", ", then resume"):
+        weights = (folder / WEIGHTS).read_bytes()
+        write_folder(folder, with_sums({WEIGHTS: weights, DESCRIPTION: text.encode()}))

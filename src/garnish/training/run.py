@@ -6,6 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn, final
 
@@ -22,6 +23,7 @@ from garnish.model import Model
 from garnish.training.batch_size import largest_batch
 from garnish.training.begun import BegunStep
 from garnish.training.evaluate import Metrics, chosen, evaluate_parts
+from garnish.training.facts import check_facts, facts_of
 from garnish.training.features import CachedBatches, CachedPictures, CachedTrunk, FeatureCache, cached_val
 from garnish.training.gradients import GradientWatch, reduce_gradients
 from garnish.training.introduction import shortened, warnings_about
@@ -37,15 +39,12 @@ from garnish.training.scope import about_labels, ranking, trained_tasks
 from garnish.training.signals import StopRequest
 from garnish.training.state import (
     RunState,
-    check_facts,
-    facts_of,
-    load_run,
-    new_folder,
     odd_in_run,
     restore,
+    resumed,
     save_run,
+    taken,
     trained_tensors,
-    write_args,
     write_results,
 )
 from garnish.training.unheeded import Circumstances, refuse_endless_warmup, unheeded
@@ -70,6 +69,7 @@ class Run:
         balance: Balance | None,
         recipe: Mapping[str, Any] | None,
         progress: bool,
+        held: ExitStack,
     ) -> None:
         self.model, self.val, self.options = model, val, options
         self.warnings: list[str] = []
@@ -87,7 +87,7 @@ class Run:
         self.begun = BegunStep(t for t in kept if not isinstance(t, nn.Parameter))
         buffers = (t for t in trained_tensors(model).values() if not isinstance(t, nn.Parameter))
         self.statistics = [b for b in buffers if b.is_floating_point()]
-        saved = None if resume is None else load_run(Path(resume))
+        saved = None if resume is None else resumed(Path(resume), held, self.fabric)
         self._begin(train, saved)
         self.optimizer = self.fabric.setup_optimizers(make_optimizer(self.trained, options))
         self.facts = facts_of(options, model, self.total_steps, self.batch_size, self.fabric.world_size)
@@ -95,20 +95,23 @@ class Run:
         if saved is not None:
             check_facts(saved[1], self.facts, str(resume))
             inner = self.optimizer.optimizer
-            self.state = restore(*saved, model, inner, self._balance_tensors(), str(resume))
+            self.state = restore(*saved[:2], model, inner, self._balance_tensors(), str(resume))
             self.fabric.strategy.precision.load_state_dict(saved[1]["scaler"])
         self.watch = GradientWatch(model, list(self.tasks), self.fabric)
         self.requests = StopRequest()
         self.progress = Progress(self.total_steps, self.state.step, shown=progress and self.is_first)
         self.recipe = dict(recipe) if recipe is not None else {"train": self.facts["options"]}
-        self.out = self._folder(out, resume)
+        self.out = None if resume is None else Path(resume)
+        if resume is None and out is not None:
+            self.out = taken(out, self.recipe, held, self.fabric)
         self.scalars: Scalars | None = None
         if self.is_first and self.out is not None:
             learnt = [f"weight/{t}" for t in self.balance.learnt_weights()]
             columns = ["loss", *(f"loss/{t}" for t in self.tasks), *learnt, "lr", "steps_per_second"]
             self.scalars = Scalars(self.out / "log", columns, self.log, self.state.step)
         self._since = time.perf_counter()
-        self._introduce(len(train), about_labels(model, train, val), found)
+        told = [line for line in (saved[2] if saved else "",) if line]
+        self._introduce(len(train), told + about_labels(model, train, val), found)
 
     # ---- before the first step ----------------------------------------------------------------------------------
 
@@ -125,7 +128,7 @@ class Run:
         tensors = [*trained_tensors(model).values(), *self._balance_tensors().values()]
         start_alike(model.backbone, tensors, self.fabric)
 
-    def _begin(self, train: Dataset, saved: tuple[dict[str, Tensor], dict[str, Any]] | None) -> None:
+    def _begin(self, train: Dataset, saved: tuple[dict[str, Tensor], dict[str, Any], str] | None) -> None:
         """Batch size, batches and number of steps."""
         options, fabric = self.options, self.fabric
         self.model.backbone.checkpointing = options.checkpointing
@@ -165,18 +168,6 @@ class Run:
         return torch.stack(
             [self.tasks[n].loss(self.tasks[n].sums(o, batch.targets[n])) for n, o in outputs.items()]
         ).sum()
-
-    def _folder(self, out: str | Path | None, resume: str | Path | None) -> Path | None:
-        if resume is not None:
-            return Path(resume)
-        if out is None:
-            return None
-        folder = str(new_folder(Path(out))) if self.is_first else ""
-        if self.fabric.world_size > 1:
-            folder = self.fabric.broadcast(folder)
-        if self.is_first:
-            write_args(Path(folder), self.recipe)
-        return Path(folder)
 
     def _introduce(self, num_pictures: int, about_labels: list[str], about_data: list[str]) -> None:
         """Say what is trained, and what should be known about it."""

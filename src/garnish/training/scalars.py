@@ -45,14 +45,14 @@ class Scalars:
             table = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore", lineterminator="\r\n")
             table.writeheader()
             table.writerows(row for row in rows if int(row["step"]) <= start)
-            with writing(f"{self.file}:", "free some space, then resume"):
+            with writing(f"{self.file}:", ", then resume"):
                 write_file(self.file, text.getvalue().encode())
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Write one row; a scalar that is left out has no value at this step."""
         if self.file is not None:
             with (
-                writing(f"{self.file}:", "free some space, then resume"),
+                writing(f"{self.file}:", ", then resume"),
                 self.file.open("a", newline="", encoding="utf-8") as stream,
             ):
                 row = {name: f"{value:.8g}" for name, value in values.items()}
@@ -62,7 +62,7 @@ class Scalars:
     def add_to_board(self, step: int, values: Mapping[str, float]) -> None:
         """Send values to all but the CSV file (the metrics of evaluations, which have a table of their own)."""
         if self.board is not None:
-            with writing(f"{self.board.log_dir}:", "free some space, then resume"):
+            with writing(f"{self.board.log_dir}:", ", then resume"):
                 for name, value in values.items():
                     self.board.add_scalar(name, value, step)
         for logger in self.others:
@@ -73,7 +73,7 @@ class Scalars:
         for logger in self.others:
             logger.finalize("success" if finished else "aborted")
         if self.board is not None:
-            with writing(f"{self.board.log_dir}:", "free some space, then resume"):
+            with writing(f"{self.board.log_dir}:", ", then resume"):
                 self.board.close()
 
 

@@ -10,25 +10,28 @@ import csv
 import dataclasses
 import io
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
 import torch
+from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from garnish.bundles.atomic import write_file, writing
 from garnish.bundles.checkpoint import flatten, load_state, save_state, unflatten
-from garnish.errors import BundleError, OptionError, one_line
+from garnish.errors import BundleError
 from garnish.finite import not_finite
-from garnish.lookup import describe, plain
+from garnish.lookup import plain
 from garnish.model import Model
 from garnish.strict_yaml import write_yaml
-from garnish.tasks.task import Task
-from garnish.training.options import FREE_ON_RESUME, TrainOptions
+from garnish.training.folders import LAST, new_folder, working_in
 
-_FILE = Path("last") / "state.safetensors"
+_FILE = Path(LAST) / "state.safetensors"
+#: The state before, to which a damaged one falls back.
+_EARLIER = "earlier.safetensors"
 
 Metrics = dict[str, dict[str, float]]
 
@@ -61,24 +64,26 @@ class RunState:
         return found
 
 
-def new_folder(wanted: Path) -> Path:
-    """Create ``wanted``, or ``wanted-2``, ``wanted-3``, … where that exists and is not empty.
+def taken(out: str | Path, recipe: Mapping[str, Any], held: ExitStack, fabric: Fabric) -> Path:
+    """Take the folder of a new run, on the first rank, lock it until ``held`` is closed, and write ``args.yaml``."""
+    folder = ""
+    if fabric.is_global_zero:
+        made = new_folder(Path(out))
+        held.enter_context(working_in(made))
+        write_args(made, recipe)
+        folder = str(made)
+    return Path(fabric.broadcast(folder) if fabric.world_size > 1 else folder)
 
-    Raises:
-        OptionError: a place where no folder can be made.
-    """
-    number = 1
-    while True:
-        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            if folder.is_dir() and not any(folder.iterdir()):
-                return folder
-            number += 1
-        except OSError as error:
-            raise OptionError(f"out: {folder} cannot be made ({error.strerror}); choose another folder") from None
+
+def resumed(folder: Path, held: ExitStack, fabric: Fabric) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """What :func:`load_run` gives, once the folder is locked until ``held`` is closed."""
+    check_run(folder)
+    if fabric.is_global_zero:
+        held.enter_context(working_in(folder))
+    found = load_run(folder)
+    if found[2] and fabric.is_global_zero:
+        set_aside(folder)
+    return found
 
 
 def write_args(folder: Path, recipe: Mapping[str, Any]) -> None:
@@ -110,7 +115,7 @@ def save_run(
     extra: Mapping[str, Tensor],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write or replace ``FOLDER/last/state.safetensors``.
+    """Write or replace ``FOLDER/last/state.safetensors``; the state before stays beside it.
 
     Args:
         folder: of the run.
@@ -123,21 +128,42 @@ def save_run(
     tensors, numbers = flatten(_optimizer_state(optimizer, {**model.trained_parameters(), **extra}))
     kept = {f"model/{n}": t for n, t in trained_tensors(model).items()} | {f"extra/{n}": t for n, t in extra.items()}
     kept |= {f"optimizer/{n}": t for n, t in tensors.items()}
-    save_state(folder / _FILE, kept, {**facts, "state": dataclasses.asdict(state), "optimizer": numbers})
+    save_state(folder / _FILE, kept, {**facts, "state": dataclasses.asdict(state), "optimizer": numbers}, keep=_EARLIER)
 
 
-def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What :func:`save_run` wrote.
+def check_run(folder: Path) -> None:
+    """Raise BundleError where a folder holds no checkpoint."""
+    if not (folder / _FILE).is_file() and not (folder / LAST / _EARLIER).is_file():
+        raise BundleError(f"{folder}: holds no checkpoint (last/state.safetensors); give the folder of a run")
+
+
+def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """What :func:`save_run` wrote, and a line about it: "", or that it is the state before, for the last is damaged.
 
     Raises:
-        BundleError: no checkpoint there, a damaged one, or one that holds what is not finite.
+        BundleError: no checkpoint there, both are damaged, or one that holds what is not finite.
     """
-    if not (folder / _FILE).is_file():
-        raise BundleError(f"{folder}: holds no checkpoint (last/state.safetensors); give the folder of a run")
-    tensors, facts = load_state(folder / _FILE)
+    check_run(folder)
+    last, earlier, line = folder / _FILE, folder / LAST / _EARLIER, ""
+    try:
+        tensors, facts = load_state(last)
+    except BundleError as error:
+        try:
+            tensors, facts = load_state(earlier)
+        except BundleError:
+            raise error from None
+        reason, step = str(error).rpartition(";")[0], facts["state"]["step"]
+        line = f"{reason}; going on from the state before, of step {step} ({earlier})"
     if odd := not_finite(tensors):
-        raise BundleError(f"{folder / _FILE}: {odd}; the run had diverged: train anew at a lower lr")
-    return tensors, facts
+        raise BundleError(f"{last}: {odd}; the run had diverged: train anew at a lower lr")
+    return tensors, facts, line
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a damaged last state, so that the next one that is saved does not keep it as the state before."""
+    if (folder / _FILE).exists():
+        with writing(f"{folder / _FILE}:", ", then resume"):
+            (folder / _FILE).replace(folder / LAST / "damaged.safetensors")
 
 
 def odd_in_run(model: Model, optimizer: Optimizer, extra: Mapping[str, Tensor]) -> str:
@@ -190,73 +216,10 @@ def trained_tensors(model: Model) -> dict[str, Tensor]:
     return {**trained, **buffers}
 
 
-def facts_of(options: TrainOptions, model: Model, total: int, batch_size: int, world: int) -> dict[str, Any]:
-    """What a run must share with the one that it resumes."""
-    return {
-        "options": plain({k: v for k, v in dataclasses.asdict(options).items() if k not in FREE_ON_RESUME}),
-        "cached": options.cache is not None,  # which changes roundings; its folder may be another
-        "total_steps": total,
-        "batch_size": batch_size,
-        "world": world,
-        "fingerprint": model.backbone.fingerprint(),
-        "tasks": {name: _described(task) for name, task in model.tasks.items()},
-    }
-
-
-def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
-    """Raise OptionError where a run would not go on as it began, naming the first thing that differs."""
-    for name, value in now["options"].items():
-        if saved["options"].get(name) != value:
-            raise OptionError(
-                f"{where}: was started with train.{name} = {saved['options'].get(name)}, not {value}; resume with"
-                " the same options, or train anew"
-            )
-    _check_tasks(saved.get("tasks", now["tasks"]), now["tasks"], where)  # older checkpoints do not say
-    for name, what in (
-        ("fingerprint", "another backbone (its weights differ)"),
-        ("cached", "train.cache" if saved.get("cached") else "train.cache unset"),
-        ("world", f"{saved['world']} processes, not {now['world']}"),
-        ("total_steps", f"{saved['total_steps']} steps in all, not {now['total_steps']} (has the data changed?)"),
-    ):
-        if saved.get(name, False) != now[name]:
-            raise OptionError(f"{where}: was started with {what}; resume with the same, or train anew")
-
-
-def _described(task: Task) -> dict[str, Any]:
-    """Class and options of a task, but for those that change no number."""
-    told = describe(task)
-    kept = {name: value for name, value in told["options"].items() if task.roles.get(name) != "work"}
-    return {**told, "options": kept}
-
-
-def _check_tasks(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
-    """Raise OptionError where a task's class, class names or another option is not what the run was started with."""
-    if set(saved) != set(now):
-        raise OptionError(
-            f"{where}: was started with the tasks {', '.join(saved)}, not {', '.join(now)}; resume with the same, or"
-            " train anew"
-        )
-    for task, before in saved.items():
-        after = now[task]
-        if before["name"] != after["name"]:
-            raise OptionError(f"{where}: was started with {task} = {before['name']}, not {after['name']}")
-        for name, value in after["options"].items():
-            old = before["options"].get(name, value)  # a checkpoint may be older than an option
-            if old != value:
-                raise OptionError(
-                    f"{where}: was started with tasks.{task}.{name} = {_shown(old)}, not {_shown(value)}; resume with"
-                    " the same data description and recipe, or train anew"
-                )
-
-
-def _shown(value: Any) -> str:
-    return one_line(", ".join(map(str, value)) if isinstance(value, list) else value, 120)
-
-
 def _optimizer_state(optimizer: Optimizer, named: Mapping[str, Tensor]) -> dict[str, Any]:
     return {name: optimizer.state[t] for name, t in named.items() if t in optimizer.state}
 
 
 def _write(file: Path, text: str) -> None:
-    with writing(f"{file}:", "free some space, then resume"):
+    with writing(f"{file}:", ", then resume"):
         write_file(file, text.encode())

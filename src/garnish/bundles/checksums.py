@@ -1,0 +1,110 @@
+"""SHA-256 over everything that is written to be read again, so that damage is found and never taken for a result.
+
+A folder of files (a bundle) has ``SHA256SUMS`` beside them, as ``sha256sum -c SHA256SUMS`` reads it. A file that is
+replaced by itself (a checkpoint, a result, kept features) holds its own digest: that of the whole file with 64 zeros
+where the digest stands, as the first key, ``sha256``, of its JSON (in a safetensors file, of the JSON in its metadata).
+What an earlier version wrote has neither and is read unchecked. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from garnish.errors import BundleError, one_line
+
+SUMS = "SHA256SUMS"
+KEY = "sha256"
+
+_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+_ZEROS = "0" * 64
+#: The first key of a JSON file; of JSON that is a value in a safetensors header, where only its start has no backslash.
+_IN_JSON = re.compile(rb'\{"sha256": "([0-9a-f]{64})"')
+_IN_HEADER = re.compile(rb':\s*"\{\\"sha256\\": \\"([0-9a-f]{64})\\"')
+#: The same with a damaged name or digest.
+_ALMOST = re.compile(rb'\{\\?.[^"\\]{6}\\?.: \\?.[^"\\]{64}\\?.[,}]', re.DOTALL)
+#: More than this safetensors does not read as a header.
+_MOST_HEADER = 100_000_000
+
+
+# ---- folders ----------------------------------------------------------------------------------------------------
+
+
+def with_sums(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """These files (by name) and their ``SHA256SUMS``."""
+    lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items())]
+    return {**files, SUMS: "".join(lines).encode()}
+
+
+def check_sum(file: Path, data: bytes) -> None:
+    """Hold a file's bytes against ``SHA256SUMS`` beside it; a folder without that one is of an earlier version.
+
+    Raises:
+        BundleError: another digest than written there, none, or a list that cannot be read.
+    """
+    listed = file.with_name(SUMS)
+    remedy = "copy or save it again"
+    try:
+        lines = [_LINE.fullmatch(line) for line in listed.read_text("utf-8").splitlines()]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{listed}: cannot be read ({one_line(error, 120)}); {remedy}") from error
+    found = {line[2]: line[1] for line in lines if line is not None}
+    if None in lines or file.name not in found:
+        raise BundleError(f"{listed}: is damaged (it has no digest of {file.name}); {remedy}")
+    if found[file.name] != hashlib.sha256(data).hexdigest():
+        raise BundleError(f"{file}: differs from what was saved (its SHA-256 is not that in {SUMS}); {remedy}")
+
+
+# ---- single files -----------------------------------------------------------------------------------------------
+
+
+def with_place(text: str) -> str:
+    """The text of a JSON mapping with room for the digest of the file that it goes into."""
+    assert text.startswith("{") and f'{{"{KEY}"' not in text[:10], "a mapping without a digest"
+    comma = "" if text[1:].lstrip().startswith("}") else ","
+    return f'{{"{KEY}": "{_ZEROS}"{comma}{text[1:]}'
+
+
+def sealed(data: bytes) -> list[memoryview]:
+    """The bytes of a file with its digest in the room that :func:`with_place` made, in pieces to be written."""
+    at = _place(data)
+    assert at is not None and data[at : at + 64] == _ZEROS.encode(), "its JSON has room for the digest"
+    view = memoryview(data)
+    return [view[:at], memoryview(hashlib.sha256(data).hexdigest().encode()), view[at + 64 :]]
+
+
+def is_sealed(stream: BinaryIO) -> bool:
+    """Whether a file holds its digest; it is read to its end.
+
+    Raises:
+        ValueError: the digest is another than that of the file, or cannot be read.
+    """
+    start = stream.read(8)
+    size = 0 if start[:1] == b"{" else int.from_bytes(start, "little")
+    head = start + (stream.read(min(size, _MOST_HEADER)) if size else stream.read())
+    at = _place(head)
+    if at is None:
+        if _ALMOST.search(head[: size + 8] if size else head[:200]):
+            raise ValueError("its SHA-256 cannot be read")
+        return False
+    made = hashlib.sha256(head[:at] + _ZEROS.encode())
+    made.update(memoryview(head)[at + 64 :])
+    while piece := stream.read(1 << 20):
+        made.update(piece)
+    if made.hexdigest().encode() != head[at : at + 64]:
+        raise ValueError("its SHA-256 is not the one it was written with")
+    return True
+
+
+def _place(head: bytes) -> int | None:
+    """Where the 64 digits stand in the beginning of a file; None where there are none."""
+    if head[:1] == b"{":
+        found = _IN_JSON.match(head)
+    else:
+        found = _IN_HEADER.search(head, 8, min(8 + int.from_bytes(head[:8], "little"), len(head)))
+    return None if found is None else found.start(1)
