@@ -49,7 +49,7 @@ class Saliency(BinaryTask):
         "iou_threshold": "best_iou_threshold",
         "f_threshold": "best_f_threshold",
     }
-    roles: ClassVar[Mapping[str, Role]] = {"iou_threshold": "metric", "f_threshold": "metric"}
+    roles: ClassVar[Mapping[str, Role]] = {"iou_threshold": "metric", "f_threshold": "metric", "max_f_at": "metric"}
 
     weight: float = 5.0
     iou_threshold: float | None = None
