@@ -40,7 +40,7 @@ def create_timm(
         model = timm.create_model(name, pretrained=weights is True, num_classes=0, **{**fixed, **options})
     except TypeError as error:
         raise OptionError(f"{name}: timm refuses the options {dict(options)}: {one_line(error)}") from None
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:  # timm asserts what widths must divide
         if weights is not True:
             raise OptionError(f"{name}: timm cannot build it with {dict(options)}: {one_line(error)}") from None
         raise WeightsError(
