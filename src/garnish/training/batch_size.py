@@ -17,7 +17,7 @@ from garnish.report import bytes_for_backward
 from garnish.training.options import TrainOptions
 
 #: What a step on a CPU needs in passing, over what it saves for the backward pass (which alone can be counted there).
-_IN_PASSING = 1.5
+IN_PASSING = 1.5
 #: Pictures looked at for the one with the most labels.
 _LOOKED_AT = 16
 _MOST = 512
@@ -115,7 +115,7 @@ def measure(sample: Sample, count: int, loss_of: Callable[[Batch], Tensor], mode
         peak = int(torch.cuda.max_memory_allocated(fabric.device))
         return peak - sum(p.grad.nbytes for p in trained if p.grad is not None)
     saved = bytes_for_backward(lambda: loss_of(batch), (*model.parameters(), *model.buffers()))
-    return int(saved * _IN_PASSING)
+    return int(saved * IN_PASSING)
 
 
 def available(device: torch.device) -> int:

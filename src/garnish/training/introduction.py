@@ -19,6 +19,12 @@ def shortened(about_data: Sequence[str]) -> list[str]:
     return [*about_data[:_SHOWN], *([f"… and {more} more about the data"] if more > 0 else [])]
 
 
+def pictures_of_a_step(batch_size: int, world: int, accumulate: int) -> str:
+    """``8 pictures``, or ``8 pictures × 2 processes × 3``."""
+    each = f"{batch_size} pictures"
+    return each if world * accumulate == 1 else f"{each} × {world} processes × {accumulate}"
+
+
 def warnings_about(model: Model, tasks: Sequence[str], world: int) -> list[str]:
     """One line each: weights with a non-commercial licence, batch norms under several processes.
 

@@ -44,8 +44,8 @@ class Progress:
             self.live.stop()
 
     def say(self, text: str) -> None:
-        """Print lines, if progress is shown."""
-        if self.shown:
+        """Print lines, if there are any and progress is shown."""
+        if self.shown and text:
             self.console.print(text, markup=False)
 
     def warn(self, text: str) -> None:

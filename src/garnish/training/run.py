@@ -26,7 +26,7 @@ from garnish.training.evaluate import Metrics, chosen, evaluate_parts
 from garnish.training.facts import check_facts, facts_of
 from garnish.training.features import CachedBatches, CachedPictures, CachedTrunk, FeatureCache, cached_val
 from garnish.training.gradients import GradientWatch, reduce_gradients
-from garnish.training.introduction import shortened, warnings_about
+from garnish.training.introduction import pictures_of_a_step, shortened, warnings_about
 from garnish.training.losses import MultiTaskLoss, blame, only
 from garnish.training.odd_outputs import OddOutputs
 from garnish.training.optimizer import clip, make_optimizer
@@ -47,6 +47,7 @@ from garnish.training.state import (
     trained_tensors,
     write_results,
 )
+from garnish.training.step_cost import about_step
 from garnish.training.unheeded import Circumstances, refuse_endless_warmup, unheeded
 
 #: Most validation pictures, evenly spaced, on which the effect of storing a bundle in float16 is measured.
@@ -112,6 +113,8 @@ class Run:
         self._since = time.perf_counter()
         told = [line for line in (saved[2] if saved else "",) if line]
         self._introduce(len(train), told + about_labels(model, train, val), found)
+        if self.progress.shown and self.fabric.world_size == 1:
+            self.progress.say(about_step(model, train, options, self.batch_size, self.trained.values()))
 
     # ---- before the first step ----------------------------------------------------------------------------------
 
@@ -177,14 +180,12 @@ class Run:
         about = Circumstances(
             total_steps=self.total_steps, eval_every=self.eval_every, has_val=self.val is not None,
             has_folder=self.out is not None, processes=self.fabric.world_size,
-            trains_trunk=any(not name.startswith("heads.") for name in self.trained),
+            trains_trunk=not all(name.startswith("heads.") for name in self.trained),
         )  # fmt: skip
         known = warnings_about(self.model, list(self.tasks), self.fabric.world_size)
         for line in [*unheeded(self.options, about), *known, *about_labels, *shortened(about_data)]:
             self.warn(line)
-        each = f"{self.batch_size} pictures"
-        if self.fabric.world_size * self.options.accumulate > 1:
-            each += f" × {self.fabric.world_size} processes × {self.options.accumulate}"
+        each = pictures_of_a_step(self.batch_size, self.fabric.world_size, self.options.accumulate)
         done = f", {self.state.step} of them done" if self.state.step else ""
         place = f"; {self.out}" if self.out else ""
         self.progress.say(f"{num_pictures} pictures, {self.total_steps} steps of {each}{done}{place}")
@@ -261,8 +262,7 @@ class Run:
             GarnishError: a tensor that is not finite; the checkpoint before it is kept.
         """
         if odd := odd_in_run(self.model, self.optimizer.optimizer, self._balance_tensors()):
-            lower = f"nothing of this was saved; lower lr ({self.options.lr:g})"
-            raise GarnishError(f"step {self.state.step}: {odd}; {lower}{self._kept()}")
+            raise GarnishError(f"step {self.state.step}: {odd}; lower lr ({self.options.lr:g}){self._kept()}")
         now = time.perf_counter()
         self.state.seconds += now - self._since
         self._since = now
