@@ -294,8 +294,8 @@ def test_joined_sets_have_one_order_and_take_names_from_one_another(
     [
         (gn.Depth(), gn.Depth(max_metres=80.0), ["max_metres is 80.0 in the data, 10.0 in the model"], 1),
         (gn.Depth(max_metres=80.0), gn.Depth(), ["max_metres is 10.0 in the data, 80.0 in the model"], 1),
-        (gn.Depth(), gn.Depth(min_metres=0.1), ["min_metres = 0.1 of the data is not used, but 0.001"], 1),
-        (gn.Depth(min_metres=0.1), gn.Depth(), [], 0),  # the data have not set it
+        (gn.Depth(), gn.Depth(min_metres=0.1), ["min_metres is 0.1 in the data, 0.001 in the model"], 1),
+        (gn.Edges(tolerance_px=5), gn.Edges(), [], 0),  # the data have not set it
         (gn.Edges(), gn.Edges(tolerance_px=5), ["tolerance_px = 5 of the data is not used, but 2"], 1),
         (gn.Edges(), gn.Edges(positive_weight=0.8, weight=1.0), [], 2),
         (gn.Edges(), gn.Edges(processes=2), [], 0),

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
-from garnish.errors import OptionError
+from garnish.errors import OptionError, suggest
 from garnish.heads.batch_norm import accept_single_values
 from garnish.heads.head import Head, JointHead, is_plain, pyramid_info, resample_pyramid
 from garnish.heads.linear import LinearHead
@@ -70,8 +70,13 @@ class Decoders(nn.Module):
         self.groups |= {name: group_of[name] for name in tasks}  # in the order of the model, whatever that of groups
 
     def of(self, task: str) -> nn.Module:
-        """The module that decodes a task."""
-        return self.made[_key(self.groups[task])]
+        """The module that decodes a task; raises :class:`OptionError` where there is no such task."""
+        return self.made[_key(self._group(task))]
+
+    def _group(self, task: str) -> tuple[str, ...]:
+        if task not in self.groups:
+            raise OptionError(f"no task {task!r}{suggest(task, self.groups)}")
+        return self.groups[task]
 
     def each(self) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
         """(tasks, module) of every decoder, in the order of their first tasks."""
@@ -80,7 +85,7 @@ class Decoders(nn.Module):
 
     def tensors(self, task: str) -> dict[str, Tensor]:
         """Parameters and buffers of a task's decoder, those of all who share it, by stored name."""
-        name = "+".join(self.groups[task])
+        name = "+".join(self._group(task))
         return {f"heads.{name}.{leaf}": t for leaf, t in self.of(task).state_dict(keep_vars=True).items()}
 
     def reached_by(self, task: str) -> set[str]:

@@ -31,8 +31,8 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values of a tensor are; True of integers and of an empty one."""
-    if not tensor.is_floating_point() or not tensor.numel():
+    """Whether all values of a tensor are; True of integers, of an empty one, and of one without values (meta)."""
+    if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
         return True
     values = tensor.detach()
     # a minimum and a maximum hand on NaN; float8 has neither

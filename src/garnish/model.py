@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,12 +20,13 @@ from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.prefix import TrunkState
 from garnish.backbones.taps import read_maps
+from garnish.checked import checked
 from garnish.compiled import CompiledTrunk
 from garnish.decoders import Decoders, heads_by_task
 from garnish.errors import OptionError, suggest
 from garnish.heads.head import Head
 from garnish.owner import Owner
-from garnish.predict import Prediction, predict
+from garnish.predict import Picture, Prediction, check_images, predict
 from garnish.report import describe_model, report
 from garnish.rows import pick, plan_passes, rows_asked_for, wanted_by_image
 from garnish.tasks.task import Task
@@ -36,6 +36,7 @@ from garnish.trunk_prefix import check_start
 FIRST_BLOCK = 3
 
 
+@checked
 def adapt(
     backbone: Backbone,
     method: Method | Sequence[Method],
@@ -73,6 +74,7 @@ class Model(nn.Module):
         frozen_tasks: tasks that are kept as they are while others train.
     """
 
+    @checked
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
@@ -86,6 +88,7 @@ class Model(nn.Module):
 
     # ---- building -----------------------------------------------------------------------------------------------
 
+    @checked
     def add(
         self,
         method: Method | Sequence[Method],
@@ -103,6 +106,8 @@ class Model(nn.Module):
             freeze_others: keep every earlier task exactly as it is from now on.
         """
         methods = (method,) if isinstance(method, Method) else tuple(method)
+        if not methods:
+            raise OptionError("method is an empty list; name one, or garnish.Frozen() to train the heads alone")
         per_task = {m.per_task for m in methods}
         if len(per_task) > 1:
             raise OptionError("methods of one list must all be shared or all be per_task")
@@ -146,6 +151,7 @@ class Model(nn.Module):
         self._set_trainable()
         self.train(self.training)
 
+    @checked
     def freeze(self, tasks: Sequence[str]) -> None:
         """Keep these tasks' heads as they are, and the adapters of owners all of whose tasks are frozen.
 
@@ -212,13 +218,14 @@ class Model(nn.Module):
         """Run all tasks, some, or other ones for each picture, in as few passes as can be.
 
         Args:
-            images: (I, 3, H, W) float in [0, 1], or uint8 in 0 … 255; any H and W.
+            images: (I, 3, H, W) float in [0, 1], or uint8 in 0 … 255; any H and W from 1.
             tasks: None: all; ``["depth"]``: some; ``[["seg"], ["depth"], ["seg", "depth"]]``: picture by picture.
             start: what the bare trunk made of these pictures (:func:`garnish.trunk_prefix.begin`); passes go on there.
 
         Returns:
             Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order.
         """
+        check_images(images)
         asked = wanted_by_image(tasks, images.shape[0], tuple(self.tasks))
         wanted = [self.decoders.needed(names) for names in asked]
         # a task's own part comes after the owner that it is a part of, and takes its place
@@ -272,10 +279,7 @@ class Model(nn.Module):
 
     def prepare(self, images: Tensor) -> Tensor:
         """Normalise, and pad right and bottom with the mean colour to the backbone's multiple."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise OptionError(
-                f"pictures must be (N, 3, H, W), got {tuple(images.shape)}; stack RGB pictures of one size"
-            )
+        check_images(images)
         own = self.mean.dtype  # of float64 and float16 models too
         images = images.to(own) / 255 if images.dtype == torch.uint8 else images.to(own)  # type: ignore[arg-type]
         x = (images - self.mean) / self.std  # type: ignore[operator]
@@ -300,12 +304,14 @@ class Model(nn.Module):
         """Whether :meth:`compile` was called."""
         return self._compiled is not None
 
-    def predict(self, picture: str | Path | Image.Image | Tensor, tasks: Sequence[str] | None = None) -> Prediction:
-        """Every task (or some) of one picture (file, PIL picture or (3, H, W) uint8), at its own size, in one pass."""
+    @checked
+    def predict(self, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction:
+        """Every task (or some) of one picture, at its own size, in one pass: see :func:`garnish.predict.predict`."""
         return predict(self, picture, tasks)
 
     # ---- what is trained ----------------------------------------------------------------------------------------
 
+    @checked
     def head(self, task: str) -> nn.Module:
         """The decoder of one task, which others may share."""
         return self.decoders.of(task)
@@ -339,6 +345,7 @@ class Model(nn.Module):
             found.update({f"{kind}.{name}.{leaf}": b for leaf, b in module.named_buffers()})
         return found
 
+    @checked
     def head_tensors(self, task: str) -> dict[str, Tensor]:
         """The parameters and buffers (running statistics) of a task's decoder by stored name."""
         return self.decoders.tensors(task)
@@ -374,6 +381,7 @@ class Model(nn.Module):
 
     # ---- telling ------------------------------------------------------------------------------------------------
 
+    @checked
     def report(self, size: tuple[int, int] | None = None) -> dict[str, Any]:
         """Parameters of encoder and heads apart, bytes, MACs: see :func:`garnish.report.report`."""
         return report(self, size)

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from garnish.errors import DataError, GarnishError
+from garnish.checked import checked
+from garnish.errors import DataError, GarnishError, OptionError, one_line
 from garnish.evaluating import evaluating
 from garnish.finite import odd_rows, why_odd
 from garnish.tasks import pictures
@@ -44,12 +45,15 @@ class Prediction:
     name: str = "picture"
 
     def __getitem__(self, task: str) -> Tensor:
+        if not isinstance(task, str) or task not in self.maps:
+            raise OptionError(f"no map of task {one_line(repr(task), 40)}; there are {', '.join(self.maps)}")
         return self.maps[task]
 
     def painted(self) -> dict[str, np.ndarray]:
         """Task → (H, W, 3) uint8."""
         return {name: self.tasks[name].paint(decoded) for name, decoded in self.maps.items()}
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write one contact sheet (the picture and every map in a row) as PNG; returns the file."""
         path = Path(path)
@@ -58,6 +62,7 @@ class Prediction:
         draw_sheet([[("picture", self.picture), *self.painted().items()]], path, legend=legend)
         return path
 
+    @checked
     def write(self, folder: str | Path) -> list[Path]:
         """Write each map in its task's own file format, ``NAME_TASK.png`` and so on, and ``NAME_sheet.png``."""
         folder = Path(folder)
@@ -66,17 +71,52 @@ class Prediction:
         return [*files, self.save(folder / f"{self.name}_sheet.png")]
 
 
-def read_picture(picture: str | Path | Image.Image | Tensor) -> np.ndarray:
+#: Floats above this are not in [0, 1], but in 0 … 255.
+_BRIGHT = 16.0
+#: What is taken for one picture: a file, PIL's, (3, H, W) uint8 of torch, (H, W, 3) or grey (H, W) uint8 of numpy.
+Picture = str | Path | Image.Image | Tensor | np.ndarray
+
+
+def check_images(images: object) -> None:
+    """Raise :class:`OptionError` unless these are pictures as :meth:`garnish.model.Model.forward` takes them."""
+    if not isinstance(images, Tensor):
+        what = type(images).__name__
+        raise OptionError(f"pictures must be a tensor (N, 3, H, W), got {what}; model.predict takes files and arrays")
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+        raise OptionError(f"pictures must be (N, 3, H, W), got {tuple(images.shape)}; stack RGB pictures of one size")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise OptionError(f"pictures are {images.dtype}; give uint8 in 0 … 255, or floats in [0, 1]")
+    # in inference, and not where it would stop a GPU or a trace; the bound is far from what noise and normalisation do
+    known = type(images) is Tensor and images.device.type == "cpu" and not torch.compiler.is_compiling()
+    known &= not torch.is_grad_enabled()
+    if known and images.is_floating_point() and not _is_traced() and float(images.detach().amax()) > _BRIGHT:
+        raise OptionError(f"pictures are floats up to {float(images.detach().amax()):g}; divide by 255, or give uint8")
+
+
+def _is_traced() -> bool:
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+def read_picture(picture: Picture) -> np.ndarray:
     """(H, W, 3) uint8 RGB, as data sets are read: see :func:`garnish.tasks.pictures.read_picture`.
 
     Raises:
-        DataError: naming a file that is missing or cannot be read.
+        DataError: naming a file that is missing or cannot be read, or what an array has that is no picture.
     """
     if isinstance(picture, Tensor):
-        if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
+        if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or picture.is_meta:
             raise DataError(f"a picture tensor must be (3, H, W) uint8, got {tuple(picture.shape)} {picture.dtype}")
-        return picture.permute(1, 2, 0).cpu().numpy()
+        return _some(picture.permute(1, 2, 0).cpu().numpy())
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)):
+            raise DataError(
+                f"a picture array must be (H, W, 3) RGB or (H, W) grey, uint8; got {picture.shape} {picture.dtype}"
+            )
+        grey = picture.ndim == 2
+        return _some(np.repeat(picture[..., None], 3, axis=2) if grey else picture.copy())
     if isinstance(picture, Image.Image):
+        if 0 in picture.size:
+            raise DataError(f"the picture has no pixels: {picture.size[0]}x{picture.size[1]}")
         rgb = pictures.to_rgb(picture, "picture")
     elif Path(picture).is_file():
         rgb = pictures.read_picture(Path(picture))
@@ -85,8 +125,15 @@ def read_picture(picture: str | Path | Image.Image | Tensor) -> np.ndarray:
     return rgb.permute(1, 2, 0).numpy()
 
 
-def predict(model: Model, picture: str | Path | Image.Image | Tensor, tasks: Sequence[str] | None = None) -> Prediction:
-    """Run a model on one picture at its own size.
+def _some(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3); raises DataError where there is no pixel."""
+    if not pixels.size:
+        raise DataError(f"the picture has no pixels: {pixels.shape[1]}x{pixels.shape[0]}")
+    return pixels
+
+
+def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction:
+    """Run a model on one picture at its own size; several are given one by one.
 
     Raises:
         DataError: a picture that cannot be read. OptionError: an unknown task.

@@ -11,6 +11,7 @@ from garnish.backbones.build import backbone
 from garnish.backbones.finished_names import FINISHED
 from garnish.backbones.model_config import stated_classes
 from garnish.backbones.weights import weights_file
+from garnish.checked import checked
 from garnish.errors import OptionError, suggest
 from garnish.heads.segformer import SegFormerHead
 from garnish.heads.segformer_names import read_decoder
@@ -18,6 +19,7 @@ from garnish.model import Model, adapt
 from garnish.tasks.semantic import Semantic
 
 
+@checked
 def finished(
     name: str,
     weights: str | bool = True,

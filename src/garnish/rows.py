@@ -5,7 +5,7 @@ Shape letters: I images of the batch, P images of a pass, R rows of a forked pas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +66,8 @@ def wanted_by_image(
         return [tuple(known)] * num_images
     if isinstance(tasks, str):
         raise OptionError(f"tasks={tasks!r} is a string; give a list, tasks=[{tasks!r}]")
+    if not isinstance(tasks, Sequence | Set) or not all(isinstance(t, str | Sequence | Set) for t in tasks):
+        raise OptionError(f"tasks is {type(tasks).__name__}; give names, tasks=['seg'], or a list of them a picture")
     shared = [t for t in tasks if isinstance(t, str)]
     if len(shared) == len(tasks) and (shared or not num_images):
         per_image = [tuple(shared)] * num_images

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.sites import Site, bare
+from garnish.checked import Options
 from garnish.context import ForwardContext
 from garnish.errors import SiteError
 
@@ -104,7 +105,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(ABC):
+class Method(Options, ABC):
     """The options of a method; :meth:`plan` says what it puts where. Subclasses are frozen dataclasses.
 
     Attributes:

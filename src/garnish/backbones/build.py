@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 from garnish import lookup
 from garnish.backbones.backbone import Backbone
+from garnish.checked import checked
 from garnish.errors import OptionError, WeightsError, suggest
 from garnish.finite import not_finite
 
 
+@checked
 def backbone(
     name: str,
     weights: str | bool | None = None,

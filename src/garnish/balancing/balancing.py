@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from garnish.checked import Options
 from garnish.errors import OptionError
 from garnish.lookup import build
 from garnish.tasks.task import Task
@@ -35,7 +36,7 @@ class Balance(nn.Module, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Balancing(ABC):
+class Balancing(Options, ABC):
     """The options of a way of balancing. Subclasses are frozen dataclasses; :meth:`build` makes the module."""
 
     @abstractmethod

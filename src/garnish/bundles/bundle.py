@@ -27,12 +27,15 @@ from garnish.bundles.atomic import present, write_folder, writing
 from garnish.bundles.checksums import with_sums
 from garnish.bundles.description import DESCRIPTION, FORMAT, INPUT, MOST_BYTES, WEIGHTS, bundle_folder, read_description
 from garnish.bundles.stored import TUNED_AS, StoredDtype, fill, read_tensors, read_weights, stored_tensors
+from garnish.checked import checked
+from garnish.device import usable_device
 from garnish.errors import BundleError, OptionError, SiteError, WeightsError, one_line, suggest
 from garnish.model import Model
 
 Metrics = Mapping[str, Mapping[str, float]]
 
 
+@checked
 def save(
     model: Model,
     path: str | os.PathLike[str],
@@ -75,6 +78,7 @@ def save(
     return Path(path)
 
 
+@checked
 def load(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
@@ -99,6 +103,7 @@ def load(
         another backbone.
     """
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    place = None if device is None else usable_device(device, "load: device")
     if not paths:
         raise BundleError("load: the list of bundles is empty; name at least one folder")
     read = [(str(p), bundle_folder(p), read_description(p)) for p in paths]
@@ -114,7 +119,7 @@ def load(
         model.eval()
         for where, folder, facts in read:
             _append(model, where, folder, facts)
-    return model if device is None else model.to(device)
+    return model if place is None else model.to(place)
 
 
 # ---- saving -----------------------------------------------------------------------------------------------------

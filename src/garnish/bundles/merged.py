@@ -35,6 +35,7 @@ from garnish.bundles.checksums import SUMS, with_sums
 from garnish.bundles.description import read_description
 from garnish.bundles.own_names import carried_over, own_name, own_names
 from garnish.bundles.stored import StoredDtype
+from garnish.checked import checked
 from garnish.errors import BundleError, OptionError, SiteError, suggest
 from garnish.finite import not_finite
 from garnish.model import Model
@@ -84,6 +85,7 @@ class Merged:
     licence: str
 
 
+@checked
 def merge(
     source: Source,
     out: str | os.PathLike[str],

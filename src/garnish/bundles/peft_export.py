@@ -20,6 +20,7 @@ from garnish.bundles.peft_heads import decode_head_tensors
 from garnish.bundles.peft_names import module_names, table_of
 from garnish.bundles.peft_sidecar import README, TASK, base_model_of, readme, sidecar_files
 from garnish.bundles.updates import LowRank, add, over_all_channels, plain_scale, split
+from garnish.checked import checked
 from garnish.errors import BundleError, OptionError, suggest
 from garnish.finite import not_finite
 from garnish.heads.segformer_names import DECODE_HEAD
@@ -30,6 +31,7 @@ TENSORS = "adapter_model.safetensors"
 WRAPPED = "base_model.model."
 
 
+@checked
 def export_peft(
     model: Model | str | os.PathLike[str],
     folder: str | os.PathLike[str],

@@ -21,6 +21,7 @@ from garnish.bundles.peft_heads import fill_decode_head
 from garnish.bundles.peft_layers import layer_updates
 from garnish.bundles.peft_sidecar import TASK, Sidecar, read_sidecar
 from garnish.bundles.updates import LowRank
+from garnish.checked import checked
 from garnish.errors import BundleError, OptionError
 from garnish.heads.head import Head
 from garnish.heads.segformer import SegFormerDecoder, SegFormerHead
@@ -29,6 +30,7 @@ from garnish.model import Model
 from garnish.tasks.task import Task
 
 
+@checked
 def import_peft(
     folder: str | os.PathLike[str],
     *,

@@ -23,18 +23,14 @@ def load_bundles(text: str, weights: str | None, device: str) -> Model:
 
     from garnish.bundles.description import read_description
     from garnish.bundles.opened import names_finished, open_model
+    from garnish.device import usable_device
 
     paths = bundle_paths(text)
     for path in () if names_finished(paths) else paths:
         read_description(path)  # before anything large is read
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError):
-        raise OptionError(f"--device {device}: torch cannot use it here; choose cpu, cuda or auto") from None
-    return open_model(paths, weights, device=chosen)
+    return open_model(paths, weights, device=usable_device(device, "--device"))
 
 
 def bundle_paths(text: str) -> list[str]:

@@ -15,6 +15,7 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
+from garnish.checked import checked
 from garnish.data.folder import FolderDataset, JoinedDataset, check_sizes
 from garnish.data.leaks import find_leaks
 from garnish.data.outside import Outside, add_up, left_out, lines_about
@@ -138,6 +139,7 @@ class Report:
         return "\n".join(lines)
 
 
+@checked
 def check(dataset: Dataset, *, limit: int | None = None) -> Report:
     """Read pictures and labels of a set, and report what is wrong with them; raises nothing for bad data.
 

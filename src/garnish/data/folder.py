@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
+from garnish.checked import checked
 from garnish.data.description import Description, read_description
 from garnish.data.labels import decode
 from garnish.data.picture_key import digest, stamps
@@ -31,6 +32,7 @@ from garnish.tasks.task import Task
 _log = logging.getLogger(__name__)
 
 
+@checked
 def folder(
     source: str | Path | Mapping[str, Any],
     split: str = "train",
@@ -296,6 +298,7 @@ class JoinedDataset(Dataset):
         return total
 
 
+@checked
 def join(*datasets: Dataset) -> JoinedDataset:
     """Several sets as one; tasks of one name must be equal.
 

@@ -10,6 +10,7 @@ from typing import Literal, final
 import torch
 from torchvision import tv_tensors
 
+from garnish.checked import checked
 from garnish.data.picture_key import digest
 from garnish.data.sample import Dataset, Sample
 from garnish.errors import OptionError, suggest
@@ -20,6 +21,7 @@ from garnish.tasks.task import IGNORE, Task
 _log = logging.getLogger(__name__)
 
 
+@checked
 def match_classes(
     data: Dataset, like: Model | Dataset | Mapping[str, Task], *, others: Literal["refuse", "ignore"] = "refuse"
 ) -> Dataset:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torchvision import tv_tensors
 
 from garnish import lookup
+from garnish.checked import checked
 from garnish.data.lighting import illuminate, shade
 from garnish.data.picture_key import digest
 from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
@@ -235,6 +236,7 @@ class Scenes(Dataset):
         OptionError: an unknown task or style.
     """
 
+    @checked
     def __init__(
         self,
         count: int,
@@ -245,6 +247,8 @@ class Scenes(Dataset):
         tasks: tuple[str, ...] = tuple(TASKS),
         keep: bool = False,
     ) -> None:
+        if count < 0 or seed < 0:
+            raise OptionError(f"scenes: count {count}, seed {seed}; set 0 or more")
         for name in tasks:
             if name not in TASKS:
                 raise OptionError(f"scenes: unknown task {name!r}{suggest(name, TASKS)}")

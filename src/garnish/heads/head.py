@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.backbones.blocks import FeatureInfo
+from garnish.checked import Options
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head(ABC):
+class Head(Options, ABC):
     """The options of a decoder. Subclasses are frozen dataclasses; :meth:`build` makes the module.
 
     Attributes:

@@ -59,7 +59,7 @@ class Depth(Task):
 
     higher_is_better: ClassVar[bool] = False
     target_kind: ClassVar[str] = "depth"
-    roles: ClassVar[Mapping[str, Role]] = {"max_metres": "counted", "min_metres": "metric"}
+    roles: ClassVar[Mapping[str, Role]] = {"max_metres": "counted", "min_metres": "counted"}
 
     max_metres: float = 10.0
     min_metres: float = 1e-3

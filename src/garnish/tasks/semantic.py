@@ -105,7 +105,7 @@ class Semantic(Task):
         """Class names; ``class 0``, ``class 1``, … where only the number was given."""
         if isinstance(self.classes, int):
             return tuple(f"class {k}" for k in range(min(self.classes, IGNORE + 1)))
-        return self.classes
+        return tuple(self.classes)
 
     @property
     def label_names(self) -> tuple[str, ...] | None:

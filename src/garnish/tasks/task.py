@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from garnish.checked import Options
+
 #: What stands for "no label here" in every integer and binary target.
 IGNORE = 255
 
@@ -29,7 +31,7 @@ Role = Literal["names", "labels", "counted", "metric", "loss", "work"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(ABC):
+class Task(Options, ABC):
     """One dense task. Subclasses are frozen dataclasses; their fields are the options of recipes and bundles.
 
     The loss is computed in two steps so that it is the same number however a batch is split over processes:

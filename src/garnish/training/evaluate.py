@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from garnish.checked import checked
 from garnish.data.sample import Batch, Dataset, Sample, collate
 from garnish.errors import DataError, OptionError, suggest
 from garnish.evaluating import evaluating
@@ -38,6 +39,7 @@ _AHEAD = 4
 _WAITING = 4
 
 
+@checked
 def evaluate(
     model: Model,
     dataset: Dataset,

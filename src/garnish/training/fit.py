@@ -11,6 +11,7 @@ from typing import Any, Literal, final
 import torch
 
 from garnish.balancing.balancing import Balance, Balancing
+from garnish.checked import checked
 from garnish.data.sample import Dataset
 from garnish.data.transforms import Augment
 from garnish.lookup import options_of
@@ -49,6 +50,7 @@ class Result:
     seconds: float
 
 
+@checked
 def fit(  # noqa: D417 (the options are described once, in TrainOptions)
     model: Model,
     train: Dataset,

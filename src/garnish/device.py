@@ -1,0 +1,19 @@
+"""A device that can be computed on here."""
+
+from __future__ import annotations
+
+import torch
+
+from garnish.errors import OptionError
+
+
+def usable_device(name: str | torch.device, where: str) -> torch.device:
+    """The device of a name; raises :class:`OptionError`, which starts with ``where``, if torch cannot use it here."""
+    try:
+        chosen = torch.device(name)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError):
+        raise OptionError(
+            f"{where} {name}: torch cannot use it here; choose cpu, or cuda where there is a GPU"
+        ) from None
+    return chosen
