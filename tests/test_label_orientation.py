@@ -105,6 +105,25 @@ def test_stored_arrays_and_normals(tmp_path):
     assert sample.targets["normals"][:, 1, 1].tolist() == [0, 1, 0]
 
 
+def test_tasks_that_read_one_file_in_two_ways(tmp_path):
+    """The numbers of a shared file are kept for the next task only where it reads them alike."""
+    given = one_set(tmp_path, 3, 2, orientation="stored")
+    given["tasks"]["shown"] = {**given["tasks"]["seg"], "orientation": "upright"}
+    stored = np.asarray(Image.open(tmp_path / "masks/a.png"))
+    targets = folder(given)[0].targets
+    assert (targets["seg"].numpy() == stored[::-1, ::-1]).all()
+    assert (targets["shown"].numpy() == stored[:, ::-1]).all()
+    image = Image.fromarray(stored)
+    image.putpalette([9, 9, 9, 8, 8, 8, 7, 7, 7])
+    image.save(tmp_path / "masks/a.png")
+    colours = {"b": [9, 9, 9], "c": [8, 8, 8], "a": [7, 7, 7]}
+    task = {"task": "Semantic", "labels": "masks/{name}.png", "classes": ["a", "b", "c"]}
+    given["tasks"] = {"ids": task, "seen": {**task, "colours": colours}}
+    targets = folder(given)[0].targets
+    assert (targets["ids"].numpy() == stored).all()
+    assert (targets["seen"].numpy() == (stored + 1) % 3).all()
+
+
 # what is told
 
 
