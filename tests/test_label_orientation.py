@@ -233,6 +233,18 @@ def test_packed_labels_are_never_lossy(tmp_path):
         folder(given)[0]
 
 
+@pytest.mark.parametrize(("option", "refused"), [({"positive": [1]}, True), ({"threshold": 127}, False)])
+def test_ids_of_a_yes_or_no_map_are_never_lossy(tmp_path, option, refused):
+    given = one_set(tmp_path, 1, 1)
+    Image.open(tmp_path / "masks/a.png").save(tmp_path / "masks/a.png", format="JPEG")
+    given["tasks"] = {"s": {"task": "Saliency", "labels": "masks/{name}.png", **option}}
+    if not refused:
+        assert len(folder(given)[0].targets) == 1
+        return
+    with pytest.raises(DataError, match="changed by JPEG compression"):
+        folder(given)[0]
+
+
 @pytest.mark.parametrize("bad", [[1, 256], [0, 0, 0], [1, -1, 0], [1, 2, "x"], [1, 2, float("inf")], 3])
 def test_bad_weights_are_refused(bad):
     with pytest.raises(OptionError, match=r"set\.packed: expected"):
