@@ -5,6 +5,7 @@ Truths: transformers' model on the same weights; the parameter counts published 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from pathlib import Path
@@ -180,7 +181,8 @@ def test_round_trip(dialect, prefix, tmp_path):
     written = mit_dialects.write(ours.frozen_tensors(), dialect, prefix=prefix)
     assert mit_dialects.detect(written, "")[0].name == dialect
     save_file(written, file)
-    again = tiny(str(file))
+    with pytest.warns(UserWarning, match="module") if prefix == "module.backbone." else contextlib.nullcontext():
+        again = tiny(str(file))
     assert again.fingerprint() == ours.fingerprint()
     assert again.fingerprint() != tiny().fingerprint()
     assert again.weights_source == str(file)

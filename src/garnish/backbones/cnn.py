@@ -56,7 +56,7 @@ class CNN(Backbone):
         if any(name.split(".", 1)[0] in timm.list_models(module=module) for module in _BY_CLASS):
             fixed |= {"feature_cls": "list", "feature_cfg": {"flatten_sequential": True}}
         names = _Names(name, options)
-        net, licence, source = create_timm(name, weights, options, fixed, names.as_in)
+        net, licence, source = create_timm(name, weights, options, fixed, names.as_in, names.of)
         replace_same_convolutions(net)
         for module in net.modules():
             # an adapter may have kept what an activation would overwrite

@@ -6,6 +6,7 @@ Shape letters: R rows, H W grid, C channels. The stream is channels-last maps (R
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib.resources import as_file, files
@@ -22,6 +23,7 @@ from garnish.backbones.blocks import Branch, FeatureInfo, Residual, Stage
 from garnish.backbones.finished_names import FINISHED
 from garnish.backbones.model_config import check_architecture, read_config
 from garnish.backbones.weights import read_weights, weights_file
+from garnish.backbones.wrapped_names import said_of
 from garnish.errors import OptionError, suggest
 
 NVIDIA_LICENCE = "NVIDIA Source Code License for SegFormer (non-commercial: research or evaluation only)"
@@ -174,7 +176,9 @@ class MiT(Backbone):
         if source is not None:
             file = str(weights_file(source))
             tensors, licence = read_weights(file)
-            dialect, _ = mit_dialects.detect(tensors, source)
+            dialect, prefix = mit_dialects.detect(tensors, source)
+            if prefix not in ("", dialect.prefix):
+                warnings.warn(said_of(prefix, tensors, f"{name}: weights {source}"), stacklevel=2)
             check_architecture(read_config(file), arch, source)
         norm_eps = arch.norm_eps or dialect.norm_eps
         embed_eps = arch.embed_norm_eps or arch.norm_eps or dialect.embed_norm_eps

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from garnish.backbones.wrapped_names import check_one, prefixes_of
 from garnish.errors import OptionError, WeightsError, suggest
 
 #: Parts of whole models that stand beside the encoder in a file.
@@ -140,13 +141,14 @@ def detect(tensors: Mapping[str, Tensor], where: str) -> tuple[Dialect, str]:
     """The dialect of some names and the prefix they bear (``segformer.``, ``backbone.``, ``module.``, none).
 
     Raises:
-        WeightsError: no dialect's first patch embedding is there.
+        WeightsError: no dialect's first patch embedding is there, or several of one (a student's and a teacher's).
     """
     for dialect in DIALECTS.values():
         (anchor,) = dialect.names_of("stages.0.enter.proj.weight")
-        for name in tensors:
-            if name == anchor or name.endswith(f".{anchor}"):
-                return dialect, name.removesuffix(anchor)
+        prefixes = prefixes_of(tensors, (anchor,))
+        check_one(prefixes, where)
+        if prefixes:
+            return dialect, prefixes[0]
     found = ", ".join(list(tensors)[:3])
     raise WeightsError(
         f"{where}: no MiT encoder in any known dialect ({', '.join(DIALECTS)}); its names begin {found or 'nowhere'}; "

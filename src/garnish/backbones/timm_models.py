@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.weights import read_weights
+from garnish.backbones.wrapped_names import without_prefix
 from garnish.errors import OptionError, WeightsError, one_line
 
 #: Parts of timm's models that a dense trunk leaves out; checkpoints may hold them or not.
@@ -19,7 +21,12 @@ StateFilter = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
 
 
 def create_timm(
-    name: str, weights: str | bool | None, options: Mapping[str, Any], fixed: Mapping[str, Any], dialects: StateFilter
+    name: str,
+    weights: str | bool | None,
+    options: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+    dialects: StateFilter,
+    known: Callable[[str], str] = str,
 ) -> tuple[Any, str, str]:
     """Build timm's ``name`` without a classifier and load weights.
 
@@ -29,6 +36,7 @@ def create_timm(
         options: architecture overrides for timm's constructor.
         fixed: overrides the family needs.
         dialects: the family's conversion of published checkpoints to timm's names.
+        known: a name in the model built here → that in a checkpoint, where they differ.
 
     Returns:
         The timm model, the licence of its weights and where they came from.
@@ -52,24 +60,32 @@ def create_timm(
     if not weights:
         return model, "none (random weights)", "random"
     state, stated = read_weights(str(weights))
+    where = f"{name}: weights {weights}"
+    state, said = without_prefix(state, [known(n) for n, _ in model.named_parameters()], where)
+    if said is not None:
+        warnings.warn(said, stacklevel=2)
+    first = next(iter(state), "nothing")
     try:
         state = dialects(state, model)
     except (KeyError, IndexError, RuntimeError) as error:  # a conversion that looks for what another family lacks
         raise WeightsError(
-            f"{name}: weights {weights} hold {next(iter(state), 'nothing')} and others that cannot be converted "
+            f"{where} hold {first} and others that cannot be converted "
             f"({one_line(error, 80)}); is it the right architecture?"
         ) from None
-    _load(model, state, f"{name}: weights {weights}")
+    _load(model, state, where, first)
     return model, stated or "not stated", str(weights)
 
 
-def _load(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+def _load(model: nn.Module, state: Mapping[str, Tensor], where: str, first: str) -> None:
     wanted = model.state_dict()
     missing = [k for k in wanted if k not in state and not k.startswith(_UNUSED)]
     unexpected = [k for k in state if k not in wanted and not k.startswith(_UNUSED)]
     if missing or unexpected:
         kind, names = ("lack", missing) if missing else ("hold the unknown", unexpected)
-        raise WeightsError(f"{where} {kind} {names[0]} ({len(names)} such tensors); is it the right architecture?")
+        raise WeightsError(
+            f"{where} {kind} {names[0]} ({len(names)} such tensors; the file begins with {first}); "
+            "is it the right architecture, and are its tensors named as timm's?"
+        )
     for key, tensor in state.items():
         if key in wanted and wanted[key].shape != tensor.shape and not key.startswith(_UNUSED):
             raise WeightsError(

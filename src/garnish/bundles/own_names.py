@@ -12,6 +12,7 @@ from garnish.backbones import mit_dialects
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.mit import BUNDLED, MiT
 from garnish.backbones.weights import read_weights
+from garnish.backbones.wrapped_names import without_prefix
 from garnish.errors import WeightsError
 
 
@@ -43,6 +44,7 @@ def carried_over(backbone: Backbone) -> dict[str, Tensor]:
     with torch.device("meta"):
         whole: nn.Module = timm.create_model(backbone.name, **options)
     known = set(backbone.source_names.values())
+    held, _ = without_prefix(held, list(backbone.source_names.values()), backbone.weights_source)  # said on loading
     beside = {name: tensor for name, tensor in whole.state_dict().items() if name not in known and name in held}
     return {name: held[name].contiguous() for name, tensor in beside.items() if held[name].shape == tensor.shape}
 
