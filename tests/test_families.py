@@ -255,9 +255,12 @@ def test_batch_norms_keep_their_statistics_where_the_trunk_is_trained():
     model = tiny.model("cnn", lookup.build("adapters", "FullFineTuning"))
     before = {n: t.clone() for n, t in model.backbone.frozen_tensors().items()}
     model.train()
-    norms = [m for m in model.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    stem, stages, _ = model.backbone.tuned.parts(0)  # an owner that tunes anything has modules of its own
+    inside = [module for part in (stem, *stages) for module in part.modules()]
+    norms = [m for m in inside if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert norms and not any(m.training for m in norms)
-    assert any(m.training for m in model.backbone.modules() if isinstance(m, nn.Dropout | nn.SiLU | nn.ReLU))
+    assert any(m.training for m in inside if isinstance(m, nn.Dropout | nn.SiLU | nn.ReLU))
+    assert not any(m.training for m in model.backbone.stem.modules())
     tiny.one_loss(model(tiny.pictures())).backward()
     assert all(torch.equal(before[n], t) for n, t in model.backbone.frozen_tensors().items())
 
