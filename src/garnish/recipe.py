@@ -86,7 +86,11 @@ class Recipe:
     @property
     def onto(self) -> list[str]:
         """Bundles, or a finished model's name, that the new tasks are added to; usually none."""
-        return as_list(self.plain.get("onto"))
+        given = self.plain.get("onto")
+        found = as_list(given)
+        if given is not None and not found:
+            raise self.fault("onto", f"{given!r} names no bundle; name one, or leave it out")
+        return found
 
     @property
     def task_options(self) -> dict[str, dict[str, Any]] | None:
@@ -222,8 +226,24 @@ class Recipe:
                 f"{choice.name}, but {', '.join(self.onto)} has {model.backbone.name}; "
                 "leave the section out, or name the bundle's",
             )
+        if choice is not None:
+            self._check_same_trunk(choice, model.backbone)
         model.add(methods, tasks, head, freeze_others=True)
         return model
+
+    def _check_same_trunk(self, choice: BackboneChoice, trunk: Backbone) -> None:
+        """Raise OptionError where the section backbone asks for what the bundle's trunk is not."""
+        from garnish.lookup import plain
+
+        for option, wanted, found in (
+            ("taps", choice.taps if choice.taps != "stage" else trunk.taps_at, trunk.taps_at),
+            ("options", plain(dict(choice.options)) or plain(dict(trunk.options)), plain(dict(trunk.options))),
+        ):
+            if wanted != found:
+                raise self.fault(
+                    f"backbone.{option}",
+                    f"{wanted}, but {', '.join(self.onto)} has {found}; leave it out, tasks are added to that trunk",
+                )
 
     def resolved(self) -> dict[str, Any]:
         """All sections with every option spelled out, JSON-ready; what a run and its bundles keep.

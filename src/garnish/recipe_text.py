@@ -35,7 +35,7 @@ def split_overrides(tokens: Sequence[str], sections: Sequence[str]) -> tuple[lis
         The other tokens, and dotted key → value; a key without a value is true.
 
     Raises:
-        OptionError: a key with an empty part.
+        OptionError: a key with an empty part, or one that is given twice.
     """
     rest: list[str] = []
     found: dict[str, Any] = {}
@@ -51,6 +51,8 @@ def split_overrides(tokens: Sequence[str], sections: Sequence[str]) -> tuple[lis
             raise OptionError(f"--{key}: an empty name beside a dot; write e.g. --train.lr 1e-4")
         if not equals:
             text = left.pop(0) if left and not left[0].startswith("--") else "true"
+        if key in found:
+            raise OptionError(f"--{key} is given twice; give it once (several in one: --adapter LoRA,SSF)")
         found[key] = parse_value(text)
     return rest, found
 

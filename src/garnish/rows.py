@@ -68,6 +68,8 @@ def wanted_by_image(
         raise OptionError(f"tasks={tasks!r} is a string; give a list, tasks=[{tasks!r}]")
     if not isinstance(tasks, Sequence | Set) or not all(isinstance(t, str | Sequence | Set) for t in tasks):
         raise OptionError(f"tasks is {type(tasks).__name__}; give names, tasks=['seg'], or a list of them a picture")
+    if not tasks and num_images:
+        raise OptionError("tasks is an empty list; name some, or leave it out for all")
     shared = [t for t in tasks if isinstance(t, str)]
     if len(shared) == len(tasks) and (shared or not num_images):
         per_image = [tuple(shared)] * num_images

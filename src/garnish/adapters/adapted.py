@@ -102,9 +102,18 @@ def _check_together(backbone: Backbone, plans: Sequence[tuple[Method, Plan]]) ->
         if plan.is_empty and not method.may_be_empty:
             raise SiteError(f"{label}: {backbone.name} has no place for it; choose another method or backbone")
         others = [type(other).__name__ for other, _ in plans if other is not method]
+        if plan.is_empty and others:
+            raise SiteError(f"{label}: adds nothing beside {', '.join(others)}; leave it out")
         apart = plan.side or (plan.own and plan.routing == "rows")
         if apart and others:
             raise SiteError(f"{label}: cannot be combined with {', '.join(others)}; give it alone")
+    tuned: dict[str, str] = {}
+    for method, plan in plans:
+        label = type(method).__name__
+        if plan.tuned and not (plan.adapters or plan.own) and tuned.keys() >= set(plan.tuned):
+            whose = ", ".join(dict.fromkeys(tuned[name] for name in plan.tuned))
+            raise SiteError(f"{label}: all that it tunes is tuned by {whose} already; leave it out")
+        tuned |= {name: tuned.get(name, label) for name in plan.tuned}
     for what, chosen in (
         ("give tasks a part of their own", [m for m, p in plans if p.own]),
         ("put prompts into the stream", [m for m, p in plans if p.prompts]),

@@ -5,6 +5,7 @@ Shape letters: R rows, N tokens, C channels; layers may see windows folded into 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from garnish.backbones.backbone import Backbone
 from garnish.backbones.sites import Site, bare
 from garnish.checked import Options
 from garnish.context import ForwardContext
-from garnish.errors import SiteError
+from garnish.errors import OptionError, SiteError
 
 
 class Adapter(nn.Module, ABC):
@@ -130,6 +131,12 @@ class Method(Options, ABC):
         Raises:
             SiteError: where the options do not fit (rank over width, no such site), with the values.
         """
+
+
+def check_factor(at: str, value: float) -> None:
+    """Raise :class:`OptionError` for a factor of an update with which nothing would learn."""
+    if value == 0 or not math.isfinite(value):
+        raise OptionError(f"{at}: with {value:g} nothing would learn; set a finite value other than 0")
 
 
 def select_layers(

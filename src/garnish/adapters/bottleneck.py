@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from garnish.adapters.adapter import Method, Plan
+from garnish.adapters.adapter import Method, Plan, check_factor
 from garnish.adapters.bottlenecks import Activation, ParallelAdapter, SerialAdapter, check_options, narrow_width
 from garnish.adapters.parts import require, width_at
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.sites import Site
+from garnish.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,11 @@ class AdaptFormer(Method):
 
     def __post_init__(self) -> None:
         check_options(type(self).__name__, 1.0, self.bottleneck, self.dropout)
+        if isinstance(self.scale, str):
+            if self.scale != "learnable":
+                raise OptionError(f"AdaptFormer.scale: {self.scale!r}; set a number, or learnable")
+        else:
+            check_factor("AdaptFormer.scale", self.scale)
 
     def plan(self, backbone: Backbone) -> Plan:
         """An adapter beside every MLP branch."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.adapters.adapter import Adapter, Method, Plan, check_factor
 from garnish.adapters.parts import require, width_at
 from garnish.adapters.stream_maps import from_map, to_map
 from garnish.backbones.backbone import Backbone
@@ -50,8 +50,7 @@ class Convpass(Method):
     def __post_init__(self) -> None:
         if self.bottleneck < 1:
             raise OptionError(f"Convpass.bottleneck: {self.bottleneck} is below 1; use 1 or more")
-        if self.scale == 0:
-            raise OptionError("Convpass.scale: with 0 nothing would learn; use 0.01 to 100")
+        check_factor("Convpass.scale", self.scale)
         if not 0 <= self.dropout < 1:
             raise OptionError(f"Convpass.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
         if self.init not in get_args(Start):

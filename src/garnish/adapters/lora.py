@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from garnish.adapters.adapter import Method, Plan, select_layers
+from garnish.adapters.adapter import Method, Plan, check_factor, select_layers
 from garnish.adapters.low_rank import low_rank
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.sites import Site
@@ -52,6 +52,7 @@ class LoRA(Method):
             raise OptionError(f"LoRA.rank: {self.rank} is below 1; use 1 or more")
         if not 0 <= self.dropout < 1:
             raise OptionError(f"LoRA.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
+        check_factor("LoRA.alpha", self.alpha)
         if self.dora and self.dropout:
             raise OptionError(
                 "LoRA.dora: DoRA rewrites the weight, so dropout on the low-rank path is not defined; use 0"

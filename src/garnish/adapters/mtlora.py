@@ -12,7 +12,7 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.adapters.adapter import Adapter, Method, Plan, check_factor
 from garnish.adapters.low_rank import LoRAAdapter, check_rank, low_rank
 from garnish.adapters.parts import extras, reductions
 from garnish.backbones.backbone import Backbone
@@ -71,6 +71,7 @@ class MTLoRA(Method):
                 raise OptionError(f"MTLoRA.{option}: {getattr(self, option)} is below 1; use 1 or more")
         if not 0 <= self.dropout < 1:
             raise OptionError(f"MTLoRA.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
+        check_factor("MTLoRA.scale", self.scale)
 
     def plan(self, backbone: Backbone) -> Plan:
         """Shared updates on every linear layer in the blocks, a task's on those after attention in last blocks."""

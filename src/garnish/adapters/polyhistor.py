@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.adapters.adapter import Adapter, Method, Plan, check_factor
 from garnish.adapters.bottlenecks import ParallelAdapter, activate, check_options, narrow_width
 from garnish.adapters.parts import require, width_at
 from garnish.backbones.backbone import Backbone
@@ -53,6 +53,7 @@ class PolyhistorLite(Method):
 
     def __post_init__(self) -> None:
         check_options("PolyhistorLite", self.reduction, None, 0.0)
+        check_factor("PolyhistorLite.scale", self.scale)
         for option in ("rank", "embedding", "hidden"):
             if getattr(self, option) < 1:
                 raise OptionError(f"PolyhistorLite.{option}: {getattr(self, option)} is below 1; use 1 or more")

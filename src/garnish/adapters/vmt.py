@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.adapter import Adapter, Method, Plan
+from garnish.adapters.adapter import Adapter, Method, Plan, check_factor
 from garnish.adapters.bottlenecks import Activation, ParallelAdapter, activate, check_options, narrow_width
 from garnish.adapters.parts import require, width_at
 from garnish.backbones.backbone import Backbone
@@ -43,6 +43,7 @@ class _VMT(Method):
 
     def __post_init__(self) -> None:
         check_options(type(self).__name__, self.reduction, None, self.dropout)
+        check_factor(f"{type(self).__name__}.scale", self.scale)
 
     def plan(self, backbone: Backbone) -> Plan:
         """A shared adapter beside every MLP's branch, a task's scale and shift at every feature map."""

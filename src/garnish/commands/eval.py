@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from garnish.commands.parser import Parser, count, names, size
+from garnish.commands.parser import Parser, count, size, some_names
 
 _EPILOG = """\
 DATA is a data description (YAML), a folder of pictures with labels beside them, or scenes. Single keys of it can be
@@ -31,7 +31,7 @@ def parser() -> Parser:
     made.add_argument("bundle", metavar="BUNDLE", help="folder that garnish train wrote, or segformer_b0 … b5")
     made.add_argument("--data", metavar="DATA", help="YAML, folder, or scenes")
     made.add_argument("--split", default="test", help="which part of the data (default: test)")
-    made.add_argument("--tasks", type=names, metavar="TASK,TASK", help="only these (default: all that both know)")
+    made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all that both know)")
     made.add_argument("--every", type=count, default=1, metavar="N", help="take every N-th picture")
     made.add_argument("--limit", type=count, metavar="N", help="take at most N pictures, evenly spaced")
     made.add_argument("--thresholds-on", metavar="SPLIT", help="choose thresholds (saliency) on this part first")

@@ -49,6 +49,8 @@ def given_tasks(overrides: Mapping[str, Any]) -> dict[str, Any]:
         name, _, task = part.strip().partition("=")
         if name and not task:
             raise OptionError(f"--tasks: {part!r}; write NAME=TASK, e.g. seg=Semantic,depth=Depth")
+        if name in plain["tasks"]:
+            raise OptionError(f"--tasks: {name} is named twice; give every task its own name")
         if name:
             plain["tasks"][name] = {"name": task}
     for key in sorted(set(overrides) - {"tasks"}):
@@ -72,6 +74,13 @@ def open_given(overrides: Mapping[str, Any], split: str, verb: str) -> Dataset:
     if data is None:
         raise OptionError(f"{verb}: --data is missing; give a data description (YAML), a folder, or scenes")
     return open_data(data, split)
+
+
+def folder_to_write(out: str) -> None:
+    """Raise OptionError where a file stands in the place of a folder that is to be written."""
+    taken = next((p for p in (Path(out), *Path(out).parents) if p.exists()), None)
+    if taken is not None and not taken.is_dir():
+        raise OptionError(f"--out {out}: {taken} is a file; choose a folder")
 
 
 def picture_files(given: Iterable[str]) -> dict[str, Path]:

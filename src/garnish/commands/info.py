@@ -129,7 +129,8 @@ def of_backbone(given: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
     try:
         trunk = backbone(given.target, weights)
     except OptionError as error:
-        raise OptionError(f"{error}; nor is there a bundle of that name") from None
+        unknown = str(error).startswith("unknown backbone")
+        raise OptionError(f"{error}; nor is there a bundle of that name" if unknown else str(error)) from None
     except WeightsError as error:
         raise WeightsError(f"--weights: {error}") from None
     licence, source = trunk.licence, trunk.weights_source

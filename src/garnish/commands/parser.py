@@ -43,6 +43,10 @@ class Parser(argparse.ArgumentParser):
             OptionError: an unknown option, a missing argument, a value of the wrong type.
         """
         rest, overrides = split_overrides(words, self.sections)
+        for action in self._actions:
+            given = [o for w in rest if (o := w.partition("=")[0]) in action.option_strings]
+            if len(given) > 1 and action.nargs != 0:
+                raise OptionError(f"{self.verb}: {given[0]} is given twice; give it once")
         found, unknown = self.parse_known_args(rest)
         if unknown:
             known = [o for action in self._actions for o in action.option_strings if o.startswith("--")]
@@ -70,6 +74,16 @@ def size(text: str) -> tuple[int, int]:
     if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write height,width in pixels, e.g. 224,280")
     return int(sides[0]), int(sides[1])
+
+
+def some_names(text: str) -> list[str]:
+    """As :func:`names`, one or more, each once; for ``type=``."""
+    found = names(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave the option out, or name some")
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise argparse.ArgumentTypeError(f"{twice[0]!r} is named twice; name it once")
+    return found
 
 
 def names(text: str) -> list[str]:

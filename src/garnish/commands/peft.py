@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from garnish.commands.parser import Parser, names
+from garnish.commands.parser import Parser, some_names
 from garnish.errors import OptionError
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def parser() -> Parser:
     into.add_argument("--backbone", metavar="NAME", help="what the adapter was trained on, with --backbone.weights")
     into.add_argument("--tasks", metavar="NAME=TASK,…", help="tasks by name")
     into.add_argument("--head", metavar="NAME", help="decoder of every task")
-    into.add_argument("--leave-out", metavar="NAME,…", type=names, help="modules that are not wanted, e.g. classifier")
+    into.add_argument(
+        "--leave-out", metavar="NAME,…", type=some_names, help="modules that are not wanted, e.g. classifier"
+    )
     return made
 
 

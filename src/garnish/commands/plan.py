@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from garnish.commands.parser import Parser, count, names, size
+from garnish.commands.parser import Parser, count, size, some_names
 from garnish.errors import OptionError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def parser() -> Parser:
     bounds.add_argument("--step-time", metavar="Nx", help="of a training step, over that of heads only: 1.5x")
     made.add_argument("--batch-size", type=count, default=4, metavar="N", help="pictures of a step (4)")
     made.add_argument("--size", type=size, metavar="H,W", help="of the pictures (about 224,224)")
-    made.add_argument("--methods", type=names, metavar="NAME,NAME", help="methods to try (all)")
+    made.add_argument("--methods", type=some_names, metavar="NAME,NAME", help="methods to try (all)")
     made.add_argument(
         "--predictions", type=count, metavar="N", help=f"steps to predict where no budget needs them ({_PREDICTIONS})"
     )
@@ -65,6 +65,10 @@ def run(words: Sequence[str]) -> int:
     budget = budget_of(given)
     if not overrides.get("tasks") and not any(key.startswith("tasks.") for key in overrides):
         raise OptionError("plan: --tasks is missing; name what is to be learnt, e.g. --tasks seg=Semantic,depth=Depth")
+    if given.predictions is not None and budget.needs_a_step:
+        raise OptionError(
+            "plan: --memory and --step-time predict every step, so --predictions does not apply; leave it out"
+        )
     from garnish.planning.survey import survey
 
     setting = setting_of(given, overrides)

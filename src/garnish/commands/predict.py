@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from garnish.commands.parser import Parser, names
+from garnish.commands.parser import Parser, some_names
 
 _EPILOG = """\
 For each picture: NAME_sheet.png, a contact sheet, and NAME_TASK.png a task: ids (8 bit), depth (16 bit, millimetres),
@@ -33,7 +33,7 @@ def parser() -> Parser:
     )
     made.add_argument("images", metavar="IMAGE", nargs="+", help="pictures, or folders of pictures")
     made.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
-    made.add_argument("--tasks", type=names, metavar="TASK,TASK", help="only these (default: all)")
+    made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all)")
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: picture → the files written")
@@ -43,10 +43,11 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run the verb."""
     given, _ = parser().read(words)
-    from garnish.commands.given import load_bundles, picture_files
+    from garnish.commands.given import folder_to_write, load_bundles, picture_files
     from garnish.commands.printing import print_json
     from garnish.tasks.pictures import picture_size
 
+    folder_to_write(given.out)
     files = picture_files(given.images)
     for file in files.values():
         picture_size(file)  # so that no picture is predicted where another is none

@@ -61,6 +61,13 @@ def run(words: Sequence[str]) -> int:
 
     if given.config is None and given.resume is None and not any(key.split(".")[0] == "data" for key in overrides):
         raise OptionError("train: no recipe; give --config RECIPE (recipes/ has some), or --resume RUN")
+    if given.resume is not None:
+        if given.config is not None:
+            raise OptionError(
+                "train: --resume reads its recipe from RUN/args.yaml, so --config does not apply; leave it out"
+            )
+        if "out" in overrides:
+            raise OptionError("train: --resume goes on in the run's folder, so --out does not apply; leave it out")
     config = given.config or (Path(given.resume) / "args.yaml" if given.resume else None)
     recipe = read_recipe(config, overrides)
     resolved = recipe.resolved()

@@ -12,6 +12,7 @@ from garnish.comparing.costs import Costs
 from garnish.comparing.effects import Effects
 from garnish.comparing.keys import key_of
 from garnish.comparing.live import Display
+from garnish.comparing.options import CompareOptions
 from garnish.comparing.plan import Plan
 from garnish.comparing.results import model_runs, results_of, write_report
 from garnish.comparing.setting import Setting
@@ -89,7 +90,12 @@ def preview(setting: Setting, say: Callable[[str], None], *, every: bool) -> Non
                 say(f"{'to do' if outcome is None else outcome['status']:<6}  {run}")
             if every and not chosen:
                 say(f"to do   {arm.name}, {'+'.join(group)}, the chosen rate, {len(setting.seeds) - 1} further seeds")
-    parts, widen = setting.parts, setting.options.widen
+    parts, widen, default = setting.parts, setting.options.widen, CompareOptions()
+    if setting.options.held_out_every != default.held_out_every and parts.held_out_by == "the split val":
+        say("held_out_every is not used: the data have a split val")
+    own = setting.options.reference_rates
+    if own != default.reference_rates and all(arm.rates != own for arm in setting.arms.values()):
+        say("reference_rates are not used: no arm tunes a whole trunk")
     more = f", up to {widen} more where the best rate of a search is at an end" if widen else ""
     say(
         f"{len(setting.arms)} arms, {plan.total} runs{more}, {known} there; {len(parts.train())} pictures to train"

@@ -5,6 +5,7 @@ Shape letters: B pictures, H W pixels, T thresholds.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,6 +80,23 @@ class Edges(BinaryTask):
             raise OptionError(f"Edges.max_distance: {self.max_distance}; set a share of the diagonal, such as 0.0075")
         if not 0 <= self.weight < math.inf:
             raise OptionError(f"Edges.weight: {self.weight}; set a finite value ≥ 0")
+
+    @property
+    def idle_options(self) -> tuple[str, ...]:
+        """What belongs to the other protocol."""
+        whose = {
+            "tolerance_px": "pooled",
+            "max_distance": "ods",
+            "nms": "ods",
+            "thin_target": "ods",
+            "processes": "ods",
+        }
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        return tuple(
+            f"{option} needs protocol {protocol}"
+            for option, protocol in whose.items()
+            if protocol != self.protocol and getattr(self, option) != defaults[option]
+        )
 
     @property
     def headline(self) -> str:

@@ -114,6 +114,15 @@ class Semantic(Task):
         return None if self.names == numbered else self.names
 
     @property
+    def idle_options(self) -> tuple[str, ...]:
+        """What needs ``f1_class`` or the cross-entropy, where that is not there."""
+        found = ["f1_tolerance_px needs f1_class"] * (self.f1_class is None and self.f1_tolerance_px != 2)
+        if self.cross_entropy == 0:
+            found += ["class_weights needs cross_entropy above 0"] * (self.class_weights is not None)
+            found += ["focal_gamma needs cross_entropy above 0"] * (self.focal_gamma > 0)
+        return tuple(found)
+
+    @property
     def f1_index(self) -> int | None:
         """Id of ``f1_class``."""
         return self.names.index(self.f1_class) if isinstance(self.f1_class, str) else self.f1_class

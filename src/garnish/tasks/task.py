@@ -63,6 +63,11 @@ class Task(Options, ABC):
         return tuple(self.legend()) or None
 
     @property
+    def idle_options(self) -> tuple[str, ...]:
+        """Options that were set and do nothing beside the others, each with why; told before training."""
+        return ()
+
+    @property
     @abstractmethod
     def loss_weight(self) -> float:
         """Weight of this task in the sum of losses (fields named ``weight``; defaults from the literature)."""

@@ -71,9 +71,8 @@ def evaluate(
         Task → metric → value (NaN where nothing was seen); the units are those of the task's ``metric``.
 
     Raises:
-        OptionError: an unknown task. DataError: no picture, no task in common, labels of another kind, or class names
-        that are not the model's in their order (see :func:`garnish.match_classes`).
-        GarnishError: an output that is not finite, naming task and picture.
+        OptionError: an unknown task, or thresholds that no task has. DataError: no picture, no task in common, labels
+        of another kind, or class names that are not the model's in their order (see :func:`garnish.match_classes`).
     """
     names = shared_tasks(model, dataset, tasks)
     if batch_size < 1 or (limit is not None and limit < 1):
@@ -83,6 +82,8 @@ def evaluate(
     for line in told_of(model, dataset, names, training=False):
         _log.warning(line)
     measured = dict(model.tasks)
+    if thresholds_on is not None and not any(measured[n].thresholds for n in names):
+        raise OptionError(f"evaluate: thresholds_on: none of {', '.join(names)} has thresholds to choose; leave it out")
     if thresholds_on is not None and (choosing := [n for n in names if measured[n].thresholds]):
         first = evaluate(
             model, thresholds_on, batch_size=batch_size, size=size, tasks=choosing, progress=progress, fabric=fabric
@@ -228,6 +229,8 @@ def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = N
         OptionError: a task that one of them does not know. DataError: none in common, labels of another kind, or other
         class names.
     """
+    if tasks is not None and not tasks:
+        raise OptionError("tasks is an empty list; name some, or leave it out for all")
     for name in tasks or ():
         for whose, known in (("the model", model.tasks), (dataset.name, dataset.tasks)):
             if name not in known:

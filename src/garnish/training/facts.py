@@ -23,6 +23,8 @@ def facts_of(options: TrainOptions, model: Model, total: int, batch_size: int, w
         "world": world,
         "fingerprint": model.backbone.fingerprint(),
         "tasks": {name: _described(task) for name, task in model.tasks.items()},
+        "methods": {owner.name: [describe(m) for m in owner.methods] for owner in model.owners if owner.shared is None},
+        "heads": {name: describe(head) for name, head in model.decoders.options.items()},
     }
 
 
@@ -34,7 +36,16 @@ def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
                 f"{where}: was started with train.{name} = {saved['options'].get(name)}, not {value}; resume with"
                 " the same options, or train anew"
             )
-    _check_tasks(saved.get("tasks", now["tasks"]), now["tasks"], where)  # older checkpoints do not say
+    if "tasks" in saved:  # older checkpoints do not say
+        _check_tasks(saved["tasks"], now["tasks"], where)
+    for owner, methods in saved.get("methods", {}).items():
+        own = now["methods"].get(owner, [])
+        several = max(len(methods), len(own)) > 1
+        for number in range(max(len(methods), len(own))):
+            before, after = (specs[number] if number < len(specs) else None for specs in (methods, own))
+            _check_spec(before, after, f"adapter.{number}" if several else "adapter", where)
+    for task, head in saved.get("heads", {}).items():
+        _check_spec(head, now["heads"].get(task), f"head.{task}", where)
     for name, what in (
         ("fingerprint", "another backbone (its weights differ)"),
         ("cached", "train.cache" if saved.get("cached") else "train.cache unset"),
@@ -60,16 +71,22 @@ def _check_tasks(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -
             " train anew"
         )
     for task, before in saved.items():
-        after = now[task]
-        if before["name"] != after["name"]:
-            raise OptionError(f"{where}: was started with {task} = {before['name']}, not {after['name']}")
-        for name, value in after["options"].items():
-            old = before["options"].get(name, value)  # a checkpoint may be older than an option
-            if old != value:
-                raise OptionError(
-                    f"{where}: was started with tasks.{task}.{name} = {_shown(old)}, not {_shown(value)}; resume with"
-                    " the same data description and recipe, or train anew"
-                )
+        _check_spec(before, now[task], f"tasks.{task}", where)
+
+
+def _check_spec(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, at: str, where: str) -> None:
+    """Raise OptionError where a class or an option differs; a checkpoint may be older than an option."""
+    names = [None if spec is None else spec["name"] for spec in (before, after)]
+    if before is None or after is None or names[0] != names[1]:
+        raise OptionError(
+            f"{where}: was started with {at} = {names[0]}, not {names[1]}; resume with the same recipe, or train anew"
+        )
+    for name, value in after["options"].items():
+        if (old := before["options"].get(name, value)) != value:
+            raise OptionError(
+                f"{where}: was started with {at}.{name} = {_shown(old)}, not {_shown(value)}; resume with the same data"
+                " description and recipe, or train anew"
+            )
 
 
 def _shown(value: Any) -> str:

@@ -48,6 +48,9 @@ def ranking(model: Model, tasks: dict[str, Task], val: Dataset | None, options: 
 def about_labels(model: Model, train: Dataset, val: Dataset | None) -> list[str]:
     """What should be known of the labels beside the model's tasks, one line each."""
     found = told_of(model, train, shared_tasks(model, train), training=True)
+    for name, task in model.tasks.items():
+        if name not in model.frozen_tasks:
+            found += [f"task {name!r}: {line}, so it does nothing here" for line in task.idle_options]
     if val is not None:
         found += told_of(model, val, shared_tasks(model, val), training=False)
     return found
