@@ -15,6 +15,7 @@ from lightning.fabric import Fabric
 from safetensors.torch import load_file
 
 import garnish as gn
+from garnish.backbones.drop_path import set_drop_path
 from garnish.bundles.checkpoint import load_state
 from garnish.errors import BundleError, OptionError
 from garnish.training import evaluate
@@ -225,6 +226,10 @@ def test_resuming_otherwise_is_refused(tmp_path):
         gn.fit(tiny(), Blobs(PARTIAL), resume=out, **options, lr=0.1)
     with pytest.raises(OptionError, match="another backbone"):
         gn.fit(tiny(seed=4), Blobs(PARTIAL), resume=out, **options)
+    dropping = tiny()
+    set_drop_path(dropping.backbone, 0.2)
+    with pytest.raises(OptionError, match=r"backbone\.drop_path = 0\.0, not 0\.2"):
+        gn.fit(dropping, Blobs(PARTIAL), resume=out, **options)
     with pytest.raises(BundleError, match="missing, unused or of another shape"):
         gn.fit(tiny(gn.LoRA(rank=3)), Blobs(PARTIAL), resume=out, **options)
     with pytest.raises(OptionError, match="4 steps in all"):

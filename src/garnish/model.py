@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from garnish.adapters.adapted import adapters_of, attach, check_sites
 from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
+from garnish.backbones.drop_path import let_paths_drop
 from garnish.backbones.prefix import TrunkState
 from garnish.backbones.taps import read_maps
 from garnish.checked import checked
@@ -197,6 +198,7 @@ class Model(nn.Module):
         self.backbone.train(False)
         for number in self.backbone.tuned.drops:
             self.backbone.let_drop(number, mode and trained[number])
+        let_paths_drop(self.backbone, [number for number, own in enumerate(trained) if mode and own])
         for number in range(len(self.owners)):
             for _, _, adapter in adapters_of(self.backbone, number):
                 adapter.train(mode and trained[number])

@@ -42,12 +42,13 @@ class BackboneChoice:
     weights: str | bool | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     taps: Literal["stage", "merged"] = "stage"
+    drop_path: float = 0.0
 
     def build(self) -> Backbone:
         """The frozen trunk."""
         from garnish.backbones.build import backbone
 
-        return backbone(self.name, self.weights, options=self.options, taps=self.taps)
+        return backbone(self.name, self.weights, options=self.options, taps=self.taps, drop_path=self.drop_path)
 
     def build_random(self, seed: int) -> Backbone:
         """The trunk with random weights instead, which follow from the seed; torch's random state is left as it was."""
@@ -57,7 +58,7 @@ class BackboneChoice:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return backbone(self.name, False, options=self.options, taps=self.taps)
+            return backbone(self.name, False, options=self.options, taps=self.taps, drop_path=self.drop_path)
 
 
 @final
@@ -200,6 +201,7 @@ class Recipe:
         """
         import torch
 
+        from garnish.backbones.drop_path import set_drop_path
         from garnish.bundles.opened import open_model
         from garnish.model import adapt
 
@@ -228,6 +230,7 @@ class Recipe:
             )
         if choice is not None:
             self._check_same_trunk(choice, model.backbone)
+            set_drop_path(model.backbone, choice.drop_path)
         model.add(methods, tasks, head, freeze_others=True)
         return model
 

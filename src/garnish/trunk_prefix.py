@@ -42,6 +42,8 @@ def prefix_of(model: Model, tasks: Collection[str]) -> Prefix:
     owners = _owners(model, tasks)
     if model.is_compiled:
         raise OptionError("a compiled trunk always starts at its stem; use the model uncompiled")
+    if trunk.drop_path:
+        raise OptionError(f"drop_path {trunk.drop_path} of the trunk acts in training, differently at every pass")
     drops = sorted(owners & trunk.tuned.drops)
     if drops:
         raise OptionError(f"{_methods(model, drops[0])} lets the trunk's own dropout act, which differs at every pass")
@@ -71,6 +73,8 @@ def check_start(model: Model, images: Tensor, start: TrunkState, present: Sequen
     size = (images.shape[-2], images.shape[-1])
     if model.is_compiled:
         raise OptionError("start: a compiled trunk always starts at its stem; use the model uncompiled")
+    if trunk.drop_path and model.training:
+        raise OptionError(f"start: drop_path {trunk.drop_path} acts on the whole trunk in training; leave start out")
     if len(start) != images.shape[0] or start.size != size:
         kept = f"{len(start)} pictures of {start.size[0]}x{start.size[1]}"
         raise OptionError(f"start: kept of {kept}, not of {images.shape[0]} of {size[0]}x{size[1]}; keep it anew")

@@ -31,7 +31,8 @@ class Convpass(Method):
     ``P = up ∘ dropout ∘ q ∘ conv3×3 ∘ q ∘ down`` with ``q(x) = x·sigmoid(1.702 x)`` and a dense convolution m → m with
     bias, on the whole map (on Swin neither shifted nor cut into windows). Each class, register or prompt token is
     convolved as a 1×1 map of its own, as the released ViT code does with the class token: it meets the centre tap
-    only. The released code draws the block's drop-path for P too; a frozen trunk's drop-path is off here.
+    only. The released code draws the block's drop-path for P too; here P is never dropped, and the trunk's
+    branch only where ``garnish.backbone`` is given a ``drop_path``.
 
     Attributes:
         bottleneck: m, the same in every stage.

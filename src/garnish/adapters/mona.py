@@ -33,6 +33,8 @@ class Mona(Method):
     it: γ = 1e-6, γ_x = 1, D and U truncated normal (0.02), their biases 0, convolutions torch's own, as published. The
     class, register and prompt tokens of a plain ViT, for which nothing was published, skip all of c.
 
+    Published on ADE20K with the trunk's drop-path at 0.2: ``drop_path`` of ``garnish.backbone``, 0 if nothing is said.
+
     Attributes:
         bottleneck: m, the same in every stage.
         dropout: on the hidden vector.

@@ -40,7 +40,9 @@ class MTLoRA(Method):
 
     The scale is used as it is (not α/r). Decoders of this line read maps after the reductions:
     ``garnish.backbone(..., taps="merged")``. On trunks without stages (plain ViT) a stage is a quarter of the blocks.
-    The released code skips the task updates where the shared rank is 0; here the shared rank is at least 1.
+    The released code skips the task updates where the shared rank is 0; here the shared rank is at least 1. It trains
+    with the trunk's drop-path at 0.2, drawn for each stream; here that is ``drop_path`` of ``garnish.backbone``, 0 if
+    nothing is said.
 
     Attributes:
         rank: r, of the shared updates.

@@ -38,6 +38,7 @@ class Backbone(nn.Module, ABC):
         licence: licence of the loaded weights; "none (random weights)" where nothing was loaded.
         source_names: canonical parameter or buffer name → name in the family's own checkpoints.
         merged: maps are read after the next stage's entrance (patch merging), not before (see :meth:`read_merged`).
+        drop_path: rate of stochastic depth in training at the last block (see :func:`garnish.backbone`); 0: none.
         most_prompts: prompt tokens that a stream can carry; 0 where the family's attention takes none.
     """
 
@@ -72,6 +73,7 @@ class Backbone(nn.Module, ABC):
         self.licence = licence
         self.weights_source = weights_source
         self.merged = False
+        self.drop_path = 0.0
         self.binding = Binding()
         for stage in self.stages:
             for block in stage.blocks:

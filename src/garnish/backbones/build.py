@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from garnish import lookup
 from garnish.backbones.backbone import Backbone
+from garnish.backbones.drop_path import set_drop_path
 from garnish.checked import checked
 from garnish.errors import OptionError, WeightsError, suggest
 from garnish.finite import not_finite
@@ -19,6 +20,7 @@ def backbone(
     *,
     options: Mapping[str, Any] | None = None,
     taps: Literal["stage", "merged"] = "stage",
+    drop_path: float = 0.0,
 ) -> Backbone:
     """Build a backbone and freeze it.
 
@@ -30,18 +32,27 @@ def backbone(
         options: architecture overrides, for other widths or depths than the name says.
         taps: where feature maps are read: at the end of each stage, or after the patch merging that follows it
             (decoders of the MTLoRA line; see :meth:`Backbone.read_merged`).
+        drop_path: rate of stochastic depth (Huang et al., ECCV 2016) in training, whichever method trains: a residual
+            branch is left out with a probability that grows linearly from 0 in the first block to this in the last, and
+            what stays is divided by the rest. 0: a frozen trunk drops nothing, and full fine-tuning what the
+            architecture's own option says. Each row draws for itself: a picture, from where rows fork a picture and
+            owner, in streams a picture and task, as tasks trained apart would. Checkpointing repeats the draws. Kept
+            features are refused. Evaluation is untouched, so bundles do not hold it: whoever trains on says it again.
+            Frozen tasks that a model in training mode is asked for are under it too.
 
     Returns:
         The trunk in evaluation mode, no parameter of which requires a gradient.
 
     Raises:
-        OptionError: an unknown name or option. WeightsError: weights that cannot be read, do not fit or are not finite.
+        OptionError: an unknown name or option, or a drop_path that the trunk has no place for.
+        WeightsError: weights that cannot be read, do not fit or are not finite.
     """
     built = family(name).create(name, weights, dict(options or {}))
     if taps == "merged":
         built.read_merged()
     elif taps != "stage":
         raise OptionError(f"taps: expected stage or merged, got {taps!r}")
+    set_drop_path(built, drop_path)
     named = {built.source_names.get(name, name): tensor for name, tensor in built.frozen_tensors().items()}
     if odd := not_finite(named):
         raise WeightsError(f"{name}: weights {built.weights_source}: {odd}; fetch or train them anew")

@@ -186,6 +186,8 @@ class Setting:
             choice = self.recipe.backbone
             assert choice is not None
             trunk = {"name": choice.name, "options": choice.options, "taps": choice.taps, "fingerprint": "random"}
+        if self.recipe.backbone is not None and self.recipe.backbone.drop_path:
+            trunk["drop_path"] = self.recipe.backbone.drop_path  # absent where it is 0, as results before it have it
         heads = head if isinstance(head, Mapping) else dict.fromkeys(run.tasks, head)
         return {
             "trunk": trunk,

@@ -22,6 +22,7 @@ def facts_of(options: TrainOptions, model: Model, total: int, batch_size: int, w
         "batch_size": batch_size,
         "world": world,
         "fingerprint": model.backbone.fingerprint(),
+        "drop_path": model.backbone.drop_path,
         "tasks": {name: _described(task) for name, task in model.tasks.items()},
         "methods": {owner.name: [describe(m) for m in owner.methods] for owner in model.owners if owner.shared is None},
         "heads": {name: describe(head) for name, head in model.decoders.options.items()},
@@ -48,6 +49,7 @@ def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
         _check_spec(head, now["heads"].get(task), f"head.{task}", where)
     for name, what in (
         ("fingerprint", "another backbone (its weights differ)"),
+        ("drop_path", f"backbone.drop_path = {saved.get('drop_path', 0.0)}, not {now['drop_path']}"),
         ("cached", "train.cache" if saved.get("cached") else "train.cache unset"),
         ("world", f"{saved['world']} processes, not {now['world']}"),
         ("total_steps", f"{saved['total_steps']} steps in all, not {now['total_steps']} (has the data changed?)"),
