@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 import garnish
 import tiny
+from comparing_cases import setting
 from garnish import lookup
 from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
+from garnish.comparing.setting import Run, Setting
 from garnish.errors import OptionError
 from garnish.model import Model, adapt
 from garnish.recipe import SECTIONS, read_recipe
@@ -205,3 +207,15 @@ def test_a_task_added_to_a_bundle_trains_under_it(tmp_path):
     first, second = outputs(model, 0), outputs(model, 1)
     assert tiny.far(first["depth"], second["depth"]) > 1e-4
     assert torch.equal(first["seg"], second["seg"])  # its owner tunes, so that its passes have modules of their own
+
+
+def test_a_comparison_takes_no_result_from_another_rate(tmp_path, mit_weights):
+    plain = setting(tmp_path, mit_weights).recipe.plain
+    keys = []
+    for rate in (None, 0.0, 0.2, 0.3):
+        named = plain["backbone"] | ({} if rate is None else {"drop_path": rate})
+        made = Setting(read_recipe(None, {**plain, "backbone": named}), setting(tmp_path, mit_weights).options)
+        run = Run(next(iter(made.arms)), ("seg", "depth"), 1e-3, 0)
+        keys.append(made.key(run))
+        assert made.build(run).backbone.drop_path == (rate or 0.0)
+    assert keys[0] == keys[1] and len(set(keys)) == 3
