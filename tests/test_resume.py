@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 
 import garnish as gn
 from garnish.backbones.drop_path import set_drop_path
-from garnish.bundles.checkpoint import load_state
+from garnish.bundles.checkpoint import load_state, save_state
 from garnish.errors import BundleError, OptionError
 from garnish.training import evaluate
 from garnish.training.folders import working_in
@@ -232,7 +233,18 @@ def test_resuming_otherwise_is_refused(tmp_path):
         gn.fit(dropping, Blobs(PARTIAL), resume=out, **options)
     with pytest.raises(OptionError, match=r"adapter\.rank = 2, not 3"):
         gn.fit(tiny(gn.LoRA(rank=3)), Blobs(PARTIAL), resume=out, **options)
-    with pytest.raises(OptionError, match="4 steps in all"):
+    older = shutil.copytree(out, tmp_path / "older")  # of a version that noted no adapters
+    tensors, facts = load_state(older / "last/state.safetensors")
+    save_state(older / "last/state.safetensors", tensors, {k: v for k, v in facts.items() if k != "methods"})
+    with pytest.raises(BundleError, match="missing, unused or of another shape"):
+        gn.fit(tiny(gn.LoRA(rank=3)), Blobs(PARTIAL), resume=older, **options)
+    with pytest.raises(OptionError, match=r"with adapter\.alpha = 16.0, not 8.0; resume with"):
+        gn.fit(tiny(gn.LoRA(rank=2, dropout=0.1, alpha=8.0)), Blobs(PARTIAL), resume=out, **options)
+    with pytest.raises(OptionError, match="was started without validation data; give those"):
+        gn.fit(tiny(), Blobs(PARTIAL), Blobs(PARTIAL), resume=out, **options)
+    with pytest.raises(
+        OptionError, match=r"other training data \(number of pictures: 8, now 6\); give those that it was"
+    ):
         first = gn.fit(tiny(), Blobs(every(8)), out=tmp_path / "e", **{**options, "steps": None}, epochs=2).out
         gn.fit(tiny(), Blobs(every(6)), resume=first, **{**options, "steps": None}, epochs=2)
     with pytest.raises(BundleError, match="no checkpoint"):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from garnish.errors import OptionError, one_line, suggest
-from garnish.recipe_paths import as_list, inlined, relocated
+from garnish.recipe_paths import as_list, from_base, inlined, relocated
 from garnish.recipe_text import set_dotted
 from garnish.strict_yaml import read_yaml
 
@@ -27,8 +27,9 @@ if TYPE_CHECKING:  # torch is imported where something is built, not where --hel
     from garnish.training.options import TrainOptions
 
 SECTIONS = ("backbone", "adapter", "head", "tasks", "data", "train", "onto", "out")
-#: Sections that may stand in a file: ``compare`` is read by ``garnish compare`` alone.
-IN_FILE = (*SECTIONS, "compare")
+#: What may stand in a file: ``compare`` is read by ``garnish compare`` alone; ``base`` is the folder, seen from the
+#: file, where paths start, which a run notes in its ``args.yaml``.
+IN_FILE = (*SECTIONS, "compare", "base")
 #: Sections in which a name alone stands for ``{name: …}``.
 NAMED = ("backbone", "adapter", "head")
 
@@ -70,11 +71,13 @@ class Recipe:
         source: the file, or "command line".
         plain: the sections as plain values; every path is absolute or relative to the working directory.
         overridden: the dotted keys that the command line set.
+        written: of a file with ``base``: each path of ``plain`` → as it stands in the file.
     """
 
     source: str
     plain: Mapping[str, Any]
     overridden: tuple[str, ...] = ()
+    written: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def out(self) -> str:
@@ -310,6 +313,7 @@ def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Any
         OptionError: a file that cannot be read, an unknown section, or an override that leads nowhere.
     """
     plain: dict[str, Any] = {}
+    written: dict[str, str] = {}
     if file is not None:
         given = read_yaml(Path(file))
         if not isinstance(given, dict):
@@ -317,7 +321,13 @@ def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Any
         for key in given:
             if key not in IN_FILE:
                 raise OptionError(f"{file}: unknown key {key!r}{suggest(str(key), IN_FILE)}")
-        plain = relocated(given, Path(file).parent)
+        base = given.pop("base", None)
+        if base is None:
+            plain = relocated(given, Path(file).parent)
+        elif isinstance(base, str):
+            plain, written = from_base(given, Path(file).resolve().parent / base, tuple(overrides or ()), str(file))
+        else:
+            raise OptionError(f"{file}: base: {base!r}; name the folder where the recipe's paths start")
     found = dict(overrides or {})
     for key in sorted(found, key=lambda k: k.count(".")):
         if key.startswith("data."):
@@ -331,7 +341,7 @@ def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Any
     for one, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
         if one in found and other not in found:
             plain["train"].pop(other.split(".")[1], None)
-    return Recipe(str(file) if file is not None else COMMAND_LINE, plain, tuple(found))
+    return Recipe(str(file) if file is not None else COMMAND_LINE, plain, tuple(found), written)
 
 
 def _task_mapping(plain: Mapping[str, Any]) -> dict[str, Any]:

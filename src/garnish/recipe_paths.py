@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from garnish.backbones.finished_names import FINISHED
+from garnish.errors import OptionError
 from garnish.strict_yaml import read_yaml
 
 _WEIGHTS_FILE = re.compile(r"[./~].*|.*\.(safetensors|pth|pt|bin)")
+
+
+class Placed(NamedTuple):
+    """See :func:`from_base`."""
+
+    plain: dict[str, Any]
+    written: dict[str, str]
 
 
 def relocated(plain: Mapping[str, Any], base: Path) -> dict[str, Any]:
@@ -29,6 +37,71 @@ def relocated(plain: Mapping[str, Any], base: Path) -> dict[str, Any]:
             _moved(p, base, sure=p not in FINISHED) if isinstance(p, str) else p for p in as_list(found["onto"])
         ]
     return found
+
+
+def from_base(plain: Mapping[str, Any], base: Path, replaced: Collection[str], source: str) -> Placed:
+    """The sections of a run's ``args.yaml``, whose relative paths start at ``base`` and nowhere else.
+
+    Args:
+        plain: the sections.
+        base: the folder that the run was started in.
+        replaced: dotted keys that the command line sets; what they stand for need not be there.
+        source: the file, for messages.
+
+    Returns:
+        The sections with paths that lead there from the working directory, and each such path → as it was written.
+
+    Raises:
+        OptionError: nothing lies where a path leads.
+    """
+    written: dict[str, str] = {}
+
+    def moved(path: str, option: str, *, sure: bool = True) -> str:
+        expanded = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 (keeps what pathlib would fold)
+        there = Path(os.path.normpath(base / expanded))
+        if not there.exists() and option != "train.cache":
+            if not sure:
+                return path
+            if not any(key == option or f"{option}.".startswith(f"{key}.") for key in replaced):
+                raise OptionError(
+                    f"{source}: {option}: there is no {there}, where the run was started with {path}; if it was moved,"
+                    f" give --{option} and where it is now"
+                )
+        here = Path.cwd()
+        found = str(there.relative_to(here)) if there.is_relative_to(here) else str(there)
+        written[found] = path
+        return found
+
+    def data_moved(given: Any) -> Any:
+        if isinstance(given, list):
+            return [data_moved(part) for part in given]
+        if isinstance(given, str) and given != "scenes":
+            return moved(given, "data")
+        if isinstance(given, dict) and given.get("name") != "scenes":
+            return {**given, "path": moved(str(given.get("path", ".")), "data")}
+        return given
+
+    found = dict(plain)
+    backbone, train = found.get("backbone"), found.get("train")
+    if isinstance(backbone, dict) and isinstance(weights := backbone.get("weights"), str):
+        sure = bool(_WEIGHTS_FILE.fullmatch(weights))
+        found["backbone"] = {**backbone, "weights": moved(weights, "backbone.weights", sure=sure)}
+    if "data" in found:
+        found["data"] = data_moved(found["data"])
+    if "onto" in found:
+        found["onto"] = [moved(p, "onto", sure=p not in FINISHED) for p in as_list(found["onto"])]
+    if isinstance(train, dict) and isinstance(cache := train.get("cache"), str):
+        found["train"] = {**train, "cache": moved(cache, "train.cache")}
+    return Placed(found, written)
+
+
+def as_written(value: Any, written: Mapping[str, str]) -> Any:
+    """A plain value with every path that :func:`from_base` changed as it was written."""
+    if isinstance(value, Mapping):
+        return {key: as_written(inner, written) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_written(inner, written) for inner in value]
+    return written.get(value, value) if isinstance(value, str) else value
 
 
 def _data_moved(given: Any, base: Path) -> Any:

@@ -56,6 +56,7 @@ def run(words: Sequence[str]) -> int:
     """Run the verb."""
     given, overrides = parser().read(words)
     from garnish.recipe import read_recipe
+    from garnish.recipe_paths import as_written
     from garnish.recipe_splits import validation
     from garnish.strict_yaml import write_yaml
 
@@ -76,6 +77,12 @@ def run(words: Sequence[str]) -> int:
         return 0
     train, val = recipe.open("train"), validation(recipe)
     model = recipe.build(train)
+    if given.resume is None:
+        resolved["base"] = str(Path.cwd())
+    else:  # bundles hold what those of an unbroken run would, from wherever it is resumed
+        resolved = as_written(resolved, recipe.written)
+        trunk = model.backbone
+        trunk.weights_source = recipe.written.get(trunk.weights_source, trunk.weights_source)
     from garnish.training.fit import fit
 
     options = {f.name: getattr(recipe.options, f.name) for f in dataclasses.fields(recipe.options)}

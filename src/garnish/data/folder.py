@@ -177,6 +177,21 @@ class FolderDataset(Dataset):
             return None
         return digest("folder", reading, None if layout is None else _apart(layout, ("path", "tasks")), files)
 
+    def content(self, index: int) -> Mapping[str, str]:
+        """Names from the set's root and sizes in bytes of the picture and its label files, and how those are read."""
+        picture, labels = self.picture_file(index), self._labels[index]
+        root, known = self.description.root, self.description.tasks
+        names = {task: (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
+                 for task, file in {"": picture, **labels}.items()}  # fmt: skip
+        sizes = [file.stat().st_size if file.is_file() else None for file in (picture, *labels.values())]
+        return {
+            "names of pictures": names.pop(""),
+            "sizes of picture files": str(sizes[0]),
+            "names of label files": str(names),
+            "sizes of label files": str(sizes[1:]),
+            "ways of reading labels": str([known[task].labels for task in labels]),
+        }
+
     def raw(
         self, task: str, file: Path, known: dict[tuple[str, Path], tuple[np.ndarray, int]]
     ) -> tuple[np.ndarray, int]:

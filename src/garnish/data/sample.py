@@ -93,6 +93,14 @@ class Dataset(ABC):
         """
         return None
 
+    def content(self, index: int) -> Mapping[str, str]:
+        """What picture ``index`` and its labels are, by aspect ("names of pictures"), without reading them.
+
+        It stays the same where the set is copied or moved; a resumed run compares it. Empty: it cannot be known.
+        """
+        part, inner = self.place(index)
+        return {} if part is self else part.content(inner)
+
 
 def read_sample(dataset: Dataset, index: int) -> Sample:
     """Picture ``index``, with labels that its tasks can use, whoever wrote the set.

@@ -264,6 +264,10 @@ class Scenes(Dataset):
         """What messages call this data set."""
         return f"{self.style} scenes (seed {self.seed})"
 
+    def content(self, index: int) -> Mapping[str, str]:
+        """What the scene follows from."""
+        return {"scenes": str((self.style, self.seed, self.size, index, sorted(self._wanted)))}
+
     @property
     def tasks(self) -> Mapping[str, Task]:
         """The tasks by name; built on first use."""

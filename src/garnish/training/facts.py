@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from garnish.data.identity import difference, identity
+from garnish.data.sample import Dataset
 from garnish.errors import OptionError, one_line
 from garnish.lookup import describe, plain
 from garnish.model import Model
@@ -13,8 +15,15 @@ from garnish.tasks.task import Task
 from garnish.training.options import FREE_ON_RESUME, TrainOptions
 
 
-def facts_of(options: TrainOptions, model: Model, total: int, batch_size: int, world: int) -> dict[str, Any]:
-    """What a run must share with the one that it resumes."""
+def facts_of(
+    options: TrainOptions,
+    model: Model,
+    data: Mapping[str, Dataset | None],
+    total: int,
+    batch_size: int,
+    world: int,
+) -> dict[str, Any]:
+    """What a run must share with the one that it resumes; ``data`` by what it is for."""
     return {
         "options": plain({k: v for k, v in dataclasses.asdict(options).items() if k not in FREE_ON_RESUME}),
         "cached": options.cache is not None,  # which changes roundings; its folder may be another
@@ -26,11 +35,16 @@ def facts_of(options: TrainOptions, model: Model, total: int, batch_size: int, w
         "tasks": {name: _described(task) for name, task in model.tasks.items()},
         "methods": {owner.name: [describe(m) for m in owner.methods] for owner in model.owners if owner.shared is None},
         "heads": {name: describe(head) for name, head in model.decoders.options.items()},
+        "data": {name: None if part is None else identity(part) for name, part in data.items()},
     }
 
 
-def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
-    """Raise OptionError where a run would not go on as it began, naming the first thing that differs."""
+def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> str:
+    """Raise OptionError where a run would not go on as it began, naming the first thing that differs.
+
+    Returns:
+        A line about what could not be compared; empty where all could.
+    """
     for name, value in now["options"].items():
         if saved["options"].get(name) != value:
             raise OptionError(
@@ -47,6 +61,7 @@ def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
             _check_spec(before, after, f"adapter.{number}" if several else "adapter", where)
     for task, head in saved.get("heads", {}).items():
         _check_spec(head, now["heads"].get(task), f"head.{task}", where)
+    _check_data(saved.get("data", now["data"]), now["data"], where)
     for name, what in (
         ("fingerprint", "another backbone (its weights differ)"),
         ("drop_path", f"backbone.drop_path = {saved.get('drop_path', 0.0)}, not {now['drop_path']}"),
@@ -56,6 +71,22 @@ def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
     ):
         if saved.get(name, False) != now[name]:
             raise OptionError(f"{where}: was started with {what}; resume with the same, or train anew")
+    return "" if "data" in saved else f"{where}: an earlier version wrote it, which did not note its data; see to them"
+
+
+def _check_data(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Raise OptionError where the pictures or labels are not those that the run was started with."""
+    for name, after in now.items():
+        before = saved.get(name)
+        if before is None and after is None:
+            continue
+        if before is None or after is None:
+            what = f"without {name} data" if before is None else f"with {name} data, of which there are none now"
+        elif aspect := difference(before, after):
+            what = f"with other {name} data ({aspect})"
+        else:
+            continue
+        raise OptionError(f"{where}: was started {what}; give those that it was started with (--data), or train anew")
 
 
 def _described(task: Task) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
         out: folder of the run; where it exists, ``out-2``, ``out-3``, … is made. None: nothing is written.
         resume: folder of a run that was cut off, which goes on there (``out`` is then not looked at); model, data and
             options must be the same.
-        recipe: what ``args.yaml`` keeps; None: the options.
+        recipe: what ``args.yaml`` and bundles keep; None: the options. ``base``, the folder where its relative paths
+            start, is kept in ``args.yaml`` alone.
         progress: print what happens, on standard error.
         balance: as in :class:`~garnish.training.options.TrainOptions`, or its object, e.g. ``gn.Uncertainty()``, or a
             module of one's own.

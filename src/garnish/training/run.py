@@ -45,6 +45,7 @@ from garnish.training.state import (
     save_run,
     taken,
     trained_tensors,
+    without_base,
     write_results,
 )
 from garnish.training.step_cost import about_step
@@ -89,12 +90,14 @@ class Run:
         buffers = (t for t in trained_tensors(model).values() if not isinstance(t, nn.Parameter))
         self.statistics = [b for b in buffers if b.is_floating_point()]
         saved = None if resume is None else resumed(Path(resume), held, self.fabric)
+        told = [saved[2]] if saved is not None else []
         self._begin(train, saved)
         self.optimizer = self.fabric.setup_optimizers(make_optimizer(self.trained, options))
-        self.facts = facts_of(options, model, self.total_steps, self.batch_size, self.fabric.world_size)
+        data, world = {"training": train, "validation": val}, self.fabric.world_size
+        self.facts = facts_of(options, model, data, self.total_steps, self.batch_size, world)
         self.state = RunState()
         if saved is not None:
-            check_facts(saved[1], self.facts, str(resume))
+            told.append(check_facts(saved[1], self.facts, str(resume)))
             inner = self.optimizer.optimizer
             self.state = restore(*saved[:2], model, inner, self._balance_tensors(), str(resume))
             self.fabric.strategy.precision.load_state_dict(saved[1]["scaler"])
@@ -111,8 +114,7 @@ class Run:
             columns = ["loss", *(f"loss/{t}" for t in self.tasks), *learnt, "lr", "steps_per_second"]
             self.scalars = Scalars(self.out / "log", columns, self.log, self.state.step)
         self._since = time.perf_counter()
-        told = [line for line in (saved[2] if saved else "",) if line]
-        self._introduce(len(train), told + about_labels(model, train, val), found)
+        self._introduce(len(train), [line for line in told if line] + about_labels(model, train, val), found)
         if self.progress.shown and self.fabric.world_size == 1:
             self.progress.say(about_step(model, train, options, self.batch_size, self.trained.values()))
 
@@ -328,7 +330,7 @@ class Run:
 
     def _save_best(self, metrics: Metrics) -> None:
         if self.out is not None and self.is_first:
-            extra = {"step": self.state.step, "recipe": plain(self.recipe)}
+            extra = {"step": self.state.step, "recipe": plain(without_base(self.recipe))}
             if wider := save_as_fits(self.model, self.out / "best", metrics, extra):
                 self.warn(f"step {self.state.step}: {wider}")
 

@@ -6,9 +6,11 @@ learning rate are functions of (seed, step), so nothing else is needed.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -87,8 +89,22 @@ def resumed(folder: Path, held: ExitStack, fabric: Fabric) -> tuple[dict[str, Te
 
 
 def write_args(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """``args.yaml``: what the run was started with."""
+    """``args.yaml``: what the run was started with.
+
+    ``base``, where its relative paths start, is told from the run's folder, so that a run which is moved together with
+    its data finds them again.
+    """
+    if "base" in recipe:
+        start = Path(recipe["base"]).resolve()
+        with contextlib.suppress(ValueError):  # on another drive nothing is relative
+            start = Path(os.path.relpath(start, folder.resolve()))
+        recipe = {"base": start.as_posix(), **without_base(recipe)}
     _write(folder / "args.yaml", write_yaml(plain(recipe)))
+
+
+def without_base(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as bundles keep it, which say nothing about folders outside of the paths that were written."""
+    return {name: section for name, section in recipe.items() if name != "base"}
 
 
 def write_results(folder: Path, history: list[dict[str, Any]]) -> None:
