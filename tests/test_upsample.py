@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import garnish as gn
+import tiny
 from garnish.upsample import upsample
 
 
@@ -36,3 +38,13 @@ def test_gradients_in_float64():
 def test_without_gradients_it_is_torch_s_own():
     x = torch.randn(1, 2, 3, 4)
     assert torch.equal(upsample(x, (6, 8)), F.interpolate(x, size=(6, 8), mode="bilinear", align_corners=False))
+
+
+@torch.inference_mode()
+def test_outputs_are_cut_from_those_of_the_padded_picture():
+    """A side that the trunk's stride does not divide is padded: outputs keep their scale and lose the padding."""
+    model = tiny.model("vit", gn.Frozen(), tasks=("seg",))
+    x = torch.randn(1, 48, 4, 4, generator=torch.Generator().manual_seed(0))
+    whole = model.decoders.decode({"seg": [x] * 4}, model.backbone, (64, 64))["seg"]
+    part = model.decoders.decode({"seg": [x] * 4}, model.backbone, (61, 50))["seg"]
+    assert whole.shape[-2:] == (64, 64) and torch.equal(part, whole[..., :61, :50])
