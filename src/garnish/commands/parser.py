@@ -43,11 +43,11 @@ class Parser(argparse.ArgumentParser):
             OptionError: an unknown option, a missing argument, a value of the wrong type.
         """
         rest, overrides = split_overrides(words, self.sections)
+        found, unknown = self.parse_known_args(rest)
         for action in self._actions:
             given = [o for w in rest if (o := w.partition("=")[0]) in action.option_strings]
             if len(given) > 1 and action.nargs != 0:
                 raise OptionError(f"{self.verb}: {given[0]} is given twice; give it once")
-        found, unknown = self.parse_known_args(rest)
         if unknown:
             known = [o for action in self._actions for o in action.option_strings if o.startswith("--")]
             known += [f"--{section}" for section in self.sections]
