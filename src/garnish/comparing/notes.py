@@ -41,7 +41,7 @@ def notes_of(plan: Plan, results: Mapping[str, Any], said: Sequence[str]) -> lis
     store = str(setting.store.folder.resolve())  # a report goes to others, who have no such folder
     warnings = dict.fromkeys(
         line.replace(str(setting.store.folder), "the store").replace(store, "the store")
-        for outcome in list(plan.outcomes.values())
+        for _, outcome in sorted(plan.outcomes.items(), key=lambda item: str(item[0]))  # in whatever order they ended
         for line in outcome.get("warnings", ())
         if "non-commercial" not in line
     )
