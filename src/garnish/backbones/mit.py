@@ -177,8 +177,8 @@ class MiT(Backbone):
             file = str(weights_file(source))
             tensors, licence = read_weights(file)
             dialect, prefix = mit_dialects.detect(tensors, source)
-            if prefix not in ("", dialect.prefix):
-                warnings.warn(said_of(prefix, tensors, f"{name}: weights {source}"), stacklevel=2)
+            if wrapper := prefix.removesuffix(dialect.prefix):
+                warnings.warn(said_of(wrapper, tensors, f"{name}: weights {source}"), stacklevel=2)
             check_architecture(read_config(file), arch, source)
         norm_eps = arch.norm_eps or dialect.norm_eps
         embed_eps = arch.embed_norm_eps or arch.norm_eps or dialect.embed_norm_eps
