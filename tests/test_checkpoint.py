@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,3 +132,52 @@ def test_what_is_not_a_state_is_refused(tmp_path):
     with pytest.raises(BundleError, match="cannot be written as JSON"):
         save_state(tmp_path / "facts", {}, {"x": torch.zeros(1)})
     assert not (tmp_path / "facts").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list open files in /proc")
+def test_what_is_renamed_is_on_the_disk_before_and_the_rename_after(tmp_path, monkeypatch):
+    synced: list[Path] = []
+    inner = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink())
+        inner(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    atomic.write_file(tmp_path / "file", b"x")
+    assert [(p.parent, p.name) for p in synced] == [(tmp_path, ".file.writing"), (tmp_path.parent, tmp_path.name)]
+    for _ in range(2):  # new, and in place of another
+        synced.clear()
+        atomic.write_folder(tmp_path / "folder", {"a": b"x", "b": b"y"})
+        new = tmp_path / ".folder.writing"
+        assert synced == [new / "a", new / "b", new, tmp_path]
+
+
+def test_writers_of_one_file_or_folder_do_not_meet(tmp_path, monkeypatch):
+    """Threads stand for processes: each writer has a lock of its own, and temporary files have fixed names."""
+    inner, faults = atomic._write, []
+
+    def slow(file, data):
+        inner(file, data[:10])
+        time.sleep(0.01)
+        inner(file, data)
+
+    monkeypatch.setattr(atomic, "_write", slow)
+
+    def write(letter: bytes) -> None:
+        try:
+            for _ in range(4):
+                atomic.write_file(tmp_path / "file", letter * 100)
+                atomic.write_folder(tmp_path / "folder", {"a": letter * 100, "b": letter * 50})
+        except OSError as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in (b"x", b"y", b"z")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert len(set((tmp_path / "file").read_bytes())) == 1
+    assert len({file.read_bytes()[:1] for file in (tmp_path / "folder").iterdir()}) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]

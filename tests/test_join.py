@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
@@ -222,5 +223,13 @@ def test_joining_refuses_equal_names_and_other_backbones(tmp_path):
     adapted(trunk("swin"), LoRA(rank=2), ["depth"], 1).save(tmp_path / "d")
     with pytest.raises(BundleError, match=r"d: .*name swin_tiny_patch4_window7_224, not mit_b0"):
         gn.load([tmp_path / "a", tmp_path / "d"], backbone=trunk("mit"))
+    torch.manual_seed(0)
+    name, options = BACKBONES["swin"]
+    merged = gn.backbone(name, options=options, taps="merged")
+    adapted(merged, LoRA(rank=2), ["seg"], 1).save(tmp_path / "e")
+    facts = [json.loads((tmp_path / bundle / "bundle.json").read_text())["backbone"] for bundle in "de"]
+    assert facts[0]["fingerprint"] == facts[1]["fingerprint"], "only where maps are read differs"
+    with pytest.raises(BundleError, match=r"e: belongs to another backbone than .*d \(taps merged, not stage\)"):
+        gn.load([tmp_path / "d", tmp_path / "e"], backbone=trunk("swin"))
     with pytest.raises(BundleError, match="empty"):
         gn.load([])

@@ -206,6 +206,8 @@ def test_a_folder_holds_a_bundle_of_the_heads(tmp_path, monkeypatch):
     model.save(tmp_path / "bundle", metrics={"seg": {"miou": 0.5}, "depth": {"rmse": float("nan")}})
     said = garnish.merge(tmp_path / "bundle", tmp_path / "merged")
     assert sorted(f.name for f in (tmp_path / "merged").iterdir()) == sorted(said.files)
+    listed = [line.split()[1] for line in (tmp_path / "merged/SHA256SUMS").read_text().splitlines()]
+    assert sorted([*listed, "SHA256SUMS"]) == sorted(said.files)
     facts = read_description(tmp_path / "merged")
     assert facts["backbone"]["weights_source"] == "backbone.safetensors" and facts["backbone"]["licence"] == LICENCE
     (owner,) = facts["owners"]

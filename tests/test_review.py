@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import math
 import os
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 import garnish as gn
-from garnish.errors import BundleError, DataError, OptionError, suggest
+from garnish.errors import BundleError, DataError, OptionError, remedy_of, suggest
 from garnish.lookup import construct
 from garnish.predict import read_picture as read_for_prediction
 from garnish.tasks.files import write_png
@@ -97,6 +98,18 @@ def test_a_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
         write_png(np.zeros((4, 4), np.uint8), tmp_path / "a.png")
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert (np.asarray(Image.open(tmp_path / "a.png")) == 7).all()
+
+
+def test_the_remedy_is_for_the_error(tmp_path):
+    """Space is asked for where it is short, and nowhere else."""
+    with pytest.raises(DataError, match=r"none/a.png: cannot be written \(No such file.*\); make its folder$"):
+        write_png(np.zeros((4, 4), np.uint8), tmp_path / "none/a.png")
+    told = {
+        number: remedy_of(OSError(number, "")) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT)
+    }
+    assert list(told.values()) == ["free some space"] * 3 + ["let no other process write there"]
+    for number in (errno.EACCES, errno.EROFS, errno.EIO, errno.ENOTDIR, None):
+        assert remedy_of(OSError(number, "")) == "check the path and its rights"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -32,6 +33,14 @@ class SiteError(GarnishError, ValueError):
 
 class MissingExtraError(GarnishError, ImportError):
     """A feature whose optional dependency is not installed; the message says what to install."""
+
+
+def remedy_of(error: OSError) -> str:
+    """What to do about an error in writing: space, others who write there, or the path."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space"
+    others = error.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EBUSY)
+    return "let no other process write there" if others else "check the path and its rights"
 
 
 def one_line(text: object, limit: int = 300) -> str:

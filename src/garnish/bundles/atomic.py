@@ -7,18 +7,14 @@ were written here. Processes and threads that write into one folder do it one af
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from garnish.errors import BundleError, one_line
+from garnish.errors import BundleError, one_line, remedy_of
 
 Content = bytes | Sequence[memoryview]
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_OTHERS = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EBUSY}
 
 
 def write_file(path: Path, data: Content, *, keep: Path | None = None) -> None:
@@ -103,7 +99,7 @@ def writing(what: object, then: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or one_line(error, 120)
-        raise BundleError(f"{what} cannot be written ({reason}); {_remedy(error)}{then}") from error
+        raise BundleError(f"{what} cannot be written ({reason}); {remedy_of(error)}{then}") from error
 
 
 def resting_place(path: Path) -> Path:
@@ -116,12 +112,6 @@ def present(path: Path) -> Path:
     path = path.resolve()
     old = resting_place(path)
     return old if not path.exists() and old.is_dir() else path
-
-
-def _remedy(error: OSError) -> str:
-    if error.errno in _FULL:
-        return "free some space"
-    return "let no other process write there" if error.errno in _OTHERS else "check the path and its rights"
 
 
 @contextlib.contextmanager

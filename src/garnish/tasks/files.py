@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from garnish.errors import DataError, one_line
+from garnish.errors import DataError, one_line, remedy_of
 
 
 def with_suffix(path: Path, suffix: str) -> Path:
@@ -30,6 +30,10 @@ def picture_bytes(image: Image.Image, kind: str) -> bytes:
     return data.getvalue()
 
 
+def _remedy(path: Path, error: OSError) -> str:
+    return "make its folder" if not path.parent.is_dir() else f"{remedy_of(error)} or choose another folder"
+
+
 def write_whole(data: bytes, path: Path) -> Path:
     """Write or replace one file, in one rename; returns ``path``.
 
@@ -46,7 +50,6 @@ def write_whole(data: bytes, path: Path) -> Path:
             raise
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be written ({error.strerror or one_line(error, 120)}); free some space or choose another"
-            " folder"
+            f"{path}: cannot be written ({error.strerror or one_line(error, 120)}); {_remedy(path, error)}"
         ) from error
     return path
