@@ -177,7 +177,7 @@ class Model(nn.Module):
                 warnings.warn(
                     f"freeze: the {what} that {', '.join(kept)} shares with {', '.join(rest)} go on training, so its"
                     f" outputs still change; freeze {', '.join(names)} together, or {otherwise}",
-                    stacklevel=2,
+                    stacklevel=3,  # its caller stands behind the check of types
                 )
         self._set_trainable()
         self.train(self.training)
