@@ -198,8 +198,9 @@ def test_what_is_no_picture_is_said(given: Given, picture: Any, says: str) -> No
     ],
 )
 def test_a_batch_that_would_be_read_wrongly_is_refused(given: Given, images: torch.Tensor, says: str) -> None:
-    with torch.no_grad(), pytest.raises(OptionError, match=says):
-        given.model(images)
+    for training in (False, True):
+        with torch.set_grad_enabled(training), pytest.raises(OptionError, match=says):
+            given.model(images)
 
 
 # ---- options by name -------------------------------------------------------------------------------------------------
