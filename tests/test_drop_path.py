@@ -219,3 +219,14 @@ def test_a_comparison_takes_no_result_from_another_rate(tmp_path, mit_weights):
         keys.append(made.key(run))
         assert made.build(run).backbone.drop_path == (rate or 0.0)
     assert keys[0] == keys[1] and len(set(keys)) == 3
+
+
+@pytest.mark.parametrize("added", ["BitFit", "FullFineTuning"])
+def test_a_frozen_task_is_not_dropped_where_all_that_train_have_modules_of_their_own(added):
+    trunk = garnish.backbone(*tiny.BACKBONES["vit"][1:2], options=tiny.BACKBONES["vit"][2], drop_path=0.9)
+    model = garnish.adapt(trunk, garnish.LoRA(rank=2), {"depth": garnish.Depth()})
+    model.add(lookup.build("adapters", added), {"seg": garnish.Semantic(classes=3)}, freeze_others=True)
+    model.train()
+    x = tiny.pictures()
+    assert torch.equal(model(x, ["depth"])["depth"], model(x, ["depth"])["depth"])
+    assert not torch.equal(model(x, ["seg"])["seg"], model(x, ["seg"])["seg"])

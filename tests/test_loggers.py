@@ -70,6 +70,7 @@ def test_a_run_that_fails_is_told_as_such(tmp_path):
         fit(
             tiny(),
             Blobs(every(4)),
+            Blobs(every(2)),
             out=tmp_path / "run",
             **OPTIONS | QUIET | {"log": ("test_loggers.Kept",), "lr": 1e30},
         )
@@ -101,7 +102,8 @@ def test_what_is_not_installed_or_does_not_start_is_named(tmp_path, monkeypatch)
     monkeypatch.undo()
     monkeypatch.setattr(Kept, "broken", True)
     with pytest.raises(OptionError, match=r"test_loggers.Kept cannot be started \(no server at all\); set it up"):
-        fit(tiny(), Blobs(every(4)), out=tmp_path / "run", **OPTIONS | QUIET | {"log": ("test_loggers.Kept",)})
+        told = {"log": ("test_loggers.Kept",)}
+        fit(tiny(), Blobs(every(4)), Blobs(every(2)), out=tmp_path / "run", **OPTIONS | QUIET | told)
 
 
 def test_short_names_are_loggers_of_lightning(monkeypatch):

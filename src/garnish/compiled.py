@@ -24,6 +24,7 @@ class CompiledTrunk(nn.Module):
         if step.row_images is not None and step.row_owners is not None:
             for rows in (step.row_images, step.row_owners):
                 torch._dynamo.maybe_mark_dynamic(rows, 0)
+        self.backbone.tuned.catch_up_all()  # within the graph that cannot be traced
         maps: tuple[Tensor, ...] = self.run(images, step.row_images, step.row_owners, " ".join(map(str, step.present)))
         return maps
 

@@ -219,7 +219,7 @@ class Backbone(nn.Module, ABC):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.tuned.rejoin()
+        self.tuned.catch_up_all()
         return self
 
     # ---- sites and names ----------------------------------------------------------------------------------------

@@ -52,12 +52,13 @@ def set_drop_path(trunk: Backbone, rate: float) -> None:
 
 
 def let_paths_drop(trunk: Backbone, owners: Iterable[int]) -> None:
-    """Let paths drop in passes of some owners: of all, as soon as one has no modules of its own."""
+    """Let paths drop in passes of some owners; those without modules of their own share the trunk's, with all such."""
     if not trunk.drop_path:
         return
     acting = set(owners)
     others = trunk.tuned.owners() - trunk.tuned.drops  # full fine-tuning's own modules are in training mode as a whole
-    for mode, following in ((False, others - acting), (bool(acting), others & acting)):
+    shared = bool(acting - trunk.tuned.owners())
+    for mode, following in ((False, others - acting), (True, others & acting), (shared, ())):
         for path in _paths(trunk.stages):
             path.train(mode)
         for owner in following:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import nn
 
 from garnish.backbones.blocks import Stage
@@ -32,6 +34,27 @@ class Parts(NamedTuple):
     stem: nn.Module
     stages: tuple[Stage, ...]
     taps: nn.ModuleList
+
+
+#: A tensor of an owner's module: the table and the name under which it is found, those under which it is put.
+_Link = tuple[dict[str, Any], str, dict[str, Any], str]
+
+
+@dataclass(frozen=True, eq=False)
+class _Twins:
+    """The modules of one owner, and what they have in common with the trunk's.
+
+    Attributes:
+        parts: what passes run through.
+        pairs: (the trunk's module, the owner's).
+        tensors: where each tensor is taken from, and put.
+        shape: the children of each of the trunk's modules, as they were copied.
+    """
+
+    parts: Parts
+    pairs: list[tuple[nn.Module, nn.Module]]
+    tensors: list[_Link]
+    shape: list[tuple[dict[str, nn.Module | None], tuple[nn.Module | None, ...]]]
 
 
 class TunedSet(nn.Module):
@@ -60,8 +83,7 @@ class Tuned(nn.Module):
         self.owned = nn.ModuleDict()
         self.drops: set[int] = set()
         # not registered: all that trains in them is registered in ``owned``, the rest in the trunk
-        self._parts: dict[int, Parts] = {}
-        self._twins: dict[int, list[tuple[nn.Module, nn.Module]]] = {}
+        self._twins: dict[int, _Twins] = {}
 
     def add(self, owner: int, names: tuple[str, ...], label: str, drops: bool) -> None:
         """Let ``owner`` tune the named parameters, starting from the frozen values."""
@@ -94,8 +116,10 @@ class Tuned(nn.Module):
 
     def parts(self, owner: int) -> Parts:
         """The modules that a pass of this owner runs through: the trunk's, or those with its values in place."""
-        if owner in self._parts:
-            return self._parts[owner]
+        if owner in self._twins:
+            if not torch.compiler.is_compiling():
+                self.catch_up(owner)
+            return self._twins[owner].parts
         trunk = self._backbone[0]
         return Parts(trunk.stem, trunk.stages, trunk.taps)
 
@@ -104,30 +128,56 @@ class Tuned(nn.Module):
         if str(owner) not in self.owned:
             return
         trunk = self._backbone[0]
+        tuned = self.owned[str(owner)]
+        assert isinstance(tuned, TunedSet)
         memo = _shared_by(trunk)
         parts: Parts = copy.deepcopy(Parts(trunk.stem, trunk.stages, trunk.taps), memo)
-        self._parts[owner] = parts
-        self._twins[owner] = [(module, memo[id(module)]) for module in _modules_of(trunk) if id(module) in memo]
-        self._put_values(owner)
-
-    def rejoin(self) -> None:
-        """Let all owners' modules share the trunk's tensors again, after these were moved or converted."""
-        for owner, pairs in self._twins.items():
+        pairs = [(module, memo[id(module)]) for module in _modules_of(trunk) if id(module) in memo]
+        slots = {name: (module, leaf) for name, module, leaf in slots_of_trunk(parts.stem, parts.stages)}
+        own = {(id(slots[n][0]), slots[n][1]): str(k) for k, n in enumerate(tuned.names)}
+        tensors: list[_Link] = []
+        for module, twin in pairs:
+            for name in module._parameters:
+                held = own.get((id(twin), name))
+                source = (module._parameters, name) if held is None else (tuned.values._parameters, held)
+                tensors.append((*source, twin._parameters, name))
+            tensors.extend((module._buffers, name, twin._buffers, name) for name in module._buffers)
+        shape = [(module._modules, tuple(module._modules.values())) for module, _ in pairs if module._modules]
+        if owner in self._twins:  # laid out before: dropout of its own may be acting
+            modes = {id(module): twin.training for module, twin in self._twins[owner].pairs}
             for module, twin in pairs:
-                twin._parameters.update(module._parameters)
-                twin._buffers.update(module._buffers)
-            self._put_values(owner)
+                twin.training = modes.get(id(module), twin.training)
+        self._twins[owner] = _Twins(parts, pairs, tensors, shape)
+        self.catch_up(owner)
 
-    def _put_values(self, owner: int) -> None:
-        slots = {name: (module, leaf) for name, module, leaf in slots_of_trunk(*self._parts[owner][:2])}
-        for name, value in self.of(owner):
-            module, leaf = slots[name]
-            module._parameters[leaf] = value
+    def catch_up(self, owner: int) -> None:
+        """Let an owner's modules hold the tensors that the trunk and its tuned values hold now.
+
+        Whoever gives a module other tensors (a checkpoint with ``assign=True``, ``functional_call``, a move to another
+        device) or other modules finds them in the next pass; so do hooks. Other attributes are those of when the owner
+        was added.
+        """
+        twins = self._twins[owner]
+        if any(tuple(table.values()) != children for table, children in twins.shape):
+            self.lay_out(owner)
+            return
+        for source, name, target, leaf in twins.tensors:
+            if target[leaf] is not source[name]:
+                target[leaf] = source[name]
+        for module, twin in twins.pairs:
+            if twin._is_full_backward_hook is not module._is_full_backward_hook:
+                twin._is_full_backward_hook = module._is_full_backward_hook
+
+    def catch_up_all(self) -> None:
+        """:meth:`catch_up` for every owner that tunes anything."""
+        for owner in self._twins:
+            self.catch_up(owner)
 
     def follow(self, owner: int) -> None:
         """Bring an owner's modules into the modes, training or evaluation, that the trunk's have now."""
-        for module, twin in self._twins.get(owner, ()):
-            twin.training = module.training
+        if owner in self._twins:
+            for module, twin in self._twins[owner].pairs:
+                twin.training = module.training
 
     def settle(self, owner: int) -> None:
         """Make one owner's values the frozen ones and forget all others (for merging a copy)."""
@@ -136,7 +186,6 @@ class Tuned(nn.Module):
             module, leaf = slots[name]
             module._parameters[leaf] = nn.Parameter(value.detach().clone(), requires_grad=False)
         self.owned = nn.ModuleDict()
-        self._parts.clear()
         self._twins.clear()
 
 
