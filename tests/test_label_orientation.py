@@ -156,10 +156,42 @@ def test_files_of_one_orientation_are_not_told(tmp_path, orientation):
 
 def test_a_quarter_turn_names_a_remedy_that_works(tmp_path):
     (error,) = check(folder(one_set(tmp_path, 6, 1))).errors
-    assert "write `orientation: stored`" in error
+    assert "write `orientation: stored` (tasks.seg.orientation) if" in error
     report = check(folder(one_set(tmp_path, 6, 1, orientation="stored")))
     assert not report.findings
     assert "labelled, turned as their pictures are (orientation: stored)" in str(report)
+
+
+@pytest.mark.parametrize(("picture", "shape"), [(6, (6, 9)), (6, (9, 6))])
+def test_a_size_that_differs_names_the_way_that_is_not_set(tmp_path, picture, shape):
+    """A picture that is shown as 9 x 6, and a label without EXIF: one way of reading fits, and the other names it."""
+    given = one_set(tmp_path, picture, 1)
+    save(tmp_path / "masks/a.png", np.arange(54, dtype=np.uint8).reshape(shape) % 3)
+    right, wrong = ("stored", "upright") if shape == (6, 9) else ("upright", "stored")
+    given["tasks"]["seg"]["orientation"] = wrong
+    (error,) = check(folder(given)).errors
+    assert f"write `orientation: {right}` (tasks.seg.orientation) if" in error
+    given["tasks"]["seg"]["orientation"] = right
+    assert not check(folder(given)).errors
+
+
+def test_a_turned_label_without_exif_is_to_be_turned(tmp_path):
+    given = one_set(tmp_path, 1, 1)
+    save(tmp_path / "masks/a.png", np.zeros((9, 6), np.uint8))
+    for stated in ({}, {"orientation": "stored"}):
+        given["tasks"]["seg"] |= stated
+        (error,) = check(folder(given)).errors
+        assert error.endswith("is 9x6; one of them is turned: turn the label, or replace it")
+
+
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: thinned(d)])
+def test_where_all_labels_are_in_error_that_is_told_of_turned_pictures_too(tmp_path, wrap):
+    given = one_set(tmp_path, 3, 1)
+    save(tmp_path / "masks/a.png", np.full((6, 9), 7, np.uint8))
+    report = check(wrap(folder(given)))
+    assert not report.warnings and len(report.errors) == 1 and "7" in report.errors[0]
+    with pytest.raises(DataError, match="masks/a.png: .*7"):
+        check_data([wrap(folder(given))], 8, Fabric(accelerator="cpu", devices=1))
 
 
 def test_orientation_at_the_command_line(tmp_path, capsys):

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from garnish.checked import checked
-from garnish.data.folder import FolderDataset, JoinedDataset, check_sizes
+from garnish.data.folder import FolderDataset, JoinedDataset
 from garnish.data.leaks import find_leaks
 from garnish.data.outside import Outside, add_up, left_out, lines_about
 from garnish.data.sample import Dataset
@@ -26,8 +26,8 @@ from garnish.tasks.task import IGNORE, Task
 
 _SHOWN = 10  # findings that a printed report spells out
 _TURNED_APART = (
-    "have another EXIF orientation than their pictures; write `orientation: stored` if they fit the pixels as the"
-    " picture's file holds them, `orientation: upright` if they fit the picture as it is shown"
+    "have another EXIF orientation than their pictures; write `orientation: stored` ({at}) if they fit the pixels as"
+    " the picture's file holds them, `orientation: upright` if they fit the picture as it is shown"
 )
 
 
@@ -222,7 +222,7 @@ def _examine(dataset: Dataset, index: int) -> _Seen:
             raw, own = dataset.raw(task, file, arrays)
             target = dataset.target(task, raw, file, orientation)
             if size is not None:
-                check_sizes(picture, size, file, (target.shape[-2], target.shape[-1]))
+                dataset.check_sizes(task, size, orientation, file, own, target, picture)
         except DataError as error:
             seen.errors.append(str(error))
             continue
@@ -252,12 +252,16 @@ def _look_at_files(seen: _Seen, dataset: Dataset, index: int, tasks: Iterable[st
 def _compare_orientation(
     seen: _Seen, dataset: FolderDataset, task: str, file: Path, own: int, orientation: int
 ) -> None:
-    """Keep how labels lie, and tell a label whose EXIF orientation is not its picture's where nothing is stated."""
+    """Keep how labels lie, and tell a label whose EXIF orientation is not its picture's where nothing is stated.
+
+    A label with an error is not counted, and that error is all that is told of it.
+    """
+    if task not in seen.counts:
+        return
     stated = dataset.description.tasks[task].labels.orientation
-    if task in seen.counts:
-        seen.counts[task].orientation = stated or "upright"
+    seen.counts[task].orientation = stated or "upright"
     if stated is None and own != orientation:
-        seen.odd.append((task, _TURNED_APART, str(file)))
+        seen.odd.append((task, _TURNED_APART.format(at=f"tasks.{task}.orientation"), str(file)))
 
 
 def _note(seen: _Seen, name: str, task: Task, target: Tensor, where: str) -> None:

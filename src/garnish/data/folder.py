@@ -25,7 +25,7 @@ from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
 from garnish.errors import DataError, OptionError, suggest
 from garnish.lookup import classes, options_of
 from garnish.tasks.agreement import difference, notes
-from garnish.tasks.orientation import turn, turn_vectors
+from garnish.tasks.orientation import swaps_sides, turn, turn_vectors
 from garnish.tasks.pictures import open_picture
 from garnish.tasks.task import Task
 
@@ -153,9 +153,9 @@ class FolderDataset(Dataset):
         arrays: dict[tuple[str, Path], tuple[np.ndarray, int]] = {}
         targets: dict[str, tv_tensors.TVTensor] = {}
         for task, file in self._labels[index].items():
-            raw, _ = self.raw(task, file, arrays)
+            raw, own = self.raw(task, file, arrays)
             target = self.target(task, raw, file, facts.orientation)
-            check_sizes(path, size, file, (target.shape[-2], target.shape[-1]))
+            self.check_sizes(task, size, facts.orientation, file, own, target, path)
             self._tasks[task].check_target(target, str(file))
             targets[task] = target
         return Sample(image=image, targets=targets, name=str(path))
@@ -227,6 +227,44 @@ class FolderDataset(Dataset):
         wrap = {"mask": tv_tensors.Mask, "depth": DepthMap, "normals": NormalMap}[self._tasks[task].target_kind]
         wrapped: tv_tensors.TVTensor = wrap(values)
         return wrapped
+
+    def check_sizes(
+        self,
+        task: str,
+        size: tuple[int, int],
+        orientation: int,
+        label: Path,
+        own: int,
+        target: torch.Tensor,
+        picture: Path,
+    ) -> None:
+        """Raise DataError unless a picture and its label have the same (H, W).
+
+        Args:
+            task: name of the task.
+            size: (H, W) of the picture.
+            orientation: EXIF orientation of the picture.
+            label: the label's file.
+            own: EXIF orientation of that.
+            target: what :meth:`target` made of it, (…, H, W).
+            picture: the picture's file.
+        """
+        height, width = target.shape[-2], target.shape[-1]
+        if size == (height, width):
+            return
+        remedy = "resize the label (nearest neighbour for ids) or replace it"
+        if size == (width, height):
+            remedy = "one of them is turned: turn the label, or replace it"
+            # the other way of reading gives another size only where one of the two lies on its side
+            if self.description.layout is None and swaps_sides(orientation) != swaps_sides(own):
+                is_stored = self.description.tasks[task].labels.orientation == "stored"
+                remedy = (
+                    f"one of them is turned: write `orientation: {'upright' if is_stored else 'stored'}`"
+                    f" (tasks.{task}.orientation) if the labels fit the picture "
+                    + ("as it is shown" if is_stored else "without its EXIF orientation")
+                    + ", or turn the label"
+                )
+        raise DataError(f"{label}: {width}x{height}, but its picture {picture} is {size[1]}x{size[0]}; {remedy}")
 
     def picture_name(self, index: int) -> str:
         """Name of picture number ``index``."""
@@ -322,22 +360,6 @@ def join(*datasets: Dataset) -> JoinedDataset:
         some sets have are those of all, which is logged.
     """
     return JoinedDataset(datasets)
-
-
-def check_sizes(picture: Path, size: tuple[int, int], label: Path, label_size: tuple[int, int]) -> None:
-    """Raise DataError unless picture and label have the same (H, W)."""
-    if size == label_size:
-        return
-    turned = (
-        "; one of them is turned: write `orientation: stored` if the labels fit the picture without its EXIF"
-        " orientation, or turn the label"
-        if size == label_size[::-1]
-        else ""
-    )
-    raise DataError(
-        f"{label}: {label_size[1]}x{label_size[0]}, but its picture {picture} is {size[1]}x{size[0]}"
-        + (turned or "; resize the label (nearest neighbour for ids) or replace it")
-    )
 
 
 def _apart(spec: Any, left_out: Sequence[str]) -> list[Any]:
