@@ -21,7 +21,7 @@ from garnish.adapters.bottleneck import AdaptFormer
 from garnish.adapters.lora import LoRA
 from garnish.adapters.reference import FullFineTuning
 from garnish.bundles import atomic
-from garnish.bundles.description import read_description, weights_bytes
+from garnish.bundles.description import read_description
 from garnish.errors import BundleError, OptionError
 from garnish.heads.linear import LinearHead
 from garnish.heads.segformer import SegFormerHead
@@ -151,7 +151,7 @@ def test_facts(tmp_path):
     assert facts["sizes"]["encoder_parameters"] == report["encoder_trainable"]
     assert facts["sizes"]["decoder_parameters"] == report["decoder_trainable"]
     size = (tmp_path / "b" / "weights.safetensors").stat().st_size
-    assert facts["sizes"]["weights_bytes"] == weights_bytes(tmp_path / "b") == size
+    assert facts["sizes"]["weights_bytes"] == size
     assert size == pytest.approx(report["bundle_bytes"], rel=0.01)
 
 

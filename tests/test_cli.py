@@ -212,6 +212,25 @@ def test_a_run_from_end_to_end(pictures, capsys):
     assert f"{odd}: damaged or not a picture" in line and not (pictures / "none").exists()
     odd.unlink()
 
+    # a run where a bundle is wanted, and what lies in a run where that is wanted
+    run = best.parent
+    for verb in (["info"], ["eval", "--data", data], ["predict", image, "--out", out_folder]):
+        assert f"{run}: is not a bundle (it holds no bundle.json); did you mean {best}?" in fails(
+            capsys, verb[0], run, *verb[1:]
+        )
+    assert f"it is a file); did you mean {best}?" in fails(capsys, "info", best / "bundle.json")
+    for inside in ("best", "args.yaml", "last/state.safetensors", "nope"):
+        line = fails(capsys, "train", "--resume", run / inside)
+        assert f"{run / inside}: " in line and line.endswith(f"; give the run's folder, {run}\n")
+    line = fails(capsys, "train", "--resume", run.parent)
+    assert line.endswith("holds no checkpoint (last/state.safetensors); give the run's folder\n")
+
+    # a damaged bundle is refused by info as well
+    weights = (both / "weights.safetensors").read_bytes()
+    (both / "weights.safetensors").write_bytes(weights + b" ")
+    assert "weights.safetensors: differs from what was saved" in fails(capsys, "info", both)
+    (both / "weights.safetensors").write_bytes(weights)
+
     # joining: two bundles, one command; the same task twice is refused
     assert "seg" in fails(capsys, "eval", f"{best},{both}", "--data", data)
     (best / "weights.safetensors").write_bytes(b"broken")
@@ -254,7 +273,7 @@ def test_mistakes_in_words(pictures, capsys):
     assert "--config" in fails(capsys, "train", "--confg", config)
     assert "no recipe" in fails(capsys, "train")
     assert "none.yaml: cannot be read" in fails(capsys, "train", "--config", pictures / "none.yaml")
-    assert "args.yaml: cannot be read" in fails(capsys, "train", "--resume", pictures / "nowhere")
+    assert "nowhere: no such folder; give the run's folder" in fails(capsys, "train", "--resume", pictures / "nowhere")
     line = fails(capsys, "train", "--config", config, "--adapter.rnak", "8")
     assert "--adapter.rnak" in line and "did you mean 'rank'" in line
     line = fails(capsys, "train", "--config", config, "--adapter", "Lora")

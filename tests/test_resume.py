@@ -74,7 +74,7 @@ def test_killed_at_any_moment_and_resumed(tmp_path, unbroken):
 
 
 @pytest.mark.parametrize("read", [5, 18])
-def test_sigterm_undoes_the_step_and_ends_with_143(tmp_path, unbroken, monkeypatch, read):
+def test_sigterm_undoes_the_step_and_ends_with_143(tmp_path, unbroken, monkeypatch, capsys, read):
     original = Blobs.__getitem__
 
     def with_kill(self, index):
@@ -85,6 +85,9 @@ def test_sigterm_undoes_the_step_and_ends_with_143(tmp_path, unbroken, monkeypat
     with pytest.raises(SystemExit) as stopped:
         long_run(tmp_path / "run")
     assert stopped.value.code == 143
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "stopped by SIGTERM" in line]
+    run = f"{tmp_path}/run"
+    assert line.endswith(f"after step {read // 4}; to go on: garnish train --resume {run}, or fit(resume={run!r})")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     monkeypatch.setattr(Blobs, "__getitem__", original)
     # four reads a step: asked to stop within a step, the run ends before it

@@ -37,6 +37,8 @@ from garnish.errors import BundleError, one_line, suggest
 FORMAT = 1
 DESCRIPTION = "bundle.json"
 WEIGHTS = "weights.safetensors"
+#: The bundle of the best step, in the folder of a run.
+BEST = "best"
 #: A description is some kilobytes; more than this is not read.
 MOST_BYTES = 16 * 2**20
 INPUT = "RGB in [0,1]"
@@ -104,22 +106,17 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
-def weights_bytes(path: str | os.PathLike[str]) -> int:
-    """Size of a bundle's weights file in bytes; raises :class:`BundleError` where there is none."""
-    file = bundle_folder(path) / WEIGHTS
-    try:
-        return file.stat().st_size
-    except OSError as error:
-        raise BundleError(f"{file}: cannot be read ({one_line(error, 120)}); save the bundle again") from error
-
-
 def bundle_folder(path: str | os.PathLike[str]) -> Path:
     """The folder of an existing bundle; raises :class:`BundleError` where there is none."""
     folder = present(Path(path).expanduser())
     if not folder.exists():
         raise BundleError(f"{path}: no such bundle; give a folder that model.save or garnish train wrote")
     if not (folder / DESCRIPTION).is_file():
-        raise BundleError(f"{path}: is not a bundle (it holds no {DESCRIPTION}); give a folder that model.save wrote")
+        given = Path(path)
+        near = [p for p in (given / BEST, given.parent) if (p.expanduser() / DESCRIPTION).is_file()]
+        meant = f"did you mean {near[0]}?" if near else "give a folder that model.save or garnish train wrote"
+        what = f"it holds no {DESCRIPTION}" if folder.is_dir() else "it is a file"
+        raise BundleError(f"{path}: is not a bundle ({what}); {meant}")
     return folder
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from garnish.model import Model
 
 _EPILOG = """\
-Of a bundle its description is read and its model built without the backbone's weights. Of a backbone the model is
+Of a bundle its files are read, with their digests, and its model built without the backbone's weights. Of a backbone the model is
 built that --adapter, --head and --tasks describe; left out, they are Frozen, LinearHead and one task of 21 classes.
 
 examples:
@@ -66,7 +66,8 @@ def run(words: Sequence[str]) -> int:
 
 def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
     """What :meth:`garnish.model.Model.report` tells, and what ``bundle.json`` says, of one bundle or several."""
-    from garnish.bundles.description import read_description, weights_bytes
+    from garnish.bundles.description import bundle_folder, read_description
+    from garnish.bundles.stored import read_weights
     from garnish.commands.given import bundle_paths
 
     paths = bundle_paths(target)
@@ -76,13 +77,15 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
         if facts["backbone"]["fingerprint"] != first["fingerprint"]:
             name = facts["backbone"]["name"]
             raise OptionError(f"{path}: belongs to another backbone ({name}) than {paths[0]} ({first['name']})")
+    # whose digests are looked at, as wherever a bundle is read
+    weights_bytes = sum(len(read_weights(bundle_folder(p), f)) for p, f in zip(paths, described, strict=True))
     model = _skeleton(described)
     return model.report(at) | {
         "backbone_licence": first["licence"],
         "backbone_non_commercial": first["non_commercial"],
         "backbone_weights": first["weights_source"],
         "backbone_fingerprint": first["fingerprint"],
-        "bundle_bytes": sum(weights_bytes(path) for path in paths),
+        "bundle_bytes": weights_bytes,
         "tasks": {name: entry for facts in described for name, entry in facts["tasks"].items()},
         "metrics": {name: values for facts in described for name, values in facts["metrics"].items()},
         "versions": described[0]["versions"],

@@ -69,6 +69,10 @@ def run(words: Sequence[str]) -> int:
             )
         if "out" in overrides:
             raise OptionError("train: --resume goes on in the run's folder, so --out does not apply; leave it out")
+        from garnish.training.folders import check_run
+
+        if not (Path(given.resume) / "args.yaml").is_file():
+            check_run(Path(given.resume))
     config = given.config or (Path(given.resume) / "args.yaml" if given.resume else None)
     recipe = read_recipe(config, overrides)
     resolved = recipe.resolved()

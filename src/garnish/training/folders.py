@@ -8,10 +8,13 @@ from pathlib import Path
 
 from garnish.bundles.atomic import writing
 from garnish.bundles.locks import locked
-from garnish.errors import OptionError
+from garnish.errors import BundleError, OptionError
 
 #: The checkpoint's folder, in that of the run. Whoever makes it has taken the folder.
 LAST = "last"
+#: The checkpoint, in the folder of the run, and the one before, to which a damaged one falls back.
+STATE = Path(LAST) / "state.safetensors"
+EARLIER = Path(LAST) / "earlier.safetensors"
 _LOCK = ".lock"
 
 
@@ -40,6 +43,25 @@ def new_folder(wanted: Path) -> Path:
         except OSError as error:
             raise OptionError(f"out: {folder} cannot be made ({error.strerror}); choose another folder") from None
         return folder
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / STATE).is_file() or (folder / EARLIER).is_file()
+
+
+def check_run(folder: Path) -> None:
+    """Raise BundleError where a folder holds no checkpoint; it names the run that the path lies in, if any."""
+    if _is_run(folder):
+        return
+    if not folder.exists():
+        why = "no such folder"
+    elif folder.is_dir():
+        why = f"holds no checkpoint ({STATE.as_posix()})"
+    else:
+        why = "is a file"
+    around = [above for above in list(folder.parents)[:2] if _is_run(above)]
+    near = f", {around[0]}" if around else ""
+    raise BundleError(f"{folder}: {why}; give the run's folder{near}")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -346,7 +347,10 @@ class Run:
         self.save()
         number = self.requests.number or signal.SIGTERM
         if self.is_first:
-            go_on = f"; to go on: resume={self.out}" if self.out else "; nothing was kept, for the run has no folder"
+            go_on = "; nothing was kept, for the run has no folder"
+            if self.out:
+                folder = str(self.out)
+                go_on = f"; to go on: garnish train --resume {shlex.quote(folder)}, or fit(resume={folder!r})"
             self.progress.warn(f"stopped by {signal.Signals(number).name} after step {self.state.step}{go_on}")
         raise SystemExit(128 + number)
 

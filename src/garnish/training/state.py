@@ -29,11 +29,7 @@ from garnish.finite import not_finite
 from garnish.lookup import plain
 from garnish.model import Model
 from garnish.strict_yaml import write_yaml
-from garnish.training.folders import LAST, new_folder, working_in
-
-_FILE = Path(LAST) / "state.safetensors"
-#: The state before, to which a damaged one falls back.
-_EARLIER = "earlier.safetensors"
+from garnish.training.folders import EARLIER, LAST, STATE, check_run, new_folder, working_in
 
 Metrics = dict[str, dict[str, float]]
 
@@ -144,13 +140,7 @@ def save_run(
     tensors, numbers = flatten(_optimizer_state(optimizer, {**model.trained_parameters(), **extra}))
     kept = {f"model/{n}": t for n, t in trained_tensors(model).items()} | {f"extra/{n}": t for n, t in extra.items()}
     kept |= {f"optimizer/{n}": t for n, t in tensors.items()}
-    save_state(folder / _FILE, kept, {**facts, "state": dataclasses.asdict(state), "optimizer": numbers}, keep=_EARLIER)
-
-
-def check_run(folder: Path) -> None:
-    """Raise BundleError where a folder holds no checkpoint."""
-    if not (folder / _FILE).is_file() and not (folder / LAST / _EARLIER).is_file():
-        raise BundleError(f"{folder}: holds no checkpoint (last/state.safetensors); give the folder of a run")
+    save_state(folder / STATE, kept, {**facts, "state": dataclasses.asdict(state), "optimizer": numbers}, keep=EARLIER.name)
 
 
 def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
@@ -160,7 +150,7 @@ def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         BundleError: no checkpoint there, both are damaged, or one that holds what is not finite.
     """
     check_run(folder)
-    last, earlier, line = folder / _FILE, folder / LAST / _EARLIER, ""
+    last, earlier, line = folder / STATE, folder / EARLIER, ""
     try:
         tensors, facts = load_state(last)
     except BundleError as error:
@@ -177,9 +167,9 @@ def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
 
 def set_aside(folder: Path) -> None:
     """Rename a damaged last state, so that the next one that is saved does not keep it as the state before."""
-    if (folder / _FILE).exists():
-        with writing(f"{folder / _FILE}:", ", then resume"):
-            (folder / _FILE).replace(folder / LAST / "damaged.safetensors")
+    if (folder / STATE).exists():
+        with writing(f"{folder / STATE}:", ", then resume"):
+            (folder / STATE).replace(folder / LAST / "damaged.safetensors")
 
 
 def odd_in_run(model: Model, optimizer: Optimizer, extra: Mapping[str, Tensor]) -> str:
