@@ -221,7 +221,8 @@ def test_names_that_the_model_lacks_are_refused_or_have_no_label(
         gn.match_classes(other, model)
     matched = gn.match_classes(other, model, others="ignore")
     assert (
-        "pixels of sky count as without label" in caplog.text and "no pixel of the model's classes crop" in caplog.text
+        "pixels of sky count as without label" in caplog.text
+        and "no pixel of the classes crop of the model" in caplog.text
     )
     ids = torch.tensor([2] * 16 + [255] * 8 + [0] * 8)
     assert torch.equal(matched[0].targets["seg"].as_subclass(torch.Tensor), ids[:, None].expand(32, 48))
@@ -246,7 +247,13 @@ def test_the_command_line_refuses_and_matches(
     assert main([*words, str(other)]) == 2
     assert capsys.readouterr().err == f"garnish: {other} (test): {SAID}\n"
     assert main([*words, str(other), "--match-classes", "refuse"]) == 0
-    assert json.loads(capsys.readouterr().out) == right
+    out, err = capsys.readouterr()
+    assert json.loads(out) == right
+    assert (
+        f"{other} (test): task 'seg': classes were matched by name with those of the model; 2 of 3 classes got" in err
+    )
+    assert main([*words, str(own), "--match-classes", "refuse"]) == 0
+    assert "matched by name with those of the model; all ids were the same" in capsys.readouterr().err
     # names in the recipe or on the command line are compared as well
     assert main([*words, str(own), "--data.tasks.seg.classes", "[a, b, c]"]) == 2
     assert "only in the data: a, b, c" in capsys.readouterr().err
@@ -274,8 +281,19 @@ def test_training_refuses_a_recipe_that_names_the_classes_otherwise(
 def test_joined_sets_have_one_order_and_take_names_from_one_another(
     pictures: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(OptionError, match=r"class 0 is 'weed' in set 2 and 'soil' in a set before.*match_classes"):
-        gn.join(data(pictures, FIELD), data(pictures, TURNED))
+    first, second = data(pictures, FIELD), data(pictures, TURNED)
+    with pytest.raises(OptionError, match=r"class 0 is 'weed' in set 2 and 'soil' in a set before") as error:
+        gn.join(first, second)
+    said = str(error.value).partition("; match them by name: ")[2]
+    assert said == "gn.match_classes(second, first)"
+    assert len(gn.join(first, eval(said, {"gn": gn, "first": first, "second": second}))) == 4
+    second = data(pictures, ("weed", "sky", "soil"))
+    with pytest.raises(OptionError, match=r"correct `classes` of set 2, or let what only set 2 knows") as error:
+        gn.join(first, second)
+    said = str(error.value).rpartition(" as no label: ")[2]
+    assert len(gn.join(first, eval(said, {"gn": gn, "first": first, "second": second}))) == 4
+    with pytest.raises(OptionError, match=r"has 1 class that the other set lacks, first 'sky'"):
+        gn.match_classes(second, first)
     for sets in ((FIELD, 3), (3, FIELD)):
         caplog.clear()
         joined = gn.join(*(data(pictures, classes) for classes in sets))

@@ -81,7 +81,7 @@ def test_samples(root, caplog):
     assert data.describe() == {"seg": 2, "depth": 1, "normals": 1, "border": 2}
     assert data.tasks["seg"] == Semantic(classes=("a", "b", "c"), weight=2.0)
     assert data.tasks["depth"] == Depth(max_metres=5.0)
-    assert "1 pictures without any label left out" in caplog.text
+    assert "1 picture without any label left out" in caplog.text
     assert "1 of 2 pictures have labels for depth" in caplog.text
     first = data[0]
     assert isinstance(first.image, tv_tensors.Image)

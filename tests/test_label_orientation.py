@@ -190,7 +190,7 @@ def test_where_all_labels_are_in_error_that_is_told_of_turned_pictures_too(tmp_p
     save(tmp_path / "masks/a.png", np.full((6, 9), 7, np.uint8))
     report = check(wrap(folder(given)))
     assert not report.warnings and len(report.errors) == 1 and "7" in report.errors[0]
-    with pytest.raises(DataError, match="masks/a.png: .*7"):
+    with pytest.raises(DataError, match=r"masks/a\.png: .*7"):
         check_data([wrap(folder(given))], 8, Fabric(accelerator="cpu", devices=1))
 
 

@@ -230,8 +230,8 @@ def test_the_command_prints_a_table(capsys):
     [
         (("plan", "mit_b0"), "--tasks is missing"),
         ((*COMMAND, "--budget", "5"), "--budget: '5' is no share"),
-        ((*COMMAND, "--bytes", "many"), "--bytes: 'many' is no size"),
-        ((*COMMAND, "--memory", "8TB"), "--memory: '8TB' is no size"),
+        ((*COMMAND, "--bytes", "many"), "--bytes: 'many' is not a size"),
+        ((*COMMAND, "--memory", "8TB"), "--memory: '8TB' is not a size"),
         ((*COMMAND, "--step-time", "2"), "--step-time: '2' is no multiple"),
         ((*COMMAND, "--methods", "Lora"), "did you mean 'LoRA'?"),
         ((*COMMAND, "--batch-size", "0"), "no whole number from 1"),

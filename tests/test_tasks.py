@@ -211,9 +211,9 @@ def test_a_picture_of_background_alone_is_void_where_asked():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"classes": 1}, "1 classes"),
+        ({"classes": 1}, "1 class;"),
         ({"classes": ("a", "b", "a")}, "a named twice"),
-        ({"classes": 3, "class_weights": (1.0,)}, "1 weights, 3 classes"),
+        ({"classes": 3, "class_weights": (1.0,)}, "1 weight, 3 classes"),
         ({"classes": 2, "class_weights": (0.0, 0.0)}, "not all 0"),
         ({"classes": ("road", "crack"), "f1_class": "crak"}, "road, crack"),
         ({"classes": 2, "f1_class": 2}, "no class 2"),

@@ -186,6 +186,82 @@ def test_what_is_no_picture_is_said(given: Given, picture: Any, says: str) -> No
 
 
 @pytest.mark.parametrize(
+    "picture",
+    [
+        np.ones((20, 30, 3), np.float32),
+        np.ones((20, 30), np.float64),
+        np.zeros((3, 20, 30), np.uint8),
+        np.ones((3, 20, 30), np.float32),
+        np.ones((1, 3, 20, 30), np.float32),
+        np.zeros((20, 30, 4), np.uint8),
+        np.zeros((2, 20, 30, 3), np.uint8),
+        torch.ones(3, 20, 30),
+        torch.zeros(20, 30, 3, dtype=torch.uint8),
+        torch.ones(20, 30, 3),
+        torch.zeros(1, 3, 20, 30, dtype=torch.uint8),
+        torch.ones(4, 20, 30),
+    ],
+)
+def test_the_conversion_that_is_named_makes_a_picture(given: Given, picture: Any) -> None:
+    with pytest.raises(DataError, match=r"; give .*picture") as error:
+        given.model.predict(picture)
+    said = str(error.value).rpartition("; give ")[2]
+    code = said.removesuffix(" where 1 is white").removesuffix(" (one call a picture)")
+    assert ("where 1 is white" in said) == ("float" in str(picture.dtype))
+    right = eval(code, {"picture": picture, "numpy": np, "torch": torch})
+    found = given.model.predict(right)
+    assert found.picture.shape == (20, 30, 3) and (found.picture == (255 if "float" in str(picture.dtype) else 0)).all()
+
+
+def test_folders_and_several_pictures_are_said_to_be_so(given: Given) -> None:
+    with pytest.raises(DataError, match="is a folder; one call a picture"):
+        given.model.predict(given.folder)
+    for several in (["a.png", "b.png"], [Image.new("RGB", (30, 20))], (np.zeros((20, 30, 3), np.uint8),)):
+        with pytest.raises(OptionError, match=r"^predict: picture: expected .*; one call a picture$"):
+            given.model.predict(several)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda g: gn.backbone("garnish_b0", drop_path_rate=0.1),
+            r"unknown argument .*'drop_path_rate'.* 'drop_path'\?",
+        ),
+        (lambda g: gn.backbone("mit_b0", droppath=0.1), r"\(what it builds has options: options=\{'droppath': …\}\)"),
+        (
+            lambda g: gn.load(g.folder / "bundle", devise="cpu"),
+            "load: unknown argument 'devise'; did you mean 'device'",
+        ),
+        (lambda g: gn.load(), "load: missing a required argument: 'path'; it takes path, backbone, weights, device"),
+        (lambda g: gn.join(sets=[g.data]), "join: unknown argument 'sets'; available: none"),
+        (lambda g: gn.check(g.data, 3), "check: too many positional arguments; it takes dataset, limit"),
+        (lambda g: gn.check(g.data, dataset=g.data), "check: multiple values for argument 'dataset'; it takes"),
+        (lambda g: gn.fit(), "fit: missing a required argument: 'model'; it takes model"),
+        (lambda g: g.model.predict(), "predict: missing a required argument: 'picture'; it takes picture, tasks"),
+        (lambda g: g.model.report(sise=3), "report: unknown argument 'sise'; did you mean 'size'"),
+        (lambda g: gn.Model(), "Model: missing a required argument: 'backbone'; it takes backbone"),
+        (lambda g: gn.Semantic(), r"Semantic: option 'classes' is required: Semantic\(classes=…\)"),
+    ],
+)
+def test_arguments_that_lack_or_are_unknown_are_named(given: Given, call: Callable[[Given], Any], says: str) -> None:
+    with pytest.raises(OptionError, match=says) as error:
+        call(given)
+    assert "\n" not in str(error.value)
+
+
+def test_options_that_are_required_are_copied_and_pickled() -> None:
+    task = gn.Semantic(classes=3)
+    assert copy.copy(task) == copy.deepcopy(task) == pickle.loads(pickle.dumps(task)) == task
+    assert dataclasses.replace(task, classes=4) == gn.Semantic(classes=4)
+
+
+def test_counts_are_told_in_the_singular_too(given: Given, capsys: pytest.CaptureFixture[str]) -> None:
+    gn.fit(given.model, gn.Scenes(1, size=32, tasks=TASKS), **(FIT | {"progress": True}))
+    assert "1 picture, 1 step of 1 picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("images", "says"),
     [
         (torch.zeros(3, 32, 32), r"must be \(N, 3, H, W\), got \(3, 32, 32\)"),

@@ -11,7 +11,7 @@ import inspect
 import numbers
 import os
 import types
-from abc import ABC
+from abc import ABC, ABCMeta
 from collections.abc import Callable, Mapping, Sequence, Set, ValuesView
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -40,7 +40,10 @@ _CALLED = {
 
 
 def checked(function: F) -> F:
-    """The same function, which raises :class:`OptionError` for an argument of another type than is annotated."""
+    """The same function, which raises :class:`OptionError` for an argument that it lacks or does not have.
+
+    Likewise for one of another type than is annotated.
+    """
     signature = inspect.signature(function)
     kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
     label = function.__qualname__.removesuffix(".__init__").split(".")[-1]
@@ -48,21 +51,38 @@ def checked(function: F) -> F:
     @functools.wraps(function)
     def call(*args: Any, **given: Any) -> Any:
         hints = _hints(function)
-        for name, value in signature.bind(*args, **given).arguments.items():
+        try:
+            bound = signature.bind(*args, **given)
+        except TypeError as error:
+            raise OptionError(f"{label}: {_unbound(signature, given, error)}") from None
+        for name, value in bound.arguments.items():
             if name in hints and kinds[name] is not inspect.Parameter.VAR_KEYWORD:
                 several = kinds[name] is inspect.Parameter.VAR_POSITIONAL
                 for one in value if several else (value,):
-                    _check(one, hints[name], f"{label}: {name}")
+                    _check(one, hints[name], f"{label}: {name}", f"one call a {name}")
         return function(*args, **given)
 
     return call  # type: ignore[return-value]
 
 
-class Options(ABC):  # noqa: B024 (it holds what all of them share)
-    """Base of frozen dataclasses of options: they are given by name, known, and of the type that is annotated."""
+def _unbound(signature: inspect.Signature, given: Mapping[str, Any], error: TypeError) -> str:
+    """Why arguments do not fit a function that takes others."""
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = [name for name, p in signature.parameters.items() if name != "self" and p.kind in plain]
+    unknown = [name for name in given if name not in known]
+    takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+    if not unknown or takes_more:
+        return f"{one_line(error, 100)}; it takes {', '.join(known)}"
+    text = f"unknown argument {unknown[0]!r}{suggest(unknown[0], known, limit=40)}"
+    return text + (f" (what it builds has options: options={{{unknown[0]!r}: …}})" if "options" in known else "")
 
-    def __new__(cls, *args: Any, **given: Any) -> Any:  # noqa: D102 (see the class)
-        known = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+
+class _ByName(ABCMeta):
+    """What a call of a class of options checks; copies and pickles of one are made without a call."""
+
+    def __call__(cls, *args: Any, **given: Any) -> Any:
+        fields = [f for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+        known = [f.name for f in fields]
         label = cls.__name__
         if args:
             example = f"{label}({known[0]}=…)" if known else f"{label}()"
@@ -72,7 +92,14 @@ class Options(ABC):  # noqa: B024 (it holds what all of them share)
             if name not in known:
                 raise OptionError(f"{label}: unknown option {name!r}{suggest(name, known, limit=40)}")
             _check(value, hints.get(name, Any), f"{label}.{name}")
-        return super().__new__(cls)
+        for f in fields:
+            if f.name not in given and f.default is f.default_factory is dataclasses.MISSING:
+                raise OptionError(f"{label}: option {f.name!r} is required: {label}({f.name}=…)")
+        return super().__call__(**given)
+
+
+class Options(ABC, metaclass=_ByName):
+    """Base of frozen dataclasses of options: they are given by name, known, and of the type that is annotated."""
 
 
 @functools.cache
@@ -83,9 +110,11 @@ def _hints(of: Any) -> dict[str, Any]:
         return {}
 
 
-def _check(value: Any, hint: Any, where: str) -> None:
-    if not fits(value, hint):
-        raise OptionError(f"{where}: expected {_called(hint)}, got {_shown(value)}")
+def _check(value: Any, hint: Any, where: str, of_several: str = "") -> None:
+    if fits(value, hint):
+        return
+    is_list = of_several and isinstance(value, list | tuple) and value and all(fits(one, hint) for one in value)
+    raise OptionError(f"{where}: expected {_called(hint)}, got {_shown(value)}{f'; {of_several}' if is_list else ''}")
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -18,6 +18,7 @@ from garnish.adapters.adapter import Method
 from garnish.backbones.build import backbone
 from garnish.data.scenes import CLASSES, Scenes
 from garnish.data.transforms import Augment
+from garnish.errors import plural
 from garnish.lookup import build
 from garnish.model import Model, adapt
 from garnish.tasks.delta import delta_m
@@ -87,7 +88,7 @@ def run(
         method: Method = build("adapters", name, options)
         head = build("heads", "SegFormerHead", {"channels": 32})
         model = adapt(backbone("garnish_b0"), method, tasks, head)
-        console.print(f"{arm}: {steps} steps …")
+        console.print(f"{arm}: {plural(steps, 'step')} …")
         start = time.perf_counter()
         fit(
             model, train, steps=steps, batch_size=16, lr=rate, head_lr=HEAD_RATE, seed=seed,

@@ -49,6 +49,13 @@ def one_line(text: object, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def plural(count: int, noun: str) -> str:
+    """``1 picture``, ``2 pictures``, ``3 classes``: a count and what is counted, named in the singular."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
+
+
 def suggest(name: str, known: Iterable[str], *, limit: int = 12) -> str:
     """``; did you mean x? available: a, b, c``: the tail of an error about an unknown ``name``."""
     names = sorted(known)

@@ -104,12 +104,14 @@ def read_picture(picture: Picture) -> np.ndarray:
     """
     if isinstance(picture, Tensor):
         if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or picture.is_meta:
-            raise DataError(f"a picture tensor must be (3, H, W) uint8, got {tuple(picture.shape)} {picture.dtype}")
+            got = f"{tuple(picture.shape)} {picture.dtype}"
+            raise DataError(f"a picture tensor must be (3, H, W) uint8, got {got}{_converted(picture)}")
         return _some(picture.permute(1, 2, 0).cpu().numpy())
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)):
             raise DataError(
                 f"a picture array must be (H, W, 3) RGB or (H, W) grey, uint8; got {picture.shape} {picture.dtype}"
+                f"{_converted(picture)}"
             )
         grey = picture.ndim == 2
         return _some(np.repeat(picture[..., None], 3, axis=2) if grey else picture.copy())
@@ -119,9 +121,35 @@ def read_picture(picture: Picture) -> np.ndarray:
         rgb = pictures.to_rgb(picture, "picture")
     elif Path(picture).is_file():
         rgb = pictures.read_picture(Path(picture))
+    elif Path(picture).is_dir():
+        raise DataError(
+            f"{picture}: is a folder; one call a picture: give a file of it (garnish predict takes folders)"
+        )
     else:
         raise DataError(f"{picture}: no such picture; check the path")
     return rgb.permute(1, 2, 0).numpy()
+
+
+def _converted(given: Tensor | np.ndarray) -> str:
+    """What makes pictures of an array that is none, for the end of a message; empty where that is not known."""
+    of_torch = isinstance(given, Tensor)
+    is_float = given.is_floating_point() if isinstance(given, Tensor) else given.dtype.kind == "f"
+    if not (is_float or str(given.dtype).endswith("uint8")) or (isinstance(given, Tensor) and given.is_meta):
+        return ""
+    shape, code = tuple(given.shape), "picture"
+    if len(shape) == 4:
+        shape, code = shape[1:], "picture[0]"
+    channels, other = (0, -1) if of_torch else (-1, 0)
+    if len(shape) == 3 and shape[channels] == 4:
+        code += "[:3]" if of_torch else "[..., :3]"
+    elif len(shape) == 3 and shape[channels] != 3 and shape[other] == 3:
+        code += ".permute(2, 0, 1)" if of_torch else ".transpose(1, 2, 0)"
+    elif (len(shape), *shape[channels:][:1]) != (3, 3) and (of_torch or len(shape) != 2):
+        return ""
+    if is_float:
+        code = f"({code} * 255).round().{'to(torch.uint8)' if of_torch else 'astype(numpy.uint8)'}"
+    several = " (one call a picture)" if given.ndim == 4 else ""
+    return f"; give {code}{several}" + (" where 1 is white" if is_float else "")
 
 
 def _some(pixels: np.ndarray) -> np.ndarray:

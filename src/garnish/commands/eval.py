@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from garnish.commands.parser import Parser, count, size, some_names
+from garnish.errors import plural
 
 _EPILOG = """\
 DATA is a data description (YAML), a folder of pictures with labels beside them, or scenes. Single keys of it can be
@@ -77,6 +78,6 @@ def run(words: Sequence[str]) -> int:
         print_json(metrics)
         return 0
     headlines = {name: task.headline for name, task in model.tasks.items()}
-    print(f"{', '.join(bundle_paths(given.bundle))} on {data.name}, {len(data)} of {len(whole)} pictures")
+    print(f"{', '.join(bundle_paths(given.bundle))} on {data.name}, {len(data)} of {plural(len(whole), 'picture')}")
     print_table(["task", "metric", "value"], metric_rows(metrics, headlines))
     return 0

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from garnish.model import Model
 
 _EPILOG = """\
-Of a bundle its files are read, with their digests, and its model built without the backbone's weights. Of a backbone the model is
-built that --adapter, --head and --tasks describe; left out, they are Frozen, LinearHead and one task of 21 classes.
+Of a bundle its files are read, with their digests, and its model built without the backbone's weights. Of a backbone
+the model is built that --adapter, --head and --tasks describe; left out, they are Frozen, LinearHead and one task of 21
+classes.
 
 examples:
   garnish info runs/replica/best

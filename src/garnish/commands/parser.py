@@ -72,7 +72,7 @@ def size(text: str) -> tuple[int, int]:
     """``224,280`` or ``224x280`` → (height, width), for ``type=``."""
     sides = text.replace("x", ",").split(",")
     if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write height,width in pixels, e.g. 224,280")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write height,width in pixels, e.g. 224,280")
     return int(sides[0]), int(sides[1])
 
 

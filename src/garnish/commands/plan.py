@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from garnish.commands.parser import Parser, count, size, some_names
-from garnish.errors import OptionError
+from garnish.errors import OptionError, plural
 
 if TYPE_CHECKING:
     from garnish.planning.budget import Budget
@@ -171,7 +171,7 @@ def _print(found: Survey, setting: Setting, backbone: str) -> None:
     rows = [_cells(row, found, is_choice=row.counted is choice) for row in found.rows]
     heads = f"{found.rows[0].counted.decoder_trainable:,} in heads" if found.rows else "heads"
     height, width = setting.size
-    print(f"{backbone}: {', '.join(setting.tasks)}; {setting.batch_size} pictures of {height}x{width} a step")
+    print(f"{backbone}: {', '.join(setting.tasks)}; {plural(setting.batch_size, 'picture')} of {height}x{width} a step")
     if rows:
         columns = ["method", "where", "shared", "encoder", "%", "bundle kB", "GMACs", "memory GB", "step s", "× heads"]
         print_table(columns, rows)

@@ -19,6 +19,7 @@ from garnish.comparing.setting import Setting
 from garnish.comparing.sheets import draw_sheets
 from garnish.comparing.sweep import Alone, Crew, sweep
 from garnish.comparing.workers import Workers
+from garnish.errors import plural
 
 
 def compare(setting: Setting, *, command: str = "", retry: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -98,7 +99,8 @@ def preview(setting: Setting, say: Callable[[str], None], *, every: bool) -> Non
         say("reference_rates are not used: no arm tunes a whole trunk")
     more = f", up to {widen} more where the best rate of a search is at an end" if widen else ""
     say(
-        f"{len(setting.arms)} arms, {plan.total} runs{more}, {known} there; {len(parts.train())} pictures to train"
+        f"{plural(len(setting.arms), 'arm')}, {plural(plan.total, 'run')}{more}, {known} there;"
+        f" {plural(len(parts.train()), 'picture')} to train"
         f" on, {len(parts.held_out())} held out ({parts.held_out_by}), {len(parts.test())} to test on"
     )
 

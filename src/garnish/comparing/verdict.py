@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from garnish.comparing.figures import count, find, signed, signed_metric
+from garnish.errors import plural
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,12 @@ def protocol(results: Mapping[str, Any]) -> list[str]:
     seeds, rates = about.get("seeds") or [], about.get("rates") or []
     beyond = f", up to {about['widen']} more beyond an end" if about.get("widen") else ""
     found = [
-        f"{about['steps']} steps of {about['batch_size']} pictures" if about.get("steps") else None,
-        f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}" if seeds else None,
-        f"{len(rates)} learning rates an arm{beyond}" if rates else None,
-        f"{about['train_pictures']} pictures to train on" if about.get("train_pictures") is not None else None,
+        f"{plural(about['steps'], 'step')} of {plural(about['batch_size'], 'picture')}" if about.get("steps") else None,
+        plural(len(seeds), "seed") if seeds else None,
+        f"{plural(len(rates), 'learning rate')} an arm{beyond}" if rates else None,
+        f"{plural(about['train_pictures'], 'picture')} to train on"
+        if about.get("train_pictures") is not None
+        else None,
         f"{about['held_out_pictures']} held out to choose by ({about.get('held_out')})"
         if about.get("held_out_pictures") is not None
         else None,

@@ -20,7 +20,7 @@ from garnish.data.folder import FolderDataset, JoinedDataset
 from garnish.data.leaks import find_leaks
 from garnish.data.outside import Outside, add_up, left_out, lines_about
 from garnish.data.sample import Dataset
-from garnish.errors import DataError
+from garnish.errors import DataError, plural
 from garnish.tasks.pictures import is_transparent, open_picture
 from garnish.tasks.task import IGNORE, Task
 
@@ -122,14 +122,14 @@ class Report:
             return
         more = len(self.errors) - 1
         others = ", ".join(message.split(": ")[0] for message in self.errors[1:4]) + (", …" if more > 3 else "")
-        raise DataError(self.errors[0] + (f" (and {more} more errors: {others})" if more else ""))
+        raise DataError(self.errors[0] + (f" (and {plural(more, 'more error')}: {others})" if more else ""))
 
     def __str__(self) -> str:
-        lines = [f"{self.checked} of {self.pictures} pictures checked"]
+        lines = [f"{self.checked} of {plural(self.pictures, 'picture')} checked"]
         for task, counts in self.labels.items():
             labelled = counts.labelled / max(counts.total, 1)
             turned = ", turned as their pictures are (orientation: stored)" if counts.orientation == "stored" else ""
-            lines.append(f"{task}: {counts.maps} label maps, {labelled:.1%} of their pixels labelled{turned}")
+            lines.append(f"{task}: {plural(counts.maps, 'label map')}, {labelled:.1%} of their pixels labelled{turned}")
             lines += [f"  {name:<24} {share:7.2%}" for name, share in counts.shares.items()]
         for severity in ("error", "warning", "note"):
             found = [f.message for f in self.findings if f.severity == severity]
@@ -275,8 +275,9 @@ def _note(seen: _Seen, name: str, task: Task, target: Tensor, where: str) -> Non
         if len(ids):
             shown = ", ".join(f"{i} ({n} pixels)" for i, n in list(zip(ids, pixels, strict=True))[:5])
             seen.errors.append(
-                f"{where}: id {shown}{', …' if len(ids) > 5 else ''}, but {name} has {task.channels} classes (0 to "
-                f"{task.channels - 1}, 255 = ignore); write `ignore: {ids[0]}`, list it under `map`, or add the class"
+                f"{where}: id {shown}{', …' if len(ids) > 5 else ''}, but {name} has {plural(task.channels, 'class')} "
+                f"(0 to {task.channels - 1}, 255 = ignore); write `ignore: {ids[0]}`, list it under `map`, or add the"
+                " class"
             )
             return
     else:

@@ -22,9 +22,9 @@ from garnish.data.labels import decode
 from garnish.data.picture_key import digest, stamps
 from garnish.data.plain import plain_description
 from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
-from garnish.errors import DataError, OptionError, suggest
+from garnish.errors import DataError, OptionError, plural, suggest
 from garnish.lookup import classes, options_of
-from garnish.tasks.agreement import difference, notes
+from garnish.tasks.agreement import TO_FIRST, difference, notes
 from garnish.tasks.orientation import swaps_sides, turn, turn_vectors
 from garnish.tasks.pictures import open_picture
 from garnish.tasks.task import Task
@@ -120,7 +120,7 @@ class FolderDataset(Dataset):
                     f"{known[task].labels.labels[0]!r} gave e.g. {tried}; correct the template or leave the task out"
                 )
         if bare:
-            _log.info("%s, %s: %d pictures without any label left out", description.source, split, len(bare))
+            _log.info("%s, %s: %s without any label left out", description.source, split, plural(len(bare), "picture"))
         for task, count in counts.items():
             if count < len(self):
                 _log.info(
@@ -300,7 +300,7 @@ class JoinedDataset(Dataset):
         for number, part in enumerate(parts, 1):
             for name, task in part.tasks.items():
                 known = self._tasks.setdefault(name, task)
-                if differs := difference(known, task, "a set before", f"set {number}"):
+                if differs := difference(known, task, "a set before", f"set {number}", TO_FIRST):
                     raise OptionError(f"join: {part.name}: task {name!r}: {differs}")
                 self._tasks[name] = _named(known, task, f"join: {part.name}: task {name!r}")
 

@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from garnish.checked import checked
 from garnish.data.picture_key import digest
 from garnish.data.sample import Dataset, Sample
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, plural, suggest
 from garnish.model import Model
 from garnish.tasks.agreement import notes
 from garnish.tasks.task import IGNORE, Task
@@ -49,7 +49,12 @@ def match_classes(
             continue
         if mine.label_names is None or theirs.label_names is None:
             continue
-        tables[name] = _table(f"{data.name}: task {name!r}", theirs.label_names, mine.label_names, others)
+        where = f"{data.name}: task {name!r}"
+        of = "the model" if isinstance(like, Model) else "the other set"
+        tables[name] = _table(where, theirs.label_names, mine.label_names, others, of)
+        moved = sum(new not in (old, IGNORE) for old, new in enumerate(tables[name]))
+        told = f"{moved} of {plural(len(tables[name]), 'class')} got another id" if moved else "all ids were the same"
+        _log.info("%s: classes were matched by name with those of %s; %s", where, of, told)
         matched[name] = mine
         for line in notes(mine, theirs, training=True):
             _log.warning("%s: task %r: %s", data.name, name, line)
@@ -58,13 +63,13 @@ def match_classes(
     return _Matched(data, matched, tables)
 
 
-def _table(where: str, theirs: tuple[str, ...], mine: tuple[str, ...], others: str) -> tuple[int, ...]:
-    """New id of each of their ids."""
+def _table(where: str, theirs: tuple[str, ...], mine: tuple[str, ...], others: str, of: str) -> tuple[int, ...]:
+    """New id of each of their ids; ``of`` is whose ``mine`` are, for messages."""
     lacking = [name for name in theirs if name not in mine]
     if lacking and others == "refuse":
         near = suggest(lacking[0], mine)
         raise OptionError(
-            f"{where}: has {len(lacking)} classes that the model lacks, first {lacking[0]!r}{near};"
+            f"{where}: has {plural(len(lacking), 'class')} that {of} lacks, first {lacking[0]!r}{near};"
             ' correct `classes`, or let such pixels have no label: others="ignore" (--match-classes ignore)'
         )
     if len(lacking) == len(theirs):
@@ -72,7 +77,7 @@ def _table(where: str, theirs: tuple[str, ...], mine: tuple[str, ...], others: s
     if lacking:
         _log.warning("%s: pixels of %s count as without label", where, ", ".join(lacking))
     if absent := [name for name in mine if name not in theirs]:
-        _log.warning("%s: has no pixel of the model's classes %s", where, ", ".join(absent))
+        _log.warning("%s: has no pixel of the classes %s of %s", where, ", ".join(absent), of)
     return tuple(mine.index(name) if name in mine else IGNORE for name in theirs)
 
 

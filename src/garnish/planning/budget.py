@@ -55,7 +55,7 @@ def size(text: str) -> int:
     """
     found = re.fullmatch(_NUMBER + r"\s*([kKmMgG]i?)?[bB]?", text.strip())
     value = float(found[1]) * _UNITS[(found[2] or "").lower()] if found else 0.0
-    return int(_positive(value, f"{text!r} is no size; write bytes above 0, e.g. 500k, 1.5MB or 8GB"))
+    return int(_positive(value, f"{text!r} is not a size; write bytes above 0, e.g. 500k, 1.5MB or 8GB"))
 
 
 def ratio(text: str) -> float:

@@ -9,17 +9,27 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from garnish.errors import one_line
+from garnish.errors import one_line, plural
 from garnish.tasks.task import Role, Task
 
 #: Classes that an error lists one by one.
 _SHOWN = 4
-#: What a message says to do where class names can be matched: see :func:`garnish.data.matched.match_classes`.
-MATCH = "match them by name: gn.match_classes(data, model), or garnish eval --match-classes refuse"
-MATCH_SOME = 'gn.match_classes(data, model, others="ignore"), or garnish eval --match-classes ignore'
+#: How class names can be matched (see :func:`garnish.data.matched.match_classes`): all of them, or those of both.
+TO_MODEL = (
+    "gn.match_classes(data, model), or garnish eval --match-classes refuse",
+    'gn.match_classes(data, model, others="ignore"), or garnish eval --match-classes ignore',
+)
+#: The same of two sets that are joined.
+TO_FIRST = ("gn.match_classes(second, first)", 'gn.match_classes(second, first, others="ignore")')
 
 
-def difference(mine: Task, theirs: Task, ours: str = "the model", other: str = "the data") -> str:
+def difference(
+    mine: Task,
+    theirs: Task,
+    ours: str = "the model",
+    other: str = "the data",
+    match: tuple[str, str] = TO_MODEL,
+) -> str:
     """How labels of ``theirs`` are not those of ``mine``, and what to do; empty where they are the same.
 
     Class names that only one of them knows are no difference.
@@ -29,13 +39,15 @@ def difference(mine: Task, theirs: Task, ours: str = "the model", other: str = "
         theirs: the task as labels are written for it.
         ours: whose the first is, for the message.
         other: whose the second is.
+        match: what is called to give the second the ids of the first, by name: where all of its classes are known
+            there, and where some are not.
     """
     if type(mine) is not type(theirs) or mine.target_kind != theirs.target_kind:
         one, two = type(theirs).__name__, type(mine).__name__
         return f"labels are for {one} in {other}, but for {two} in {ours}; make the two agree"
     here, there = mine.label_names, theirs.label_names
     if here is not None and there is not None and here != there:
-        return _names(here, there, ours, other)
+        return _names(here, there, ours, other, match)
     if mine.channels != theirs.channels:
         return (
             f"labels are for {theirs.channels} channels (classes) in {other}, but for {mine.channels} in {ours};"
@@ -72,7 +84,7 @@ def notes(mine: Task, theirs: Task, *, training: bool, ours: str = "the model", 
     return found
 
 
-def _names(here: tuple[str, ...], there: tuple[str, ...], ours: str, other: str) -> str:
+def _names(here: tuple[str, ...], there: tuple[str, ...], ours: str, other: str, match: tuple[str, str]) -> str:
     """The difference of two lists of class names."""
     places = [k for k, (a, b) in enumerate(zip(here, there, strict=False)) if a != b]
     found = [f"class {k} is {there[k]!r} in {other} and {here[k]!r} in {ours}" for k in places[:_SHOWN]]
@@ -80,13 +92,13 @@ def _names(here: tuple[str, ...], there: tuple[str, ...], ours: str, other: str)
         found.append(f"… ({len(places)} such)")
     more, less = sorted(set(there) - set(here)), sorted(set(here) - set(there))
     if len(here) != len(there):
-        found.append(f"{len(there)} classes in {other}, {len(here)} in {ours}")
+        found.append(f"{plural(len(there), 'class')} in {other}, {len(here)} in {ours}")
     found += [f"only in {other}: {_listed(more)}"] * bool(more) + [f"only in {ours}: {_listed(less)}"] * bool(less)
     if not more:
-        return f"{', '.join(found)}; {MATCH}"
-    remedy = "correct `classes` of the data"
+        return f"{', '.join(found)}; match them by name: {match[0]}"
+    remedy = f"correct `classes` of {other}"
     if len(more) < len(there):
-        remedy += f", or let what only the data have count as no label: {MATCH_SOME}"
+        remedy += f", or let what only {other} knows count as no label: {match[1]}"
     return f"{', '.join(found)}; {remedy}"
 
 

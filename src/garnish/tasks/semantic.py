@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from garnish.errors import DataError, OptionError
+from garnish.errors import DataError, OptionError, plural
 from garnish.tasks.colours import NOTHING, class_colours
 from garnish.tasks.confusion import class_iou, confusion_matrix, pixel_accuracy
 from garnish.tasks.files import with_suffix, write_png
@@ -77,7 +77,8 @@ class Semantic(Task):
         names = self.names
         if not 2 <= len(names) <= IGNORE:
             raise OptionError(
-                f"Semantic.classes: {len(names)} classes; set 2 to {IGNORE} (Saliency is for one yes-or-no map)"
+                f"Semantic.classes: {plural(len(names), 'class')}; set 2 to {IGNORE} (Saliency is for one"
+                " yes-or-no map)"
             )
         if len(set(names)) < len(names):
             twice = sorted({n for n in names if names.count(n) > 1})
@@ -85,7 +86,8 @@ class Semantic(Task):
         if self.class_weights is not None:
             if len(self.class_weights) != len(names):
                 raise OptionError(
-                    f"Semantic.class_weights: {len(self.class_weights)} weights, {len(names)} classes; give one a class"
+                    f"Semantic.class_weights: {plural(len(self.class_weights), 'weight')}, {len(names)} classes;"
+                    " give one a class"
                 )
             if min(self.class_weights) < 0 or not 0 < sum(self.class_weights) < float("inf"):
                 raise OptionError(f"Semantic.class_weights: {self.class_weights}; set finite weights ≥ 0, not all 0")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from garnish.backbones.weights import is_non_commercial
+from garnish.errors import plural
 from garnish.model import Model
 
 #: Warnings of the data check that are printed.
@@ -21,7 +22,7 @@ def shortened(about_data: Sequence[str]) -> list[str]:
 
 def pictures_of_a_step(batch_size: int, world: int, accumulate: int) -> str:
     """``8 pictures``, or ``8 pictures × 2 processes × 3``."""
-    each = f"{batch_size} pictures"
+    each = plural(batch_size, "picture")
     return each if world * accumulate == 1 else f"{each} × {world} processes × {accumulate}"
 
 

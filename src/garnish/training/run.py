@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from garnish.balancing.balancing import Balance, balancing_of
 from garnish.data.loader import StepBatches
 from garnish.data.sample import Batch, Dataset
-from garnish.errors import GarnishError, OptionError
+from garnish.errors import GarnishError, OptionError, plural
 from garnish.finite import not_finite
 from garnish.lookup import plain
 from garnish.model import Model
@@ -191,7 +191,9 @@ class Run:
         each = pictures_of_a_step(self.batch_size, self.fabric.world_size, self.options.accumulate)
         done = f", {self.state.step} of them done" if self.state.step else ""
         place = f"; {self.out}" if self.out else ""
-        self.progress.say(f"{num_pictures} pictures, {self.total_steps} steps of {each}{done}{place}")
+        self.progress.say(
+            f"{plural(num_pictures, 'picture')}, {plural(self.total_steps, 'step')} of {each}{done}{place}"
+        )
 
     def _balance_tensors(self) -> dict[str, Tensor]:
         return {f"balance.{n}": t for n, t in self.balance.state_dict(keep_vars=True).items()}

@@ -140,7 +140,9 @@ def save_run(
     tensors, numbers = flatten(_optimizer_state(optimizer, {**model.trained_parameters(), **extra}))
     kept = {f"model/{n}": t for n, t in trained_tensors(model).items()} | {f"extra/{n}": t for n, t in extra.items()}
     kept |= {f"optimizer/{n}": t for n, t in tensors.items()}
-    save_state(folder / STATE, kept, {**facts, "state": dataclasses.asdict(state), "optimizer": numbers}, keep=EARLIER.name)
+    save_state(
+        folder / STATE, kept, {**facts, "state": dataclasses.asdict(state), "optimizer": numbers}, keep=EARLIER.name
+    )
 
 
 def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
