@@ -67,6 +67,8 @@ def adapt(
 class Model(nn.Module):
     """Backbone, adapters and heads. Make one with :func:`adapt` or :func:`garnish.load`.
 
+    Any number of threads may run one model at once, as long as none changes its tasks, mode or device meanwhile.
+
     Attributes:
         backbone: the frozen trunk with its adapters.
         tasks: name → task, in the order they were added.
