@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 
 import tiny
+from garnish.adapters.adapted import adapters_of
+from garnish.adapters.polyhistor import PolyhistorLite
+from garnish.context import ForwardContext
 from garnish.model import Model
 from plain_trunks import affine, gelu, layer_norm
 from whole_trunk import built, encoder_leaves, heads_input, method, plain_input, same
@@ -133,3 +136,17 @@ def test_polyhistor_lite(short, options):
     if short == "swin":
         other = [generated(net, embedding_of(model, "seg"), n, rank, templates_first) for n in range(layers)]
         assert tiny.far(maps_by_hooks(short, plain_input(model, pictures), other, scale)[-1], wanted["seg"][-1]) > 1e-4
+
+
+def test_a_row_of_a_compiled_pass_runs_what_the_adapter_itself_does():
+    """In compiled passes the written weights run in a plain adapter; with options other than the defaults, too."""
+    model = tiny.model("vit", PolyhistorLite(scale=0.3, embedding=8, hidden=8), tasks=("seg", "depth"))
+    for number in model.backbone.parents:
+        for _, _, adapter in adapters_of(model.backbone, number):
+            width = adapter.for_row()[1]["down.weight"].shape[1]
+            x, y = torch.randn(2, 5, width), torch.randn(2, 5, width)
+            ctx = ForwardContext(grid=(1, 5))
+            form, written = adapter.for_row()
+            row = torch.func.functional_call(form, written, ("after", x, y, ctx))
+            torch.testing.assert_close(row, adapter.after(x, y, ctx), rtol=1e-5, atol=1e-6)
+            assert tiny.far(row, y) > 1e-3

@@ -243,6 +243,9 @@ def test_only_the_owner_that_tunes_the_trunk_lets_it_drop():
     assert torch.equal(model(x, ["depth"])["depth"], model(x, ["depth"])["depth"])
     model.eval()
     assert torch.equal(model(x, ["seg"])["seg"], model(x, ["seg"])["seg"])
+    model.freeze(["seg"])
+    model.train()
+    assert torch.equal(model(x, ["seg"])["seg"], model(x, ["seg"])["seg"])
 
 
 # ---- what is changed from outside -----------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import torch
 
 import garnish as gn
 import tiny
+from garnish.adapters.adapted import adapted_sites
 from garnish.backbones.loop import end_of
-from garnish.backbones.prefix import TrunkState
+from garnish.backbones.prefix import TrunkState, resting_units, run_prefix
 from garnish.errors import OptionError
 from garnish.trunk_prefix import begin, prefix_of
 
@@ -163,6 +164,20 @@ def test_a_start_that_does_not_fit_is_refused():
         prefix_of(model, TASKS)
     with pytest.raises(OptionError, match="compiled"):
         model(images, start=early)
+
+
+def test_a_start_behind_what_a_tasks_shared_owner_changes_is_refused():
+    """Tasks' own parts of MTLoRA stand in the last blocks of stages, the shared updates everywhere."""
+    model = tiny.model("vit", gn.MTLoRA(rank=2, task_rank=2))
+    bare = tiny.model("vit", gn.Frozen())
+    x = tiny.pictures()
+    own = list(model.backbone.parents)
+    first = min(site.unit for site, w in adapted_sites(model.backbone) if any(w.owned.of(o) is not None for o in own))
+    unit = max(unit for unit in resting_units(model.backbone) if unit <= first)
+    assert unit > 1
+    state = run_prefix(bare.backbone, bare.prepare(x), (64, 64), unit)
+    with pytest.raises(OptionError, match=r"start: MTLoRA changes .* which lies before it"):
+        model(x, start=state)
 
 
 def test_picking_and_stacking_keep_what_stands_twice_once():
