@@ -22,6 +22,7 @@ from PIL import Image
 import garnish as gn
 from garnish.cli import main
 from garnish.comparing.totals_by_picture import measure
+from garnish.data.identity import identity
 from garnish.data.sample import Dataset
 from garnish.data.subset import Subset
 from garnish.errors import DataError, OptionError
@@ -211,6 +212,19 @@ def test_matched_by_name_the_same_pictures_have_the_same_numbers(pictures: Path,
     gn.fit(first, own, steps=2, **QUIET)
     gn.fit(second, matched, steps=2, **QUIET)
     assert all(torch.equal(t, second.own_tensors()[n]) for n, t in first.own_tensors().items())
+
+
+def test_a_run_on_matched_classes_is_not_resumed_on_others(pictures: Path, tmp_path: Path) -> None:
+    """Names rewritten to the model's order, without matching: the same files and tasks, and other ids."""
+    matched = gn.match_classes(data(pictures, TURNED), model_of(FIELD))
+    gn.fit(model_of(FIELD), matched, steps=2, out=tmp_path / "run", **QUIET)
+    with pytest.raises(OptionError, match=r"other training data \(class ids, as they were matched by name\)"):
+        gn.fit(model_of(FIELD), data(pictures, FIELD), steps=2, resume=tmp_path / "run", **QUIET)
+    again = gn.match_classes(data(pictures, TURNED), model_of(FIELD))
+    assert gn.fit(model_of(FIELD), again, steps=2, resume=tmp_path / "run", **QUIET).steps == 2
+    # where no id changes, there is nothing to tell apart
+    own = data(pictures, FIELD)
+    assert identity(gn.match_classes(own, model_of(FIELD))) == identity(own)
 
 
 def test_names_that_the_model_lacks_are_refused_or_have_no_label(

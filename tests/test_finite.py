@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import garnish as gn
+from garnish import finite
 from garnish.bundles.checkpoint import load_state, save_state
 from garnish.errors import BundleError, GarnishError, OptionError, WeightsError
 from garnish.finite import is_finite, not_finite, odd_rows
@@ -178,21 +179,59 @@ def test_nothing_is_merged_into_what_is_not_finite(tmp_path):
 # ---- coming out -------------------------------------------------------------------------------------------------
 
 
-def test_predict_and_evaluate_tell_task_picture_and_cause():
+def test_predict_and_evaluate_tell_the_tensor_and_leave_other_tasks_alone():
     model, data = tiny(), Blobs(every(3))
     spoil(model.head_tensors("seg")["heads.seg.projections.0.weight"])
     image = data[0].image
-    with pytest.raises(
-        GarnishError, match=r"^picture: the output of task 'seg' is not finite, for the model's .*heads"
-    ):
+    held = r"the model's heads\.seg\.projections\.0\.weight holds 1 of \d+ values that are not finite; train it anew"
+    with pytest.raises(GarnishError, match=f"^picture: {held}"):
         model.predict(image)
     assert list(model.predict(image, ["depth"]).maps) == ["depth"]
-    with pytest.raises(
-        GarnishError, match=r"^evaluate: the output of task 'seg' is not finite on picture blob0"
-    ) as error:
+    with pytest.raises(GarnishError, match=f"^evaluate: {held}") as error:
         gn.evaluate(model, data)
     assert "\n" not in str(error.value)
     assert math.isfinite(gn.evaluate(model, data, tasks=["depth"])["depth"]["rmse"])
+
+
+@pytest.mark.parametrize("where", ["adapter", "trunk", "mean", "std"])
+def test_what_attention_makes_finite_is_told(where):
+    """On a CPU, attention makes zeros of rows of scores that are NaN, so that the outputs alone do not tell."""
+    model, data = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=2), {"depth": gn.Depth()}), Blobs(every(2))
+    image = data[0].image
+    model.predict(image)
+    tensors = model.all_tensors()
+    name = {"adapter": "attn.q.0.lora_b", "trunk": "blocks.0.attn.q.weight"}.get(where, where)
+    name = next(full for full in tensors if full.endswith(name))
+    with torch.no_grad():
+        tensors[name].view(-1)[0] = float("nan")
+    for _ in range(2):
+        with pytest.raises(GarnishError, match=rf"^picture: the model's {re.escape(name)} holds 1 of"):
+            model.predict(image)
+    with pytest.raises(GarnishError, match=rf"^evaluate: the model's {re.escape(name)} holds 1 of"):
+        gn.evaluate(model, data)
+    with pytest.raises(GarnishError):  # and no KeyError
+        model.predict(image, ["another"])
+    with torch.no_grad():
+        tensors[name].view(-1)[0] = 0.5
+    assert bool(model.predict(image)["depth"].isfinite().all())
+
+
+@pytest.mark.parametrize("method", [gn.LoRA(rank=2, per_task=True), gn.BitFit(), gn.VPT(prompts=2), gn.SideTuning()])
+def test_tensors_are_read_again_only_where_one_was_written(method, monkeypatch):
+    model, image = tiny(method), Blobs(every(1))[0].image
+    held = {id(t) for t in (*model.parameters(), *model.buffers())}
+    assert all(id(tensor) in held for tensor in model.all_tensors().values())
+    reads = []
+    whole = finite.not_finite
+    monkeypatch.setattr(finite, "not_finite", lambda tensors: reads.append(len(tensors)) or whole(tensors))
+    model.predict(image)
+    model.predict(image, ["seg"])
+    assert reads == [len(model.all_tensors())]
+    with torch.no_grad():
+        next(iter(model.trained_parameters().values())).add_(0)
+    model.predict(image)
+    model.double().half().float().predict(image)  # buffers are replaced
+    assert len(reads) == 3
 
 
 def test_an_overflow_of_finite_tensors_is_told_apart(tmp_path):

@@ -5,10 +5,25 @@ Shape letters: K pictures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary, ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A tensor as it was when it was read: itself, where its values lie, and how often they had been written."""
+
+    tensor: ref[Tensor]
+    place: int
+    version: int
+
+
+#: Model → its tensors when they were last read, and whether all were finite.
+_SEEN: WeakKeyDictionary[nn.Module, tuple[list[_Seen], bool]] = WeakKeyDictionary()
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
@@ -28,6 +43,30 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str:
     values = tensors[odd[0]].detach()
     more = f", and so do {len(odd) - 1} more tensors" if len(odd) > 1 else ""
     return f"{odd[0]} holds {int((~values.isfinite()).sum())} of {values.numel()} values that are not finite{more}"
+
+
+def all_finite(model: nn.Module, tensors: Callable[[], Mapping[str, Tensor]]) -> bool:
+    """Whether a model's tensors are finite; they are read again only where one was written or replaced since.
+
+    A write that autograd does not count (through ``.data``, or by another library into the same memory) is not seen.
+
+    Args:
+        model: all of its tensors are parameters or buffers.
+        tensors: gives them by name.
+    """
+    own = [*model.parameters(), *model.buffers()]
+    known, found = _SEEN.get(model, ([], True))
+    if len(known) == len(own) and all(_is_unwritten(was, t) for was, t in zip(known, own, strict=True)):
+        return found
+    found = not not_finite(tensors())
+    if not any(t.is_inference() for t in own):  # of those nothing counts the writes
+        _SEEN[model] = [_Seen(ref(t), t.data_ptr(), t._version) for t in own], found
+    return found
+
+
+def _is_unwritten(was: _Seen, tensor: Tensor) -> bool:
+    same = was.tensor() is tensor and not tensor.is_inference()
+    return same and was.place == tensor.data_ptr() and was.version == tensor._version
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -364,8 +364,8 @@ class Model(nn.Module):
         return found
 
     def all_tensors(self) -> dict[str, Tensor]:
-        """Those of the bare trunk and :meth:`own_tensors`, by name."""
-        return self.backbone.frozen_tensors() | self.own_tensors()
+        """Those of the bare trunk, :meth:`own_tensors`, and what pictures are normalised by, by name."""
+        return self.backbone.frozen_tensors() | self.own_tensors() | dict(self.named_buffers(recurse=False))
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What an optimizer should get, by stored name."""

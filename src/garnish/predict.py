@@ -18,7 +18,7 @@ from torch import Tensor
 from garnish.checked import checked
 from garnish.errors import DataError, GarnishError, OptionError, one_line
 from garnish.evaluating import evaluating
-from garnish.finite import odd_rows, why_odd
+from garnish.finite import all_finite, not_finite, odd_rows, why_odd
 from garnish.tasks import pictures
 from garnish.tasks.sheet import draw_sheet
 from garnish.tasks.task import Task
@@ -159,20 +159,39 @@ def _some(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
+def acting(model: Model, tasks: Sequence[str] | None) -> dict[str, Tensor]:
+    """:meth:`garnish.model.Model.all_tensors` but for heads and adapters that only act for other tasks than these."""
+    wanted = [task for task in model.tasks if tasks is None or task in tasks]
+    needed = set(model.decoders.needed(wanted))
+    idle: set[str] = set()
+    for task in model.tasks.keys() - needed:
+        idle.update(model.head_tensors(task))
+    for task in needed:  # a decoder may be of several
+        idle.difference_update(model.head_tensors(task))
+    for number, owner in enumerate(model.owners):
+        if number not in model.backbone.parents.values() and needed.isdisjoint(owner.tasks):
+            idle.update(model.encoder_tensors(number))
+    return {name: tensor for name, tensor in model.all_tensors().items() if name not in idle}
+
+
 def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction:
     """Run a model on one picture at its own size; several are given one by one.
 
     Raises:
         DataError: a picture that cannot be read. OptionError: an unknown task.
-        GarnishError: an output that is not finite, which decoding would turn into a map of some class.
+        GarnishError: an output that is not finite, which decoding would turn into a map of some class; or one of the
+            model's tensors, of which a CPU's attention makes finite outputs.
     """
     pixels = read_picture(picture)
     name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
+    which = picture if isinstance(picture, str | Path) else name
+    held = "" if all_finite(model, model.all_tensors) else not_finite(acting(model, tasks))
+    if held:
+        raise GarnishError(f"{which}: the model's {held}; train it anew, or take a model that was saved before")
     images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
     with evaluating(model), torch.inference_mode():
         raw = model(images, tasks)
         for task in odd_rows(raw):
-            which = picture if isinstance(picture, str | Path) else name
             raise GarnishError(f"{which}: the output of task {task!r} is not finite, {why_odd(model.all_tensors())}")
         maps = {t: model.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
     return Prediction(pixels, maps, dict(model.tasks), name)

@@ -115,6 +115,11 @@ class _Matched(Dataset):
     def place(self, index: int) -> tuple[Dataset, int]:
         return self.whole, index
 
+    def content(self, index: int) -> Mapping[str, str]:
+        moved = {name: table for name, table in self._tables.items() if table != tuple(range(len(table)))}
+        own = {"class ids, as they were matched by name": str(sorted(moved.items()))} if moved else {}
+        return {**self.whole.content(index), **own}
+
     def key(self, index: int) -> str | None:
         key = self.whole.key(index)
         return None if key is None else digest("matched", key, sorted(self._tables.items()))

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from garnish.checked import checked
 from garnish.data.sample import Batch, Dataset, Sample, collate
-from garnish.errors import DataError, OptionError, suggest
+from garnish.errors import DataError, GarnishError, OptionError, suggest
 from garnish.evaluating import evaluating
+from garnish.finite import not_finite
 from garnish.model import Model
+from garnish.predict import acting
 from garnish.tasks.agreement import difference, notes
 from garnish.tasks.task import Task
 from garnish.training.features import CachedPictures, Resized
@@ -73,12 +75,15 @@ def evaluate(
     Raises:
         OptionError: an unknown task, or thresholds that no task has. DataError: no picture, no task in common, labels
         of another kind, or class names that are not the model's in their order (see :func:`garnish.match_classes`).
+        GarnishError: a tensor of the model, or an output, that is not finite.
     """
     names = shared_tasks(model, dataset, tasks)
     if batch_size < 1 or (limit is not None and limit < 1):
         raise OptionError(f"evaluate: batch_size {batch_size}, limit {limit}; set 1 or more")
     if not len(dataset):
         raise DataError(f"{dataset.name}: no pictures; check its folders and split")
+    if held := not_finite(acting(model, names)):  # of which a CPU's attention may make finite outputs
+        raise GarnishError(f"evaluate: the model's {held}; train it anew, or take a model that was saved before")
     for line in told_of(model, dataset, names, training=False):
         _log.warning(line)
     measured = dict(model.tasks)
