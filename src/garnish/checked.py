@@ -9,12 +9,15 @@ import dataclasses
 import functools
 import inspect
 import numbers
+import operator
 import os
 import types
 from abc import ABC, ABCMeta
 from collections.abc import Callable, Mapping, Sequence, Set, ValuesView
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from garnish.errors import OptionError, one_line, suggest
 
@@ -50,17 +53,19 @@ def checked(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **given: Any) -> Any:
-        hints = _hints(function)
+        hints = hints_of(function)
         try:
             bound = signature.bind(*args, **given)
         except TypeError as error:
             raise OptionError(f"{label}: {_unbound(signature, given, error)}") from None
         for name, value in bound.arguments.items():
             if name in hints and kinds[name] is not inspect.Parameter.VAR_KEYWORD:
+                take = functools.partial(_taken, hint=hints[name], where=f"{label}: {name}")
                 several = kinds[name] is inspect.Parameter.VAR_POSITIONAL
-                for one in value if several else (value,):
-                    _check(one, hints[name], f"{label}: {name}", f"one call a {name}")
-        return function(*args, **given)
+                told = f"one call a {name}"
+                new = tuple(take(v, of_several=told) for v in value) if several else take(value, of_several=told)
+                bound.arguments[name] = new
+        return function(*bound.args, **bound.kwargs)
 
     return call  # type: ignore[return-value]
 
@@ -78,47 +83,100 @@ def _unbound(signature: inspect.Signature, given: Mapping[str, Any], error: Type
 
 
 class _ByName(ABCMeta):
-    """What a call of a class of options checks; copies and pickles of one are made without a call."""
+    """What a call of a class of options checks; copies and pickles of one are made without a call.
+
+    A class of a third party with an ``__init__`` of its own is called as it is.
+    """
 
     def __call__(cls, *args: Any, **given: Any) -> Any:
-        fields = [f for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
-        known = [f.name for f in fields]
+        owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+        made = vars(owner).get("__dataclass_params__")
+        if made is None or not made.init:
+            return super().__call__(*args, **given)
+        options = dict(
+            list(inspect.signature(vars(owner)["__init__"]).parameters.items())[1:]
+        )  # InitVars are among them
+        known = list(options)
+        by_place = [name for name, p in options.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
         label = cls.__name__
-        if args:
+        if len(args) > len(by_place):
             example = f"{label}({known[0]}=…)" if known else f"{label}()"
             raise OptionError(f"{label}: options are given by name: {example}")
-        hints = _hints(cls)
-        for name, value in given.items():
+        placed = dict(zip(by_place, args, strict=False))
+        if twice := placed.keys() & given.keys():
+            raise OptionError(f"{label}: option {min(twice)!r} is given twice; give it once")
+        hints = hints_of(cls)
+        values: dict[str, Any] = {}
+        for name, value in {**placed, **given}.items():
             if name not in known:
                 raise OptionError(f"{label}: unknown option {name!r}{suggest(name, known, limit=40)}")
-            _check(value, hints.get(name, Any), f"{label}.{name}")
-        for f in fields:
-            if f.name not in given and f.default is f.default_factory is dataclasses.MISSING:
-                raise OptionError(f"{label}: option {f.name!r} is required: {label}({f.name}=…)")
-        return super().__call__(**given)
+            hint = hints.get(name, Any)
+            hint = hint.type if isinstance(hint, dataclasses.InitVar) else hint
+            values[name] = _taken(value, hint, f"{label}.{name}")
+        for name, option in options.items():
+            if name not in values and option.default is inspect.Parameter.empty:
+                raise OptionError(f"{label}: option {name!r} is required: {label}({name}=…)")
+        return super().__call__(**values)
 
 
 class Options(ABC, metaclass=_ByName):
-    """Base of frozen dataclasses of options: they are given by name, known, and of the type that is annotated."""
+    """Base of frozen dataclasses of options: they are known, and of the type that is annotated.
+
+    Ours are given by name alone. Numbers of numpy become Python's, and lists tuples where those are annotated, so that
+    equal options are equal, can be hashed and are written as YAML and JSON.
+    """
 
 
 @functools.cache
-def _hints(of: Any) -> dict[str, Any]:
+def hints_of(of: Any) -> dict[str, Any]:
+    """Name → annotated type; empty where an annotation of a third party cannot be evaluated."""
     try:
         return get_type_hints(of)
-    except NameError:  # a class of a third party whose annotations cannot be found from outside
+    except (
+        Exception
+    ):  # names that are not found from outside, text that is no Python, and whatever else such text raises
         return {}
 
 
-def _check(value: Any, hint: Any, where: str, of_several: str = "") -> None:
+def _taken(value: Any, hint: Any, where: str, of_several: str = "") -> Any:
+    """A value as it is handed on; raises OptionError where it is not of the annotated type."""
+    value = _of_python(value)
     if fits(value, hint):
-        return
+        return _with_tuples(value, hint)
     is_list = of_several and isinstance(value, list | tuple) and value and all(fits(one, hint) for one in value)
     raise OptionError(f"{where}: expected {_called(hint)}, got {_shown(value)}{f'; {of_several}' if is_list else ''}")
 
 
+def _of_python(value: Any) -> Any:
+    """Numbers, truth values and text of numpy as Python's, in lists, tuples and mappings too; all else is itself."""
+    if isinstance(value, np.number | np.bool_ | np.str_):
+        return value.item()
+    if type(value) in (list, tuple):
+        new = [_of_python(entry) for entry in value]
+        return value if all(map(operator.is_, new, value)) else type(value)(new)
+    if type(value) is dict:
+        changed = {_of_python(key): _of_python(entry) for key, entry in value.items()}
+        return value if all(changed[key] is entry for key, entry in value.items()) else changed
+    return value
+
+
+def _with_tuples(value: Any, hint: Any) -> Any:
+    """A value that fits its annotation, with tuples for the lists that were given for such."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _with_tuples(value, next(option for option in inner if fits(value, option)))
+    if origin is tuple:
+        each = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else inner
+        new = tuple(map(_with_tuples, value, each))
+        return value if type(value) is not list and all(map(operator.is_, new, value)) else new
+    if inspect.isclass(origin) and issubclass(origin, Mapping) and type(value) is dict:
+        entries = {key: _with_tuples(entry, inner[1]) for key, entry in value.items()}
+        return value if all(entries[key] is entry for key, entry in value.items()) else entries
+    return value
+
+
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type; lists pass for tuples, and numbers of numpy for Python's."""
+    """Whether a value is of an annotated type; lists pass for tuples, and whole numbers for others."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return True

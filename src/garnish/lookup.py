@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
+from garnish.checked import hints_of
 from garnish.errors import OptionError, suggest
 
 #: kind → (module of the base class, name of the base class)
@@ -96,8 +97,8 @@ def construct(cls: type, options: Mapping[str, Any] | None = None, *, where: str
     ]
     if missing:
         raise OptionError(f"{where}: option {missing[0]!r} is required; options: {', '.join(fields)}")
-    hints = get_type_hints(cls)
-    values = {key: _coerce(value, hints[key], f"{where}.{key}") for key, value in given.items()}
+    hints = hints_of(cls)
+    values = {key: _coerce(value, hints.get(key, Any), f"{where}.{key}") for key, value in given.items()}
     return cls(**values)
 
 

@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
+from garnish.checked import Options
 from garnish.data.label_maps import resize_map
 from garnish.data.sample import Sample
 from garnish.errors import OptionError
@@ -28,7 +29,7 @@ PAD_COLOUR = (124.0, 116.0, 104.0)
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Augment:
+class Augment(Options):
     """Random changes of a training picture and its labels, in this order: scale, rotate, crop, flip, colour.
 
     Attributes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
 from garnish.balancing.balancing import balancing_of
+from garnish.checked import Options
 from garnish.data.transforms import Augment
 from garnish.errors import OptionError
 from garnish.training.loggers import check_name
@@ -26,7 +27,7 @@ FREE_ON_RESUME = frozenset(
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
+class TrainOptions(Options):
     """How long, how fast and on what a model is trained.
 
     Attributes:
