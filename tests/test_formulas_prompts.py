@@ -189,3 +189,15 @@ def test_vpt_starts_uniform(short, patch, width, deep):
     for part in prompt_sets(model):
         assert 0.97 * most < part.abs().max() <= most
         assert part.min() < 0 < part.max()
+
+
+def test_prompts_are_read_in_swin_v2():
+    """Their position bias is the middle of those of positions, 8 of 0 to 16: with 0, e⁸ times less of them is read."""
+    model = tiny.model("swinv2", tiny.methods("VPT", per_task=False), tasks=("depth",))
+    x = tiny.pictures(1, 64, 64)
+    with torch.no_grad():
+        before = model.backbone(model.prepare(x))
+        for parameter in dict(model._of_owner(0)).values():
+            parameter.mul_(-1.0)
+        after = model.backbone(model.prepare(x))
+    assert tiny.far(after[0], before[0]) > 1e-3

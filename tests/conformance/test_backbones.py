@@ -183,3 +183,13 @@ def test_equals_timm(short, which):
     assert len(theirs) == len(ours)
     for got, want in zip(ours, theirs, strict=True):
         assert tiny.far(got, want) < 1e-5
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("size", [(32, 256), (256, 32)])
+def test_a_side_of_one_window_is_not_shifted_though_the_other_is(size):
+    """The first map of SwinV2, whose windows of 8 divide both sides; further maps are smaller than timm's windows."""
+    x = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        theirs = timm_twin("swinv2", size).forward_intermediates(x, [0], intermediates_only=True, output_fmt="NCHW")
+        assert tiny.far(tiny.backbone("swinv2")(x)[0], theirs[0]) < 1e-5
