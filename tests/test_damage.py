@@ -118,6 +118,18 @@ def test_the_list_is_what_sha256sum_reads(bundle):
     assert sorted(file.name for file in bundle.iterdir()) == ["SHA256SUMS", "bundle.json", "weights.safetensors"]
 
 
+def test_a_list_is_taken_as_sha256sum_takes_it(bundle):
+    before, file = contents(bundle), bundle / "SHA256SUMS"
+    text = file.read_text()
+    capitals = "".join(f"{line[:64].upper()}{line[64:]}\n" for line in text.splitlines())
+    for other in (text + "\n", "\n" + text, capitals, text.replace("  ", "  ./"), text.replace("  ", " *")):
+        file.write_bytes(other.encode())
+        assert (
+            subprocess.run(["sha256sum", "-c", file.name], cwd=bundle, capture_output=True, check=False).returncode == 0
+        )
+        assert same(contents(bundle), before)
+
+
 def test_bundles_of_earlier_versions_and_files_of_others(bundle):
     before = contents(bundle)
     (bundle / "notes.txt").write_text("mine")

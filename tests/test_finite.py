@@ -78,6 +78,20 @@ def test_weights_are_refused(tmp_path, bad, suffix):
     gn.backbone("vit_tiny_patch16_224", str(tmp_path / "w.pth"), options=TRUNK)
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.bool, torch.complex64])
+def test_weights_of_other_than_floats_are_refused(tmp_path, kind):
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=0, **TRUNK).state_dict()
+    state["blocks.3.mlp.fc2.weight"] = state["blocks.3.mlp.fc2.weight"].to(kind)
+    torch.save(state, tmp_path / "w.pth")
+    name = str(kind).removeprefix("torch.")
+    told = rf"w\.pth: blocks\.3\.mlp\.fc2\.weight holds {name}, the architecture float32; save it as float32"
+    with pytest.raises(WeightsError, match=told):
+        gn.backbone("vit_tiny_patch16_224", str(tmp_path / "w.pth"), options=TRUNK)
+    state["blocks.3.mlp.fc2.weight"] = torch.ones(48, 192, dtype=torch.float64)  # the remedy, in any precision
+    torch.save(state, tmp_path / "w.pth")
+    gn.backbone("vit_tiny_patch16_224", str(tmp_path / "w.pth"), options=TRUNK)
+
+
 def test_running_statistics_and_values_beyond_float32_are_refused(tmp_path):
     state = timm.create_model("test_efficientnet", num_classes=0).state_dict()
     name = next(n for n in state if n.endswith("running_var"))

@@ -275,3 +275,41 @@ def test_every_listed_ending_is_read(tmp_path):
         grey = Image.fromarray(np.full((16, 16), 100, np.uint8))
         grey.save(tmp_path / f"a{ending}")
         assert abs(float(read_picture(tmp_path / f"a{ending}").float().mean()) - 100) < 3, ending
+
+
+def test_levels_in_text_are_read_where_none_is_scaled(tmp_path):
+    values = RNG.integers(0, 256, (4, 6))
+    text = " ".join(map(str, values.ravel()))
+    for kind, width, largest in (("P2", 6, 255), ("P2", 6, 65535), ("P3", 2, 255)):
+        file = tmp_path / f"{kind}{largest}.pgm"
+        file.write_text(f"{kind}\n{width} 4\n{largest}\n{text}\n")
+        assert read_array(file).reshape(4, 6).tolist() == values.tolist()
+    (tmp_path / "a.pgm").write_text(f"P2\n6 4\n300\n{text}\n")
+    assert "scaled" in refused(read_array, tmp_path / "a.pgm")
+
+
+@pytest.mark.parametrize("kind", ["<U2", "datetime64[s]", "S3", "complex64", [("a", "i4")]])
+def test_arrays_of_no_plain_numbers_are_refused(tmp_path, kind):
+    np.save(tmp_path / "a.npy", np.zeros((2, 3), kind))
+    assert "no plain numbers; save whole numbers" in refused(read_array, tmp_path / "a.npy")
+
+
+def test_a_label_is_refused_where_a_pixel_is_transparent_by_its_chunk(tmp_path):
+    ids = np.array([[0, 1, 2], [2, 2, 1]], np.uint8)
+    palette = Image.fromarray(ids)
+    palette.putpalette([10, 20, 30] * 3)
+    for name, image, used, unused in (
+        ("grey", Image.fromarray(ids), 2, 7),
+        ("deep", Image.fromarray(ids.astype(np.uint16) * 300), 600, 2),
+        ("colours", Image.fromarray(np.stack([ids, ids, ids * 9], -1)), (2, 2, 18), (2, 2, 2)),
+        ("palette", palette, 2, 7),
+        ("table", palette, bytes([255, 255, 0]), bytes([255, 255, 255])),
+    ):
+        for suffix in (".png", ".gif") if name == "palette" else (".png",):
+            image.save(tmp_path / f"{name}{suffix}", transparency=used)
+            assert "3 pixels are not opaque" in refused(read_array, tmp_path / f"{name}{suffix}")
+            image.save(tmp_path / f"{name}{suffix}", transparency=unused)
+            assert read_array(tmp_path / f"{name}{suffix}").tolist() == np.asarray(image).tolist()
+    palette.save(tmp_path / "p.png", transparency=2)
+    with pytest.raises(DataError, match="not opaque"):
+        open_label(tmp_path / "p.png", colours=True)

@@ -22,7 +22,7 @@ from garnish.backbones.backbone import Backbone
 from garnish.backbones.blocks import Branch, FeatureInfo, Residual, Stage
 from garnish.backbones.finished_names import FINISHED
 from garnish.backbones.model_config import check_architecture, read_config
-from garnish.backbones.weights import read_weights, weights_file
+from garnish.backbones.weights import check_floats, read_weights, weights_file
 from garnish.backbones.wrapped_names import said_of
 from garnish.errors import OptionError, suggest
 
@@ -204,6 +204,7 @@ class MiT(Backbone):
             read = mit_dialects.read(tensors, wanted, source)
             with torch.no_grad():
                 for slot, module, leaf in slots:
+                    check_floats(backbone.source_names[slot], read[slot], getattr(module, leaf), source)
                     getattr(module, leaf).copy_(read[slot])
             backbone.weights_source = source
             backbone.licence = _licence(source, licence, dialect)

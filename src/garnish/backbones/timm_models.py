@@ -10,7 +10,7 @@ import timm
 from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.weights import read_weights
+from garnish.backbones.weights import check_floats, read_weights
 from garnish.backbones.wrapped_names import without_prefix
 from garnish.errors import OptionError, WeightsError, one_line
 
@@ -92,6 +92,8 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], where: str, first: str)
                 f"{where}: {key} has shape {tuple(tensor.shape)}, the architecture {tuple(wanted[key].shape)}; "
                 "choose the matching architecture"
             )
+        if key in wanted and not key.startswith(_UNUSED):
+            check_floats(key, tensor, wanted[key], where)
     model.load_state_dict({k: v for k, v in state.items() if k in wanted and not k.startswith(_UNUSED)}, strict=False)
 
 

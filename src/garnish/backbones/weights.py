@@ -94,6 +94,13 @@ def read_notes(file: str | Path) -> dict[str, Any]:
     return {str(key): value for key, value in notes.items()} if isinstance(notes, Mapping) else {}
 
 
+def check_floats(name: str, tensor: Tensor, own: Tensor, where: str) -> None:
+    """Raise WeightsError where whole or complex numbers stand for floats, which a copy would turn into others."""
+    if own.is_floating_point() and not tensor.is_floating_point():
+        kinds = [str(t.dtype).removeprefix("torch.") for t in (tensor, own)]
+        raise WeightsError(f"{where}: {name} holds {kinds[0]}, the architecture {kinds[1]}; save it as {kinds[1]}")
+
+
 def is_non_commercial(licence: str) -> bool:
     """Whether a licence's text or short name forbids commercial use (CC BY-NC, research only, NVIDIA's source code)."""
     return _NON_COMMERCIAL.search(licence.lower()) is not None

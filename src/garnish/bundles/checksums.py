@@ -19,7 +19,7 @@ from garnish.errors import BundleError, one_line
 SUMS = "SHA256SUMS"
 KEY = "sha256"
 
-_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)")
 _ZEROS = "0" * 64
 #: The first key of a JSON file; of JSON that is a value in a safetensors header, where only its start has no backslash.
 _IN_JSON = re.compile(rb'\{"sha256": "([0-9a-f]{64})"')
@@ -48,12 +48,12 @@ def check_sum(file: Path, data: bytes) -> None:
     listed = file.with_name(SUMS)
     remedy = "copy or save it again"
     try:
-        lines = [_LINE.fullmatch(line) for line in listed.read_text("utf-8").splitlines()]
+        lines = [_LINE.fullmatch(line) for line in listed.read_text("utf-8").splitlines() if line.strip()]
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
         raise BundleError(f"{listed}: cannot be read ({one_line(error, 120)}); {remedy}") from error
-    found = {line[2]: line[1] for line in lines if line is not None}
+    found = {line[2]: line[1].lower() for line in lines if line is not None}
     if None in lines or file.name not in found:
         raise BundleError(f"{listed}: is damaged (it has no digest of {file.name}); {remedy}")
     if found[file.name] != hashlib.sha256(data).hexdigest():

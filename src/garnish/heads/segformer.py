@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.backbones.blocks import FeatureInfo
+from garnish.backbones.weights import check_floats
 from garnish.errors import OptionError, WeightsError
 from garnish.heads.head import Head
 from garnish.heads.segformer_names import COUNTER, read_decoder
@@ -138,6 +139,7 @@ def fill_decoder(decoder: SegFormerDecoder, published: Mapping[str, Tensor], sou
             )
     with torch.no_grad():
         for name, tensor in kept.items():
+            check_floats(name, tensor, own[name], source)
             own[name].copy_(tensor)
     parts = list(dict.fromkeys(name.split(".")[0] for name in published))
     if outputs == wide:

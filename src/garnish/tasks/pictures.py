@@ -133,8 +133,10 @@ def open_label(path: Path, *, colours: bool = False, upright: bool = True) -> tu
             raise DataError(f"{path}: {reason}")
         if _is_deep_png(facts):
             pixels = _sixteen_bits(path, image)
+            _refuse_transparent(_see_through(pixels, image), path)
         else:
             image.load()  # a TIFF is turned by this
+            _refuse_transparent(_see_through(np.asarray(image), image), path)
             pixels = np.asarray(_painted(image) if colours else image)
             if facts.format == "TIFF":
                 pixels = turn(pixels, UNDONE_BY[facts.orientation])
@@ -235,19 +237,35 @@ def _painted(image: Image.Image) -> Image.Image:
 
 def _opaque(pixels: np.ndarray, path: Path) -> np.ndarray:
     """(H, W, 2) or (H, W, 4) of a file → without its alpha, which must say nothing."""
-    alpha = pixels[..., -1]
-    if (alpha != np.iinfo(pixels.dtype).max).any():
-        count = int((alpha != np.iinfo(pixels.dtype).max).sum())
+    _refuse_transparent(int((pixels[..., -1] != np.iinfo(pixels.dtype).max).sum()), path)
+    return pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :-1]
+
+
+def _see_through(pixels: np.ndarray, image: Image.Image) -> int:
+    """How many pixels have the grey level, colour or palette index that a file (PNG's tRNS, GIF) says is not opaque."""
+    key = image.info.get("transparency")
+    if key is None or image.mode not in ("1", "L", "P", "RGB", "I", "I;16"):
+        return 0
+    if isinstance(key, bytes):  # the alpha of each index
+        return int(np.isin(pixels, [index for index, alpha in enumerate(key) if alpha < 255]).sum())
+    same = pixels == np.asarray(key)
+    return int((same.all(-1) if same.ndim == 3 else same).sum())
+
+
+def _refuse_transparent(count: int, path: Path) -> None:
+    if count:
         raise DataError(
             f"{path}: {count} pixels are not opaque, and what a label means there is not known; save it without alpha"
         )
-    return pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :-1]
 
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
         # Mapped first: the header gives shape and dtype before a byte of data is read, and objects are refused.
         mapped = np.lib.format.open_memmap(path, mode="r")
+        if mapped.dtype.kind not in "buif":
+            kind = one_line(str(mapped.dtype), 60)
+            raise DataError(f"{path}: holds {kind}, which are no plain numbers; save whole numbers, floats or booleans")
         size = int(mapped.size)
         if size > 3 * MAX_PIXELS:
             raise DataError(f"{path}: holds {size:,} numbers, more than {3 * MAX_PIXELS:,}; cut it into smaller files")

@@ -109,7 +109,7 @@ def _others(image: Image.Image, stream: BinaryIO) -> Stored:
             )
     elif kind in ("AVIF", "JPEG2000"):  # lossless settings exist, but no header vouches for them
         strange = f"is {kind}, which need not keep single numbers; save the label as PNG or .npy"
-    elif kind == "PPM" and mode != "1" and image.tile[0][0] != "raw":  # type: ignore[attr-defined]
+    elif kind == "PPM" and mode != "1" and _is_scaled(image):
         strange = "has levels that are scaled while it is read; save it with a largest level of 255 or 65535, or as PNG"
     return Stored(
         format=kind,
@@ -121,6 +121,12 @@ def _others(image: Image.Image, stream: BinaryIO) -> Stored:
         orientation=_orientation(image.getexif().get(ExifTags.Base.Orientation)),
         strange=strange,
     )
+
+
+def _is_scaled(image: Image.Image) -> bool:
+    """Whether Pillow scales the levels of a PGM or PPM: where the largest fills neither 8 nor 16 bits."""
+    decoder, *_, arguments = image.tile[0]  # type: ignore[attr-defined]
+    return decoder != "raw" and arguments[1] not in (255, 65535)
 
 
 def lossy(image: Image.Image, stream: BinaryIO) -> str | None:
