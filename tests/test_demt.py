@@ -219,6 +219,18 @@ def test_tasks_see_each_other_and_shared_maps_give_what_equal_ones_do(spec):
         torch.testing.assert_close(same[task], equal[task], atol=1e-12, rtol=1e-12)
 
 
+@every
+def test_tasks_whose_first_maps_alone_are_shared_keep_their_later_ones(spec):
+    """As where adapters of tasks begin in a later stage: the same output as with equal maps of their own."""
+    module, given = built(spec).eval(), apart()
+    first = next(iter(given.values()))[0]
+    shares = {task: [first, *own[1:]] for task, own in given.items()}
+    copies = {task: [first.clone(), *own[1:]] for task, own in given.items()}
+    with torch.no_grad():
+        for got, want in zip(module(shares).values(), module(copies).values(), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+
+
 def test_a_pixel_attends_to_its_own_pixel():
     """Far from a change of the maps nothing changes, as it does where tokens of the whole grid are attended to."""
     for spec, local in ((SPECS[0], True), (SPECS[2], False)):
