@@ -131,3 +131,17 @@ def test_what_is_trained_may_be_too_much_already():
         OptionError, match=r"gradients and moments of what is trained take 0\.00 GB, the bound is 0\.00 GB"
     ):
         fit(tiny(gn.FullFineTuning()), Blobs(every(4)), steps=1, batch_size="auto", memory_gb=0.001, **SHORT)
+
+
+def test_looking_for_the_largest_batch_leaves_no_trace():
+    """Running statistics, too, are then those of a run of this batch size from the start."""
+
+    def trained(batch_size: int | str) -> tuple[int, dict[str, Tensor]]:
+        model = tiny(head=gn.SegFormerHead(channels=8))
+        result = fit(model, Blobs(every(8)), steps=2, batch_size=batch_size, memory_gb=0.05, **SHORT)
+        return result.batch_size, tensors_of(model)
+
+    size, found = trained("auto")
+    again, want = trained(size)
+    assert size == again and any(name.endswith("running_var") for name in want)
+    assert all(torch.equal(found[name], want[name]) for name in want)

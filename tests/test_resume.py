@@ -250,7 +250,7 @@ def test_resuming_otherwise_is_refused(tmp_path):
     ):
         first = gn.fit(tiny(), Blobs(every(8)), out=tmp_path / "e", **{**options, "steps": None}, epochs=2).out
         gn.fit(tiny(), Blobs(every(6)), resume=first, **{**options, "steps": None}, epochs=2)
-    with pytest.raises(BundleError, match="no checkpoint"):
+    with pytest.raises(BundleError, match="no such folder; give the run's folder"):
         gn.fit(tiny(), Blobs(PARTIAL), resume=tmp_path / "none", **options)
     for file in (out / "last").iterdir():
         file.write_bytes(b"\0" * 100)
