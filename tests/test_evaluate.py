@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import garnish as gn
+import tiny as tiny_models
 from garnish.data.sample import Sample
 from garnish.data.transforms import resize_sample
 from garnish.errors import DataError, OptionError
@@ -94,3 +95,15 @@ def test_what_does_not_fit_is_named(model, monkeypatch):
     with pytest.raises(DataError, match="labels are for edges, the model's tasks are seg, depth"):
         evaluate(model, Blobs(every(1)))
     assert set(TASKS) == {"seg", "depth"}
+
+
+def test_thresholds_are_chosen_at_the_size_that_is_measured():
+    """On the same pictures they are then the best ones, so both figures are one; at their own size others are best."""
+    data = gn.Scenes(3, size=64, seed=1, tasks=("saliency",))
+    model = tiny_models.model("vit", gn.LoRA(rank=2), tasks=("seg",))
+    model.add(gn.LoRA(rank=2), data.tasks, gn.LinearHead())
+    tiny_models.randomise_own(model, seed=3)
+    found = evaluate(model, data, size=(32, 32), thresholds_on=data)["saliency"]
+    own = evaluate(model, data)["saliency"]
+    assert found["max_f"] == pytest.approx(found["f_at_chosen_threshold"], abs=1e-9)
+    assert found["best_f_threshold"] != own["best_f_threshold"]

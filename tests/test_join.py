@@ -231,5 +231,13 @@ def test_joining_refuses_equal_names_and_other_backbones(tmp_path):
     assert facts[0]["fingerprint"] == facts[1]["fingerprint"], "only where maps are read differs"
     with pytest.raises(BundleError, match=r"e: belongs to another backbone than .*d \(taps merged, not stage\)"):
         gn.load([tmp_path / "d", tmp_path / "e"], backbone=trunk("swin"))
+    torch.manual_seed(0)
+    name, options = BACKBONES["mit"]  # the same tensors, cut into other heads
+    heads = gn.backbone(name, options={**options, "num_heads": [1, 1, 2, 4]})
+    adapted(heads, LoRA(rank=2), ["depth"], 1).save(tmp_path / "f")
+    facts = [json.loads((tmp_path / bundle / "bundle.json").read_text())["backbone"] for bundle in "af"]
+    assert facts[0]["fingerprint"] == facts[1]["fingerprint"]
+    with pytest.raises(BundleError, match=r"f: belongs to another backbone than .*a \(options .*num_heads"):
+        gn.load([tmp_path / "a", tmp_path / "f"], backbone=trunk("mit"))
     with pytest.raises(BundleError, match="empty"):
         gn.load([])
