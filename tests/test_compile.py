@@ -103,3 +103,19 @@ def test_exports(short, per_task):
     with torch.no_grad():
         for mine, other in zip(program.module()(*other_rows), model.backbone(*other_rows), strict=True):
             assert tiny.far(mine, other) < 1e-5
+
+
+@pytest.mark.compile
+def test_dropout_of_a_task_that_trains_leaves_a_frozen_one_alone():
+    """In a compiled pass adapters of one method run together, but for those that are not in training mode."""
+    method = garnish.AdaptFormer(bottleneck=16, dropout=0.5, per_task=True)
+    model = tiny.model("vit", method, tasks=("seg", "depth"))
+    x = tiny.pictures(2)
+    model.freeze(["seg"])
+    with torch.no_grad():
+        want = model(x)["seg"]
+        model.train()
+        model.compile(backend="eager")
+        one, two = model(x), model(x)
+    assert tiny.far(one["seg"], want) < 1e-5 and torch.equal(one["seg"], two["seg"])
+    assert tiny.far(one["depth"], two["depth"]) > 1e-3

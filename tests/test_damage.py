@@ -158,6 +158,18 @@ def test_a_checkpoint(tmp_path):
     assert file.read_bytes() == data  # the same state is the same file
 
 
+def test_all_of_a_large_checkpoint_is_covered(tmp_path):
+    """It is read in pieces; a bit of the last one is as good as one of the first."""
+    file = tmp_path / "state.safetensors"
+    save_state(file, {"large": torch.arange(1_000_000, dtype=torch.float32)}, {})
+    assert torch.equal(load_state(file)[0]["large"], torch.arange(1_000_000, dtype=torch.float32))
+    whole = file.read_bytes()
+    for place in (len(whole) - 1, len(whole) // 2, 1 << 21):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(BundleError):
+            load_state(file)
+
+
 def test_a_checkpoint_of_an_earlier_version(tmp_path):
     save_file({"x": torch.arange(3)}, tmp_path / "old", {"garnish.facts": '{"step": 4}'})
     tensors, facts = load_state(tmp_path / "old")
