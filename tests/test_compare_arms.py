@@ -239,3 +239,16 @@ def test_the_bundled_trunk_can_be_had_with_random_weights():
     assert {n: t.shape for n, t in one.frozen_tensors().items()} == {
         n: t.shape for n, t in bundled.frozen_tensors().items()
     }
+
+
+def test_a_random_trunk_is_built_as_the_other_is():
+    """All of the recipe's section acts: architecture, where maps are read, drop-path."""
+    import tiny
+    from garnish.recipe import BackboneChoice
+
+    name, options = tiny.BACKBONES["swin"][1:]
+    choice = BackboneChoice(name=name, options=options, taps="merged", drop_path=0.2)
+    whole, random = choice.build(), choice.build_random(0)
+    for trunk in (whole, random):
+        assert (trunk.options, trunk.taps_at, trunk.drop_path) == (dict(options), "merged", 0.2)
+    assert random.features == whole.features
