@@ -24,7 +24,8 @@ class CompiledTrunk(nn.Module):
         if step.row_images is not None and step.row_owners is not None:
             for rows in (step.row_images, step.row_owners):
                 torch._dynamo.maybe_mark_dynamic(rows, 0)
-        self.backbone.tuned.catch_up_all()  # within the graph that cannot be traced
+        # its owner's modules catch up here: within the graph that cannot be traced
+        self.backbone.tuned.parts(self.backbone.parents.get(step.present[0], step.present[0]))
         maps: tuple[Tensor, ...] = self.run(images, step.row_images, step.row_owners, " ".join(map(str, step.present)))
         return maps
 
