@@ -22,6 +22,7 @@ from garnish.adapters.lora import LoRA
 from garnish.adapters.reference import FullFineTuning
 from garnish.bundles import atomic
 from garnish.bundles.description import read_description
+from garnish.commands.info import of_bundle
 from garnish.errors import BundleError, OptionError
 from garnish.heads.linear import LinearHead
 from garnish.heads.segformer import SegFormerHead
@@ -265,6 +266,10 @@ def test_damaged_descriptions_are_refused_in_one_line(tmp_path, sound, message):
     with pytest.raises(BundleError, match=message) as caught:
         gn.load(folder, backbone=trunk())
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+    if "has shape" not in message:  # its tensors are not put in
+        with pytest.raises(BundleError, match=message) as caught:
+            of_bundle(str(folder), (32, 32))
+        assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"format": NaN}', "[]", '"format"', "\x00", "1" * 5000])

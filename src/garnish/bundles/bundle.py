@@ -19,17 +19,18 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from garnish import __version__, lookup
+from garnish import __version__
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.build import backbone as build_backbone
 from garnish.backbones.weights import is_non_commercial
 from garnish.bundles.atomic import present, write_folder, writing
 from garnish.bundles.checksums import with_sums
 from garnish.bundles.description import DESCRIPTION, FORMAT, INPUT, MOST_BYTES, WEIGHTS, bundle_folder, read_description
+from garnish.bundles.specs import Specs, add_described, backbone_facts
 from garnish.bundles.stored import TUNED_AS, StoredDtype, fill, read_tensors, read_weights, stored_tensors
 from garnish.checked import checked
 from garnish.device import usable_device
-from garnish.errors import BundleError, OptionError, SiteError, WeightsError, one_line, suggest
+from garnish.errors import BundleError, OptionError, WeightsError, one_line, suggest
 from garnish.model import Model
 
 Metrics = Mapping[str, Mapping[str, float]]
@@ -118,7 +119,10 @@ def load(
         model = Model(backbone)
         model.eval()
         for where, folder, facts in read:
-            _append(model, where, folder, facts)
+            file, there = str(folder / WEIGHTS), len(model.owners)
+            stored = read_tensors(read_weights(folder, facts), file)
+            add_described(model, facts, where)
+            fill(model, range(there, len(model.owners)), stored, facts["dtype"], facts["tuned_as"], file)
     return model if place is None else model.to(place)
 
 
@@ -184,44 +188,19 @@ def _check_place(path: Path) -> None:
 def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[str, Any]:
     trunk = model.backbone
     encoder = decoder = 0
-    owners = []
     for number, owner in enumerate(model.owners):
-        kept = [task for task in owner.tasks if task in tasks]
-        if kept:
-            if owner.shared is None:
-                owners.append({"tasks": kept, "methods": [lookup.describe(m) for m in owner.methods]})
+        if any(task in tasks for task in owner.tasks):
             encoder += sum(t.numel() for t in model.encoder_tensors(number).values() if isinstance(t, nn.Parameter))
-    shared, described = [], {}
     for names, module in model.decoders.each():
         if names[0] in tasks:
             decoder += sum(p.numel() for p in module.parameters())
-            shared += [list(names)] if len(names) > 1 else []
-    for name in tasks:
-        task, legend = model.tasks[name], model.tasks[name].legend()
-        described[name] = {
-            **lookup.describe(task),
-            "head": lookup.describe(model.decoders.options[name]),
-            "channels": task.channels,
-            "labels": list(legend),
-            "palette": {label: list(colour) for label, colour in legend.items()},
-        }
     return {
         "format": FORMAT,
         "versions": {"garnish": __version__, "torch": str(torch.__version__), "timm": str(timm.__version__)},
         "dtype": dtype,
         "tuned_as": TUNED_AS[dtype],
-        "backbone": {
-            "name": trunk.name,
-            "options": trunk.options,
-            "taps": trunk.taps_at,
-            "fingerprint": trunk.fingerprint(),
-            "licence": trunk.licence,
-            "non_commercial": is_non_commercial(trunk.licence),
-            "weights_source": trunk.weights_source,
-        },
-        "owners": owners,
-        "tasks": described,
-        **({"decoders": shared} if shared else {}),
+        "backbone": {**backbone_facts(trunk), "non_commercial": is_non_commercial(trunk.licence)},
+        **Specs.of(model, tasks).facts(),
         "preprocessing": {
             "input": INPUT,
             "mean": list(trunk.mean),
@@ -312,36 +291,6 @@ def check_backbone(where: str, wanted: Mapping[str, Any], found: Backbone, sourc
             f"{wanted['weights_source']}), but that of {source} is {fingerprint[:12]}; "
             "pass weights= (--weights), the file it was trained on"
         )
-
-
-def _append(model: Model, where: str, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Add a bundle's owners, tasks and heads to a model and fill them with its tensors."""
-    file = folder / WEIGHTS
-    stored = read_tensors(read_weights(folder, facts), str(file))
-    first = len(model.owners)
-    try:
-        owners = [
-            ([lookup.build("adapters", m["name"], m["options"]) for m in owner["methods"]], tuple(owner["tasks"]))
-            for owner in facts["owners"]
-        ]
-        for methods, names in owners:
-            if len(names) > 1 and any(m.per_task for m in methods):
-                raise OptionError(f"a per_task method is shared by {', '.join(names)}")
-        described = {name: facts["tasks"][name] for _, names in owners for name in names}
-        tasks = {n: lookup.build("tasks", t["name"], t["options"]) for n, t in described.items()}
-        heads = {n: lookup.build("heads", t["head"]["name"], t["head"]["options"]) for n, t in described.items()}
-        model.restore(owners, tasks, heads, facts.get("decoders", ()))
-    except (OptionError, SiteError) as error:
-        raise BundleError(f"{where}: {error}") from error
-    except (RuntimeError, MemoryError) as error:  # sizes that no machine can allocate
-        raise BundleError(f"{where}: cannot be built ({one_line(error, 120)}); its description is damaged") from error
-    for name, task in tasks.items():
-        if task.channels != described[name]["channels"]:
-            raise BundleError(
-                f"{where}: task {name!r} has {task.channels} channels by its options and "
-                f"{described[name]['channels']} as stored; save the bundle again"
-            )
-    fill(model, range(first, len(model.owners)), stored, facts["dtype"], facts["tuned_as"], str(file))
 
 
 def _short(value: Any) -> str:

@@ -21,9 +21,10 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from garnish import __version__, lookup
+from garnish import __version__
 from garnish.backbones.weights import is_non_commercial
 from garnish.bundles.description import MOST_BYTES, parse_json
+from garnish.bundles.specs import Specs, backbone_facts
 from garnish.bundles.stored import read_tensors
 from garnish.errors import BundleError, OptionError, one_line
 from garnish.heads.head import Head
@@ -62,22 +63,14 @@ def sidecar_files(
     model: Model, tasks: Sequence[str], dialect: str, prefix: str, decode_head: str | None
 ) -> dict[str, bytes]:
     """``task.json`` and ``heads.safetensors`` of some tasks of a model."""
-    trunk, options = model.backbone, model.decoders.options
     facts = {
         "format": FORMAT,
         "versions": {"garnish": __version__, "torch": str(torch.__version__), "timm": str(timm.__version__)},
         "dialect": dialect,
         "prefix": prefix,
         "decode_head": decode_head,
-        "backbone": {
-            "name": trunk.name,
-            "options": trunk.options,
-            "taps": trunk.taps_at,
-            "fingerprint": trunk.fingerprint(),
-            "licence": trunk.licence,
-            "weights_source": trunk.weights_source,
-        },
-        "tasks": {n: lookup.describe(model.tasks[n]) | {"head": lookup.describe(options[n])} for n in tasks},
+        "backbone": backbone_facts(model.backbone),
+        "tasks": Specs.of(model, tasks).tasks_and_heads(),
     }
     tensors = {n: t.detach().cpu().contiguous() for task in tasks for n, t in model.head_tensors(task).items()}
     text = json.dumps(facts, indent=2, ensure_ascii=False)
@@ -116,18 +109,11 @@ def read_sidecar(folder: Path) -> Sidecar | None:
     if decode_head is not None and decode_head not in tasks:
         raise BundleError(f"{file}: decode_head: {one_line(repr(decode_head), 40)} is none of the tasks")
     try:
-        return Sidecar(
-            backbone=backbone,
-            decode_head=decode_head,
-            tasks={n: lookup.build("tasks", t["name"], t["options"], where=f"{file}: {n}") for n, t in tasks.items()},
-            heads={
-                n: lookup.build("heads", t["head"]["name"], t["head"]["options"], where=f"{file}: {n}.head")
-                for n, t in tasks.items()
-            },
-            tensors=read_tensors(data, str(folder / HEADS)),
-        )
+        specs = Specs.read({"tasks": tasks}, str(file))
     except OptionError as error:
         raise BundleError(str(error)) from error
+    tensors = read_tensors(data, str(folder / HEADS))
+    return Sidecar(backbone=backbone, tasks=specs.tasks, heads=specs.heads, tensors=tensors, decode_head=decode_head)
 
 
 def _is_spec(value: Any) -> bool:

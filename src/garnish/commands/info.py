@@ -80,7 +80,7 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
             raise OptionError(f"{path}: belongs to another backbone ({name}) than {paths[0]} ({first['name']})")
     # whose digests are looked at, as wherever a bundle is read
     weights_bytes = sum(len(read_weights(bundle_folder(p), f)) for p, f in zip(paths, described, strict=True))
-    model = _skeleton(described)
+    model = _skeleton(paths, described)
     return model.report(at) | {
         "backbone_licence": first["licence"],
         "backbone_non_commercial": first["non_commercial"],
@@ -93,25 +93,16 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
     }
 
 
-def _skeleton(described: Sequence[Mapping[str, Any]]) -> Model:
+def _skeleton(paths: Sequence[str], described: Sequence[Mapping[str, Any]]) -> Model:
     """The model of some bundles without their tensors, nor the backbone's."""
     from garnish.backbones.build import backbone
-    from garnish.lookup import build
+    from garnish.bundles.specs import add_described
     from garnish.model import Model
 
     first = described[0]["backbone"]
     model = Model(backbone(first["name"], None, options=first["options"], taps=first.get("taps", "stage")))
-    for facts in described:
-        tasks = {name: facts["tasks"][name] for owner in facts["owners"] for name in owner["tasks"]}
-        model.restore(
-            [
-                ([build("adapters", m["name"], m["options"]) for m in owner["methods"]], tuple(owner["tasks"]))
-                for owner in facts["owners"]
-            ],
-            {name: build("tasks", t["name"], t["options"]) for name, t in tasks.items()},
-            {name: build("heads", t["head"]["name"], t["head"]["options"]) for name, t in tasks.items()},
-            facts.get("decoders", ()),
-        )
+    for path, facts in zip(paths, described, strict=True):
+        add_described(model, facts, path)
     return model
 
 

@@ -1,0 +1,120 @@
+"""What a model is made of, and the plain facts that stand for it in files: names and options, JSON-ready."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from garnish.adapters.adapter import Method
+from garnish.backbones.backbone import Backbone
+from garnish.errors import BundleError, OptionError, SiteError, one_line
+from garnish.heads.head import Head
+from garnish.lookup import build, describe
+from garnish.model import Model
+from garnish.tasks.task import Task
+
+
+@final
+@dataclass(frozen=True)
+class Specs:
+    """What is put onto a bare backbone: see :meth:`garnish.model.Model.restore`.
+
+    Attributes:
+        owners: methods and tasks of each; empty where nothing is said of them.
+        tasks: name → task, in the order of the owners.
+        heads: name → options of its head.
+        groups: tasks that share a decoder, where several do, in the order it was built for.
+    """
+
+    owners: Sequence[tuple[Sequence[Method], tuple[str, ...]]]
+    tasks: Mapping[str, Task]
+    heads: Mapping[str, Head]
+    groups: Sequence[Sequence[str]]
+
+    @classmethod
+    def of(cls, model: Model, tasks: Sequence[str]) -> Specs:
+        """Those of some tasks of a model."""
+        owners = [(o.methods, tuple(t for t in o.tasks if t in tasks)) for o in model.owners if o.shared is None]
+        groups = [names for names, _ in model.decoders.each() if len(names) > 1 and names[0] in tasks]
+        heads = model.decoders.options
+        kept = [(methods, names) for methods, names in owners if names]
+        return cls(kept, {n: model.tasks[n] for n in tasks}, {n: heads[n] for n in tasks}, groups)
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any], where: str = "") -> Specs:
+        """Build what facts name; ``where`` is the place, for messages.
+
+        Raises:
+            OptionError: an unknown name or option, or tasks that share a method of one task each.
+        """
+        at = f"{where}: " if where else ""
+        listed = facts.get("owners", ())
+        owners = [([_built("adapters", m) for m in owner["methods"]], tuple(owner["tasks"])) for owner in listed]
+        for methods, names in owners:
+            if len(names) > 1 and any(m.per_task for m in methods):
+                raise OptionError(f"a per_task method is shared by {', '.join(names)}")
+        tasks = {n: facts["tasks"][n] for _, names in owners for n in names} if listed else facts["tasks"]
+        return cls(
+            owners,
+            {n: _built("tasks", t, at and f"{at}{n}") for n, t in tasks.items()},
+            {n: _built("heads", t["head"], at and f"{at}{n}.head") for n, t in tasks.items()},
+            facts.get("decoders", ()),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What :meth:`read` reads: ``owners``, ``tasks`` with the ``head`` of each, and ``decoders`` if any is shared.
+
+        Of each task also its number of channels, its labels and their colours, for readers without garnish.
+        """
+        told: dict[str, Any] = {
+            "owners": [{"tasks": list(names), "methods": list(map(describe, given))} for given, names in self.owners],
+            "tasks": self.tasks_and_heads(),
+        }
+        for name, task in self.tasks.items():
+            legend = task.legend()
+            palette = {label: list(colour) for label, colour in legend.items()}
+            told["tasks"][name] |= {"channels": task.channels, "labels": list(legend), "palette": palette}
+        return told | ({"decoders": list(map(list, self.groups))} if self.groups else {})
+
+    def tasks_and_heads(self) -> dict[str, Any]:
+        """Name → the task's name, options and head."""
+        return {n: describe(task) | {"head": describe(self.heads[n])} for n, task in self.tasks.items()}
+
+
+def add_described(model: Model, facts: Mapping[str, Any], where: str) -> None:
+    """Add the owners, tasks and heads of a bundle's description to a model, as new ones.
+
+    Raises:
+        BundleError: an unknown name or option, one that does not fit the backbone or the model's other tasks, or a task
+            of another number of channels than is written.
+    """
+    try:
+        specs = Specs.read(facts)
+        model.restore(specs.owners, specs.tasks, specs.heads, specs.groups)
+    except (OptionError, SiteError) as error:
+        raise BundleError(f"{where}: {error}") from error
+    except (RuntimeError, MemoryError) as error:  # sizes that no machine can allocate
+        raise BundleError(f"{where}: cannot be built ({one_line(error, 120)}); its description is damaged") from error
+    for name, task in specs.tasks.items():
+        if task.channels != (stored := facts["tasks"][name]["channels"]):
+            raise BundleError(
+                f"{where}: task {name!r} has {task.channels} channels by its options and {stored} as stored; save the"
+                " bundle again"
+            )
+
+
+def backbone_facts(trunk: Backbone) -> dict[str, Any]:
+    """Which backbone a file belongs to."""
+    return {
+        "name": trunk.name,
+        "options": trunk.options,
+        "taps": trunk.taps_at,
+        "fingerprint": trunk.fingerprint(),
+        "licence": trunk.licence,
+        "weights_source": trunk.weights_source,
+    }
+
+
+def _built(kind: str, facts: Mapping[str, Any], where: str = "") -> Any:
+    return build(kind, facts["name"], facts["options"], where=where)
