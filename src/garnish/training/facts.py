@@ -71,7 +71,12 @@ def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
     ):
         if saved.get(name, False) != now[name]:
             raise OptionError(f"{where}: was started with {what}; resume with the same, or train anew")
-    return "" if "data" in saved else f"{where}: an earlier version wrote it, which did not note its data; see to them"
+    if "data" in saved:
+        return ""
+    state = saved["state"]
+    kept = state["best_step"] is not None and not state.get("best_on_some")
+    rounding = "; what storing does to its best metrics is measured only if a later step is better" if kept else ""
+    return f"{where}: an earlier version wrote it, which did not note its data; see to them{rounding}"
 
 
 def _check_data(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:

@@ -373,7 +373,7 @@ class Run:
         self.state.stopped = self.state.stopped or "finished"
         if self.val is None and not done:
             self._save_best({})
-        elif self.val is not None and self.out is not None:
+        elif self.val is not None and self.out is not None and self.state.best_on_some:  # old checkpoints lack it
             self._record_rounding(self.out / "best")
         self.save()
         if self.out is not None:
