@@ -77,11 +77,20 @@ def test_a_change_is_found_told_with_its_size_and_may_be_allowed(tmp_path, capsy
     changed = ("--old", str(tmp_path / "changed"))
     assert run(*changed, "--allow", f"{CASES[0]}:eval*", "--allow", "swin/*") == 1
     told = capsys.readouterr().out
-    assert f"allowed   {CASES[0]}:eval/a: largest difference " in told
-    assert f"DIFFERENT {CASES[0]}:train/a: largest difference " in told
+    assert f"allowed {CASES[0]}:eval/a: largest difference " in told
+    assert f"different {CASES[0]}:train/a: largest difference " in told
     assert ":start/" not in told and CASES[1] not in told and told.count("2 cases: ") == 1
     assert "--allow 'swin/*' met no difference" in told
-    assert run(*changed, "--allow", "vit/*") == 0
+    assert f"different {CASES[0]}: and " in told and " more; --all prints them" in told
+    assert run(*changed, "--allow", "vit/*", "--all") == 0
+    told = capsys.readouterr().out
+    assert "more; --all" not in told and f"allowed {CASES[0]}:train_mix_grad/" in told and "0 different" in told
+
+
+def test_texts_are_shown_where_they_part():
+    before, after = "a" * 100 + "old" + "b" * 100, "a" * 100 + "new" + "b" * 100
+    assert record_outputs.excerpts(before, after, 5) == ("…aaaaaoldbb", "…aaaaanewbb")
+    assert record_outputs.excerpts("12", "nothing") == ("12", "nothing")
 
 
 def test_what_can_not_be_done_is_refused(capsys):

@@ -7,7 +7,7 @@ Every method × family × {shared, per task} with tiny widths, and models of man
 checkpointing, drop-path, bundles, merged trunks and short runs of ``fit``. Adapters are pushed off their start. Of each
 are recorded outputs in evaluation and training, of mixed batches too, gradients of all that is trained, counts, names
 and what is refused: as digests, which are those of one machine and version of torch. With ``--old`` both trees run
-here; each difference is printed with its size, and the exit status is 1 if one is on no ``--allow``.
+here; differences are printed with their size, and the exit status is 1 if one is on no ``--allow``.
 """
 
 from __future__ import annotations
@@ -92,8 +92,16 @@ def record(tree: Path, only: Sequence[str]) -> dict[str, Any]:
     return {"torch": workers[0].facts["torch"], "cases": {name: found[name] for name in names}}
 
 
-def compare(old: Path, new: Path, only: Sequence[str], allow: Sequence[str]) -> int:
-    """Both trees case by case; prints what differs, and returns how many values do that nothing allows."""
+def compare(old: Path, new: Path, only: Sequence[str], allow: Sequence[str], lines: int | None) -> int:
+    """Both trees case by case; prints what differs, and returns how many values do that nothing allows.
+
+    Args:
+        old: source tree before.
+        new: source tree after.
+        only: patterns of names of cases.
+        allow: patterns of ``case:value`` that may differ.
+        lines: most differences to print of one case; None: all.
+    """
     counts = {"equal": 0, "allowed": 0, "different": 0}
     used: set[str] = set()
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(2) as pool:
@@ -108,11 +116,17 @@ def compare(old: Path, new: Path, only: Sequence[str], allow: Sequence[str]) -> 
                 found = list(pool.map(lambda w, f, case=case: w.record(case, f), workers, files))
                 differing = list(differences(*found, *files))
                 counts["equal"] += len(found[1]) - len(differing)
+            told: dict[str, list[str]] = {"allowed": [], "different": []}
             for key, how in differing:
-                patterns = [p for p in allow if fnmatch.fnmatchcase(f"{case}:{key}", p)]
+                patterns = [pattern for pattern in allow if fnmatch.fnmatchcase(f"{case}:{key}", pattern)]
                 used.update(patterns)
-                counts["allowed" if patterns else "different"] += 1
-                print(f"{'allowed  ' if patterns else 'DIFFERENT'} {case}:{key}: {how}", flush=True)
+                told["allowed" if patterns else "different"].append(f"{case}:{key}: {how}")
+            for what, texts in told.items():
+                counts[what] += len(texts)
+                for text in texts[:lines]:
+                    print(f"{what} {text}", flush=True)
+                if len(texts) > len(texts[:lines]):
+                    print(f"{what} {case}: and {len(texts[lines:])} more; --all prints them", flush=True)
         for worker in workers:
             worker.close()
     print(f"{len(names)} cases: " + ", ".join(f"{number} {what}" for what, number in counts.items()))
@@ -135,7 +149,15 @@ def differences(old: Found, new: Found, old_file: Path, new_file: Path) -> Itera
             most = np.abs(before.astype(np.float64)).max(initial=0.0)
             yield key, f"largest difference {far:.3g}, of values up to {most:.3g}"
         else:
-            yield key, f"{old.get(key, 'nothing')!r} became {new.get(key, 'nothing')!r}"
+            yield key, "{!r} became {!r}".format(*excerpts(old.get(key, "nothing"), new.get(key, "nothing")))
+
+
+def excerpts(before: str, after: str, around: int = 60) -> tuple[str, str]:
+    """Where two texts part: the same piece of each from a little before to a little behind it."""
+    pairs = enumerate(zip(before, after, strict=False))
+    parted = next((at for at, (one, other) in pairs if one != other), min(len(before), len(after)))
+    start = max(0, parted - around)
+    return tuple(f"{'…' * (start > 0)}{text[start : start + 2 * around]}" for text in (before, after))
 
 
 def chosen(names: Sequence[str], only: Sequence[str]) -> list[str]:
@@ -155,6 +177,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="PATTERN", help="differences, e.g. 'cnn/*/shared:train/*'"
     )
+    parser.add_argument("--all", action="store_true", help="print all differences of a case, not the first ten")
     args = parser.parse_args(given)
     if (args.out is None) == (args.old is None):
         parser.error("give --out FILE to record, or --old PATH to compare")
@@ -162,7 +185,9 @@ def main(given: Sequence[str] | None = None) -> int:
         parser.error("--allow belongs to --old")
     started = time.monotonic()
     if args.old is not None:
-        status = int(compare(args.old.resolve(), args.tree.resolve(), args.only, args.allow) > 0)
+        status = int(
+            compare(args.old.resolve(), args.tree.resolve(), args.only, args.allow, None if args.all else 10) > 0
+        )
     else:
         found = record(args.tree.resolve(), args.only)
         args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
