@@ -22,7 +22,7 @@ from garnish.planning.arguments import Far, real_arguments
 from garnish.planning.op_times import OpTimes
 from garnish.planning.prediction import calibrated, predict, record_step
 from garnish.planning.recording import Call, Listed, Record, Recorder, Shaped, frozen
-from garnish.planning.step import TrainingStep
+from garnish.planning.step import ExampleStep
 from garnish.planning.trunks import ShapedTrunk
 from garnish.report import flop_counter
 
@@ -43,7 +43,7 @@ def fake_record(short: str, method: gn.Method, batch: int = 2, size: tuple[int, 
 
 
 def real_record(short: str, method: gn.Method, batch: int = 2, size: tuple[int, int] = (64, 64)) -> Record:
-    step = TrainingStep(adapt(tiny.backbone(short), method, tasks(every=True), None), batch, size)
+    step = ExampleStep(adapt(tiny.backbone(short), method, tasks(every=True), None), batch, size)
     with Recorder(step.tensors()) as recorder:
         step()
     return recorder.record
@@ -104,13 +104,13 @@ def test_what_is_written_in_place_is_counted_once():
 
 def test_the_optimizer_s_state_is_there_before_the_step():
     model = adapt(tiny.backbone("vit"), gn.LoRA(rank=2), tasks(), None)
-    step = TrainingStep(model, 2, (64, 64))
+    step = ExampleStep(model, 2, (64, 64))
     trained = sum(p.numel() for p in model.trained_parameters().values())
     own = {
         t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers())
     }
     held = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in step.tensors()}.values())
-    batch = step.images.nbytes + sum(t.nbytes for t in step.targets.values())
+    batch = step.batch.images.nbytes + sum(t.nbytes for t in step.batch.targets.values())
     scalars = 4 * len(model.trained_parameters())  # AdamW's counts of steps
     assert held == sum(own.values()) + 2 * 4 * trained + scalars + batch
 
@@ -118,9 +118,9 @@ def test_the_optimizer_s_state_is_there_before_the_step():
 def test_preparing_a_step_changes_nothing_and_the_step_trains():
     model = adapt(tiny.backbone("vit"), gn.LoRA(rank=2), tasks(), None)
     former = {n: p.detach().clone() for n, p in model.trained_parameters().items()}
-    step = TrainingStep(model, 2, (64, 64))
+    step = ExampleStep(model, 2, (64, 64))
     assert all(torch.equal(former[n], p) for n, p in model.trained_parameters().items())
-    for group in step.optimizer.param_groups:
+    for group in step.training_step.optimizer.param_groups:
         group["lr"] = 1e-2
     step()
     changed = [n for n, p in model.trained_parameters().items() if not torch.equal(former[n], p)]

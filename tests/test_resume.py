@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.fabric import Fabric
 from safetensors.torch import load_file
 
 import garnish as gn
@@ -23,6 +22,7 @@ from garnish.training import evaluate
 from garnish.training.folders import working_in
 from garnish.training.losses import MultiTaskLoss
 from garnish.training.run import Run
+from garnish.training.step import TrainingStep
 from training_cases import PARTIAL, QUIET, Blobs, every, long_run, tensors_of, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -122,7 +122,7 @@ def killed_in(monkeypatch, owner, name, call, counted=None):
 )
 def test_sigterm_waits_for_one_pass_at_most(tmp_path, unbroken, monkeypatch, place, call, step, passes):
     forward = killed_in(monkeypatch, MultiTaskLoss, "__call__", call if place == "forward" else 0)
-    killed_in(monkeypatch, Fabric, "backward", call if place == "backward" else 0, forward)
+    killed_in(monkeypatch, TrainingStep, "backward", call if place == "backward" else 0, forward)
     pictures = killed_in(monkeypatch, evaluate, "collate", call if place == "evaluation" else 0)
     with pytest.raises(SystemExit) as stopped:
         long_run(tmp_path / "run")

@@ -87,13 +87,13 @@ def watched(monkeypatch, note):
     update = Run.update
 
     def noting(self):
-        grads = {n: p.grad.clone() for n, p in self.trained.items() if p.grad is not None}
+        grads = {n: p.grad.clone() for n, p in self.step.trained.items() if p.grad is not None}
         after = note(self, grads)
-        held = {n: p for n, p in self.trained.items() if p.grad is not None}
-        step = self.optimizer.step
-        self.optimizer.step = lambda: (after({n: p.grad.clone() for n, p in held.items()}) if after else None, step())
+        held = {n: p for n, p in self.step.trained.items() if p.grad is not None}
+        optimizer, step = self.step.optimizer, self.step.optimizer.step
+        optimizer.step = lambda: (after({n: p.grad.clone() for n, p in held.items()}) if after else None, step())
         done = update(self)
-        self.optimizer.step = step
+        optimizer.step = step
         return done
 
     monkeypatch.setattr(Run, "update", noting)
@@ -103,7 +103,9 @@ def test_each_step_has_its_rate(tmp_path, monkeypatch):
     seen = []
     watched(
         monkeypatch,
-        lambda run, grads: seen.append({p: g["lr"] for g in run.optimizer.param_groups for p in [g["peak"]]}) and None,
+        lambda run, grads: (
+            seen.append({p: g["lr"] for g in run.step.optimizer.param_groups for p in [g["peak"]]}) and None
+        ),
     )
     options = SHORT | {"steps": 8, "warmup": 2, "lr": 0.01, "head_lr": 0.004, "log_every": 1}
     fit(tiny(), Blobs(every(4)), out=tmp_path / "run", **options)

@@ -29,7 +29,7 @@ import garnish as gn
 from garnish import lookup
 from garnish.planning.op_times import OpTimes, now
 from garnish.planning.prediction import calibrated, predict
-from garnish.planning.step import TrainingStep
+from garnish.planning.step import ExampleStep
 from garnish.planning.survey import resident_bytes
 from garnish.planning.trunks import ShapedTrunk
 
@@ -64,7 +64,7 @@ def measured(trunk: str, method: str, batch: int, steps: int) -> dict[str, float
     before = resident_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the largest size is counted from here
     model = gn.adapt(gn.backbone(TRUNKS[trunk]), lookup.build("adapters", method), tasks())
-    step = TrainingStep(model, batch, SIZE)
+    step = ExampleStep(model, batch, SIZE)
     taken = []
     for _ in range(2 + steps):
         start = now()

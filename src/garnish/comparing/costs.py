@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
 
 from garnish.balancing.balancing import balancing_of
 from garnish.comparing.keys import key_of
@@ -24,9 +23,8 @@ from garnish.data.loader import StepBatches
 from garnish.data.sample import Batch
 from garnish.model import Model
 from garnish.report import bytes_for_backward
-from garnish.training.losses import MultiTaskLoss
-from garnish.training.optimizer import clip, make_optimizer
 from garnish.training.processes import make_fabric
+from garnish.training.step import TrainingStep
 
 #: Pairs of steps that are timed, after one that is not.
 PAIRS = 5
@@ -37,47 +35,31 @@ class Stepper:
     """A fresh model of a run, stepped as training does."""
 
     def __init__(self, setting: Setting, run: Run) -> None:
-        self.options = setting.recipe_of(run).options
-        self.fabric = make_fabric(self.options)
-        self.model: Model = setting.build(run).to(self.fabric.device)
-        self.model.backbone.checkpointing = self.options.checkpointing
+        options = setting.recipe_of(run).options
+        fabric = make_fabric(options)
+        self.device: torch.device = fabric.device
+        self.model: Model = setting.build(run).to(self.device)
+        self.model.backbone.checkpointing = options.checkpointing
         self.model.train()
-        self.losses = MultiTaskLoss(self.model.tasks, self.fabric)
-        self.balance = balancing_of(self.options.balance).build(self.model.tasks).to(self.fabric.device)
-        self.parameters: dict[str, nn.Parameter] = self.model.trained_parameters()
-        self.optimizer = self.fabric.setup_optimizers(make_optimizer(self.parameters, self.options))
-        assert isinstance(self.options.batch_size, int)
-        batches = StepBatches(
-            setting.parts.train(run.tasks),
-            self.options.batch_size,
-            seed=self.options.seed,
-            augment=self.options.augment,
-        )
-        self.batch: Batch = batches.batch_at(0).to(self.fabric.device)
-
-    def loss(self) -> Tensor:
-        """() of the first batch."""
-        with self.fabric.autocast():
-            outputs = self.model(self.batch.images, self.batch.tasks_of_rows())
-        found: Tensor = self.balance(self.losses(outputs, self.batch).losses)
-        return found
+        balance = balancing_of(options.balance).build(self.model.tasks).to(self.device)
+        self.step = TrainingStep(self.model, self.model.tasks, balance, options, fabric)
+        assert isinstance(options.batch_size, int)
+        data = setting.parts.train(run.tasks)
+        batches = StepBatches(data, options.batch_size, seed=options.seed, augment=options.augment)
+        self.batch: Batch = batches.batch_at(0).to(self.device)
 
     def bytes_for_backward(self) -> int:
         """Bytes that the loss keeps for its backward pass, parameters left out."""
-        return bytes_for_backward(self.loss, (*self.model.parameters(), *self.model.backbone.frozen_tensors().values()))
+        own = (*self.model.parameters(), *self.model.backbone.frozen_tensors().values())
+        step, batch = self.step, self.batch
+        return bytes_for_backward(lambda: step.balance(step.losses(step.outputs(batch), batch).losses), own)
 
     def seconds(self) -> float:
         """Of one step."""
-        _wait(self.fabric.device)
+        _wait(self.device)
         start = time.perf_counter()
-        loss = self.loss()
-        if loss.requires_grad:
-            self.fabric.backward(loss)
-        if self.options.clip is not None:
-            clip(self.parameters, self.options.clip, self.fabric.strategy.precision, self.optimizer.optimizer)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        _wait(self.fabric.device)
+        self.step(self.batch)
+        _wait(self.device)
         return time.perf_counter() - start
 
 

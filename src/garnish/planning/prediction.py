@@ -22,7 +22,7 @@ from garnish.model import Model, adapt
 from garnish.planning.counting import Heads
 from garnish.planning.op_times import OpTimes, now
 from garnish.planning.recording import Record, Recorder
-from garnish.planning.step import TrainingStep
+from garnish.planning.step import ExampleStep
 from garnish.planning.trunks import ShapedTrunk
 from garnish.report import count_macs
 from garnish.tasks.semantic import Semantic
@@ -90,7 +90,7 @@ def predict(
 
 def record_step(model: Model, batch_size: int, size: tuple[int, int]) -> Record:
     """Record one training step of a model, which is one of fake tensors inside their mode."""
-    step = TrainingStep(model, batch_size, size)
+    step = ExampleStep(model, batch_size, size)
     with Recorder(step.tensors()) as recorder:
         step()
     record: Record = recorder.record
@@ -102,7 +102,7 @@ def calibrated(device: torch.device | str = "cpu") -> OpTimes:
     times = OpTimes(device)
     with torch.random.fork_rng(devices=[]):
         model = adapt(backbone("mit_b0", options=_TINY), LoRA(rank=2), {"seg": Semantic(classes=2)}).to(device)
-        step = TrainingStep(model, 1, (32, 32))
+        step = ExampleStep(model, 1, (32, 32))
         step()
         with Recorder(step.tensors()) as recorder:
             step()

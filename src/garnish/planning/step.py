@@ -1,4 +1,4 @@
-"""One training step of a model as :func:`garnish.training.fit.fit` makes it, on real tensors or fake ones.
+"""A training step of a model on a batch without meaning, of real tensors or fake ones.
 
 Shape letters: B pictures, H W pixels.
 """
@@ -10,65 +10,51 @@ from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from garnish.balancing.balancing import balancing_of
+from garnish.data.sample import Batch
 from garnish.model import Model
 from garnish.tasks.task import Task
-from garnish.training.optimizer import make_optimizer
 from garnish.training.options import TrainOptions
+from garnish.training.step import TrainingStep
 
 
 @final
-class TrainingStep:
-    """A model in training and a batch for it, all of whose pictures have labels of every task.
+class ExampleStep:
+    """A step of default options on a batch all of whose pictures have labels of every task.
 
-    The optimizer's state is made here, as if a step had been made before. What looks at values (is the loss finite?)
-    is left out, since fake tensors have none; it takes no time to speak of.
+    The optimizer's state is made here, as if a step had been made before; its rates are 0.
 
     Args:
         model: any model; it is put into training mode.
         batch_size: B.
         size: (H, W) of the pictures.
-        options: of the training; its defaults when left out.
     """
 
-    def __init__(
-        self, model: Model, batch_size: int, size: tuple[int, int], options: TrainOptions | None = None
-    ) -> None:
-        self.model = model.train()
-        self.options = options or TrainOptions(steps=1)
-        self.images = torch.rand(batch_size, 3, *size, device=model.device)
-        self.targets = {n: target_of(task, batch_size, size, model.device) for n, task in model.tasks.items()}
-        self.parameters = model.trained_parameters()
-        self.optimizer = make_optimizer(self.parameters, self.options)
-        for parameter in self.parameters.values():
+    def __init__(self, model: Model, batch_size: int, size: tuple[int, int]) -> None:
+        tasks, options = model.tasks, TrainOptions(steps=1)
+        self.training_step = TrainingStep(model.train(), tasks, balancing_of(options.balance).build(tasks), options)
+        images = torch.rand(batch_size, 3, *size, device=model.device)
+        targets = {n: target_of(task, batch_size, size, model.device) for n, task in tasks.items()}
+        each = list(range(batch_size))
+        self.batch = Batch(images, targets, dict.fromkeys(tasks, each), list(map(str, each)))
+        for parameter in self.training_step.trained.values():
             parameter.grad = torch.zeros_like(parameter)
-        for group in self.optimizer.param_groups:
+        for group in self.training_step.optimizer.param_groups:
             group["lr"] = 0.0
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.training_step.update(None)
 
     def __call__(self) -> None:
-        """Forward, each task's loss, backward, clipping, AdamW."""
-        tasks = self.model.tasks
-        outputs = self.model(self.images)
-        losses = {n: tasks[n].loss(tasks[n].sums(out, self.targets[n])) for n, out in outputs.items()}
-        torch.stack([tasks[n].loss_weight * loss for n, loss in losses.items()]).sum().backward()  # type: ignore[no-untyped-call]
-        grads = [p.grad for p in self.parameters.values() if p.grad is not None]
-        if self.options.clip is not None:
-            clip_grads_with_norm_(
-                self.parameters.values(), self.options.clip, get_total_norm(grads, foreach=True), foreach=True
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        """Make it."""
+        self.training_step(self.batch)
 
     def tensors(self) -> Iterator[Tensor]:
         """All that is there before the step: the model's, the batch, the optimizer's state."""
-        yield from self.model.parameters()
-        yield from self.model.buffers()
-        yield self.images
-        yield from self.targets.values()
-        for state in self.optimizer.state.values():
+        yield from self.training_step.model.parameters()
+        yield from self.training_step.model.buffers()
+        yield self.batch.images
+        yield from self.batch.targets.values()
+        for state in self.training_step.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
 
 

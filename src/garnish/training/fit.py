@@ -157,19 +157,19 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
 
 
 def _loop(run: Run) -> None:
-    options, state, fabric, model = run.options, run.state, run.fabric, run.model
+    options, state, fabric = run.options, run.state, run.fabric
     if state.step == 0:
         run.save()  # so that a run can be resumed whenever it is killed
     parts = options.accumulate
     batches = run.batches.batches(state.step * parts, run.total_steps * parts)
-    model.train()
+    run.model.train()
     while True:
         if run.evaluation_due():
             run.evaluate()
         if state.step >= run.total_steps or state.stopped:
             return
         factor = options.rate_factor(state.step, run.total_steps)
-        set_rates(run.optimizer, factor)
+        set_rates(run.step.optimizer, factor)
         sums: dict[str, float] = {}
         total = 0.0
         run.begun.begin()
@@ -177,9 +177,8 @@ def _loop(run: Run) -> None:
             batch = only(next(batches), run.tasks).to(fabric.device)
             run.stop_if_asked()
             seed_step(options.seed, state.step, part, fabric.global_rank)
-            with fabric.autocast():
-                outputs = model(batch.images, batch.tasks_of_rows(), batch.start)
-            found = run.loss(outputs, batch, stop=run.requests.number is not None)
+            outputs = run.step.outputs(batch)
+            found = run.step.losses(outputs, batch, stop=run.requests.number is not None)
             if found.stop:  # of whatever process; all of them see it here
                 run.stop()
             run.stop_if_asked()
@@ -187,8 +186,7 @@ def _loop(run: Run) -> None:
                 continue
             loss = run.balance(found.losses) / parts
             run.watch.observe(found.losses)
-            if loss.requires_grad:
-                fabric.backward(loss)
+            run.step.backward(loss)
             if part < parts - 1:  # after the last one a step is as good as done
                 run.stop_if_asked()
             *values, whole = torch.stack([*found.losses.values(), loss]).tolist()
@@ -196,7 +194,7 @@ def _loop(run: Run) -> None:
             run.check_losses(named, batch)
             sums = {name: sums.get(name, 0.0) + value / parts for name, value in named.items()}
             total += whole
-        run.exchange_gradients()
+        run.step.exchange_gradients()
         for line in run.watch.end_step(run.update()):
             run.warn(line)
         run.begun.end()

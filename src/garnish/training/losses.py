@@ -43,20 +43,20 @@ class MultiTaskLoss:
 
     Args:
         tasks: the trained tasks.
-        fabric: the processes that share a step.
+        fabric: the processes that share a step; None: this one alone.
     """
 
-    def __init__(self, tasks: Mapping[str, Task], fabric: Fabric) -> None:
+    def __init__(self, tasks: Mapping[str, Task], fabric: Fabric | None = None) -> None:
         self.tasks = dict(tasks)
         self.fabric = fabric
         self._lengths = dict.fromkeys(tasks, 0)
 
     def __call__(self, outputs: Mapping[str, Tensor], batch: Batch, stop: bool = False) -> StepLosses:
         """Losses of this rank's outputs, task → (n, C, H, W) for the n pictures the batch has labels of."""
+        if self.fabric is None or self.fabric.world_size == 1:
+            return StepLosses(self.own(outputs, batch), stop)
         sums = {name: self.tasks[name].sums(out, batch.targets[name]) for name, out in outputs.items()}
-        if self.fabric.world_size == 1:
-            return StepLosses({name: self.tasks[name].loss(s) for name, s in sums.items()}, stop)
-        total, pictures, stop = self._exchange(sums, batch, stop)
+        total, pictures, stop = self._exchange(self.fabric, sums, batch, stop)
         losses = {}
         for name, task in self.tasks.items():
             if pictures[name]:
@@ -64,20 +64,24 @@ class MultiTaskLoss:
                 losses[name] = task.loss(value + (sums[name] - sums[name].detach()) if name in sums else value)
         return StepLosses(losses, stop)
 
+    def own(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """() losses over this rank's labels alone, by task."""
+        return {n: self.tasks[n].loss(self.tasks[n].sums(out, batch.targets[n])) for n, out in outputs.items()}
+
     def _exchange(
-        self, sums: Mapping[str, Tensor], batch: Batch, stop: bool
+        self, fabric: Fabric, sums: Mapping[str, Tensor], batch: Batch, stop: bool
     ) -> tuple[dict[str, Tensor], dict[str, float], bool]:
         """Sums over all ranks by task, pictures labelled for each, and whether any rank wants to stop."""
-        device = self.fabric.device
+        device = fabric.device
         if not all(self._lengths.values()):  # K of each task; all ranks leave this branch at the same step
             lengths = torch.tensor([sums[n].numel() if n in sums else 0 for n in self.tasks], device=device)
-            self.fabric.all_reduce(lengths, reduce_op="max")
+            fabric.all_reduce(lengths, reduce_op="max")
             self._lengths = {n: max(k, int(new)) for (n, k), new in zip(self._lengths.items(), lengths, strict=True)}
         parts = [torch.tensor([float(stop), *(float(len(batch.where.get(n, ()))) for n in self.tasks)])]
         parts += [sums[n].detach().cpu() if n in sums else torch.zeros(length) for n, length in self._lengths.items()]
         # Float64, so that the rounding of the exchange is below that of the sums.
         packed = torch.cat([p.double() for p in parts]).to(device)
-        self.fabric.all_reduce(packed, reduce_op="sum")
+        fabric.all_reduce(packed, reduce_op="sum")
         head, rest = packed[: len(self.tasks) + 1].tolist(), packed[len(self.tasks) + 1 :].float()
         total = dict(zip(self.tasks, torch.split(rest, list(self._lengths.values())), strict=True))
         return total, dict(zip(self.tasks, head[1:], strict=True)), head[0] > 0

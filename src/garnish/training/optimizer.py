@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric.plugins import Precision
 from torch import nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW, Optimizer
 
 from garnish.training.options import TrainOptions
@@ -44,29 +42,11 @@ def set_rates(optimizer: Optimizer, factor: float) -> None:
         group["lr"] = factor * group["peak"]
 
 
-def clip(
-    parameters: Mapping[str, nn.Parameter], limit: float, precision: Precision, optimizer: Optimizer
-) -> str | None:
-    """Scale all gradients to a joint norm of at most ``limit``.
-
-    Args:
-        parameters: by stored name.
-        limit: of the norm.
-        precision: undoes the scale of float16 losses first.
-        optimizer: over the parameters.
-
-    Returns:
-        The name of the first tensor whose gradient was not finite; None: all were.
-    """
-    precision.unscale_gradients(optimizer)
+def odd_gradient(parameters: Mapping[str, nn.Parameter]) -> str:
+    """Name of the first tensor whose gradient is not finite; else of the largest, whose square is what is not."""
     grads = {name: p.grad for name, p in parameters.items() if p.grad is not None}
-    norm = get_total_norm(list(grads.values()))
-    if not bool(norm.isfinite()):
-        # all finite, but their squares too large to add up: then the largest is to blame
-        largest = max(grads, key=lambda name: float(grads[name].abs().max()))
-        return next((name for name, grad in grads.items() if not bool(grad.isfinite().all())), largest)
-    clip_grads_with_norm_(parameters.values(), limit, norm)
-    return None
+    largest = max(grads, key=lambda name: float(grads[name].abs().max()))
+    return next((name for name, grad in grads.items() if not bool(grad.isfinite().all())), largest)
 
 
 def seed_step(seed: int, step: int, micro: int, rank: int) -> None:

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn, final
 
-import torch
 from torch import Tensor, nn
 
 from garnish.balancing.balancing import Balance, balancing_of
@@ -26,11 +25,11 @@ from garnish.training.begun import BegunStep
 from garnish.training.evaluate import Metrics, chosen, evaluate_parts
 from garnish.training.facts import check_facts, facts_of
 from garnish.training.features import CachedBatches, CachedPictures, CachedTrunk, FeatureCache, cached_val
-from garnish.training.gradients import GradientWatch, reduce_gradients
+from garnish.training.gradients import GradientWatch
 from garnish.training.introduction import pictures_of_a_step, shortened, warnings_about
-from garnish.training.losses import MultiTaskLoss, blame, only
+from garnish.training.losses import blame
 from garnish.training.odd_outputs import OddOutputs
-from garnish.training.optimizer import clip, make_optimizer
+from garnish.training.optimizer import odd_gradient
 from garnish.training.options import TrainOptions
 from garnish.training.processes import check_data, make_fabric, start_alike
 from garnish.training.progress import Progress
@@ -49,6 +48,7 @@ from garnish.training.state import (
     without_base,
     write_results,
 )
+from garnish.training.step import TrainingStep
 from garnish.training.step_cost import about_step
 from garnish.training.unheeded import Circumstances, refuse_endless_warmup, unheeded
 
@@ -82,26 +82,21 @@ class Run:
         self.fabric = make_fabric(options)
         self.is_first = self.fabric.is_global_zero
         found = check_data([d for d in (train, val) if d is not None], options.check_pictures, self.fabric)
-        self.loss = MultiTaskLoss(self.tasks, self.fabric)
         self.balance = balance or balancing_of(options.balance).build(self.tasks)
         self._place()
-        self.trained = model.trained_parameters() | {f"balance.{n}": p for n, p in self.balance.named_parameters()}
+        self.step = TrainingStep(model, self.tasks, self.balance, options, self.fabric)
         kept = [*trained_tensors(model).values(), *self._balance_tensors().values()]
         self.begun = BegunStep(t for t in kept if not isinstance(t, nn.Parameter))
-        buffers = (t for t in trained_tensors(model).values() if not isinstance(t, nn.Parameter))
-        self.statistics = [b for b in buffers if b.is_floating_point()]
         saved = None if resume is None else resumed(Path(resume), held, self.fabric)
         told = [saved[2]] if saved is not None else []
         self._begin(train, saved)
-        self.optimizer = self.fabric.setup_optimizers(make_optimizer(self.trained, options))
         data, world = {"training": train, "validation": val}, self.fabric.world_size
         self.facts = facts_of(options, model, data, self.total_steps, self.batch_size, world)
         self.state = RunState()
         if saved is not None:
             told.append(check_facts(saved[1], self.facts, str(resume)))
-            inner = self.optimizer.optimizer
-            self.state = restore(*saved[:2], model, inner, self._balance_tensors(), str(resume))
-            self.fabric.strategy.precision.load_state_dict(saved[1]["scaler"])
+            self.state = restore(*saved[:2], model, self.step.optimizer, self._balance_tensors(), str(resume))
+            self.step.precision.load_state_dict(saved[1]["scaler"])
         self.watch = GradientWatch(model, list(self.tasks), self.fabric)
         self.requests = StopRequest()
         self.progress = Progress(self.total_steps, self.state.step, shown=progress and self.is_first)
@@ -117,7 +112,7 @@ class Run:
         self._since = time.perf_counter()
         self._introduce(len(train), [line for line in told if line] + about_labels(model, train, val), found)
         if self.progress.shown and self.fabric.world_size == 1:
-            self.progress.say(about_step(model, train, options, self.batch_size, self.trained.values()))
+            self.progress.say(about_step(model, train, options, self.batch_size, self.step.trained.values()))
 
     # ---- before the first step ----------------------------------------------------------------------------------
 
@@ -142,7 +137,7 @@ class Run:
         if saved is not None:
             size = int(saved[1]["batch_size"])
         elif options.batch_size == "auto":
-            size = largest_batch(self.model, train, options, self._local_loss, fabric)
+            size = largest_batch(self.model, train, options, self.step.own_loss, fabric)
         else:
             size = options.batch_size
         self.batch_size = size
@@ -167,14 +162,6 @@ class Run:
             refuse_endless_warmup(options, self.total_steps)
         self.eval_every = options.eval_every or max(self.total_steps // 10, 1)
 
-    def _local_loss(self, batch: Batch) -> Tensor:
-        batch = only(batch, self.tasks)
-        with self.fabric.autocast():
-            outputs = self.model(batch.images, batch.tasks_of_rows())
-        return torch.stack(
-            [self.tasks[n].loss(self.tasks[n].sums(o, batch.targets[n])) for n, o in outputs.items()]
-        ).sum()
-
     def _introduce(self, num_pictures: int, about_labels: list[str], about_data: list[str]) -> None:
         """Say what is trained, and what should be known about it."""
         self.progress.say(repr(self.model))
@@ -183,7 +170,7 @@ class Run:
         about = Circumstances(
             total_steps=self.total_steps, eval_every=self.eval_every, has_val=self.val is not None,
             has_folder=self.out is not None, processes=self.fabric.world_size,
-            trains_trunk=not all(name.startswith("heads.") for name in self.trained),
+            trains_trunk=not all(name.startswith("heads.") for name in self.step.trained),
         )  # fmt: skip
         known = warnings_about(self.model, list(self.tasks), self.fabric.world_size)
         for line in [*unheeded(self.options, about), *known, *about_labels, *shortened(about_data)]:
@@ -206,31 +193,25 @@ class Run:
         if self.is_first:
             self.progress.warn(line)
 
-    def exchange_gradients(self) -> None:
-        """Sum over ranks; what the balance learns has the same gradient on all of them already."""
-        own = [p for n, p in self.trained.items() if not n.startswith("balance.")]
-        reduce_gradients(own, self.statistics, self.fabric)
-
     def update(self) -> bool:
         """Clip and step; False where nothing had a gradient or the scaler skipped the step.
 
         Raises:
             GarnishError: gradients that are not finite (at float16 the scaler skips those).
         """
-        parameters = self.trained
-        if all(p.grad is None for p in parameters.values()):
+        step, precision = self.step, self.step.precision
+        if all(p.grad is None for p in step.trained.values()):
             return False
-        precision = self.fabric.strategy.precision
         scaler = precision.state_dict()
-        if self.options.clip is not None:
-            odd = clip(parameters, self.options.clip, precision, self.optimizer.optimizer)
-            if odd is not None and not scaler:
+        norm = step.norm()
+        if norm is not None and not bool(norm.isfinite()):
+            if not scaler:
                 raise GarnishError(
-                    f"step {self.state.step + 1}: the gradients are not finite, first that of {odd};"
-                    f" lower lr ({self.options.lr:g}){self._kept()}"
+                    f"step {self.state.step + 1}: the gradients are not finite, first that of"
+                    f" {odd_gradient(step.trained)}; lower lr ({self.options.lr:g}){self._kept()}"
                 )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+            norm = None
+        step.update(norm)
         return not scaler or precision.state_dict()["scale"] >= scaler["scale"]
 
     def check_losses(self, losses: Mapping[str, float], batch: Batch) -> None:
@@ -266,15 +247,14 @@ class Run:
         Raises:
             GarnishError: a tensor that is not finite; the checkpoint before it is kept.
         """
-        if odd := odd_in_run(self.model, self.optimizer.optimizer, self._balance_tensors()):
+        if odd := odd_in_run(self.model, self.step.optimizer, self._balance_tensors()):
             raise GarnishError(f"step {self.state.step}: {odd}; lower lr ({self.options.lr:g}){self._kept()}")
         now = time.perf_counter()
         self.state.seconds += now - self._since
         self._since = now
         if self.out is not None and self.is_first:
-            facts = self.facts | {"scaler": self.fabric.strategy.precision.state_dict()}
-            inner = self.optimizer.optimizer
-            save_run(self.out, self.state, self.model, inner, self._balance_tensors(), facts)
+            facts = self.facts | {"scaler": self.step.precision.state_dict()}
+            save_run(self.out, self.state, self.model, self.step.optimizer, self._balance_tensors(), facts)
             self.progress.paused()
 
     def evaluation_due(self) -> bool:
@@ -345,7 +325,7 @@ class Run:
     def stop(self) -> NoReturn:
         """Undo what is begun of a step, save and leave, as a signal asked for; the exit code is 128 and its number."""
         self.begun.undo()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.step.optimizer.zero_grad(set_to_none=True)
         self.save()
         number = self.requests.number or signal.SIGTERM
         if self.is_first:

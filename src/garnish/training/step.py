@@ -1,0 +1,109 @@
+"""One training step, the same wherever one is made.
+
+:func:`garnish.training.fit.fit` makes it part by part and looks at what is in between; what only measures a step makes
+it whole. No value is looked at in here, so that it can be made of fake tensors, which have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import Precision
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from garnish.balancing.balancing import Balance
+from garnish.data.sample import Batch
+from garnish.model import Model
+from garnish.tasks.task import Task
+from garnish.training.gradients import reduce_gradients
+from garnish.training.losses import MultiTaskLoss, StepLosses, only
+from garnish.training.optimizer import make_optimizer
+from garnish.training.options import TrainOptions
+
+
+@final
+class TrainingStep:
+    """Forward pass, losses, backward pass, clipping and AdamW.
+
+    Args:
+        model: on its device, in training mode.
+        tasks: the trained ones of it.
+        balance: what makes one loss of theirs, on the same device.
+        options: rates, decay and largest norm.
+        fabric: processes and precision; None: this process alone, in float32.
+
+    Attributes:
+        trained: what the optimizer changes, by stored name; what the balance learns as ``balance.…``.
+        optimizer: over it.
+        precision: of the passes, with the scaler of float16.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tasks: Mapping[str, Task],
+        balance: Balance,
+        options: TrainOptions,
+        fabric: Fabric | None = None,
+    ) -> None:
+        self.model, self.tasks, self.balance, self.options, self.fabric = model, tasks, balance, options, fabric
+        self.precision: Precision = Precision() if fabric is None else fabric.strategy.precision
+        self.trained = model.trained_parameters() | {f"balance.{n}": p for n, p in balance.named_parameters()}
+        self.optimizer = make_optimizer(self.trained, options)
+        self._losses_of = MultiTaskLoss(tasks, fabric)
+        buffers = (t for t in model.own_tensors().values() if not isinstance(t, nn.Parameter))
+        self._statistics = [b for b in buffers if b.is_floating_point()]
+        # all tensors in one call, which torch does by itself for real tensors on a GPU alone
+        self._at_once = True if model.device.type in ("cpu", "cuda") else None
+
+    def __call__(self, batch: Batch) -> None:
+        """A whole step of one batch on the model's device, all of whose labels are of ``tasks``."""
+        outputs = self.outputs(batch)
+        found = self.losses(outputs, batch)
+        self.backward(self.balance(found.losses))
+        self.exchange_gradients()
+        self.update(self.norm())
+
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Forward pass: task → (n, C, H, W) raw output for the n pictures that have labels of it."""
+        with self.precision.forward_context():
+            outputs: dict[str, Tensor] = self.model(batch.images, batch.tasks_of_rows(), batch.start)
+        return outputs
+
+    def losses(self, outputs: Mapping[str, Tensor], batch: Batch, stop: bool = False) -> StepLosses:
+        """Each task's loss over the labels of all processes; ``stop``: this one wants to."""
+        return self._losses_of(outputs, batch, stop)
+
+    def own_loss(self, batch: Batch) -> Tensor:
+        """() sum of the losses over this process's labels, which waits for no other one: to measure what it takes."""
+        batch = only(batch, self.tasks)
+        return torch.stack(list(self._losses_of.own(self.outputs(batch), batch).values())).sum()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradients to those that are there; nothing where no trained tensor leads to it."""
+        if loss.requires_grad:
+            self.precision.backward(loss, None)
+
+    def exchange_gradients(self) -> None:
+        """Sum over processes; what the balance learns has the same gradient in all of them already."""
+        if self.fabric is not None:
+            own = [p for n, p in self.trained.items() if not n.startswith("balance.")]
+            reduce_gradients(own, self._statistics, self.fabric)
+
+    def norm(self) -> Tensor | None:
+        """() of all gradients together, from here on without the scale of float16; None where it has no limit."""
+        if self.options.clip is None:
+            return None
+        self.precision.unscale_gradients(self.optimizer)
+        return get_total_norm([p.grad for p in self.trained.values() if p.grad is not None], foreach=self._at_once)
+
+    def update(self, norm: Tensor | None) -> None:
+        """Scale gradients whose joint norm this is down to the largest that is allowed; AdamW; forget them."""
+        if norm is not None and self.options.clip is not None:
+            clip_grads_with_norm_(self.trained.values(), self.options.clip, norm, foreach=self._at_once)
+        self.precision.optimizer_step(self.optimizer)
+        self.optimizer.zero_grad(set_to_none=True)
