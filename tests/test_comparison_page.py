@@ -15,13 +15,12 @@ from PIL import Image
 from comparison_example import example
 from garnish.comparing import figures
 from garnish.comparing.axes import text_width
-from garnish.comparing.charts import write_pareto
+from garnish.comparing.charts import pareto_svg
 from garnish.comparing.multiples import curve_panels, gap_panel, search_panels, void_everywhere
 from garnish.comparing.page import WIDE, write_page
 from garnish.comparing.pareto import COSTS, lay_out
 from garnish.comparing.table import write_csv
 from garnish.comparing.verdict import verdict
-from garnish.errors import OptionError
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"'&\u2028"
 
@@ -256,19 +255,14 @@ def test_nothing_to_draw_is_left_out(tmp_path):
     assert curve_panels(results) == []
     page = read(results, tmp_path)
     assert "No adapter has a result yet." in page.text and "What it buys" not in page.text
-    with pytest.raises(OptionError, match="nothing to draw"):
-        write_pareto(results, tmp_path / "p.svg")
 
 
-def test_the_pareto_picture_as_files(tmp_path):
-    results = example()
-    drawn = ET.parse(write_pareto(results, tmp_path / "p.svg")).getroot()
+def test_the_pareto_picture_alone():
+    plot = lay_out(example(), COSTS[0], 820, 440)
+    assert plot is not None
+    drawn = ET.fromstring(str(pareto_svg(plot)))
     words = {element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")}
     assert {"LoRA r=4", "AdaptFormer", "Trained encoder parameters", "Δm, %"} <= words
-    with Image.open(write_pareto(results, tmp_path / "p.png")) as picture:
-        assert picture.size == (1640, 880)
-    with pytest.raises(OptionError, match=r"\.svg or \.png, not \.pdf"):
-        write_pareto(results, tmp_path / "p.pdf")
 
 
 def changed(mean, interval, **single):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from garnish.comparing.charts import write_pareto
+from markupsafe import Markup
+
+from garnish.comparing.axes import tag
+from garnish.comparing.charts import pareto_svg
 from garnish.comparing.figures import count, find, metric, signed, size
 from garnish.comparing.page_table import Cell, Table, main_table, marks, rates_text
+from garnish.comparing.pareto import COSTS, FONT, Pareto, lay_out
 from garnish.comparing.verdict import protocol, verdict
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +23,9 @@ IMAGES = ROOT / "docs" / "images"
 LONGER = "_long"
 #: Groups of the main table that stand in a report's first table; the others stand in its second.
 QUALITY = ("Quality on test", "Δm", "Gap recovered")
+#: Colours of a picture outside of a page: paper, ink, faint, grey, rule, accent.
+LIGHT = ("#ffffff", "#1f211e", "#77756d", "#bdb9ae", "#e4e2db", "#2c6e4f")
+DARK = ("#161815", "#e8e6df", "#8f8d85", "#66685f", "#30322e", "#7fc7a3")
 
 
 def reports() -> dict[str, dict[str, Any]]:
@@ -29,12 +35,32 @@ def reports() -> dict[str, dict[str, Any]]:
 
 def pictures() -> dict[Path, str]:
     """File → the Pareto picture of a report."""
-    made = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, results in reports().items():
-            drawn = write_pareto(results, Path(folder) / f"pareto_{name}.svg")
-            made[IMAGES / drawn.name] = drawn.read_text("utf-8")
-    return made
+    plots = {name: lay_out(results, COSTS[0], 820, 440) for name, results in reports().items()}
+    return {IMAGES / f"pareto_{name}.svg": standalone(plot) for name, plot in plots.items() if plot is not None}
+
+
+def standalone(plot: Pareto) -> str:
+    """The Pareto picture as a file of its own, in light or dark colours as its reader prefers."""
+
+    def rules(colours: tuple[str, ...]) -> str:
+        paper, ink, faint, grey, rule, accent = colours
+        return (
+            f".paper{{fill:{paper}}}text{{fill:{ink}}}.tick,.title,.dim{{fill:{faint}}}.name{{stroke:{paper}}}"
+            f".grid{{stroke:{rule}}}.zero{{stroke:{grey}}}.leader{{stroke:{faint}}}.front{{stroke:{accent}}}"
+            f".mark{{fill:{paper};stroke:{ink}}}.adapter{{fill:{accent};stroke:{paper}}}.dominated{{stroke:{grey}}}"
+            f".adapter.dominated{{fill:{grey};stroke:{paper}}}"
+        )
+
+    style = (
+        f"text{{font:{FONT}px system-ui,sans-serif}}.dim.dim{{font-weight:400}}"
+        ".name{font-weight:600;paint-order:stroke;stroke-width:3px;stroke-linejoin:round}"
+        ".zero{stroke-dasharray:4 4}.leader{stroke-width:.6}.front{fill:none;stroke-width:1.6}.mark{stroke-width:1.5}"
+        f"{rules(LIGHT)}@media(prefers-color-scheme:dark){{{rules(DARK)}}}"
+    )
+    drawn = str(pareto_svg(plot))
+    head, body = drawn.split(">", 1)
+    paper = tag("rect", {"width": "100%", "height": "100%", "class": "paper"})
+    return f"{head}>{tag('style', {}, Markup(style))}{paper}{body}\n"
 
 
 def summary() -> str:
