@@ -80,58 +80,17 @@ def _scaled(normals: Tensor, factors: tuple[float, float, float]) -> Tensor:
     return normals * normals.new_tensor(factors)[:, None, None] + 0.0  # + 0.0: no negative zeros
 
 
-def _horizontal_flip_depth(inpt: Tensor) -> Tensor:
-    return inpt.flip(-1)
-
-
-def _horizontal_flip_normals(inpt: Tensor) -> Tensor:
-    return _scaled(inpt.flip(-1), (-1.0, 1.0, 1.0))
-
-
-def _vertical_flip_depth(inpt: Tensor) -> Tensor:
-    return inpt.flip(-2)
-
-
-def _vertical_flip_normals(inpt: Tensor) -> Tensor:
-    return _scaled(inpt.flip(-2), (1.0, -1.0, 1.0))
-
-
-def _resize(
-    inpt: Tensor,
-    size: list[int] | None,
-    interpolation: Any = None,
-    max_size: int | None = None,
-    antialias: bool | None = True,
-) -> Tensor:
+def _resize(inpt: Tensor, size: list[int] | None, *, max_size: int | None = None, **_: Any) -> Tensor:
     # the output size is torchvision's to work out (one side given, max_size); a mask of the same size finds it
     shape = V.resize_mask(inpt.new_zeros(1, *inpt.shape[-2:]), size, max_size=max_size).shape
     return resize_map(inpt, (shape[-2], shape[-1]))
 
 
-def _crop(inpt: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
-    out: Tensor = V.crop_image(inpt, top, left, height, width)
-    return out
+def _resized_crop(inpt: Tensor, *, top: int, left: int, height: int, width: int, size: list[int], **_: Any) -> Tensor:
+    return _resize(V.crop_image(inpt, top, left, height, width), size)
 
 
-def _center_crop(inpt: Tensor, output_size: list[int]) -> Tensor:
-    out: Tensor = V.center_crop_image(inpt, output_size)
-    return out
-
-
-def _resized_crop(
-    inpt: Tensor,
-    top: int,
-    left: int,
-    height: int,
-    width: int,
-    size: list[int],
-    interpolation: Any = None,
-    antialias: bool | None = True,
-) -> Tensor:
-    return _resize(_crop(inpt, top, left, height, width), size)
-
-
-def _pad(inpt: Tensor, padding: list[int], fill: Any = None, padding_mode: str = "constant") -> Tensor:
+def _pad(inpt: Tensor, padding: list[int], *, padding_mode: str = "constant", **_: Any) -> Tensor:
     if padding_mode != "constant":
         raise OptionError(
             f"padding_mode {padding_mode!r} invents depth and normals outside the picture; use 'constant'"
@@ -140,72 +99,41 @@ def _pad(inpt: Tensor, padding: list[int], fill: Any = None, padding_mode: str =
     return out
 
 
-def _rotate_depth(
-    inpt: Tensor,
-    angle: float,
-    interpolation: Any = _NEAREST,
-    expand: bool = False,
-    center: list[float] | None = None,
-    fill: Any = None,
-) -> Tensor:
+def _rotate(inpt: Tensor, angle: float, *, expand: bool = False, center: Any = None, **_: Any) -> Tensor:
     out: Tensor = V.rotate_image(inpt, angle, interpolation=_NEAREST, expand=expand, center=center, fill=0.0)
     return out
 
 
-def _rotate_normals(
-    inpt: Tensor,
-    angle: float,
-    interpolation: Any = _NEAREST,
-    expand: bool = False,
-    center: list[float] | None = None,
-    fill: Any = None,
-) -> Tensor:
-    return _turned(_rotate_depth(inpt, angle, expand=expand, center=center), angle)
-
-
-def _affine_depth(
-    inpt: Tensor,
-    angle: float,
-    translate: list[float],
-    scale: float,
-    shear: list[float],
-    interpolation: Any = _NEAREST,
-    fill: Any = None,
-    center: list[float] | None = None,
+def _affine(
+    inpt: Tensor, angle: float, translate: Any, scale: float, shear: Any, *, center: Any = None, **_: Any
 ) -> Tensor:
     if any(shear if isinstance(shear, list | tuple) else [shear]):
         raise OptionError(f"shear {shear} is no motion of a camera, so depth and normals cannot follow it; use 0")
-    out: Tensor = V.affine_image(
-        inpt, angle, translate, scale, [0.0, 0.0], interpolation=_NEAREST, fill=0.0, center=center
-    )
+    still = [0.0, 0.0]
+    out: Tensor = V.affine_image(inpt, angle, translate, scale, still, interpolation=_NEAREST, fill=0.0, center=center)
     return out
 
 
-def _affine_normals(
-    inpt: Tensor,
-    angle: float,
-    translate: list[float],
-    scale: float,
-    shear: list[float],
-    interpolation: Any = _NEAREST,
-    fill: Any = None,
-    center: list[float] | None = None,
-) -> Tensor:
+def _rotate_normals(inpt: Tensor, angle: float, **options: Any) -> Tensor:
+    return _turned(_rotate(inpt, angle, **options), angle)
+
+
+def _affine_normals(inpt: Tensor, angle: float, *args: Any, **options: Any) -> Tensor:
     # torchvision's affine turns clockwise, its rotate counter-clockwise
-    return _turned(_affine_depth(inpt, angle, translate, scale, shear, center=center), -angle)
+    return _turned(_affine(inpt, angle, *args, **options), -angle)
 
 
-#: geometric functional → (kernel of depth, kernel of normals)
+#: geometric functional → (kernel of depth, kernel of normals); they get its options by name and take those they need
 KERNELS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
-    "horizontal_flip": (_horizontal_flip_depth, _horizontal_flip_normals),
-    "vertical_flip": (_vertical_flip_depth, _vertical_flip_normals),
+    "horizontal_flip": (V.horizontal_flip_image, lambda x: _scaled(x.flip(-1), (-1.0, 1.0, 1.0))),
+    "vertical_flip": (V.vertical_flip_image, lambda x: _scaled(x.flip(-2), (1.0, -1.0, 1.0))),
     "resize": (_resize, _resize),
-    "crop": (_crop, _crop),
-    "center_crop": (_center_crop, _center_crop),
+    "crop": (V.crop_image, V.crop_image),
+    "center_crop": (V.center_crop_image, V.center_crop_image),
     "resized_crop": (_resized_crop, _resized_crop),
     "pad": (_pad, _pad),
-    "rotate": (_rotate_depth, _rotate_normals),
-    "affine": (_affine_depth, _affine_normals),
+    "rotate": (_rotate, _rotate_normals),
+    "affine": (_affine, _affine_normals),
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -98,9 +99,9 @@ class StepBatches:
         # a generator of its own: DataLoader would otherwise draw from torch's global one
         loader: DataLoader[Any] = DataLoader(
             _Keyed(make),  # type: ignore[arg-type]
-            batch_sampler=_Steps(self, start, stop),
+            batch_sampler=(self.keys(step) for step in range(start, stop)),
             num_workers=self.workers,
-            collate_fn=_first,
+            collate_fn=itemgetter(0),
             generator=torch.Generator(),
         )
         for result in loader:
@@ -134,19 +135,6 @@ def permutation(length: int, seed: int, epoch: int) -> np.ndarray:
     )
 
 
-class _Steps:
-    """Batch sampler: the keys of consecutive steps."""
-
-    def __init__(self, batches: StepBatches, start: int, stop: int) -> None:
-        self.batches, self.start, self.stop = batches, start, stop
-
-    def __len__(self) -> int:
-        return max(self.stop - self.start, 0)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return (self.batches.keys(step) for step in range(self.start, self.stop))
-
-
 class _Keyed:
     """Data set of what is made of a step's keys."""
 
@@ -158,7 +146,3 @@ class _Keyed:
             return [self.make(keys)]
         except GarnishError as error:  # raised in the worker it would come back as a page of traceback
             return [error]
-
-
-def _first(items: list[Any]) -> Any:
-    return items[0]

@@ -80,7 +80,7 @@ def deform_conv2d(
     """
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     _check(x, offset, weight, stride, padding, dilation, mask)
-    run = _run_torchvision if _torchvision_can(x) else deform_conv2d_twin
+    run = torchvision.ops.deform_conv2d if _torchvision_can(x) else deform_conv2d_twin
     kind = x.dtype
     with without_autocast(x.device):
         x, offset, weight = _wide(x), _wide(offset), _wide(weight)
@@ -153,21 +153,6 @@ def _bilinear(source: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> 
             part = values.reshape(b, groups, channels, *y.shape[2:]) * (share_y * share_x * inside)[:, :, None]
             out = part if out is None else out + part
     assert out is not None
-    return out
-
-
-def _run_torchvision(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    mask: Tensor | None,
-) -> Tensor:
-    out: Tensor = torchvision.ops.deform_conv2d(x, offset, weight, bias, stride, padding, dilation, mask)
     return out
 
 

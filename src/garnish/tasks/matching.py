@@ -10,11 +10,11 @@ saves one outlier link, and no rearrangement costs as much unless it moves a hun
 what comes out is a matching with as many pairs as possible, up to the luck of the six links, and among those one of
 least total distance.
 
-What we do: :func:`correspond` finds such a matching with all outlier links there (no luck). Precision and recall need
-no more than its number of pairs, which distances do not change, and :func:`num_matched` counts just these, exactly
-and for all thresholds of a map: a maximum-cardinality matching, kept from threshold to threshold and repaired along
-shortest augmenting paths. With several annotators BSDS takes the union of the matched predictions, for which the
-pairs themselves would matter; the tasks here have one target a picture.
+What we do: precision and recall need no more than the number of pairs of such a matching with all outlier links there
+(no luck), which distances do not change, and :func:`num_matched` counts just these, exactly and for all thresholds of a
+map: a maximum-cardinality matching, kept from threshold to threshold and repaired along shortest augmenting paths. With
+several annotators BSDS takes the union of the matched predictions, for which the pairs themselves would matter; the
+tasks here have one target a picture.
 
 Shape letters: H W pixels, T thresholds, N predicted pixels (at some threshold), M true pixels, E candidate pairs.
 """
@@ -24,13 +24,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, min_weight_full_bipartite_matching
+from scipy.sparse.csgraph import breadth_first_order
 
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
-
-#: Price of a pixel without a partner, in largest distances (BSDS's ``outlierCost``).
-OUTLIER_COST = 100
 
 
 def reach_px(size: tuple[int, int], max_distance: float) -> float:
@@ -66,37 +63,6 @@ def num_matched(pixels: Indices, kept: Mask, true: Mask, radius_px: float) -> ND
         matching.extend(row.take(here), column.take(here), starts)
         counts[k] = matching.size
     return counts
-
-
-def correspond(predicted: Mask, true: Mask, radius_px: float) -> tuple[Indices, Indices]:
-    """The pairs of the cheapest one-to-one matching; slow beside :func:`num_matched`, for pictures and checks.
-
-    Args:
-        predicted: (H, W) predicted boundary pixels.
-        true: (H, W) true ones.
-        radius_px: see :func:`num_matched`.
-
-    Returns:
-        Two (P,) arrays of indices into the flattened picture: the predicted and the true pixel of each pair. A pixel
-        left over costs ``OUTLIER_COST`` / 2 · ``radius_px``, a pair its distance in pixels, not rounded.
-    """
-    pixels, targets = np.flatnonzero(predicted), np.flatnonzero(true)
-    row, column, _ = _candidates(pixels, true, radius_px)
-    n, m = len(targets), len(pixels)
-    if not len(row):
-        return pixels[:0], targets[:0]
-    apart = np.stack(np.divmod(targets[row], true.shape[1])) - np.stack(np.divmod(pixels[column], true.shape[1]))
-    # Each pixel may fall on its own outlier; outliers pair up wherever their pixels do, at no cost. So one pair more
-    # saves two links of half the price. The constant keeps distances of 0 from being read as "no link"; every full
-    # assignment contains it n + m times.
-    price = OUTLIER_COST * max(radius_px, 1.0) / 2
-    cost = [np.hypot(*apart), np.full(n, price), np.full(m, price), np.zeros(len(row))]
-    rows = [row, np.arange(n), n + np.arange(m), n + column]
-    columns = [column, m + np.arange(n), np.arange(m), m + row]
-    graph = csr_array((np.concatenate(cost) + 1, (np.concatenate(rows), np.concatenate(columns))), shape=(n + m, n + m))
-    left, right = min_weight_full_bipartite_matching(graph)
-    real = (left < n) & (right < m)
-    return pixels[right[real]], targets[left[real]]
 
 
 def _candidates(pixels: Indices, true: Mask, radius_px: float) -> tuple[Indices, Indices, Indices]:
