@@ -99,20 +99,18 @@ def bytes_for_backward(forward: Callable[[], object], left_out: Iterable[Tensor]
         forward: computes a loss; what it returns is dropped.
         left_out: tensors whose storages do not count (parameters, which are there anyway).
     """
-    known = {tensor.untyped_storage().data_ptr() for tensor in left_out}
-    kept: dict[int, int] = {}
-    alive: list[torch.UntypedStorage] = []  # a freed storage's address would be used again and counted once
+    known = {tensor.untyped_storage()._cdata for tensor in left_out}  # fake tensors have it, other than an address
+    kept: dict[int, torch.UntypedStorage] = {}  # themselves, for what is freed would leave its number to another
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
-            alive.append(storage)
+        if storage._cdata not in known:
+            kept[storage._cdata] = storage
         return tensor.detach()  # the tensor itself would hold the graph that holds it, and neither was ever freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         forward()
-    return sum(kept.values())
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def describe_model(model: Model) -> str:

@@ -34,6 +34,7 @@ from garnish.bundles.bundle import Metrics, bundle_files, load
 from garnish.bundles.checksums import SUMS, with_sums
 from garnish.bundles.description import read_description
 from garnish.bundles.own_names import carried_over, own_name, own_names
+from garnish.bundles.specs import Specs
 from garnish.bundles.stored import StoredDtype
 from garnish.checked import checked
 from garnish.errors import BundleError, OptionError, SiteError, suggest
@@ -237,12 +238,8 @@ def _merged_model(model: Model, number: int) -> Model:
     left: list[Method] = [replace(m, folded=True) for m in owner.methods if isinstance(m, MTLoRA)]
     folded = fold_shared(adapted, number) if left else merge_adapters(adapted, number)
     made = Model(_bare(folded))
-    made.restore(
-        [(left or [Frozen()], owner.tasks)],
-        {task: model.tasks[task] for task in owner.tasks},
-        {task: model.decoders.options[task] for task in owner.tasks},
-        [names for names, _ in model.decoders.each() if names[0] in owner.tasks],
-    )
+    specs = Specs.of(model, owner.tasks)
+    made.restore([(left or [Frozen()], owner.tasks)], specs.tasks, specs.heads, specs.groups)
     expected = {(site, level) for site, level, _ in adapters_of(made.backbone, 0)}
     for site, level, adapter in adapters_of(folded, number) if left else ():
         if (site, level) not in expected:

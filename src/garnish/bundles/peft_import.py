@@ -74,7 +74,7 @@ def import_peft(
                 raise OptionError(
                     f"import_peft: {folder} has no {TASK}, so pass tasks=, e.g. tasks={{'seg': Semantic(classes=11)}}"
                 )
-            tasks, head = sidecar.tasks, sidecar.heads if head is None else head
+            tasks, head = sidecar.specs.tasks, sidecar.specs.heads if head is None else head
         decode_head = {n: t for n, t in files.saved.items() if n.split(".")[0] == DECODE_HEAD}
         if head is None and decode_head:
             head = SegFormerHead(channels=_fused_channels(decode_head))
@@ -166,7 +166,7 @@ def _fill_heads(model: Model, files: PeftFiles, decode_head: Mapping[str, Tensor
     if sidecar is not None:
         targets = {name: tensor for task in model.tasks for name, tensor in model.head_tensors(task).items()}
         fits = {n for n, t in targets.items() if n in sidecar.tensors and sidecar.tensors[n].shape == t.shape}
-        if model.tasks == dict(sidecar.tasks) and (fits != set(targets) or fits != set(sidecar.tensors)):
+        if model.tasks == sidecar.specs.tasks and (fits != set(targets) or fits != set(sidecar.tensors)):
             first = next(iter(set(targets) ^ set(sidecar.tensors)), "a tensor of another shape")
             raise BundleError(f"{files.where}: its heads do not fit their description ({first}); write it again")
         with torch.no_grad():

@@ -27,9 +27,7 @@ from garnish.bundles.description import MOST_BYTES, parse_json
 from garnish.bundles.specs import Specs, backbone_facts
 from garnish.bundles.stored import read_tensors
 from garnish.errors import BundleError, OptionError, one_line
-from garnish.heads.head import Head
 from garnish.model import Model
-from garnish.tasks.task import Task
 
 FORMAT = 1
 TASK, HEADS, README = "task.json", "heads.safetensors", "README.md"
@@ -46,15 +44,13 @@ class Sidecar:
 
     Attributes:
         backbone: ``name``, ``options``, ``taps``, ``fingerprint``, ``licence`` and ``weights_source``.
-        tasks: name → task.
-        heads: name → head.
+        specs: its tasks and their heads.
         tensors: ``heads.TASK.…`` → tensor.
         decode_head: the task whose head PEFT's file holds as SegFormer's; None where it holds none.
     """
 
     backbone: Mapping[str, Any]
-    tasks: Mapping[str, Task]
-    heads: Mapping[str, Head]
+    specs: Specs
     tensors: Mapping[str, Tensor]
     decode_head: str | None
 
@@ -113,7 +109,7 @@ def read_sidecar(folder: Path) -> Sidecar | None:
     except OptionError as error:
         raise BundleError(str(error)) from error
     tensors = read_tensors(data, str(folder / HEADS))
-    return Sidecar(backbone=backbone, tasks=specs.tasks, heads=specs.heads, tensors=tensors, decode_head=decode_head)
+    return Sidecar(backbone=backbone, specs=specs, tensors=tensors, decode_head=decode_head)
 
 
 def _is_spec(value: Any) -> bool:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn, final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from garnish.balancing.balancing import Balance, balancing_of
 from garnish.data.loader import StepBatches
@@ -44,7 +44,6 @@ from garnish.training.state import (
     resumed,
     save_run,
     taken,
-    trained_tensors,
     without_base,
     write_results,
 )
@@ -84,9 +83,7 @@ class Run:
         found = check_data([d for d in (train, val) if d is not None], options.check_pictures, self.fabric)
         self.balance = balance or balancing_of(options.balance).build(self.tasks)
         self._place()
-        self.step = TrainingStep(model, self.tasks, self.balance, options, self.fabric)
-        kept = [*trained_tensors(model).values(), *self._balance_tensors().values()]
-        self.begun = BegunStep(t for t in kept if not isinstance(t, nn.Parameter))
+        self.begun = BegunStep(self.step.buffers().values())
         saved = None if resume is None else resumed(Path(resume), held, self.fabric)
         told = [saved[2]] if saved is not None else []
         self._begin(train, saved)
@@ -95,8 +92,7 @@ class Run:
         self.state = RunState()
         if saved is not None:
             told.append(check_facts(saved[1], self.facts, str(resume)))
-            self.state = restore(*saved[:2], model, self.step.optimizer, self._balance_tensors(), str(resume))
-            self.step.precision.load_state_dict(saved[1]["scaler"])
+            self.state = restore(*saved[:2], self.step, str(resume))
         self.watch = GradientWatch(model, list(self.tasks), self.fabric)
         self.requests = StopRequest()
         self.progress = Progress(self.total_steps, self.state.step, shown=progress and self.is_first)
@@ -117,7 +113,7 @@ class Run:
     # ---- before the first step ----------------------------------------------------------------------------------
 
     def _place(self) -> None:
-        """Model to the device; all ranks start from the first one's tensors."""
+        """Model to the device, and what trains it; all ranks start from the first one's tensors."""
         model, device = self.model, self.fabric.device
         if not model.trained_parameters():
             raise OptionError("train: every task of the model is frozen, so there is nothing to train; add a task")
@@ -126,8 +122,8 @@ class Run:
         model.to(device)
         self.balance.to(device)
         model.check_sites()
-        tensors = [*trained_tensors(model).values(), *self._balance_tensors().values()]
-        start_alike(model.backbone, tensors, self.fabric)
+        self.step = TrainingStep(model, self.tasks, self.balance, self.options, self.fabric)
+        start_alike(model.backbone, [*self.step.trained.values(), *self.step.buffers().values()], self.fabric)
 
     def _begin(self, train: Dataset, saved: tuple[dict[str, Tensor], dict[str, Any], str] | None) -> None:
         """Batch size, batches and number of steps."""
@@ -181,9 +177,6 @@ class Run:
         self.progress.say(
             f"{plural(num_pictures, 'picture')}, {plural(self.total_steps, 'step')} of {each}{done}{place}"
         )
-
-    def _balance_tensors(self) -> dict[str, Tensor]:
-        return {f"balance.{n}": t for n, t in self.balance.state_dict(keep_vars=True).items()}
 
     # ---- during the loop ----------------------------------------------------------------------------------------
 
@@ -247,14 +240,13 @@ class Run:
         Raises:
             GarnishError: a tensor that is not finite; the checkpoint before it is kept.
         """
-        if odd := odd_in_run(self.model, self.step.optimizer, self._balance_tensors()):
+        if odd := odd_in_run(self.step):
             raise GarnishError(f"step {self.state.step}: {odd}; lower lr ({self.options.lr:g}){self._kept()}")
         now = time.perf_counter()
         self.state.seconds += now - self._since
         self._since = now
         if self.out is not None and self.is_first:
-            facts = self.facts | {"scaler": self.step.precision.state_dict()}
-            save_run(self.out, self.state, self.model, self.step.optimizer, self._balance_tensors(), facts)
+            save_run(self.out, self.state, self.step, self.facts)
             self.progress.paused()
 
     def evaluation_due(self) -> bool:

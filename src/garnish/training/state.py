@@ -19,17 +19,16 @@ from typing import Any, final
 
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from garnish.bundles.atomic import write_file, writing
 from garnish.bundles.checkpoint import flatten, load_state, save_state, unflatten
 from garnish.errors import BundleError
 from garnish.finite import not_finite
 from garnish.lookup import plain
-from garnish.model import Model
 from garnish.strict_yaml import write_yaml
 from garnish.training.folders import EARLIER, LAST, STATE, check_run, new_folder, working_in
+from garnish.training.step import TrainingStep
 
 Metrics = dict[str, dict[str, float]]
 
@@ -119,30 +118,18 @@ def write_results(folder: Path, history: list[dict[str, Any]]) -> None:
     _write(folder / "results.csv", text.getvalue())
 
 
-def save_run(
-    folder: Path,
-    state: RunState,
-    model: Model,
-    optimizer: Optimizer,
-    extra: Mapping[str, Tensor],
-    facts: Mapping[str, Any],
-) -> None:
+def save_run(folder: Path, state: RunState, step: TrainingStep, facts: Mapping[str, Any]) -> None:
     """Write or replace ``FOLDER/last/state.safetensors``; the state before stays beside it.
 
     Args:
         folder: of the run.
         state: see :class:`RunState`.
-        model: its trained tensors and their buffers are saved.
-        optimizer: over ``model.trained_parameters()`` and ``extra``.
-        extra: further tensors that are trained or kept (of the balance).
-        facts: what must be the same when the run is resumed, and the scaler's state: see :func:`check_facts`.
+        step: what it trains, the buffers beside that, and the state of its optimizer and scaler are saved.
+        facts: what must be the same when the run is resumed: see :func:`check_facts`.
     """
-    tensors, numbers = flatten(_optimizer_state(optimizer, {**model.trained_parameters(), **extra}))
-    kept = {f"model/{n}": t for n, t in trained_tensors(model).items()} | {f"extra/{n}": t for n, t in extra.items()}
-    kept |= {f"optimizer/{n}": t for n, t in tensors.items()}
-    save_state(
-        folder / STATE, kept, {**facts, "state": dataclasses.asdict(state), "optimizer": numbers}, keep=EARLIER.name
-    )
+    moments, numbers = _optimizer_state(step)
+    changed = {"scaler": step.precision.state_dict(), "state": dataclasses.asdict(state), "optimizer": numbers}
+    save_state(folder / STATE, _kept(step) | moments, {**facts, **changed}, keep=EARLIER.name)
 
 
 def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
@@ -174,26 +161,18 @@ def set_aside(folder: Path) -> None:
             (folder / STATE).replace(folder / LAST / "damaged.safetensors")
 
 
-def odd_in_run(model: Model, optimizer: Optimizer, extra: Mapping[str, Tensor]) -> str:
+def odd_in_run(step: TrainingStep) -> str:
     """What is not finite of all that a checkpoint would hold (see :func:`save_run`); empty where nothing is."""
-    moments, _ = flatten(_optimizer_state(optimizer, {**model.trained_parameters(), **extra}))
-    return not_finite(trained_tensors(model) | dict(extra) | {f"optimizer/{n}": t for n, t in moments.items()})
+    return not_finite(step.trained | step.buffers() | _optimizer_state(step)[0])
 
 
-def restore(
-    tensors: Mapping[str, Tensor],
-    facts: Mapping[str, Any],
-    model: Model,
-    optimizer: Optimizer,
-    extra: Mapping[str, Tensor],
-    where: str,
-) -> RunState:
+def restore(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], step: TrainingStep, where: str) -> RunState:
     """Put a checkpoint back; nothing is changed where it does not fit.
 
     Raises:
         BundleError: a missing, unused or otherwise shaped tensor.
     """
-    targets = {f"model/{n}": t for n, t in trained_tensors(model).items()} | {f"extra/{n}": t for n, t in extra.items()}
+    targets = _kept(step)
     found = {n: t for n, t in tensors.items() if not n.startswith("optimizer/")}
     odd = sorted(targets.keys() ^ found.keys()) + [
         n for n in targets if n in found and targets[n].shape != found[n].shape
@@ -206,26 +185,28 @@ def restore(
         for name, target in targets.items():
             target.copy_(found[name])
     moments = {n.removeprefix("optimizer/"): t for n, t in tensors.items() if n.startswith("optimizer/")}
-    parameters = {n: t for n, t in {**model.trained_parameters(), **extra}.items() if isinstance(t, nn.Parameter)}
     for name, entries in unflatten(moments, facts["optimizer"]).items():
-        parameter = parameters[name]
+        parameter = step.trained[name]
         # the fused step keeps its counter beside the parameter, the other one on the CPU
-        fused = optimizer.param_groups[0]["fused"]
-        optimizer.state[parameter] = {
+        fused = step.optimizer.param_groups[0]["fused"]
+        step.optimizer.state[parameter] = {
             k: v.to(parameter.device) if isinstance(v, Tensor) and (v.ndim or fused) else v for k, v in entries.items()
         }
+    step.precision.load_state_dict(facts["scaler"])
     return RunState(**facts["state"])
 
 
-def trained_tensors(model: Model) -> dict[str, Tensor]:
-    """Trained parameters, and the buffers (running statistics) of heads and adapters, by stored name."""
-    trained = model.trained_parameters()
-    buffers = {n: t for n, t in model.own_tensors().items() if not isinstance(t, nn.Parameter)}
-    return {**trained, **buffers}
+def _kept(step: TrainingStep) -> dict[str, Tensor]:
+    """By their names in a checkpoint."""
+    kept = step.trained | step.buffers()
+    return {f"{'extra' if name.startswith('balance.') else 'model'}/{name}": tensor for name, tensor in kept.items()}
 
 
-def _optimizer_state(optimizer: Optimizer, named: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {name: optimizer.state[t] for name, t in named.items() if t in optimizer.state}
+def _optimizer_state(step: TrainingStep) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Its tensors, by their names in a checkpoint, and its numbers."""
+    state = step.optimizer.state
+    moments, numbers = flatten({name: state[p] for name, p in step.trained.items() if p in state})
+    return {f"optimizer/{name}": tensor for name, tensor in moments.items()}, numbers
 
 
 def _write(file: Path, text: str) -> None:

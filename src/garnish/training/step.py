@@ -55,10 +55,16 @@ class TrainingStep:
         self.trained = model.trained_parameters() | {f"balance.{n}": p for n, p in balance.named_parameters()}
         self.optimizer = make_optimizer(self.trained, options)
         self._losses_of = MultiTaskLoss(tasks, fabric)
-        buffers = (t for t in model.own_tensors().values() if not isinstance(t, nn.Parameter))
-        self._statistics = [b for b in buffers if b.is_floating_point()]
+        kept = self.buffers().items()
+        self._statistics = [t for n, t in kept if t.is_floating_point() and not n.startswith("balance.")]
         # all tensors in one call, which torch does by itself for real tensors on a GPU alone
         self._at_once = True if model.device.type in ("cpu", "cuda") else None
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What steps change beside what is trained (running statistics of heads and adapters), named as that is."""
+        balance = {f"balance.{n}": t for n, t in self.balance.state_dict(keep_vars=True).items()}
+        kept = self.model.own_tensors() | balance
+        return {name: tensor for name, tensor in kept.items() if not isinstance(tensor, nn.Parameter)}
 
     def __call__(self, batch: Batch) -> None:
         """A whole step of one batch on the model's device, all of whose labels are of ``tasks``."""

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from garnish.data.sample import Dataset
 from garnish.errors import one_line
 from garnish.model import Model
-from garnish.report import flop_counter
+from garnish.report import bytes_for_backward, flop_counter
 from garnish.training.batch_size import IN_PASSING, available, optimizer_bytes
 from garnish.training.begun import BegunStep
 from garnish.training.options import TrainOptions
@@ -103,24 +103,12 @@ def counted(model: Model, batch_size: int, size: tuple[int, int]) -> tuple[int, 
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     held = [*model.parameters(), *model.buffers()]
     held += [fake.from_tensor(tensor) for tensor in held]  # either is what is kept
-    known = {tensor.untyped_storage()._cdata for tensor in held}
-    alive: dict[int, torch.UntypedStorage] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in known:
-            alive[storage._cdata] = storage
-        return tensor.detach()
-
-    with (
-        fake,
-        flop_counter() as counter,
-        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-    ):
+    with fake, flop_counter() as counter:
+        images = torch.zeros(batch_size, 3, *size, device=model.device)
         # as a loss does, whose softmax or difference is as large as the output
-        _total(model(torch.zeros(batch_size, 3, *size, device=model.device)))
+        saved = bytes_for_backward(lambda: _total(model(images)), held)
     begun.undo()
-    return sum(storage.nbytes() for storage in alive.values()), counter.get_total_flops()
+    return saved, counter.get_total_flops()
 
 
 def speed() -> float:
