@@ -19,7 +19,10 @@ SRC = Path(garnish.__file__).parent
 
 #: rooms from the ground up: folder, or files that lie beside the folders; imports go only to a lower or the same room
 ROOMS = [
-    ("ground", {"__init__", "checked", "device", "errors", "context", "finite", "lookup", "rows", "strict_yaml"}),
+    (
+        "ground",
+        {"__init__", "checked", "device", "errors", "context", "finite", "lookup", "rows", "sizes", "strict_yaml"},
+    ),
     ("backbones", set()),
     ("adapters", set()),
     ("heads", set()),

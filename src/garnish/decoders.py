@@ -14,6 +14,7 @@ from garnish.errors import OptionError, suggest
 from garnish.heads.batch_norm import accept_single_values
 from garnish.heads.head import Head, JointHead, is_plain, pyramid_info, resample_pyramid
 from garnish.heads.linear import LinearHead
+from garnish.sizes import cropped, rounded_up
 from garnish.tasks.task import Task
 from garnish.upsample import upsample
 
@@ -146,8 +147,8 @@ class Decoders(nn.Module):
                 out |= module({name: ready(name) for name in group if name in maps})
             else:
                 out[group[0]] = module(ready(group[0]))
-        padded = (size[0] + -size[0] % backbone.multiple, size[1] + -size[1] % backbone.multiple)
-        return {name: upsample(x, padded)[..., : size[0], : size[1]] for name, x in out.items()}
+        padded = (rounded_up(size[0], backbone.multiple), rounded_up(size[1], backbone.multiple))
+        return {name: cropped(upsample(x, padded), *size) for name, x in out.items()}
 
 
 def heads_by_task(head: Head | Mapping[str, Head] | None, tasks: Mapping[str, Task]) -> dict[str, Head]:

@@ -141,5 +141,6 @@ class TaskScale(Adapter):
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """(R, d, H, W) → (R, d, H, W)."""
-        # one pass over y, also where it is spread over tasks
-        return torch.addcmul(self.shift[:, None, None], y, self.scale[:, None, None])
+        # One pass over y, also where it is spread over tasks; channels last as streams are, for of other strides export
+        # asks whether one divides another.
+        return torch.addcmul(self.shift, y.permute(0, 2, 3, 1), self.scale).permute(0, 3, 1, 2)

@@ -18,6 +18,7 @@ from garnish.backbones.backbone import Backbone
 from garnish.backbones.blocks import FeatureInfo, Stage
 from garnish.backbones.timm_models import name_sources
 from garnish.context import ForwardContext
+from garnish.sizes import at_most_one, cropped, folded, rounded_up
 
 
 class ShiftedWindows(nn.Module):
@@ -59,7 +60,7 @@ class ShiftedWindows(nn.Module):
         grid = (height, width)
         (wh, ww), (sh, sw) = self.size, self.full_shift
         # no branch by a size, here and below, so that one exported graph serves all: a side of one window shifts by 0
-        shift = (sh * _at_most_one((height - 1) // wh), sw * _at_most_one((width - 1) // ww))
+        shift = (sh * at_most_one((height - 1) // wh), sw * at_most_one((width - 1) // ww))
         order = window_order(grid, self.size, shift, x.device)
         num_windows = order.source.shape[0] // (wh * ww)
         # one copy each way: padding, rolling and cutting one after the other are four
@@ -104,37 +105,19 @@ def window_order(grid: tuple[int, int], size: tuple[int, int], shift: tuple[int,
         device: of the map.
     """
     (height, width), (wh, ww), (sh, sw) = grid, size, shift
-    high, wide = (height + wh - 1) // wh, (width + ww - 1) // ww
+    high, wide = rounded_up(height, wh), rounded_up(width, ww)
     # Of the padded map. No side of a tensor here is a bare number of windows: export takes what is not 1 in its example
     # never to be 1. Nor does it know the remainder of a tensor by a size, so places after the roll are compared.
-    row, column = torch.arange(high * wh, device=device), torch.arange(wide * ww, device=device)
-    down, right = row - sh + high * wh * (row < sh), column - sw + wide * ww * (column < sw)
-    rows = (down // wh * wide * wh + down % wh) * ww
+    row, column = torch.arange(high, device=device), torch.arange(wide, device=device)
+    down, right = row - sh + high * (row < sh), column - sw + wide * (column < sw)
+    rows = down // wh * wide * wh + down % wh * ww
     columns = right // ww * wh * ww + right % ww
     number = (row[:, None] * width + column + 1) * (row < height)[:, None] * (column < width)
     part = 2 * (row < sh)[:, None] + (column < sw).long()
     at = (rows[:, None] + columns).flatten()
     source = torch.empty_like(at).scatter(0, at, number.flatten())
-    place = (rows[:height, None] + columns[:width]).flatten()
+    place = (cropped(rows, height)[:, None] + cropped(columns, width)).flatten()
     return Order(source, place, torch.empty_like(at).scatter(0, at, part.flatten()))
-
-
-def folded(x: Tensor, *sides: int) -> Tensor:
-    """``x.reshape(*sides, -1)`` for sides that export does not know.
-
-    A traced ``reshape`` compares the sides before and after, and so excludes a map of one window or of one column.
-    Taken one by one from a single axis, each is compared with a multiple of it.
-    """
-    x = x.flatten()
-    for side in sides:
-        x = torch.unflatten(x, -1, (side, -1))
-    return x
-
-
-def _at_most_one(count: int) -> int:
-    """The smaller of a count and 1; an expression, where export does not know the count."""
-    smaller: int = torch.sym_min(1, count)  # type: ignore[assignment]  # declared as int or SymInt
-    return smaller
 
 
 class Apart(NamedTuple):

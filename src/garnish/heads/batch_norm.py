@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from garnish.sizes import ordered
+
 
 @final
 class BatchNorm1d(nn.BatchNorm1d):
@@ -19,7 +21,7 @@ class BatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C) or (B, C, L) → the same shape."""
-        return by_running_statistics(self, x) if _is_single(self, x) else super().forward(x)
+        return by_running_statistics(self, x) if _is_single(self, x) else super().forward(ordered(x))
 
 
 @final
@@ -28,7 +30,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape."""
-        return by_running_statistics(self, x) if _is_single(self, x) else super().forward(x)
+        return by_running_statistics(self, x) if _is_single(self, x) else super().forward(ordered(x))
 
 
 def accept_single_values(head: nn.Module) -> None:

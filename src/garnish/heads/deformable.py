@@ -114,15 +114,16 @@ def deform_conv2d_twin(
     moved = offset.reshape(b, groups, taps, 2, h, w)
     down = _places(kernel_h, dilation[0], h, stride[0], padding[0], offset)
     right = _places(kernel_w, dilation[1], w, stride[1], padding[1], offset)
-    y = moved[:, :, :, 0] + down.view(kernel_h, 1, h, 1).expand(-1, kernel_w, -1, -1).reshape(taps, h, 1)
-    x_ = moved[:, :, :, 1] + right.view(1, kernel_w, 1, w).expand(kernel_h, -1, -1, -1).reshape(taps, 1, w)
+    tap = torch.arange(taps, device=offset.device)
+    y = moved[:, :, :, 0] + down.index_select(0, tap // kernel_w)[:, :, None]
+    x_ = moved[:, :, :, 1] + right.index_select(0, tap % kernel_w)[:, None]
     sampled = _bilinear(x.reshape(b, groups, c // groups, height * width), y, x_, height, width)
     if mask is not None:
         sampled = sampled * mask.reshape(b, groups, 1, taps, h, w)
     # a convolution over (channel, tap) pairs; the layout of the weight is already that
-    return F.conv2d(
-        sampled.reshape(b, c * taps, h, w), weight.flatten(1)[..., None, None], bias, groups=_groups(c, weight)
-    )
+    # by way of one axis, for export asks of a tap that is one alone whether it is a row
+    joined = torch.unflatten(sampled.flatten(), 0, (b, c * taps, h, w))
+    return F.conv2d(joined, weight.flatten(1)[..., None, None], bias, groups=_groups(c, weight))
 
 
 def _places(kernel: int, dilation: int, count: int, stride: int, padding: int, like: Tensor) -> Tensor:

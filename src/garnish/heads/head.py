@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from garnish.backbones.blocks import FeatureInfo
 from garnish.checked import Options
+from garnish.sizes import averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,6 @@ def resample_pyramid(maps: Sequence[Tensor]) -> list[Tensor]:
         if scale > 1:
             x = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
         elif scale < 1:
-            x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+            x = averaged(x, round(1 / scale))
         out.append(x)
     return out

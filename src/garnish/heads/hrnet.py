@@ -64,6 +64,7 @@ class HRNetDecoder(nn.Module):
         super().__init__()
         pairs = zip(features, widths, strict=True)
         self.projections = nn.ModuleList(nn.Conv2d(f.channels, w, 1, bias=False) for f, w in pairs)
+        self.coarser = [f.stride != features[0].stride for f in features]
         hidden = _EXPANSION * sum(widths)
         # its bias does nothing before a batch norm; published counts have it
         self.fuse = nn.Conv2d(sum(widths), hidden, 1)
@@ -78,6 +79,7 @@ class HRNetDecoder(nn.Module):
         size = features[0].shape[-2:]
         # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
         maps = [project(x.contiguous()) for x, project in zip(features, self.projections, strict=True)]
-        maps = [m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in maps]
+        each = zip(maps, self.coarser, strict=True)
+        maps = [F.interpolate(m, size, mode="bilinear") if coarser else m for m, coarser in each]
         out: Tensor = self.classifier(F.relu(self.norm(self.fuse(torch.cat(maps, dim=1)))))
         return out

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from garnish.backbones.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import JointHead, by_maps
+from garnish.sizes import ordered
 
 
 @final
@@ -147,4 +148,4 @@ class _TaskPart(nn.Module):
     def forward(self, h: Tensor, direct: Tensor | None) -> Tensor:
         """The base's (B, C, H, W), and what is read directly, (B, outputs, H, W) → (B, outputs, H, W)."""
         out: Tensor = self.classifier(F.relu(self.norm(self.depthwise(h)), inplace=True))
-        return out if direct is None else out + direct
+        return out if direct is None else out + ordered(direct)

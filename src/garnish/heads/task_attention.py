@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.sizes import averaged, ordered
+
 
 @final
 class TaskAttention(nn.Module):
@@ -52,7 +54,7 @@ class TaskAttention(nn.Module):
         shares = torch.einsum("bnhqc,bnkc->bnhqk", own, keys).softmax(-1)
         seen = torch.einsum("bnhqk,bnkc->bnhqc", shares, keys)
         values = torch.einsum("bnhqc,hdc->bnhqd", seen, self._of_heads(self.value.weight))
-        return self._finish(values + self.value.bias.view(self.heads, 1, -1))
+        return self._finish(ordered(values) + self.value.bias.view(self.heads, 1, -1))
 
     def _per_head(self, x: Tensor) -> int:
         return int(x.shape[-1]) // self.heads
@@ -91,7 +93,7 @@ def tokens_of(maps: Tensor, reduction: int = 1) -> Tensor:
     """(B, C, H, W) → (B, tokens, C), contiguous; means of squares of ``reduction``, smaller at the far edges."""
     maps = _ContiguousGradient.apply(maps)
     if reduction > 1:
-        maps = F.avg_pool2d(maps, reduction, ceil_mode=True, count_include_pad=False)
+        maps = averaged(maps, reduction)
     # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
     return maps.flatten(2).transpose(1, 2).contiguous()
 
