@@ -17,7 +17,7 @@ import garnish as gn
 import tiny
 import training_cases
 from garnish import lookup
-from garnish.backbones.blocks import FeatureInfo
+from garnish.engine.blocks import FeatureInfo
 from garnish.heads.head import Head, JointHead
 from garnish.model import Model
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 import garnish
 import tiny
 from garnish import lookup
-from garnish.adapters.adapter import Method
 from garnish.backbones import mit_dialects
 from garnish.backbones.backbone import Backbone
+from garnish.engine.adapter import Method
 from garnish.heads.head import Head
 from garnish.model import Model
 

@@ -19,7 +19,7 @@ import torch
 import garnish as gn
 import tiny
 from garnish import lookup
-from garnish.adapters.adapted import merge
+from garnish.engine.folding import merge
 
 assert gn.Rescale.__module__ == "outside_rescale"
 assert lookup.describe(gn.Rescale(per_task=True)) == {"name": "Rescale", "options": {"per_task": True, "layers": []}}
@@ -51,8 +51,8 @@ for short in ("dinov2", "swin"):
         assert tiny.far(mixed["depth"][1:], model(x, ["seg"])["seg"][2:, :1]) > 1e-2
 
         # it merges
-        for owner in range(3):
-            want = model.backbone(model.prepare(x), present=(owner,))
+        for owner in model.owners:
+            want = model.backbone(model.prepare(x), owner)
             got = merge(model.backbone, owner)(model.prepare(x))
             assert max(tiny.far(a, b) for a, b in zip(got, want)) < 1e-5
             assert tiny.far(want[-1], bare[-1]) > 1e-2

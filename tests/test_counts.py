@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import garnish as gn
-from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.blocks import FeatureInfo
+from garnish.engine.adapter import Method
+from garnish.engine.blocks import FeatureInfo
 from garnish.model import Model
 from garnish.report import report_without_macs
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import garnish as gn
 from garnish import lookup
-from garnish.backbones.blocks import FeatureInfo
+from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.demt import DeMT
 from garnish.heads.head import pyramid_info, resample_pyramid

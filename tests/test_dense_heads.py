@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import garnish
 import tiny
-from garnish.backbones.blocks import FeatureInfo
+from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.dpt import DPTHead
 from garnish.heads.uper import UPerHead

@@ -12,9 +12,9 @@ import garnish
 import tiny
 from comparing_cases import setting
 from garnish import lookup
-from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
 from garnish.comparing.setting import Run, Setting
+from garnish.engine.adapter import Method
 from garnish.errors import OptionError
 from garnish.model import Model, adapt
 from garnish.recipe import SECTIONS, read_recipe

@@ -19,7 +19,7 @@ import tiny
 from garnish import lookup
 from garnish.adapters.vmt import TaskScale
 from garnish.backbones.backbone import Backbone
-from garnish.context import ForwardContext
+from garnish.engine.context import ForwardContext
 from garnish.sizes import averaged, cropped, folded, rounded_up
 
 pytestmark = pytest.mark.export

@@ -255,8 +255,7 @@ def test_batch_norms_keep_their_statistics_where_the_trunk_is_trained():
     model = tiny.model("cnn", lookup.build("adapters", "FullFineTuning"))
     before = {n: t.clone() for n, t in model.backbone.frozen_tensors().items()}
     model.train()
-    stem, stages, _ = model.backbone.tuned.parts(0)  # an owner that tunes anything has modules of its own
-    inside = [module for part in (stem, *stages) for module in part.modules()]
+    inside = list(model.owners[0].body(model.backbone.body).modules())  # who tunes anything has modules of its own
     norms = [m for m in inside if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert norms and not any(m.training for m in norms)
     assert any(m.training for m in inside if isinstance(m, nn.Dropout | nn.SiLU | nn.ReLU))

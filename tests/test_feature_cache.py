@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import garnish as gn
-from garnish.backbones.prefix import TrunkState
 from garnish.data.sample import Sample
+from garnish.engine.start import TrunkState
 from garnish.errors import OptionError
 from garnish.model import Model
 from garnish.training import features as room

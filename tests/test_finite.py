@@ -236,16 +236,23 @@ def test_tensors_are_read_again_only_where_one_was_written(method, monkeypatch):
     held = {id(t) for t in (*model.parameters(), *model.buffers())}
     assert all(id(tensor) in held for tensor in model.all_tensors().values())
     reads = []
-    whole = finite.not_finite
-    monkeypatch.setattr(finite, "not_finite", lambda tensors: reads.append(len(tensors)) or whole(tensors))
+    whole = finite.is_finite
+    monkeypatch.setattr(finite, "is_finite", lambda tensor: reads.append(tensor) or whole(tensor))
     model.predict(image)
+    kept = {id(tensor) for tensor in reads}
+    assert kept >= {id(t) for n, t in model.all_tensors().items() if n not in ("mean", "std")}
+    reads.clear()
     model.predict(image, ["seg"])
-    assert reads == [len(model.all_tensors())]
+    assert not kept & {id(tensor) for tensor in reads}
+    written = next(iter(model.trained_parameters().values()))
     with torch.no_grad():
-        next(iter(model.trained_parameters().values())).add_(0)
+        written.add_(0)
     model.predict(image)
+    again = {id(tensor) for tensor in reads} & kept
+    assert id(written) in again and len(again) < len(kept)  # those of one owner or head
+    reads.clear()
     model.double().half().float().predict(image)  # buffers are replaced
-    assert len(reads) == 3
+    assert {id(t) for t in model.parameters()} <= {id(tensor) for tensor in reads}
 
 
 def test_an_overflow_of_finite_tensors_is_told_apart(tmp_path):
@@ -357,7 +364,7 @@ def overflowing(monkeypatch, steps):
 
     def placed(self):
         place(self)
-        module = self.model.decoders.of("depth")
+        module = self.model.head("depth")
         forward = module.forward
         module.forward = lambda maps: forward(maps) * (math.inf if now["step"] in steps else 1.0)
 

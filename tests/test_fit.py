@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 
 import garnish as gn
-from garnish.adapters.adapter import Adapter, Method, Plan
 from garnish.balancing.balancing import Balance
 from garnish.balancing.fixed import FixedWeights
 from garnish.bundles.description import read_description
 from garnish.data.sample import Sample, collate
+from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.errors import DataError, GarnishError, MissingExtraError, OptionError
 from garnish.strict_yaml import read_yaml
 from garnish.training.batch_size import largest_batch, measure, optimizer_bytes

@@ -12,7 +12,7 @@ from torch import nn
 
 import garnish as gn
 import tiny
-from garnish.backbones.sites import bare
+from garnish.engine.blocks import bare
 
 BOUND = 1e-12
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 import garnish
 import tiny
 from garnish import lookup
-from garnish.adapters.adapted import adapters_of
-from garnish.adapters.adapter import Adapter, Method
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.sites import bare
-from garnish.context import ForwardContext
+from garnish.engine.adapter import Adapter, Method
+from garnish.engine.blocks import bare
+from garnish.engine.context import ForwardContext
+from garnish.engine.owner import owners_of
 
 BOUND = 1e-10
 WIDTH, HIDDEN, RANK = 48, 192, 4
@@ -29,7 +29,7 @@ def at_site(method: Method, site: str, *, train: bool = False) -> tuple[Backbone
     """An adapted tiny DINOv2 in float64, the wrapper at ``site`` and its adapter, every tensor random."""
     model = tiny.model("dinov2", method, tasks=("seg",)).double()
     wrapper = {s.name: m for s, m in model.backbone.sites_with_modules()}[site]
-    adapter = {name: a for name, _, a in adapters_of(model.backbone, 0)}[site]
+    adapter = {at.site.name: a for at, a in model.owners[0].placed()}[site]
     adapter.train(train)
     return model.backbone, wrapper, adapter
 
@@ -40,7 +40,7 @@ def stream(width: int = WIDTH) -> Tensor:
 
 
 def run(trunk: Backbone, wrapper: nn.Module, x: Tensor) -> Tensor:
-    with trunk.binding.bound(ForwardContext(grid=(4, 4), num_prefix=1)):
+    with trunk.binding.bound(ForwardContext(grid=(4, 4), num_prefix=1, owner=owners_of(trunk)[0])):
         return wrapper(x)
 
 
@@ -106,8 +106,8 @@ def test_dora_differs_where_the_norm_is_not_a_constant():
 def test_dora_magnitude_starts_as_the_row_norm_of_the_weight():
     model = tiny.model("dinov2", garnish.LoRA(rank=RANK, dora=True), tasks=("seg",), own=False)
     modules = {s.name: m for s, m in model.backbone.sites_with_modules()}
-    for name, _, adapter in adapters_of(model.backbone, 0):
-        torch.testing.assert_close(adapter.magnitude, (bare(modules[name]).weight ** 2).sum(1).sqrt())
+    for at, adapter in model.owners[0].placed():
+        torch.testing.assert_close(adapter.magnitude, (bare(modules[at.site.name]).weight ** 2).sum(1).sqrt())
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def test_pfeiffer_is_behind_the_mlp_alone():
     branch = bare(bare(residual).branch)
     z = bare(branch.layer)(branch.norm(x))
     compare(run(trunk, residual, x), x + branch.scale(z + bottleneck(adapter, z, gelu)), leaves_of(adapter, x))
-    assert {name.split(".")[-2] for name, _, _ in adapters_of(trunk, 0)} == {"mlp"}
+    assert {at.site.name.split(".")[-2] for at, _ in owners_of(trunk)[0].placed()} == {"mlp"}
 
 
 @pytest.mark.parametrize("scale", [0.1, 0.7, "learnable"])

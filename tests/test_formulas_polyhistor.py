@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 import tiny
-from garnish.adapters.adapted import adapters_of
 from garnish.adapters.polyhistor import PolyhistorLite
-from garnish.context import ForwardContext
+from garnish.engine.context import ForwardContext
 from garnish.model import Model
 from plain_trunks import affine, gelu, layer_norm
 from whole_trunk import built, encoder_leaves, heads_input, method, plain_input, same
@@ -141,8 +140,8 @@ def test_polyhistor_lite(short, options):
 def test_a_row_of_a_compiled_pass_runs_what_the_adapter_itself_does():
     """In compiled passes the written weights run in a plain adapter; with options other than the defaults, too."""
     model = tiny.model("vit", PolyhistorLite(scale=0.3, embedding=8, hidden=8), tasks=("seg", "depth"))
-    for number in model.backbone.parents:
-        for _, _, adapter in adapters_of(model.backbone, number):
+    for part in model.owners[0].parts:
+        for _, adapter in part.placed():
             width = adapter.for_row()[1]["down.weight"].shape[1]
             x, y = torch.randn(2, 5, width), torch.randn(2, 5, width)
             ctx = ForwardContext(grid=(1, 5))

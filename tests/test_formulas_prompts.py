@@ -197,7 +197,7 @@ def test_prompts_are_read_in_swin_v2():
     x = tiny.pictures(1, 64, 64)
     with torch.no_grad():
         before = model.backbone(model.prepare(x))
-        for parameter in dict(model._of_owner(0)).values():
+        for parameter in dict(model.owners[0].named_trained()).values():
             parameter.mul_(-1.0)
         after = model.backbone(model.prepare(x))
     assert tiny.far(after[0], before[0]) > 1e-3

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 import tiny
-from garnish.backbones.loop import Flow, run
-from garnish.context import NOBODY, ForwardContext
+from garnish.engine.context import ForwardContext
+from garnish.engine.loop import Flow, run
 from garnish.model import Model
 from plain_trunks import affine, gelu, layer_norm
 from whole_trunk import TASKS, double_model, encoder_leaves, heads_input, method, plain_input, same
@@ -121,7 +121,7 @@ def trunk_states(short: str, images: Tensor) -> tuple[list[list[Tensor]], list[T
     """Of a bare trunk: the stream at each stage's beginning and behind each of its blocks, and the feature maps."""
     trunk = tiny.backbone(short).double().eval()
     states: list[list[Tensor]] = [[] for _ in trunk.stages]
-    ctx = ForwardContext(grid=(0, 0), num_prefix=trunk.num_prefix, owner=NOBODY)
+    ctx = ForwardContext(grid=(0, 0), num_prefix=trunk.num_prefix)
     maps = run(trunk, Flow(images, ctx), None, watch=lambda x, stage: states[stage].append(x.clone())).maps
     assert [len(stage) for stage in states] == [1 + len(stage.blocks) for stage in trunk.stages]
     return states, list(maps)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from garnish.backbones.blocks import FeatureInfo
 from garnish.backbones.mit import MiT
+from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.dpt import DPTHead
 from garnish.heads.head import pyramid_info, resample_pyramid

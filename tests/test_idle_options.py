@@ -12,8 +12,8 @@ from PIL import Image
 
 import garnish as gn
 import tiny
-from garnish.adapters.adapter import Method
 from garnish.cli import main
+from garnish.engine.adapter import Method
 from garnish.errors import OptionError, SiteError
 from garnish.training.facts import check_facts, facts_of
 from garnish.training.options import TrainOptions

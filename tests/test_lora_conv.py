@@ -13,10 +13,10 @@ from torch.nn import functional as F
 import garnish
 import tiny
 from garnish import lookup
-from garnish.adapters.adapted import merge
 from garnish.adapters.low_rank import LoRAAdapter, low_rank
 from garnish.backbones.convolution import SameConv2d, replace_same_convolutions
-from garnish.context import ForwardContext
+from garnish.engine.context import ForwardContext
+from garnish.engine.folding import merge
 from garnish.errors import SiteError
 
 SHAPES = {  # channels in and out, kernel, groups, rank
@@ -146,10 +146,10 @@ def test_depthwise_layers_of_a_trunk(short, dora):
             wanting = [i for i, tasks in enumerate(tiny.MIX) if task in tasks]
             assert tiny.far(mixed[task], model(x, [task])[task][wanting]) < 1e-10
         prepared = model.prepare(x)
-        expected = model.backbone(prepared, present=(1,))
-        for got, want in zip(merge(model.backbone, 1)(prepared), expected, strict=True):
+        expected = model.backbone(prepared, model.owners[1])
+        for got, want in zip(merge(model.backbone, model.owners[1])(prepared), expected, strict=True):
             assert tiny.far(got, want) < 1e-10
-        assert tiny.far(model.backbone(prepared, present=(2,))[-1], expected[-1]) > 1e-3
+        assert tiny.far(model.backbone(prepared, model.owners[2])[-1], expected[-1]) > 1e-3
 
 
 def test_default_on_a_cnn_is_its_ungrouped_convolutions():

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 import garnish
 import tiny
 from garnish import lookup
-from garnish.adapters.adapted import adapters_of
 from garnish.adapters.lora import LoRA
 from garnish.model import Model
 
@@ -51,7 +50,8 @@ def copy_matrices(ours: Model, theirs: nn.Module) -> dict[str, tuple[Tensor, Ten
         if isinstance(module, peft.tuners.lora.layer.LoraLayer)
     }
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
-    for site, _, adapter in adapters_of(ours.backbone, 0):
+    for at, adapter in ours.owners[0].placed():
+        site = at.site.name
         source = ours.backbone.source_names[f"{site}.weight"].removesuffix(".weight")
         layer = layers.pop(source)
         pairs[f"{site}.A"] = (adapter.lora_a, layer.lora_A["default"].weight)
@@ -125,14 +125,14 @@ def test_equals_peft_on_the_merging_layers():
 
 @pytest.mark.parametrize("ours", [{}, {"rs": True}, {"dora": True}], ids=["lora", "rslora", "dora"])
 def test_merged_weights_equal_pefts(ours):
-    from garnish.adapters.adapted import merge
+    from garnish.engine.folding import merge
 
     model = adapted("dinov2", garnish.LoRA(rank=3, alpha=5.0, **ours))
     options = {"use_rslora": ours.get("rs", False), "use_dora": ours.get("dora", False)}
     theirs = theirs_with("dinov2", model, r=3, lora_alpha=5, target_modules=BLOCKS["dinov2"], **options)
     copy_matrices(model, theirs)
     merged = theirs.merge_and_unload().state_dict()
-    for name, tensor in merge(model.backbone).frozen_tensors().items():
+    for name, tensor in merge(model.backbone, model.owners[0]).frozen_tensors().items():
         assert tiny.far(tensor, merged[model.backbone.source_names[name]]) <= BOUND, name
 
 
@@ -142,7 +142,7 @@ def test_initial_values_are_of_the_same_distribution():
     )
     config = peft.LoraConfig(r=16, target_modules=BLOCKS["dinov2"])
     theirs = peft.get_peft_model(timm.create_model("vit_tiny_patch16_224", num_classes=0), config)
-    a = torch.cat([x.lora_a.flatten() for _, _, x in adapters_of(ours.backbone, 0) if x.lora_a.shape[1] == 192])
+    a = torch.cat([x.lora_a.flatten() for _, x in ours.owners[0].placed() if x.lora_a.shape[1] == 192])
     layers = [m for m in theirs.modules() if isinstance(m, peft.tuners.lora.layer.LoraLayer)]
     other = torch.cat([w.flatten() for m in layers if (w := m.lora_A["default"].weight).shape[1] == 192])
     assert a.numel() == other.numel()

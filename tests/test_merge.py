@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 
 import garnish
 import tiny
-from garnish.adapters.adapted import adapted_sites, merge
-from garnish.adapters.folding import fold_shared
 from garnish.adapters.low_rank import LoRAAdapter
 from garnish.backbones import mit_dialects
 from garnish.bundles import atomic
 from garnish.bundles.description import read_description
 from garnish.cli import main
+from garnish.engine.folding import fold_shared, merge
+from garnish.engine.owner import owners_of
 from garnish.errors import BundleError, OptionError, SiteError
 from garnish.model import adapt
 
@@ -75,7 +75,7 @@ def trained(short, methods, folder, *, tasks=("seg", "depth"), taps="stage", fil
 
 @torch.no_grad()
 def maps_of(model, x, owner=0):
-    return model.backbone(x, present=(owner,))
+    return model.backbone(x, model.owners[owner])
 
 
 def assert_same(ours, theirs, bound=BOUND):
@@ -136,7 +136,7 @@ def test_merging_is_exact_in_float64(short, kind, tmp_path):
     model = trained(short, METHODS[kind], tmp_path).double()
     x = pixels(64, 96, torch.float64)
     with torch.no_grad():
-        assert_same(merge(model.backbone)(x), maps_of(model, x), 1e-10)
+        assert_same(merge(model.backbone, model.owners[0])(x), maps_of(model, x), 1e-10)
 
 
 @pytest.mark.parametrize(("short", "layer"), [("mit", "dw"), ("convnext", "conv_dw"), ("cnn", "conv_dw")])
@@ -272,14 +272,15 @@ def test_mtlora_folds_what_tasks_share(short, options, taps, tmp_path):
 @pytest.mark.parametrize(("short", "options", "taps"), MTLORA)
 def test_folding_is_exact_in_float64(short, options, taps, tmp_path):
     model = trained(short, garnish.MTLoRA(rank=3, task_rank=2, scale=1.0, **options), tmp_path, taps=taps).double()
-    folded = fold_shared(model.backbone, 0)
+    folded = fold_shared(model.backbone, model.owners[0])
     x = pixels(64, 96, torch.float64)
-    shared = [s for s, w in adapted_sites(folded) if w.owned.of(0) is not None]
-    assert shared and all(s.role in ("proj", "fc1", "fc2") for s in shared) and not folded.tuned.owners()
+    owner, *parts = owners_of(folded)
+    shared = [at.site for at in owner.places.values()]
+    assert shared and all(s.role in ("proj", "fc1", "fc2") for s in shared) and not len(owner.tuned)
     with torch.no_grad():
-        for part in (1, 2):
-            assert_same(folded(x, present=(part,)), model.backbone(x, present=(part,)), 1e-10)
-        assert tiny.far(folded(x, present=(1,))[-1], folded(x, present=(2,))[-1]) > 1e-3
+        for part, unfolded in zip(parts, model.owners[1:], strict=True):
+            assert_same(folded(x, part), model.backbone(x, unfolded), 1e-10)
+        assert tiny.far(folded(x, parts[0])[-1], folded(x, parts[1])[-1]) > 1e-3
 
 
 def test_folding_drops_other_owners_and_keeps_what_else_an_owner_tunes(tmp_path):
@@ -293,8 +294,8 @@ def test_folding_drops_other_owners_and_keeps_what_else_an_owner_tunes(tmp_path)
     x = tiny.pictures(2)
     with torch.no_grad():
         assert_same([loaded(x)[t] for t in TASKS], [model(x)[t] for t in TASKS])
-    with pytest.raises(SiteError, match="no task owns a part of owner 3"):
-        fold_shared(model.backbone, 3)
+    with pytest.raises(SiteError, match="no task owns a part of fg"):
+        fold_shared(model.backbone, model.owners[3])
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
@@ -401,4 +402,4 @@ def test_folded_is_an_option_of_the_method():
     whole = tiny.model("swin", garnish.MTLoRA(rank=3), own=False)
     folded = tiny.model("swin", dataclasses.replace(garnish.MTLoRA(rank=3), folded=True), own=False)
     assert set(folded.own_tensors()) < set(whole.own_tensors())
-    assert not folded.backbone.tuned.owners()
+    assert not any(len(owner.tuned) for owner in folded.owners)

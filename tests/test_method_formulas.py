@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 import tiny
-from garnish.adapters.adapter import Adapter
-from garnish.context import ForwardContext
+from garnish.engine.adapter import Adapter
+from garnish.engine.context import ForwardContext
 from plain_trunks import affine, gelu, layer_norm
 from whole_trunk import built, double_model, method, parts, same, whole_trunk_equals
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from garnish.backbones.blocks import FeatureInfo
+from garnish.engine.blocks import FeatureInfo
 from garnish.heads.head import is_plain, pyramid_info, resample_pyramid
 
 

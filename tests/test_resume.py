@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 import garnish as gn
-from garnish.backbones.drop_path import set_drop_path
 from garnish.bundles.checkpoint import load_state, save_state
+from garnish.engine.drop_path import set_drop_path
 from garnish.errors import BundleError, OptionError
 from garnish.training import evaluate
 from garnish.training.folders import working_in

@@ -16,7 +16,7 @@ from PIL import Image
 import garnish as gn
 from garnish.errors import BundleError, DataError, OptionError, remedy_of, suggest
 from garnish.lookup import construct
-from garnish.predict import read_picture as read_for_prediction
+from garnish.prediction import read_picture as read_for_prediction
 from garnish.tasks.files import write_png
 from garnish.tasks.pictures import read_picture
 from garnish.training.options import TrainOptions

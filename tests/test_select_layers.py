@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 import tiny
-from garnish.adapters.adapter import select_layers
+from garnish.engine.adapter import select_layers
 
 BLOCKS = [f"stages.{s}.blocks.{b}" for s in range(4) for b in range(2)]
 REDUCTIONS = [f"stages.{s}.enter.reduction" for s in (1, 2, 3)]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import garnish as gn
 from garnish import lookup
-from garnish.backbones.blocks import FeatureInfo
+from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import Head, pyramid_info, resample_pyramid
 from garnish.heads.shared_base import SharedBaseHead
@@ -176,7 +176,7 @@ def test_in_a_model_it_runs_once_where_the_adapters_are_shared(method, runs):
     trunk = gn.backbone("swin_tiny_patch4_window7_224", options=options)
     tasks = {"seg": gn.Semantic(classes=5), "depth": gn.Depth(max_metres=10), "normals": gn.Normals()}
     model = gn.adapt(trunk, method, tasks, SharedBaseHead(channels=8)).eval()
-    calls = calls_of(model.decoders.of("seg").base)
+    calls = calls_of(model.head("seg").base)
     out = model(torch.rand(2, 3, 45, 75), tasks=None)
     assert len(calls) == runs and all(out[task].shape[-2:] == (45, 75) for task in tasks)
     assert {n for n in model.decoders.reached_by("seg") if "task_" in n} == {

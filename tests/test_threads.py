@@ -203,10 +203,9 @@ def test_evaluation_mode_ends_with_the_last_block_also_after_an_error():
 def test_tuned_owners_share_every_tensor_but_their_own_with_the_trunk():
     model = made("BitFit", "swin", True)
     trunk = model.backbone
-    own = dict(trunk.tuned.of(0))
+    own = dict(model.owners[0].tuned.items())
     names = {id(t): name for name, t in trunk.frozen_tensors().items()}
-    parts = trunk.tuned.parts(0)
-    tensors = [t for part in (parts.stem, *parts.stages, parts.taps) for t in part.parameters()]
+    tensors = list(model.owners[0].body(trunk.body).parameters())
     strange = [t for t in tensors if id(t) not in names]
     assert {id(t) for t in strange} == {id(t) for t in own.values()}
     assert {names[id(t)] for t in tensors if id(t) in names} == set(trunk.frozen_tensors()) - set(own) - {
@@ -273,7 +272,7 @@ def test_tensors_that_are_put_in_place_from_outside_act_in_tuned_passes(case):
         assert torch.equal(assigned[task], want[task])
     model.requires_grad_(True)
     tiny.one_loss(model(x)).backward()
-    assert all(p.grad is not None for _, p in model.backbone.tuned.of(0))
+    assert all(p.grad is not None for _, p in model.owners[0].tuned.items())
 
 
 @pytest.mark.parametrize("case", TUNED)

@@ -7,9 +7,7 @@ import torch
 
 import garnish as gn
 import tiny
-from garnish.adapters.adapted import adapted_sites
-from garnish.backbones.loop import end_of
-from garnish.backbones.prefix import TrunkState, resting_units, run_prefix
+from garnish.engine.start import TrunkState, run_prefix
 from garnish.errors import OptionError
 from garnish.trunk_prefix import begin, prefix_of
 
@@ -117,7 +115,7 @@ def test_maps_that_tasks_change_alone_start_at_the_end():
     with pytest.raises(OptionError, match=r"LoRA changes stages\.0\.blocks\.0\.attn, which lies before the .* second"):
         prefix_of(model, ["seg"])
     model.add(gn.Frozen(), {"edges": gn.Edges()})
-    assert prefix_of(model, ["edges"]).unit == end_of(trunk)
+    assert prefix_of(model, ["edges"]).unit == len(trunk.units)
     with pytest.raises(OptionError, match="LoRA changes"):
         prefix_of(model, ["edges", "depth"])
 
@@ -171,9 +169,8 @@ def test_a_start_behind_what_a_tasks_shared_owner_changes_is_refused():
     model = tiny.model("vit", gn.MTLoRA(rank=2, task_rank=2))
     bare = tiny.model("vit", gn.Frozen())
     x = tiny.pictures()
-    own = list(model.backbone.parents)
-    first = min(site.unit for site, w in adapted_sites(model.backbone) if any(w.owned.of(o) is not None for o in own))
-    unit = max(unit for unit in resting_units(model.backbone) if unit <= first)
+    first = min(at.site.unit for part in model.owners[0].parts for at in part.places.values())
+    unit = model.backbone.body.rest_before(first)
     assert unit > 1
     state = run_prefix(bare.backbone, bare.prepare(x), (64, 64), unit)
     with pytest.raises(OptionError, match=r"start: MTLoRA changes .* which lies before it"):

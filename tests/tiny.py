@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import garnish
 from garnish import lookup
-from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
+from garnish.engine.adapter import Method
 from garnish.model import Model, adapt
 
 #: short name → (class, name, options); default options of every method must fit these widths

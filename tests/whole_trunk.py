@@ -13,7 +13,7 @@ from torch import Tensor
 import garnish
 import tiny
 from garnish import lookup
-from garnish.adapters.adapter import Method
+from garnish.engine.adapter import Method
 from garnish.model import Model, adapt
 from plain_trunks import Edit, SwinTrunk, Trunk, ViTTrunk
 

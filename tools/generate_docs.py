@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from garnish import lookup
-from garnish.adapters.adapter import Adapter, Plan
 from garnish.cli import VERBS, main
 from garnish.commands.methods import Entry, entries, entry_of, families
 from garnish.comparing.options import CompareOptions
 from garnish.data.source import SceneOptions
 from garnish.data.transforms import Augment
+from garnish.engine.adapter import Adapter, Plan
 from garnish.errors import SiteError
 from garnish.training.options import TrainOptions
 

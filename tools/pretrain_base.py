@@ -219,7 +219,7 @@ def command_train(args: argparse.Namespace) -> None:
 
 
 def _write(model: gn.Model, path: Path) -> None:
-    tuned = dict(model.backbone.tuned.of(0))
+    tuned = dict(model.owners[0].tuned.items())
     state = {n: tuned.get(n, t).detach().half().contiguous() for n, t in model.backbone.frozen_tensors().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path, metadata={"license": "Apache-2.0"})

@@ -92,7 +92,7 @@ class Stepper:
 def row(trunk: str, method: str, images: Tensor, reference: Stepper, steps: int, heads: list[float]) -> dict[str, Any]:
     """Everything about one method on one trunk; the seconds of the reference's steps are added to ``heads``."""
     model = build(trunk, method)
-    number = sum(t.numel() for o in range(len(model.owners)) for t in model.encoder_tensors(o).values())
+    number = sum(t.numel() for owner in model.owners for t in owner.tensors().values())
     small = torch.zeros(2, 3, 64, 64)
     found: dict[str, Any] = {
         "trained": number,

@@ -31,9 +31,10 @@ from torch import Tensor, nn
 
 import garnish as gn
 from garnish import context
-from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.taps import TaskMaps
+from garnish.engine import passes
+from garnish.engine.adapter import Method
+from garnish.engine.maps import TaskMaps
 from garnish.model import Model
 from garnish.report import bytes_for_backward, flop_counter
 
@@ -97,13 +98,12 @@ def own_mode(model: Model) -> str:
 @contextmanager
 def forced(model: Model, mode: str) -> Iterator[None]:
     """One group for all owners that tasks use, or one for each."""
-    trunk = model.backbone
-    used = [n for n in range(len(model.owners)) if n not in trunk.parents.values()]
-    model._groups = lambda: {n: n if mode == "passes" else 0 for n in used}
+    own = passes.group_of
+    passes.group_of = lambda owner, body, *, whole: owner.number if mode == "passes" else "rows"
     try:
         yield
     finally:
-        del model._groups
+        passes.group_of = own
 
 
 class Watch:

@@ -14,10 +14,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from garnish.adapters.adapter import Method
 from garnish.backbones.build import backbone
 from garnish.data.scenes import CLASSES, Scenes
 from garnish.data.transforms import Augment
+from garnish.engine.adapter import Method
 from garnish.errors import plural
 from garnish.lookup import build
 from garnish.model import Model, adapt

@@ -5,25 +5,12 @@ Shape letters: K pictures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from weakref import WeakKeyDictionary, ref
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class _Seen:
-    """A tensor as it was when it was read: itself, where its values lie, and how often they had been written."""
-
-    tensor: ref[Tensor]
-    place: int
-    version: int
-
-
-#: Model → its tensors when they were last read, and whether all were finite.
-_SEEN: WeakKeyDictionary[nn.Module, tuple[list[_Seen], bool]] = WeakKeyDictionary()
+from garnish.remembered import remembered
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
@@ -45,28 +32,9 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str:
     return f"{odd[0]} holds {int((~values.isfinite()).sum())} of {values.numel()} values that are not finite{more}"
 
 
-def all_finite(model: nn.Module, tensors: Callable[[], Mapping[str, Tensor]]) -> bool:
-    """Whether a model's tensors are finite; they are read again only where one was written or replaced since.
-
-    A write that autograd does not count (through ``.data``, or by another library into the same memory) is not seen.
-
-    Args:
-        model: all of its tensors are parameters or buffers.
-        tensors: gives them by name.
-    """
-    own = [*model.parameters(), *model.buffers()]
-    known, found = _SEEN.get(model, ([], True))
-    if len(known) == len(own) and all(_is_unwritten(was, t) for was, t in zip(known, own, strict=True)):
-        return found
-    found = not not_finite(tensors())
-    if not any(t.is_inference() for t in own):  # of those nothing counts the writes
-        _SEEN[model] = [_Seen(ref(t), t.data_ptr(), t._version) for t in own], found
-    return found
-
-
-def _is_unwritten(was: _Seen, tensor: Tensor) -> bool:
-    same = was.tensor() is tensor and not tensor.is_inference()
-    return same and was.place == tensor.data_ptr() and was.version == tensor._version
+def all_finite(module: nn.Module) -> bool:
+    """Whether a module's tensors are finite; they are read again only where :func:`remembered` says so."""
+    return remembered(module, "finite", lambda: all(map(is_finite, (*module.parameters(), *module.buffers()))))
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """Name → class, by module path: the file's place is its registration, its constructor's keywords are its schema.
 
 A *kind* is a folder (``adapters``, ``heads``, ``tasks``, ``balancing``, ``backbones``, ``data/layouts``). Every final
-class in a file of that folder that derives from the folder's base class can be named. Third parties add to a kind
+class in a file of that folder that derives from the kind's base class can be named. Third parties add to a kind
 through an entry point group ``garnish.<kind>`` that names a class.
 """
 
@@ -22,23 +22,22 @@ from typing import Any, Union, get_args, get_origin
 from garnish.checked import hints_of
 from garnish.errors import OptionError, suggest
 
-#: kind → (module of the base class, name of the base class)
+#: kind → (folder, module of the base class, name of the base class)
 KINDS = {
-    "adapters": ("garnish.adapters.adapter", "Method"),
-    "heads": ("garnish.heads.head", "Head"),
-    "tasks": ("garnish.tasks.task", "Task"),
-    "balancing": ("garnish.balancing.balancing", "Balancing"),
-    "backbones": ("garnish.backbones.backbone", "Backbone"),
-    "layouts": ("garnish.data.layouts.layout", "Layout"),
+    "adapters": ("garnish.adapters", "garnish.engine.adapter", "Method"),
+    "heads": ("garnish.heads", "garnish.heads.head", "Head"),
+    "tasks": ("garnish.tasks", "garnish.tasks.task", "Task"),
+    "balancing": ("garnish.balancing", "garnish.balancing.balancing", "Balancing"),
+    "backbones": ("garnish.backbones", "garnish.backbones.backbone", "Backbone"),
+    "layouts": ("garnish.data.layouts", "garnish.data.layouts.layout", "Layout"),
 }
 
 
 @cache
 def classes(kind: str) -> dict[str, type]:
     """All final classes of a kind by name: those in the kind's folder, then those of installed entry points."""
-    module_name, base_name = KINDS[kind]
+    folder, module_name, base_name = KINDS[kind]
     base = getattr(importlib.import_module(module_name), base_name)
-    folder = module_name.rpartition(".")[0]
     package = importlib.import_module(folder)
     found: dict[str, type] = {}
     for info in pkgutil.iter_modules(package.__path__):

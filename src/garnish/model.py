@@ -5,36 +5,36 @@ Shape letters: I pictures, n pictures that want a task, H W pixels, C channels.
 
 from __future__ import annotations
 
-import re
+import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from garnish.adapters.adapted import adapters_of, attach, check_sites
-from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.drop_path import let_paths_drop
-from garnish.backbones.prefix import TrunkState
-from garnish.backbones.taps import read_maps
 from garnish.checked import checked
-from garnish.compiled import CompiledTrunk
-from garnish.decoders import Decoders, heads_by_task
+from garnish.decoders import Decoders, Outputs, heads_by_task, make_decoders, needed
+from garnish.engine.adapter import Method
+from garnish.engine.attach import check_sites, detach, make_owner, place
+from garnish.engine.compiled import CompiledTrunk
+from garnish.engine.drop_path import let_drop, let_paths_drop
+from garnish.engine.maps import Maps, pick
+from garnish.engine.owner import Owner, owners_of
+from garnish.engine.passes import Pass, Wanted, plan_passes
+from garnish.engine.pictures import check_images, prepared
+from garnish.engine.run import first_forked
+from garnish.engine.start import TrunkState, check_start
 from garnish.errors import OptionError, suggest
 from garnish.heads.head import Head
-from garnish.owner import Owner
-from garnish.predict import Picture, Prediction, check_images, predict
-from garnish.report import describe_model, report
-from garnish.rows import pick, plan_passes, rows_asked_for, wanted_by_image
+from garnish.prediction import Picture, Prediction
+from garnish.served import Addition, Served
 from garnish.tasks.task import Task
-from garnish.trunk_prefix import check_start
 
-#: Last unit of the trunk's loop in its first block (0: stem, 1: the first stage's entrance, then two residuals).
-FIRST_BLOCK = 3
+#: Held while tasks come or go, in whichever model; passes do not wait for it.
+_CHANGING = threading.Lock()
 
 
 @checked
@@ -67,13 +67,12 @@ def adapt(
 class Model(nn.Module):
     """Backbone, adapters and heads. Make one with :func:`adapt` or :func:`garnish.load`.
 
-    Any number of threads may run one model at once, as long as none changes its tasks, mode or device meanwhile.
+    Any number of threads may run one model at once, also while tasks are added and removed: a pass sees those that were
+    there when it began. Its mode and device must not change meanwhile.
 
     Attributes:
         backbone: the frozen trunk with its adapters.
-        tasks: name → task, in the order they were added.
         decoders: the tasks' heads.
-        owners: who owns which adapters; a task belongs to exactly one.
         frozen_tasks: tasks that are kept as they are while others train.
     """
 
@@ -81,13 +80,24 @@ class Model(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
-        self.tasks: dict[str, Task] = {}
         self.decoders = Decoders()
-        self.owners: list[Owner] = []
         self.frozen_tasks: set[str] = set()
+        self._served = Served({}, {}, {})
         self._compiled: CompiledTrunk | None = None
-        self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
+        device = next(backbone.body.parameters()).device
+        for name, values in (("mean", backbone.mean), ("std", backbone.std)):
+            self.register_buffer(name, torch.tensor(values, device=device).view(1, 3, 1, 1), persistent=False)
+        backbone.requires_grad_(False)
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """Name → task, in the order they were added."""
+        return self._served.tasks
+
+    @property
+    def owners(self) -> tuple[Owner, ...]:
+        """Who owns which adapters, in the order they were added, each before the parts that its tasks own."""
+        return owners_of(self.backbone)
 
     # ---- building -----------------------------------------------------------------------------------------------
 
@@ -116,9 +126,10 @@ class Model(nn.Module):
             raise OptionError("methods of one list must all be shared or all be per_task")
         names = tuple(tasks)
         owners = [(methods, own) for own in ([(n,) for n in names] if True in per_task else [names])]
-        if freeze_others:
-            self.frozen_tasks.update(self.tasks)
+        earlier = tuple(self.tasks)
         self.restore(owners, tasks, heads_by_task(head, tasks))
+        if freeze_others:
+            self._freeze(earlier)
 
     def restore(
         self,
@@ -135,24 +146,53 @@ class Model(nn.Module):
             heads: name → options of its head.
             groups: which tasks share a joint head; left out, those that name equal options.
         """
-        if not tasks:
-            raise OptionError("tasks is empty; name at least one, e.g. tasks={'seg': garnish.Semantic(classes=11)}")
-        for name in tasks:
-            if name in self.tasks:
-                raise OptionError(f"task {name!r} is there already; give the new one another name")
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-                raise OptionError(f"task name {name!r}: use letters, digits, '-' and '_', a letter first")
-        self.decoders.add(self.backbone, tasks, heads, groups)
-        self.tasks |= tasks
-        for methods, own in owners:
-            parts = attach(self.backbone, len(self.owners), methods, own)
-            self.owners.append(Owner(own, tuple(methods)))
-            self.owners.extend(Owner((task,), tuple(methods), shared=own) for task in parts)
-        device = next(iter(self.backbone.frozen_tensors().values())).device
-        if any(tensor.device != device for tensor in (*self.parameters(), *self.buffers())):
-            self.to(device)
-        self._set_trainable()
-        self.train(self.training)
+        self.serve(self.build(owners, tasks, heads, groups))
+
+    def build(
+        self,
+        owners: Sequence[tuple[Sequence[Method], tuple[str, ...]]],
+        tasks: Mapping[str, Task],
+        heads: Mapping[str, Head],
+        groups: Sequence[Sequence[str]] | None = None,
+    ) -> Addition:
+        """What :meth:`restore` adds, with the same arguments, made but not added yet."""
+        self._served.check_new(tasks)
+        decoders = make_decoders(self.backbone, tasks, heads, groups)
+        made = tuple(make_owner(self.backbone, methods, own) for methods, own in owners)
+        found = Addition(dict(tasks), made, decoders)
+        device = next(self.backbone.body.parameters()).device
+        for module in found.modules():
+            module.to(device).requires_grad_(True).train(self.training)
+        return found
+
+    def serve(self, addition: Addition) -> None:
+        """Add what :meth:`build` made, all of it at once for passes that run meanwhile."""
+        with _CHANGING:
+            self._served.check_new(addition.tasks)
+            for owner in addition.owners:
+                place(self.backbone, owner)
+            self.decoders.add(addition.decoders)
+            self._served = self._served.plus(addition)
+        if self.training:
+            self.train()  # dropout of the trunk's own is a matter of all that trains
+
+    @checked
+    def remove(self, tasks: Sequence[str]) -> None:
+        """Forget tasks with their heads and adapters; passes that are under way end as they began.
+
+        Args:
+            tasks: names; all that share an owner's adapters, or a decoder, are named together.
+
+        Raises:
+            OptionError: an unknown task, or one that shares with another that would be left; nothing is removed then.
+        """
+        with _CHANGING:
+            left, gone = self._served.minus(tasks)
+            self._served = left
+            self.decoders.remove(tasks)
+            for owner in gone:
+                detach(self.backbone, owner)
+            self.frozen_tasks.difference_update(tasks)
 
     @checked
     def freeze(self, tasks: Sequence[str]) -> None:
@@ -166,50 +206,45 @@ class Model(nn.Module):
         for name in tasks:
             if name not in self.tasks:
                 raise OptionError(f"freeze: unknown task {name!r}{suggest(name, self.tasks)}")
-        self.frozen_tasks.update(tasks)
-        adapters = [
-            owner.tasks for number, owner in enumerate(self.owners) if any(True for _ in self._of_owner(number))
-        ]
+        frozen = self.frozen_tasks.union(tasks)
+        adapters = [owner.tasks for owner in self.owners if any(True for _ in owner.named_trained())]
         shared = [("adapters", "adapt with per_task=True", names) for names in adapters]
         shared += [("decoder", "give each a head of its own", names) for names, _ in self.decoders.each()]
         for what, otherwise, names in shared:
-            kept = [name for name in names if name in self.frozen_tasks]
-            rest = [name for name in names if name not in self.frozen_tasks]
+            kept = [name for name in names if name in frozen]
+            rest = [name for name in names if name not in frozen]
             if kept and rest:
                 warnings.warn(
                     f"freeze: the {what} that {', '.join(kept)} shares with {', '.join(rest)} go on training, so its"
                     f" outputs still change; freeze {', '.join(names)} together, or {otherwise}",
                     stacklevel=3,  # its caller stands behind the check of types
                 )
-        self._set_trainable()
-        self.train(self.training)
+        self._freeze(tasks)
 
-    def _set_trainable(self) -> None:
-        self.backbone.requires_grad_(False)
-        for number, owner in enumerate(self.owners):
-            trained = not self.frozen_tasks.issuperset(owner.tasks)
-            for _, parameter in self._of_owner(number):
-                parameter.requires_grad_(trained)
-        for names, module in self.decoders.each():
-            module.requires_grad_(not self.frozen_tasks.issuperset(names))
+    def _freeze(self, tasks: Iterable[str]) -> None:
+        self.frozen_tasks.update(tasks)
+        self._set_trainable((owner.tasks, owner) for owner in self.owners)
+        self._set_trainable(self.decoders.each())
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> Model:
         """Training mode for what is trained; the frozen trunk and frozen tasks stay in evaluation mode."""
         super().train(mode)
-        trained = [not self.frozen_tasks.issuperset(owner.tasks) for owner in self.owners]
         self.backbone.train(False)
-        for number in self.backbone.tuned.drops:
-            self.backbone.let_drop(number, mode and trained[number])
-        let_paths_drop(self.backbone, [number for number, own in enumerate(trained) if mode and own])
-        for number in range(len(self.owners)):
-            for _, _, adapter in adapters_of(self.backbone, number):
-                adapter.train(mode and trained[number])
-            for _, module in self._modules_of(number):
-                module.train(mode and trained[number])
-        for names, module in self.decoders.each():
-            if self.frozen_tasks.issuperset(names):
-                module.eval()
+        acting = {owner for owner in self.owners if mode and not self.frozen_tasks.issuperset(owner.tasks)}
+        for owner in self.owners:
+            if owner.drops:
+                let_drop(self.backbone, owner, owner in acting)
+            owner.train(owner in acting)
+        let_paths_drop(self.backbone, self.owners, acting)
+        for tasks, module in self.decoders.each():
+            module.train(mode and not self.frozen_tasks.issuperset(tasks))
         return self
+
+    def _set_trainable(self, parts: Iterable[tuple[Sequence[str], nn.Module]]) -> None:
+        """Whether owners or decoders learn: where not all tasks that use them are frozen."""
+        for tasks, module in parts:
+            module.requires_grad_(not self.frozen_tasks.issuperset(tasks))
 
     # ---- running ------------------------------------------------------------------------------------------------
 
@@ -230,68 +265,36 @@ class Model(nn.Module):
             Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order.
         """
         check_images(images)
-        asked = wanted_by_image(tasks, images.shape[0], tuple(self.tasks))
-        wanted = [self.decoders.needed(names) for names in asked]
-        # a task's own part comes after the owner that it is a part of, and takes its place
-        owner_of = {t: number for number, owner in enumerate(self.owners) for t in owner.tasks}
-        size = (images.shape[-2], images.shape[-1])
+        now, size = self._served, (images.shape[-2], images.shape[-1])
+        asked = Wanted.of(tasks, images.shape[0], now.tasks)
+        wanted = asked.with_needed(lambda names: needed(now.decoders, names))
         x = self.prepare(images) if start is None else images
-        done: dict[str, Tensor] = {}
-        waiting: dict[str, list[Tensor]] = {}
-        for step in plan_passes(wanted, owner_of, self._groups(), x.device, whole=self._compiled is not None):
-            taken = pick(x, step.images)
-            begun = None if start is None else start.pick(step.images)
-            if begun is not None:
-                check_start(self, taken, begun, step.present)
-            if self._compiled is not None:
-                maps = self._compiled(taken, step)
-            else:
-                rows = (step.row_images, step.row_owners, step.present, step.counts)
-                maps = self.backbone(taken, *rows, unread=True, start=begun)
-            forked = self.backbone.first_forked_of(step.present) if step.row_images is not None else len(maps)
-            for names in self.decoders.turns(step.tasks, owner_of):
-                read = read_maps(maps, {name: step.tasks[name] for name in names}, forked, owner_of[names[0]])
-                if self.decoders.interacts(names[0]):
-                    waiting |= read
-                else:
-                    done |= self.decode(read, size)
-        done |= self.decode(waiting, size)
-        mine = [name for name in self.tasks if any(name in names for names in asked)]
-        return {name: pick(done[name], rows_asked_for(name, wanted, asked, x.device)) for name in mine}
+        outputs = Outputs(now.decoders, self.backbone, size)
+        for step in plan_passes(wanted, now.owner_of, self.backbone.body, x.device, whole=self.is_compiled):
+            outputs.read(self._run(step, x, start))
+        found = outputs.all()
+        return {task: pick(found[task], wanted.rows_for(task, asked, x.device)) for task in asked.tasks}
 
-    def _groups(self) -> dict[int, int]:
-        """Owner → group; owners of a group share a pass of the trunk. Only owners that tasks use are named.
-
-        Owners that tune the trunk in place, carry prompts or have task streams take a pass of their own, with all
-        their parts; side networks share one, on the bare trunk. Of the rest, those that adapt the trunk from its first
-        block share nothing worth a joint pass: on a CPU, rows forked there took 0.91 of a pass an owner at 224 pixels
-        and 1.01 at 448, rows forked in the second block 0.83 and 0.93 (docs/benchmarks.md, "One pass"). They are joined
-        in compiled models only, where one graph must serve every mix.
-        """
-        trunk = self.backbone
-        used = [n for n in range(len(self.owners)) if n not in trunk.parents.values()]
-        apart = trunk.tuned.owners() | frozenset(trunk.prompts)
-        apart |= {trunk.parents[part] for part in trunk.streamed}
-        groups: dict[int, int] = {}
-        for number in used:
-            owner = trunk.parents.get(number, number)
-            groups[number] = owner if owner in apart else -2 if number in trunk.sides else -1
-            fork = trunk.fork_of((number,))
-            if groups[number] == -1 and self._compiled is None and fork is not None and fork <= FIRST_BLOCK:
-                groups[number] = number
-        return groups
+    def _run(self, step: Pass, x: Tensor, start: TrunkState | None) -> Maps:
+        """The feature maps of one pass through the trunk."""
+        taken = pick(x, step.images)
+        begun = None if start is None else start.pick(step.images)
+        if begun is not None:
+            check_start(self.backbone, taken, begun, step.present, training=self.training, compiled=self.is_compiled)
+        if self._compiled is not None:
+            found = self._compiled(taken, step)
+        else:
+            found = self.backbone(taken, step.present, step.rows, unread=True, start=begun)
+        forked = len(found) if step.rows is None else first_forked(self.backbone, step.present)
+        return Maps(found, forked, step.tasks)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Normalise, and pad right and bottom with the mean colour to the backbone's multiple."""
         check_images(images)
-        own = self.mean.dtype  # of float64 and float16 models too
-        images = images.to(own) / 255 if images.dtype == torch.uint8 else images.to(own)  # type: ignore[arg-type]
-        x = (images - self.mean) / self.std  # type: ignore[operator]
-        multiple = self.backbone.multiple
-        return F.pad(x, (0, -x.shape[-1] % multiple, 0, -x.shape[-2] % multiple))
+        return prepared(images, self.mean, self.std, self.backbone.multiple)  # type: ignore[arg-type]
 
     def decode(self, maps: Mapping[str, Sequence[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
-        """Feature maps of each task → its raw output: see :meth:`garnish.decoders.Decoders.decode`."""
+        """Feature maps of each task → its raw output: see :func:`garnish.decoders.decode`."""
         return self.decoders.decode(maps, self.backbone, size)
 
     def compile(self, **options: Any) -> None:
@@ -308,46 +311,19 @@ class Model(nn.Module):
         """Whether :meth:`compile` was called."""
         return self._compiled is not None
 
-    @checked
-    def predict(self, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction:
-        """Every task (or some) of one picture, at its own size, in one pass: see :func:`garnish.predict.predict`."""
-        return predict(self, picture, tasks)
+    # ---- what it has ----------------------------------------------------------------------------------------
 
-    # ---- what is trained ----------------------------------------------------------------------------------------
+    @checked
+    def owner_of(self, task: str) -> Owner:
+        """The owner whose adapters a task uses: its own part, where it has one."""
+        if task not in self._served.owner_of:
+            raise OptionError(f"no task {task!r}{suggest(task, self.tasks)}")
+        return self._served.owner_of[task]
 
     @checked
     def head(self, task: str) -> nn.Module:
         """The decoder of one task, which others may share."""
-        return self.decoders.of(task)
-
-    def _of_owner(self, number: int) -> Iterator[tuple[str, nn.Parameter]]:
-        name = self.owners[number].name
-        for site, level, adapter in adapters_of(self.backbone, number):
-            for leaf, parameter in adapter.named_parameters():
-                yield f"adapters.{name}.{site}.{level}.{leaf}", parameter
-        for leaf, parameter in self.backbone.tuned.of(number):
-            yield f"tuned.{name}.{leaf}", parameter
-        for kind, module in self._modules_of(number):
-            for leaf, parameter in module.named_parameters():
-                yield f"{kind}.{name}.{leaf}", parameter
-
-    def _modules_of(self, number: int) -> Iterator[tuple[str, nn.Module]]:
-        """An owner's side network and shared module, by the kind that names their tensors."""
-        if number in self.backbone.sides:
-            yield "side", self.backbone.side(number)
-        shared = self.backbone.shared(number)
-        if shared is not None:
-            yield "shared", shared
-
-    def encoder_tensors(self, owner: int) -> dict[str, Tensor]:
-        """One owner's adapter tensors (buffers included) and tuned parameters by stored name."""
-        name = self.owners[owner].name
-        found: dict[str, Tensor] = dict(self._of_owner(owner))
-        for site, level, adapter in adapters_of(self.backbone, owner):
-            found.update({f"adapters.{name}.{site}.{level}.{leaf}": b for leaf, b in adapter.named_buffers()})
-        for kind, module in self._modules_of(owner):
-            found.update({f"{kind}.{name}.{leaf}": b for leaf, b in module.named_buffers()})
-        return found
+        return self.decoders.of(task).module
 
     @checked
     def head_tensors(self, task: str) -> dict[str, Tensor]:
@@ -357,8 +333,8 @@ class Model(nn.Module):
     def own_tensors(self) -> dict[str, Tensor]:
         """Everything that a bundle or a checkpoint of this model holds, by stored name."""
         found: dict[str, Tensor] = {}
-        for number in range(len(self.owners)):
-            found.update(self.encoder_tensors(number))
+        for owner in self.owners:
+            found.update(owner.tensors())
         for task in self.tasks:
             found.update(self.head_tensors(task))
         return found
@@ -383,18 +359,35 @@ class Model(nn.Module):
         probe = self.prepare(torch.rand(1, 3, side, side, device=self.device))
         check_sites(self.backbone, probe)
 
-    # ---- telling ------------------------------------------------------------------------------------------------
+    # ---- what lies above a model is loaded when it is asked for ---------------------------------------------------
+
+    @checked
+    def predict(self, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction:
+        """Every task (or some) of one picture, at its own size, in one pass: see :func:`garnish.predict.predict`."""
+        from garnish.predict import predict
+
+        return predict(self, picture, tasks)
 
     @checked
     def report(self, size: tuple[int, int] | None = None) -> dict[str, Any]:
         """Parameters of encoder and heads apart, bytes, MACs: see :func:`garnish.report.report`."""
+        from garnish.report import report
+
         return report(self, size)
 
     def __repr__(self) -> str:
+        from garnish.report import describe_model
+
         return describe_model(self)
 
     def save(self, path: str | Path, **options: Any) -> Path:
         """Write a bundle: see :func:`garnish.bundles.bundle.save`."""
-        from garnish import save  # a bundle is made of a model, so the bundle's room is loaded when it is asked for
+        from garnish import save
 
         return save(self, path, **options)  # type: ignore[no-any-return]
+
+    def load(self, path: str | Path) -> tuple[str, ...]:
+        """Add the tasks of a bundle beside those that are there: see :func:`garnish.bundles.bundle.load_into`."""
+        from garnish.bundles.bundle import load_into
+
+        return load_into(self, path)

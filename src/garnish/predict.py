@@ -1,178 +1,39 @@
-"""Maps of one picture, as a user wants them: decoded, painted, written.
+"""A model on one picture.
 
 Shape letters: H W pixels of the picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from garnish.checked import checked
-from garnish.errors import DataError, GarnishError, OptionError, one_line
+from garnish.decoders import Decoder
+from garnish.engine.owner import Owner
+from garnish.errors import GarnishError
 from garnish.evaluating import evaluating
-from garnish.finite import all_finite, not_finite, odd_rows, why_odd
-from garnish.tasks import pictures
-from garnish.tasks.sheet import draw_sheet
-from garnish.tasks.task import Task
-
-if TYPE_CHECKING:
-    from garnish.model import Model
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """All maps of one picture.
-
-    Attributes:
-        picture: (H, W, 3) uint8.
-        maps: task → decoded map at the picture's own size: (H, W) uint8 ids, (H, W) float32 metres or probabilities,
-            (3, H, W) float32 unit normals.
-        tasks: task name → task.
-        name: the picture's file name without suffix.
-    """
-
-    picture: np.ndarray
-    maps: Mapping[str, Tensor]
-    tasks: Mapping[str, Task]
-    name: str = "picture"
-
-    def __getitem__(self, task: str) -> Tensor:
-        if not isinstance(task, str) or task not in self.maps:
-            raise OptionError(f"no map of task {one_line(repr(task), 40)}; there are {', '.join(self.maps)}")
-        return self.maps[task]
-
-    def painted(self) -> dict[str, np.ndarray]:
-        """Task → (H, W, 3) uint8."""
-        return {name: self.tasks[name].paint(decoded) for name, decoded in self.maps.items()}
-
-    @checked
-    def save(self, path: str | Path) -> Path:
-        """Write one contact sheet (the picture and every map in a row) as PNG; returns the file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        legend = {label: colour for task in self.maps for label, colour in self.tasks[task].legend().items()}
-        draw_sheet([[("picture", self.picture), *self.painted().items()]], path, legend=legend)
-        return path
-
-    @checked
-    def write(self, folder: str | Path) -> list[Path]:
-        """Write each map in its task's own file format, ``NAME_TASK.png`` and so on, and ``NAME_sheet.png``."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [self.tasks[t].write(m, folder / f"{self.name}_{t}") for t, m in self.maps.items()]
-        return [*files, self.save(folder / f"{self.name}_sheet.png")]
-
-
-#: Floats above this are not in [0, 1], but in 0 … 255.
-_BRIGHT = 16.0
-#: What is taken for one picture: a file, PIL's, (3, H, W) uint8 of torch, (H, W, 3) or grey (H, W) uint8 of numpy.
-Picture = str | Path | Image.Image | Tensor | np.ndarray
-
-
-def check_images(images: object) -> None:
-    """Raise :class:`OptionError` unless these are pictures as :meth:`garnish.model.Model.forward` takes them."""
-    if not isinstance(images, Tensor):
-        what = type(images).__name__
-        raise OptionError(f"pictures must be a tensor (N, 3, H, W), got {what}; model.predict takes files and arrays")
-    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-        raise OptionError(f"pictures must be (N, 3, H, W), got {tuple(images.shape)}; stack RGB pictures of one size")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise OptionError(f"pictures are {images.dtype}; give uint8 in 0 … 255, or floats in [0, 1]")
-    # in inference, and not where it would stop a GPU or a trace; the bound is far from what noise and normalisation do
-    known = type(images) is Tensor and images.device.type == "cpu" and not torch.compiler.is_compiling()
-    known &= not torch.is_grad_enabled()
-    if known and images.is_floating_point() and not _is_traced() and float(images.detach().amax()) > _BRIGHT:
-        raise OptionError(f"pictures are floats up to {float(images.detach().amax()):g}; divide by 255, or give uint8")
-
-
-def _is_traced() -> bool:
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
-
-
-def read_picture(picture: Picture) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, as data sets are read: see :func:`garnish.tasks.pictures.read_picture`.
-
-    Raises:
-        DataError: naming a file that is missing or cannot be read, or what an array has that is no picture.
-    """
-    if isinstance(picture, Tensor):
-        if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or picture.is_meta:
-            got = f"{tuple(picture.shape)} {picture.dtype}"
-            raise DataError(f"a picture tensor must be (3, H, W) uint8, got {got}{_converted(picture)}")
-        return _some(picture.permute(1, 2, 0).cpu().numpy())
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)):
-            raise DataError(
-                f"a picture array must be (H, W, 3) RGB or (H, W) grey, uint8; got {picture.shape} {picture.dtype}"
-                f"{_converted(picture)}"
-            )
-        grey = picture.ndim == 2
-        return _some(np.repeat(picture[..., None], 3, axis=2) if grey else picture.copy())
-    if isinstance(picture, Image.Image):
-        if 0 in picture.size:
-            raise DataError(f"the picture has no pixels: {picture.size[0]}x{picture.size[1]}")
-        rgb = pictures.to_rgb(picture, "picture")
-    elif Path(picture).is_file():
-        rgb = pictures.read_picture(Path(picture))
-    elif Path(picture).is_dir():
-        raise DataError(
-            f"{picture}: is a folder; one call a picture: give a file of it (garnish predict takes folders)"
-        )
-    else:
-        raise DataError(f"{picture}: no such picture; check the path")
-    return rgb.permute(1, 2, 0).numpy()
-
-
-def _converted(given: Tensor | np.ndarray) -> str:
-    """What makes pictures of an array that is none, for the end of a message; empty where that is not known."""
-    of_torch = isinstance(given, Tensor)
-    is_float = given.is_floating_point() if isinstance(given, Tensor) else given.dtype.kind == "f"
-    if not (is_float or str(given.dtype).endswith("uint8")) or (isinstance(given, Tensor) and given.is_meta):
-        return ""
-    shape, code = tuple(given.shape), "picture"
-    if len(shape) == 4:
-        shape, code = shape[1:], "picture[0]"
-    channels, other = (0, -1) if of_torch else (-1, 0)
-    if len(shape) == 3 and shape[channels] == 4:
-        code += "[:3]" if of_torch else "[..., :3]"
-    elif len(shape) == 3 and shape[channels] != 3 and shape[other] == 3:
-        code += ".permute(2, 0, 1)" if of_torch else ".transpose(1, 2, 0)"
-    elif (len(shape), *shape[channels:][:1]) != (3, 3) and (of_torch or len(shape) != 2):
-        return ""
-    if is_float:
-        code = f"({code} * 255).round().{'to(torch.uint8)' if of_torch else 'astype(numpy.uint8)'}"
-    several = " (one call a picture)" if given.ndim == 4 else ""
-    return f"; give {code}{several}" + (" where 1 is white" if is_float else "")
-
-
-def _some(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3); raises DataError where there is no pixel."""
-    if not pixels.size:
-        raise DataError(f"the picture has no pixels: {pixels.shape[1]}x{pixels.shape[0]}")
-    return pixels
+from garnish.finite import all_finite, is_finite, not_finite, odd_rows, why_odd
+from garnish.model import Model
+from garnish.prediction import Picture, Prediction, read_picture
 
 
 def acting(model: Model, tasks: Sequence[str] | None) -> dict[str, Tensor]:
     """:meth:`garnish.model.Model.all_tensors` but for heads and adapters that only act for other tasks than these."""
-    wanted = [task for task in model.tasks if tasks is None or task in tasks]
-    needed = set(model.decoders.needed(wanted))
-    idle: set[str] = set()
-    for task in model.tasks.keys() - needed:
-        idle.update(model.head_tensors(task))
-    for task in needed:  # a decoder may be of several
-        idle.difference_update(model.head_tensors(task))
-    for number, owner in enumerate(model.owners):
-        if number not in model.backbone.parents.values() and needed.isdisjoint(owner.tasks):
-            idle.update(model.encoder_tensors(number))
-    return {name: tensor for name, tensor in model.all_tensors().items() if name not in idle}
+    found = model.backbone.frozen_tensors() | dict(model.named_buffers(recurse=False))
+    for part in _parts(model, tasks):
+        found.update(part.tensors())
+    return found
+
+
+def _parts(model: Model, tasks: Sequence[str] | None) -> list[Owner | Decoder]:
+    """The owners and decoders that act for some tasks, or for all."""
+    needed = model.decoders.needed([task for task in (model.tasks if tasks is None else tasks) if task in model.tasks])
+    owners = [model.owner_of(task) for task in needed]
+    both = [member for owner in owners for member in (owner.root, owner)]
+    return list(dict.fromkeys([*both, *(model.decoders.of(task) for task in needed)]))
 
 
 def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction:
@@ -186,7 +47,10 @@ def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) 
     pixels = read_picture(picture)
     name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
     which = picture if isinstance(picture, str | Path) else name
-    held = "" if all_finite(model, model.all_tensors) else not_finite(acting(model, tasks))
+    modules = [part.module if isinstance(part, Decoder) else part for part in _parts(model, tasks)]
+    known = all(map(is_finite, model.buffers(recurse=False)))  # what pictures are normalised by
+    known = known and all(map(all_finite, (model.backbone.body, *modules)))
+    held = "" if known else not_finite(acting(model, tasks))
     if held:
         raise GarnishError(f"{which}: the model's {held}; train it anew, or take a model that was saved before")
     images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)

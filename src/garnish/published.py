@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from garnish.adapters.adapter import Method
 from garnish.adapters.reference import Frozen
 from garnish.backbones.build import backbone
 from garnish.backbones.finished_names import FINISHED
 from garnish.backbones.model_config import stated_classes
 from garnish.backbones.weights import weights_file
 from garnish.checked import checked
+from garnish.engine.adapter import Method
 from garnish.errors import OptionError, suggest
 from garnish.heads.segformer import SegFormerHead
 from garnish.heads.segformer_names import read_decoder

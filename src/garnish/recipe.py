@@ -18,9 +18,9 @@ from garnish.recipe_text import set_dotted
 from garnish.strict_yaml import read_yaml
 
 if TYPE_CHECKING:  # torch is imported where something is built, not where --help is asked for
-    from garnish.adapters.adapter import Method
     from garnish.backbones.backbone import Backbone
     from garnish.data.sample import Dataset
+    from garnish.engine.adapter import Method
     from garnish.heads.head import Head
     from garnish.model import Model
     from garnish.tasks.task import Task
@@ -204,8 +204,8 @@ class Recipe:
         """
         import torch
 
-        from garnish.backbones.drop_path import set_drop_path
         from garnish.bundles.opened import open_model
+        from garnish.engine.drop_path import set_drop_path
         from garnish.model import adapt
 
         choice, methods, head, tasks = self.backbone, self.methods, self.head, self.tasks_of(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from garnish.errors import one_line
 from garnish.evaluating import evaluating
 from garnish.lookup import describe
+from garnish.model import Model
 from garnish.stored_size import stored_bytes
-
-if TYPE_CHECKING:
-    from garnish.model import Model
 
 
 def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Any]:
     multiple = model.backbone.multiple
     size = size or (-(-224 // multiple) * multiple,) * 2
     frozen = model.backbone.frozen_tensors()
-    encoder = {n: t for i in range(len(model.owners)) for n, t in model.encoder_tensors(i).items()}
+    encoder = {n: t for owner in model.owners for n, t in owner.tensors().items()}
     heads = {"+".join(names): _count(model.head_tensors(names[0])) for names, _ in model.decoders.each()}
     macs, macs_encoder = count_macs(model, size)
     return {
@@ -49,7 +47,7 @@ def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Any]:
         "macs": macs,
         "macs_encoder": macs_encoder,
         "macs_size": list(size),
-        "owners": {o.name: [describe(m) for m in o.methods] for o in model.owners if o.shared is None},
+        "owners": {o.name: [describe(m) for m in o.methods] for o in model.owners if o.parent is None},
     }
 
 
@@ -78,8 +76,8 @@ def count_macs(model: Model, size: tuple[int, int]) -> tuple[int, int]:
             model(images)
         total = counter.get_total_flops() // 2
         with flop_counter() as counter:
-            owner_of = {task: number for number, owner in enumerate(model.owners) for task in owner.tasks}
-            maps = {number: _maps(model, size) for number in set(owner_of.values())}
+            owner_of = {task: owner for owner in model.owners for task in owner.tasks}
+            maps = {owner: _maps(model, size) for owner in set(owner_of.values())}
             model.decode({task: maps[owner_of[task]] for task in model.tasks}, size)
         return total, total - counter.get_total_flops() // 2
 
@@ -117,19 +115,19 @@ def describe_model(model: Model) -> str:
     """Several lines: where adapters sit, parameters of encoder and heads apart, bytes on disk."""
     facts = report_without_macs(model)
     lines = [f"{model.backbone.name}: {facts['total']:,} parameters, frozen ({model.backbone.licence})"]
-    for number, owner in enumerate(model.owners):
+    for owner in model.owners:
         methods = " + ".join(repr(m) for m in owner.methods)
-        names = [n for n in model.encoder_tensors(number) if n.startswith("adapters.")]
-        sites = {n.split(".", 2)[2].rsplit(".", 2)[0] for n in names}
+        sites = {at.site.name for at in owner.places.values()}
         roles = sorted({".".join(s.split(".")[-2:]) for s in sites})
         where = f"at {len(sites)} sites ({', '.join(roles)})" if sites else "without adapters"
-        lines.append(f"  {owner.name}: {methods} {where}, {_count(model.encoder_tensors(number)):,} parameters")
+        lines.append(f"  {owner.name}: {methods} {where}, {_count(owner.tensors()):,} parameters")
     for tasks, _ in model.decoders.each():
         described = [f"  {task}: {one_line(repr(model.tasks[task]))}" for task in tasks]
-        described[-1] += f", {model.decoders.options[tasks[0]]!r}, {_count(model.head_tensors(tasks[0])):,} parameters"
+        decoder = model.decoders.of(tasks[0])
+        described[-1] += f", {decoder.options!r}, {_count(decoder.tensors()):,} parameters"
         lines += described
-        if line := model.decoders.started[tasks[0]]:
-            lines.append(f"    {line}")
+        if decoder.started:
+            lines.append(f"    {decoder.started}")
     lines.append(
         f"  trained: encoder {facts['encoder']:,}, heads {facts['heads']:,}; "
         f"a bundle is {facts['bytes'] / 1e6:.2f} MB at float16"
@@ -139,7 +137,7 @@ def describe_model(model: Model) -> str:
 
 def report_without_macs(model: Model) -> dict[str, int]:
     """The counts that need no forward pass."""
-    encoder = sum(_count(model.encoder_tensors(i)) for i in range(len(model.owners)))
+    encoder = sum(_count(owner.tensors()) for owner in model.owners)
     return {
         "total": _count(model.backbone.frozen_tensors()),
         "encoder": encoder,

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from garnish.backbones.loop import end_of
-from garnish.backbones.prefix import TrunkState, first_change, resting_units, run_prefix, second_block
+from garnish.engine.owner import Owner
+from garnish.engine.start import TrunkState, first_changer, run_prefix
 from garnish.errors import OptionError
-
-if TYPE_CHECKING:
-    from garnish.model import Model
+from garnish.model import Model
 
 
 @dataclass(frozen=True)
@@ -44,20 +41,21 @@ def prefix_of(model: Model, tasks: Collection[str]) -> Prefix:
         raise OptionError("a compiled trunk always starts at its stem; use the model uncompiled")
     if trunk.drop_path:
         raise OptionError(f"drop_path {trunk.drop_path} of the trunk acts in training, differently at every pass")
-    drops = sorted(owners & trunk.tuned.drops)
-    if drops:
-        raise OptionError(f"{_methods(model, drops[0])} lets the trunk's own dropout act, which differs at every pass")
-    change = first_change(trunk, owners)
-    beside = bool(owners & trunk.sides)
-    if change is None:
-        return Prefix(end_of(trunk), beside, "the feature maps")
-    what = f"{_methods(model, change.owner)} changes {change.name}"
+    for owner in owners:
+        if owner.drops:
+            raise OptionError(f"{owner.made_by} lets the trunk's own dropout act, which differs at every pass")
+    first = first_changer(owners)
+    beside = any(owner.side is not None for owner in owners)
+    if first is None or first.changes is None:
+        return Prefix(len(trunk.units), beside, "the feature maps")
+    at = trunk.units[first.changes].name
+    what = f"{first.made_by} changes {at}"
     if beside:
         raise OptionError(f"{what}, and a side network of other tasks reads the whole trunk; train them apart")
-    unit = max(unit for unit in resting_units(trunk) if unit <= change.unit)
-    if unit < second_block(trunk):
+    unit = trunk.body.rest_before(first.changes)
+    if unit < trunk.body.second_block():
         raise OptionError(f"{what}, which lies before the trunk's second block, so next to nothing could be kept")
-    return Prefix(unit, beside, change.name)
+    return Prefix(unit, beside, at)
 
 
 def begin(model: Model, images: Tensor, prefix: Prefix) -> TrunkState:
@@ -67,30 +65,7 @@ def begin(model: Model, images: Tensor, prefix: Prefix) -> TrunkState:
         return run_prefix(model.backbone, model.prepare(images), size, prefix.unit, beside=prefix.beside)
 
 
-def check_start(model: Model, images: Tensor, start: TrunkState, present: Sequence[int]) -> None:
-    """Raise :class:`OptionError` where a pass of some owners cannot go on from a kept state of these pictures."""
-    trunk = model.backbone
-    size = (images.shape[-2], images.shape[-1])
-    if model.is_compiled:
-        raise OptionError("start: a compiled trunk always starts at its stem; use the model uncompiled")
-    if trunk.drop_path and model.training:
-        raise OptionError(f"start: drop_path {trunk.drop_path} acts on the whole trunk in training; leave start out")
-    if len(start) != images.shape[0] or start.size != size:
-        kept = f"{len(start)} pictures of {start.size[0]}x{start.size[1]}"
-        raise OptionError(f"start: kept of {kept}, not of {images.shape[0]} of {size[0]}x{size[1]}; keep it anew")
-    owners = {*present, *(trunk.parents[part] for part in present if part in trunk.parents)}
-    change = first_change(trunk, owners, below=start.unit)
-    if change is not None:
-        raise OptionError(f"start: {_methods(model, change.owner)} changes {change.name}, which lies before it")
-    if start.by_stage is None and not trunk.sides.isdisjoint(owners):
-        raise OptionError("start: holds nothing that a side network reads; keep it with beside=True")
-
-
-def _owners(model: Model, tasks: Collection[str]) -> set[int]:
+def _owners(model: Model, tasks: Collection[str]) -> list[Owner]:
     """Owners that act for some tasks, and those of which they are parts."""
     needed = set(model.decoders.needed(tasks))
-    return {number for number, owner in enumerate(model.owners) if needed.intersection(owner.tasks)}
-
-
-def _methods(model: Model, owner: int) -> str:
-    return " + ".join(type(method).__name__ for method in model.owners[owner].methods)
+    return [owner for owner in model.owners if needed.intersection(owner.tasks)]

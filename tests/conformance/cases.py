@@ -14,7 +14,7 @@ import pytest
 
 import tiny
 from garnish import lookup
-from garnish.adapters.adapter import Plan
+from garnish.engine.adapter import Plan
 from garnish.model import Model
 
 #: one tiny trunk of each class of backbone

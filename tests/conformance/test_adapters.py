@@ -18,9 +18,10 @@ import garnish
 import tiny
 from conformance.cases import FAMILIES, every, every_fast, label, made, near_the_identity, plans, product
 from garnish import lookup
-from garnish.adapters.adapted import adapted_sites, merge
-from garnish.adapters.adapter import Adapter, Method, Plan
-from garnish.context import ForwardContext
+from garnish.engine.adapter import Adapter, Method, Plan
+from garnish.engine.attach import adapted_sites
+from garnish.engine.context import ForwardContext
+from garnish.engine.folding import merge
 from garnish.errors import SiteError
 from garnish.model import Model
 
@@ -42,8 +43,8 @@ def test_starts_at_the_identity(case, short, per_task):
     near = near_the_identity(model)
     with torch.no_grad():
         expected = bare.backbone(x)
-        for owner in range(len(model.owners)):
-            for got, want in zip(model.backbone(x, present=(owner,)), expected, strict=True):
+        for owner in model.owners:
+            for got, want in zip(model.backbone(x, owner), expected, strict=True):
                 if near:
                     assert 0 < tiny.far(got, want) < near
                 else:
@@ -107,8 +108,7 @@ def test_mixed_rows_equal_rows_alone(case, short, per_task):
     if per_task and case != "Frozen":
         with torch.no_grad():
             prepared = model.prepare(x)
-            owners = [n for n in range(len(model.owners)) if n not in model.backbone.parents.values()]
-            maps = [model.backbone(prepared, present=(owner,))[-1] for owner in owners]
+            maps = [model.backbone(prepared, owner)[-1] for owner in model.owners if not owner.parts]
         assert min(tiny.far(maps[0], maps[1]), tiny.far(maps[1], maps[2]), tiny.far(maps[0], maps[2])) > 1e-2
 
 
@@ -120,21 +120,21 @@ def test_mixed_rows_equal_rows_alone(case, short, per_task):
 def test_rows_joined_from_the_stem_equal_rows_alone(case, short, apart, monkeypatch):
     # one forked pass also where owners share no more than the stem, which is run in compiled models only; residuals
     # for all rows at once, as on a GPU, or owner by owner, as for larger pictures on a CPU
-    monkeypatch.setattr("garnish.model.FIRST_BLOCK", -1)
-    monkeypatch.setattr("garnish.context.APART_FROM", 0)
-    monkeypatch.setattr("garnish.context.APART_ON", ("cpu",) if apart else ())
+    monkeypatch.setattr("garnish.engine.units.Body.end_of_first_block", lambda body: -1)
+    monkeypatch.setattr("garnish.engine.context.APART_FROM", 0)
+    monkeypatch.setattr("garnish.engine.context.APART_ON", ("cpu",) if apart else ())
     rows_equal_rows_alone(made(case, short, True).double(), tiny.pictures().double())
 
 
 @pytest.mark.parametrize("case", ["MTLoRA", "VMTAdapter"])
 @pytest.mark.parametrize("short", ["dinov2", "swin"])
 def test_streams_run_at_once_equal_streams_one_by_one(case, short, monkeypatch):
-    monkeypatch.setattr("garnish.context.APART_ON", ())
+    monkeypatch.setattr("garnish.engine.context.APART_ON", ())
     model, x = made(case, short, False).double(), tiny.pictures().double()
     rows_equal_rows_alone(model, x)
     with torch.no_grad():
         at_once = model(x, tiny.MIX)
-        monkeypatch.setattr("garnish.context.APART_ON", ("cpu",))
+        monkeypatch.setattr("garnish.engine.context.APART_ON", ("cpu",))
         one_by_one = model(x, tiny.MIX)
     one_by_one_with_gradients = model(x, tiny.MIX)
     for task, expected in at_once.items():
@@ -157,13 +157,13 @@ def rows_equal_rows_alone(model: Model, x: Tensor) -> None:
 
 @every
 def test_every_site_fires_exactly_once(case, short, per_task, monkeypatch):
-    monkeypatch.setattr("garnish.context.APART_ON", ())  # where residuals run owner by owner, once for each
+    monkeypatch.setattr("garnish.engine.context.APART_ON", ())  # where residuals run owner by owner, once for each
     model = made(case, short, per_task)
     model.check_sites()
     wrappers = [w for _, w in adapted_sites(model.backbone)]
     # a map that tasks' own adapters change alone is made from the bare one when a head reads it
     read = [
-        not model.backbone.streamed.isdisjoint(w.owned.methods) and s.kind == "feature"
+        s.kind == "feature" and any(owner.streamed and w.of(owner) is not None for owner in model.owners)
         for s, w in adapted_sites(model.backbone)
     ]
     fired = [0] * len(wrappers)
@@ -199,9 +199,9 @@ def merges(case: str, short: str, per_task: bool, dtype: torch.dtype, bound: flo
     can = all(type(a).merged is not Adapter.merged for plan in found for a in plan.adapters.values())
     can = can and not any(plan.own or plan.side or plan.prompts for plan in found)
     x = model.prepare(tiny.pictures().to(dtype))
-    owner = len(model.owners) - 1
+    owner = model.owners[-1]
     with torch.no_grad():
-        expected = model.backbone(x, present=(owner,))
+        expected = model.backbone(x, owner)
         if not can:
             with pytest.raises(SiteError) as caught:
                 merge(model.backbone, owner)
@@ -219,7 +219,7 @@ def merges(case: str, short: str, per_task: bool, dtype: torch.dtype, bound: flo
             if case != "Frozen":
                 bare = tiny.backbone(short).to(dtype)(x)[-1]
                 assert tiny.far(expected[-1], bare) > 1e-2
-        for got, want in zip(model.backbone(x, present=(owner,)), expected, strict=True):
+        for got, want in zip(model.backbone(x, owner), expected, strict=True):
             assert torch.equal(got, want)
 
 
@@ -237,8 +237,8 @@ def test_deep_copies_are_independent(case, short, per_task):
     }
     assert not shared
     with torch.no_grad():
-        for number in range(len(copied.owners)):
-            for tensor in copied.encoder_tensors(number).values():
+        for owner in copied.owners:
+            for tensor in owner.tensors().values():
                 # not by a factor alone, which a norm behind it would take back
                 tensor.mul_(1.1).add_(torch.linspace(-0.1, 0.1, tensor.numel()).view_as(tensor))
         changed = copied(x, tiny.MIX)

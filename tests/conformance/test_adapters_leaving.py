@@ -29,7 +29,7 @@ def test_bundles_give_the_model_back(case, short, per_task, tmp_path):
                 assert torch.equal(got[task], want[task]), task
             # nothing of a task that is left out, everything of those kept
             left_out = set(tiny.TASKS) - set(kept)
-            names = {name for owner in loaded.owners for name in (*owner.tasks, *(owner.shared or ()))}
+            names = {name for owner in loaded.owners for name in (*owner.tasks, *owner.root.tasks)}
             assert names == set(kept) and not any(task in name for task in left_out for name in loaded.own_tensors())
             own = {name: t for name, t in model.own_tensors().items() if belongs(model, name, kept)}
             assert sum(t.numel() for t in loaded.own_tensors().values()) == sum(t.numel() for t in own.values())

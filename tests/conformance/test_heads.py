@@ -11,7 +11,7 @@ from torch import nn
 
 import tiny
 from garnish import lookup
-from garnish.backbones.blocks import FeatureInfo
+from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import JointHead, is_plain, pyramid_info, resample_pyramid
 

@@ -8,7 +8,7 @@ import torch
 import garnish as gn
 import joint_cases
 import tiny
-from garnish.adapters.adapter import Method
+from garnish.engine.adapter import Method
 from garnish.report import count_macs
 
 FAMILIES = ("vit", "dinov3", "swin", "swinv2", "mit", "convnext", "cnn")
@@ -77,7 +77,7 @@ def test_whether_tasks_see_each_others_maps_is_as_the_options_say(head):
     model = joint_cases.model("swin", METHODS["per_task"], HEADS[head])
     x = tiny.pictures(2).double()
     before = model(x, ["seg"])["seg"]
-    for name, tensor in model.encoder_tensors(1).items():
+    for name, tensor in model.owners[1].tensors().items():
         if name.endswith("lora_b"):
             tensor.mul_(-1)
     assert model.owners[1].tasks == ("depth",)

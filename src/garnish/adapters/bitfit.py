@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from garnish.adapters.adapter import Method, Plan
 from garnish.adapters.parts import biases, require, tables
-from garnish.backbones.backbone import Backbone
+from garnish.engine.adapter import Method, Plan
+from garnish.engine.trunk import Trunk
 
 
 @final
@@ -24,7 +24,7 @@ class BitFit(Method):
 
     tables: bool = False
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """All biases, and the tables where they are wanted."""
         names = biases(backbone) + (tables(backbone) if self.tables else ())
         require(names, "BitFit", backbone, "biases")

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from garnish.adapters.adapter import Method, Plan, check_factor
 from garnish.adapters.bottlenecks import Activation, ParallelAdapter, SerialAdapter, check_options, narrow_width
 from garnish.adapters.parts import require, width_at
-from garnish.backbones.backbone import Backbone
-from garnish.backbones.sites import Site
+from garnish.engine.adapter import Method, Plan, check_factor
+from garnish.engine.sites import Site
+from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError
 
 
@@ -41,7 +41,7 @@ class Houlsby(Method):
     def __post_init__(self) -> None:
         check_options(type(self).__name__, self.reduction, self.bottleneck, self.dropout)
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """An adapter on every attention and MLP output."""
         sites = [s for s in backbone.sites() if s.kind == "sublayer"]
         require(sites, "Houlsby", backbone, "attention or MLP")
@@ -71,7 +71,7 @@ class Pfeiffer(Method):
     def __post_init__(self) -> None:
         check_options(type(self).__name__, self.reduction, self.bottleneck, self.dropout)
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """An adapter on every MLP output."""
         sites = [s for s in backbone.sites() if s.kind == "sublayer" and s.place == "mlp"]
         require(sites, "Pfeiffer", backbone, "MLPs")
@@ -106,7 +106,7 @@ class AdaptFormer(Method):
         else:
             check_factor("AdaptFormer.scale", self.scale)
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """An adapter beside every MLP branch."""
         sites = [s for s in backbone.sites() if s.kind == "branch" and s.place == "mlp"]
         require(sites, "AdaptFormer", backbone, "MLP branches")
@@ -120,7 +120,7 @@ class AdaptFormer(Method):
         )
 
 
-def _serial_plan(method: Houlsby | Pfeiffer, backbone: Backbone, sites: list[Site], *, up_std: float) -> Plan:
+def _serial_plan(method: Houlsby | Pfeiffer, backbone: Trunk, sites: list[Site], *, up_std: float) -> Plan:
     adapters = {}
     for site in sites:
         width = width_at(backbone, site)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.adapter import Adapter, Method, Plan, check_factor
 from garnish.adapters.parts import require, width_at
 from garnish.adapters.stream_maps import from_map, to_map
-from garnish.backbones.backbone import Backbone
-from garnish.context import ForwardContext
+from garnish.engine.adapter import Adapter, Method, Plan, check_factor
+from garnish.engine.context import ForwardContext
+from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError
 
 Start = Literal["identity", "xavier"]
@@ -57,7 +57,7 @@ class Convpass(Method):
         if self.init not in get_args(Start):
             raise OptionError(f"Convpass.init: expected one of {', '.join(get_args(Start))}; got {self.init!r}")
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """An adapter beside every branch."""
         sites = [s for s in backbone.sites() if s.kind == "beside"]
         require(sites, "Convpass", backbone, "residual branches with a norm")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from garnish.adapters.adapter import Method, Plan
 from garnish.adapters.parts import extras, require
-from garnish.backbones.backbone import Backbone
+from garnish.engine.adapter import Method, Plan
+from garnish.engine.trunk import Trunk
 
 
 @final
@@ -29,7 +29,7 @@ class Extras(Method):
 
     reductions: bool = True
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """The parameters; those of a plain ViT are its patch embedding and norms."""
         names = extras(backbone, with_reductions=self.reductions)
         require(names, "Extras", backbone, "a patch embedding, norms, position tables or reductions")

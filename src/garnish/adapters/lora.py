@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from torch import nn
 
-from garnish.adapters.adapter import Method, Plan, check_factor, select_layers
 from garnish.adapters.low_rank import low_rank
-from garnish.backbones.backbone import Backbone
-from garnish.backbones.sites import Site
+from garnish.engine.adapter import Method, Plan, check_factor, select_layers
+from garnish.engine.sites import Site
+from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError
 
 #: what timm calls a squeeze-and-excitation gate
@@ -58,7 +58,7 @@ class LoRA(Method):
                 "LoRA.dora: DoRA rewrites the weight, so dropout on the low-rank path is not defined; use 0"
             )
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """An adapter at every chosen linear layer or convolution."""
         chosen = select_layers(backbone, self.layers, (nn.Linear,), "LoRA") or _ungrouped(backbone)
         scale = self.alpha / (math.sqrt(self.rank) if self.rs else self.rank)
@@ -70,6 +70,6 @@ class LoRA(Method):
         )
 
 
-def _ungrouped(backbone: Backbone) -> list[tuple[Site, nn.Module]]:
+def _ungrouped(backbone: Trunk) -> list[tuple[Site, nn.Module]]:
     convolutions = select_layers(backbone, (), (nn.Conv2d,), "LoRA")
     return [(s, m) for s, m in convolutions if m.groups == 1 and not _GATES & set(s.name.split("."))]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.adapter import Adapter
 from garnish.backbones.convolution import Geometry
-from garnish.context import ForwardContext
+from garnish.engine.adapter import Adapter
+from garnish.engine.context import ForwardContext
 from garnish.errors import SiteError
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.adapter import Adapter, Method, Plan
 from garnish.adapters.parts import require, width_at
 from garnish.adapters.stream_maps import from_map, to_map
-from garnish.backbones.backbone import Backbone
-from garnish.context import ForwardContext
+from garnish.engine.adapter import Adapter, Method, Plan
+from garnish.engine.context import ForwardContext
+from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError
 
 #: where the scaled norm starts: the adapter reads the bare stream at first
@@ -51,7 +51,7 @@ class Mona(Method):
         if not 0 <= self.dropout < 1:
             raise OptionError(f"Mona.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """An adapter behind every residual: two a block, one where a block has one branch (ConvNeXt)."""
         sites = [s for s in backbone.sites() if s.kind == "residual"]
         require(sites, "Mona", backbone, "residuals")

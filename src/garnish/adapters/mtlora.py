@@ -12,11 +12,12 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from garnish.adapters.adapter import Adapter, Method, Plan, check_factor
 from garnish.adapters.low_rank import LoRAAdapter, check_rank, low_rank
 from garnish.adapters.parts import extras, reductions
-from garnish.backbones.backbone import Backbone
-from garnish.backbones.sites import Site, bare
+from garnish.engine.adapter import Adapter, Method, Plan, check_factor
+from garnish.engine.blocks import bare
+from garnish.engine.sites import Site
+from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, SiteError
 
 #: Layers that read the tokens before attention mixes them: tasks own nothing here, so attention is run once.
@@ -75,7 +76,7 @@ class MTLoRA(Method):
             raise OptionError(f"MTLoRA.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
         check_factor("MTLoRA.scale", self.scale)
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """Shared updates on every linear layer in the blocks, a task's on those after attention in last blocks."""
         layers = {s.name: bare(m) for s, m in backbone.sites_with_modules() if s.kind == "layer"}
         linear = [s for s in backbone.sites() if s.block >= 0 and isinstance(layers.get(s.name), nn.Linear)]

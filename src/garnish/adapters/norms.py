@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from garnish.adapters.adapter import Method, Plan
 from garnish.adapters.parts import norms, of_sites, require
-from garnish.backbones.backbone import Backbone
+from garnish.engine.adapter import Method, Plan
+from garnish.engine.trunk import Trunk
 from garnish.errors import SiteError
 
 
@@ -26,7 +26,7 @@ class NormTuning(Method):
 
     places: tuple[str, ...] = ()
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """The norms at the chosen places."""
         found = norms(backbone)
         require(found, "NormTuning", backbone, "norms with weights")

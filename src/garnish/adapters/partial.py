@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from garnish.adapters.adapter import Method, Plan
 from garnish.adapters.parts import parameters, require
-from garnish.backbones.backbone import Backbone
+from garnish.engine.adapter import Method, Plan
+from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, SiteError
 
 
@@ -33,7 +33,7 @@ class Partial(Method):
         if self.blocks < 1:
             raise OptionError(f"Partial.blocks: {self.blocks} is below 1; use 1 or more")
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """All parameters of the last blocks."""
         there = [f"stages.{s}.blocks.{b}." for s, st in enumerate(backbone.stages) for b in range(len(st.blocks))]
         require(there, "Partial", backbone, "blocks")

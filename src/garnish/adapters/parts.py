@@ -10,62 +10,63 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from garnish.backbones.backbone import Backbone
-from garnish.backbones.sites import Site, bare
+from garnish.engine.blocks import bare
+from garnish.engine.sites import Site
+from garnish.engine.trunk import Trunk
 from garnish.errors import SiteError
 
 #: attribute in which attention keeps one trained offset for each pair of positions in a window
 _TABLE = "relative_position_bias_table"
 
 
-def parameters(backbone: Backbone) -> list[tuple[str, str]]:
+def parameters(backbone: Trunk) -> list[tuple[str, str]]:
     """(canonical name, attribute) of every parameter of the bare trunk; buffers are left out."""
     slots = backbone.named_slots()
     return [(n, leaf) for n, module, leaf in slots if isinstance(module._parameters.get(leaf), nn.Parameter)]
 
 
-def biases(backbone: Backbone) -> tuple[str, ...]:
+def biases(backbone: Trunk) -> tuple[str, ...]:
     """Every bias of layers and norms, also where attention keeps it itself (``q_bias``); no position table."""
     return tuple(n for n, leaf in parameters(backbone) if leaf == "bias" or leaf.endswith("_bias"))
 
 
-def tables(backbone: Backbone) -> tuple[str, ...]:
+def tables(backbone: Trunk) -> tuple[str, ...]:
     """Every table of relative positions."""
     return tuple(n for n, leaf in parameters(backbone) if leaf == _TABLE)
 
 
-def norms(backbone: Backbone) -> list[Site]:
+def norms(backbone: Trunk) -> list[Site]:
     """Every norm that has parameters, in forward order."""
     found = backbone.sites_with_modules()
     return [s for s, m in found if s.kind == "norm" and any(p is not None for p in bare(m)._parameters.values())]
 
 
-def patch_embed(backbone: Backbone) -> list[Site]:
+def patch_embed(backbone: Trunk) -> list[Site]:
     """The layers through which a picture becomes patches: those of the stem, or of the first stage's entrance."""
     layers = [s for s in backbone.sites() if s.kind == "layer"]
     stem = [s for s in layers if s.place == "stem"]
     return stem or [s for s in layers if s.place == "enter" and s.stage == 0]
 
 
-def reductions(backbone: Backbone) -> list[Site]:
+def reductions(backbone: Trunk) -> list[Site]:
     """The layers that lead from stage to stage (Swin's patch merging, MiT's and ConvNeXt's convolutions)."""
     first = {s.name for s in patch_embed(backbone)}
     return [s for s in backbone.sites() if s.kind == "layer" and s.place == "enter" and s.name not in first]
 
 
-def of_sites(backbone: Backbone, sites: Iterable[Site]) -> tuple[str, ...]:
+def of_sites(backbone: Trunk, sites: Iterable[Site]) -> tuple[str, ...]:
     """Names of all parameters of these layers and norms, in forward order."""
     modules = {s.name: bare(m) for s, m in backbone.sites_with_modules()}
     return tuple(f"{s.name}.{leaf}" for s in sites for leaf, p in modules[s.name]._parameters.items() if p is not None)
 
 
-def extras(backbone: Backbone, *, with_reductions: bool) -> tuple[str, ...]:
+def extras(backbone: Trunk, *, with_reductions: bool) -> tuple[str, ...]:
     """What methods of the MTLoRA line train in place: patch embedding, norms, reductions if asked for, tables."""
     sites = [*patch_embed(backbone), *norms(backbone), *(reductions(backbone) if with_reductions else ())]
     return of_sites(backbone, sites) + tables(backbone)
 
 
-def width_at(backbone: Backbone, site: Site) -> int:
+def width_at(backbone: Trunk, site: Site) -> int:
     """Channels of the stream at a branch, sublayer or residual: the length of that branch's norm.
 
     Feature maps may be wider (they can be read behind the next stage's merging).
@@ -78,7 +79,7 @@ def width_at(backbone: Backbone, site: Site) -> int:
     return backbone.features[site.stage].channels
 
 
-def require(found: Iterable[object], label: str, backbone: Backbone, needs: str) -> None:
+def require(found: Iterable[object], label: str, backbone: Trunk, needs: str) -> None:
     """Refuse a trunk in which a method finds nothing.
 
     Raises:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.adapter import Adapter, Method, Plan, check_factor
 from garnish.adapters.bottlenecks import ParallelAdapter, activate, check_options, narrow_width
 from garnish.adapters.parts import require, width_at
-from garnish.backbones.backbone import Backbone
-from garnish.context import ForwardContext
+from garnish.engine.adapter import Adapter, Method, Plan, check_factor
+from garnish.engine.context import ForwardContext
+from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, SiteError
 
 
@@ -58,7 +58,7 @@ class PolyhistorLite(Method):
             if getattr(self, option) < 1:
                 raise OptionError(f"PolyhistorLite.{option}: {getattr(self, option)} is below 1; use 1 or more")
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """One hyper-network; of each task an embedding and, beside every MLP's branch, what is written for it."""
         sites = [s for s in backbone.sites() if s.kind == "branch" and s.place == "mlp"]
         require(sites, "PolyhistorLite", backbone, "MLP branches")

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from garnish.adapters.adapter import Method, Plan
-from garnish.backbones.backbone import Backbone
+from garnish.engine.adapter import Method, Plan
+from garnish.engine.trunk import Trunk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Frozen(Method):
 
     may_be_empty: ClassVar[bool] = True
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """No adapter."""
         return Plan()
 
@@ -34,7 +34,7 @@ class FullFineTuning(Method):
 
     is_reference: ClassVar[bool] = True
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """Every parameter, nothing else."""
         slots = backbone.named_slots()
         names = tuple(n for n, module, leaf in slots if isinstance(module._parameters.get(leaf), nn.Parameter))

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.adapter import Method, Plan
-from garnish.backbones.backbone import Backbone
-from garnish.backbones.blocks import Whole
+from garnish.engine.adapter import Method, Plan
+from garnish.engine.blocks import Whole
+from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, SiteError
 
 #: Temperature of the gates, as published.
@@ -53,7 +53,7 @@ class SideTuning(Method):
             if getattr(self, option) <= 0:
                 raise OptionError(f"SideTuning.{option}: {getattr(self, option)} is not positive; use 1 or more")
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """The side network."""
         if backbone.merged:
             raise SiteError(f'SideTuning: {backbone.name} is read after merging; build it with taps="stage"')
@@ -73,7 +73,7 @@ class SideTuning(Method):
 class Ladder(nn.Module):
     """The side network of one owner."""
 
-    def __init__(self, backbone: Backbone, widths: Sequence[int], mlp_ratio: float) -> None:
+    def __init__(self, backbone: Trunk, widths: Sequence[int], mlp_ratio: float) -> None:
         super().__init__()
         features = backbone.features
         # stages that are opaque (CNNs) change width inside a block: there the ladder has one rung a stage, at its end

@@ -12,11 +12,12 @@ import torch
 from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
-from garnish.adapters.adapter import Adapter, Method, Plan
 from garnish.adapters.parts import patch_embed, require
-from garnish.backbones.backbone import Backbone
-from garnish.backbones.sites import Site, bare
-from garnish.context import ForwardContext
+from garnish.engine.adapter import Adapter, Method, Plan
+from garnish.engine.blocks import bare
+from garnish.engine.context import ForwardContext
+from garnish.engine.sites import Site
+from garnish.engine.trunk import Trunk
 
 _STD = 0.02
 
@@ -36,7 +37,7 @@ class SSF(Method):
     here leave out. Where attention adds its bias behind the layer (DINOv3), γ and β act before that bias.
     """
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """A scale and shift at every place."""
         embedding = {s.name for s in patch_embed(backbone)}
 

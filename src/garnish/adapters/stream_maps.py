@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from garnish.context import ForwardContext
+from garnish.engine.context import ForwardContext
 
 
 def to_map(x: Tensor, ctx: ForwardContext) -> tuple[Tensor | None, Tensor]:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.adapter import Adapter, Method, Plan, check_factor
 from garnish.adapters.bottlenecks import Activation, ParallelAdapter, activate, check_options, narrow_width
 from garnish.adapters.parts import require, width_at
-from garnish.backbones.backbone import Backbone
-from garnish.context import ForwardContext
+from garnish.engine.adapter import Adapter, Method, Plan, check_factor
+from garnish.engine.context import ForwardContext
+from garnish.engine.trunk import Trunk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class _VMT(Method):
         check_options(type(self).__name__, self.reduction, None, self.dropout)
         check_factor(f"{type(self).__name__}.scale", self.scale)
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """A shared adapter beside every MLP's branch, a task's scale and shift at every feature map."""
         label = type(self).__name__
         sites = [s for s in backbone.sites() if s.kind == "branch" and s.place == "mlp"]

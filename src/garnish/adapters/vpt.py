@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.adapter import Adapter, Method, Plan
 from garnish.adapters.parts import patch_embed, width_at
-from garnish.backbones.backbone import Backbone
-from garnish.backbones.sites import bare
-from garnish.context import ForwardContext
+from garnish.engine.adapter import Adapter, Method, Plan
+from garnish.engine.blocks import bare
+from garnish.engine.context import ForwardContext
+from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, SiteError
 
 
@@ -53,7 +53,7 @@ class VPT(Method):
         if not 0 <= self.dropout < 1:
             raise OptionError(f"VPT.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
 
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """A set of prompts before the first block, or before every block.
 
         All are uniform in ±√(6 / (3·patch² + d)) with d of the first stage, as in the released code for Swin.

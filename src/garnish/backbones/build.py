@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from garnish import lookup
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.drop_path import set_drop_path
 from garnish.checked import checked
+from garnish.engine.drop_path import set_drop_path
 from garnish.errors import OptionError, WeightsError, suggest
 from garnish.finite import not_finite
 

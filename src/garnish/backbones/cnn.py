@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.blocks import FeatureInfo, Stage, Whole
 from garnish.backbones.convolution import replace_same_convolutions
 from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.engine.blocks import FeatureInfo, Stage, Whole
 from garnish.errors import OptionError
 
 #: Modules of timm's whose networks are a sequence of modules read in between. Left out: those that are read through

@@ -16,9 +16,9 @@ from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.blocks import Beside, FeatureInfo, LayerScale, Residual, Stage
 from garnish.backbones.convolution import replace_same_convolutions
 from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.engine.blocks import Beside, FeatureInfo, LayerScale, Residual, Stage
 from garnish.errors import OptionError
 
 #: channels-first norms of timm's, and the same over the last axis

@@ -14,9 +14,9 @@ from timm.models.eva import EvaAttention, EvaBlock, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.blocks import Branch, FeatureInfo, LayerScale, Residual
 from garnish.backbones.plain import NUM_TAPS, PlainStem, split_stages
 from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.engine.blocks import Branch, FeatureInfo, LayerScale, Residual
 from garnish.errors import OptionError
 
 
@@ -67,7 +67,7 @@ class Eva(Backbone):
         name_sources(backbone, eva)
         return backbone
 
-    def prompted(self, extras: dict[str, Any], count: int) -> dict[str, Any]:
+    def prompted(self, extras: Mapping[str, Any], count: int) -> Mapping[str, Any]:
         """Prompts have no position: they are rotated by nothing (sine 0, cosine 1)."""
         rope: Tensor | None = extras["rope"]
         if rope is None:

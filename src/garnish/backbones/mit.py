@@ -19,11 +19,11 @@ from torch.nn import functional as F
 
 from garnish.backbones import mit_dialects
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.blocks import Branch, FeatureInfo, Residual, Stage
 from garnish.backbones.finished_names import FINISHED
 from garnish.backbones.model_config import check_architecture, read_config
 from garnish.backbones.weights import check_floats, read_weights, weights_file
 from garnish.backbones.wrapped_names import said_of
+from garnish.engine.blocks import Branch, FeatureInfo, Residual, Stage
 from garnish.errors import OptionError, suggest
 
 NVIDIA_LICENCE = "NVIDIA Source Code License for SegFormer (non-commercial: research or evaluation only)"

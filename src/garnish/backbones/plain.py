@@ -12,7 +12,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from garnish.backbones.blocks import Stage
+from garnish.engine.blocks import Stage
 from garnish.errors import OptionError
 
 #: A plain trunk is read at this many depths, equally spaced (DINOv2 and DPT read blocks 3, 6, 9, 12 of 12).

@@ -13,9 +13,9 @@ from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.blocks import Branch, Residual
 from garnish.backbones.timm_models import create_timm
 from garnish.backbones.windows import Apart, ShiftedWindows, Windowed, unseen_by_prompts
+from garnish.engine.blocks import Branch, Residual
 from garnish.errors import OptionError
 
 

@@ -15,10 +15,10 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2, checkpoint_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.blocks import Beside, Residual
-from garnish.backbones.sites import OffStream
 from garnish.backbones.timm_models import create_timm
 from garnish.backbones.windows import Apart, ShiftedWindows, Windowed, unseen_by_prompts
+from garnish.engine.blocks import Beside, Residual
+from garnish.engine.sites import OffStream
 from garnish.errors import OptionError
 
 #: The temperature of cosine attention is learnt as a logarithm and never below 0.01 (section 3.2).

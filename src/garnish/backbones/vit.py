@@ -13,9 +13,9 @@ import timm
 from timm.models.vision_transformer import Block, checkpoint_filter_fn
 
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.blocks import Branch, FeatureInfo, Residual
 from garnish.backbones.plain import NUM_TAPS, PlainStem, split_stages
 from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.engine.blocks import Branch, FeatureInfo, Residual
 from garnish.errors import OptionError
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.blocks import FeatureInfo, Stage
 from garnish.backbones.timm_models import name_sources
-from garnish.context import ForwardContext
+from garnish.engine.blocks import FeatureInfo, Stage
+from garnish.engine.context import ForwardContext
 from garnish.sizes import at_most_one, cropped, folded, rounded_up
 
 
@@ -202,12 +202,12 @@ class Windowed(Backbone):
     def reduce(merging: Any, x: Tensor) -> Tensor:
         """Norm and reduction of a patch merging, in the family's order: (R, N, 4C) → (R, N, 2C)."""
 
-    def enter(self, stage: Stage, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
+    def enter(self, entrance: nn.Module, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
         """Patch merging of a stream with prompts too."""
         if x.ndim == 4:
-            return super().enter(stage, x, ctx)
+            return super().enter(entrance, x, ctx)
         x, grid = gathered(x, ctx.grid, ctx.num_prefix)
-        return self.reduce(stage.enter, x), grid
+        return self.reduce(entrance, x), grid
 
 
 class PatchStem(nn.Module):

@@ -26,7 +26,7 @@ from garnish.backbones.weights import is_non_commercial
 from garnish.bundles.atomic import present, write_folder, writing
 from garnish.bundles.checksums import with_sums
 from garnish.bundles.description import DESCRIPTION, FORMAT, INPUT, MOST_BYTES, WEIGHTS, bundle_folder, read_description
-from garnish.bundles.specs import Specs, add_described, backbone_facts
+from garnish.bundles.specs import Specs, backbone_facts, build_described
 from garnish.bundles.stored import TUNED_AS, StoredDtype, fill, read_tensors, read_weights, stored_tensors
 from garnish.checked import checked
 from garnish.device import usable_device
@@ -119,11 +119,41 @@ def load(
         model = Model(backbone)
         model.eval()
         for where, folder, facts in read:
-            file, there = str(folder / WEIGHTS), len(model.owners)
-            stored = read_tensors(read_weights(folder, facts), file)
-            add_described(model, facts, where)
-            fill(model, range(there, len(model.owners)), stored, facts["dtype"], facts["tuned_as"], file)
+            _serve(model, where, folder, facts)
     return model if place is None else model.to(place)
+
+
+@checked
+def load_into(model: Model, path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Add the tasks of a bundle to a model that has others, in time that does not depend on how many.
+
+    Passes may run meanwhile: none sees a task before its tensors are there.
+
+    Args:
+        model: on the backbone that the bundle belongs to.
+        path: the bundle's folder; no name of its tasks may be taken.
+
+    Returns:
+        The names of the tasks.
+
+    Raises:
+        BundleError: as :func:`load`; the model is as it was then.
+    """
+    folder, facts = bundle_folder(path), read_description(path)
+    trunk = model.backbone
+    _check_same(str(path), facts["backbone"], trunk, trunk.weights_source, anew=False)
+    with torch.random.fork_rng(devices=[]):
+        _serve(model, str(path), folder, facts)
+    return tuple(facts["tasks"])
+
+
+def _serve(model: Model, where: str, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Add what a bundle holds to a model."""
+    file = str(folder / WEIGHTS)
+    stored = read_tensors(read_weights(folder, facts), file)
+    made = build_described(model, facts, where)
+    fill(model.backbone, made.tensors(), stored, facts["dtype"], facts["tuned_as"], file)
+    model.serve(made)
 
 
 # ---- saving -----------------------------------------------------------------------------------------------------
@@ -188,9 +218,9 @@ def _check_place(path: Path) -> None:
 def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[str, Any]:
     trunk = model.backbone
     encoder = decoder = 0
-    for number, owner in enumerate(model.owners):
+    for owner in model.owners:
         if any(task in tasks for task in owner.tasks):
-            encoder += sum(t.numel() for t in model.encoder_tensors(number).values() if isinstance(t, nn.Parameter))
+            encoder += sum(t.numel() for t in owner.tensors().values() if isinstance(t, nn.Parameter))
     for names, module in model.decoders.each():
         if names[0] in tasks:
             decoder += sum(p.numel() for p in module.parameters())
@@ -274,6 +304,10 @@ def check_backbone(where: str, wanted: Mapping[str, Any], found: Backbone, sourc
         raise OptionError(
             f"load: the backbone {found.name} is adapted already; build a fresh one with garnish.backbone"
         )
+    _check_same(where, wanted, found, source)
+
+
+def _check_same(where: str, wanted: Mapping[str, Any], found: Backbone, source: str, *, anew: bool = True) -> None:
     options = json.loads(json.dumps(found.options))
     if found.name.split(".", 1)[0] != wanted["name"].split(".", 1)[0] or options != wanted["options"]:
         raise BundleError(
@@ -284,7 +318,7 @@ def check_backbone(where: str, wanted: Mapping[str, Any], found: Backbone, sourc
         raise BundleError(
             f"{where}: its heads read maps at taps={taps}, not {found.taps_at}; build it with taps={taps!r}"
         )
-    fingerprint = found.fingerprint()
+    fingerprint = found.fingerprint(anew=anew)
     if fingerprint != wanted["fingerprint"]:
         raise BundleError(
             f"{where}: belongs to {wanted['name']} with fingerprint {wanted['fingerprint'][:12]} (weights: "

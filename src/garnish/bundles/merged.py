@@ -21,10 +21,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from garnish import __version__, lookup
-from garnish.adapters.adapted import adapters_of
-from garnish.adapters.adapted import merge as merge_adapters
-from garnish.adapters.adapter import Method
-from garnish.adapters.folding import fold_shared
 from garnish.adapters.mtlora import MTLoRA
 from garnish.adapters.reference import Frozen
 from garnish.backbones.backbone import Backbone
@@ -37,6 +33,10 @@ from garnish.bundles.own_names import carried_over, own_name, own_names
 from garnish.bundles.specs import Specs
 from garnish.bundles.stored import StoredDtype
 from garnish.checked import checked
+from garnish.engine.adapter import Method
+from garnish.engine.folding import fold_shared
+from garnish.engine.folding import merge as merge_adapters
+from garnish.engine.owner import Owner, owners_of
 from garnish.errors import BundleError, OptionError, SiteError, suggest
 from garnish.finite import not_finite
 from garnish.model import Model
@@ -112,13 +112,13 @@ def merge(
             something else, or no space. OptionError: an unknown task, or none named. Nothing is written then.
     """
     model, metrics, dtype = _read(source, weights)
-    number = _owner(model, task)
+    owner = _owner(model, task)
     place = _checked_place(out)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        made = _merged_model(model, number)
+        made = _merged_model(model, owner)
         was_training = model.training
         try:
-            absolute, relative, sizes = _differences(model.eval(), number, made)
+            absolute, relative, sizes = _differences(model.eval(), owner, made)
         finally:
             model.train(was_training)
     if not relative <= LIMIT:  # nor where it is no number
@@ -126,7 +126,7 @@ def merge(
             f"{out}: merged and adapted feature maps differ by {relative:.2g} of their largest value, more than "
             f"{LIMIT:.0e}; nothing was written; keep the bundle unmerged"
         )
-    trunk, owner = made.backbone, model.owners[number]
+    trunk = made.backbone
     left = made.owners[0].methods
     whole = isinstance(left[0], Frozen)
     alone = place.suffix == ".safetensors"
@@ -187,30 +187,28 @@ def _read(
     return load(paths, weights=weights), metrics, "float16" if halved else "float32"
 
 
-def _owner(model: Model, task: str | None) -> int:
-    """The number of the owner to merge (of all its tasks' parts, where they have any)."""
-    owners = {number: owner for number, owner in enumerate(model.owners) if owner.shared is None}
+def _owner(model: Model, task: str | None) -> Owner:
+    """The owner to merge (with all its tasks' parts, where they have any)."""
+    owners = [owner for owner in model.owners if owner.parent is None]
     if task is None and len(owners) == 1:
-        number = next(iter(owners))
+        owner = owners[0]
     elif task is None:
-        names = ", ".join(owner.name for owner in owners.values()) or "none"
+        names = ", ".join(owner.name for owner in owners) or "none"
         raise OptionError(
             f"merge: the adapters of {len(owners)} owners ({names}) do not go into one backbone; "
             "name a task (--task), and merge one owner at a time"
         )
     elif task in model.tasks:
-        number = next(number for number, owner in owners.items() if task in owner.tasks)
+        owner = next(owner for owner in owners if task in owner.tasks)
     else:
         raise OptionError(f"merge: unknown task {task!r}{suggest(task, model.tasks)}")
-    trunk = model.backbone
-    model.decoders.check_whole(owners[number].tasks, f"merge: the adapters of {owners[number].name} alone")
-    acts = any(True for _ in adapters_of(trunk, number)) or any(True for _ in trunk.tuned.of(number))
-    if not acts and number not in {*trunk.parents.values(), *trunk.prompts, *trunk.sides}:
+    model.decoders.check_whole(owner.tasks, f"merge: the adapters of {owner.name} alone")
+    if not owner.acts:
         raise OptionError(
-            f"merge: {_names(owners[number].methods)} of {owners[number].name} adds nothing to the backbone; "
+            f"merge: {_names(owner.methods)} of {owner.name} adds nothing to the backbone; "
             "its bundle is as small as it gets"
         )
-    return number
+    return owner
 
 
 def _checked_place(out: str | os.PathLike[str]) -> Path:
@@ -232,20 +230,19 @@ def _checked_place(out: str | os.PathLike[str]) -> Path:
     return place
 
 
-def _merged_model(model: Model, number: int) -> Model:
+def _merged_model(model: Model, owner: Owner) -> Model:
     """The owner's tasks on a bare trunk of the merged weights, with what could not be folded as adapters."""
-    owner, adapted = model.owners[number], model.backbone
+    adapted = model.backbone
     left: list[Method] = [replace(m, folded=True) for m in owner.methods if isinstance(m, MTLoRA)]
-    folded = fold_shared(adapted, number) if left else merge_adapters(adapted, number)
+    folded = fold_shared(adapted, owner) if left else merge_adapters(adapted, owner)
     made = Model(_bare(folded))
     specs = Specs.of(model, owner.tasks)
     made.restore([(left or [Frozen()], owner.tasks)], specs.tasks, specs.heads, specs.groups)
-    expected = {(site, level) for site, level, _ in adapters_of(made.backbone, 0)}
-    for site, level, adapter in adapters_of(folded, number) if left else ():
-        if (site, level) not in expected:
+    for at, adapter in owners_of(folded)[0].placed() if left else ():
+        if at.key not in made.owners[0].places:
             raise SiteError(
-                f"{type(adapter).__name__} at {site}: stands where tasks own a part, so it can neither be folded nor "
-                f"be kept beside {_names(left)}; keep the bundle unmerged"
+                f"{type(adapter).__name__} at {at.site.name}: stands where tasks own a part, so it can neither be "
+                f"folded nor be kept beside {_names(left)}; keep the bundle unmerged"
             )
     former = model.own_tensors()
     for name, tensor in made.own_tensors().items():
@@ -270,7 +267,7 @@ def _bare(folded: Backbone) -> Backbone:
     return fresh
 
 
-def _differences(model: Model, number: int, made: Model) -> tuple[float, float, tuple[tuple[int, int], ...]]:
+def _differences(model: Model, owner: Owner, made: Model) -> tuple[float, float, tuple[tuple[int, int], ...]]:
     """Largest difference of feature maps, absolute and over each map's largest value, and the pictures' sizes."""
     multiple = model.backbone.multiple
     side = math.ceil(_PROBE / multiple) * multiple
@@ -279,19 +276,14 @@ def _differences(model: Model, number: int, made: Model) -> tuple[float, float, 
     for seed, size in enumerate(sizes):
         pictures = _probe(size, seed).to(model.device)
         old, new = model.prepare(pictures), made.prepare(pictures)
-        pairs = zip(_runs(model.backbone, number), _runs(made.backbone, 0), strict=True)
+        pairs = zip(owner.parts or (owner,), made.owners[0].parts or (made.owners[0],), strict=True)
         for adapted, merged in pairs:
-            maps = zip(model.backbone(old, present=(adapted,)), made.backbone(new, present=(merged,)), strict=True)
+            maps = zip(model.backbone(old, adapted), made.backbone(new, merged), strict=True)
             for before, after in maps:
                 difference = (before.double() - after.double()).abs().max()
                 absolute.append(difference)
                 relative.append(difference / before.double().abs().max())
     return float(torch.stack(absolute).max()), float(torch.stack(relative).max()), sizes
-
-
-def _runs(backbone: Backbone, owner: int) -> list[int]:
-    """The owner, or its tasks' parts in their order."""
-    return sorted(part for part, parent in backbone.parents.items() if parent == owner) or [owner]
 
 
 def _probe(size: tuple[int, int], seed: int) -> Tensor:

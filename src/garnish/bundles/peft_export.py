@@ -10,7 +10,6 @@ from typing import Any
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from garnish.adapters.adapted import adapters_of
 from garnish.adapters.lora import LoRA
 from garnish.adapters.low_rank import LoRAAdapter
 from garnish.bundles.atomic import present, write_folder, writing
@@ -21,6 +20,8 @@ from garnish.bundles.peft_names import module_names, table_of
 from garnish.bundles.peft_sidecar import README, TASK, base_model_of, readme, sidecar_files
 from garnish.bundles.updates import LowRank, add, over_all_channels, plain_scale, split
 from garnish.checked import checked
+from garnish.engine.owner import Owner
+from garnish.engine.trunk import Trunk
 from garnish.errors import BundleError, OptionError, suggest
 from garnish.finite import not_finite
 from garnish.heads.segformer_names import DECODE_HEAD
@@ -67,10 +68,10 @@ def export_peft(
     """
     if not isinstance(model, Model):
         model = load(model)
-    number = _owner(model, task)
-    tasks = model.owners[number].tasks
-    model.decoders.check_whole(tasks, f"export_peft: the adapters of {model.owners[number].name} alone")
-    written = model.encoder_tensors(number) | {n: t for task in tasks for n, t in model.head_tensors(task).items()}
+    owner = _owner(model, task)
+    tasks = owner.tasks
+    model.decoders.check_whole(tasks, f"export_peft: the adapters of {owner.name} alone")
+    written = owner.tensors() | {n: t for task in tasks for n, t in model.head_tensors(task).items()}
     if odd := not_finite(written):
         raise BundleError(f"{odd}; nothing was written: train the model anew")
     prefix = prefix.strip(".")
@@ -80,8 +81,8 @@ def export_peft(
         saved = _decode_head(model, decode_head, dialect, tasks)
     path = Path(folder).expanduser()
     _check_place(path)
-    methods = _methods(model, number)
-    modules = _modules(model, number, dialect, f"{prefix}." if prefix else "")
+    methods = _methods(owner)
+    modules = _modules(model.backbone, owner, dialect, f"{prefix}." if prefix else "")
     rs = all(update.rs for update in modules.values())
     if not rs:
         modules = {name: plain_scale(update) for name, update in modules.items()}
@@ -106,11 +107,11 @@ def export_peft(
     return Path(folder)
 
 
-def _owner(model: Model, task: str | None) -> int:
+def _owner(model: Model, task: str | None) -> Owner:
     if task is not None:
-        for number, owner in enumerate(model.owners):
+        for owner in model.owners:
             if task in owner.tasks:
-                return number
+                return owner
         raise OptionError(f"unknown task {task!r}{suggest(task, model.tasks)}")
     if len(model.owners) != 1:
         names = ", ".join(owner.name for owner in model.owners) or "none"
@@ -118,7 +119,7 @@ def _owner(model: Model, task: str | None) -> int:
             f"the adapters of {len(model.owners)} owners ({names}) do not go into one folder of PEFT's; "
             "name a task, and write a folder an owner"
         )
-    return 0
+    return model.owners[0]
 
 
 def _check_place(path: Path) -> None:
@@ -131,8 +132,7 @@ def _check_place(path: Path) -> None:
         )
 
 
-def _methods(model: Model, number: int) -> list[LoRA]:
-    owner = model.owners[number]
+def _methods(owner: Owner) -> list[LoRA]:
     for method in owner.methods:
         if not isinstance(method, LoRA):
             raise BundleError(
@@ -147,16 +147,17 @@ def _methods(model: Model, number: int) -> list[LoRA]:
     return found
 
 
-def _modules(model: Model, number: int, dialect: str, prefix: str) -> dict[str, LowRank]:
+def _modules(trunk: Trunk, owner: Owner, dialect: str, prefix: str) -> dict[str, LowRank]:
     """Full module name → its update, in forward order."""
-    names = module_names(model.backbone, dialect)
+    names = module_names(trunk, dialect)
     terms: dict[str, list[LowRank]] = {}
-    for site, _, adapter in adapters_of(model.backbone, number):
+    for place, adapter in owner.placed():
+        site = place.site.name
         assert isinstance(adapter, LoRAAdapter)
-        terms.setdefault(site, []).append(_update(model, number, adapter))
+        terms.setdefault(site, []).append(_update(owner, adapter))
         _check_convolution(site, adapter, alone=len(terms[site]) == 1)
     if not terms:
-        raise BundleError(f"{model.owners[number].name}: has no adapters; there is nothing to write")
+        raise BundleError(f"{owner.name}: has no adapters; there is nothing to write")
     modules: dict[str, LowRank] = {}
     for site, updates in terms.items():
         if site not in names:
@@ -177,10 +178,10 @@ def _check_convolution(site: str, adapter: LoRAAdapter, *, alone: bool) -> None:
         raise BundleError(f"{site}: {what} at a convolution of {adapter.groups} groups has no place in PEFT's format")
 
 
-def _update(model: Model, number: int, adapter: LoRAAdapter) -> LowRank:
+def _update(owner: Owner, adapter: LoRAAdapter) -> LowRank:
     """What an adapter adds; α is its method's own number, not what is left of it after two roundings."""
     rank = adapter.lora_a.shape[0]
-    for method in model.owners[number].methods:
+    for method in owner.methods:
         assert isinstance(method, LoRA)
         scale = method.alpha / (math.sqrt(rank) if method.rs else rank)
         if method.rank == rank and scale == adapter.scale:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from garnish.adapters.adapted import adapters_of
 from garnish.adapters.lora import LoRA
 from garnish.adapters.low_rank import LoRAAdapter
 from garnish.backbones.backbone import Backbone
@@ -144,7 +143,8 @@ def _methods(trunk: Backbone, updates: Mapping[str, LowRank], dropout: float) ->
 def _fill(model: Model, updates: Mapping[str, LowRank]) -> None:
     filled = set()
     with torch.no_grad():
-        for site, _, adapter in adapters_of(model.backbone, 0):
+        for place, adapter in model.owners[0].placed():
+            site = place.site.name
             assert isinstance(adapter, LoRAAdapter) and site not in filled
             filled.add(site)
             update = updates[site]

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.sites import bare
 from garnish.bundles.peft_files import Kind, PeftFiles
 from garnish.bundles.peft_names import Place, locate
 from garnish.bundles.updates import LowRank, join, over_own_channels, within_rank
+from garnish.engine.blocks import bare
 from garnish.errors import BundleError
 
 

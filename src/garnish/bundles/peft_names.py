@@ -18,11 +18,11 @@ from typing import Any
 from torch import nn
 
 from garnish.backbones import mit_dialects
-from garnish.backbones.backbone import Backbone
 from garnish.backbones.mit import MiT
-from garnish.backbones.sites import bare
 from garnish.backbones.swin import Swin
 from garnish.backbones.vit import ViT
+from garnish.engine.blocks import bare
+from garnish.engine.trunk import Trunk
 from garnish.errors import BundleError, OptionError, suggest
 
 #: Whose module names a folder of PEFT's can bear.
@@ -113,7 +113,7 @@ SWIN = Table(
 SEGFORMER = Table(trunk="segformer", v4=mit_dialects.TRANSFORMERS_4.layers, v5=mit_dialects.TRANSFORMERS_5.layers)
 
 
-def table_of(backbone: Backbone) -> Table | None:
+def table_of(backbone: Trunk) -> Table | None:
     """The family of transformers whose models compute what this trunk computes; None where there is none."""
     if isinstance(backbone, MiT):
         return SEGFORMER
@@ -135,13 +135,13 @@ def table_of(backbone: Backbone) -> Table | None:
     return DINOV2 if plain_mlp else DINOV2_GATED
 
 
-def dialects_of(backbone: Backbone) -> tuple[str, ...]:
+def dialects_of(backbone: Trunk) -> tuple[str, ...]:
     """The dialects that have names for this trunk."""
     timm = () if isinstance(backbone, MiT) else ("timm",)
     return timm + (() if table_of(backbone) is None else DIALECTS[1:])
 
 
-def module_names(backbone: Backbone, dialect: str) -> dict[str, tuple[str, ...]]:
+def module_names(backbone: Trunk, dialect: str) -> dict[str, tuple[str, ...]]:
     """Site → module name or names, of every layer that the dialect has.
 
     Raises:
@@ -162,11 +162,11 @@ def module_names(backbone: Backbone, dialect: str) -> dict[str, tuple[str, ...]]
     return dict(_filled(backbone, table.v4 if dialect == "transformers4" else table.v5))
 
 
-def _layers(backbone: Backbone) -> list[str]:
+def _layers(backbone: Trunk) -> list[str]:
     return [site.name for site in backbone.sites() if site.kind == "layer"]
 
 
-def _filled(backbone: Backbone, layers: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _filled(backbone: Trunk, layers: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, tuple[str, ...]]]:
     before = [0]
     for stage in backbone.stages:
         before.append(before[-1] + len(stage.blocks))
@@ -187,7 +187,7 @@ class Place:
     parts: int
 
 
-def locate(backbone: Backbone, modules: Collection[str], where: str) -> tuple[str, str, dict[str, Place]]:
+def locate(backbone: Trunk, modules: Collection[str], where: str) -> tuple[str, str, dict[str, Place]]:
     """The dialect of some module names, what stands before the trunk's names in them, and where each belongs.
 
     Raises:

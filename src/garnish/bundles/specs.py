@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from garnish.adapters.adapter import Method
 from garnish.backbones.backbone import Backbone
+from garnish.engine.adapter import Method
 from garnish.errors import BundleError, OptionError, SiteError, one_line
 from garnish.heads.head import Head
 from garnish.lookup import build, describe
 from garnish.model import Model
+from garnish.served import Addition
 from garnish.tasks.task import Task
 
 
@@ -35,7 +36,7 @@ class Specs:
     @classmethod
     def of(cls, model: Model, tasks: Sequence[str]) -> Specs:
         """Those of some tasks of a model."""
-        owners = [(o.methods, tuple(t for t in o.tasks if t in tasks)) for o in model.owners if o.shared is None]
+        owners = [(o.methods, tuple(t for t in o.tasks if t in tasks)) for o in model.owners if o.parent is None]
         groups = [names for names, _ in model.decoders.each() if len(names) > 1 and names[0] in tasks]
         heads = model.decoders.options
         kept = [(methods, names) for methods, names in owners if names]
@@ -82,8 +83,8 @@ class Specs:
         return {n: describe(task) | {"head": describe(self.heads[n])} for n, task in self.tasks.items()}
 
 
-def add_described(model: Model, facts: Mapping[str, Any], where: str) -> None:
-    """Add the owners, tasks and heads of a bundle's description to a model, as new ones.
+def build_described(model: Model, facts: Mapping[str, Any], where: str) -> Addition:
+    """The owners, tasks and heads of a bundle's description, as new ones for a model, to which nothing is added yet.
 
     Raises:
         BundleError: an unknown name or option, one that does not fit the backbone or the model's other tasks, or a task
@@ -91,7 +92,7 @@ def add_described(model: Model, facts: Mapping[str, Any], where: str) -> None:
     """
     try:
         specs = Specs.read(facts)
-        model.restore(specs.owners, specs.tasks, specs.heads, specs.groups)
+        made = model.build(specs.owners, specs.tasks, specs.heads, specs.groups)
     except (OptionError, SiteError) as error:
         raise BundleError(f"{where}: {error}") from error
     except (RuntimeError, MemoryError) as error:  # sizes that no machine can allocate
@@ -102,6 +103,7 @@ def add_described(model: Model, facts: Mapping[str, Any], where: str) -> None:
                 f"{where}: task {name!r} has {task.channels} channels by its options and {stored} as stored; save the"
                 " bundle again"
             )
+    return made
 
 
 def backbone_facts(trunk: Backbone) -> dict[str, Any]:

@@ -8,7 +8,7 @@ size; at float32 as values.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor
 
 from garnish.bundles.description import WEIGHTS
+from garnish.engine.trunk import Trunk
 from garnish.errors import BundleError, one_line
 from garnish.finite import is_finite, not_finite
 from garnish.model import Model
@@ -41,11 +42,11 @@ def stored_tensors(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> di
     wanted = torch.float16 if dtype == "float16" else torch.float32
     frozen = model.backbone.frozen_tensors()
     found: dict[str, Tensor] = {}
-    for number, owner in enumerate(model.owners):
+    for owner in model.owners:
         kept = owner.name_for(tasks)
         if not kept:
             continue
-        for name, tensor in model.encoder_tensors(number).items():
+        for name, tensor in owner.tensors().items():
             kind, _, rest = name.split(".", 2)
             value = tensor.detach()
             if kind == "tuned" and TUNED_AS[dtype] == "difference":
@@ -105,20 +106,20 @@ def read_tensors(data: bytes, where: str) -> dict[str, Tensor]:
 
 
 def fill(
-    model: Model, owners: Iterable[int], stored: Mapping[str, Tensor], dtype: StoredDtype, tuned_as: TunedAs, where: str
+    trunk: Trunk,
+    targets: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+    dtype: StoredDtype,
+    tuned_as: TunedAs,
+    where: str,
 ) -> None:
-    """Put stored tensors into these owners' adapters and their tasks' heads, exactly one to each.
+    """Put stored tensors into those of a model, by stored name, exactly one to each.
 
     Raises:
         BundleError: a missing or unused tensor, or one of another shape or type; nothing is put in then.
     """
-    targets: dict[str, Tensor] = {}
-    for number in owners:
-        targets.update(model.encoder_tensors(number))
-        for task in model.owners[number].tasks:
-            targets.update(model.head_tensors(task))
     _check_fit(targets, stored, dtype, where)
-    frozen = model.backbone.frozen_tensors()
+    frozen = trunk.frozen_tensors() if tuned_as == "difference" else {}
     with torch.no_grad():
         for name, target in targets.items():
             value = stored[name].to(target.device)

@@ -96,13 +96,13 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
 def _skeleton(paths: Sequence[str], described: Sequence[Mapping[str, Any]]) -> Model:
     """The model of some bundles without their tensors, nor the backbone's."""
     from garnish.backbones.build import backbone
-    from garnish.bundles.specs import add_described
+    from garnish.bundles.specs import build_described
     from garnish.model import Model
 
     first = described[0]["backbone"]
     model = Model(backbone(first["name"], None, options=first["options"], taps=first.get("taps", "stage")))
     for path, facts in zip(paths, described, strict=True):
-        add_described(model, facts, path)
+        model.serve(build_described(model, facts, path))
     return model
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, final
 
 from garnish import lookup
-from garnish.adapters.adapter import Method
 from garnish.comparing.options import CompareOptions
+from garnish.engine.adapter import Method
 from garnish.errors import OptionError, one_line, suggest
 from garnish.recipe_text import parse_value
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from garnish.backbones.prefix import TrunkState
 from garnish.data.label_maps import DepthMap, NormalMap
+from garnish.engine.start import TrunkState
 from garnish.errors import DataError
 from garnish.tasks.task import Task
 

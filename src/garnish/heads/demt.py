@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.blocks import FeatureInfo
+from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError, suggest
 from garnish.heads.deformable import DeformableConv, without_autocast
 from garnish.heads.head import JointHead, by_maps

@@ -12,7 +12,7 @@ from typing import Literal, final, get_args
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.blocks import FeatureInfo
+from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import PYRAMID_SCALES, Head, is_plain
 

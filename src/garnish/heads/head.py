@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.blocks import FeatureInfo
 from garnish.checked import Options
+from garnish.engine.blocks import FeatureInfo
 from garnish.sizes import averaged
 
 

@@ -13,7 +13,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.blocks import FeatureInfo
+from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import Head
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.blocks import FeatureInfo
 from garnish.backbones.weights import check_floats
+from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError, WeightsError
 from garnish.heads.head import Head
 from garnish.heads.segformer_names import COUNTER, read_decoder

@@ -15,9 +15,9 @@ from typing import Any, final
 
 from torch import nn
 
-from garnish.adapters.adapter import Adapter, Method, Plan
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.sites import bare
+from garnish.engine.adapter import Adapter, Method, Plan
+from garnish.engine.blocks import bare
 from garnish.errors import OptionError, SiteError
 from garnish.lookup import build, classes, find
 

@@ -15,9 +15,9 @@ from typing import final
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from garnish.adapters.adapter import Method
 from garnish.adapters.lora import LoRA
 from garnish.backbones.build import backbone
+from garnish.engine.adapter import Method
 from garnish.model import Model, adapt
 from garnish.planning.counting import Heads
 from garnish.planning.op_times import OpTimes, now

@@ -33,7 +33,7 @@ def facts_of(
         "fingerprint": model.backbone.fingerprint(),
         "drop_path": model.backbone.drop_path,
         "tasks": {name: _described(task) for name, task in model.tasks.items()},
-        "methods": {owner.name: [describe(m) for m in owner.methods] for owner in model.owners if owner.shared is None},
+        "methods": {owner.name: [describe(m) for m in owner.methods] for owner in model.owners if owner.parent is None},
         "heads": {name: describe(head) for name, head in model.decoders.options.items()},
         "data": {name: None if part is None else identity(part) for name, part in data.items()},
     }

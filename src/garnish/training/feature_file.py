@@ -18,9 +18,9 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torchvision import tv_tensors
 
-from garnish.backbones.prefix import TrunkState
 from garnish.bundles.checksums import is_sealed, sealed, with_place
 from garnish.data.sample import DepthMap, NormalMap, Sample
+from garnish.engine.start import TrunkState
 from garnish.errors import DataError, one_line
 
 #: Raised when what is written is arranged or computed differently than before.

@@ -50,9 +50,9 @@ def gradients_of(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[s
 def trained_for(model: Model, task: str) -> dict[str, nn.Parameter]:
     """The trained tensors that a task's loss should reach: its head's and those of the adapters it uses, by name."""
     mine = model.decoders.reached_by(task)
-    for number, owner in enumerate(model.owners):
+    for owner in model.owners:
         if task in owner.tasks:
-            mine |= set(model.encoder_tensors(number))
+            mine |= set(owner.tensors())
     return {name: parameter for name, parameter in model.trained_parameters().items() if name in mine}
 
 

@@ -38,7 +38,7 @@ def holding(model: Model, bundle: Path) -> Iterator[None]:
     facts = read_description(bundle)
     stored = read_tensors(read_weights(bundle, facts), str(bundle))
     try:
-        fill(model, range(len(model.owners)), stored, facts["dtype"], facts["tuned_as"], str(bundle))
+        fill(model.backbone, model.own_tensors(), stored, facts["dtype"], facts["tuned_as"], str(bundle))
         yield
     finally:
         with torch.no_grad():

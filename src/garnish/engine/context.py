@@ -8,12 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-#: An owner's number that no owner has: the bare trunk.
-NOBODY = -1
+#: An :class:`garnish.engine.owner.Owner`, or None for nobody: what is said here does not look into it.
+Whose = Any
 
 #: Devices on which residuals run owner by owner: a frozen layer gains little from more rows there, and what all rows
 #: need at once is memory that malloc gets afresh from the kernel each time (docs/benchmarks.md, "One pass").
@@ -47,20 +48,23 @@ class Rows:
     Attributes:
         images: (R,) int64, index of the row's image in the pass.
         owners: (R,) int64, position of the row's owner in ``present``, ascending.
-        present: the owners that rows of this pass may belong to, by number.
+        present: the owners that rows of this pass may belong to, in the order in which they were added.
         counts: rows of each owner of ``present``; None in a compiled pass, whose shapes must not depend on the mix.
     """
 
     images: Tensor
     owners: Tensor
-    present: tuple[int, ...]
+    present: tuple[Whose, ...]
     counts: tuple[int, ...] | None
 
     @classmethod
-    def whole(cls, num_images: int, owner: int, device: torch.device) -> Rows:
-        """One row an image, all of one owner."""
+    def whole(cls, num_images: int, present: tuple[Whose, ...], device: torch.device) -> Rows:
+        """A row of each owner for every image; of any number of images, one of a graph (a ``SymInt``) too."""
         images = torch.arange(num_images, device=device)
-        return cls(images, torch.zeros_like(images), (owner,), (num_images,))
+        if len(present) > 1:
+            owners = torch.arange(len(present), device=device)[:, None].expand(-1, num_images).reshape(-1)
+            return cls(images.repeat(len(present)), owners, present, (num_images,) * len(present))
+        return cls(images, torch.zeros_like(images), present, (num_images,))
 
     def take(self, x: Tensor, num_images: int) -> Tensor:
         """(I·k, …) → (R·k, …): the entries of each row's image; windows folded into I stay together."""
@@ -79,15 +83,19 @@ class Rows:
 
     def by_owner(self) -> list[Rows]:
         """The rows of each owner of ``present`` for themselves; asserts that ``counts`` are known."""
-        return [self] if len(self.present) == 1 else [self.of_owner(owner) for owner in self.present]
+        return [self] if len(self.present) == 1 else [self.at(position) for position in range(len(self.present))]
 
-    def of_owner(self, owner: int) -> Rows:
+    def at(self, position: int) -> Rows:
         """The rows of one owner of ``present`` for themselves; asserts that ``counts`` are known."""
+        span = self.span(position)
+        images = self.images[span]
+        return Rows(images, torch.zeros_like(images), (self.present[position],), (span.stop - span.start,))
+
+    def span(self, position: int) -> slice:
+        """Where the rows of one owner of ``present`` lie; asserts that ``counts`` are known."""
         assert self.counts is not None
-        position = self.present.index(owner)
-        start, count = sum(self.counts[:position]), self.counts[position]
-        images = self.images[start : start + count]
-        return Rows(images, torch.zeros_like(images), (owner,), (count,))
+        start = sum(self.counts[:position])
+        return slice(start, start + self.counts[position])
 
     def is_every(self, num_images: int) -> bool:
         """Whether each owner of ``present`` has a row for every image."""
@@ -106,23 +114,23 @@ class ForwardContext:
         streams: rows that run beside the images' own from somewhere in a stage to its feature map, one for each
             (image, task) that is wanted; then x holds the ``num_images`` rows of the images first, these after them.
         num_images: rows of the images' own where ``streams`` are given.
-        kept: where streams run one at a time, after the images' own rows: what modules at which tasks own adapters
-            gave for those, by module; then x holds either the images' own rows or those of ``streams``.
+        part: which rows x holds: "all"; where streams run one at a time, first the "images"' own, then those of each
+            "stream".
         ends: streams end here, so modules at which tasks own adapters hand out the streams' rows alone.
     """
 
     grid: tuple[int, int]
     num_prefix: int = 0
     rows: Rows | None = None
-    owner: int = 0
+    owner: Whose = None
     streams: Rows | None = None
     num_images: int = 0
-    kept: dict[int, Tensor] | None = None
+    part: Literal["all", "images", "stream"] = "all"
     ends: bool = False
 
     def is_apart(self, x: Tensor) -> bool:
         """Whether a residual runs the rows of x owner by owner: see :data:`APART_ON`."""
-        if self.kept is not None or x.device.type not in APART_ON or torch.compiler.is_compiling():
+        if self.part != "all" or x.device.type not in APART_ON or torch.compiler.is_compiling():
             return False
         if self.streams is not None:  # begun before this residual, or its branch begins them
             return self.streams.counts is not None and x.shape[0] > self.num_images
@@ -138,11 +146,10 @@ class ForwardContext:
                 if part.shape[0]:
                     yield part, replace(self, rows=None, owner=owner)
             return
-        first = replace(self, kept={})
-        yield x[: self.num_images], first
+        yield x[: self.num_images], replace(self, part="images")
         for part, stream in zip(self.streams.split(x[self.num_images :]), self.streams.by_owner(), strict=True):
             if part.shape[0]:
-                yield part, replace(first, streams=stream)
+                yield part, replace(self, part="stream", streams=stream)
 
     def by_row(self, x: Tensor) -> Tensor:
         """View (R·k, …) as (R, k, …): windows folded into the batch stay with their row."""
@@ -166,14 +173,20 @@ class ForwardContext:
         return tokens.transpose(1, 2).reshape(x.shape[0], x.shape[2], height, width)
 
 
+#: By place, what a module gave for the images' own rows of one call of a residual, whose streams run after them.
+Kept = dict[str, Tensor]
+
+
 class _Here(threading.local):
     """Of each thread its own: Dynamo traces this, a ContextVar it refuses.
 
-    The attribute is set as a thread first comes by, so that graphs, which ask whether it is there, serve all threads.
+    The attributes are set as a thread first comes by, so that graphs, which ask whether they are there, serve all
+    threads.
     """
 
     def __init__(self) -> None:
         self.context: ForwardContext | None = None
+        self.kept: Kept = {}
 
 
 class Binding:
@@ -192,19 +205,25 @@ class Binding:
         """The context bound by this thread; None where no pass of its is under way."""
         return self._here.context
 
+    @property
+    def kept(self) -> Kept:
+        """What is bound beside the context; written where its ``part`` is "images", read where it is "stream"."""
+        return self._here.kept
+
     def current(self) -> ForwardContext:
         """The bound context; asserts that a pass is under way."""
         ctx = self.context
         assert ctx is not None, "an adapted layer was called outside its backbone's forward pass"
         return ctx
 
-    def bound(self, ctx: ForwardContext) -> Bound:
-        """Bind ``ctx`` for a ``with`` block."""
-        return Bound(self, ctx)
+    def bound(self, ctx: ForwardContext, kept: Kept | None = None) -> Bound:
+        """Bind ``ctx`` for a ``with`` block; ``kept`` goes with the parts of one residual."""
+        return Bound(self, ctx, kept)
 
-    def bind(self, ctx: ForwardContext | None) -> None:
+    def bind(self, ctx: ForwardContext | None, kept: Kept) -> None:
         """Put a context in place for this thread; for :class:`Bound` alone."""
         self._here.context = ctx
+        self._here.kept = kept
 
     def __reduce__(self) -> tuple[type[Binding], tuple[()]]:
         return Binding, ()
@@ -213,14 +232,15 @@ class Binding:
 class Bound:
     """Binds a context for the length of a ``with`` block; the former one comes back, also after an exception."""
 
-    def __init__(self, binding: Binding, ctx: ForwardContext) -> None:
+    def __init__(self, binding: Binding, ctx: ForwardContext, kept: Kept | None) -> None:
         self.binding = binding
         self.ctx = ctx
-        self.former: ForwardContext | None = None
+        self.kept = kept
+        self.former: tuple[ForwardContext | None, Kept] = (None, {})
 
     def __enter__(self) -> None:
-        self.former = self.binding.context
-        self.binding.bind(self.ctx)
+        self.former = self.binding.context, self.binding.kept
+        self.binding.bind(self.ctx, {} if self.kept is None else self.kept)
 
     def __exit__(self, *exc: object) -> None:
-        self.binding.bind(self.former)
+        self.binding.bind(*self.former)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
+
+from garnish.engine.blocks import Whole, bare
+from garnish.engine.units import Body, Unit
 
 SiteKind = Literal["layer", "norm", "sublayer", "branch", "beside", "residual", "feature"]
 
@@ -24,7 +27,7 @@ class Site:
         role: last part of the name: qkv, proj, fc1, fc2, q, kv, sr, dw, norm, …
         stage: number of the stage, -1 for the stem.
         block: number of the block within the stage, -1 outside blocks.
-        unit: position in forward order of the smallest part of the loop that holds the site (where rows may fork).
+        unit: number of the unit that holds the site, of a feature map that which it is read after.
     """
 
     name: str
@@ -34,13 +37,6 @@ class Site:
     stage: int
     block: int
     unit: int
-
-
-def bare(module: nn.Module) -> Any:
-    """The frozen module below any number of wrappers (a wrapper keeps what it wraps as ``layer`` and says so)."""
-    while getattr(type(module), "is_wrapper", False):
-        module = module.layer  # type: ignore[assignment]
-    return module
 
 
 class OffStream(nn.Sequential):
@@ -90,3 +86,50 @@ def slots_below(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module, 
 def _join(name: str, child: str) -> str:
     """Canonical name of a child; a module called ``window`` only carries another and leaves no trace."""
     return name if child == "window" else f"{name}.{child}"
+
+
+def sites_of(body: Body) -> Iterator[tuple[Site, nn.Module]]:
+    """Every place an adapter can sit, in forward order, with what stands there now."""
+    for unit in body.units:
+        if unit.kind == "residual":
+            yield from _sites_of_residual(unit)
+        else:
+            yield from sites_below(unit.module, unit.name, unit.kind, unit.stage, -1, unit.number)
+        if unit.reads is not None:
+            at = unit.reads
+            yield Site(f"features.{at}", "feature", "feature", "feature", at, -1, unit.number), body.taps[at]
+
+
+def _sites_of_residual(unit: Unit) -> Iterator[tuple[Site, nn.Module]]:
+    residual, name, role = unit.module, unit.name, unit.key
+    where = unit.stage, unit.block, unit.number
+    if isinstance(residual, Whole):
+        yield from sites_below(residual.body, name, role, *where)
+        return
+    yield Site(name, "residual", role, role, *where), residual
+    inner = bare(residual).branch
+    yield Site(f"{name}.branch", "branch", role, "branch", *where), inner
+    branch = bare(inner)
+    for ending, part in branch.parts():
+        if not ending:
+            yield Site(f"{name}.sublayer", "sublayer", role, "sublayer", *where), part
+        yield from sites_below(part, f"{name}{ending}", role, *where)
+    yield Site(f"{name}.beside", "beside", role, "beside", *where), branch.beside
+
+
+def slots_of(body: Body) -> Iterator[tuple[Unit, str, nn.Module, str]]:
+    """(unit, canonical name, module, attribute) of each parameter and persistent buffer, seen through wrappers."""
+    for unit in body.units:
+        for name, module in _parts_of(unit):
+            yield from ((unit, *slot) for slot in slots_below(module, name))
+
+
+def _parts_of(unit: Unit) -> Iterator[tuple[str, nn.Module]]:
+    residual = unit.module
+    if unit.kind != "residual":
+        yield unit.name, residual
+    elif isinstance(residual, Whole):
+        yield unit.name, residual.body
+    else:
+        for ending, part in bare(bare(residual).branch).parts():
+            yield f"{unit.name}{ending}", part

@@ -5,21 +5,19 @@ Shape letters: I images, R rows of the stream, N tokens, H W grid, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self, final
+from typing import Self, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from garnish.backbones.loop import Flow, Watch, end_of, run, tapped
-from garnish.backbones.taps import TaskMaps
-from garnish.backbones.walk import feature_units
-from garnish.context import NOBODY, ForwardContext, Rows
-from garnish.rows import pick
-
-if TYPE_CHECKING:
-    from garnish.backbones.backbone import Backbone
+from garnish.engine.context import ForwardContext, Rows
+from garnish.engine.loop import Flow, Watch, fork_of, run, tapped
+from garnish.engine.maps import TaskMaps, pick
+from garnish.engine.owner import Owner
+from garnish.engine.trunk import Trunk
+from garnish.errors import OptionError
 
 
 @final
@@ -122,110 +120,57 @@ def _cat(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts))
 
 
-# ---- where the prefix ends ------------------------------------------------------------------------------------------
+def first_changer(owners: Iterable[Owner]) -> Owner | None:
+    """The owner that changes the earliest unit (parts are owners of their own here); None where none changes any."""
+    return min(
+        (owner for owner in owners if owner.changes is not None),
+        key=lambda owner: (owner.changes, owner.number),
+        default=None,
+    )
 
 
-@dataclass(frozen=True)
-class Change:
-    """The first unit that one of some owners changes: its number, its name, and the owner."""
-
-    unit: int
-    name: str
-    owner: int
-
-
-def units(trunk: Backbone) -> Iterator[tuple[int, str, nn.Module]]:
-    """(number, name, module) of every unit, in forward order."""
-    yield 0, "stem", trunk.stem
-    unit = 0
-    for s, stage in enumerate(trunk.stages):
-        unit += 1
-        yield unit, f"stages.{s}.enter", stage.enter
-        for b, block in enumerate(stage.blocks):
-            for role, residual in block.items():
-                unit += 1
-                yield unit, f"stages.{s}.blocks.{b}.{role}", residual
-        unit += 1
-        yield unit, f"stages.{s}.leave", stage.leave
-
-
-def first_change(trunk: Backbone, owners: Collection[int], below: int | None = None) -> Change | None:
-    """The first unit that one of the owners changes, as its modules stand now; None where none does.
-
-    Adapters of feature maps and side networks change no unit: they read what the bare trunk gives.
-
-    Args:
-        trunk: adapted or not.
-        owners: parts of an owner are owners of their own here.
-        below: only units before this one are looked at; None: all.
-    """
-    prompting = next((owner for owner in owners if owner in trunk.prompts), None)
-    tuned: dict[tuple[int, str], int] = {}
-    names = {name: owner for owner in owners for name, _ in trunk.tuned.of(owner)}
-    if names:
-        tuned = {(id(module), leaf): names[name] for name, module, leaf in trunk.named_slots() if name in names}
-    for unit, name, module in units(trunk):
-        if below is not None and unit >= below:
-            return None
-        if unit == 1 and prompting is not None:
-            return Change(unit, name, prompting)
-        for part in module.modules():
-            if getattr(type(part), "is_wrapper", False):
-                owner = next((o for o in owners if part.owned.of(o) is not None), None)  # type: ignore[union-attr, operator]
-                if owner is not None:
-                    return Change(unit, name, owner)
-            for leaf in part._parameters:
-                if (id(part), leaf) in tuned:
-                    return Change(unit, name, tuned[id(part), leaf])
-    return None
+def check_start(
+    trunk: Trunk,
+    images: Tensor,
+    start: TrunkState,
+    present: Sequence[Owner],
+    *,
+    training: bool,
+    compiled: bool,
+) -> None:
+    """Raise :class:`OptionError` where a pass of some owners cannot go on from a kept state of these pictures."""
+    size = (images.shape[-2], images.shape[-1])
+    if compiled:
+        raise OptionError("start: a compiled trunk always starts at its stem; use the model uncompiled")
+    if trunk.drop_path and training:
+        raise OptionError(f"start: drop_path {trunk.drop_path} acts on the whole trunk in training; leave start out")
+    if len(start) != images.shape[0] or start.size != size:
+        kept = f"{len(start)} pictures of {start.size[0]}x{start.size[1]}"
+        raise OptionError(f"start: kept of {kept}, not of {images.shape[0]} of {size[0]}x{size[1]}; keep it anew")
+    owners = {*present, *(owner.root for owner in present)}
+    first = first_changer(owners)
+    if first is not None and first.changes is not None and first.changes < start.unit:
+        at = trunk.units[first.changes].name
+        raise OptionError(f"start: {first.made_by} changes {at}, which lies before it")
+    if start.by_stage is None and any(owner.side is not None for owner in owners):
+        raise OptionError("start: holds nothing that a side network reads; keep it with beside=True")
 
 
-def resting_units(trunk: Backbone) -> list[int]:
-    """Units before which a pass can be taken up again: stages' entrances and ends, blocks' first, and the end."""
-    found, unit = [0], 0
-    for stage in trunk.stages:
-        found.append(unit + 1)
-        unit += 1
-        for block in stage.blocks:
-            found.append(unit + 1)
-            unit += len(block)
-        found.append(unit + 1)
-        unit += 1
-    return [*found, unit + 1]
-
-
-def second_block(trunk: Backbone) -> int:
-    """The first unit of the trunk's second block; the number of units where it has one."""
-    starts, unit = [], 0
-    for stage in trunk.stages:
-        unit += 1
-        for block in stage.blocks:
-            starts.append(unit + 1)
-            unit += len(block)
-        unit += 1
-    return starts[1] if len(starts) > 1 else end_of(trunk)
-
-
-# ---- to the end of the prefix, and on from there --------------------------------------------------------------------
-
-
-def run_prefix(
-    trunk: Backbone, images: Tensor, size: tuple[int, int], unit: int, *, beside: bool = False
-) -> TrunkState:
+def run_prefix(trunk: Trunk, images: Tensor, size: tuple[int, int], unit: int, *, beside: bool = False) -> TrunkState:
     """Run the bare trunk, as nobody adapts it, up to a unit.
 
     Args:
         trunk: adapted or not.
-        images: as for :meth:`Backbone.forward`.
+        images: (I, 3, H, W) float32, normalised; sides a multiple of ``trunk.multiple``.
         size: (H, W) of the pictures without padding.
-        unit: one of :func:`resting_units` but the first; the number of units runs them all.
+        unit: at which the trunk rests, not the first; the number of units runs them all.
         beside: keep what side networks read; then all units are run.
     """
     states: list[list[Tensor]] = [[] for _ in trunk.stages]
     watch: Watch | None = (lambda x, index: states[index].append(x)) if beside else None
-    ctx = ForwardContext(grid=(0, 0), num_prefix=trunk.num_prefix, owner=NOBODY)
+    ctx = ForwardContext(grid=(0, 0), num_prefix=trunk.num_prefix)
     flow = run(trunk, Flow(images, ctx), None, end=unit, watch=watch)
-    over = unit == end_of(trunk)
+    over = unit == len(trunk.units)
     return TrunkState(
         unit=unit,
         size=size,
@@ -238,22 +183,22 @@ def run_prefix(
 
 
 def run_from(
-    trunk: Backbone, state: TrunkState, ctx: ForwardContext, rows: Rows | None, *, unread: bool = False
+    trunk: Trunk, state: TrunkState, ctx: ForwardContext, rows: Rows | None, *, unread: bool = False
 ) -> tuple[Tensor | TaskMaps, ...]:
-    """The maps of a pass that goes on from a kept state: see :meth:`Backbone.forward`."""
-    at = None if rows is None else trunk.fork_of(rows.present)
+    """The maps of a pass that goes on from a kept state."""
+    at = None if rows is None else fork_of(rows.present)
+    body = trunk.body if ctx.owner is None else ctx.owner.body(trunk.body)
+    reading = [unit.number for unit in body.units if unit.reads is not None]
     maps: list[Tensor | TaskMaps] = []
     for index, x in enumerate(state.maps):
         own = replace(ctx, grid=(x.shape[2], x.shape[3]))
-        if rows is not None and at is not None and feature_units(trunk.stages, trunk.merged)[index] >= at:
+        if rows is not None and at is not None and reading[index] >= at:
             x, own = x.index_select(0, rows.images), replace(own, rows=rows)
-        maps.append(tapped(trunk, trunk.tuned.parts(ctx.owner).taps[index], x, own, unread))
+        maps.append(tapped(trunk, body.taps[index], x, own, unread))
     if state.x is None:
         return tuple(maps)
     x, ctx = state.x, replace(ctx, grid=state.grid)
-    if (
-        rows is not None and at is not None and at < state.unit
-    ):  # rows that differ at the maps before, not in the stream
+    if rows is not None and at is not None and at < state.unit:
+        # rows that differ at the maps before, not in the stream
         x, ctx = x.index_select(0, rows.images), replace(ctx, rows=rows)
-    flow = Flow(x, ctx, state.extras, tuple(maps))
-    return run(trunk, flow, rows, first=state.unit, unread=unread).maps
+    return run(trunk, Flow(x, ctx, state.extras, tuple(maps)), rows, first=state.unit, unread=unread).maps

@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from garnish.backbones.backbone import Backbone
-from garnish.backbones.sites import Site, bare
 from garnish.checked import Options
-from garnish.context import ForwardContext
+from garnish.engine.blocks import bare
+from garnish.engine.context import ForwardContext
+from garnish.engine.sites import Site
+from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, SiteError
 
 
@@ -24,7 +25,7 @@ class Adapter(nn.Module, ABC):
     """What sits at one site for one owner. Three doors, all optional; each leaves things as they are by default.
 
     An adapter is written as if every row were its own: where tasks own adapters, the rows of each are brought to it
-    by :mod:`garnish.adapters.per_task`. It never reaches for a global, and must not depend on the number of rows.
+    by :mod:`garnish.engine.mixing`. It never reaches for a global, and must not depend on the number of rows.
 
     Attributes:
         in_weight_space: the wrapper runs the frozen layer once with :meth:`merged`'s weight instead of calling the
@@ -125,7 +126,7 @@ class Method(Options, ABC):
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     @abstractmethod
-    def plan(self, backbone: Backbone) -> Plan:
+    def plan(self, backbone: Trunk) -> Plan:
         """New adapters for a bare or adapted backbone, initialised from torch's global generator.
 
         Raises:
@@ -140,7 +141,7 @@ def check_factor(at: str, value: float) -> None:
 
 
 def select_layers(
-    backbone: Backbone, wanted: tuple[str, ...], default: tuple[type[nn.Module], ...], label: str
+    backbone: Trunk, wanted: tuple[str, ...], default: tuple[type[nn.Module], ...], label: str
 ) -> list[tuple[Site, nn.Module]]:
     """The layers a method is asked to adapt, with the bare module of each.
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator
 
 from timm.layers import DropPath
 from torch import nn
 
-from garnish.backbones.blocks import Residual, Stage
-from garnish.backbones.sites import bare
+from garnish.engine.blocks import Residual, bare
+from garnish.engine.owner import Owner, owners_of
+from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError
-
-if TYPE_CHECKING:
-    from garnish.backbones.backbone import Backbone
 
 #: architecture options of the families that say the same for full fine-tuning alone
 _OPTIONS = ("drop_path", "drop_path_rate")
 
 
-def set_drop_path(trunk: Backbone, rate: float) -> None:
+def set_drop_path(trunk: Trunk, rate: float) -> None:
     """Let the residual branches of a trunk be dropped in training, whatever trains: see :func:`garnish.backbone`.
 
     A block's branches share its rate, which grows linearly over the blocks from 0 at the first to ``rate`` at the last
@@ -47,26 +44,43 @@ def set_drop_path(trunk: Backbone, rate: float) -> None:
         for branch in branches:
             branch.drop_path = DropPath(rate * number / max(len(blocks) - 1, 1)).eval()
     trunk.drop_path = float(rate)
-    for owner in sorted(trunk.tuned.owners()):
-        trunk.tuned.lay_out(owner)
+    for owner in owners_of(trunk):
+        owner.lay_out(trunk.body)
 
 
-def let_paths_drop(trunk: Backbone, owners: Iterable[int]) -> None:
-    """Let paths drop in passes of some owners; those without modules of their own share the trunk's, with all such."""
+def let_paths_drop(trunk: Trunk, owners: Collection[Owner], acting: Collection[Owner]) -> None:
+    """Let paths drop in passes of some owners; those without modules of their own share the trunk's, with all such.
+
+    Args:
+        trunk: with a rate or without one.
+        owners: all of the trunk.
+        acting: those of them in whose passes paths drop.
+    """
     if not trunk.drop_path:
         return
-    acting = set(owners)
-    others = trunk.tuned.owners() - trunk.tuned.drops  # full fine-tuning's own modules are in training mode as a whole
-    shared = bool(acting - trunk.tuned.owners())
-    for mode, following in ((False, others - acting), (True, others & acting), (shared, ())):
-        for path in _paths(trunk.stages):
+    # full fine-tuning's own modules are in training mode as a whole
+    apart = [owner for owner in owners if len(owner.tuned) and not owner.drops]
+    shared = any(not len(owner.tuned) for owner in acting)
+    for mode, following in (
+        (False, [owner for owner in apart if owner not in acting]),
+        (True, [owner for owner in apart if owner in acting]),
+        (shared, []),
+    ):
+        for path in _paths(trunk):
             path.train(mode)
         for owner in following:
-            trunk.tuned.follow(owner)
+            owner.follow()
 
 
-def _paths(stages: Iterable[Stage]) -> Iterator[nn.Module]:
-    for stage in stages:
+def let_drop(trunk: Trunk, owner: Owner, mode: bool) -> None:
+    """Whether the trunk's own dropout and drop-path act in the passes of one owner that tunes it."""
+    trunk.body.train(mode)
+    owner.follow()
+    trunk.body.train(False)
+
+
+def _paths(trunk: Trunk) -> Iterator[nn.Module]:
+    for stage in trunk.stages:
         for block in stage.blocks:
             yield from (branch.drop_path for branch in _branches(block))  # type: ignore[misc]
 

@@ -5,13 +5,14 @@ Shape letters: R rows of the stream, H W grid, C channels.
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from garnish.context import Binding, ForwardContext, joined
+from garnish.engine.context import Binding, ForwardContext, Kept, joined
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,23 @@ class FeatureInfo:
 
     channels: int
     stride: float
+
+
+class Wrapper(nn.Module, ABC):
+    """Stands in a frozen module's place and runs it.
+
+    Attributes:
+        layer: the module, or another wrapper of it.
+    """
+
+    layer: nn.Module
+
+
+def bare(module: nn.Module) -> Any:
+    """The frozen module below any number of wrappers."""
+    while isinstance(module, Wrapper):
+        module = module.layer
+    return module
 
 
 class Beside(nn.Module):
@@ -68,11 +86,13 @@ class Residual(nn.Module):
             added: Tensor = self.branch(x, **extras)
             begun = ctx is not None and ctx.streams is not None and added.shape[0] != x.shape[0]
             return ctx.add(x, added) if ctx is not None and begun else x + added
-        return joined((part + self._branch_in(here, part, extras) for part, here in ctx.apart(x)), x.shape[0])
+        kept: Kept = {}
+        parts = (part + self._branch_in(here, kept, part, extras) for part, here in ctx.apart(x))
+        return joined(parts, x.shape[0])
 
-    def _branch_in(self, ctx: ForwardContext, x: Tensor, extras: Mapping[str, Any]) -> Tensor:
+    def _branch_in(self, ctx: ForwardContext, kept: Kept, x: Tensor, extras: Mapping[str, Any]) -> Tensor:
         assert self.binding is not None
-        with self.binding.bound(ctx):
+        with self.binding.bound(ctx, kept):
             added: Tensor = self.branch(x, **extras)
         return added
 

@@ -1,0 +1,1 @@
+"""Where rows, owners and units meet: the block loop, adapters in their places, and which owners share a pass."""

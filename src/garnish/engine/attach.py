@@ -1,0 +1,216 @@
+"""Giving a trunk an owner, and taking one from it, in time that does not depend on how many it has.
+
+An owner is made whole before anything of it is placed, so what does not fit leaves the trunk as it was. Passes may run
+meanwhile: wrappers change nothing for owners without adapters in them, and those of an owner that is gone stay, since a
+pass of it may be under way.
+
+Shape letters: I images, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from garnish.engine.adapted import Adapted
+from garnish.engine.adapter import Adapter, Method, Plan
+from garnish.engine.owner import Owner, Place
+from garnish.engine.sites import Site, slots_of
+from garnish.engine.trunk import Trunk
+from garnish.engine.twin import TunedSet
+from garnish.errors import SiteError, suggest
+
+
+def make_owner(trunk: Trunk, methods: Sequence[Method], tasks: Sequence[str]) -> Owner:
+    """What the methods plan for some tasks, made but not placed.
+
+    Args:
+        trunk: adapted for others or not.
+        methods: what to make, innermost first.
+        tasks: the owner's tasks; where a method gives tasks adapters of their own, each gets a part.
+
+    Raises:
+        SiteError: a plan is empty, names a site or parameter that does not exist, or two methods exclude each other.
+    """
+    plans = [(method, method.plan(trunk)) for method in methods]
+    _check_together(trunk, plans)
+    own = [[plan.own() for _ in tasks] if plan.own is not None else [] for _, plan in plans]
+    sites = {site.name: (number, site) for number, site in enumerate(trunk.sites())}
+    adapters = _in_order(trunk, sites, [(method, plan.adapters) for method, plan in plans])
+    tuned = _tuned(trunk, plans)
+    prompts = sum(plan.prompts for _, plan in plans)
+    units = [slots[name] for name in tuned.names] if len(tuned) and (slots := _units_of_slots(trunk)) else []
+    owner = Owner(
+        tuple(tasks),
+        tuple(methods),
+        adapters,
+        tuned=tuned,
+        drops=any(plan.drops for _, plan in plans),
+        prompts=prompts,
+        side=next((plan.side for _, plan in plans if plan.side is not None), None),
+        shared=[plan.shared for _, plan in plans if plan.shared is not None],
+        changes=_first_changed(adapters, [*units, *([1] if prompts else [])]),
+    )
+    owner.parts = tuple(
+        Owner(
+            (task,),
+            owner.methods,
+            placed,
+            parent=owner,
+            streamed=plan.routing == "stream",
+            changes=_first_changed(placed, []),
+        )
+        for (method, plan), made in zip(plans, own, strict=True)
+        for task, adapters in zip(tasks, made, strict=False)  # one method at most gives tasks any
+        for placed in [_in_order(trunk, sites, [(method, adapters)])]
+    )
+    return owner
+
+
+def place(trunk: Trunk, owner: Owner) -> None:
+    """Let a trunk run passes of an owner and its parts."""
+    members = (owner, *owner.parts)
+    there = {site.name: _levels(module) for site, module in trunk.sites_with_modules()}
+    parents: dict[int, tuple[nn.Module, str]] = {}
+    for at in (at for member in members for at in member.places.values()):
+        levels = there[at.site.name]
+        if at.level < len(levels) - 1:
+            continue
+        parents = parents or {
+            id(child): (parent, key) for parent in trunk.body.modules() for key, child in parent._modules.items()
+        }
+        wrapper = Adapted(levels[-1], at.key, trunk.binding)
+        wrapper.training = trunk.training
+        parent, key = parents.pop(id(levels[-1]))
+        parents[id(wrapper)] = parent, key
+        parent._modules[key] = wrapper
+        levels.append(wrapper)
+    owner.lay_out(trunk.body)
+    for member in members:
+        member.number = trunk.next_number()
+        trunk.owners[str(member.number)] = member
+
+
+def detach(trunk: Trunk, owner: Owner) -> None:
+    """Let a trunk forget an owner and its parts; passes of it that are under way end as they began."""
+    for member in (*owner.parts, owner):
+        del trunk.owners[str(member.number)]
+
+
+def adapted_sites(trunk: Trunk) -> Iterator[tuple[Site, Adapted]]:
+    """Every wrapper with its site, in forward order; innermost first where there are several."""
+    for site, module in trunk.sites_with_modules():
+        for wrapper in _levels(module)[1:]:
+            assert isinstance(wrapper, Adapted)
+            yield site, wrapper
+
+
+def check_sites(trunk: Trunk, images: Tensor) -> None:
+    """Run one probe pass and name any adapted site that did not fire exactly once.
+
+    Args:
+        trunk: an adapted one.
+        images: (I, 3, H, W) normalised probe pictures, sides a multiple of ``trunk.multiple``.
+
+    Raises:
+        SiteError: an adapter that would silently train nothing, or act twice.
+    """
+    fired: Counter[str] = Counter()
+    handles = []
+    try:
+        for site, wrapper in adapted_sites(trunk):
+            handles.append(wrapper.register_forward_hook(lambda *_, name=site.name: fired.update([name])))
+        try:
+            with torch.no_grad():
+                trunk(images, ())
+        except AttributeError as error:
+            raise SiteError(f"{trunk.name} reads a wrapped layer's own tensors ({error}); adapt another site") from None
+    finally:
+        for handle in handles:
+            handle.remove()
+    expected = Counter(site.name for site, _ in adapted_sites(trunk))
+    for name, times in expected.items():
+        if fired[name] != times:
+            raise SiteError(
+                f"the adapter at {name} ran {fired[name]} times in one pass instead of {times}; adapt another site"
+            )
+
+
+def _levels(module: nn.Module) -> list[nn.Module]:
+    """A bare module and the wrappers around it, innermost first."""
+    found = [module]
+    while isinstance(found[-1], Adapted):
+        found.append(found[-1].layer)
+    return found[::-1]
+
+
+def _in_order(
+    trunk: Trunk, sites: Mapping[str, tuple[int, Site]], planned: Sequence[tuple[Method, Mapping[str, Adapter]]]
+) -> list[tuple[Place, Adapter]]:
+    """The adapters of one owner with their places, in forward order, at one site innermost first."""
+    found: dict[str, list[tuple[Place, Adapter]]] = {}
+    for method, adapters in planned:
+        label = type(method).__name__
+        for name, adapter in adapters.items():
+            if name not in sites:
+                raise SiteError(f"{label}: {trunk.name} has no site {name!r}{suggest(name, sites)}")
+            there = found.setdefault(name, [])
+            if there and (adapter.in_weight_space or there[0][1].in_weight_space):
+                raise SiteError(
+                    f"{label} at {name}: a method that rewrites the weight cannot share a site; use one of the two"
+                )
+            there.append((Place(sites[name][1], len(there), method), adapter))
+    return [pair for name in sorted(found, key=lambda name: sites[name][0]) for pair in found[name]]
+
+
+def _tuned(trunk: Trunk, plans: Sequence[tuple[Method, Plan]]) -> TunedSet:
+    """The named parameters, starting from the frozen values."""
+    values: dict[str, nn.Parameter] = {}
+    slots = {n: (m, leaf) for n, m, leaf in trunk.named_slots()} if any(plan.tuned for _, plan in plans) else {}
+    for method, plan in plans:
+        for name in plan.tuned:
+            module, leaf = slots.get(name, (None, ""))
+            parameter = None if module is None else module._parameters.get(leaf)
+            if parameter is None:
+                raise SiteError(
+                    f"{type(method).__name__}: {trunk.name} has no parameter {name!r}{suggest(name, slots)}"
+                )
+            values.setdefault(name, nn.Parameter(parameter.detach().clone()))
+    return TunedSet(tuple(values), list(values.values()))
+
+
+def _units_of_slots(trunk: Trunk) -> dict[str, int]:
+    return {name: unit.number for unit, name, _, _ in slots_of(trunk.body)}
+
+
+def _first_changed(adapters: Sequence[tuple[Place, Adapter]], units: Sequence[int]) -> int | None:
+    return min([*(at.site.unit for at, _ in adapters if at.site.kind != "feature"), *units], default=None)
+
+
+def _check_together(trunk: Trunk, plans: Sequence[tuple[Method, Plan]]) -> None:
+    for method, plan in plans:
+        label = type(method).__name__
+        if plan.is_empty and not method.may_be_empty:
+            raise SiteError(f"{label}: {trunk.name} has no place for it; choose another method or backbone")
+        others = [type(other).__name__ for other, _ in plans if other is not method]
+        if plan.is_empty and others:
+            raise SiteError(f"{label}: adds nothing beside {', '.join(others)}; leave it out")
+        apart = plan.side or (plan.own and plan.routing == "rows")
+        if apart and others:
+            raise SiteError(f"{label}: cannot be combined with {', '.join(others)}; give it alone")
+    tuned: dict[str, str] = {}
+    for method, plan in plans:
+        label = type(method).__name__
+        if plan.tuned and not (plan.adapters or plan.own) and tuned.keys() >= set(plan.tuned):
+            whose = ", ".join(dict.fromkeys(tuned[name] for name in plan.tuned))
+            raise SiteError(f"{label}: all that it tunes is tuned by {whose} already; leave it out")
+        tuned |= {name: tuned.get(name, label) for name in plan.tuned}
+    for what, chosen in (
+        ("give tasks a part of their own", [m for m, p in plans if p.own]),
+        ("put prompts into the stream", [m for m, p in plans if p.prompts]),
+    ):
+        if len(chosen) > 1:
+            raise SiteError(f"{' and '.join(type(m).__name__ for m in chosen)} both {what}; use one of them")

@@ -1,0 +1,57 @@
+"""The compiled trunk of a model: one graph serves every mix of tasks; passes of different owners have one each."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from garnish.engine.context import Rows
+from garnish.engine.maps import TaskMaps
+from garnish.engine.owner import Owner
+from garnish.engine.passes import Pass
+from garnish.engine.trunk import Trunk
+
+
+@final
+class CompiledTrunk(nn.Module):
+    """Runs passes of an adapted trunk through ``torch.compile``."""
+
+    def __init__(self, trunk: Trunk, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.run: Any = torch.compile(_ByText(trunk), fullgraph=True, **options)
+
+    def forward(self, images: Tensor, step: Pass) -> tuple[Tensor | TaskMaps, ...]:
+        """Feature maps of one pass, as of :class:`garnish.backbones.backbone.Backbone`."""
+        tables: tuple[Tensor | None, ...] = (None, None)
+        if step.rows is not None:
+            tables = (step.rows.images, step.rows.owners)
+            for rows in (step.rows.images, step.rows.owners):
+                torch._dynamo.maybe_mark_dynamic(rows, 0)
+        # its owner's modules catch up here: within the graph that cannot be traced
+        step.present[0].root.catch_up(self.trunk.body)
+        maps: tuple[Tensor, ...] = self.run(images, *tables, " ".join(str(owner.number) for owner in step.present))
+        return maps
+
+
+@final
+class _ByText(nn.Module):
+    """The trunk with owners given as text: numbers that differ by pass would be made variables of one graph."""
+
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(
+        self, images: Tensor, row_images: Tensor | None, row_owners: Tensor | None, present: str
+    ) -> tuple[Tensor | TaskMaps, ...]:
+        """One pass; ``present`` holds the owners' numbers with blanks between them."""
+        owners: list[Owner] = [self.trunk.owners[number] for number in present.split()]  # type: ignore[misc]
+        if row_images is None or row_owners is None:
+            return self.trunk(images, tuple(owners))  # type: ignore[no-any-return]
+        # one number of rows, not two that happen to be equal: what follows divides one by the other
+        torch._check(row_images.shape[0] == row_owners.shape[0])
+        rows = Rows(row_images, row_owners, tuple(owners), None)
+        return self.trunk(images, tuple(owners), rows)  # type: ignore[no-any-return]

@@ -1,0 +1,158 @@
+"""The one block loop, from any unit to any unit (:mod:`garnish.engine.units`).
+
+Shape letters: I images, R rows of the stream, C channels, H W grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from garnish.engine.adapted import Adapted
+from garnish.engine.blocks import bare
+from garnish.engine.context import ForwardContext, Rows
+from garnish.engine.maps import TaskMaps
+from garnish.engine.owner import Owner
+from garnish.engine.trunk import Trunk
+from garnish.engine.units import Body
+
+#: Called with each map (I, C, H, W) after a stage's entrance and each block, and the stage's number.
+Watch = Callable[[Tensor, int], None]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """What runs through the loop.
+
+    Attributes:
+        x: the stream; before the stem, the pictures.
+        ctx: facts of the pass at this point.
+        extras: what the stem gave beside the stream.
+        maps: feature maps read so far.
+    """
+
+    x: Tensor
+    ctx: ForwardContext
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    maps: tuple[Tensor | TaskMaps, ...] = ()
+
+
+def run(
+    trunk: Trunk,
+    flow: Flow,
+    rows: Rows | None,
+    *,
+    first: int = 0,
+    end: int | None = None,
+    watch: Watch | None = None,
+    unread: bool = False,
+) -> Flow:
+    """Run units ``first`` to ``end`` - 1 (all that follow where it is None).
+
+    Args:
+        trunk: whose units.
+        flow: what enters unit ``first``, at which the trunk rests; so it does at ``end``.
+        rows: what rows the images fork into; None: nothing forks.
+        first: see above.
+        end: see above.
+        watch: see :data:`Watch`.
+        unread: maps that tasks' own adapters change alone are handed out as :class:`TaskMaps`, to be read later.
+    """
+    owner: Owner | None = flow.ctx.owner
+    body = trunk.body if owner is None else owner.body(trunk.body)
+    loop = _Loop(trunk, body, rows, watch, unread)
+    end = len(body.units) if end is None else end
+    if not (trunk.checkpointing and torch.is_grad_enabled()):
+        return loop.run(flow, first, end)
+    for start, stop in body.spans(first, end):  # a block is run again as a whole
+        if body.units[start].kind == "residual":
+            flow = checkpoint(loop.run, flow, start, stop, use_reentrant=False)
+        else:
+            flow = loop.run(flow, start, stop)
+    return flow
+
+
+@final
+class _Loop:
+    """What stays the same through one pass."""
+
+    def __init__(self, trunk: Trunk, body: Body, rows: Rows | None, watch: Watch | None, unread: bool) -> None:
+        self.trunk = trunk
+        self.body = body
+        self.rows = rows
+        self.fork = None if rows is None else fork_of(rows.present)
+        self.watch = watch
+        self.unread = unread
+
+    def run(self, flow: Flow, first: int, end: int) -> Flow:
+        x, ctx, extras, maps = flow.x, flow.ctx, flow.extras, flow.maps
+        for unit in self.body.units[first:end]:
+            if self.rows is not None and unit.number == self.fork:
+                x, ctx = x.index_select(0, self.rows.images), replace(ctx, rows=self.rows)
+            with self.trunk.binding.bound(ctx):
+                if unit.kind == "stem":
+                    x, grid, extras = unit.module(x)
+                    ctx = replace(ctx, grid=grid)
+                elif unit.kind == "enter":
+                    x, grid = self.trunk.enter(unit.module, x, ctx)
+                    ctx = replace(ctx, grid=grid)
+                elif unit.kind == "residual":
+                    given = {**extras, "place": (ctx.grid, ctx.num_prefix)}
+                    x = unit.module(x, **{name: given[name] for name in bare(unit.module).takes})
+                else:
+                    x = unit.module(x)
+            if unit.reads is not None:
+                made = tapped(self.trunk, self.body.taps[unit.reads], ctx.to_map(x), ctx, self.unread)
+                maps = (*maps, made)
+                x = x if ctx.streams is None else x[: ctx.num_images]
+            if unit.kind == "enter" and unit.stage == 0 and ctx.owner is not None and ctx.owner.prompts:
+                extras = self.trunk.prompted(extras, ctx.owner.prompts)
+                ctx = replace(ctx, num_prefix=ctx.num_prefix + ctx.owner.prompts)
+            if self.watch is not None and unit.shows:
+                self.watch(ctx.to_map(x), unit.stage)
+        return Flow(x, ctx, extras, maps)
+
+
+def fork_of(present: Iterable[Owner]) -> int | None:
+    """Unit before which rows of these owners fork; None where none of them adapts anything.
+
+    Owners that a pass does not serve have no say, so that it stays bit-identical when others are added.
+    """
+    units = [owner.first for owner in present if owner.first is not None]
+    return min(units) if units else None
+
+
+def tapped(trunk: Trunk, tap: nn.Module, x: Tensor, ctx: ForwardContext, unread: bool) -> Tensor | TaskMaps:
+    """The map (R, C, H, W) as it is handed to heads; that of streams, where there are any."""
+    if unread and ctx.streams is not None and x.shape[0] == ctx.num_images and _is_own(tap, ctx):
+        assert isinstance(tap, Adapted)
+        return TaskMaps(tap, x, ctx)
+    with trunk.binding.bound(replace(ctx, ends=ctx.streams is not None)):
+        made: Tensor = tap(x)
+    if ctx.streams is None or _acts(tap, ctx):
+        return made
+    if made.shape[0] > ctx.num_images:
+        return made[ctx.num_images :]
+    return ctx.streams.take(made, ctx.num_images)
+
+
+def _is_own(tap: nn.Module, ctx: ForwardContext) -> bool:
+    """Whether adapters of tasks stand at a tap, in one level and alone: no shared one acts there before them."""
+    if not isinstance(tap, Adapted) or isinstance(tap.layer, Adapted):
+        return False
+    return tap.acts_in(ctx) and tap.of(ctx.owner) is None
+
+
+def _acts(tap: nn.Module, ctx: ForwardContext) -> bool:
+    """Whether any owner of the streams has an adapter at a tap, at any of its levels."""
+    while isinstance(tap, Adapted):
+        if tap.acts_in(ctx):
+            return True
+        tap = tap.layer
+    return False

@@ -1,0 +1,234 @@
+"""Who adapts a trunk: the tasks that share a set of adapters, and all that was made for them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from garnish.engine.adapter import Adapter, Method
+from garnish.engine.sites import Site
+from garnish.engine.trunk import Trunk
+from garnish.engine.twin import TunedSet, Twin
+from garnish.engine.units import Body
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where an adapter of an owner sits.
+
+    Attributes:
+        site: of the trunk.
+        level: 0 next to the frozen module; an owner's second adapter at a site stands around its first, at 1.
+        method: what made the adapter.
+    """
+
+    site: Site
+    level: int
+    method: Method
+
+    @property
+    def key(self) -> str:
+        """By which the wrapper that stands there finds the adapter."""
+        return key_of(self.site.name, self.level)
+
+
+def key_of(site: str, level: int) -> str:
+    """Name of an adapter within its owner; a module's name may hold no dot."""
+    return f"{site}.{level}".replace(".", "/")
+
+
+@final
+class Owner(nn.Module):
+    """One set of adapters and whatever else a list of methods trains in the backbone, as :mod:`.attach` makes it.
+
+    It is made whole before the trunk knows of it, and does not change afterwards but for the values of its tensors.
+    A task's own part of an owner (a stream of MTLoRA, the rows of Polyhistor) is an owner itself, with a parent.
+
+    Attributes:
+        tasks: names of the tasks that use it; one where it is a task's own part.
+        methods: what made it, innermost first.
+        parent: the owner that it is a part of; None: it is none.
+        parts: the parts that its tasks own.
+        adapters: key → adapter, in forward order.
+        places: key → where it sits.
+        forks: keys of the places at which the streams of this part begin, one in each stage.
+        streamed: as a part, its rows leave the trunk at the feature maps (``Plan.routing``).
+        tuned: parameters of the backbone that it trains in place.
+        drops: the backbone's own dropout and drop-path act in training.
+        prompts: prompt tokens that its stream carries.
+        side: a network beside the trunk, or None.
+        shared: modules that its adapters are made with (hyper-networks).
+        first: unit before which its rows fork from those of others; None: it has no adapters.
+        changes: the first unit that runs otherwise than in the bare trunk (adapters of feature maps change none, side
+            networks neither); None: none does.
+        number: its place among all that the trunk ever had; -1 before it was placed.
+    """
+
+    def __init__(
+        self,
+        tasks: tuple[str, ...],
+        methods: tuple[Method, ...],
+        adapters: Sequence[tuple[Place, Adapter]],
+        *,
+        parent: Owner | None = None,
+        streamed: bool = False,
+        tuned: TunedSet | None = None,
+        drops: bool = False,
+        prompts: int = 0,
+        side: nn.Module | None = None,
+        shared: Sequence[nn.Module] = (),
+        changes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.number = -1
+        self.tasks = tasks
+        self.methods = methods
+        self._parent = (parent,)  # in a tuple: as an attribute it would be registered inside its part
+        self.parts: tuple[Owner, ...] = ()
+        self.places = {place.key: place for place, _ in adapters}
+        self.adapters = nn.ModuleDict({place.key: adapter for place, adapter in adapters})
+        self.streamed = streamed
+        self.forks = frozenset(_first_of_each_stage(self.places.values())) if streamed else frozenset()
+        self.tuned = TunedSet((), []) if tuned is None else tuned
+        self.drops = drops
+        self.prompts = prompts
+        self.side = side
+        self.shared = nn.ModuleList(shared)
+        units = [place.site.unit for place in self.places.values()]
+        self.first = None if streamed or not units else min(units)
+        self.changes = changes
+        self._twin: Twin | None = None
+
+    # ---- who it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def parent(self) -> Owner | None:
+        """The owner that it is a part of."""
+        return self._parent[0]
+
+    @property
+    def root(self) -> Owner:
+        """Its parent, or itself where it is no part."""
+        return self if self.parent is None else self.parent
+
+    @property
+    def name(self) -> str:
+        """``seg+depth``, of a task's part ``seg+depth:seg``: names the owner's tensors in a bundle."""
+        return self.name_for((*self.tasks, *self.root.tasks))
+
+    def name_for(self, tasks: Collection[str]) -> str:
+        """The name where only some tasks are kept; empty where none of its own is."""
+        kept = "+".join(task for task in self.tasks if task in tasks)
+        if self.parent is None or not kept:
+            return kept
+        return f"{'+'.join(task for task in self.parent.tasks if task in tasks)}:{kept}"
+
+    @property
+    def made_by(self) -> str:
+        """Its methods in words, for messages."""
+        return " + ".join(type(method).__name__ for method in self.methods)
+
+    @property
+    def acts(self) -> bool:
+        """Whether passes of it differ from those of the bare trunk."""
+        there = self.side is not None or self.parent is not None
+        return bool(there or self.places or len(self.tuned) or self.prompts or self.parts)
+
+    @property
+    def runs_apart(self) -> bool:
+        """Whether it cannot share a pass: tuned values, prompts and the start of streams do not differ by row."""
+        return bool(len(self.root.tuned) or self.root.prompts or self.streamed)
+
+    # ---- what it has --------------------------------------------------------------------------------------------
+
+    def at(self, key: str) -> Adapter | None:
+        """Its adapter at a place, or None where it leaves that alone."""
+        if key not in self.adapters:
+            return None
+        adapter = self.adapters[key]
+        assert isinstance(adapter, Adapter)
+        return adapter
+
+    def placed(self) -> Iterator[tuple[Place, Adapter]]:
+        """Each place with its adapter, in forward order, innermost first."""
+        for key, place in self.places.items():
+            adapter = self.adapters[key]
+            assert isinstance(adapter, Adapter)
+            yield place, adapter
+
+    def others(self) -> Iterator[tuple[str, nn.Module]]:
+        """Its side network and shared modules, by the kind that names their tensors."""
+        if self.side is not None:
+            yield "side", self.side
+        for number, module in enumerate(self.shared):
+            yield f"shared{number or ''}", module
+
+    def named_trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(stored name, parameter) of all that it trains in the encoder."""
+        for place, adapter in self.placed():
+            at = f"adapters.{self.name}.{place.site.name}.{place.level}"
+            yield from ((f"{at}.{leaf}", parameter) for leaf, parameter in adapter.named_parameters())
+        for leaf, value in self.tuned.items():
+            yield f"tuned.{self.name}.{leaf}", value
+        for kind, module in self.others():
+            yield from ((f"{kind}.{self.name}.{leaf}", parameter) for leaf, parameter in module.named_parameters())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its adapters, tuned parameters, side network and shared modules, buffers included, by stored name."""
+        found: dict[str, Tensor] = dict(self.named_trained())
+        for place, adapter in self.placed():
+            at = f"adapters.{self.name}.{place.site.name}.{place.level}"
+            found.update({f"{at}.{leaf}": buffer for leaf, buffer in adapter.named_buffers()})
+        for kind, module in self.others():
+            found.update({f"{kind}.{self.name}.{leaf}": buffer for leaf, buffer in module.named_buffers()})
+        return found
+
+    # ---- what it runs through -----------------------------------------------------------------------------------
+
+    def body(self, trunk: Body) -> Body:
+        """The modules that its passes run through: the trunk's, or those with its values in place."""
+        if self._twin is None:
+            return trunk
+        if not torch.compiler.is_compiling():
+            self.catch_up(trunk)
+        return self._twin.body
+
+    def catch_up(self, trunk: Body) -> None:
+        """Let modules of its own hold the tensors that the trunk and its tuned values hold now."""
+        if self._twin is None:
+            return
+        if self._twin.is_stale:
+            self.lay_out(trunk)
+        else:
+            self._twin.catch_up()
+
+    def lay_out(self, trunk: Body) -> None:
+        """Make its own modules anew, as the trunk's stand now; nothing where it tunes none of them."""
+        if len(self.tuned):
+            made = Twin(trunk, self.tuned)
+            if self._twin is not None:  # laid out before: dropout of its own may be acting
+                made.follow(self._twin)
+            self._twin = made
+
+    def follow(self) -> None:
+        """Bring its own modules into the modes, training or evaluation, that the trunk's have now."""
+        if self._twin is not None:
+            self._twin.follow()
+
+
+def owners_of(trunk: Trunk) -> tuple[Owner, ...]:
+    """All owners of a trunk, in the order in which they were added, each before its parts."""
+    return tuple(owner for owner in list(trunk.owners.values()) if isinstance(owner, Owner))
+
+
+def _first_of_each_stage(places: Iterable[Place]) -> Iterator[str]:
+    begun: set[int] = set()
+    for place in places:
+        if place.site.stage not in begun:
+            yield place.key
+        begun.add(place.site.stage)

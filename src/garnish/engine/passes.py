@@ -1,0 +1,217 @@
+"""From "which picture wants which tasks" to passes through the trunk, and the rows within each.
+
+Which owners share a pass is decided here (:func:`group_of`), where rows fork by :func:`garnish.engine.loop.fork_of`.
+
+Shape letters: I images of the batch, P images of a pass, R rows of a forked pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from garnish.engine.context import Rows
+from garnish.engine.maps import Selection, index_of
+from garnish.engine.owner import Owner
+from garnish.engine.units import Body
+from garnish.errors import OptionError, suggest
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """Which tasks each picture wants.
+
+    Attributes:
+        tasks: all that are wanted by any, in the order of the model.
+        by_image: those of each picture; None: every picture wants them all, however many pictures there are (a graph
+            may leave their number open).
+        num_images: I; in a graph that leaves it open, a ``SymInt``.
+    """
+
+    tasks: tuple[str, ...]
+    by_image: tuple[tuple[str, ...], ...] | None
+    num_images: int
+
+    @classmethod
+    def of(
+        cls, tasks: Sequence[str] | Sequence[Sequence[str]] | None, num_images: int, known: Mapping[str, object]
+    ) -> Wanted:
+        """Read a ``tasks=`` argument.
+
+        Args:
+            tasks: None: all; names: these of every picture; a list of names for each picture.
+            num_images: I.
+            known: the tasks that there are, in the order of the model.
+
+        Raises:
+            OptionError: an unknown task, or a list that is not one entry an image.
+        """
+        if tasks is None:
+            none = isinstance(num_images, int) and not num_images  # which of a graph is no int, and never 0
+            return cls(() if none else tuple(known), None, num_images)
+        if isinstance(tasks, str):
+            raise OptionError(f"tasks={tasks!r} is a string; give a list, tasks=[{tasks!r}]")
+        if not isinstance(tasks, Sequence | Set) or not all(isinstance(t, str | Sequence | Set) for t in tasks):
+            raise OptionError(
+                f"tasks is {type(tasks).__name__}; give names, tasks=['seg'], or a list of them a picture"
+            )
+        if not tasks and num_images:
+            raise OptionError("tasks is an empty list; name some, or leave it out for all")
+        shared = [t for t in tasks if isinstance(t, str)]
+        each: list[Sequence[str]] = [t for t in tasks if not isinstance(t, str)] if len(shared) < len(tasks) else []
+        if each and len(tasks) != num_images:
+            raise OptionError(f"tasks= names tasks for {len(tasks)} pictures, the batch holds {num_images}")
+        if each:
+            each = [tuple(t) for t in tasks]  # a name between lists stands for its letters, which no task is called
+        named = list(dict.fromkeys(t for names in each for t in names)) if each else list(dict.fromkeys(shared))
+        for name in named:
+            if name not in known:
+                raise OptionError(f"unknown task {name!r}{suggest(str(name), known)}")
+        if len(named) > 1:
+            place = {name: position for position, name in enumerate(known)}
+            named.sort(key=place.__getitem__)
+        whole = cls(tuple(named), None, num_images)
+        if not each or all(set(names) == set(named) for names in each):
+            return whole
+        return cls(whole.tasks, tuple(tuple(t for t in named if t in names) for names in each), num_images)
+
+    def with_needed(self, needed: Callable[[Sequence[str]], tuple[str, ...]]) -> Wanted:
+        """The same with all tasks whose maps are needed for those of each picture."""
+        by_image = None if self.by_image is None else tuple(map(needed, self.by_image))
+        return Wanted(needed(self.tasks), by_image, self.num_images)
+
+    def rows_for(self, task: str, asked: Wanted, device: torch.device) -> Tensor | slice | None:
+        """Which of the pictures that a task was run for asked for it: they may need it for another task alone."""
+        if self.by_image is None and asked.by_image is None:
+            return None
+        mine, theirs = (w.by_image or (w.tasks,) * self.num_images for w in (self, asked))
+        run = [number for number, names in enumerate(mine) if task in names]
+        return index_of([k for k, number in enumerate(run) if task in theirs[number]], len(run), device)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One run of the trunk.
+
+    Attributes:
+        images: (P,) int64 into the batch; None: all.
+        present: owners that act; one where nothing forks.
+        rows: of each owner; None where nothing forks. In compiled passes their counts are not known.
+        tasks: what each task reads.
+    """
+
+    images: Tensor | slice | None
+    present: tuple[Owner, ...]
+    rows: Rows | None
+    tasks: Mapping[str, Selection]
+
+
+def group_of(owner: Owner, body: Body, *, whole: bool) -> Hashable:
+    """What owners that share a pass of the trunk have in common.
+
+    Owners that tune the trunk in place, carry prompts or have task streams take a pass of their own, with all their
+    parts; side networks share one, on the bare trunk. Of the rest, those that adapt the trunk from its first block
+    share nothing worth a joint pass: on a CPU, rows forked there took 0.91 of a pass an owner at 224 pixels and 1.01 at
+    448, rows forked in the second block 0.83 and 0.93 (docs/benchmarks.md, "One pass"). They are joined in compiled
+    models only (``whole``), where one graph must serve every mix.
+    """
+    if owner.runs_apart:
+        return owner.root.number
+    if owner.root.side is not None:
+        return "side networks"
+    alone = not whole and owner.first is not None and owner.first < body.end_of_first_block()
+    return owner.number if alone else "rows"
+
+
+def plan_passes(
+    wanted: Wanted,
+    owner_of: Mapping[str, Owner],
+    body: Body,
+    device: torch.device,
+    *,
+    whole: bool = False,
+) -> Iterator[Pass]:
+    """Group owners into passes and lay out rows, those of one owner together.
+
+    Args:
+        wanted: tasks of each image.
+        owner_of: every task → the owner whose adapters it uses.
+        body: the trunk's modules.
+        device: where index tensors go.
+        whole: passes fork wherever a group has several owners, name all of them and take all images, so that a
+            compiled trunk sees one structure for every mix.
+    """
+    asked = sorted({owner_of[task] for task in wanted.tasks}, key=lambda owner: owner.number)
+    groups: dict[Hashable, list[Owner]] = {group_of(owner, body, whole=whole): [] for owner in asked}
+    everyone = dict.fromkeys(owner_of.values()) if whole else asked
+    for owner in sorted(everyone, key=lambda owner: owner.number):
+        groups.get(group_of(owner, body, whole=whole), []).append(owner)
+    for members in groups.values():
+        tasks = tuple(task for task in wanted.tasks if owner_of[task] in members)
+        own = Wanted(tasks, wanted.by_image, wanted.num_images)
+        if wanted.by_image is None:
+            yield _uniform(own, owner_of, tuple(members), device, whole)
+        else:
+            yield _mixed(own, owner_of, tuple(members), device, whole and len(members) > 1)
+
+
+def _uniform(
+    wanted: Wanted, owner_of: Mapping[str, Owner], present: tuple[Owner, ...], device: torch.device, whole: bool
+) -> Pass:
+    """All images want the same: nothing is listed for each of them, so a graph may leave their number open."""
+    number = wanted.num_images
+    asked = [owner for owner in present if any(owner_of[task] is owner for task in wanted.tasks)]
+    if len(present) == 1:
+        alone = Selection(asked[0], None, None)
+        return Pass(None, present, None, dict.fromkeys(wanted.tasks, alone))
+    rows = Rows.whole(number, tuple(asked), device)
+    found = {owner: Selection(owner, None, rows.span(position)) for position, owner in enumerate(asked)}
+    if whole:
+        places = torch.tensor([present.index(owner) for owner in asked], device=device)
+        rows = Rows(rows.images, places.index_select(0, rows.owners), present, None)
+    return Pass(None, present, rows, {task: found[owner_of[task]] for task in wanted.tasks})
+
+
+def _mixed(
+    wanted: Wanted, owner_of: Mapping[str, Owner], present: tuple[Owner, ...], device: torch.device, whole: bool
+) -> Pass:
+    """Images want different tasks."""
+    assert wanted.by_image is not None
+    mine = [tuple(t for t in names if t in wanted.tasks) for names in wanted.by_image]
+    images = [i for i, names in enumerate(mine) if names or whole]
+    tasks = list(dict.fromkeys(task for names in mine for task in names))  # decoded in this order
+    of_images = {t: [p for p, i in enumerate(images) if t in mine[i]] for t in tasks}
+    rows = [
+        (p, k)
+        for k, owner in enumerate(present)
+        for p, i in enumerate(images)
+        if any(owner_of[t] is owner for t in mine[i])
+    ]
+    known: dict[tuple[tuple[int, ...], ...], Selection] = {}
+
+    def selection(task: str) -> Selection:
+        """Tasks that read the same share one, by which they are known to."""
+        owner = owner_of[task]
+        of_rows = [r for r, (p, k) in enumerate(rows) if present[k] is owner and task in mine[images[p]]]
+        key = (tuple(of_images[task]), tuple(of_rows))
+        if key not in known:
+            where = index_of(of_rows, len(rows), device) if len(present) > 1 else None
+            known[key] = Selection(owner, index_of(of_images[task], len(images), device), where)
+        return known[key]
+
+    table = None
+    if len(present) > 1:
+        table = Rows(
+            images=torch.tensor([p for p, _ in rows], dtype=torch.int64, device=device),
+            owners=torch.tensor([k for _, k in rows], dtype=torch.int64, device=device),
+            present=present,
+            counts=None if whole else tuple(sum(k == position for _, k in rows) for position in range(len(present))),
+        )
+    batch = index_of(images, wanted.num_images, device)
+    return Pass(batch, present, table, {task: selection(task) for task in tasks})

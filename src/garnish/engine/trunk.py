@@ -1,0 +1,180 @@
+"""The frozen trunk as data: stem, stages of residual blocks, feature maps, sites, names of tensors, and its owners.
+
+Shape letters: R rows of the stream, N tokens, H W grid, C channels. The stream is (R, N, C) tokens or (R, H, W, C)
+maps, by family.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Self
+
+from torch import Tensor, nn
+
+from garnish.engine.blocks import FeatureInfo, Stage
+from garnish.engine.context import Binding, ForwardContext
+from garnish.engine.sites import Site, sites_of, slots_of
+from garnish.engine.units import Body, Unit
+from garnish.errors import OptionError, SiteError, suggest
+
+
+class Trunk(nn.Module, ABC):
+    """What methods plan for and the block loop runs. Families derive from ``garnish.backbones.backbone.Backbone``.
+
+    Attributes:
+        name: what ``garnish.backbone`` was called with.
+        options: the architecture overrides it was called with.
+        body: the frozen modules, with wrappers where adapters sit.
+        owners: all that adapt this trunk, by number (see :mod:`garnish.engine.owner`).
+        features: channels and stride of each feature map.
+        mean, std: normalisation of the three input channels (pictures arrive in [0, 1]).
+        multiple: picture sides are padded to a multiple of this many pixels.
+        num_prefix: class and register tokens before the grid's.
+        licence: licence of the loaded weights; "none (random weights)" where nothing was loaded.
+        source_names: canonical parameter or buffer name → name in the family's own checkpoints.
+        drop_path: rate of stochastic depth in training at the last block (see :func:`garnish.backbone`); 0: none.
+        checkpointing: run blocks again in the backward pass instead of keeping what they made.
+        most_prompts: prompt tokens that a stream can carry; 0 where the family's attention takes none.
+    """
+
+    most_prompts: int = 0
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        options: Mapping[str, Any],
+        stem: nn.Module,
+        stages: Sequence[Stage],
+        features: Sequence[FeatureInfo],
+        mean: Sequence[float],
+        std: Sequence[float],
+        multiple: int,
+        num_prefix: int = 0,
+        licence: str = "none (random weights)",
+        weights_source: str = "random",
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.options = dict(options)
+        self.body = Body(stem, stages, len(features))
+        self.owners = nn.ModuleDict()
+        self._added = 0
+        self.features = tuple(features)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.multiple = multiple
+        self.num_prefix = num_prefix
+        self.licence = licence
+        self.weights_source = weights_source
+        self.drop_path = 0.0
+        self.checkpointing = False
+        self.source_names: dict[str, str] = {}
+
+    # ---- what runs ----------------------------------------------------------------------------------------------
+
+    @property
+    def stem(self) -> nn.Module:
+        """From pictures to the stream, its grid and extras."""
+        return self.body.stem
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages in forward order."""
+        return self.body.stages
+
+    @property
+    def taps(self) -> nn.ModuleList:
+        """One module for each feature map, through which it passes on the way to the heads."""
+        return self.body.taps
+
+    @property
+    def binding(self) -> Binding:
+        """The cell through which the loop hands each pass's context to the modules."""
+        return self.body.binding
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The smallest parts of the block loop, in forward order."""
+        return self.body.units
+
+    def enter(self, entrance: nn.Module, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
+        """Run a stage's entrance: the stream and its grid."""
+        x = entrance(x)
+        return x, (x.shape[1], x.shape[2]) if x.ndim == 4 else ctx.grid
+
+    def prompted(self, extras: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+        """The stem's extras for a stream that has ``count`` prompt tokens behind its prefix tokens."""
+        return extras
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether any owner has added or tunes anything."""
+        return any(owner.acts for owner in self.owners.values())
+
+    def next_number(self) -> int:
+        """A number that no owner has had."""
+        self._added += 1
+        return self._added - 1
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for owner in self.owners.values():
+            owner.catch_up(self.body)  # type: ignore[operator]
+        return self
+
+    # ---- sites and names ----------------------------------------------------------------------------------------
+
+    def sites(self) -> tuple[Site, ...]:
+        """Every place an adapter can sit, in forward order (names are those of the bare backbone, adapted or not)."""
+        return tuple(site for site, _ in self.sites_with_modules())
+
+    def sites_with_modules(self) -> Iterator[tuple[Site, nn.Module]]:
+        """Sites with the module that stands there now (an ``Adapted`` where one was put)."""
+        return sites_of(self.body)
+
+    def site(self, name: str) -> Site:
+        """The site of that name; raises :class:`SiteError` with the nearest."""
+        known = {s.name: s for s in self.sites()}
+        if name not in known:
+            raise SiteError(f"{self.name} has no site {name!r}{suggest(name, known)}")
+        return known[name]
+
+    def named_slots(self) -> Iterator[tuple[str, nn.Module, str]]:
+        """(canonical name, module, attribute) of each parameter and persistent buffer of the bare backbone."""
+        for _, name, module, leaf in slots_of(self.body):
+            yield name, module, leaf
+
+    def frozen_tensors(self) -> dict[str, Tensor]:
+        """Parameters and persistent buffers of the bare backbone by canonical name, before any adapting or tuning."""
+        found: dict[str, Tensor] = {}
+        for name, module, leaf in self.named_slots():
+            tensor = module._parameters.get(leaf)
+            found[name] = tensor if tensor is not None else module._buffers[leaf]  # type: ignore[assignment]
+        return found
+
+    # ---- feature maps -------------------------------------------------------------------------------------------
+
+    @property
+    def merged(self) -> bool:
+        """Maps are read after the next stage's entrance (patch merging), not before (see :meth:`read_merged`)."""
+        return self.body.merged
+
+    @property
+    def taps_at(self) -> Literal["stage", "merged"]:
+        """Where maps are read."""
+        return "merged" if self.merged else "stage"
+
+    def read_merged(self) -> None:
+        """Read maps after the next stage's entrance, as decoders of the MTLoRA line do, instead of at stage ends.
+
+        On Swin-T: 192, 384, 768, 768 channels at strides 8, 16, 32, 32.
+
+        Raises:
+            OptionError: a plain trunk has no merging.
+        """
+        if len({f.stride for f in self.features}) == 1:
+            raise OptionError(f'{self.name}: a trunk of one stride merges no patches; use taps="stage"')
+        self.body.read_merged()
+        self.features = (*self.features[1:], self.features[-1])

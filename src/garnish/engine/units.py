@@ -1,0 +1,121 @@
+"""The units of a trunk: the smallest parts of the block loop, in one list that is made once.
+
+First the stem, then of each stage its entrance, the residuals of its blocks, and what ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+from torch import nn
+
+from garnish.engine.blocks import Residual, Stage
+from garnish.engine.context import Binding
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """One step of the block loop.
+
+    Attributes:
+        number: its place in the list.
+        name: canonical name of its module: ``stem``, ``stages.0.enter``, ``stages.0.blocks.1.attn``.
+        kind: what it is.
+        stage: number of the stage, -1 of the stem.
+        block: number of the block within the stage, -1 outside blocks.
+        rests: a pass can be taken up again before it: it does not stand within a block.
+        shows: after it, side networks read the stream: it is an entrance, or the last of its block.
+        reads: the feature map that is read after it; None: none is.
+        holder, key: the module that it is kept in, and by which name: adapters are put in its place.
+    """
+
+    number: int
+    name: str
+    kind: Literal["stem", "enter", "residual", "leave"]
+    stage: int
+    block: int
+    rests: bool
+    shows: bool
+    reads: int | None
+    holder: nn.Module
+    key: str
+
+    @property
+    def module(self) -> nn.Module:
+        """What runs: the frozen module, or the outermost wrapper around it."""
+        found: nn.Module = getattr(self.holder, self.key)
+        return found
+
+
+@final
+class Body(nn.Module):
+    """The modules that passes run through: the trunk's own, or those of one owner.
+
+    Attributes:
+        stem: from pictures to the stream, its grid and extras.
+        taps: one for each feature map, which passes through it on the way to the heads.
+        merged: maps are read after the next stage's entrance (patch merging), not before.
+        binding: the cell through which the loop hands each pass's context to the modules.
+        units: see :class:`Unit`.
+    """
+
+    def __init__(self, stem: nn.Module, stages: Sequence[Stage], num_maps: int) -> None:
+        super().__init__()
+        self.stem = stem
+        self._stages = nn.ModuleList(stages)
+        self.taps = nn.ModuleList(nn.Identity() for _ in range(num_maps))
+        self.merged = False
+        self.binding = Binding()
+        self.units = tuple(self._listed())
+        for unit in self.units:
+            if isinstance(unit.module, Residual):
+                unit.module.binding = self.binding
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """In forward order."""
+        return tuple(stage for stage in self._stages if isinstance(stage, Stage))
+
+    def read_merged(self) -> None:
+        """Read maps after the next stage's entrance from now on."""
+        self.merged = True
+        self.units = tuple(self._listed())
+
+    def _listed(self) -> Iterator[Unit]:
+        yield Unit(0, "stem", "stem", -1, -1, True, False, None, self, "stem")
+        number, last = 1, len(self._stages) - 1
+        for s, stage in enumerate(self.stages):
+            at = f"stages.{s}"
+            reads = s - 1 if self.merged and s else None
+            yield Unit(number, f"{at}.enter", "enter", s, -1, True, True, reads, stage, "enter")
+            number += 1
+            for b, block in enumerate(stage.blocks):
+                for position, role in enumerate(block):
+                    first, end = position == 0, position == len(block) - 1
+                    name = f"{at}.blocks.{b}.{role}"
+                    yield Unit(number, name, "residual", s, b, first, end, None, block, role)
+                    number += 1
+            reads = s if s == last or not self.merged else None
+            yield Unit(number, f"{at}.leave", "leave", s, -1, True, False, reads, stage, "leave")
+            number += 1
+
+    def spans(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """``range(first, end)`` cut where units rest: a block's residuals stay together."""
+        starts = [n for n in range(first, end) if n == first or self.units[n].rests]
+        yield from zip(starts, [*starts[1:], end], strict=True)
+
+    def end_of_first_block(self) -> int:
+        """The unit after the trunk's first block."""
+        return next(unit.number + 1 for unit in self.units if unit.kind == "residual" and unit.shows)
+
+    def second_block(self) -> int:
+        """The first unit of the trunk's second block; the number of units where it has one."""
+        starts = [unit.number for unit in self.units if unit.kind == "residual" and unit.rests]
+        return starts[1] if len(starts) > 1 else len(self.units)
+
+    def rest_before(self, number: int) -> int:
+        """The last unit up to ``number`` at which a pass can be taken up again."""
+        return max(n for n in range(number + 1) if n == len(self.units) or self.units[n].rests)
