@@ -235,8 +235,9 @@ class Model(nn.Module):
         for owner in self.owners:
             if owner.drops:
                 let_drop(self.backbone, owner, owner in acting)
-            owner.train(owner in acting)
         let_paths_drop(self.backbone, self.owners, acting)
+        for owner in self.owners:
+            owner.train(owner in acting)
         for tasks, module in self.decoders.each():
             module.train(mode and not self.frozen_tasks.issuperset(tasks))
         return self

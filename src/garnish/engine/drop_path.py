@@ -73,10 +73,13 @@ def let_paths_drop(trunk: Trunk, owners: Collection[Owner], acting: Collection[O
 
 
 def let_drop(trunk: Trunk, owner: Owner, mode: bool) -> None:
-    """Whether the trunk's own dropout and drop-path act in the passes of one owner that tunes it."""
-    trunk.body.train(mode)
+    """Whether the trunk's own dropout and drop-path act in the passes of one owner that tunes it.
+
+    All adapters are in evaluation mode afterwards.
+    """
+    trunk.train(mode)  # a family has its say: batch norms of CNNs keep their statistics
     owner.follow()
-    trunk.body.train(False)
+    trunk.train(False)
 
 
 def _paths(trunk: Trunk) -> Iterator[nn.Module]:
