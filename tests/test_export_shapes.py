@@ -19,7 +19,9 @@ import tiny
 from garnish import lookup
 from garnish.adapters.vmt import TaskScale
 from garnish.backbones.backbone import Backbone
+from garnish.engine.adapter import Method
 from garnish.engine.context import ForwardContext
+from garnish.model import Model
 from garnish.sizes import averaged, cropped, folded, rounded_up
 
 pytestmark = pytest.mark.export
@@ -170,3 +172,82 @@ def test_a_crop_is_a_view_and_a_side_is_rounded_up():
     assert torch.equal(cropped(x, 2, 3), torch.tensor([[0, 1, 2], [4, 5, 6]]))
     assert cropped(x, 2, 3).data_ptr() == x.data_ptr()
     assert [rounded_up(side, 32) for side in (1, 32, 33)] == [32, 32, 64]
+
+
+def late(made: Backbone) -> garnish.LoRA:
+    """Of each task, from the last stage's first block on: rows fork there."""
+    layers = [site.name for site, module in made.sites_with_modules() if isinstance(module, nn.Linear)]
+    last = f"stages.{len(made.stages) - 1}.blocks."
+    return garnish.LoRA(rank=2, per_task=True, layers=tuple(name for name in layers if name.startswith(last)))
+
+
+METHODS: dict[str, Callable[[Backbone], Method]] = {
+    "shared": lambda made: garnish.LoRA(rank=2),
+    "per_task": lambda made: garnish.LoRA(rank=2, per_task=True),
+    "per_task_late": late,
+    "mtlora": lambda made: garnish.MTLoRA(rank=4, task_rank=2),
+    "vmt": lambda made: garnish.VMTAdapter(),
+}
+#: what the fast suite exports: each family and each way once
+FAST = {("mit", "shared"), ("vit", "mtlora"), ("vit", "per_task"), ("swin", "vmt"), ("convnext", "per_task_late")}
+WHOLE = [
+    pytest.param(short, method, id=f"{short}-{method}", marks=() if (short, method) in FAST else pytest.mark.slow)
+    for short in ("mit", "vit", "swin", "convnext")
+    for method in METHODS
+]
+
+
+def adapted(short: str, method: str) -> Model:
+    torch.manual_seed(0)
+    made = trunk(short)
+    specs = {name: lookup.build("tasks", *tiny.TASKS[name]) for name in ("seg", "depth")}
+    model = garnish.adapt(made, METHODS[method](made), specs)
+    tiny.randomise_own(model)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("short", "method"), WHOLE)
+def test_one_graph_of_a_model_serves_every_size(short, method):
+    """Preparing, planning, the trunk and the heads; every picture asks for every task."""
+    check(adapted(short, method))
+
+
+@pytest.mark.slow
+def test_sizes_may_be_left_to_export_as_well():
+    model = adapted("mit", "per_task")
+    every = torch.export.Dim.DYNAMIC
+    with torch.no_grad():
+        program = torch.export.export(
+            model, (torch.rand(2, 3, 90, 123),), dynamic_shapes=({0: every, 2: every, 3: every},)
+        ).module()
+        for size in [(3, 3, 96, 128), (2, 3, 40, 200)]:
+            images = torch.rand(size)
+            for name, want in model(images).items():
+                assert tiny.far(program(images)[name], want) < 1e-5
+
+
+@pytest.mark.slow
+def test_integer_pictures_export_too():
+    model = adapted("vit", "shared")
+    sizes = {0: Dim("pictures", min=1), 2: Dim("height", min=33), 3: Dim("width", min=33)}
+    example = torch.randint(0, 256, (2, 3, 90, 123), dtype=torch.uint8)
+    with torch.no_grad():
+        program = torch.export.export(model, (example,), dynamic_shapes=(sizes,)).module()
+        images = torch.randint(0, 256, (1, 3, 64, 75), dtype=torch.uint8)
+        for name, want in model(images).items():
+            assert tiny.far(program(images)[name], want) < 1e-5
+
+
+@pytest.mark.slow
+def test_some_of_the_tasks_export():
+    """``tasks`` is a constant of the graph."""
+    model = adapted("vit", "per_task")
+    sizes = {0: Dim("pictures", min=1), 2: Dim("height", min=33), 3: Dim("width", min=33)}
+    with torch.no_grad():
+        program = torch.export.export(
+            model, (torch.rand(2, 3, 90, 123), ["depth"]), dynamic_shapes=(sizes, [None])
+        ).module()
+        images = torch.rand(3, 3, 64, 75)
+        got, want = program(images, ["depth"]), model(images, ["depth"])
+    assert list(got) == list(want) == ["depth"]
+    assert tiny.far(got["depth"], want["depth"]) < 1e-5
