@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, final, get_args
+from typing import ClassVar, Literal, cast, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,9 @@ class DeMT(JointHead):
         reduction: side of the squares that token attention averages; 1: none. Pixel attention has no use for it.
     """
 
+    pyramid: ClassVar[bool] = True
+    interacts: ClassVar[bool] = True  # each task attends to all tasks' maps
+
     attention: Attention = "pixel"
     depth: int = 1
     channels: int = 256
@@ -86,16 +89,6 @@ class DeMT(JointHead):
         if self.channels % self.heads:
             near = max(round(self.channels / self.heads), 1) * self.heads
             raise OptionError(f"DeMT.channels: {self.channels} do not divide into {self.heads} heads; nearest: {near}")
-
-    @property
-    def pyramid(self) -> bool:
-        """True: the decoder joins maps of growing stride."""
-        return True
-
-    @property
-    def interacts(self) -> bool:
-        """True: each task attends to all tasks' maps."""
-        return True
 
     def build_joint(self, features: Sequence[FeatureInfo], channels: Mapping[str, int]) -> DeMTDecoder:
         """The module; raises :class:`OptionError` where there are no features, no tasks, or a task has no outputs."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,16 +20,10 @@ from garnish.sizes import averaged
 
 @dataclass(frozen=True, kw_only=True)
 class Head(Options, ABC):
-    """The options of a decoder. Subclasses are frozen dataclasses; :meth:`build` makes the module.
+    """The options of a decoder. Subclasses are frozen dataclasses; :meth:`build` makes the module."""
 
-    Attributes:
-        pyramid: the decoder wants maps of strides s, 2s, 4s, 8s; a plain ViT's maps of one stride are resampled.
-    """
-
-    @property
-    def pyramid(self) -> bool:
-        """Whether maps of one stride (plain ViT) are to be resampled into a pyramid first."""
-        return False
+    #: Whether the decoder wants maps of strides s, 2s, 4s, 8s; a plain ViT's maps of one stride are resampled then.
+    pyramid: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> nn.Module:
@@ -65,10 +60,8 @@ class Head(Options, ABC):
 class JointHead(Head):
     """A decoder that several tasks share: the tasks of one ``adapt`` call that name equal options are built as one."""
 
-    @property
-    def interacts(self) -> bool:
-        """Whether a task's output depends on other tasks' maps: then all are run where one is asked for."""
-        return False
+    #: Whether a task's output depends on other tasks' maps: then all are run where one is asked for.
+    interacts: ClassVar[bool] = False
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> nn.Module:
         """Never called: see :meth:`build_joint`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -34,16 +34,13 @@ class HRNetHead(Head):
         widths: channels each map is brought to, finest first (18, 36, 72, 144: those of HRNet-W18).
     """
 
+    pyramid: ClassVar[bool] = True
+
     widths: tuple[int, ...] = (18, 36, 72, 144)
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
             raise OptionError(f"HRNetHead.widths: {list(self.widths)}; give at least 1 for each feature map")
-
-    @property
-    def pyramid(self) -> bool:
-        """True: the decoder joins maps of growing stride."""
-        return True
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> HRNetDecoder:
         """The module; raises :class:`OptionError` without outputs, or where widths and features differ in number."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class SegFormerHead(Head):
             finished SegFormer), whose width ``channels`` must be; a classifier of another number of outputs is new.
     """
 
+    pyramid: ClassVar[bool] = True
+
     channels: int = 256
     dropout: float = 0.1
     norm: bool = False
@@ -47,11 +49,6 @@ class SegFormerHead(Head):
             raise OptionError(f"SegFormerHead.channels: {self.channels} is out of range; give at least 1")
         if not 0 <= self.dropout < 1:
             raise OptionError(f"SegFormerHead.dropout: {self.dropout} is out of range; give 0 to below 1")
-
-    @property
-    def pyramid(self) -> bool:
-        """True: the decoder joins maps of growing stride."""
-        return True
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> SegFormerDecoder:
         """The module; raises :class:`OptionError` where there are no features or no outputs."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast, final
+from typing import ClassVar, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -41,17 +41,14 @@ class SharedBaseHead(JointHead):
         direct: a linear part of each task from the maps to its outputs.
     """
 
+    pyramid: ClassVar[bool] = True
+
     channels: int = 64
     direct: bool = True
 
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise OptionError(f"SharedBaseHead.channels: {self.channels} is out of range; give at least 1")
-
-    @property
-    def pyramid(self) -> bool:
-        """True: the decoder joins maps of growing stride."""
-        return True
 
     def build_joint(self, features: Sequence[FeatureInfo], channels: Mapping[str, int]) -> SharedBaseDecoder:
         """The module; raises :class:`OptionError` where there are no features, no tasks, or a task has no outputs."""

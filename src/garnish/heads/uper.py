@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class UPerHead(Head):
         dropout: probability that a channel of the fused map is dropped in training.
     """
 
+    pyramid: ClassVar[bool] = True
+
     channels: int = 512
     pool_scales: tuple[int, ...] = (1, 2, 3, 6)
     dropout: float = 0.1
@@ -44,11 +46,6 @@ class UPerHead(Head):
             raise OptionError(f"UPerHead.pool_scales: {list(self.pool_scales)}; give at least one, each at least 1")
         if not 0 <= self.dropout < 1:
             raise OptionError(f"UPerHead.dropout: {self.dropout} is out of range; give 0 to below 1")
-
-    @property
-    def pyramid(self) -> bool:
-        """True: the decoder joins maps of growing stride."""
-        return True
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> UPerDecoder:
         """The module; raises :class:`OptionError` where there are no features or no outputs."""

@@ -6,7 +6,6 @@ Shape letters: B pictures, H W pixels.
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -62,10 +61,6 @@ class BinaryTask(Task, ABC):
         """``path.png``: 8-bit grey, probability · 255."""
         grey = (decoded.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
         return write_png(grey.reshape(decoded.shape[-2:]).cpu().numpy(), with_suffix(path, ".png"))
-
-    def legend(self) -> Mapping[str, tuple[int, int, int]]:
-        """Empty: the map is continuous."""
-        return {}
 
 
 def balanced_bce(sums: Tensor, positive_weight: float | None) -> Tensor:

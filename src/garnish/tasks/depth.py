@@ -54,7 +54,6 @@ class Depth(Task):
             are scaled by it.
         min_metres: smallest depth; predictions are cut there, which keeps logarithms finite, and labels below it do
             not count.
-        weight: of this task in the sum of losses.
     """
 
     higher_is_better: ClassVar[bool] = False
@@ -63,15 +62,13 @@ class Depth(Task):
 
     max_metres: float = 10.0
     min_metres: float = 1e-3
-    weight: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.min_metres < self.max_metres < math.inf:
             raise OptionError(
                 f"Depth: min_metres {self.min_metres:g}, max_metres {self.max_metres:g}; set 0 < min < max"
             )
-        if not 0 <= self.weight < math.inf:
-            raise OptionError(f"Depth.weight: {self.weight}; set a finite value ≥ 0")
 
     @property
     def headline(self) -> str:
@@ -82,11 +79,6 @@ class Depth(Task):
     def channels(self) -> int:
         """One map."""
         return 1
-
-    @property
-    def loss_weight(self) -> float:
-        """``weight``."""
-        return self.weight
 
     def metres(self, prediction: Tensor) -> Tensor:
         """The head's output → float32 metres > 0 of the same shape, not yet cut."""
@@ -177,10 +169,6 @@ class Depth(Task):
             return write_whole(data.getvalue(), file)
         millimetres = np.where(valid, np.clip(np.rint(values * 1000), 1, 65535), 0).astype(np.uint16)
         return write_png(millimetres, with_suffix(path, ".png"))
-
-    def legend(self) -> Mapping[str, tuple[int, int, int]]:
-        """Empty: the map is continuous."""
-        return {}
 
 
 @final

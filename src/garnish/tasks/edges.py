@@ -6,7 +6,6 @@ Shape letters: B pictures, H W pixels, T thresholds.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
@@ -68,6 +67,7 @@ class Edges(BinaryTask):
     processes: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.positive_weight < 1:
             raise OptionError(f"Edges.positive_weight: {self.positive_weight}; set a value between 0 and 1")
         if self.tolerance_px < 0:
@@ -78,8 +78,6 @@ class Edges(BinaryTask):
             raise OptionError(f"Edges.processes: {self.processes}; set 1 or more")
         if not 0 <= self.max_distance < 1:
             raise OptionError(f"Edges.max_distance: {self.max_distance}; set a share of the diagonal, such as 0.0075")
-        if not 0 <= self.weight < math.inf:
-            raise OptionError(f"Edges.weight: {self.weight}; set a finite value ≥ 0")
 
     @property
     def idle_options(self) -> tuple[str, ...]:
@@ -102,11 +100,6 @@ class Edges(BinaryTask):
     def headline(self) -> str:
         """``f_at_Npx``, N the tolerance; ``ods_f`` with the protocol "ods"."""
         return "ods_f" if self.protocol == "ods" else f"f_at_{self.tolerance_px}px"
-
-    @property
-    def loss_weight(self) -> float:
-        """``weight``."""
-        return self.weight
 
     def loss(self, sums: Tensor) -> Tensor:
         """() balanced cross-entropy with the fixed weight; 0 where no pixel has a label."""

@@ -5,8 +5,6 @@ Shape letters: B pictures, H W pixels.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
@@ -17,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from garnish.errors import DataError, OptionError
+from garnish.errors import DataError
 from garnish.tasks.colours import NOTHING
 from garnish.tasks.files import with_suffix, write_png
 from garnish.tasks.task import Task, to_uint8
@@ -51,10 +49,6 @@ class Normals(Task):
 
     weight: float = 10.0
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight < math.inf:
-            raise OptionError(f"Normals.weight: {self.weight}; set a finite value ≥ 0")
-
     @property
     def headline(self) -> str:
         """``mean_angle``, in degrees."""
@@ -64,11 +58,6 @@ class Normals(Task):
     def channels(self) -> int:
         """Three maps: x, y, z."""
         return 3
-
-    @property
-    def loss_weight(self) -> float:
-        """``weight``."""
-        return self.weight
 
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(2,): Σ |normalised prediction − target| over the entries of labelled pixels, and the number of entries."""
@@ -125,10 +114,6 @@ class Normals(Task):
     def write(self, decoded: Tensor, path: Path) -> Path:
         """``path.png``: 8-bit RGB, value = (n + 1)/2 · 255."""
         return write_png(to_uint8((decoded + 1) / 2), with_suffix(path, ".png"))
-
-    def legend(self) -> Mapping[str, tuple[int, int, int]]:
-        """Empty: the map is continuous."""
-        return {}
 
 
 def unit(vectors: Tensor) -> Tensor:

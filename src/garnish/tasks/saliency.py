@@ -5,7 +5,6 @@ Shape letters: B pictures, H W pixels, T thresholds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
@@ -57,8 +56,7 @@ class Saliency(BinaryTask):
     max_f_at: Literal["hundredths", "twentieths"] = "hundredths"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < math.inf:
-            raise OptionError(f"Saliency.weight: {self.weight}; set a finite value ≥ 0")
+        super().__post_init__()
         if self.max_f_at not in _F_AT:
             raise OptionError(f"Saliency.max_f_at: {self.max_f_at!r}; set {' or '.join(map(repr, _F_AT))}")
         for option, known in (("iou_threshold", HUNDREDTHS), ("f_threshold", self.f_thresholds)):
@@ -74,11 +72,6 @@ class Saliency(BinaryTask):
     def headline(self) -> str:
         """``iou_at_best_threshold``."""
         return "iou_at_best_threshold"
-
-    @property
-    def loss_weight(self) -> float:
-        """``weight``."""
-        return self.weight
 
     def loss(self, sums: Tensor) -> Tensor:
         """() balanced cross-entropy; 0 where no pixel has a label, or all have the same."""

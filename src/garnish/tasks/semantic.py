@@ -39,7 +39,6 @@ class Semantic(Task):
 
     Attributes:
         classes: class names in the order of their ids, or only their number; 2 to 255.
-        weight: of this task in the sum of losses.
         class_weights: w, one a class; none: all 1.
         cross_entropy: factor of the cross-entropy or focal term.
         focal_gamma: γ; 0: plain cross-entropy.
@@ -64,7 +63,6 @@ class Semantic(Task):
     }
 
     classes: int | tuple[str, ...]
-    weight: float = 1.0
     class_weights: tuple[float, ...] | None = None
     cross_entropy: float = 1.0
     focal_gamma: float = 0.0
@@ -74,6 +72,7 @@ class Semantic(Task):
     void_if_only_background: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = self.names
         if not 2 <= len(names) <= IGNORE:
             raise OptionError(
@@ -91,7 +90,7 @@ class Semantic(Task):
                 )
             if min(self.class_weights) < 0 or not 0 < sum(self.class_weights) < float("inf"):
                 raise OptionError(f"Semantic.class_weights: {self.class_weights}; set finite weights ≥ 0, not all 0")
-        for option in ("weight", "cross_entropy", "focal_gamma", "dice", "f1_tolerance_px"):
+        for option in ("cross_entropy", "focal_gamma", "dice", "f1_tolerance_px"):
             value = getattr(self, option)
             if not 0 <= value < float("inf"):
                 raise OptionError(f"Semantic.{option}: {value}; set a finite value ≥ 0")
@@ -138,11 +137,6 @@ class Semantic(Task):
     def channels(self) -> int:
         """One map of logits a class."""
         return len(self.names)
-
-    @property
-    def loss_weight(self) -> float:
-        """``weight``."""
-        return self.weight
 
     def labels(self, target: Tensor) -> Tensor:
         """(B, H, W) the labels that count: ``target``, less the pictures that ``void_if_only_background`` voids."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from garnish.checked import Options
+from garnish.errors import OptionError
 
 #: What stands for "no label here" in every integer and binary target.
 IGNORE = 255
@@ -36,6 +37,9 @@ class Task(Options, ABC):
 
     The loss is computed in two steps so that it is the same number however a batch is split over processes:
     :meth:`sums` gives additive statistics of some pictures, :meth:`loss` turns their total into the loss.
+
+    Attributes:
+        weight: of this task in the sum of losses.
     """
 
     #: Whether a larger headline metric is better.
@@ -46,6 +50,12 @@ class Task(Options, ABC):
     thresholds: ClassVar[Mapping[str, str]] = {}
     #: Option → what it is about; "counted" where it is not named, and "loss" for ``weight``.
     roles: ClassVar[Mapping[str, Role]] = {}
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise OptionError(f"{type(self).__name__}.weight: {self.weight}; set a finite value ≥ 0")
 
     @property
     @abstractmethod
@@ -68,9 +78,9 @@ class Task(Options, ABC):
         return ()
 
     @property
-    @abstractmethod
     def loss_weight(self) -> float:
-        """Weight of this task in the sum of losses (fields named ``weight``; defaults from the literature)."""
+        """Weight of this task in the sum of losses."""
+        return self.weight
 
     @abstractmethod
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -140,9 +150,9 @@ class Task(Options, ABC):
     def write(self, decoded: Tensor, path: Path) -> Path:
         """Write one decoded map in the task's file format to ``path`` plus the right suffix; returns the file."""
 
-    @abstractmethod
     def legend(self) -> Mapping[str, tuple[int, int, int]]:
         """Label names and their colours, for pictures; empty where the map is continuous."""
+        return {}
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
