@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from garnish.backbones.finished_names import FINISHED
 from garnish.errors import OptionError
@@ -15,31 +15,16 @@ from garnish.strict_yaml import read_yaml
 _WEIGHTS_FILE = re.compile(r"[./~].*|.*\.(safetensors|pth|pt|bin)")
 
 
-class Placed(NamedTuple):
-    """See :func:`from_base`."""
-
-    plain: dict[str, Any]
-    written: dict[str, str]
-
-
 def relocated(plain: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """The sections with relative paths, which start at the recipe (or, where nothing lies there, at the working
     directory), made relative to the working directory; ``out`` starts there anyway.
     """
-    found = dict(plain)
-    backbone = found.get("backbone")
-    if isinstance(backbone, dict) and isinstance(weights := backbone.get("weights"), str):
-        found["backbone"] = {**backbone, "weights": _moved(weights, base, sure=bool(_WEIGHTS_FILE.fullmatch(weights)))}
-    if "data" in found:
-        found["data"] = _data_moved(found["data"], base)
-    if "onto" in found:
-        found["onto"] = [
-            _moved(p, base, sure=p not in FINISHED) if isinstance(p, str) else p for p in as_list(found["onto"])
-        ]
-    return found
+    return _each_moved(plain, lambda path, option, sure: _moved(path, base, sure=sure))
 
 
-def from_base(plain: Mapping[str, Any], base: Path, replaced: Collection[str], source: str) -> Placed:
+def from_base(
+    plain: Mapping[str, Any], base: Path, replaced: Collection[str], source: str
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The sections of a run's ``args.yaml``, whose relative paths start at ``base`` and nowhere else.
 
     Args:
@@ -56,7 +41,7 @@ def from_base(plain: Mapping[str, Any], base: Path, replaced: Collection[str], s
     """
     written: dict[str, str] = {}
 
-    def moved(path: str, option: str, *, sure: bool = True) -> str:
+    def moved(path: str, option: str, sure: bool) -> str:
         expanded = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 (keeps what pathlib would fold)
         there = Path(os.path.normpath(base / expanded))
         if not there.exists() and option != "train.cache":
@@ -72,27 +57,11 @@ def from_base(plain: Mapping[str, Any], base: Path, replaced: Collection[str], s
         written[found] = path
         return found
 
-    def data_moved(given: Any) -> Any:
-        if isinstance(given, list):
-            return [data_moved(part) for part in given]
-        if isinstance(given, str) and given != "scenes":
-            return moved(given, "data")
-        if isinstance(given, dict) and given.get("name") != "scenes":
-            return {**given, "path": moved(str(given.get("path", ".")), "data")}
-        return given
-
-    found = dict(plain)
-    backbone, train = found.get("backbone"), found.get("train")
-    if isinstance(backbone, dict) and isinstance(weights := backbone.get("weights"), str):
-        sure = bool(_WEIGHTS_FILE.fullmatch(weights))
-        found["backbone"] = {**backbone, "weights": moved(weights, "backbone.weights", sure=sure)}
-    if "data" in found:
-        found["data"] = data_moved(found["data"])
-    if "onto" in found:
-        found["onto"] = [moved(p, "onto", sure=p not in FINISHED) for p in as_list(found["onto"])]
+    found = _each_moved(plain, moved)
+    train = found.get("train")
     if isinstance(train, dict) and isinstance(cache := train.get("cache"), str):
-        found["train"] = {**train, "cache": moved(cache, "train.cache")}
-    return Placed(found, written)
+        found["train"] = {**train, "cache": moved(cache, "train.cache", True)}
+    return found, written
 
 
 def as_written(value: Any, written: Mapping[str, str]) -> Any:
@@ -104,13 +73,28 @@ def as_written(value: Any, written: Mapping[str, str]) -> Any:
     return written.get(value, value) if isinstance(value, str) else value
 
 
-def _data_moved(given: Any, base: Path) -> Any:
+def _each_moved(plain: Mapping[str, Any], moved: Callable[[str, str, bool], str]) -> dict[str, Any]:
+    """The sections with ``moved(path, option, sure)`` for each path; ``sure``: it is one, and not a Hub id, say."""
+    found = dict(plain)
+    backbone = found.get("backbone")
+    if isinstance(backbone, dict) and isinstance(weights := backbone.get("weights"), str):
+        sure = bool(_WEIGHTS_FILE.fullmatch(weights))
+        found["backbone"] = {**backbone, "weights": moved(weights, "backbone.weights", sure)}
+    if "data" in found:
+        found["data"] = _data_moved(found["data"], lambda path: moved(path, "data", True))
+    if "onto" in found:
+        listed = as_list(found["onto"])
+        found["onto"] = [moved(p, "onto", p not in FINISHED) if isinstance(p, str) else p for p in listed]
+    return found
+
+
+def _data_moved(given: Any, moved: Callable[[str], str]) -> Any:
     if isinstance(given, list):
-        return [_data_moved(part, base) for part in given]
+        return [_data_moved(part, moved) for part in given]
     if isinstance(given, str) and given != "scenes":
-        return _moved(given, base)
+        return moved(given)
     if isinstance(given, dict) and given.get("name") != "scenes":
-        return {**given, "path": _moved(str(given.get("path", ".")), base)}
+        return {**given, "path": moved(str(given.get("path", ".")))}
     return given
 
 
@@ -133,7 +117,7 @@ def inlined(given: Any) -> Any:
     if path.is_dir():
         path /= "data.yaml"
     content = read_yaml(path)
-    return _data_moved(content, path.parent) if isinstance(content, dict) else content
+    return _data_moved(content, lambda p: _moved(p, path.parent)) if isinstance(content, dict) else content
 
 
 def as_list(given: Any) -> list[Any]:

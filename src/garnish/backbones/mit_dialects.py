@@ -21,11 +21,28 @@ from garnish.errors import OptionError, WeightsError, suggest
 _OTHER_PARTS = frozenset({"decode_head", "auxiliary_head", "classifier", "head"})
 _CANONICAL = re.compile(r"stages\.(\d+)(?:\.blocks\.(\d+))?\.(.+)")
 
-_OUTSIDE_BLOCKS = ("enter.proj", "enter.norm", "leave")
-_IN_BLOCKS = (
-    *("attn.norm", "attn.q", "attn.kv", "attn.sr", "attn.sr_norm", "attn.proj"),
-    *("mlp.norm", "mlp.fc1", "mlp.dw", "mlp.fc2"),
-)
+#: Role → the layer's name in NVlabs' code, in transformers 4 and in transformers 5, several one after the other; those
+#: of blocks below the block's own name.
+_OUTSIDE_BLOCKS = {
+    "enter.proj": ("patch_embed{n}.proj", "encoder.patch_embeddings.{s}.proj", "stages.{s}.patch_embeddings.proj"),
+    "enter.norm": (
+        "patch_embed{n}.norm", "encoder.patch_embeddings.{s}.layer_norm", "stages.{s}.patch_embeddings.layer_norm",
+    ),
+    "leave": ("norm{n}", "encoder.layer_norm.{s}", "stages.{s}.layer_norm"),
+}
+_BLOCK = ("block{n}.{b}.", "encoder.block.{s}.{b}.", "stages.{s}.blocks.{b}.")
+_IN_BLOCKS = {
+    "attn.norm": ("norm1", "layer_norm_1", "layernorm_before"),
+    "attn.q": ("attn.q", "attention.self.query", "attention.q_proj"),
+    "attn.kv": ("attn.kv", "attention.self.key attention.self.value", "attention.k_proj attention.v_proj"),
+    "attn.sr": ("attn.sr", "attention.self.sr", "attention.sequence_reduction.sequence_reduction"),
+    "attn.sr_norm": ("attn.norm", "attention.self.layer_norm", "attention.sequence_reduction.layer_norm"),
+    "attn.proj": ("attn.proj", "attention.output.dense", "attention.o_proj"),
+    "mlp.norm": ("norm2", "layer_norm_2", "layernorm_after"),
+    "mlp.fc1": ("mlp.fc1", "mlp.dense1", "mlp.fc1"),
+    "mlp.dw": ("mlp.dwconv.dwconv", "mlp.dwconv.dwconv", "mlp.dwconv.dwconv"),
+    "mlp.fc2": ("mlp.fc2", "mlp.dense2", "mlp.fc2"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +71,13 @@ class Dialect:
         return tuple(name.format(**place) + (f".{leaf}" if leaf else "") for name in self.layers[role])
 
 
+def _layers(number: int) -> dict[str, tuple[str, ...]]:
+    """Role → the layer's name or names, of one column of the tables."""
+    outside = {role: (names[number],) for role, names in _OUTSIDE_BLOCKS.items()}
+    inside = {role: names[number].split() for role, names in _IN_BLOCKS.items()}
+    return outside | {role: tuple(_BLOCK[number] + name for name in names) for role, names in inside.items()}
+
+
 OWN = Dialect(
     name="garnish",
     layers={
@@ -66,72 +90,16 @@ OWN = Dialect(
 )
 
 #: NVlabs' code gives its epsilon of 1e-6 to the norms of blocks and stages only; the others keep torch's 1e-5.
-NVLABS = Dialect(
-    name="nvlabs",
-    layers={
-        "enter.proj": ("patch_embed{n}.proj",),
-        "enter.norm": ("patch_embed{n}.norm",),
-        "attn.norm": ("block{n}.{b}.norm1",),
-        "attn.q": ("block{n}.{b}.attn.q",),
-        "attn.kv": ("block{n}.{b}.attn.kv",),
-        "attn.sr": ("block{n}.{b}.attn.sr",),
-        "attn.sr_norm": ("block{n}.{b}.attn.norm",),
-        "attn.proj": ("block{n}.{b}.attn.proj",),
-        "mlp.norm": ("block{n}.{b}.norm2",),
-        "mlp.fc1": ("block{n}.{b}.mlp.fc1",),
-        "mlp.dw": ("block{n}.{b}.mlp.dwconv.dwconv",),
-        "mlp.fc2": ("block{n}.{b}.mlp.fc2",),
-        "leave": ("norm{n}",),
-    },
-    prefix="backbone.",
-    norm_eps=1e-6,
-    embed_norm_eps=1e-5,
-)
+NVLABS = Dialect(name="nvlabs", layers=_layers(0), prefix="backbone.", norm_eps=1e-6, embed_norm_eps=1e-5)
 
 #: transformers up to 5.8, and the files on the Hub.
 TRANSFORMERS_4 = Dialect(
-    name="transformers4",
-    layers={
-        "enter.proj": ("encoder.patch_embeddings.{s}.proj",),
-        "enter.norm": ("encoder.patch_embeddings.{s}.layer_norm",),
-        "attn.norm": ("encoder.block.{s}.{b}.layer_norm_1",),
-        "attn.q": ("encoder.block.{s}.{b}.attention.self.query",),
-        "attn.kv": ("encoder.block.{s}.{b}.attention.self.key", "encoder.block.{s}.{b}.attention.self.value"),
-        "attn.sr": ("encoder.block.{s}.{b}.attention.self.sr",),
-        "attn.sr_norm": ("encoder.block.{s}.{b}.attention.self.layer_norm",),
-        "attn.proj": ("encoder.block.{s}.{b}.attention.output.dense",),
-        "mlp.norm": ("encoder.block.{s}.{b}.layer_norm_2",),
-        "mlp.fc1": ("encoder.block.{s}.{b}.mlp.dense1",),
-        "mlp.dw": ("encoder.block.{s}.{b}.mlp.dwconv.dwconv",),
-        "mlp.fc2": ("encoder.block.{s}.{b}.mlp.dense2",),
-        "leave": ("encoder.layer_norm.{s}",),
-    },
-    prefix="segformer.",
-    norm_eps=1e-5,
-    embed_norm_eps=1e-5,
+    name="transformers4", layers=_layers(1), prefix="segformer.", norm_eps=1e-5, embed_norm_eps=1e-5
 )
 
 #: transformers from 5.12 on, in memory.
 TRANSFORMERS_5 = Dialect(
-    name="transformers5",
-    layers={
-        "enter.proj": ("stages.{s}.patch_embeddings.proj",),
-        "enter.norm": ("stages.{s}.patch_embeddings.layer_norm",),
-        "attn.norm": ("stages.{s}.blocks.{b}.layernorm_before",),
-        "attn.q": ("stages.{s}.blocks.{b}.attention.q_proj",),
-        "attn.kv": ("stages.{s}.blocks.{b}.attention.k_proj", "stages.{s}.blocks.{b}.attention.v_proj"),
-        "attn.sr": ("stages.{s}.blocks.{b}.attention.sequence_reduction.sequence_reduction",),
-        "attn.sr_norm": ("stages.{s}.blocks.{b}.attention.sequence_reduction.layer_norm",),
-        "attn.proj": ("stages.{s}.blocks.{b}.attention.o_proj",),
-        "mlp.norm": ("stages.{s}.blocks.{b}.layernorm_after",),
-        "mlp.fc1": ("stages.{s}.blocks.{b}.mlp.fc1",),
-        "mlp.dw": ("stages.{s}.blocks.{b}.mlp.dwconv.dwconv",),
-        "mlp.fc2": ("stages.{s}.blocks.{b}.mlp.fc2",),
-        "leave": ("stages.{s}.layer_norm",),
-    },
-    prefix="segformer.",
-    norm_eps=1e-5,
-    embed_norm_eps=1e-5,
+    name="transformers5", layers=_layers(2), prefix="segformer.", norm_eps=1e-5, embed_norm_eps=1e-5
 )
 
 DIALECTS = {dialect.name: dialect for dialect in (OWN, NVLABS, TRANSFORMERS_4, TRANSFORMERS_5)}

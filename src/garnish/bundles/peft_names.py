@@ -47,68 +47,47 @@ class Table:
     """
 
     trunk: str
-    v4: Mapping[str, tuple[str, ...]]
-    v5: Mapping[str, tuple[str, ...]]
+    v4: dict[str, tuple[str, ...]]
+    v5: dict[str, tuple[str, ...]]
 
 
-_LAYER_4, _LAYER_5 = "encoder.layer.{n}.", "layers.{n}."
-_QKV_4 = _of(_LAYER_4 + "attention.attention.", "query", "key", "value")
-
-VIT = Table(
-    trunk="vit",
-    v4={
+def _v4(at: str, attention: str) -> dict[str, tuple[str, ...]]:
+    """A block's layers as ViT and Swin have them in transformers 4.57, and the patch embedding."""
+    return {
         **_PATCHES,
-        "attn.qkv": _QKV_4,
-        "attn.proj": _of(_LAYER_4, "attention.output.dense"),
-        "mlp.fc1": _of(_LAYER_4, "intermediate.dense"),
-        "mlp.fc2": _of(_LAYER_4, "output.dense"),
-    },
-    v5={
-        **_PATCHES,
-        "attn.qkv": _of(_LAYER_5 + "attention.", "q_proj", "k_proj", "v_proj"),
-        "attn.proj": _of(_LAYER_5, "attention.o_proj"),
-        "mlp.fc1": _of(_LAYER_5, "mlp.fc1"),
-        "mlp.fc2": _of(_LAYER_5, "mlp.fc2"),
-    },
-)
+        "attn.qkv": _of(f"{at}attention.{attention}.", "query", "key", "value"),
+        "attn.proj": _of(at, "attention.output.dense"),
+        "mlp.fc1": _of(at, "intermediate.dense"),
+        "mlp.fc2": _of(at, "output.dense"),
+    }
 
-_DINOV2_ATTENTION_4 = {**_PATCHES, "attn.qkv": _QKV_4, "attn.proj": _of(_LAYER_4, "attention.output.dense")}
-_DINOV2_ATTENTION_5 = {
-    **_PATCHES,
-    "attn.qkv": _of(_LAYER_4 + "attention.", "q_proj", "k_proj", "v_proj"),
-    "attn.proj": _of(_LAYER_4, "attention.o_proj"),
-}
-_DINOV2_MLP = {"mlp.fc1": _of(_LAYER_4, "mlp.fc1"), "mlp.fc2": _of(_LAYER_4, "mlp.fc2")}
-DINOV2 = Table(trunk="dinov2", v4=_DINOV2_ATTENTION_4 | _DINOV2_MLP, v5=_DINOV2_ATTENTION_5 | _DINOV2_MLP)
+
+def _v5(at: str) -> dict[str, tuple[str, ...]]:
+    """The same in transformers 5."""
+    return {
+        **_PATCHES,
+        "attn.qkv": _of(f"{at}attention.", "q_proj", "k_proj", "v_proj"),
+        "attn.proj": _of(at, "attention.o_proj"),
+        "mlp.fc1": _of(at, "mlp.fc1"),
+        "mlp.fc2": _of(at, "mlp.fc2"),
+    }
+
+
+_LAYER = "encoder.layer.{n}."
+VIT = Table(trunk="vit", v4=_v4(_LAYER, "attention"), v5=_v5("layers.{n}."))
+
+_PLAIN_MLP = {"mlp.fc1": _of(_LAYER, "mlp.fc1"), "mlp.fc2": _of(_LAYER, "mlp.fc2")}
+DINOV2 = Table(trunk="dinov2", v4=_v4(_LAYER, "attention") | _PLAIN_MLP, v5=_v5(_LAYER))
 #: The giant one, whose MLP is gated.
 DINOV2_GATED = Table(
     trunk="dinov2",
-    v4=_DINOV2_ATTENTION_4 | {"mlp.fc1": _of(_LAYER_4, "mlp.weights_in"), "mlp.fc2": _of(_LAYER_4, "mlp.weights_out")},
-    v5=_DINOV2_ATTENTION_5
-    | {"mlp.fc1": _of(_LAYER_4 + "mlp.", "gate_proj", "up_proj"), "mlp.fc2": _of(_LAYER_4, "mlp.down_proj")},
+    v4=DINOV2.v4 | {"mlp.fc1": _of(_LAYER, "mlp.weights_in"), "mlp.fc2": _of(_LAYER, "mlp.weights_out")},
+    v5=DINOV2.v5 | {"mlp.fc1": _of(_LAYER, "mlp.gate_proj", "mlp.up_proj"), "mlp.fc2": _of(_LAYER, "mlp.down_proj")},
 )
 
 _BLOCK = "encoder.layers.{s}.blocks.{b}."
 _MERGING = {"enter.reduction": ("encoder.layers.{m}.downsample.reduction",)}
-SWIN = Table(
-    trunk="swin",
-    v4={
-        **_PATCHES,
-        **_MERGING,
-        "attn.qkv": _of(_BLOCK + "attention.self.", "query", "key", "value"),
-        "attn.proj": _of(_BLOCK, "attention.output.dense"),
-        "mlp.fc1": _of(_BLOCK, "intermediate.dense"),
-        "mlp.fc2": _of(_BLOCK, "output.dense"),
-    },
-    v5={
-        **_PATCHES,
-        **_MERGING,
-        "attn.qkv": _of(_BLOCK + "attention.", "q_proj", "k_proj", "v_proj"),
-        "attn.proj": _of(_BLOCK, "attention.o_proj"),
-        "mlp.fc1": _of(_BLOCK, "mlp.fc1"),
-        "mlp.fc2": _of(_BLOCK, "mlp.fc2"),
-    },
-)
+SWIN = Table(trunk="swin", v4=_v4(_BLOCK, "self") | _MERGING, v5=_v5(_BLOCK) | _MERGING)
 
 SEGFORMER = Table(trunk="segformer", v4=mit_dialects.TRANSFORMERS_4.layers, v5=mit_dialects.TRANSFORMERS_5.layers)
 
