@@ -11,7 +11,6 @@ import torch
 from torchmetrics import Metric
 
 import garnish as gn
-from garnish.comparing import statistics
 from garnish.comparing.statistics import (
     delta_m_draws,
     gap_draws,
@@ -263,10 +262,6 @@ def test_spread():
     found = spread([1.0, None, 4.0, math.nan])
     assert (found.mean, found.least, found.most, found.values) == (2.5, 1.0, 4.0, (1.0, None, 4.0, None))
     assert spread([None]).mean is None
-
-
-def test_what_is_offered_exists():
-    assert all(hasattr(statistics, name) for name in statistics.__all__)
 
 
 # ------------------------------------------------------------------------------------------------------- measurement

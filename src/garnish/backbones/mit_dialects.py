@@ -26,7 +26,9 @@ _CANONICAL = re.compile(r"stages\.(\d+)(?:\.blocks\.(\d+))?\.(.+)")
 _OUTSIDE_BLOCKS = {
     "enter.proj": ("patch_embed{n}.proj", "encoder.patch_embeddings.{s}.proj", "stages.{s}.patch_embeddings.proj"),
     "enter.norm": (
-        "patch_embed{n}.norm", "encoder.patch_embeddings.{s}.layer_norm", "stages.{s}.patch_embeddings.layer_norm",
+        "patch_embed{n}.norm",
+        "encoder.patch_embeddings.{s}.layer_norm",
+        "stages.{s}.patch_embeddings.layer_norm",
     ),
     "leave": ("norm{n}", "encoder.layer_norm.{s}", "stages.{s}.layer_norm"),
 }

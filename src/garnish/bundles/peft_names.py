@@ -47,8 +47,8 @@ class Table:
     """
 
     trunk: str
-    v4: dict[str, tuple[str, ...]]
-    v5: dict[str, tuple[str, ...]]
+    v4: Mapping[str, tuple[str, ...]]
+    v5: Mapping[str, tuple[str, ...]]
 
 
 def _v4(at: str, attention: str) -> dict[str, tuple[str, ...]]:
@@ -81,8 +81,8 @@ DINOV2 = Table(trunk="dinov2", v4=_v4(_LAYER, "attention") | _PLAIN_MLP, v5=_v5(
 #: The giant one, whose MLP is gated.
 DINOV2_GATED = Table(
     trunk="dinov2",
-    v4=DINOV2.v4 | {"mlp.fc1": _of(_LAYER, "mlp.weights_in"), "mlp.fc2": _of(_LAYER, "mlp.weights_out")},
-    v5=DINOV2.v5 | {"mlp.fc1": _of(_LAYER, "mlp.gate_proj", "mlp.up_proj"), "mlp.fc2": _of(_LAYER, "mlp.down_proj")},
+    v4=_v4(_LAYER, "attention") | {"mlp.fc1": _of(_LAYER, "mlp.weights_in"), "mlp.fc2": _of(_LAYER, "mlp.weights_out")},
+    v5=_v5(_LAYER) | {"mlp.fc1": _of(_LAYER, "mlp.gate_proj", "mlp.up_proj"), "mlp.fc2": _of(_LAYER, "mlp.down_proj")},
 )
 
 _BLOCK = "encoder.layers.{s}.blocks.{b}."

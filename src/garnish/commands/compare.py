@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -55,7 +57,13 @@ def parser() -> Parser:
     made.add_argument("--jobs", type=count, metavar="N", help="runs side by side, in processes (default: 1)")
     made.add_argument("--held-out-every", type=count, metavar="N", help="without a split val (default: 5)")
     made.add_argument("--store", metavar="DIR", help="folder of the runs (default: OUT/.store)")
-    made.add_argument("--no-pictures", action="store_true", help="leave pictures of the test set out of the report")
+    made.add_argument(
+        "--no-pictures",
+        dest="pictures",
+        action="store_const",
+        const=False,
+        help="leave pictures of the test set out of the report",
+    )
     made.add_argument("--title", metavar="TEXT", help="of the report")
     made.add_argument("--data-licence", metavar="TEXT", help="what the report says of the pictures' licence")
     made.add_argument("--retry-failed", action="store_true", help="try runs again that failed")
@@ -74,21 +82,15 @@ def run(words: Sequence[str]) -> int:
         raise OptionError("compare: no recipe; give --config RECIPE (recipes/ has some)")
     recipe = read_recipe(given.config, overrides)
     from garnish.commands.printing import print_json, print_table
-    from garnish.comparing.compare import compare, page_of, preview
-    from garnish.comparing.options import read_options
+    from garnish.comparing.compare import compare, preview
+    from garnish.comparing.options import CompareOptions, read_options
     from garnish.comparing.setting import Setting
 
-    own = {
-        name: value
-        for name in (
-            "adapters", "seeds", "out", "rates", "reference_rates", "widen", "references", "controls", "jobs",
-            "held_out_every", "store", "title", "data_licence",
-        )
-        if (value := getattr(given, name)) is not None
-    }  # fmt: skip
-    options = read_options(recipe.plain.get("compare"), own | ({"pictures": False} if given.no_pictures else {}))
+    known = {field.name for field in dataclasses.fields(CompareOptions)}
+    own = {name: value for name, value in vars(given).items() if name in known and value is not None}
+    options = read_options(recipe.plain.get("compare"), own)
     setting = Setting(recipe, options)
-    say = _print_to(sys.stdout if given.dry_run else sys.stderr)
+    say = functools.partial(print, file=sys.stdout if given.dry_run else sys.stderr, flush=True)
     preview(setting, say, every=given.dry_run)
     if given.dry_run:
         return 0
@@ -98,7 +100,7 @@ def run(words: Sequence[str]) -> int:
         print_json(results)
     else:
         print_table(*table(results))
-        print(f"report: {page_of(setting)}")
+        print(f"report: {setting.out / 'index.html'}")
     failed = [arm for arm in results["arms"] if arm["status"] == "failed"]
     if failed and len(failed) == len(results["arms"]):
         raise GarnishError(f"compare: every arm failed, the first because: {failed[0]['reason']}")
@@ -148,7 +150,3 @@ def _numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in names(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers; write e.g. 3e-4,1e-3") from None
-
-
-def _print_to(stream: Any) -> Any:
-    return lambda line: print(line, file=stream, flush=True)

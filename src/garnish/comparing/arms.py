@@ -60,43 +60,28 @@ def arms_of(options: CompareOptions, own: Any, tasks: Sequence[str]) -> list[Arm
         OptionError: an unknown method or option, or two arms that are the same.
     """
     together = (tuple(tasks),)
-    adapters = []
-    for name, methods in adapters_of(options.adapters if options.adapters is not None else own):
+
+    def made(name: str, role: Role, methods: str | tuple[Method, ...], **given: Any) -> Arm:
+        methods = (lookup.build("adapters", methods),) if isinstance(methods, str) else methods
         whole = any(type(method).__name__ == FULL for method in methods)
         rates = options.reference_rates if whole else options.rates
-        adapters.append(Arm(name=name, role="adapter", methods=methods, rates=rates, groups=together))
+        return Arm(**({"groups": together} | given), name=name, role=role, methods=methods, rates=rates)
 
-    def full(name: str, role: Role, **given: Any) -> Arm:
-        methods = (lookup.build("adapters", FULL),)
-        return Arm(
-            **({"groups": together} | given), name=name, role=role, methods=methods, rates=options.reference_rates
-        )
-
+    given = adapters_of(options.adapters if options.adapters is not None else own)
+    adapters = [made(name, "adapter", methods) for name, methods in given]
     first, last = [], []
     if "frozen" in options.references:
-        methods = (lookup.build("adapters", "Frozen"),)
-        first.append(Arm(name="heads only", role="frozen", methods=methods, rates=options.rates, groups=together))
+        first.append(made("heads only", "frozen", "Frozen"))
     if "single" in options.references:
-        first.append(full("full, one task each", "single", groups=tuple((task,) for task in tasks)))
+        first.append(made("full, one task each", "single", FULL, groups=tuple((task,) for task in tasks)))
     if "multi" in options.references and len(tasks) > 1:
-        last.append(full("full, all tasks", "multi"))
+        last.append(made("full, all tasks", "multi", FULL))
     if "scratch" in options.references:
-        last.append(full("full from scratch", "scratch", trunk="random"))
+        last.append(made("full from scratch", "scratch", FULL, trunk="random"))
     if "extras" in options.controls:
-        methods = (lookup.build("adapters", "Extras"),)
-        last.append(Arm(name="extras alone", role="control", methods=methods, rates=options.rates, groups=together))
+        last.append(made("extras alone", "control", "Extras"))
     if "random" in options.controls and adapters:
-        arm = adapters[0]
-        last.append(
-            Arm(
-                name=f"{arm.name}, random trunk",
-                role="control",
-                methods=arm.methods,
-                trunk="random",
-                rates=arm.rates,
-                groups=together,
-            )
-        )
+        last.append(made(f"{adapters[0].name}, random trunk", "control", adapters[0].methods, trunk="random"))
     arms = [*first, *adapters, *last]
     for number, arm in enumerate(arms):
         for other in arms[:number]:

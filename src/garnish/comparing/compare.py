@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from garnish.comparing.arms import Arm
@@ -109,8 +108,3 @@ def seconds_of(plan: Plan) -> float:
     """Seconds of training and evaluation of all runs, over all sittings."""
     seconds = [outcome.get("seconds") for outcome in list(plan.outcomes.values())]
     return float(sum(value for value in seconds if value))
-
-
-def page_of(setting: Setting) -> Path:
-    """The report's page."""
-    return setting.out / "index.html"

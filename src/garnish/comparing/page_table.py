@@ -31,7 +31,7 @@ ROLES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """A column: its heading, what it is in full, and whether more is better (None: neither)."""
 
@@ -151,21 +151,21 @@ def rates_text(arm: Mapping[str, Any]) -> str:
 def _columns(tasks: Mapping[str, Mapping[str, Any]]) -> list[Column]:
     found = [_quality(task, about) for task, about in tasks.items()]
     reference = "mean relative change against full fine-tuning of one model a task"
-    found.append(_column("Δm", "mean\n% ↑", reference, True, ("delta_m",), signed, "interval"))
+    found.append(Column("Δm", "mean\n% ↑", reference, True, ("delta_m",), signed, "interval"))
     for task in tasks:
         part = f"part of the way from frozen to full fine-tuning that is covered in {task}"
-        found.append(_column("Gap recovered", f"{task}\n% ↑", part, True, ("gap", task), share, "interval"))
+        found.append(Column("Gap recovered", f"{task}\n% ↑", part, True, ("gap", task), share, "interval"))
     sizes, cost = "Trained parameters", "Cost"
     backward, step = "bytes held for the backward pass", "time of a training step, and over that of the frozen arm"
     return [
         *found,
-        _column(sizes, "encoder\n↓", "trained of the encoder's", False, ("encoder_trainable",), count, "total"),
-        _column(sizes, "decoder\n ", "trained of the decoders'", None, ("decoder_trainable",), count),
-        _column(cost, "bundle\n↓", "bytes of the bundle on disk", False, ("bundle_bytes",), size),
-        _column(cost, "GMACs\n↓", "10⁹ multiply-accumulates of one picture", False, ("macs",), giga),
-        _column(cost, "backward\n↓", backward, False, ("bytes_for_backward",), size),
-        _column(cost, "step\n↓", step, False, ("step_seconds",), seconds, "ratio"),
-        _column(cost, "training\n↓", "wall time of the chosen run's training", False, ("wall_seconds",), seconds),
+        Column(sizes, "encoder\n↓", "trained of the encoder's", False, ("encoder_trainable",), count, "total"),
+        Column(sizes, "decoder\n ", "trained of the decoders'", None, ("decoder_trainable",), count),
+        Column(cost, "bundle\n↓", "bytes of the bundle on disk", False, ("bundle_bytes",), size),
+        Column(cost, "GMACs\n↓", "10⁹ multiply-accumulates of one picture", False, ("macs",), giga),
+        Column(cost, "backward\n↓", backward, False, ("bytes_for_backward",), size),
+        Column(cost, "step\n↓", step, False, ("step_seconds",), seconds, "ratio"),
+        Column(cost, "training\n↓", "wall time of the chosen run's training", False, ("wall_seconds",), seconds),
     ]
 
 
@@ -174,19 +174,7 @@ def _quality(task: str, about: Mapping[str, Any]) -> Column:
     name = f"{task}\n{headline}{', ' + unit if unit else ''} {'↑' if more else '↓'}"
     full = f"{headline} of {task}{f' in {unit}' if unit else ''}; {'more' if more else 'less'} is better"
     group = "Quality on test"
-    return _column(group, name, full, more, ("metrics", task, headline), metric, "range")
-
-
-def _column(
-    group: str,
-    name: str,
-    about: str,
-    more: bool | None,
-    path: tuple[str, ...],
-    show: Callable[[float], str],
-    second: str = "",
-) -> Column:
-    return Column(group=group, name=name, about=about, more_is_better=more, path=path, show=show, second=second)
+    return Column(group, name, full, more, ("metrics", task, headline), metric, "range")
 
 
 def _cell(results: Mapping[str, Any], number: int, column: Column) -> Cell:

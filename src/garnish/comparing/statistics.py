@@ -25,26 +25,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from garnish.comparing.totals_by_picture import PictureTotals, computed, metric_of, metrics_of
+from garnish.comparing.totals_by_picture import PictureTotals, computed, metric_of
 from garnish.errors import DataError, OptionError
 from garnish.tasks.delta import delta_m
 from garnish.tasks.task import Task
-
-__all__ = [
-    "Spread",
-    "delta_m_draws",
-    "gap_draws",
-    "gap_recovered",
-    "headline_draws",
-    "interval",
-    "metrics_of",
-    "paired_interval",
-    "per_picture",
-    "resamples",
-    "spread",
-    "void_reason",
-    "void_share",
-]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

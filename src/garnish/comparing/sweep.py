@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, final
 
 from garnish.comparing.arms import Arm
+from garnish.comparing.live import Display
 from garnish.comparing.measures import measured
 from garnish.comparing.plan import Job, Plan
 from garnish.comparing.runs import carry_out, is_of_the_system, reason_of
@@ -29,16 +30,6 @@ class Crew(Protocol):
 
     def close(self) -> None:
         """End all work; what is under way is kept as far as it is."""
-
-
-class Watcher(Protocol):
-    """Who is told how it goes."""
-
-    def started(self, job: Job) -> None:
-        """A job was begun."""
-
-    def finished(self, job: Job, outcome: dict[str, Any]) -> None:
-        """A job was done."""
 
 
 def perform(setting: Setting, job: Job, say: Say | None = None) -> dict[str, Any]:
@@ -81,13 +72,13 @@ class Alone:
         """See :class:`Crew`."""
 
 
-def sweep(plan: Plan, crew: Crew, watcher: Watcher, arm_done: Callable[[Arm], None]) -> None:
+def sweep(plan: Plan, crew: Crew, display: Display, arm_done: Callable[[Arm], None]) -> None:
     """Do everything that a plan holds.
 
     Args:
         plan: what is to be done; keeps what it came to.
         crew: who does it.
-        watcher: is told.
+        display: is told how it goes.
         arm_done: called when an arm is done or has failed.
 
     Raises:
@@ -102,14 +93,14 @@ def sweep(plan: Plan, crew: Crew, watcher: Watcher, arm_done: Callable[[Arm], No
                 break
             if job not in active:
                 active.add(job)
-                watcher.started(job)
+                display.started(job)
                 crew.start(job)
         if not active:
             return
         for job, outcome in crew.wait():
             active.discard(job)
             plan.note(job, outcome)
-            watcher.finished(job, outcome)
+            display.finished(job, outcome)
             arm = plan.setting.arms[job.run.arm]
             if arm.name not in told and plan.status(arm)[0] != "unfinished":
                 told.add(arm.name)
