@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as V
 from garnish.data.label_maps import KERNELS, geometric_functionals, resize_map
 from garnish.data.sample import DepthMap, NormalMap, Sample
 from garnish.data.scenes import Scenes, render
-from garnish.data.transforms import Augment, augment, resize_sample
+from garnish.data.transforms import Augment, resize_sample
 from garnish.errors import DataError, OptionError
 
 #: arguments that make each functional of torchvision change a 12 × 12 map
@@ -209,12 +209,12 @@ def test_augment_is_a_pure_function_of_its_seed(sample, options):
     torch.manual_seed(0)
     np.random.seed(0)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first = augment(sample, (1, 2, 3), options)
+    first = options(sample, (1, 2, 3))
     torch.rand(5)
-    assert same(first, augment(sample, (1, 2, 3), options))
-    assert not same(first, augment(sample, (1, 2, 4), options))
+    assert same(first, options(sample, (1, 2, 3)))
+    assert not same(first, options(sample, (1, 2, 4)))
     torch.manual_seed(0)
-    augment(sample, (9,), options)
+    options(sample, (9,))
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])
 
@@ -222,7 +222,7 @@ def test_augment_is_a_pure_function_of_its_seed(sample, options):
 def test_augment_keeps_formats_and_fills_without_labels(sample, options):
     filled = 0
     for seed in range(20):
-        out = augment(sample, (seed,), options)
+        out = options(sample, (seed,))
         assert out.size == (48, 56) and type(out.image) is tv_tensors.Image and out.image.dtype == torch.uint8
         assert {t: (type(v), v.dtype) for t, v in out.targets.items()} == {
             t: (type(v), v.dtype) for t, v in sample.targets.items()
@@ -239,12 +239,12 @@ def test_augment_keeps_formats_and_fills_without_labels(sample, options):
 
 def test_augment_without_changes_is_identity(sample):
     still = Augment(scale=(1.0, 1.0), flip=0.0)
-    assert same(augment(sample, (0,), still), sample)
+    assert same(still(sample, (0,)), sample)
 
 
 def test_flipped_sample_is_a_valid_scene(sample):
     """A picture flipped by augment equals labels of the mirrored geometry: x of normals negated, columns reversed."""
-    out = augment(sample, (0,), Augment(scale=(1.0, 1.0), flip=1.0))
+    out = Augment(scale=(1.0, 1.0), flip=1.0)(sample, (0,))
     mirrored = sample.targets["normals"].flip(-1).as_subclass(torch.Tensor) * torch.tensor([-1.0, 1, 1])[:, None, None]
     torch.testing.assert_close(out.targets["normals"].as_subclass(torch.Tensor), mirrored)
     assert torch.equal(out.targets["seg"], sample.targets["seg"].flip(-1))
@@ -265,7 +265,7 @@ def test_rotation_of_a_scene_keeps_normals_true_to_depth():
 
 
 def test_colour_changes_the_picture_only(sample):
-    out = augment(sample, (3,), Augment(scale=(1.0, 1.0), flip=0.0, colour=0.4))
+    out = Augment(scale=(1.0, 1.0), flip=0.0, colour=0.4)(sample, (3,))
     assert not torch.equal(out.image, sample.image)
     assert all(torch.equal(out.targets[t], sample.targets[t]) for t in sample.targets)
 

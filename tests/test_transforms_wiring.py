@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as V
 
 from garnish.data.sample import DepthMap, NormalMap, Sample
-from garnish.data.transforms import Augment, augment, resize_sample
+from garnish.data.transforms import Augment, resize_sample
 
 HEIGHT, WIDTH = 40, 50
 
@@ -86,7 +86,7 @@ def test_scaled_cropped_flipped_samples_stay_together(scale, flip):
     turned = torch.diag(torch.tensor([1.0 - 2 * flip, 1.0]))
     places = set()
     for seed in range(6):
-        out = augment(numbered(), (seed,), Augment(size=(36, 44), scale=scale, flip=flip))
+        out = Augment(size=(36, 44), scale=scale, flip=flip)(numbered(), (seed,))
         follows_from_ids(out, turned)
         lies_on_the_picture(out, 1.2)
         seen = plain(out.targets["seg"])[plain(out.targets["seg"]) != 255]
@@ -103,7 +103,7 @@ def test_turned_samples_stay_together(degrees, flip):
     """The angle is read off the ids: by how the source's columns run across the turned picture."""
     angles = []
     for seed in range(6):
-        out = augment(numbered(), (seed,), Augment(size=(40, 50), scale=(1.0, 1.0), flip=flip, rotate_degrees=degrees))
+        out = Augment(size=(40, 50), scale=(1.0, 1.0), flip=flip, rotate_degrees=degrees)(numbered(), (seed,))
         lies_on_the_picture(out, 1.5)
         ids = plain(out.targets["seg"])
         columns, rows = ((ids - 1000) % WIDTH).double(), ((ids - 1000) // WIDTH).double()

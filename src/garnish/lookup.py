@@ -19,7 +19,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-from garnish.checked import hints_of
+from garnish.checked import fits, hints_of
 from garnish.errors import OptionError, suggest
 
 #: kind → (folder, module of the base class, name of the base class)
@@ -151,10 +151,6 @@ def _coerce(value: Any, hint: Any, at: str) -> Any:
                 continue
         names = " or ".join(_name_of(o) for o in get_args(hint))
         raise OptionError(f"{at}: expected {names}, got {value!r}")
-    if hint is type(None):
-        if value is None:
-            return None
-        raise OptionError(f"{at}: expected null, got {value!r}")
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
         return construct(hint, value, where=at)
     if origin is tuple:
@@ -175,12 +171,8 @@ def _coerce(value: Any, hint: Any, at: str) -> Any:
         if value in get_args(hint):
             return value
         raise OptionError(f"{at}: expected one of {', '.join(map(str, get_args(hint)))}; got {value!r}")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is int and isinstance(value, bool):
-        raise OptionError(f"{at}: expected int, got {value!r}")
-    if isinstance(value, hint):
-        return value
+    if fits(value, hint):
+        return float(value) if hint is float else value
     raise OptionError(f"{at}: expected {_name_of(hint)}, got {value!r}")
 
 

@@ -153,54 +153,47 @@ class _Reader:
             modules_to_save=self._list("modules_to_save", self.found.get("modules_to_save")),
         )
 
-    def _wrong(self, key: str, expected: str, value: Any) -> BundleError:
-        return BundleError(f"{self.file}: {one_line(key, 60)}: expected {expected}, got {one_line(repr(value), 60)}")
+    def _expect(self, is_so: bool, key: str, expected: str, value: Any) -> None:
+        if not is_so:
+            told = f"{one_line(key, 60)}: expected {expected}, got {one_line(repr(value), 60)}"
+            raise BundleError(f"{self.file}: {told}")
 
     def _rank(self, key: str, value: Any) -> int:
-        if type(value) is not int or value < 1:
-            raise self._wrong(key, "a whole number from 1", value)
-        return value
+        self._expect(type(value) is int and value >= 1, key, "a whole number from 1", value)
+        return int(value)
 
     def _number(self, key: str, value: Any) -> float:
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise self._wrong(key, "a number", value)
+        self._expect(type(value) in (int, float) and math.isfinite(value), key, "a number", value)
         return float(value)
 
     def _dropout(self) -> float:
         value = self._number("lora_dropout", self.found.get("lora_dropout", 0.0))
-        if not 0 <= value < 1:
-            raise self._wrong("lora_dropout", "0 to below 1", value)
+        self._expect(0 <= value < 1, "lora_dropout", "0 to below 1", value)
         return value
 
     def _flag(self, key: str) -> bool:
         value = self.found.get(key) or False
-        if value is not True and value is not False:
-            raise self._wrong(key, "true or false", value)
-        return value
+        self._expect(type(value) is bool, key, "true or false", value)
+        return bool(value)
 
     def _mapping(self, key: str) -> dict[str, Any]:
         value = self.found.get(key) or {}
-        if not isinstance(value, dict):
-            raise self._wrong(key, "a mapping", value)
-        for pattern in value:
-            self._pattern(key, pattern)
-        return value
+        self._expect(isinstance(value, dict), key, "a mapping", value)
+        return {self._pattern(key, pattern): entry for pattern, entry in value.items()}
 
     def _modules(self, key: str, *, needed: bool = False) -> tuple[str, ...] | str:
         value = self.found.get(key)
         if isinstance(value, str):
             return self._pattern(key, value)
         names = self._list(key, value)
-        if needed and not names:
-            raise self._wrong(key, "names of modules", value)
+        self._expect(bool(names) or not needed, key, "names of modules", value)
         return names
 
     def _list(self, key: str, value: Any) -> tuple[str, ...]:
-        if value is None:
-            return ()
-        if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-            raise self._wrong(key, "a list of names", value)
-        return tuple(value)
+        found = () if value is None else value
+        are_names = isinstance(found, list | tuple) and all(isinstance(name, str) and name for name in found)
+        self._expect(are_names, key, "a list of names", value)
+        return tuple(found)
 
     def _pattern(self, key: str, text: str) -> str:
         repeats = len(re.findall(r"(?<![\\(])[*+{?]", text))

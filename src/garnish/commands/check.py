@@ -43,26 +43,13 @@ def run(words: Sequence[str]) -> int:
     report = check(open_given(overrides, given.split, "check"), limit=given.limit)
     if given.json:
         labels = {
-            task: {
-                "maps": c.maps,
-                "labelled": c.labelled,
-                "total": c.total,
-                "shares": c.shares,
-                "orientation": c.orientation,
-            }
+            task: {name: getattr(c, name) for name in ("maps", "labelled", "total", "shares", "orientation")}
             | ({"class_weights": c.class_weights()} if c.names else {})
             | ({"outside": {why: vars(o) for why, o in c.outside.items()}} if c.outside else {})
             for task, c in report.labels.items()
         }
-        print_json(
-            {
-                "pictures": report.pictures,
-                "checked": report.checked,
-                "errors": report.errors,
-                "warnings": report.warnings,
-                "labels": labels,
-            }
-        )
+        told = {name: getattr(report, name) for name in ("pictures", "checked", "errors", "warnings")}
+        print_json(told | {"labels": labels})
     else:
         print(report)
     return 1 if report.errors else 0

@@ -146,20 +146,15 @@ def _row_facts(row: Row, found: Survey) -> dict[str, Any]:
     from garnish.lookup import describe
 
     counted, step = row.counted, row.predicted
+    exact = ("encoder_total", "encoder_trainable", "share", "decoder_trainable", "bundle_bytes")
+    of_step = ("macs", "tensor_bytes", "memory_bytes", "step_seconds")
     return {
         "name": str(counted.candidate),
         "method": describe(counted.candidate.method),
         "placement": counted.candidate.placement or None,
         "sharing": counted.candidate.sharing or None,
-        "encoder_total": counted.encoder_total,
-        "encoder_trainable": counted.encoder_trainable,
-        "share": counted.share,
-        "decoder_trainable": counted.decoder_trainable,
-        "bundle_bytes": counted.bundle_bytes,
-        "macs": None if step is None else step.macs,
-        "tensor_bytes": None if step is None else step.tensor_bytes,
-        "memory_bytes": None if step is None else step.memory_bytes,
-        "step_seconds": None if step is None else step.step_seconds,
+        **{name: getattr(counted, name) for name in exact},
+        **{name: None if step is None else getattr(step, name) for name in of_step},
         "step_ratio": None if step is None else step.step_seconds / found.heads_only.step_seconds,
     }
 

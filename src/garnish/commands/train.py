@@ -89,7 +89,7 @@ def run(words: Sequence[str]) -> int:
         trunk.weights_source = recipe.written.get(trunk.weights_source, trunk.weights_source)
     from garnish.training.fit import fit
 
-    options = {f.name: getattr(recipe.options, f.name) for f in dataclasses.fields(recipe.options)}
+    options = vars(recipe.options)
     result = fit(
         model, train, val, out=recipe.out, resume=given.resume, recipe=resolved, progress=not given.quiet, **options
     )

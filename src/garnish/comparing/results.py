@@ -14,6 +14,7 @@ import torch
 
 from garnish import __version__
 from garnish.backbones.weights import is_non_commercial
+from garnish.bundles.atomic import write_file
 from garnish.comparing.arms import Arm
 from garnish.comparing.costs import Costs, together
 from garnish.comparing.effects import RESAMPLES, Effects, mark_dominated
@@ -23,7 +24,7 @@ from garnish.comparing.plan import Plan
 from garnish.comparing.scores import best_score, curve_of, is_at_edge, is_flat
 from garnish.comparing.setting import Run, Setting
 from garnish.comparing.store import write_json
-from garnish.comparing.table import write_csv
+from garnish.comparing.table import csv_text
 from garnish.heads.linear import LinearHead
 from garnish.lookup import describe, flat, options_of, plain
 
@@ -104,7 +105,7 @@ def write_report(results: Mapping[str, Any], folder: Path) -> Path:
         BundleError, OSError: a file cannot be written; the former one is as it was.
     """
     write_json(folder / RESULTS, results)
-    write_csv(results, folder / "results.csv")
+    write_file(folder / "results.csv", csv_text(results).encode())
     return write_page(results, folder)
 
 

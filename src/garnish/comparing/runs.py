@@ -95,9 +95,8 @@ def _trained(setting: Setting, run: Run, goes_on: bool) -> dict[str, Any]:
 
 
 def _fitted(setting: Setting, run: Run, recipe: Recipe, model: Model, folder: Path, goes_on: bool) -> dict[str, Any]:
-    options = {f.name: getattr(recipe.options, f.name) for f in dataclasses.fields(recipe.options)}
     train = setting.parts.train(run.tasks)
-    options |= cache_options(setting, model, train)
+    options = vars(recipe.options) | cache_options(setting, model, train)
     result = fit(
         model,
         train,

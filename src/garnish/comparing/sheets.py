@@ -13,7 +13,7 @@ from garnish.comparing.measures import painted, painted_labels
 from garnish.comparing.setting import Run
 from garnish.comparing.statistics import per_picture
 from garnish.comparing.store import write_bytes
-from garnish.training.evaluate import chosen
+from garnish.data.subset import chosen
 
 #: Folder of the cells, in the report's.
 FOLDER = "pictures"

@@ -6,10 +6,8 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from garnish.bundles.atomic import write_file
 from garnish.comparing.figures import find
 
 SCALARS = (
@@ -67,13 +65,3 @@ def csv_text(results: Mapping[str, Any]) -> str:
         cells = ["" if (value := find(arm, *path)) is None else value for path in paths.values()]
         writer.writerow([*cells, json.dumps(arm.get("methods") or [], ensure_ascii=False)])
     return file.getvalue()
-
-
-def write_csv(results: Mapping[str, Any], file: Path) -> Path:
-    """Write the table of ``results`` (the content of results.json) to ``file``, whole or not at all; returns it.
-
-    Raises:
-        OSError: no space, no permission; a former file is as it was.
-    """
-    write_file(file, csv_text(results).encode())
-    return file

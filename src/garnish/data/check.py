@@ -6,7 +6,7 @@ Shape letters: H W pixels, C classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from garnish.data.folder import FolderDataset, JoinedDataset
 from garnish.data.leaks import find_leaks
 from garnish.data.outside import Outside, add_up, left_out, lines_about
 from garnish.data.sample import Dataset
+from garnish.data.subset import chosen
 from garnish.errors import DataError, plural
 from garnish.tasks.pictures import is_transparent, open_picture
 from garnish.tasks.task import IGNORE, Task
@@ -152,30 +153,25 @@ def check(dataset: Dataset, *, limit: int | None = None) -> Report:
         dataset: any set; of a folder every label is read even where another of the same picture is bad.
         limit: most pictures to read, evenly spaced; None: all.
     """
-    chosen = list(range(len(dataset)))
-    if limit is not None and len(chosen) > limit:
-        chosen = [int(i) for i in np.linspace(0, len(dataset) - 1, max(limit, 1)).round()]
-    if not chosen:
+    read = chosen(len(dataset), None if limit is None else max(limit, 1))
+    if not read:
         return Report(0, 0, (Finding("error", "the set holds no pictures; correct its folder, split or pattern"),))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        seen = list(pool.map(lambda index: _examine(dataset, index), chosen))
+        seen = list(pool.map(lambda index: _examine(dataset, index), read))
     labels = {task: _sum_counts([s.counts[task] for s in seen if task in s.counts]) for task in dataset.tasks}
     labels = {task: counts for task, counts in labels.items() if counts.maps}
-    errors = [Finding("error", message) for s in seen for message in s.errors]
-    complete = len(chosen) == len(dataset) and not errors
-    found = errors + _about_tasks(dataset.tasks, seen, labels, complete)
+    told = [("error", message) for s in seen for message in s.errors]
+    told += _about_tasks(dataset.tasks, seen, labels, complete=len(read) == len(dataset) and not told)
     if through := [s.transparent for s in seen if s.transparent]:
-        found.append(
-            Finding(
-                "warning",
-                f"{through[0]}: {len(through)} of {len(chosen)} pictures have transparent pixels, of which the hidden"
-                " colour is used; save them without alpha, over the ground that is meant",
-            )
+        message = (
+            f"{through[0]}: {len(through)} of {len(read)} pictures have transparent pixels, of which the hidden"
+            " colour is used; save them without alpha, over the ground that is meant"
         )
+        told.append(("warning", message))
     for part in _folders(dataset):
-        found += [Finding(severity, message) for severity, message in find_leaks(part)]
-    found.sort(key=lambda f: ("error", "warning", "note").index(f.severity))
-    return Report(len(dataset), len(chosen), tuple(found), labels)
+        told += find_leaks(part)
+    told.sort(key=lambda line: ("error", "warning", "note").index(line[0]))
+    return Report(len(dataset), len(read), tuple(Finding(*line) for line in told), labels)
 
 
 @dataclass
@@ -349,8 +345,8 @@ def _sum_counts(several: Sequence[LabelCounts]) -> LabelCounts:
 
 def _about_tasks(
     tasks: Mapping[str, Task], seen: Sequence[_Seen], labels: Mapping[str, LabelCounts], complete: bool
-) -> list[Finding]:
-    found: list[Finding] = []
+) -> Iterator[tuple[str, str]]:
+    """(severity, message) of each oddity of labels, and of tasks that nothing can be learnt of."""
     grouped: dict[tuple[str, str], list[str]] = {}
     for one in seen:
         for task, what, where in one.odd:
@@ -358,24 +354,16 @@ def _about_tasks(
     for (task, what), files in grouped.items():
         if what == "hold no labelled pixel" and len(files) == labels[task].maps:
             continue  # said below, as an error
-        found.append(Finding("warning", f"{files[0]}: {len(files)} of {labels[task].maps} labels of {task} {what}"))
+        yield "warning", f"{files[0]}: {len(files)} of {labels[task].maps} labels of {task} {what}"
     for name, counts in labels.items():
-        found += [Finding("warning", f"{name}: {line}") for line in lines_about(counts.outside, counts.labelled)]
+        for line in lines_about(counts.outside, counts.labelled):
+            yield "warning", f"{name}: {line}"
         if not counts.labelled:
-            found.append(
-                Finding(
-                    "error", f"{name}: none of {counts.maps} labels has a labelled pixel; correct `ignore` or `map`"
-                )
-            )
+            yield "error", f"{name}: none of {counts.maps} labels has a labelled pixel; correct `ignore` or `map`"
         elif complete and tasks[name].channels == 1 and counts.names and not counts.pixels[1]:
-            found.append(
-                Finding("warning", f"{name}: no pixel of {counts.maps} labels is foreground; correct `threshold`")
-            )
+            yield "warning", f"{name}: no pixel of {counts.maps} labels is foreground; correct `threshold`"
         elif complete and tasks[name].channels > 1:
             absent = [n for n, p in zip(counts.names, counts.pixels, strict=True) if not p]
             if absent:
                 shown = ", ".join(absent[:8]) + (f" … ({len(absent)} in all)" if len(absent) > 8 else "")
-                found.append(
-                    Finding("warning", f"{name}: no pixel of the classes {shown}; nothing can be learnt of them")
-                )
-    return found
+                yield "warning", f"{name}: no pixel of the classes {shown}; nothing can be learnt of them"

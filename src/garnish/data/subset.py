@@ -75,7 +75,12 @@ def thinned(whole: Dataset, *, every: int = 1, limit: int | None = None) -> Subs
     """
     if every < 1 or (limit is not None and limit < 1):
         raise OptionError(f"every {every}, limit {limit}: give numbers from 1")
-    kept = list(range(0, len(whole), every))
-    if limit is not None and len(kept) > limit:
-        kept = [kept[int(place)] for place in np.linspace(0, len(kept) - 1, limit).round()]
-    return Subset(whole, kept)
+    kept = range(0, len(whole), every)
+    return Subset(whole, [kept[place] for place in chosen(len(kept), limit)])
+
+
+def chosen(count: int, limit: int | None) -> list[int]:
+    """Indices of at most ``limit`` of ``count`` pictures, evenly spaced, ascending."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [int(i) for i in np.linspace(0, count - 1, limit).round()]

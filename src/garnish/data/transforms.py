@@ -63,7 +63,12 @@ class Augment(Options):
             raise OptionError(f"augment.colour: at least 0 and below 1, got {self.colour}")
 
     def __call__(self, sample: Sample, seed: tuple[int, ...]) -> Sample:
-        """See :func:`augment`."""
+        """Change a sample at random: a pure function of its arguments that leaves every global generator alone.
+
+        Args:
+            sample: not modified.
+            seed: numbers from 0, for instance (seed, epoch, index).
+        """
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
         height, width = self.size or sample.size
         zoom = float(np.exp(rng.uniform(*np.log(self.scale))))
@@ -85,17 +90,6 @@ class Augment(Options):
         image = V.adjust_brightness(sample.image, factors[0])
         image = V.adjust_saturation(V.adjust_contrast(image, factors[1]), factors[2])
         return Sample(image, sample.targets, sample.name)
-
-
-def augment(sample: Sample, generator_seed: tuple[int, ...], options: Augment) -> Sample:
-    """Change a sample at random: a pure function of its arguments that leaves every global generator alone.
-
-    Args:
-        sample: not modified.
-        generator_seed: numbers from 0, for instance (seed, epoch, index).
-        options: what to change.
-    """
-    return options(sample, generator_seed)
 
 
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:

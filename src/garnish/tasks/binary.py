@@ -23,13 +23,9 @@ from garnish.tasks.task import IGNORE, Task
 class BinaryTask(Task, ABC):
     """A task with one map of probabilities: the head gives logits (B, 1, H, W), the target holds 0, 1 and 255."""
 
+    channels: ClassVar[int] = 1
     higher_is_better: ClassVar[bool] = True
     target_kind: ClassVar[str] = "mask"
-
-    @property
-    def channels(self) -> int:
-        """One map of logits."""
-        return 1
 
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(4,): Σ −ln p over positives, Σ −ln(1 − p) over negatives, number of positives, number of negatives."""

@@ -56,6 +56,8 @@ class Depth(Task):
             not count.
     """
 
+    headline: ClassVar[str] = "rmse"  # in metres
+    channels: ClassVar[int] = 1
     higher_is_better: ClassVar[bool] = False
     target_kind: ClassVar[str] = "depth"
     roles: ClassVar[Mapping[str, Role]] = {"max_metres": "counted", "min_metres": "counted"}
@@ -69,16 +71,6 @@ class Depth(Task):
             raise OptionError(
                 f"Depth: min_metres {self.min_metres:g}, max_metres {self.max_metres:g}; set 0 < min < max"
             )
-
-    @property
-    def headline(self) -> str:
-        """``rmse``, in metres."""
-        return "rmse"
-
-    @property
-    def channels(self) -> int:
-        """One map."""
-        return 1
 
     def metres(self, prediction: Tensor) -> Tensor:
         """The head's output → float32 metres > 0 of the same shape, not yet cut."""

@@ -44,20 +44,12 @@ class Normals(Task):
             and InvPT amounts to 30).
     """
 
+    headline: ClassVar[str] = "mean_angle"  # in degrees
+    channels: ClassVar[int] = 3  # x, y, z
     higher_is_better: ClassVar[bool] = False
     target_kind: ClassVar[str] = "normals"
 
     weight: float = 10.0
-
-    @property
-    def headline(self) -> str:
-        """``mean_angle``, in degrees."""
-        return "mean_angle"
-
-    @property
-    def channels(self) -> int:
-        """Three maps: x, y, z."""
-        return 3
 
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(2,): Σ |normalised prediction − target| over the entries of labelled pixels, and the number of entries."""

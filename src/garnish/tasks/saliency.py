@@ -44,6 +44,7 @@ class Saliency(BinaryTask):
             F may differ by .03, so set the latter where a figure stands beside theirs.
     """
 
+    headline: ClassVar[str] = "iou_at_best_threshold"
     thresholds: ClassVar[Mapping[str, str]] = {
         "iou_threshold": "best_iou_threshold",
         "f_threshold": "best_f_threshold",
@@ -67,11 +68,6 @@ class Saliency(BinaryTask):
     def f_thresholds(self) -> tuple[float, ...]:
         """The thresholds of the F-measure."""
         return _F_AT[self.max_f_at]
-
-    @property
-    def headline(self) -> str:
-        """``iou_at_best_threshold``."""
-        return "iou_at_best_threshold"
 
     def loss(self, sums: Tensor) -> Tensor:
         """() balanced cross-entropy; 0 where no pixel has a label, or all have the same."""

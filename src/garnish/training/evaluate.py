@@ -12,7 +12,6 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from rich.console import Console
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from garnish.checked import checked
 from garnish.data.sample import Batch, Dataset, Sample, collate
+from garnish.data.subset import chosen
 from garnish.errors import DataError, GarnishError, OptionError, suggest
 from garnish.evaluating import evaluating
 from garnish.finite import not_finite
@@ -259,13 +259,6 @@ def told_of(model: Model, dataset: Dataset, names: Sequence[str], *, training: b
         for name in names
         for line in notes(model.tasks[name], dataset.tasks[name], training=training)
     ]
-
-
-def chosen(count: int, limit: int | None) -> list[int]:
-    """Indices of at most ``limit`` of ``count`` pictures, evenly spaced, ascending."""
-    if limit is None or limit >= count:
-        return list(range(count))
-    return [int(i) for i in np.linspace(0, count - 1, limit).round()]
 
 
 def _read(one: Callable[[int], Sample], indices: Sequence[int]) -> Iterator[Sample]:

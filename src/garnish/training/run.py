@@ -16,13 +16,14 @@ from torch import Tensor
 from garnish.balancing.balancing import Balance, balancing_of
 from garnish.data.loader import StepBatches
 from garnish.data.sample import Batch, Dataset
+from garnish.data.subset import chosen
 from garnish.errors import GarnishError, OptionError, plural
 from garnish.finite import not_finite
 from garnish.lookup import plain
 from garnish.model import Model
 from garnish.training.batch_size import largest_batch
 from garnish.training.begun import BegunStep
-from garnish.training.evaluate import Metrics, chosen, evaluate_parts
+from garnish.training.evaluate import Metrics, evaluate_parts
 from garnish.training.facts import check_facts, facts_of
 from garnish.training.features import CachedBatches, CachedPictures, CachedTrunk, FeatureCache, cached_val
 from garnish.training.gradients import GradientWatch
