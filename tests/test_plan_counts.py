@@ -12,7 +12,7 @@ import tiny
 from garnish import lookup
 from garnish.model import adapt
 from garnish.planning.candidates import Candidate, Refused, candidates
-from garnish.planning.counting import Counted, count
+from garnish.planning.counting import Counted, Setting, count
 from garnish.planning.prediction import predict
 from garnish.planning.trunks import ShapedTrunk
 from garnish.report import count_macs, report_without_macs
@@ -43,7 +43,7 @@ def test_counts_are_those_of_real_models_and_of_the_files_they_save(short, tmp_p
         if (candidate.name, candidate.sharing) in seen:  # the first size of each method, shared and a copy each
             continue
         seen.add((candidate.name, candidate.sharing))
-        counted = count(trunk, candidate, tasks(), head())
+        counted = count(Setting(trunk, tasks(), head(), 2, (64, 96)), candidate)
         if isinstance(counted, Refused):
             continue
         model = adapt(tiny.backbone(short), candidate.method, tasks(), head())
@@ -61,7 +61,7 @@ def test_counts_are_those_of_real_models_and_of_the_files_they_save(short, tmp_p
 )
 def test_macs_are_those_of_the_real_model(short, name):
     method = lookup.build("adapters", name)
-    found = predict(shaped(short), method, tasks(), head(), 2, (64, 96), KnownTimes())
+    found = predict(Setting(shaped(short), tasks(), head(), 2, (64, 96)), method, KnownTimes())
     model = adapt(tiny.backbone(short), method, tasks(), head())
     assert found.macs == count_macs(model, (64, 96))[0]
 
@@ -127,9 +127,8 @@ def test_layers_are_chosen_by_what_the_trunk_has():
     by_hand = {"all": 4 * (3 + 1 + 4 + 1 + 3 + 4), "attention": 4 * (3 + 1 + 1 + 1), "mlp": 4 * (1 + 4 + 4 + 1)}
     trunk = shaped("vit")  # width 48, four blocks: qkv, proj, fc1, fc2
     found, _ = candidates(trunk.without_memory(), 1, ["LoRA"])
-    counted = {
-        c.placement: count(trunk, c, {"seg": gn.Semantic(classes=2)}, None) for c in found if c.size["rank"] == 1
-    }
+    setting = Setting(trunk, {"seg": gn.Semantic(classes=2)}, None, 2, (64, 96))
+    counted = {c.placement: count(setting, c) for c in found if c.size["rank"] == 1}
     assert by_hand["attention"] + by_hand["mlp"] == by_hand["all"]
     for place, number in by_hand.items():
         kept = counted[place]

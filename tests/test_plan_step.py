@@ -19,6 +19,7 @@ import tiny
 from garnish import lookup
 from garnish.model import adapt
 from garnish.planning.arguments import Far, real_arguments
+from garnish.planning.counting import Setting
 from garnish.planning.op_times import OpTimes
 from garnish.planning.prediction import calibrated, predict, record_step
 from garnish.planning.recording import Call, Listed, Record, Recorder, Shaped, frozen
@@ -228,9 +229,10 @@ def test_memory_is_predicted_within_a_fifth(trunk, method):
     finally:
         sys.path.remove(str(folder))
     found = predict(
-        ShapedTrunk(measure.TRUNKS[trunk]), lookup.build("adapters", method), measure.tasks(), None, 2, (224, 224),
+        Setting(ShapedTrunk(measure.TRUNKS[trunk]), measure.tasks(), None, 2, (224, 224)),
+        lookup.build("adapters", method),
         calibrated_without_measuring(),
-    )  # fmt: skip
+    )
     code = ONE.format(folder=str(folder), trunk=trunk, method=method)
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env).stdout

@@ -27,6 +27,7 @@ import torch
 
 import garnish as gn
 from garnish import lookup
+from garnish.planning.counting import Setting
 from garnish.planning.op_times import OpTimes, now
 from garnish.planning.prediction import calibrated, predict
 from garnish.planning.step import ExampleStep
@@ -82,7 +83,7 @@ def apart(words: list[str], steps: int, environment: dict[str, str]) -> dict[str
 
 
 def predicted(trunk: ShapedTrunk, method: str, batch: int, times: OpTimes) -> dict[str, float]:
-    found = predict(trunk, lookup.build("adapters", method), tasks(), None, batch, SIZE, times)
+    found = predict(Setting(trunk, tasks(), None, batch, SIZE), lookup.build("adapters", method), times)
     return {
         "tensor_bytes": found.tensor_bytes,
         "memory_bytes": found.memory_bytes,

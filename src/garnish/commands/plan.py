@@ -11,7 +11,8 @@ from garnish.errors import OptionError, plural
 
 if TYPE_CHECKING:
     from garnish.planning.budget import Budget
-    from garnish.planning.survey import Row, Setting, Survey
+    from garnish.planning.counting import Setting
+    from garnish.planning.survey import Row, Survey
 
 _EPILOG = """\
 Nothing is trained, and no weights are read. Parameters, bytes and MACs are exact. Memory and time of a training step
@@ -110,7 +111,7 @@ def budget_of(given: Any) -> Budget:
 def setting_of(given: Any, overrides: Mapping[str, Any]) -> Setting:
     """Backbone, tasks, heads and batch."""
     from garnish.commands.given import given_tasks
-    from garnish.planning.survey import Setting
+    from garnish.planning.counting import Setting
     from garnish.planning.trunks import ShapedTrunk
     from garnish.recipe import read_recipe
 

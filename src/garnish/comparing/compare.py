@@ -45,7 +45,8 @@ def compare(setting: Setting, *, command: str = "", retry: bool = False, quiet: 
     effects = Effects(plan)
 
     def report(costs: Costs, sheets: list[dict[str, Any]] | None) -> dict[str, Any]:
-        found = results_of(effects, costs, sheets, command=command, wall_seconds=seconds_of(plan))
+        seconds = sum(outcome.get("seconds") or 0.0 for outcome in list(plan.outcomes.values()))
+        found = results_of(effects, costs, sheets, command=command, wall_seconds=seconds)
         write_report(found, setting.out)
         return found
 
@@ -102,9 +103,3 @@ def preview(setting: Setting, say: Callable[[str], None], *, every: bool) -> Non
         f" {plural(len(parts.train()), 'picture')} to train"
         f" on, {len(parts.held_out())} held out ({parts.held_out_by}), {len(parts.test())} to test on"
     )
-
-
-def seconds_of(plan: Plan) -> float:
-    """Seconds of training and evaluation of all runs, over all sittings."""
-    seconds = [outcome.get("seconds") for outcome in list(plan.outcomes.values())]
-    return float(sum(value for value in seconds if value))

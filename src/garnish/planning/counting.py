@@ -16,7 +16,25 @@ from garnish.planning.trunks import ShapedTrunk
 from garnish.report import report_without_macs
 from garnish.tasks.task import Task
 
-Heads = Head | Mapping[str, Head] | None
+
+@final
+@dataclass(frozen=True)
+class Setting:
+    """What is planned for.
+
+    Attributes:
+        trunk: the backbone.
+        tasks: by name.
+        head: as for :func:`garnish.adapt`.
+        batch_size: pictures of a step.
+        size: (H, W) of each.
+    """
+
+    trunk: ShapedTrunk
+    tasks: Mapping[str, Task]
+    head: Head | Mapping[str, Head] | None
+    batch_size: int
+    size: tuple[int, int]
 
 
 @final
@@ -44,17 +62,17 @@ class Counted:
         return self.encoder_trainable / self.encoder_total
 
 
-def count(trunk: ShapedTrunk, candidate: Candidate, tasks: Mapping[str, Task], head: Heads) -> Counted | Refused:
+def count(setting: Setting, candidate: Candidate) -> Counted | Refused:
     """Count a candidate; :class:`Refused` where the trunk or the candidate's own parts do not fit after all."""
     try:
-        model = without_memory(trunk, candidate, tasks, head)
+        model = without_memory(setting, candidate)
     except SiteError as error:
         return Refused(str(candidate), str(error))
     facts = report_without_macs(model)
     return Counted(candidate, facts["total"], facts["encoder"], facts["heads"], facts["bytes"])
 
 
-def without_memory(trunk: ShapedTrunk, candidate: Candidate, tasks: Mapping[str, Task], head: Heads) -> Model:
+def without_memory(setting: Setting, candidate: Candidate) -> Model:
     """The candidate's model on the device "meta"."""
     with torch.device("meta"):
-        return adapt(trunk.without_memory(), candidate.method, tasks, head)
+        return adapt(setting.trunk.without_memory(), candidate.method, setting.tasks, setting.head)

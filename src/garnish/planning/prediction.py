@@ -8,7 +8,6 @@ makes. Memory is the most that is alive at once; time is the sum over operations
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -19,14 +18,12 @@ from garnish.adapters.lora import LoRA
 from garnish.backbones.build import backbone
 from garnish.engine.adapter import Method
 from garnish.model import Model, adapt
-from garnish.planning.counting import Heads
+from garnish.planning.counting import Setting
 from garnish.planning.op_times import OpTimes, now
 from garnish.planning.recording import Record, Recorder
 from garnish.planning.step import ExampleStep
-from garnish.planning.trunks import ShapedTrunk
 from garnish.report import count_macs
 from garnish.tasks.semantic import Semantic
-from garnish.tasks.task import Task
 
 #: Memory that a process needs for its tensors, over what they hold. glibc's malloc keeps what lies free between blocks
 #: that are in use: 15 to 36 % in the cases of benchmarks/plan; 1 to 6 % where it is told to give all back at once.
@@ -59,32 +56,20 @@ class Prediction:
         return round(KEPT * self.tensor_bytes)
 
 
-def predict(
-    trunk: ShapedTrunk,
-    method: Method,
-    tasks: Mapping[str, Task],
-    head: Heads,
-    batch_size: int,
-    size: tuple[int, int],
-    times: OpTimes,
-) -> Prediction:
+def predict(setting: Setting, method: Method, times: OpTimes) -> Prediction:
     """Memory, time and operations of a method; operations that are not known yet are measured.
 
     Args:
-        trunk: the backbone.
+        setting: backbone, tasks, heads and batch.
         method: as for :func:`garnish.adapt`.
-        tasks: likewise.
-        head: likewise.
-        batch_size: pictures of a step.
-        size: (H, W) of each.
         times: of the device that the step would run on.
     """
     fake = FakeTensorMode()
-    bare = trunk.to_run(fake, times.device)
+    bare = setting.trunk.to_run(fake, times.device)
     with fake:
-        model = adapt(bare, method, tasks, head)
-        macs, _ = count_macs(model, size)
-        record = record_step(model, batch_size, size)
+        model = adapt(bare, method, setting.tasks, setting.head)
+        macs, _ = count_macs(model, setting.size)
+        record = record_step(model, setting.batch_size, setting.size)
     return Prediction(record.peak_bytes, times.of(record), record.number, macs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -14,32 +14,10 @@ from garnish.adapters.reference import Frozen
 from garnish.errors import GarnishError, one_line
 from garnish.planning.budget import Budget
 from garnish.planning.candidates import Candidate, Refused, candidates
-from garnish.planning.counting import Counted, Heads, count
+from garnish.planning.counting import Counted, Setting, count
 from garnish.planning.op_times import OpTimes
 from garnish.planning.prediction import Prediction, calibrated, predict
 from garnish.planning.recommend import Recommendation, recommend
-from garnish.planning.trunks import ShapedTrunk
-from garnish.tasks.task import Task
-
-
-@final
-@dataclass(frozen=True)
-class Setting:
-    """What is planned for.
-
-    Attributes:
-        trunk: the backbone.
-        tasks: by name.
-        head: as for :func:`garnish.adapt`.
-        batch_size: pictures of a step.
-        size: (H, W) of each.
-    """
-
-    trunk: ShapedTrunk
-    tasks: Mapping[str, Task]
-    head: Heads
-    batch_size: int
-    size: tuple[int, int]
 
 
 @final
@@ -108,7 +86,7 @@ def survey(
     left_out: dict[str, str] = {}
     fitting: list[Counted] = []
     for candidate in found:
-        counted = count(setting.trunk, candidate, setting.tasks, setting.head)
+        counted = count(setting, candidate)
         if isinstance(counted, Refused):
             refused.append(counted)
         elif broken := _broken(counted, budget):
@@ -160,9 +138,8 @@ def survey(
 
 
 def _predicted(setting: Setting, candidate: Candidate, times: OpTimes) -> Prediction:
-    trunk, tasks, head = setting.trunk, setting.tasks, setting.head
     with torch.random.fork_rng(devices=[]):
-        return predict(trunk, candidate.method, tasks, head, setting.batch_size, setting.size, times)
+        return predict(setting, candidate.method, times)
 
 
 def _broken(counted: Counted, budget: Budget) -> str:

@@ -107,7 +107,7 @@ def evaluate(
     return found
 
 
-def evaluate_parts(
+def evaluate_parts(  # noqa: D417 (what evaluate has is described there)
     model: Model,
     dataset: Dataset,
     parts: Sequence[Sequence[int]],
@@ -125,13 +125,8 @@ def evaluate_parts(
 
     Args:
         model: as for :func:`evaluate`, like all that is not said here.
-        dataset: see there.
         parts: indices of pictures, none of them twice.
-        batch_size: see there.
-        size: see there.
         tasks: those to measure, which both know, with the options to measure them by; None: all, with the model's.
-        progress: see there.
-        fabric: see there.
         kept: the same pictures at the same size, with what the trunk makes of them; None: they are read.
         odd: notes tasks with an output that is not finite, all of whose metrics are then NaN; None: that is an error.
         after_each: called after each batch; may raise, to cut the evaluation off.
@@ -175,7 +170,7 @@ def evaluate_parts(
     return found
 
 
-def outputs(
+def outputs(  # noqa: D417 (likewise)
     model: Model,
     dataset: Dataset,
     indices: Sequence[int],
@@ -193,12 +188,8 @@ def outputs(
 
     Args:
         model: see :func:`evaluate`, like all that is not said here.
-        dataset: see there.
         indices: of the pictures to read.
         tasks: only these.
-        batch_size: see there.
-        size: see there.
-        progress: see there.
         kept: see :func:`evaluate_parts`.
         odd: notes outputs that are not finite, which are then left out; None: they are an error.
 

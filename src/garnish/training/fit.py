@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -108,11 +108,7 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
         progress: print what happens, on standard error.
         balance: as in :class:`~garnish.training.options.TrainOptions`, or its object, e.g. ``gn.Uncertainty()``, or a
             module of one's own.
-        steps, epochs, batch_size, accumulate, lr, head_lr, weight_decay, warmup, schedule, clip, precision, devices,
-            accelerator, strategy, seed, augment, variants, cache, cache_gb, workers, eval_every, eval_batch_size,
-            eval_size, eval_limit, patience, best_by, save_every, log_every, log, checkpointing, memory_gb,
-            check_pictures: see
-            :class:`~garnish.training.options.TrainOptions`.
+        steps, epochs, and all others: see :class:`~garnish.training.options.TrainOptions`.
 
     Raises:
         OptionError, DataError, SiteError, MissingExtraError: before the first step, where that can be known.
@@ -122,18 +118,12 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
             what is begun of a step is undone, and a checkpoint written; also where that came after the last step, when
             the run is finished in its folder.
     """
+    given = dict(locals())
     own = balance if isinstance(balance, Balance) else None
     if isinstance(balance, Balancing):
         balance = {"name": type(balance).__name__, **options_of(balance)}
-    options = TrainOptions(
-        steps=steps, epochs=epochs, batch_size=batch_size, accumulate=accumulate, lr=lr, head_lr=head_lr,
-        weight_decay=weight_decay, warmup=warmup, schedule=schedule, clip=clip, precision=precision, devices=devices,
-        accelerator=accelerator, strategy=strategy, seed=seed, augment=augment, variants=variants,
-        cache=None if cache is None else str(cache), cache_gb=cache_gb, workers=workers, eval_every=eval_every,
-        eval_batch_size=eval_batch_size, eval_size=eval_size, eval_limit=eval_limit, patience=patience, best_by=best_by,
-        save_every=save_every, log_every=log_every, log=log, checkpointing=checkpointing, memory_gb=memory_gb,
-        balance=None if isinstance(balance, Balance) else balance, check_pictures=check_pictures,
-    )  # fmt: skip
+    given |= {"cache": None if cache is None else str(cache), "balance": balance if own is None else None}
+    options = TrainOptions(**{field.name: given[field.name] for field in fields(TrainOptions)})
     with contextlib.ExitStack() as held:
         run = Run(
             model, train, val, options, out=out, resume=resume, balance=own, recipe=recipe, progress=progress, held=held
