@@ -43,10 +43,9 @@ def resamples(num_pictures: int, draws: int = 1000, seed: int = 0) -> Integers:
     """
     if num_pictures < 1 or draws < 1:
         raise OptionError(f"resamples: {num_pictures} pictures, {draws} draws; give 1 or more of each")
-    drawn: Integers = np.random.default_rng(seed).multinomial(
+    return np.random.default_rng(seed).multinomial(
         num_pictures, np.full(num_pictures, 1 / num_pictures), size=draws
     )
-    return drawn
 
 
 def per_picture(task: Task, totals: PictureTotals) -> list[float]:
@@ -154,8 +153,7 @@ def gap_draws(arm: Floats, frozen: Floats, full: Floats, higher_is_better: bool)
     """
     gap = full - frozen
     void = ~((gap > 0) if higher_is_better else (gap < 0))
-    share: Floats = (arm - frozen) / np.where(void, np.nan, gap)
-    return share
+    return (arm - frozen) / np.where(void, np.nan, gap)
 
 
 def void_share(draws: Floats) -> float:

@@ -225,8 +225,7 @@ class FolderDataset(Dataset):
             decoded = turn_vectors(decoded, orientation) if kind == "normals" else turn(decoded, orientation, (-2, -1))
         values = torch.from_numpy(decoded)
         wrap = {"mask": tv_tensors.Mask, "depth": DepthMap, "normals": NormalMap}[self._tasks[task].target_kind]
-        wrapped: tv_tensors.TVTensor = wrap(values)
-        return wrapped
+        return wrap(values)
 
     def check_sizes(
         self,

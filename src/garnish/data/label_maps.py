@@ -42,8 +42,7 @@ class DepthMap(tv_tensors.TVTensor):  # type: ignore[misc]
 
     def __new__(cls, data: Any) -> DepthMap:
         """Wrap ``data`` without a copy where it is a tensor."""
-        wrapped: DepthMap = torch.as_tensor(data).as_subclass(cls)
-        return wrapped
+        return torch.as_tensor(data).as_subclass(cls)
 
 
 @final
@@ -52,8 +51,7 @@ class NormalMap(tv_tensors.TVTensor):  # type: ignore[misc]
 
     def __new__(cls, data: Any) -> NormalMap:
         """Wrap ``data`` without a copy where it is a tensor."""
-        wrapped: NormalMap = torch.as_tensor(data).as_subclass(cls)
-        return wrapped
+        return torch.as_tensor(data).as_subclass(cls)
 
 
 def resize_map(target: Tensor, size: tuple[int, int]) -> Tensor:

@@ -195,8 +195,7 @@ def _unpacked(raw: np.ndarray, weights: tuple[float, float, float], path: Path) 
     if raw.ndim != 3 or raw.shape[-1] != 3:
         raise DataError(f"{path}: `packed` needs red, green and blue, found shape {raw.shape}; leave `packed` out")
     if raw.dtype.kind in "bui" and all(weight == int(weight) for weight in weights):
-        whole: np.ndarray = raw.astype(np.int64) @ np.array(weights, np.int64)
-        return whole
+        return raw.astype(np.int64) @ np.array(weights, np.int64)
     numbers: np.ndarray = raw.astype(np.float64) @ np.array(weights)
     return numbers
 

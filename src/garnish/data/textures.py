@@ -75,8 +75,7 @@ def stripes(p: Floats, r: Floats) -> Floats:
 def noise(p: Floats, r: Floats) -> Floats:
     """Clouds of two octaves."""
     q = p + 7 * r[:3, None]
-    out: Floats = np.clip(1.6 * (0.65 * value_noise(q * 1.3) + 0.35 * value_noise(q * 2.9)) - 0.3, 0, 1)
-    return out
+    return np.clip(1.6 * (0.65 * value_noise(q * 1.3) + 0.35 * value_noise(q * 2.9)) - 0.3, 0, 1)
 
 
 def gradient(p: Floats, r: Floats) -> Floats:
@@ -92,8 +91,7 @@ def planks(p: Floats, r: Floats) -> Floats:
     along = p[1] * 0.35 + p[2] * 0.35 + board * 0.37 + float(r[1])
     tone = board * 0.618 + np.floor(along) * 0.347
     joint = np.minimum(np.abs(across - board - 0.5), 0.5) > 0.46
-    out: Floats = np.where(joint, np.float32(1), 0.7 * (tone - np.floor(tone)))
-    return out
+    return np.where(joint, np.float32(1), 0.7 * (tone - np.floor(tone)))
 
 
 def dots(p: Floats, r: Floats) -> Floats:
@@ -138,8 +136,7 @@ def bricks(p: Floats, r: Floats) -> Floats:
     u, v = x - np.floor(x), p[1] * 1.6 + float(r[0]) - row
     mortar = (u < 0.05) | (v < 0.1)
     tone = row * 0.618 + np.floor(x) * 0.347
-    out: Floats = np.where(mortar, np.float32(1), 0.35 * (tone - np.floor(tone)))
-    return out
+    return np.where(mortar, np.float32(1), 0.35 * (tone - np.floor(tone)))
 
 
 #: name → field
@@ -163,5 +160,4 @@ class Paint:
     def colour(self, point: Floats) -> Floats:
         """(3, N) linear RGB at points in metres."""
         weight = TEXTURES[self.texture](point * np.float32(1 / self.feature), self.random)
-        out: Floats = self.first[:, None] + (self.second - self.first)[:, None] * weight
-        return out
+        return self.first[:, None] + (self.second - self.first)[:, None] * weight

@@ -135,8 +135,7 @@ def _try(
 
 
 def _class(name: str) -> type[Method]:
-    found: type[Method] = find("adapters", name)
-    return found
+    return find("adapters", name)
 
 
 def _merges(plan: Plan) -> bool:

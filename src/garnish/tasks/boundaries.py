@@ -146,5 +146,4 @@ def _scores(matched: Integers, predicted: Integers, num_true: int) -> tuple[Floa
 
 def _f(precision: Floats, recall: Floats) -> Floats:
     """2·P·R / (P + R), 0 where both are 0."""
-    harmonic: NDArray[Any] = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).eps)
-    return harmonic
+    return 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).eps)

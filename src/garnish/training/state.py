@@ -57,8 +57,7 @@ class RunState:
 
     def metrics_of(self, step: int | None) -> Metrics:
         """Metrics of the evaluation at ``step``; empty where there is none."""
-        found: Metrics = next((entry["metrics"] for entry in self.history if entry["step"] == step), {})
-        return found
+        return next((entry["metrics"] for entry in self.history if entry["step"] == step), {})
 
 
 def taken(out: str | Path, recipe: Mapping[str, Any], held: ExitStack, fabric: Fabric) -> Path:

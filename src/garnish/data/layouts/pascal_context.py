@@ -110,8 +110,7 @@ class PascalContextMultiTask(Layout):
                 "fetch the set again"
             )
         kept = np.isin(classes, _INDOOR_IDS)
-        black: np.ndarray = raw * (kept if raw.ndim == 2 else kept[..., None])
-        return black
+        return raw * (kept if raw.ndim == 2 else kept[..., None])
 
 
 def label_edges(labels: np.ndarray) -> np.ndarray:
