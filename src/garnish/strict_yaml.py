@@ -88,6 +88,4 @@ def read_yaml(file: Path, error_kind: type[GarnishError] = OptionError) -> Any:
 
 def write_yaml(plain: Any) -> str:
     """Plain content as YAML, keys in their order, that :func:`read_yaml` reads back as it was."""
-    return yaml.dump(
-        plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
-    )
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)

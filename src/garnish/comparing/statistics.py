@@ -43,9 +43,7 @@ def resamples(num_pictures: int, draws: int = 1000, seed: int = 0) -> Integers:
     """
     if num_pictures < 1 or draws < 1:
         raise OptionError(f"resamples: {num_pictures} pictures, {draws} draws; give 1 or more of each")
-    return np.random.default_rng(seed).multinomial(
-        num_pictures, np.full(num_pictures, 1 / num_pictures), size=draws
-    )
+    return np.random.default_rng(seed).multinomial(num_pictures, np.full(num_pictures, 1 / num_pictures), size=draws)
 
 
 def per_picture(task: Task, totals: PictureTotals) -> list[float]:

@@ -6,7 +6,7 @@ Shape letters: B pictures, H W pixels, T thresholds.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch

@@ -47,9 +47,7 @@ def suppress(probability: NDArray[np.float32]) -> NDArray[np.float32]:
     for side in (-1, 1):
         beside = [y + side * np.sin(angle), x + side * np.cos(angle)]
         stays &= SLACK * values >= map_coordinates(values, beside, order=1, mode="nearest")
-    return (values * stays * _fade(height, width)[:, None] * _fade(width, height)).astype(
-        np.float32
-    )
+    return (values * stays * _fade(height, width)[:, None] * _fade(width, height)).astype(np.float32)
 
 
 def _triangle(values: Floats, axis: int) -> Floats:
