@@ -37,8 +37,7 @@ class SerialAdapter(Adapter):
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """(…, d) → (…, d)."""
         hidden = activate(self.down(y), self.activation)
-        if self.dropout and self.training:
-            hidden = F.dropout(hidden, self.dropout)
+        hidden = F.dropout(hidden, self.dropout, self.training)
         out: Tensor = y + self.up(hidden)
         return out
 
@@ -63,8 +62,7 @@ class ParallelAdapter(Adapter):
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """Stream (…, d) and branch output (…, d) → (…, d)."""
         hidden = activate(self.down(x), self.activation)
-        if self.dropout and self.training:
-            hidden = F.dropout(hidden, self.dropout)
+        hidden = F.dropout(hidden, self.dropout, self.training)
         out: Tensor = y + self.scale * self.up(hidden)
         return out
 

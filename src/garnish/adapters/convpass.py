@@ -95,8 +95,7 @@ class ConvpassAdapter(Adapter):
         if prefix is not None:
             prefix = F.linear(prefix, self.conv.weight[:, :, 1, 1], self.conv.bias)
         hidden = _quick_gelu(from_map(prefix, on_map, x.ndim))
-        if self.dropout and self.training:
-            hidden = F.dropout(hidden, self.dropout)
+        hidden = F.dropout(hidden, self.dropout, self.training)
         out: Tensor = y + self.scale * self.up(hidden)
         return out
 

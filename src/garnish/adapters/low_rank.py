@@ -93,7 +93,7 @@ class LoRAAdapter(Adapter):
         return self._added(x, y), x
 
     def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout) if self.dropout and self.training else x
+        return F.dropout(x, self.dropout, self.training)
 
     def _added(self, x: Tensor, y: Tensor) -> Tensor:
         up = self.scale * self.lora_b

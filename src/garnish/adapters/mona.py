@@ -86,7 +86,6 @@ class MonaAdapter(Adapter):
         v = v + (self.conv3(v) + self.conv5(v) + self.conv7(v)) / 3
         v = v + self.conv1(v)
         hidden = F.gelu(from_map(prefix, v, y.ndim))
-        if self.dropout and self.training:
-            hidden = F.dropout(hidden, self.dropout)
+        hidden = F.dropout(hidden, self.dropout, self.training)
         out: Tensor = y + self.up(hidden)
         return out

@@ -125,8 +125,7 @@ class TiedAdapter(Adapter):
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """Stream (…, d) and branch output (…, d) → (…, d)."""
         hidden = activate(self.down(x), self.activation)
-        if self.dropout and self.training:
-            hidden = F.dropout(hidden, self.dropout)
+        hidden = F.dropout(hidden, self.dropout, self.training)
         return y + self.scale * (self.gate * F.linear(hidden, self.down.weight.t()) + self.up_bias)
 
 

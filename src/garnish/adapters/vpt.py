@@ -93,8 +93,7 @@ class Prompts(Adapter):
         """(R, prefix + N, d) tokens or (R, H, W, d) maps → (R, prefix + p + N, d); ``ctx.num_prefix`` counts p."""
         count = self.prompts.shape[0]
         own = self.prompts.expand(x.shape[0], -1, -1)
-        if self.dropout and self.training:
-            own = F.dropout(own, self.dropout)
+        own = F.dropout(own, self.dropout, self.training)
         if x.ndim == 4:
             x = x.flatten(1, 2)
         prefix = ctx.num_prefix - count

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from garnish.backbones.backbone import Backbone
 from garnish.backbones.convolution import replace_same_convolutions
-from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.backbones.timm_models import TimmTrunk, create_timm
 from garnish.engine.blocks import FeatureInfo, Stage, Whole
 from garnish.errors import OptionError
 
@@ -37,7 +36,7 @@ _BY_CLASS = ("efficientnet", "mobilenetv3")
 _FINEST_STRIDE = 4
 
 
-class CNN(Backbone):
+class CNN(TimmTrunk):
     """Stages of opaque blocks; maps are read where timm's ``features_only`` reads them, from stride 4 on.
 
     Blocks are run as they are. Adapters find layers, norms and feature maps; methods that need a residual, a branch or
@@ -66,19 +65,17 @@ class CNN(Backbone):
         read = [i for i, s in enumerate(strides) if s >= _FINEST_STRIDE or "out_indices" in options]
         ends = [key for key in net if key in net.return_layers]
         stem, stages = _cut(list(net.items()), [ends[i] for i in read])
-        backbone = cls(
+        backbone = cls.assemble(
+            net,
             name=name,
             options=options,
             stem=_Stem(stem),
             stages=stages,
             features=[FeatureInfo(channels[i], strides[i]) for i in read],
-            mean=net.pretrained_cfg["mean"],
-            std=net.pretrained_cfg["std"],
             multiple=max(strides),
             licence=licence,
             weights_source=source,
         )
-        name_sources(backbone, net)
         backbone.source_names = {ours: names.of(theirs) for ours, theirs in backbone.source_names.items()}
         return backbone
 

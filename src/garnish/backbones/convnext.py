@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import timm
 from timm.layers import GlobalResponseNormMlp, LayerNorm, LayerNorm2d, RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from garnish.backbones.backbone import Backbone
 from garnish.backbones.convolution import replace_same_convolutions
-from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.backbones.timm_models import TimmTrunk, create_timm
 from garnish.engine.blocks import Beside, FeatureInfo, LayerScale, Residual, Stage
 from garnish.errors import OptionError
 
@@ -25,16 +23,13 @@ from garnish.errors import OptionError
 _LAST = {LayerNorm2d: LayerNorm, RmsNorm2d: RmsNorm, SimpleNorm2d: SimpleNorm}
 
 
-class ConvNeXt(Backbone):
+class ConvNeXt(TimmTrunk):
     """Four stages of one-branch blocks; maps are read before the next stage's downsampling, without a final norm.
 
     A block has one residual, called "mlp": methods that sit once a branch sit once a block here.
     """
 
-    @classmethod
-    def names(cls) -> list[str]:
-        """Names known to timm (``timm.list_models(module="convnext")``)."""
-        return list(timm.list_models(module="convnext"))
+    timm_module = "convnext"
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> ConvNeXt:
@@ -50,20 +45,17 @@ class ConvNeXt(Backbone):
             blocks = [{"mlp": Residual(_branch(block, name))} for block in stage.blocks]
             stages.append(Stage(enter, blocks, nn.Identity()))
         features = [FeatureInfo(info["num_chs"], info["reduction"]) for info in net.feature_info]
-        backbone = cls(
+        return cls.assemble(
+            net,
             name=name,
             options=options,
             stem=_Stem(net.stem[:-1], _last(net.stem[-1], name)),
             stages=stages,
             features=features,
-            mean=net.pretrained_cfg["mean"],
-            std=net.pretrained_cfg["std"],
             multiple=int(features[-1].stride),
             licence=licence,
             weights_source=source,
         )
-        name_sources(backbone, net)
-        return backbone
 
 
 class ConvBranch(nn.Module):

@@ -8,25 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import timm
 import torch
 from timm.models.eva import EvaAttention, EvaBlock, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from garnish.backbones.backbone import Backbone
 from garnish.backbones.plain import NUM_TAPS, PlainStem, split_stages
-from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.backbones.timm_models import TimmTrunk, create_timm
 from garnish.engine.blocks import Branch, FeatureInfo, LayerScale, Residual
 from garnish.errors import OptionError
 
 
-class Eva(Backbone):
+class Eva(TimmTrunk):
     """A plain transformer with rotary position embedding as four stages of equal depth."""
 
-    @classmethod
-    def names(cls) -> list[str]:
-        """Names known to timm (``timm.list_models(module="eva")``)."""
-        return list(timm.list_models(module="eva"))
+    timm_module = "eva"
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> Eva:
@@ -50,21 +45,19 @@ class Eva(Backbone):
             for b in eva.blocks
         ]
         patch = eva.patch_embed.patch_size[0]
-        backbone = cls(
+        backbone = cls.assemble(
+            eva,
             name=name,
             options=options,
             stem=PlainStem(eva, rope=eva.rope),
             stages=split_stages(blocks, name),
             features=[FeatureInfo(eva.embed_dim, patch)] * NUM_TAPS,
-            mean=eva.pretrained_cfg["mean"],
-            std=eva.pretrained_cfg["std"],
             multiple=patch,
             num_prefix=eva.num_prefix_tokens,
             licence=licence,
             weights_source=source,
         )
         backbone.most_prompts = 4 * eva.patch_embed.num_patches
-        name_sources(backbone, eva)
         return backbone
 
     def prompted(self, extras: Mapping[str, Any], count: int) -> Mapping[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import timm
 from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,10 +21,7 @@ from garnish.errors import OptionError
 class Swin(Windowed):
     """Four stages of shifted-window blocks; maps are read before the next stage's merging."""
 
-    @classmethod
-    def names(cls) -> list[str]:
-        """Names known to timm (``timm.list_models(module="swin_transformer")``)."""
-        return list(timm.list_models(module="swin_transformer"))
+    timm_module = "swin_transformer"
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> Swin:
@@ -35,7 +31,7 @@ class Swin(Windowed):
         swin, licence, source = create_timm(name, weights, options, fixed, checkpoint_filter_fn)
         if type(swin) is not SwinTransformer:
             raise OptionError(f"{name}: {type(swin).__name__} is not a Swin of the first version; use swin_*")
-        return cls.assemble(swin, _residuals, name=name, options=options, licence=licence, source=source)
+        return cls.with_windows(swin, _residuals, name=name, options=options, licence=licence, weights_source=source)
 
     @staticmethod
     def reduce(merging: Any, x: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import timm
 import torch
 from timm.models.swin_transformer_v2 import SwinTransformerV2, checkpoint_filter_fn
 from torch import Tensor, nn
@@ -34,10 +33,7 @@ class SwinV2(Windowed):
     are at every picture size: where the last map was smaller than a window in training, so is the window.
     """
 
-    @classmethod
-    def names(cls) -> list[str]:
-        """Names known to timm (``timm.list_models(module="swin_transformer_v2")``)."""
-        return list(timm.list_models(module="swin_transformer_v2"))
+    timm_module = "swin_transformer_v2"
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> SwinV2:
@@ -46,7 +42,7 @@ class SwinV2(Windowed):
         swin, licence, source = create_timm(name, weights, options, fixed, checkpoint_filter_fn)
         if type(swin) is not SwinTransformerV2:
             raise OptionError(f"{name}: {type(swin).__name__} is not a Swin of the second version; use swinv2_*")
-        return cls.assemble(swin, _residuals, name=name, options=options, licence=licence, source=source)
+        return cls.with_windows(swin, _residuals, name=name, options=options, licence=licence, weights_source=source)
 
     @staticmethod
     def reduce(merging: Any, x: Tensor) -> Tensor:

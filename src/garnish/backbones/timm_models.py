@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import timm
 from torch import Tensor, nn
@@ -97,9 +97,23 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], where: str, first: str)
     model.load_state_dict({k: v for k, v in state.items() if k in wanted and not k.startswith(_UNUSED)}, strict=False)
 
 
-def name_sources(backbone: Backbone, model: nn.Module) -> None:
-    """Record which timm name each canonical tensor came from; call before anything is adapted."""
-    theirs = {id(p): n for n, p in [*model.named_parameters(), *model.named_buffers()]}
-    for name, module, leaf in backbone.named_slots():
-        tensor = module._parameters.get(leaf)
-        backbone.source_names[name] = theirs[id(tensor if tensor is not None else module._buffers[leaf])]
+class TimmTrunk(Backbone):
+    """A family that is put together from timm's modules."""
+
+    #: The module of timm's whose models it builds.
+    timm_module: ClassVar[str]
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Names known to timm (``timm.list_models(module=…)``)."""
+        return list(timm.list_models(module=cls.timm_module))
+
+    @classmethod
+    def assemble(cls, model: Any, **facts: Any) -> Self:
+        """A trunk of parts of ``model``, whose names its tensors keep; ``facts`` are the constructor's other ones."""
+        backbone = cls(mean=model.pretrained_cfg["mean"], std=model.pretrained_cfg["std"], **facts)
+        theirs = {id(p): n for n, p in [*model.named_parameters(), *model.named_buffers()]}
+        for name, module, leaf in backbone.named_slots():
+            tensor = module._parameters.get(leaf)
+            backbone.source_names[name] = theirs[id(tensor if tensor is not None else module._buffers[leaf])]
+        return backbone

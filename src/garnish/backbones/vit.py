@@ -9,23 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import timm
 from timm.models.vision_transformer import Block, checkpoint_filter_fn
 
-from garnish.backbones.backbone import Backbone
 from garnish.backbones.plain import NUM_TAPS, PlainStem, split_stages
-from garnish.backbones.timm_models import create_timm, name_sources
+from garnish.backbones.timm_models import TimmTrunk, create_timm
 from garnish.engine.blocks import Branch, FeatureInfo, Residual
 from garnish.errors import OptionError
 
 
-class ViT(Backbone):
+class ViT(TimmTrunk):
     """A plain transformer as four stages of equal depth, all of one stride."""
 
-    @classmethod
-    def names(cls) -> list[str]:
-        """Names known to timm (``timm.list_models(module="vision_transformer")``)."""
-        return list(timm.list_models(module="vision_transformer"))
+    timm_module = "vision_transformer"
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> ViT:
@@ -44,19 +39,17 @@ class ViT(Backbone):
             }
             for b in vit.blocks
         ]
-        backbone = cls(
+        backbone = cls.assemble(
+            vit,
             name=name,
             options=options,
             stem=PlainStem(vit, rope=None),
             stages=split_stages(blocks, name),
             features=[FeatureInfo(vit.embed_dim, patch[0])] * NUM_TAPS,
-            mean=vit.pretrained_cfg["mean"],
-            std=vit.pretrained_cfg["std"],
             multiple=patch[0],
             num_prefix=vit.num_prefix_tokens,
             licence=licence,
             weights_source=source,
         )
         backbone.most_prompts = 4 * vit.patch_embed.num_patches
-        name_sources(backbone, vit)
         return backbone

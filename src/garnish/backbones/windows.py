@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.backbone import Backbone
-from garnish.backbones.timm_models import name_sources
+from garnish.backbones.timm_models import TimmTrunk
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.engine.context import ForwardContext
 from garnish.sizes import at_most_one, cropped, folded, rounded_up
@@ -162,39 +161,19 @@ def gathered(x: Tensor, grid: tuple[int, int], prompts: int) -> tuple[Tensor, tu
     return torch.cat([own.repeat(1, 1, 4), patches.reshape(rows, high * wide, 4 * channels)], 1), (high, wide)
 
 
-class Windowed(Backbone):
+class Windowed(TimmTrunk):
     """What the two versions of Swin share: how a trunk is put together from timm's, and merging with prompts."""
 
     @classmethod
-    def assemble(
-        cls,
-        swin: Any,
-        residuals: Callable[[Any], dict[str, nn.Module]],
-        *,
-        name: str,
-        options: Mapping[str, Any],
-        licence: str,
-        source: str,
-    ) -> Self:
-        """A trunk from timm's ``swin``; ``residuals`` makes the two of a block."""
+    def with_windows(cls, swin: Any, residuals: Callable[[Any], dict[str, nn.Module]], **facts: Any) -> Self:
+        """A trunk from timm's ``swin``; ``residuals`` makes the two of a block; for ``facts`` see :meth:`assemble`."""
         stages, features = [], []
         for layer, info in zip(swin.layers, swin.feature_info, strict=True):
             stages.append(Stage(layer.downsample, [residuals(block) for block in layer.blocks], nn.Identity()))
             features.append(FeatureInfo(info["num_chs"], info["reduction"]))
-        backbone = cls(
-            name=name,
-            options=options,
-            stem=PatchStem(swin.patch_embed),
-            stages=stages,
-            features=features,
-            mean=swin.pretrained_cfg["mean"],
-            std=swin.pretrained_cfg["std"],
-            multiple=int(features[-1].stride),
-            licence=licence,
-            weights_source=source,
-        )
+        stem, multiple = PatchStem(swin.patch_embed), int(features[-1].stride)
+        backbone = cls.assemble(swin, stem=stem, stages=stages, features=features, multiple=multiple, **facts)
         backbone.most_prompts = 4 * math.prod(swin.layers[0].blocks[0].window_size)
-        name_sources(backbone, swin)
         return backbone
 
     @staticmethod
