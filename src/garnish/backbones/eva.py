@@ -12,13 +12,13 @@ import torch
 from timm.models.eva import EvaAttention, EvaBlock, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from garnish.backbones.plain import NUM_TAPS, PlainStem, split_stages
-from garnish.backbones.timm_models import TimmTrunk, create_timm
-from garnish.engine.blocks import Branch, FeatureInfo, LayerScale, Residual
+from garnish.backbones.plain import Plain
+from garnish.backbones.timm_models import create_timm
+from garnish.engine.blocks import Branch, LayerScale, Residual
 from garnish.errors import OptionError
 
 
-class Eva(TimmTrunk):
+class Eva(Plain):
     """A plain transformer with rotary position embedding as four stages of equal depth."""
 
     timm_module = "eva"
@@ -44,21 +44,7 @@ class Eva(TimmTrunk):
             }
             for b in eva.blocks
         ]
-        patch = eva.patch_embed.patch_size[0]
-        backbone = cls.assemble(
-            eva,
-            name=name,
-            options=options,
-            stem=PlainStem(eva, rope=eva.rope),
-            stages=split_stages(blocks, name),
-            features=[FeatureInfo(eva.embed_dim, patch)] * NUM_TAPS,
-            multiple=patch,
-            num_prefix=eva.num_prefix_tokens,
-            licence=licence,
-            weights_source=source,
-        )
-        backbone.most_prompts = 4 * eva.patch_embed.num_patches
-        return backbone
+        return cls.of_blocks(eva, blocks, eva.rope, name=name, options=options, licence=licence, weights_source=source)
 
     def prompted(self, extras: Mapping[str, Any], count: int) -> Mapping[str, Any]:
         """Prompts have no position: they are rotated by nothing (sine 0, cosine 1)."""

@@ -6,13 +6,14 @@ Shape letters: I pictures, N tokens, H W grid, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from garnish.engine.blocks import Stage
+from garnish.backbones.timm_models import TimmTrunk
+from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.errors import OptionError
 
 #: A plain trunk is read at this many depths, equally spaced (DINOv2 and DPT read blocks 3, 6, 9, 12 of 12).
@@ -67,3 +68,26 @@ class PlainStem(nn.Module):
             x = x + positions
         rope = None if self.rope is None else self.rope.get_embed(shape=grid)
         return self.norm_pre(x), grid, {"rope": rope}
+
+
+class Plain(TimmTrunk):
+    """A plain transformer of timm's."""
+
+    @classmethod
+    def of_blocks(
+        cls, trunk: Any, blocks: Sequence[Mapping[str, nn.Module]], rope: nn.Module | None, *, name: str, **facts: Any
+    ) -> Self:
+        """A trunk with these blocks; for ``facts`` see :meth:`TimmTrunk.assemble`."""
+        stride = trunk.patch_embed.patch_size[0]
+        backbone = cls.assemble(
+            trunk,
+            name=name,
+            stem=PlainStem(trunk, rope),
+            stages=split_stages(blocks, name),
+            features=[FeatureInfo(trunk.embed_dim, stride)] * NUM_TAPS,
+            multiple=stride,
+            num_prefix=trunk.num_prefix_tokens,
+            **facts,
+        )
+        backbone.most_prompts = 4 * trunk.patch_embed.num_patches
+        return backbone

@@ -11,13 +11,13 @@ from typing import Any
 
 from timm.models.vision_transformer import Block, checkpoint_filter_fn
 
-from garnish.backbones.plain import NUM_TAPS, PlainStem, split_stages
-from garnish.backbones.timm_models import TimmTrunk, create_timm
-from garnish.engine.blocks import Branch, FeatureInfo, Residual
+from garnish.backbones.plain import Plain
+from garnish.backbones.timm_models import create_timm
+from garnish.engine.blocks import Branch, Residual
 from garnish.errors import OptionError
 
 
-class ViT(TimmTrunk):
+class ViT(Plain):
     """A plain transformer as four stages of equal depth, all of one stride."""
 
     timm_module = "vision_transformer"
@@ -39,17 +39,4 @@ class ViT(TimmTrunk):
             }
             for b in vit.blocks
         ]
-        backbone = cls.assemble(
-            vit,
-            name=name,
-            options=options,
-            stem=PlainStem(vit, rope=None),
-            stages=split_stages(blocks, name),
-            features=[FeatureInfo(vit.embed_dim, patch[0])] * NUM_TAPS,
-            multiple=patch[0],
-            num_prefix=vit.num_prefix_tokens,
-            licence=licence,
-            weights_source=source,
-        )
-        backbone.most_prompts = 4 * vit.patch_embed.num_patches
-        return backbone
+        return cls.of_blocks(vit, blocks, None, name=name, options=options, licence=licence, weights_source=source)

@@ -82,19 +82,10 @@ class Edges(BinaryTask):
     @property
     def idle_options(self) -> tuple[str, ...]:
         """What belongs to the other protocol."""
-        whose = {
-            "tolerance_px": "pooled",
-            "max_distance": "ods",
-            "nms": "ods",
-            "thin_target": "ods",
-            "processes": "ods",
-        }
+        ods = ("max_distance", "nms", "thin_target", "processes")
+        idle, other = (("tolerance_px",), "pooled") if self.protocol == "ods" else (ods, "ods")
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        return tuple(
-            f"{option} needs protocol {protocol}"
-            for option, protocol in whose.items()
-            if protocol != self.protocol and getattr(self, option) != defaults[option]
-        )
+        return tuple(f"{name} needs protocol {other}" for name in idle if getattr(self, name) != defaults[name])
 
     @property
     def headline(self) -> str:
