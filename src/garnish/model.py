@@ -18,9 +18,9 @@ from garnish.backbones.backbone import Backbone
 from garnish.checked import checked
 from garnish.decoders import Decoders, Outputs, heads_by_task, make_decoders, needed
 from garnish.engine.adapter import Method
-from garnish.engine.attach import check_sites, detach, make_owner, place
+from garnish.engine.attach import check_sites, detach, make_owner, place_all
 from garnish.engine.compiled import CompiledTrunk
-from garnish.engine.drop_path import let_drop, let_paths_drop
+from garnish.engine.drop_path import let_paths_drop
 from garnish.engine.maps import Maps, pick
 from garnish.engine.owner import Owner, owners_of
 from garnish.engine.passes import Pass, Wanted, plan_passes
@@ -160,17 +160,16 @@ class Model(nn.Module):
         decoders = make_decoders(self.backbone, tasks, heads, groups)
         made = tuple(make_owner(self.backbone, methods, own) for methods, own in owners)
         found = Addition(dict(tasks), made, decoders)
-        device = next(self.backbone.body.parameters()).device
+        like: Tensor = self.mean  # type: ignore[assignment]
         for module in found.modules():
-            module.to(device).requires_grad_(True).train(self.training)
+            module.to(like.device, like.dtype).requires_grad_(True).train(self.training)
         return found
 
     def serve(self, addition: Addition) -> None:
         """Add what :meth:`build` made, all of it at once for passes that run meanwhile."""
         with _CHANGING:
             self._served.check_new(addition.tasks)
-            for owner in addition.owners:
-                place(self.backbone, owner)
+            place_all(self.backbone, addition.owners)
             self.decoders.add(addition.decoders)
             self._served = self._served.plus(addition)
         if self.training:
@@ -193,6 +192,8 @@ class Model(nn.Module):
             for owner in gone:
                 detach(self.backbone, owner)
             self.frozen_tasks.difference_update(tasks)
+        if self.training:
+            self.train()  # paths of the trunk dropped for those that are gone, perhaps for nobody else
 
     @checked
     def freeze(self, tasks: Sequence[str]) -> None:
@@ -228,13 +229,17 @@ class Model(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Model:
-        """Training mode for what is trained; the frozen trunk and frozen tasks stay in evaluation mode."""
-        super().train(mode)
+        """Training mode for what is trained; the frozen trunk and frozen tasks stay in evaluation mode.
+
+        What is frozen is never put into training mode, for a moment neither: batch norms would take over the statistics
+        of a pass that another thread runs.
+        """
+        self.training = self.decoders.training = mode
         self.backbone.train(False)
         acting = {owner for owner in self.owners if mode and not self.frozen_tasks.issuperset(owner.tasks)}
         for owner in self.owners:
             if owner.drops:
-                let_drop(self.backbone, owner, owner in acting)
+                owner.train_own(owner in acting)
         let_paths_drop(self.backbone, self.owners, acting)
         for owner in self.owners:
             owner.train(owner in acting)

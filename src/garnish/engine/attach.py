@@ -10,7 +10,7 @@ Shape letters: I images, H W pixels.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +92,19 @@ def place(trunk: Trunk, owner: Owner) -> None:
     for member in members:
         member.number = trunk.next_number()
         trunk.owners[str(member.number)] = member
+
+
+def place_all(trunk: Trunk, owners: Iterable[Owner]) -> None:
+    """:func:`place` several, all of them or, where one fails, none."""
+    placed: list[Owner] = []
+    try:
+        for owner in owners:
+            place(trunk, owner)
+            placed.append(owner)
+    except BaseException:  # no memory left, or an interrupt
+        for owner in placed:
+            detach(trunk, owner)
+        raise
 
 
 def detach(trunk: Trunk, owner: Owner) -> None:

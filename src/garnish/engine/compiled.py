@@ -32,7 +32,13 @@ class CompiledTrunk(nn.Module):
                 torch._dynamo.maybe_mark_dynamic(rows, 0)
         # its owner's modules catch up here: within the graph that cannot be traced
         step.present[0].root.catch_up(self.trunk.body)
-        maps: tuple[Tensor, ...] = self.run(images, *tables, " ".join(str(owner.number) for owner in step.present))
+        try:
+            maps: tuple[Tensor, ...] = self.run(images, *tables, " ".join(str(owner.number) for owner in step.present))
+        except Exception:
+            if all(str(owner.number) in self.trunk.owners for owner in step.present):
+                raise
+            # one was removed meanwhile, so the graph cannot find it any more; the pass ends as it began
+            return self.trunk(images, step.present, step.rows)  # type: ignore[no-any-return]
         return maps
 
 

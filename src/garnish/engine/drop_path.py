@@ -72,16 +72,6 @@ def let_paths_drop(trunk: Trunk, owners: Collection[Owner], acting: Collection[O
             owner.follow()
 
 
-def let_drop(trunk: Trunk, owner: Owner, mode: bool) -> None:
-    """Whether the trunk's own dropout and drop-path act in the passes of one owner that tunes it.
-
-    All adapters are in evaluation mode afterwards.
-    """
-    trunk.train(mode)  # a family has its say: batch norms of CNNs keep their statistics
-    owner.follow()
-    trunk.train(False)
-
-
 def _paths(trunk: Trunk) -> Iterator[nn.Module]:
     for stage in trunk.stages:
         for block in stage.blocks:

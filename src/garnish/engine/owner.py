@@ -215,6 +215,11 @@ class Owner(nn.Module):
                 made.follow(self._twin)
             self._twin = made
 
+    def train_own(self, mode: bool) -> None:
+        """Put modules of its own into training or evaluation mode: see :meth:`garnish.engine.twin.Twin.train`."""
+        if self._twin is not None:
+            self._twin.train(mode)
+
     def follow(self) -> None:
         """Bring its own modules into the modes, training or evaluation, that the trunk's have now."""
         if self._twin is not None:

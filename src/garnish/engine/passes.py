@@ -64,10 +64,12 @@ class Wanted:
             raise OptionError("tasks is an empty list; name some, or leave it out for all")
         shared = [t for t in tasks if isinstance(t, str)]
         each: list[Sequence[str]] = [t for t in tasks if not isinstance(t, str)] if len(shared) < len(tasks) else []
+        if each and (shared or not isinstance(tasks, Sequence)):
+            raise OptionError("tasks= names tasks for each picture: give a list of lists, with no names beside them")
+        if odd := [name for names in each for name in names if not isinstance(name, str)]:
+            raise OptionError(f"tasks= holds {odd[0]!r} for a picture; give it a list of names")
         if each and len(tasks) != num_images:
             raise OptionError(f"tasks= names tasks for {len(tasks)} pictures, the batch holds {num_images}")
-        if each:
-            each = [tuple(t) for t in tasks]  # a name between lists stands for its letters, which no task is called
         named = list(dict.fromkeys(t for names in each for t in names)) if each else list(dict.fromkeys(shared))
         for name in named:
             if name not in known:

@@ -27,7 +27,7 @@ def check_images(images: object) -> None:
         raise OptionError(f"pictures are {images.dtype}; give uint8 in 0 … 255, or floats in [0, 1]")
     # in inference, and not where it would stop a GPU or a trace; the bound is far from what noise and normalisation do
     known = type(images) is Tensor and images.device.type == "cpu" and not torch.compiler.is_compiling()
-    known &= not torch.is_grad_enabled()
+    known = known and not torch.is_grad_enabled() and images.numel() > 0
     if known and images.is_floating_point() and not _is_traced() and float(images.detach().amax()) > _BRIGHT:
         raise OptionError(f"pictures are floats up to {float(images.detach().amax()):g}; divide by 255, or give uint8")
 

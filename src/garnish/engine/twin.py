@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, final
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from garnish.engine.sites import slots_of
 from garnish.engine.units import Body
@@ -71,6 +72,11 @@ class Twin:
         self._shape = [(module._modules, tuple(module._modules.values())) for module, _ in self._pairs]
         self.catch_up()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: without tensors that ``functional_call`` had put in place, which cannot be copied."""
+        self.catch_up()
+        return vars(self)
+
     @property
     def is_stale(self) -> bool:
         """Whether the trunk has other modules by now: somebody adapted new sites."""
@@ -88,6 +94,11 @@ class Twin:
         for module, copied in self._pairs:
             if copied._is_full_backward_hook is not module._is_full_backward_hook:
                 copied._is_full_backward_hook = module._is_full_backward_hook
+
+    def train(self, mode: bool) -> None:
+        """Training or evaluation mode for all but batch norms: they share their statistics with the trunk, frozen."""
+        for _, copied in self._pairs:
+            copied.training = mode and not isinstance(copied, _BatchNorm)
 
     def follow(self, other: Twin | None = None) -> None:
         """Take the modes, training or evaluation, that the trunk's modules have now, or those of an earlier copy."""
