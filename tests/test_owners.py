@@ -193,6 +193,49 @@ def test_a_pass_ends_as_it_began_though_its_owner_is_removed_meanwhile():
     assert same(got, want) and not model.tasks
 
 
+def test_predictions_run_beside_tasks_that_come_and_go():
+    model = tiny.model("vit", gn.LoRA(rank=2), tasks=("seg",)).eval()
+    picture, faults, stop = (tiny.pictures(1)[0] * 255).to(torch.uint8), [], threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            try:
+                found = model.predict(picture)
+                assert "seg" in found.maps and set(found.maps) <= set(found.tasks)
+            except Exception as error:
+                faults.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    for _ in range(60):
+        model.add(gn.LoRA(rank=1), {"depth": TASKS["depth"]})
+        model.remove(["depth"])
+    stop.set()
+    thread.join()
+    assert not faults
+
+
+def test_freezing_leaves_what_is_set_by_hand_on_others():
+    model = tiny.model("vit", gn.LoRA(rank=2, per_task=True), tasks=("seg", "depth"))
+    model.owner_of("depth").requires_grad_(False)
+    model.freeze(["seg"])
+    assert not any(p.requires_grad for p in model.owner_of("depth").parameters())
+    assert all(p.requires_grad for p in model.head("depth").parameters())
+    assert not any(p.requires_grad for p in (*model.owner_of("seg").parameters(), *model.head("seg").parameters()))
+
+
+@pytest.mark.compile
+def test_what_is_added_to_a_compiled_model_is_compiled_and_nothing_is_stored_twice():
+    torch._dynamo.reset()
+    model = tiny.model("vit", gn.LoRA(rank=2), tasks=("seg",)).eval()
+    names = set(model.state_dict())
+    model.compile(backend="eager")
+    assert set(model.state_dict()) == names
+    model.add(gn.LoRA(rank=2), {"depth": TASKS["depth"]})
+    assert model.head("depth")._compiled_call_impl is not None
+    outputs(model)
+
+
 # ---- bundles --------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import garnish as gn
 import tiny
 from garnish import lookup
+from garnish.engine.adapter import Method
 from garnish.model import adapt
 from garnish.planning.candidates import Candidate, Refused, candidates
 from garnish.planning.counting import Counted, Setting, count
@@ -107,7 +108,7 @@ def test_a_method_that_brings_no_grid_needs_no_edit(monkeypatch):
     from dataclasses import dataclass
 
     @dataclass(frozen=True, kw_only=True)
-    class Mine(gn.adapters.adapter.Method):
+    class Mine(Method):
         layers: tuple[str, ...] = ()
 
         def plan(self, backbone):

@@ -45,6 +45,6 @@ def test_outputs_are_cut_from_those_of_the_padded_picture():
     """A side that the trunk's stride does not divide is padded: outputs keep their scale and lose the padding."""
     model = tiny.model("vit", gn.Frozen(), tasks=("seg",))
     x = torch.randn(1, 48, 4, 4, generator=torch.Generator().manual_seed(0))
-    whole = model.decoders.decode({"seg": [x] * 4}, model.backbone, (64, 64))["seg"]
-    part = model.decoders.decode({"seg": [x] * 4}, model.backbone, (61, 50))["seg"]
+    whole = model.decode({"seg": [x] * 4}, (64, 64))["seg"]
+    part = model.decode({"seg": [x] * 4}, (61, 50))["seg"]
     assert whole.shape[-2:] == (64, 64) and torch.equal(part, whole[..., :61, :50])

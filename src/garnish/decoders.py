@@ -125,10 +125,6 @@ class Decoders(nn.Module):
         """The tasks whose maps are needed for some, in the order of the model."""
         return needed(self.by_task, tasks)
 
-    def decode(self, maps: Mapping[str, Sequence[Tensor]], trunk: Trunk, size: tuple[int, int]) -> dict[str, Tensor]:
-        """See :func:`decode`."""
-        return decode(self.by_task, maps, trunk, size)
-
 
 def make_decoders(
     trunk: Trunk,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
 from garnish.checked import checked
-from garnish.decoders import Decoders, Outputs, heads_by_task, make_decoders, needed
+from garnish.decoders import Decoders, Outputs, decode, heads_by_task, make_decoders, needed
 from garnish.engine.adapter import Method
 from garnish.engine.attach import check_sites, detach, make_owner, place_all
 from garnish.engine.compiled import CompiledTrunk
@@ -73,6 +73,7 @@ class Model(nn.Module):
     Attributes:
         backbone: the frozen trunk with its adapters.
         decoders: the tasks' heads.
+        served: its tasks with their owners and decoders, at this moment; replaced as a whole when tasks come or go.
         frozen_tasks: tasks that are kept as they are while others train.
     """
 
@@ -82,7 +83,7 @@ class Model(nn.Module):
         self.backbone = backbone
         self.decoders = Decoders()
         self.frozen_tasks: set[str] = set()
-        self._served = Served({}, {}, {})
+        self.served = Served({}, {}, {})
         self._compiled: CompiledTrunk | None = None
         device = next(backbone.body.parameters()).device
         for name, values in (("mean", backbone.mean), ("std", backbone.std)):
@@ -92,7 +93,7 @@ class Model(nn.Module):
     @property
     def tasks(self) -> Mapping[str, Task]:
         """Name → task, in the order they were added."""
-        return self._served.tasks
+        return self.served.tasks
 
     @property
     def owners(self) -> tuple[Owner, ...]:
@@ -127,26 +128,9 @@ class Model(nn.Module):
         names = tuple(tasks)
         owners = [(methods, own) for own in ([(n,) for n in names] if True in per_task else [names])]
         earlier = tuple(self.tasks)
-        self.restore(owners, tasks, heads_by_task(head, tasks))
+        self.serve(self.build(owners, tasks, heads_by_task(head, tasks)))
         if freeze_others:
             self._freeze(earlier)
-
-    def restore(
-        self,
-        owners: Sequence[tuple[Sequence[Method], tuple[str, ...]]],
-        tasks: Mapping[str, Task],
-        heads: Mapping[str, Head],
-        groups: Sequence[Sequence[str]] | None = None,
-    ) -> None:
-        """Add tasks of several owners, as a bundle lists them.
-
-        Args:
-            owners: the methods and the tasks of each.
-            tasks: name → task; no name may be taken.
-            heads: name → options of its head.
-            groups: which tasks share a joint head; left out, those that name equal options.
-        """
-        self.serve(self.build(owners, tasks, heads, groups))
 
     def build(
         self,
@@ -155,23 +139,35 @@ class Model(nn.Module):
         heads: Mapping[str, Head],
         groups: Sequence[Sequence[str]] | None = None,
     ) -> Addition:
-        """What :meth:`restore` adds, with the same arguments, made but not added yet."""
-        self._served.check_new(tasks)
+        """Make tasks of several owners, as a bundle lists them; :meth:`serve` adds them.
+
+        Args:
+            owners: the methods and the tasks of each.
+            tasks: name → task; no name may be taken.
+            heads: name → options of its head.
+            groups: which tasks share a joint head; left out, those that name equal options.
+        """
+        self.served.check_new(tasks)
         decoders = make_decoders(self.backbone, tasks, heads, groups)
         made = tuple(make_owner(self.backbone, methods, own) for methods, own in owners)
         found = Addition(dict(tasks), made, decoders)
         like: Tensor = self.mean  # type: ignore[assignment]
         for module in found.modules():
-            module.to(like.device, like.dtype).requires_grad_(True).train(self.training)
+            if any((t.device, t.dtype) != (like.device, like.dtype) for t in module.parameters()):
+                module.to(like.device, like.dtype)  # which fake tensors refuse, also where there is nothing to do
+            module.requires_grad_(True).train(self.training)
         return found
 
     def serve(self, addition: Addition) -> None:
         """Add what :meth:`build` made, all of it at once for passes that run meanwhile."""
         with _CHANGING:
-            self._served.check_new(addition.tasks)
+            self.served.check_new(addition.tasks)
             place_all(self.backbone, addition.owners)
             self.decoders.add(addition.decoders)
-            self._served = self._served.plus(addition)
+            if self._compiled is not None:
+                for decoder in dict.fromkeys(addition.decoders.values()):
+                    decoder.module.compile(**self._compiled.options)
+            self.served = self.served.plus(addition)
         if self.training:
             self.train()  # dropout of the trunk's own is a matter of all that trains
 
@@ -186,8 +182,8 @@ class Model(nn.Module):
             OptionError: an unknown task, or one that shares with another that would be left; nothing is removed then.
         """
         with _CHANGING:
-            left, gone = self._served.minus(tasks)
-            self._served = left
+            left, gone = self.served.minus(tasks)
+            self.served = left
             self.decoders.remove(tasks)
             for owner in gone:
                 detach(self.backbone, owner)
@@ -223,9 +219,11 @@ class Model(nn.Module):
         self._freeze(tasks)
 
     def _freeze(self, tasks: Iterable[str]) -> None:
-        self.frozen_tasks.update(tasks)
-        self._set_trainable((owner.tasks, owner) for owner in self.owners)
-        self._set_trainable(self.decoders.each())
+        changed = set(tasks) - self.frozen_tasks
+        self.frozen_tasks |= changed
+        for names, module in (*((owner.tasks, owner) for owner in self.owners), *self.decoders.each()):
+            if not changed.isdisjoint(names):  # what is set on others by hand stays
+                module.requires_grad_(not self.frozen_tasks.issuperset(names))
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Model:
@@ -247,11 +245,6 @@ class Model(nn.Module):
             module.train(mode and not self.frozen_tasks.issuperset(tasks))
         return self
 
-    def _set_trainable(self, parts: Iterable[tuple[Sequence[str], nn.Module]]) -> None:
-        """Whether owners or decoders learn: where not all tasks that use them are frozen."""
-        for tasks, module in parts:
-            module.requires_grad_(not self.frozen_tasks.issuperset(tasks))
-
     # ---- running ------------------------------------------------------------------------------------------------
 
     def forward(
@@ -259,6 +252,7 @@ class Model(nn.Module):
         images: Tensor,
         tasks: Sequence[str] | Sequence[Sequence[str]] | None = None,
         start: TrunkState | None = None,
+        served: Served | None = None,
     ) -> dict[str, Tensor]:
         """Run all tasks, some, or other ones for each picture, in as few passes as can be.
 
@@ -266,12 +260,13 @@ class Model(nn.Module):
             images: (I, 3, H, W) float in [0, 1], or uint8 in 0 … 255; any H and W from 1.
             tasks: None: all; ``["depth"]``: some; ``[["seg"], ["depth"], ["seg", "depth"]]``: picture by picture.
             start: what the bare trunk made of these pictures (:func:`garnish.trunk_prefix.begin`); passes go on there.
+            served: what the model served at an earlier moment (:attr:`served`); what it serves now when left out.
 
         Returns:
             Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order.
         """
         check_images(images)
-        now, size = self._served, (images.shape[-2], images.shape[-1])
+        now, size = served or self.served, (images.shape[-2], images.shape[-1])
         asked = Wanted.of(tasks, images.shape[0], now.tasks)
         wanted = asked.with_needed(lambda names: needed(now.decoders, names))
         x = self.prepare(images) if start is None else images
@@ -301,7 +296,7 @@ class Model(nn.Module):
 
     def decode(self, maps: Mapping[str, Sequence[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
         """Feature maps of each task → its raw output: see :func:`garnish.decoders.decode`."""
-        return self.decoders.decode(maps, self.backbone, size)
+        return decode(self.decoders.by_task, maps, self.backbone, size)
 
     def compile(self, **options: Any) -> None:
         """Compile the adapted backbone and the heads apart; one graph then serves every mix of tasks.
@@ -322,9 +317,7 @@ class Model(nn.Module):
     @checked
     def owner_of(self, task: str) -> Owner:
         """The owner whose adapters a task uses: its own part, where it has one."""
-        if task not in self._served.owner_of:
-            raise OptionError(f"no task {task!r}{suggest(task, self.tasks)}")
-        return self._served.owner_of[task]
+        return self.served.owner(task)
 
     @checked
     def head(self, task: str) -> nn.Module:
@@ -392,8 +385,12 @@ class Model(nn.Module):
 
         return save(self, path, **options)  # type: ignore[no-any-return]
 
+    @checked
     def load(self, path: str | Path) -> tuple[str, ...]:
-        """Add the tasks of a bundle beside those that are there: see :func:`garnish.bundles.bundle.load_into`."""
+        """Add the tasks of a bundle beside those that are there, and return their names.
+
+        Passes may run meanwhile. See :func:`garnish.bundles.bundle.load_into`.
+        """
         from garnish.bundles.bundle import load_into
 
         return load_into(self, path)

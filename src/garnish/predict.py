@@ -12,28 +12,27 @@ import torch
 from torch import Tensor
 
 from garnish.decoders import Decoder
-from garnish.engine.owner import Owner
 from garnish.errors import GarnishError
 from garnish.evaluating import evaluating
 from garnish.finite import all_finite, is_finite, not_finite, odd_rows, why_odd
 from garnish.model import Model
 from garnish.prediction import Picture, Prediction, read_picture
+from garnish.served import Served
 
 
-def acting(model: Model, tasks: Sequence[str] | None) -> dict[str, Tensor]:
-    """:meth:`garnish.model.Model.all_tensors` but for heads and adapters that only act for other tasks than these."""
+def acting(model: Model, tasks: Sequence[str] | None, served: Served | None = None) -> dict[str, Tensor]:
+    """:meth:`garnish.model.Model.all_tensors` but for heads and adapters that only act for other tasks than these.
+
+    Args:
+        model: any.
+        tasks: names, of which unknown ones do not count; None: all.
+        served: as for :meth:`garnish.model.Model.forward`.
+    """
+    served = served or model.served
     found = model.backbone.frozen_tensors() | dict(model.named_buffers(recurse=False))
-    for part in _parts(model, tasks):
+    for part in served.parts(served.tasks if tasks is None else tasks):
         found.update(part.tensors())
     return found
-
-
-def _parts(model: Model, tasks: Sequence[str] | None) -> list[Owner | Decoder]:
-    """The owners and decoders that act for some tasks, or for all."""
-    needed = model.decoders.needed([task for task in (model.tasks if tasks is None else tasks) if task in model.tasks])
-    owners = [model.owner_of(task) for task in needed]
-    both = [member for owner in owners for member in (owner.root, owner)]
-    return list(dict.fromkeys([*both, *(model.decoders.of(task) for task in needed)]))
 
 
 def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction:
@@ -47,16 +46,18 @@ def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) 
     pixels = read_picture(picture)
     name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
     which = picture if isinstance(picture, str | Path) else name
-    modules = [part.module if isinstance(part, Decoder) else part for part in _parts(model, tasks)]
+    served = model.served  # one for all that follows: tasks may come and go meanwhile
+    parts = served.parts(served.tasks if tasks is None else tasks)
+    modules = [part.module if isinstance(part, Decoder) else part for part in parts]
     known = all(map(is_finite, model.buffers(recurse=False)))  # what pictures are normalised by
     known = known and all(map(all_finite, (model.backbone.body, *modules)))
-    held = "" if known else not_finite(acting(model, tasks))
+    held = "" if known else not_finite(acting(model, tasks, served))
     if held:
         raise GarnishError(f"{which}: the model's {held}; train it anew, or take a model that was saved before")
     images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
     with evaluating(model), torch.inference_mode():
-        raw = model(images, tasks)
+        raw = model(images, tasks, served=served)
         for task in odd_rows(raw):
             raise GarnishError(f"{which}: the output of task {task!r} is not finite, {why_odd(model.all_tensors())}")
-        maps = {t: model.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
-    return Prediction(pixels, maps, dict(model.tasks), name)
+        maps = {t: served.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
+    return Prediction(pixels, maps, dict(served.tasks), name)

@@ -12,7 +12,7 @@ from typing import TypeVar, final
 
 from torch import Tensor, nn
 
-from garnish.decoders import Decoder
+from garnish.decoders import Decoder, needed
 from garnish.engine.owner import Owner
 from garnish.errors import OptionError, suggest
 from garnish.tasks.task import Task
@@ -69,6 +69,19 @@ class Served:
     tasks: Mapping[str, Task]
     owner_of: Mapping[str, Owner]
     decoders: Mapping[str, Decoder]
+
+    def owner(self, task: str) -> Owner:
+        """The owner whose adapters a task uses; raises :class:`OptionError` where there is no such task."""
+        if task not in self.owner_of:
+            raise OptionError(f"no task {task!r}{suggest(task, self.tasks)}")
+        return self.owner_of[task]
+
+    def parts(self, tasks: Iterable[str]) -> list[Owner | Decoder]:
+        """The owners, each after the one that it is a part of, and the decoders that act for some tasks."""
+        acting = needed(self.decoders, [task for task in self.tasks if task in set(tasks)])
+        owners = [self.owner_of[task] for task in acting]
+        both = [member for owner in owners for member in (owner.root, owner)]
+        return list(dict.fromkeys([*both, *(self.decoders[task] for task in acting)]))
 
     def check_new(self, tasks: Mapping[str, Task]) -> None:
         """Raise :class:`OptionError` where tasks cannot be added under these names."""

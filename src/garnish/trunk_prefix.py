@@ -36,7 +36,7 @@ def prefix_of(model: Model, tasks: Collection[str]) -> Prefix:
         OptionError: saying in one line what changes the trunk too early, or else why nothing can be kept.
     """
     trunk = model.backbone
-    owners = _owners(model, tasks)
+    owners = [part for part in model.served.parts(tasks) if isinstance(part, Owner)]
     if model.is_compiled:
         raise OptionError("a compiled trunk always starts at its stem; use the model uncompiled")
     if trunk.drop_path:
@@ -63,9 +63,3 @@ def begin(model: Model, images: Tensor, prefix: Prefix) -> TrunkState:
     size = (images.shape[-2], images.shape[-1])
     with torch.no_grad():
         return run_prefix(model.backbone, model.prepare(images), size, prefix.unit, beside=prefix.beside)
-
-
-def _owners(model: Model, tasks: Collection[str]) -> list[Owner]:
-    """Owners that act for some tasks, and those of which they are parts."""
-    needed = set(model.decoders.needed(tasks))
-    return [owner for owner in model.owners if needed.intersection(owner.tasks)]

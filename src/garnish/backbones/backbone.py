@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from garnish.backbones.fingerprint import fingerprint
 from garnish.engine.context import Rows
 from garnish.engine.maps import TaskMaps
 from garnish.engine.owner import Owner, owners_of
@@ -66,7 +66,7 @@ class Backbone(Trunk, ABC):
         return run_pass(self, images, present, rows, unread=unread, start=start)
 
     def fingerprint(self, *, anew: bool = True) -> str:
-        """What identifies the frozen tensors: see :func:`garnish.backbones.fingerprint.fingerprint`.
+        """What identifies the frozen tensors, so that a bundle can refuse another backbone: see :func:`fingerprint`.
 
         Args:
             anew: read them all; False: only where :func:`garnish.remembered.remembered` says so.
@@ -74,3 +74,14 @@ class Backbone(Trunk, ABC):
         if anew:
             return fingerprint(self.frozen_tensors())
         return remembered(self.body, "fingerprint", lambda: fingerprint(self.frozen_tensors()))
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and float32 values, by name, so that any storage dtype agrees."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        value = tensor.detach().cpu().contiguous()
+        value = value.float() if value.is_floating_point() else value
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()

@@ -82,7 +82,7 @@ class ConvBranch(nn.Module):
         return out
 
     def parts(self) -> tuple[tuple[str, nn.Module], ...]:
-        """As :meth:`garnish.backbones.backbone.Branch.parts`."""
+        """As :meth:`garnish.engine.blocks.Branch.parts`."""
         return (".conv_dw", self.conv_dw), (".norm", self.norm), ("", self.layer), (".scale", self.scale)
 
 

@@ -71,7 +71,7 @@ class PostNormBranch(nn.Module):
         return out
 
     def parts(self) -> tuple[tuple[str, nn.Module], ...]:
-        """As :meth:`garnish.backbones.backbone.Branch.parts`."""
+        """As :meth:`garnish.engine.blocks.Branch.parts`."""
         return ("", self.layer), (".norm", self.norm)
 
 

@@ -237,7 +237,7 @@ def _merged_model(model: Model, owner: Owner) -> Model:
     folded = fold_shared(adapted, owner) if left else merge_adapters(adapted, owner)
     made = Model(_bare(folded))
     specs = Specs.of(model, owner.tasks)
-    made.restore([(left or [Frozen()], owner.tasks)], specs.tasks, specs.heads, specs.groups)
+    made.serve(made.build([(left or [Frozen()], owner.tasks)], specs.tasks, specs.heads, specs.groups))
     for at, adapter in owners_of(folded)[0].placed() if left else ():
         if at.key not in made.owners[0].places:
             raise SiteError(

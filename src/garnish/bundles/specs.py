@@ -19,7 +19,7 @@ from garnish.tasks.task import Task
 @final
 @dataclass(frozen=True)
 class Specs:
-    """What is put onto a bare backbone: see :meth:`garnish.model.Model.restore`.
+    """What is put onto a bare backbone: see :meth:`garnish.model.Model.build`.
 
     Attributes:
         owners: methods and tasks of each; empty where nothing is said of them.

@@ -68,11 +68,6 @@ class StepBatches:
         self.variants = variants if augment is not None or variants is None else 1
         self.rank, self.world, self.workers = rank, world, workers
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps after which every picture was seen, rounded up."""
-        return -(-len(self.dataset) // (self.batch_size * self.world))
-
     def keys(self, step: int) -> list[tuple[int, int]]:
         """(epoch, index) of each picture of this rank's batch at ``step``."""
         first = (step * self.world + self.rank) * self.batch_size

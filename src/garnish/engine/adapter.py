@@ -25,7 +25,7 @@ class Adapter(nn.Module, ABC):
     """What sits at one site for one owner. Three doors, all optional; each leaves things as they are by default.
 
     An adapter is written as if every row were its own: where tasks own adapters, the rows of each are brought to it
-    by :mod:`garnish.engine.mixing`. It never reaches for a global, and must not depend on the number of rows.
+    by :mod:`garnish.engine.adapted`. It never reaches for a global, and must not depend on the number of rows.
 
     Attributes:
         in_weight_space: the wrapper runs the frozen layer once with :meth:`merged`'s weight instead of calling the

@@ -15,15 +15,19 @@ from garnish.engine.trunk import Trunk
 
 
 @final
-class CompiledTrunk(nn.Module):
-    """Runs passes of an adapted trunk through ``torch.compile``."""
+class CompiledTrunk:
+    """Runs passes of an adapted trunk through ``torch.compile``; no module, for the trunk is the model's already.
+
+    Attributes:
+        options: of ``torch.compile``.
+    """
 
     def __init__(self, trunk: Trunk, options: dict[str, Any]) -> None:
-        super().__init__()
         self.trunk = trunk
+        self.options = options
         self.run: Any = torch.compile(_ByText(trunk), fullgraph=True, **options)
 
-    def forward(self, images: Tensor, step: Pass) -> tuple[Tensor | TaskMaps, ...]:
+    def __call__(self, images: Tensor, step: Pass) -> tuple[Tensor | TaskMaps, ...]:
         """Feature maps of one pass, as of :class:`garnish.backbones.backbone.Backbone`."""
         tables: tuple[Tensor | None, ...] = (None, None)
         if step.rows is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -161,32 +162,29 @@ class Owner(nn.Module):
             assert isinstance(adapter, Adapter)
             yield place, adapter
 
-    def others(self) -> Iterator[tuple[str, nn.Module]]:
-        """Its side network and shared modules, by the kind that names their tensors."""
-        if self.side is not None:
-            yield "side", self.side
-        for number, module in enumerate(self.shared):
-            yield f"shared{number or ''}", module
-
     def named_trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(stored name, parameter) of all that it trains in the encoder."""
-        for place, adapter in self.placed():
-            at = f"adapters.{self.name}.{place.site.name}.{place.level}"
-            yield from ((f"{at}.{leaf}", parameter) for leaf, parameter in adapter.named_parameters())
-        for leaf, value in self.tuned.items():
-            yield f"tuned.{self.name}.{leaf}", value
-        for kind, module in self.others():
-            yield from ((f"{kind}.{self.name}.{leaf}", parameter) for leaf, parameter in module.named_parameters())
+        adapters, others = self._named_modules()
+        for at, module in adapters:
+            yield from ((f"{at}.{leaf}", parameter) for leaf, parameter in module.named_parameters())
+        yield from ((f"tuned.{self.name}.{leaf}", value) for leaf, value in self.tuned.items())
+        for at, module in others:
+            yield from ((f"{at}.{leaf}", parameter) for leaf, parameter in module.named_parameters())
 
     def tensors(self) -> dict[str, Tensor]:
         """Its adapters, tuned parameters, side network and shared modules, buffers included, by stored name."""
         found: dict[str, Tensor] = dict(self.named_trained())
-        for place, adapter in self.placed():
-            at = f"adapters.{self.name}.{place.site.name}.{place.level}"
-            found.update({f"{at}.{leaf}": buffer for leaf, buffer in adapter.named_buffers()})
-        for kind, module in self.others():
-            found.update({f"{kind}.{self.name}.{leaf}": buffer for leaf, buffer in module.named_buffers()})
+        for at, module in itertools.chain(*self._named_modules()):
+            found.update({f"{at}.{leaf}": buffer for leaf, buffer in module.named_buffers()})
         return found
+
+    def _named_modules(self) -> tuple[list[tuple[str, nn.Module]], list[tuple[str, nn.Module]]]:
+        """What the names of their tensors begin with, and the modules: adapters; side network and shared modules."""
+        at = f"adapters.{self.name}"
+        adapters = [(f"{at}.{where.site.name}.{where.level}", self.adapters[key]) for key, where in self.places.items()]
+        others = [("side", self.side)] if self.side is not None else []
+        others += [(f"shared{number or ''}", module) for number, module in enumerate(self.shared)]
+        return adapters, [(f"{kind}.{self.name}", module) for kind, module in others]
 
     # ---- what it runs through -----------------------------------------------------------------------------------
 

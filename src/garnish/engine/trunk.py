@@ -16,7 +16,7 @@ from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.engine.context import Binding, ForwardContext
 from garnish.engine.sites import Site, sites_of, slots_of
 from garnish.engine.units import Body, Unit
-from garnish.errors import OptionError, SiteError, suggest
+from garnish.errors import OptionError
 
 
 class Trunk(nn.Module, ABC):
@@ -133,13 +133,6 @@ class Trunk(nn.Module, ABC):
     def sites_with_modules(self) -> Iterator[tuple[Site, nn.Module]]:
         """Sites with the module that stands there now (an ``Adapted`` where one was put)."""
         return sites_of(self.body)
-
-    def site(self, name: str) -> Site:
-        """The site of that name; raises :class:`SiteError` with the nearest."""
-        known = {s.name: s for s in self.sites()}
-        if name not in known:
-            raise SiteError(f"{self.name} has no site {name!r}{suggest(name, known)}")
-        return known[name]
 
     def named_slots(self) -> Iterator[tuple[str, nn.Module, str]]:
         """(canonical name, module, attribute) of each parameter and persistent buffer of the bare backbone."""
