@@ -63,3 +63,21 @@ def test_tasks_on_mlp_layers_from_the_second_stage_on(short):
     together = model(pictures)
     for task in ("seg", "depth"):
         assert tiny.far(together[task], model(pictures, [[task]] * 2)[task]) <= BOUND
+
+
+@pytest.mark.parametrize("short", tiny.BACKBONES)
+@torch.inference_mode()
+def test_owners_share_a_pass_that_part_behind_the_first_block(short):
+    """Those of the first block share nothing worth it; a block is one residual or two, by family."""
+    trunk = tiny.backbone(short)
+    block_of = {site.name: (site.stage, site.block) for site in trunk.sites() if site.block >= 0}
+    first, second = sorted(set(block_of.values()))[:2]
+    passes: dict[tuple[int, int], set[int]] = {first: set(), second: set()}
+    for layer in first_layers(short).values():
+        if block_of.get(layer) in passes:
+            model = tiny.model(short, gn.LoRA(rank=2, layers=(layer,), per_task=True), tasks=("seg", "depth"))
+            calls: list[int] = []
+            model.backbone.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+            model(tiny.pictures(1))
+            passes[block_of[layer]].add(len(calls))
+    assert passes == {first: {2}, second: {1}}
