@@ -22,7 +22,7 @@ from compiling import ALL_MIXES, Counting, trunk_graphs
 from garnish import lookup
 from garnish.bundles.description import DESCRIPTION
 from garnish.cli import main
-from garnish.decoders import Decoders
+from garnish.decoders import make_decoders
 from garnish.errors import BundleError, OptionError
 from garnish.heads.demt import DeMT
 from garnish.report import count_macs
@@ -136,14 +136,13 @@ def test_a_task_added_later_has_a_decoder_of_its_own_and_the_first_ones_stay(hea
 
 
 def test_a_group_of_heads_that_cannot_share_is_refused():
-    decoders = Decoders()
     named = tasks("seg", "depth")
     for words, first, second in (
         (["seg, depth", "LinearHead"], gn.LinearHead(), gn.LinearHead()),
         (["seg, depth", "same options"], DeMT(channels=16), DeMT(channels=8)),
     ):
         options = {"seg": first, "depth": second}
-        refused(OptionError, words, lambda o=options: decoders.add(trunk(), named, o, [["seg", "depth"]]))
+        refused(OptionError, words, lambda o=options: make_decoders(trunk(), named, o, [["seg", "depth"]]))
 
 
 # ---- bundles ----------------------------------------------------------------------------------------------------
