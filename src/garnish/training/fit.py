@@ -108,7 +108,10 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
         progress: print what happens, on standard error.
         balance: as in :class:`~garnish.training.options.TrainOptions`, or its object, e.g. ``gn.Uncertainty()``, or a
             module of one's own.
-        steps, epochs, and all others: see :class:`~garnish.training.options.TrainOptions`.
+        steps, epochs, batch_size, accumulate, lr, head_lr, weight_decay, warmup, schedule, clip, precision, devices,
+            accelerator, strategy, seed, augment, variants, cache, cache_gb, workers, eval_every, eval_batch_size,
+            eval_size, eval_limit, patience, best_by, save_every, log_every, log, checkpointing, memory_gb,
+            check_pictures: see :class:`~garnish.training.options.TrainOptions`.
 
     Raises:
         OptionError, DataError, SiteError, MissingExtraError: before the first step, where that can be known.
