@@ -204,7 +204,7 @@ def test_unknown_option_lists_both_groups(root):
     with pytest.raises(OptionError) as error:
         folder(write_yaml(root, tasks=tasks))
     text = one_line(error)
-    assert "options of Depth: max_metres, min_metres, weight; options of labels: labels, kind, ignore" in text
+    assert "options of Depth: weight, max_metres, min_metres; options of labels: labels, kind, ignore" in text
 
 
 def test_unreadable_yaml(tmp_path):
