@@ -291,7 +291,9 @@ class Masks:
         self.calls = 0
         self.of: dict[str, Tensor] = {}
 
-    def __call__(self, x: Tensor, p: float) -> Tensor:
+    def __call__(self, x: Tensor, p: float, training: bool = True) -> Tensor:
+        if not p or not training:  # as torch's
+            return x
         keep = torch.rand(x.shape[-1], generator=torch.Generator().manual_seed(self.calls)) > p
         self.calls += 1
         return x * keep.to(x.dtype) / (1 - p)
