@@ -27,7 +27,7 @@ for short in ("dinov2", "swin"):
     model = tiny.model(short, gn.Rescale(per_task=True), own=False)
     x = tiny.pictures()
     bare = tiny.backbone(short)(model.prepare(x))
-    assert all(torch.equal(a, b) for a, b in zip(model.backbone(model.prepare(x)), bare))
+    assert all(torch.equal(a, b) for a, b in zip(model.backbone(model.prepare(x), model.owners[0]), bare))
 
     # it trains
     optimizer = torch.optim.Adam(model.trained_parameters().values(), lr=1e-3)

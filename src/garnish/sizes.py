@@ -10,6 +10,8 @@ Shape letters: h w sides before, H W after.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,9 +30,9 @@ def cropped(x: Tensor, *sides: int) -> Tensor:
     if torch.compiler.is_exporting():
         pads = [pad for side, now in zip(sides, x.shape[-len(sides) :], strict=True) for pad in (side - now, 0)]
         return F.pad(x, pads[::-1])
-    for axis, side in enumerate(sides, start=-len(sides)):
-        x = x.narrow(axis, 0, side)
-    return x
+    # by slices, which leave a whole axis alone: what is narrowed is padded again in the backward pass
+    kept: tuple[Any, ...] = (..., *(slice(side) for side in sides))
+    return x[kept]
 
 
 def folded(x: Tensor, *sides: int) -> Tensor:
