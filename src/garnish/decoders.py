@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 from torch import Tensor, nn
 
@@ -20,6 +20,8 @@ from garnish.heads.linear import LinearHead
 from garnish.sizes import cropped, rounded_up
 from garnish.tasks.task import Task
 from garnish.upsample import upsample
+
+T = TypeVar("T")
 
 
 @final
@@ -76,7 +78,7 @@ class Decoders(nn.Module):
         """Serve these tasks no longer; all that share a decoder are among them."""
         for key in {self.by_task[name].key for name in tasks}:
             del self._made[key]
-        self.by_task = {name: decoder for name, decoder in self.by_task.items() if name not in tasks}
+        self.by_task = without(self.by_task, tasks)
 
     @property
     def options(self) -> dict[str, Head]:
@@ -124,6 +126,14 @@ class Decoders(nn.Module):
     def needed(self, tasks: Collection[str]) -> tuple[str, ...]:
         """The tasks whose maps are needed for some, in the order of the model."""
         return needed(self.by_task, tasks)
+
+
+def without(mapping: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
+    """A copy that lacks some names; nothing is looked at for each of the others."""
+    kept = dict(mapping)
+    for name in set(names):
+        del kept[name]
+    return kept
 
 
 def make_decoders(

@@ -8,16 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, final
+from typing import final
 
 from torch import Tensor, nn
 
-from garnish.decoders import Decoder, needed
+from garnish.decoders import Decoder, needed, without
 from garnish.engine.owner import Owner
 from garnish.errors import OptionError, suggest
 from garnish.tasks.task import Task
-
-T = TypeVar("T")
 
 
 @final
@@ -117,9 +115,4 @@ class Served:
             if left := [name for name in together if name not in gone]:
                 there = ", ".join(name for name in together if name in gone)
                 raise OptionError(f"remove: {there} shares {what} with {', '.join(left)}; name all of them")
-        kept = [name for name in self.tasks if name not in gone]
-        return Served(_of(self.tasks, kept), _of(self.owner_of, kept), _of(self.decoders, kept)), roots
-
-
-def _of(mapping: Mapping[str, T], names: Iterable[str]) -> dict[str, T]:
-    return {name: mapping[name] for name in names}
+        return Served(without(self.tasks, gone), without(self.owner_of, gone), without(self.decoders, gone)), roots
