@@ -83,9 +83,14 @@ class Decoded(nn.Module):
 
 
 @torch.no_grad()
+def open_sizes(smallest: int = 33) -> dict[int, Dim]:
+    """Any number of pictures, with sides from ``smallest``."""
+    return {0: Dim("pictures", min=1), 2: Dim("height", min=smallest), 3: Dim("width", min=smallest)}
+
+
 def check(module: nn.Module, smallest: int = 33) -> None:
     """One exported graph equals the module at every size."""
-    sizes = {0: Dim("pictures", min=1), 2: Dim("height", min=smallest), 3: Dim("width", min=smallest)}
+    sizes = open_sizes(smallest)
     program = torch.export.export(module, (torch.rand(2, 3, 90, 123),), dynamic_shapes=(sizes,)).module()
     for count, height, width in SIZES:
         images = torch.rand(count, 3, height, width)
@@ -229,10 +234,9 @@ def test_sizes_may_be_left_to_export_as_well():
 @pytest.mark.slow
 def test_integer_pictures_export_too():
     model = adapted("vit", "shared")
-    sizes = {0: Dim("pictures", min=1), 2: Dim("height", min=33), 3: Dim("width", min=33)}
     example = torch.randint(0, 256, (2, 3, 90, 123), dtype=torch.uint8)
     with torch.no_grad():
-        program = torch.export.export(model, (example,), dynamic_shapes=(sizes,)).module()
+        program = torch.export.export(model, (example,), dynamic_shapes=(open_sizes(),)).module()
         images = torch.randint(0, 256, (1, 3, 64, 75), dtype=torch.uint8)
         for name, want in model(images).items():
             assert tiny.far(program(images)[name], want) < 1e-5
@@ -242,10 +246,9 @@ def test_integer_pictures_export_too():
 def test_some_of_the_tasks_export():
     """``tasks`` is a constant of the graph."""
     model = adapted("vit", "per_task")
-    sizes = {0: Dim("pictures", min=1), 2: Dim("height", min=33), 3: Dim("width", min=33)}
     with torch.no_grad():
         program = torch.export.export(
-            model, (torch.rand(2, 3, 90, 123), ["depth"]), dynamic_shapes=(sizes, [None])
+            model, (torch.rand(2, 3, 90, 123), ["depth"]), dynamic_shapes=(open_sizes(), [None])
         ).module()
         images = torch.rand(3, 3, 64, 75)
         got, want = program(images, ["depth"]), model(images, ["depth"])

@@ -22,7 +22,7 @@ from compiling import ALL_MIXES, Counting, trunk_graphs
 from garnish import lookup
 from garnish.bundles.description import DESCRIPTION
 from garnish.cli import main
-from garnish.decoders import make_decoders
+from garnish.decoders import make_decoders, needed
 from garnish.errors import BundleError, OptionError
 from garnish.heads.demt import DeMT
 from garnish.report import count_macs
@@ -81,8 +81,8 @@ def test_tasks_of_equal_options_share_and_others_do_not():
     }
     assert list(model.decoders.groups) == list(model.tasks)  # the order of the model, also for what follows from it
     assert model.head("seg") is model.head("normals") is not model.head("depth")
-    assert model.decoders.needed(["normals"]) == ("seg", "normals")
-    assert model.decoders.needed(["depth"]) == ("depth",)
+    assert needed(model.decoders.by_task, ["normals"]) == ("seg", "normals")
+    assert needed(model.decoders.by_task, ["depth"]) == ("depth",)
     assert {n.split(".")[1] for n in model.head_tensors("seg")} == {"seg+normals"}
 
 

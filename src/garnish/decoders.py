@@ -123,10 +123,6 @@ class Decoders(nn.Module):
                 there = ", ".join(name for name in decoder.tasks if name in tasks)
                 raise OptionError(f"{what}: {there} shares a decoder with {', '.join(left)}; name all of them")
 
-    def needed(self, tasks: Collection[str]) -> tuple[str, ...]:
-        """The tasks whose maps are needed for some, in the order of the model."""
-        return needed(self.by_task, tasks)
-
 
 def without(mapping: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
     """A copy that lacks some names; nothing is looked at for each of the others."""

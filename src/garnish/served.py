@@ -76,7 +76,8 @@ class Served:
 
     def parts(self, tasks: Iterable[str]) -> list[Owner | Decoder]:
         """The owners, each after the one that it is a part of, and the decoders that act for some tasks."""
-        acting = needed(self.decoders, [task for task in self.tasks if task in set(tasks)])
+        wanted = set(tasks)
+        acting = needed(self.decoders, [task for task in self.tasks if task in wanted])
         owners = [self.owner_of[task] for task in acting]
         both = [member for owner in owners for member in (owner.root, owner)]
         return list(dict.fromkeys([*both, *(self.decoders[task] for task in acting)]))

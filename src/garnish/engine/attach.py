@@ -40,9 +40,8 @@ def make_owner(trunk: Trunk, methods: Sequence[Method], tasks: Sequence[str]) ->
     own = [[plan.own() for _ in tasks] if plan.own is not None else [] for _, plan in plans]
     sites = {site.name: (number, site) for number, site in enumerate(trunk.sites())}
     adapters = _in_order(trunk, sites, [(method, plan.adapters) for method, plan in plans])
-    tuned = _tuned(trunk, plans)
+    tuned, units = _tuned(trunk, plans)
     prompts = sum(plan.prompts for _, plan in plans)
-    units = [slots[name] for name in tuned.names] if len(tuned) and (slots := _units_of_slots(trunk)) else []
     owner = Owner(
         tuple(tasks),
         tuple(methods),
@@ -179,24 +178,21 @@ def _in_order(
     return [pair for name in sorted(found, key=lambda name: sites[name][0]) for pair in found[name]]
 
 
-def _tuned(trunk: Trunk, plans: Sequence[tuple[Method, Plan]]) -> TunedSet:
-    """The named parameters, starting from the frozen values."""
+def _tuned(trunk: Trunk, plans: Sequence[tuple[Method, Plan]]) -> tuple[TunedSet, list[int]]:
+    """The named parameters, starting from the frozen values, and the units that they are of."""
     values: dict[str, nn.Parameter] = {}
-    slots = {n: (m, leaf) for n, m, leaf in trunk.named_slots()} if any(plan.tuned for _, plan in plans) else {}
+    found = slots_of(trunk.body) if any(plan.tuned for _, plan in plans) else ()
+    slots = {name: (unit.number, module, leaf) for unit, name, module, leaf in found}
     for method, plan in plans:
         for name in plan.tuned:
-            module, leaf = slots.get(name, (None, ""))
+            _, module, leaf = slots.get(name, (0, None, ""))
             parameter = None if module is None else module._parameters.get(leaf)
             if parameter is None:
                 raise SiteError(
                     f"{type(method).__name__}: {trunk.name} has no parameter {name!r}{suggest(name, slots)}"
                 )
             values.setdefault(name, nn.Parameter(parameter.detach().clone()))
-    return TunedSet(tuple(values), list(values.values()))
-
-
-def _units_of_slots(trunk: Trunk) -> dict[str, int]:
-    return {name: unit.number for unit, name, _, _ in slots_of(trunk.body)}
+    return TunedSet(tuple(values), list(values.values())), [slots[name][0] for name in values]
 
 
 def _first_changed(adapters: Sequence[tuple[Place, Adapter]], units: Sequence[int]) -> int | None:

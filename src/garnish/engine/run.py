@@ -55,7 +55,7 @@ def run_pass(
 
 def first_forked(trunk: Trunk, present: tuple[Owner, ...]) -> int:
     """Index of the first feature map that has a row per owner in a forked pass; the number of maps if none has."""
-    reading = [unit.number for unit in trunk.units if unit.reads is not None]
+    reading = trunk.body.reading()
     if present[0].streamed or present[0].side is not None:
         return 0
     fork = fork_of(present)

@@ -188,7 +188,7 @@ def run_from(
     """The maps of a pass that goes on from a kept state."""
     at = None if rows is None else fork_of(rows.present)
     body = trunk.body if ctx.owner is None else ctx.owner.body(trunk.body)
-    reading = [unit.number for unit in body.units if unit.reads is not None]
+    reading = body.reading()
     maps: list[Tensor | TaskMaps] = []
     for index, x in enumerate(state.maps):
         own = replace(ctx, grid=(x.shape[2], x.shape[3]))

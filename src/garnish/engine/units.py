@@ -102,6 +102,10 @@ class Body(nn.Module):
             yield Unit(number, f"{at}.leave", "leave", s, -1, True, False, reads, stage, "leave")
             number += 1
 
+    def reading(self) -> list[int]:
+        """The units after which feature maps are read, finest first."""
+        return [unit.number for unit in self.units if unit.reads is not None]
+
     def spans(self, first: int, end: int) -> Iterator[tuple[int, int]]:
         """``range(first, end)`` cut where units rest: a block's residuals stay together."""
         starts = [n for n in range(first, end) if n == first or self.units[n].rests]
