@@ -12,10 +12,10 @@ import argparse
 import torch
 
 import garnish as gn
-from garnish.data.transforms import Augment
+from garnish.data.augment import Augment
 from garnish.demo import ARMS, HEAD_RATE, SIZE, STYLE, TASKS
-from garnish.lookup import build
-from garnish.tasks.delta import delta_m
+from garnish.registry import build
+from garnish.tasks.metrics.delta_m import delta_m
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 

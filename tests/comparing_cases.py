@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from garnish.recipe import read_recipe
+from garnish.recipes.recipe import read_recipe
 
 OPTIONS = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]}
 ARMS = {"adapters": "LoRA(rank=2)", "references": ["frozen", "single"], "seeds": 2}
@@ -33,8 +33,8 @@ def write_weights(file: Path) -> Path:
 
 def setting(folder: Path, weights: Path, *, train: dict[str, Any] | None = None, **compare: Any):
     """A comparison on eight scenes of 32 pixels, four steps a run, two rates."""
-    from garnish.comparing.options import read_options
-    from garnish.comparing.setting import Setting
+    from garnish.comparing.compare_options import read_options
+    from garnish.comparing.conditions import Setting
 
     plain = {
         "backbone": {"name": "mit_b0", "weights": str(weights), "options": OPTIONS},

@@ -10,7 +10,7 @@ import itertools
 import torch
 
 import tiny
-from garnish.model import Model
+from garnish.model.model import Model
 
 NAMES = tuple(tiny.TASKS)
 #: what a batch of two pictures may want: every non-empty set of three tasks for both, and other sets for each

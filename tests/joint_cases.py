@@ -16,10 +16,10 @@ from torch.nn import functional as F
 import garnish as gn
 import tiny
 import training_cases
-from garnish import lookup
+from garnish import registry
 from garnish.engine.blocks import FeatureInfo
 from garnish.heads.head import Head, JointHead
-from garnish.model import Model
+from garnish.model.model import Model
 
 
 @final
@@ -70,7 +70,7 @@ class PlainDecoder(nn.Module):
 
 def joint_heads() -> dict[str, JointHead]:
     """Every joint head that is found, tiny, and the one of this file."""
-    found = {n: tiny.example("heads", n) for n, cls in lookup.classes("heads").items() if issubclass(cls, JointHead)}
+    found = {n: tiny.example("heads", n) for n, cls in registry.classes("heads").items() if issubclass(cls, JointHead)}
     return {**found, "Plain": Plain()}
 
 
@@ -84,7 +84,7 @@ def model(
 ) -> Model:
     """A tiny model in evaluation mode in which every tensor is random, running statistics included."""
     torch.manual_seed(0)
-    specs = {name: lookup.build("tasks", *tiny.TASKS[name]) for name in tasks}
+    specs = {name: registry.build("tasks", *tiny.TASKS[name]) for name in tasks}
     made = gn.adapt(tiny.backbone(short), method, specs, head)
     randomise(made)
     return made.double().eval() if double else made.eval()
@@ -126,7 +126,7 @@ if __name__ == "__main__":
     from safetensors.torch import save_file
 
     torch.set_num_threads(1)
-    lookup.classes("heads")["Plain"] = Plain
+    registry.classes("heads")["Plain"] = Plain
     for label, joint in joint_heads().items():
         trained, reached = ddp_run(joint, 2, 2)
         assert all("have batch norms" in line for line in reached.warnings), reached.warnings

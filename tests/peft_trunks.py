@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 import garnish
 import tiny
-from garnish import lookup
-from garnish.backbones import mit_dialects
+from garnish import registry
 from garnish.backbones.backbone import Backbone
+from garnish.backbones.segformer import dialects
 from garnish.engine.adapter import Method
 from garnish.heads.head import Head
-from garnish.model import Model
+from garnish.model.model import Model
 
 #: The dialect of the transformers that is installed: the tests hold on either side of the renaming.
 INSTALLED = "transformers5" if int(transformers.__version__.split(".")[0]) >= 5 else "transformers4"
@@ -36,7 +36,7 @@ def adapted(
 ) -> Model:
     """A tiny model whose adapters and heads are away from their start."""
     torch.manual_seed(0)
-    specs = {name: lookup.build("tasks", *tiny.TASKS[name]) for name in tasks}
+    specs = {name: registry.build("tasks", *tiny.TASKS[name]) for name in tasks}
     model = garnish.adapt(trunk_of(short), methods, specs, head)
     tiny.randomise_own(model)
     return model.eval()
@@ -135,7 +135,7 @@ def checkpoint(short: str, trunk: Backbone) -> dict[str, Tensor]:
     """The trunk's weights by the names of a checkpoint of transformers 4.57."""
     own = {n: t.detach().clone() for n, t in trunk.frozen_tensors().items()}
     if short == "mit":
-        return mit_dialects.write(own, "transformers4", prefix="")
+        return dialects.write(own, "transformers4", prefix="")
     theirs = {trunk.source_names[n]: t for n, t in own.items()}
     return swin_checkpoint(theirs) if short == "swin" else plain_checkpoint(short, theirs)
 

@@ -18,11 +18,11 @@ import contextlib, io, json
 import torch
 import garnish as gn
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.engine.folding import merge
 
 assert gn.Rescale.__module__ == "outside_rescale"
-assert lookup.describe(gn.Rescale(per_task=True)) == {"name": "Rescale", "options": {"per_task": True, "layers": []}}
+assert registry.describe(gn.Rescale(per_task=True)) == {"name": "Rescale", "options": {"per_task": True, "layers": []}}
 for short in ("dinov2", "swin"):
     model = tiny.model(short, gn.Rescale(per_task=True), own=False)
     x = tiny.pictures()

@@ -11,25 +11,25 @@ from safetensors.torch import load_file
 
 import garnish as gn
 import tiny as tiny_options
-from garnish import lookup
+from garnish import registry
 from garnish.balancing.balancing import Balance, balancing_of
 from garnish.balancing.fixed import Fixed
 from garnish.bundles.checkpoint import load_state
 from garnish.cli import main
 from garnish.errors import OptionError
-from garnish.recipe import read_recipe
+from garnish.recipes.recipe import read_recipe
 from garnish.training.fit import fit
 from garnish.training.losses import MultiTaskLoss
-from garnish.training.options import TrainOptions
 from garnish.training.processes import make_fabric
 from garnish.training.scalars import read_rows
+from garnish.training.train_options import TrainOptions
 from training_cases import PARTIAL, QUIET, TASKS, Blobs, every, tiny
 
 SHORT = {"batch_size": 4, "check_pictures": 0, **QUIET}
 ALL = {"seg": gn.Semantic(classes=3), "depth": gn.Depth(), "normals": gn.Normals(), "edges": gn.Edges()}
 #: 1/2 for regression, 1 for classification
 FACTORS = {"seg": 1.0, "depth": 0.5, "normals": 0.5, "edges": 1.0}
-each = pytest.mark.parametrize("name", list(lookup.classes("balancing")))
+each = pytest.mark.parametrize("name", list(registry.classes("balancing")))
 
 
 # ---- every way --------------------------------------------------------------------------------------------------
@@ -38,7 +38,7 @@ each = pytest.mark.parametrize("name", list(lookup.classes("balancing")))
 @each
 def test_options_survive_lookup(name):
     made = tiny_options.example("balancing", name)
-    assert balancing_of({"name": name, **lookup.options_of(made)}) == made == balancing_of(name)
+    assert balancing_of({"name": name, **registry.options_of(made)}) == made == balancing_of(name)
     with pytest.raises(OptionError, match="no_such_option"):
         balancing_of({"name": name, "no_such_option": 1})
 

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 import garnish as gn
 import tiny as tiny_models
-from garnish import lookup
+from garnish import registry
 from garnish.errors import OptionError
-from garnish.heads.batch_norm import BatchNorm1d, BatchNorm2d, accept_single_values
 from garnish.heads.head import Head
-from garnish.planning.prediction import record_step
+from garnish.heads.layers.batch_norm import BatchNorm1d, BatchNorm2d, accept_single_values
+from garnish.planning.step_cost_prediction import record_step
 from garnish.training.fit import fit
 from training_cases import QUIET, TASKS, Blobs, every, tensors_of, tiny
 
@@ -29,7 +29,7 @@ ONE_POSITION = {"mit": (32, 32), "vit": (16, 16)}
 
 
 @pytest.mark.parametrize("short", ONE_POSITION)
-@pytest.mark.parametrize("name", lookup.classes("heads"))
+@pytest.mark.parametrize("name", registry.classes("heads"))
 @pytest.mark.parametrize(
     ("labels", "size"),
     [

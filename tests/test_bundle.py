@@ -20,15 +20,15 @@ import garnish as gn
 from garnish.adapters.bottleneck import AdaptFormer
 from garnish.adapters.lora import LoRA
 from garnish.adapters.reference import FullFineTuning
-from garnish.bundles import atomic
-from garnish.bundles.description import read_description
+from garnish.bundles.bundle_json import read_description
 from garnish.commands.info import of_bundle
 from garnish.errors import BundleError, OptionError
+from garnish.files import atomic
 from garnish.heads.linear import LinearHead
 from garnish.heads.segformer import SegFormerHead
 from garnish.tasks.depth import Depth
 from garnish.tasks.semantic import Semantic
-from garnish.training.rounding import holding
+from garnish.training.float16_effect import holding
 
 MIT = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
 TASKS = {"seg": Semantic(classes=("road", "wall", "sky")), "depth": Depth(max_metres=10.0)}

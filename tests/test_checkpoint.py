@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from garnish.bundles import atomic
 from garnish.bundles.checkpoint import flatten, load_state, save_state, unflatten
 from garnish.errors import BundleError
+from garnish.files import atomic
 
 TENSORS = {
     "a.weight": torch.randn(3, 4).t(),  # not contiguous

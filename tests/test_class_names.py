@@ -21,9 +21,9 @@ from PIL import Image
 
 import garnish as gn
 from garnish.cli import main
-from garnish.comparing.totals_by_picture import measure
+from garnish.comparing.analysis.totals_by_picture import measure
+from garnish.data.dataset import Dataset
 from garnish.data.identity import identity
-from garnish.data.sample import Dataset
 from garnish.data.subset import Subset
 from garnish.errors import DataError, OptionError
 from garnish.tasks.agreement import difference, notes

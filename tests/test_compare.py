@@ -10,8 +10,8 @@ import pytest
 
 from comparing_cases import run, setting, without_times
 from garnish.comparing import runs as training
-from garnish.comparing.plan import Plan
-from garnish.data.scenes import Scenes
+from garnish.comparing.schedule import Plan
+from garnish.data.scenes.scenes import Scenes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -263,7 +263,7 @@ def test_jobs_side_by_side_give_the_same(first, tmp_path, mit_weights, monkeypat
 
 
 def test_a_subset_keeps_the_labels_of_its_tasks():
-    from garnish.data.source import open_data
+    from garnish.data.sources import open_data
     from garnish.data.subset import Subset
 
     whole = open_data({"name": "scenes", "train": 8, "size": 32}, "train", tasks=["seg", "depth"])

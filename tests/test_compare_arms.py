@@ -9,11 +9,11 @@ import pytest
 from comparing_cases import setting
 from garnish.cli import main
 from garnish.comparing.arms import adapters_of, arms_of
-from garnish.comparing.options import CompareOptions, read_options
-from garnish.comparing.plan import Plan
-from garnish.comparing.scores import best_score, chosen_rate, curve_of, is_at_edge, is_flat, rate_beyond
+from garnish.comparing.compare_options import CompareOptions, read_options
+from garnish.comparing.held_out_score import best_score, chosen_rate, curve_of, is_at_edge, is_flat, rate_beyond
+from garnish.comparing.schedule import Plan
 from garnish.errors import OptionError
-from garnish.lookup import options_of
+from garnish.registry import options_of
 
 
 def names(given, tasks=("seg", "depth"), own="LoRA", **options):
@@ -162,7 +162,7 @@ def test_a_search_goes_on_beyond_an_end_that_is_best(tmp_path, mit_weights, best
 @pytest.fixture
 def recipe(tmp_path, mit_weights):
     made = setting(tmp_path / "report", mit_weights)
-    from garnish.strict_yaml import write_yaml
+    from garnish.files.strict_yaml import write_yaml
 
     plain = dict(made.recipe.plain) | {"compare": {"adapters": ["LoRA"], "seeds": 1, "references": ["frozen"]}}
     file = tmp_path / "recipe.yaml"
@@ -226,7 +226,7 @@ def test_a_dry_run_lists_the_runs(capsys, tmp_path, recipe):
 def test_the_bundled_trunk_can_be_had_with_random_weights():
     import torch
 
-    from garnish.recipe import BackboneChoice
+    from garnish.recipes.recipe import BackboneChoice
 
     choice = BackboneChoice(name="garnish_b0")
     state = torch.get_rng_state()
@@ -244,7 +244,7 @@ def test_the_bundled_trunk_can_be_had_with_random_weights():
 def test_a_random_trunk_is_built_as_the_other_is():
     """All of the recipe's section acts: architecture, where maps are read, drop-path."""
     import tiny
-    from garnish.recipe import BackboneChoice
+    from garnish.recipes.recipe import BackboneChoice
 
     name, options = tiny.BACKBONES["swin"][1:]
     choice = BackboneChoice(name=name, options=options, taps="merged", drop_path=0.2)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from comparing_cases import run, without_times
-from garnish.bundles import atomic
 from garnish.errors import GarnishError
+from garnish.files import atomic
 
 GIVEN = {"references": ["frozen", "single"], "seeds": 2}
 

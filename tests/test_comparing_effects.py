@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import garnish as gn
+from garnish.comparing.analysis.effects import RESAMPLES, Effects, mark_dominated
+from garnish.comparing.analysis.statistics import resamples
+from garnish.comparing.analysis.totals_by_picture import PictureTotals, save_totals
 from garnish.comparing.arms import Arm
-from garnish.comparing.effects import RESAMPLES, Effects, mark_dominated
-from garnish.comparing.measures import drawn_of
-from garnish.comparing.setting import Run
-from garnish.comparing.statistics import resamples
+from garnish.comparing.conditions import Run
 from garnish.comparing.store import Store
-from garnish.comparing.totals_by_picture import PictureTotals, save_totals
+from garnish.comparing.test_scores import drawn_of
 
 PICTURES = tuple(f"p{i}" for i in range(6))
 TASKS = {"seg": gn.Semantic(classes=2), "depth": gn.Depth()}
@@ -112,7 +112,7 @@ class Planned:
 
 @pytest.fixture
 def effects(tmp_path, monkeypatch):
-    monkeypatch.setattr("garnish.comparing.effects.RESAMPLES", 1000)
+    monkeypatch.setattr("garnish.comparing.analysis.effects.RESAMPLES", 1000)
     return Effects(Planned(tmp_path))
 
 

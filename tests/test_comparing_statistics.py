@@ -11,7 +11,7 @@ import torch
 from torchmetrics import Metric
 
 import garnish as gn
-from garnish.comparing.statistics import (
+from garnish.comparing.analysis.statistics import (
     delta_m_draws,
     gap_draws,
     gap_recovered,
@@ -24,7 +24,7 @@ from garnish.comparing.statistics import (
     void_reason,
     void_share,
 )
-from garnish.comparing.totals_by_picture import PictureTotals, load_totals, measure, metrics_of, save_totals
+from garnish.comparing.analysis.totals_by_picture import PictureTotals, load_totals, measure, metrics_of, save_totals
 from garnish.errors import BundleError, DataError, OptionError
 from garnish.tasks.edges import Edges
 from garnish.tasks.semantic import Semantic

@@ -15,15 +15,16 @@ import torch
 
 import garnish as gn
 from comparing_cases import setting
-from garnish.comparing import measures, runs
+from garnish.comparing import runs
+from garnish.comparing import test_scores as measures
+from garnish.comparing.analysis.totals_by_picture import PictureTotals, save_totals
+from garnish.comparing.conditions import Run
 from garnish.comparing.keys import key_of, step_content, training_content
-from garnish.comparing.plan import Job
-from garnish.comparing.setting import Run
+from garnish.comparing.schedule import Job
 from garnish.comparing.store import Store, kept_json
-from garnish.comparing.totals_by_picture import PictureTotals, save_totals
 from garnish.comparing.workers import Workers
 from garnish.errors import BundleError, DataError, SiteError
-from garnish.training.options import TrainOptions
+from garnish.training.train_options import TrainOptions
 
 KEY = "a" * 64
 RUN = Run("LoRA", ("seg",), 1e-3, 0)

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from garnish.comparing.axes import Axis, log_ticks, padded, path, round_ticks, tag, text_width
-from garnish.comparing.notes import notes_of
-from garnish.comparing.verdict import verdict
+from garnish.comparing.report.remarks import notes_of
+from garnish.comparing.report.svg import Axis, log_ticks, padded, path, round_ticks, tag, text_width
+from garnish.comparing.report.verdict import verdict
 
 
 def arm(name: str, role: str = "adapter", **facts) -> dict:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from comparison_example import example
-from garnish.comparing.page import write_page
-from garnish.comparing.table import csv_text
+from garnish.comparing.report.page import write_page
+from garnish.comparing.report.spreadsheet import csv_text
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

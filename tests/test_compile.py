@@ -14,9 +14,9 @@ from torch import Tensor
 import garnish
 import tiny
 from compiling import ALL_MIXES, EACH, NAMES, SAME, Counting, trunk_graphs
-from garnish import lookup
+from garnish import registry
 from garnish.engine.context import Rows
-from garnish.model import Model
+from garnish.model.model import Model
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_one_graph_serves_every_mix(short):
 @pytest.mark.parametrize("short", ["vit", pytest.param("swin", marks=pytest.mark.slow)])
 def test_joined_owners_of_different_methods_compile_to_one_graph(short):
     model = tiny.model(short, garnish.LoRA(rank=2), tasks=("seg", "depth"))
-    model.add(garnish.AdaptFormer(bottleneck=4), {"normals": lookup.build("tasks", "Normals")}, freeze_others=True)
+    model.add(garnish.AdaptFormer(bottleneck=4), {"normals": registry.build("tasks", "Normals")}, freeze_others=True)
     tiny.randomise_own(model)
     assert trunk_graphs(model.eval(), ALL_MIXES) == 1
 

@@ -14,8 +14,8 @@ import garnish as gn
 from garnish.backbones.backbone import Backbone
 from garnish.engine.adapter import Method
 from garnish.engine.blocks import FeatureInfo
-from garnish.model import Model
-from garnish.report import report_without_macs
+from garnish.model.model import Model
+from garnish.model.report import report_without_macs
 
 SWIN_T = "swin_tiny_patch4_window7_224"
 DIMS, DEPTHS = (96, 192, 384, 768), (2, 2, 6, 2)

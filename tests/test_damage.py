@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from torchvision import tv_tensors
 
 import garnish as gn
+from garnish.bundles.bundle_json import read_description
 from garnish.bundles.checkpoint import load_state, save_state
-from garnish.bundles.description import read_description
-from garnish.bundles.stored import read_tensors, read_weights
+from garnish.bundles.tensors import read_tensors, read_weights
 from garnish.comparing.store import has_picture, keep_json, keep_picture, kept_json
-from garnish.data.sample import Sample
-from garnish.engine.start import TrunkState
+from garnish.data.dataset import Sample
+from garnish.engine.trunk_start import TrunkState
 from garnish.errors import BundleError, DataError
 from garnish.training.feature_file import as_bytes, pack, read
 from training_cases import moved, tiny

@@ -14,8 +14,8 @@ import torchvision.ops
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from garnish.heads import deformable
-from garnish.heads.deformable import DeformableConv, deform_conv2d, deform_conv2d_twin
+from garnish.heads.layers import deformable
+from garnish.heads.layers.deformable import DeformableConv, deform_conv2d, deform_conv2d_twin
 
 EXACT = {"atol": 1e-10, "rtol": 1e-10}
 #: batch, channels, outputs, height, width, kernel, stride, padding, dilation, groups, offset groups

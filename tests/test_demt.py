@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import garnish as gn
-from garnish import lookup
+from garnish import registry
 from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.demt import DeMT
 from garnish.heads.head import pyramid_info, resample_pyramid
-from garnish.heads.task_attention import TaskAttention
-from garnish.report import bytes_for_backward
+from garnish.heads.layers.task_attention import TaskAttention
+from garnish.model.report import bytes_for_backward
 
 WIDTHS = (8, 16, 24, 32)
 FEATURES = [FeatureInfo(c, s) for c, s in zip(WIDTHS, (4, 8, 16, 32), strict=True)]
@@ -442,7 +442,7 @@ def test_exports(spec, given):
 
 def test_options_survive_lookup():
     for spec in SPECS:
-        assert lookup.build("heads", **lookup.describe(spec)) == spec
+        assert registry.build("heads", **registry.describe(spec)) == spec
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from garnish import lookup
-from garnish.comparing.options import CompareOptions
-from garnish.data.source import SceneOptions
-from garnish.data.transforms import Augment
-from garnish.training.options import TrainOptions
+from garnish import registry
+from garnish.comparing.compare_options import CompareOptions
+from garnish.data.augment import Augment
+from garnish.data.sources import SceneOptions
+from garnish.training.train_options import TrainOptions
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,7 +57,7 @@ def load_measurements(what: str = "methods"):
 
 def test_the_matrix_names_every_method_on_every_trunk():
     trunks = json.loads((ROOT / "benchmarks" / "methods" / "results.json").read_text("utf-8"))["trunks"]
-    ours = {n for n, cls in lookup.classes("adapters").items() if cls.__module__.startswith("garnish.")}
+    ours = {n for n, cls in registry.classes("adapters").items() if cls.__module__.startswith("garnish.")}
     assert set(trunks) == set(load_measurements().TRUNKS)
     for label, trunk in trunks.items():
         missing = ours - set(trunk["methods"])
@@ -66,7 +66,7 @@ def test_the_matrix_names_every_method_on_every_trunk():
 
 def test_the_matrix_says_what_can_be_merged():
     lines = load_tool().matrix()
-    overview = [line for line in lines if line.count("|") == 6][: 2 + len(lookup.classes("adapters"))]
+    overview = [line for line in lines if line.count("|") == 6][: 2 + len(registry.classes("adapters"))]
     said = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in overview}
     # by hand, of each kind one
     expected = {"LoRA": "yes", "SSF": "yes", "BitFit": "in place", "MTLoRA": "shared part", "VPT": "no", "Mona": "no"}
@@ -90,7 +90,7 @@ def measured_decoders():
 
 def test_costs_of_every_decoder_are_measured():
     tool = load_measurements("decoders")
-    ours = {n for n, cls in lookup.classes("heads").items() if cls.__module__.startswith("garnish.")}
+    ours = {n for n, cls in registry.classes("heads").items() if cls.__module__.startswith("garnish.")}
     trunks = measured_decoders()
     assert set(trunks) == set(tool.TRUNKS)
     for label, trunk in trunks.items():

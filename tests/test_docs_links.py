@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from garnish import lookup
+from garnish import registry
 from garnish.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +65,7 @@ def test_every_picture_is_used_and_small():
 
 
 def test_the_explanation_names_what_exists():
-    known = {name for kind in lookup.KINDS for name in lookup.classes(kind)}
+    known = {name for kind in registry.KINDS for name in registry.classes(kind)}
     named = set(re.findall(r"`([A-Z]\w+)`", EXPLAINED.read_text("utf-8")))
     assert {"LoRA", "VPT", "SideTuning"} <= named <= known
 

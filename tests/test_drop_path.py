@@ -11,15 +11,15 @@ from torch import Tensor, nn
 import garnish
 import tiny
 from comparing_cases import setting
-from garnish import lookup
+from garnish import registry
 from garnish.backbones.backbone import Backbone
-from garnish.comparing.setting import Run, Setting
+from garnish.comparing.conditions import Run, Setting
 from garnish.engine.adapter import Method
 from garnish.errors import OptionError
-from garnish.model import Model, adapt
-from garnish.recipe import SECTIONS, read_recipe
-from garnish.recipe_text import split_overrides
-from garnish.trunk_prefix import prefix_of
+from garnish.model.model import Model, adapt
+from garnish.model.pass_start import prefix_of
+from garnish.recipes.overrides import split_overrides
+from garnish.recipes.recipe import SECTIONS, read_recipe
 
 RESIDUAL = [short for short in tiny.BACKBONES if short != "cnn"]
 
@@ -33,7 +33,7 @@ def trunk_of(short: str, rate: float) -> Backbone:
 
 def model_of(short: str, rate: float, method: Method, tasks: tuple[str, ...] = ("seg", "depth")) -> Model:
     torch.manual_seed(0)
-    specs = {task: lookup.build("tasks", *tiny.TASKS[task]) for task in tasks}
+    specs = {task: registry.build("tasks", *tiny.TASKS[task]) for task in tasks}
     model = adapt(trunk_of(short, rate), method, specs, garnish.LinearHead())
     tiny.randomise_own(model)
     return model.eval()
@@ -86,7 +86,7 @@ def test_a_branch_is_left_out_or_divided_by_the_rest(short):
 def test_it_acts_in_training_alone(name):
     """Of the frozen trunk, and of the modules that owners which tune in place have for themselves."""
     options = {"dropout": 0.0} if name in ("AdaptFormer", "MTLoRA") else {}
-    method = lookup.build("adapters", name, options)
+    method = registry.build("adapters", name, options)
     model, bare = model_of("swin", 0.6, method), model_of("swin", 0.0, method)
     same = outputs(bare, 0)
     assert all(torch.equal(outputs(model, 0)[task], same[task]) for task in same)
@@ -109,7 +109,7 @@ def test_no_pass_drops_once_all_tasks_are_frozen():
 
 @pytest.mark.parametrize("name", ["LoRA", "BitFit", "MTLoRA"])
 def test_checkpointing_repeats_the_draws(name):
-    model = model_of("swin", 0.5, lookup.build("adapters", name, {"dropout": 0.0} if name == "MTLoRA" else {}))
+    model = model_of("swin", 0.5, registry.build("adapters", name, {"dropout": 0.0} if name == "MTLoRA" else {}))
     model.train()
     found = []
     for model.backbone.checkpointing in (False, True):
@@ -225,7 +225,7 @@ def test_a_comparison_takes_no_result_from_another_rate(tmp_path, mit_weights):
 def test_a_frozen_task_is_not_dropped_where_all_that_train_have_modules_of_their_own(added):
     trunk = garnish.backbone(*tiny.BACKBONES["vit"][1:2], options=tiny.BACKBONES["vit"][2], drop_path=0.9)
     model = garnish.adapt(trunk, garnish.LoRA(rank=2), {"depth": garnish.Depth()})
-    model.add(lookup.build("adapters", added), {"seg": garnish.Semantic(classes=3)}, freeze_others=True)
+    model.add(registry.build("adapters", added), {"seg": garnish.Semantic(classes=3)}, freeze_others=True)
     model.train()
     x = tiny.pictures()
     assert torch.equal(model(x, ["depth"])["depth"], model(x, ["depth"])["depth"])

@@ -16,12 +16,12 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, label
 from scipy.optimize import linear_sum_assignment
 
 from garnish.errors import OptionError
-from garnish.tasks.boundaries import average_precision, best_between
 from garnish.tasks.edges import Edges
-from garnish.tasks.matching import num_matched, reach_px
-from garnish.tasks.suppression import suppress
-from garnish.tasks.thinning import thin, thin_levels
-from garnish.tasks.thresholds import HUNDREDTHS
+from garnish.tasks.metrics.boundaries import average_precision, best_between
+from garnish.tasks.metrics.boundary_matching import num_matched, reach_px
+from garnish.tasks.metrics.non_maximum_suppression import suppress
+from garnish.tasks.metrics.thinning import thin, thin_levels
+from garnish.tasks.metrics.thresholds import HUNDREDTHS
 
 ODS = Edges(protocol="ods", max_distance=0.05)
 EIGHT = np.ones((3, 3))

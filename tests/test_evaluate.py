@@ -9,9 +9,9 @@ import torch
 
 import garnish as gn
 import tiny as tiny_models
-from garnish.data.sample import Sample
+from garnish.data.augment import resize_sample
+from garnish.data.dataset import Sample
 from garnish.data.subset import chosen
-from garnish.data.transforms import resize_sample
 from garnish.errors import DataError, OptionError
 from garnish.training.evaluate import evaluate
 from training_cases import PARTIAL, TASKS, Blobs, every, moved, tiny

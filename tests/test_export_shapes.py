@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 import garnish
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.adapters.vmt import TaskScale
 from garnish.backbones.backbone import Backbone
 from garnish.engine.adapter import Method
 from garnish.engine.context import ForwardContext
-from garnish.model import Model
-from garnish.sizes import averaged, cropped, folded, rounded_up
+from garnish.engine.open_sizes import averaged, cropped, folded, rounded_up
+from garnish.model.model import Model
 
 pytestmark = pytest.mark.export
 
@@ -36,7 +36,7 @@ TRUNKS = {
     "convnext": ("convnextv2_tiny", {"dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
     "cnn": ("test_efficientnet", {}),
 }
-HEADS = sorted(lookup.classes("heads"))
+HEADS = sorted(registry.classes("heads"))
 #: pictures, height and width: one picture, whole multiples of every stride, the smallest that a graph takes
 SIZES = [(1, 70, 45), (3, 96, 128), (4, 33, 87)]
 
@@ -65,7 +65,7 @@ class Decoded(nn.Module):
 
     def __init__(self, head: str, plain: bool) -> None:
         super().__init__()
-        specs = {name: lookup.build("tasks", *tiny.TASKS[name]) for name in ("seg", "depth")}
+        specs = {name: registry.build("tasks", *tiny.TASKS[name]) for name in ("seg", "depth")}
         self.model = garnish.adapt(
             trunk("vit" if plain else "mit"), garnish.Frozen(), specs, tiny.example("heads", head)
         )
@@ -205,7 +205,7 @@ WHOLE = [
 def adapted(short: str, method: str) -> Model:
     torch.manual_seed(0)
     made = trunk(short)
-    specs = {name: lookup.build("tasks", *tiny.TASKS[name]) for name in ("seg", "depth")}
+    specs = {name: registry.build("tasks", *tiny.TASKS[name]) for name in ("seg", "depth")}
     model = garnish.adapt(made, METHODS[method](made), specs)
     tiny.randomise_own(model)
     return model.eval()

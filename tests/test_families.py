@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import garnish
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.backbones import cnn, swin_v2
 from garnish.backbones.swin_v2 import CosineAttention
 from garnish.backbones.windows import ShiftedWindows
@@ -252,7 +252,7 @@ def test_levels_can_be_chosen():
 
 
 def test_batch_norms_keep_their_statistics_where_the_trunk_is_trained():
-    model = tiny.model("cnn", lookup.build("adapters", "FullFineTuning"))
+    model = tiny.model("cnn", registry.build("adapters", "FullFineTuning"))
     before = {n: t.clone() for n, t in model.backbone.frozen_tensors().items()}
     model.train()
     inside = list(model.owners[0].body(model.backbone.body).modules())  # who tunes anything has modules of its own

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import garnish as gn
-from garnish.data.sample import Sample
-from garnish.engine.start import TrunkState
+from garnish.data.dataset import Sample
+from garnish.engine.trunk_start import TrunkState
 from garnish.errors import OptionError
-from garnish.model import Model
-from garnish.training import features as room
+from garnish.model.model import Model
+from garnish.training import feature_cache as room
+from garnish.training.feature_cache import can_cache
 from garnish.training.feature_file import read
-from garnish.training.features import can_cache
 from test_trunk_prefix import METHODS, made, passes_of
 from training_cases import PARTIAL, QUIET, TASKS, Blobs, every, gn_augment, tensors_of, tiny
 

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import garnish as gn
-from garnish import finite
 from garnish.bundles.checkpoint import load_state, save_state
+from garnish.checking import finite
+from garnish.checking.finite import is_finite, not_finite, odd_rows
 from garnish.errors import BundleError, GarnishError, OptionError, WeightsError
-from garnish.finite import is_finite, not_finite, odd_rows
 from garnish.training.fit import fit
 from garnish.training.run import Run
 from training_cases import PARTIAL, QUIET, TASKS, Blobs, every, tensors_of, tiny
@@ -266,7 +266,7 @@ def test_an_overflow_of_finite_tensors_is_told_apart(tmp_path):
 
 
 def test_measuring_by_picture_tells_it_too():
-    from garnish.comparing.totals_by_picture import measure
+    from garnish.comparing.analysis.totals_by_picture import measure
 
     model = tiny()
     spoil(model.head_tensors("depth")["heads.depth.projections.0.bias"])
@@ -413,7 +413,7 @@ def test_a_best_bundle_beyond_float16_is_stored_wider_and_told(tmp_path):
 
 
 def test_a_picture_that_is_not_finite_is_not_kept_in_the_cache(tmp_path, monkeypatch):
-    from garnish.training import features
+    from garnish.training import feature_cache as features
 
     begin, spoilt = features.begin, []
 

@@ -17,21 +17,21 @@ from torchvision import tv_tensors
 import garnish as gn
 from garnish.balancing.balancing import Balance
 from garnish.balancing.fixed import FixedWeights
-from garnish.bundles.description import read_description
-from garnish.data.sample import Sample, collate
+from garnish.bundles.bundle_json import read_description
+from garnish.data.dataset import Sample, collate
 from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.errors import DataError, GarnishError, MissingExtraError, OptionError
-from garnish.strict_yaml import read_yaml
+from garnish.files.strict_yaml import read_yaml
 from garnish.training.batch_size import largest_batch, measure, optimizer_bytes
+from garnish.training.best_step import Ranking
 from garnish.training.fit import fit
+from garnish.training.float16_effect import holding
 from garnish.training.gradients import JUDGED_AFTER, GradientWatch, gradients_of
 from garnish.training.optimizer import make_optimizer, seed_step
-from garnish.training.options import TrainOptions
 from garnish.training.processes import make_fabric
 from garnish.training.progress import Progress
-from garnish.training.ranking import Ranking
-from garnish.training.rounding import holding
 from garnish.training.scalars import read_rows
+from garnish.training.train_options import TrainOptions
 from tiny import BACKBONES, backbone
 from training_cases import PARTIAL, QUIET, TASKS, Blobs, every, tensors_of, tiny
 

@@ -14,8 +14,8 @@ from PIL import Image
 from torchvision import tv_tensors
 
 import garnish as gn
+from garnish.data.dataset import DepthMap, NormalMap, collate
 from garnish.data.folder import folder, join
-from garnish.data.sample import DepthMap, NormalMap, collate
 from garnish.errors import DataError, OptionError
 from garnish.tasks.depth import Depth
 from garnish.tasks.semantic import Semantic

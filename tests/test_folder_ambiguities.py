@@ -13,14 +13,14 @@ import yaml
 from PIL import Image
 
 from garnish.cli import main
-from garnish.commands.given import picture_files
+from garnish.commands.words import picture_files
 from garnish.data.folder import folder
-from garnish.data.label_options import parse_label_options
-from garnish.data.labels import decode
-from garnish.data.source import open_data
+from garnish.data.labels.decoding import decode
+from garnish.data.labels.label_options import parse_label_options
+from garnish.data.sources import open_data
 from garnish.errors import DataError, GarnishError, OptionError
+from garnish.files.pictures import PICTURE_SUFFIXES
 from garnish.tasks.normals import Normals
-from garnish.tasks.pictures import PICTURE_SUFFIXES
 from garnish.tasks.saliency import Saliency
 from garnish.tasks.semantic import Semantic
 
@@ -186,7 +186,7 @@ def test_a_threshold_of_one_bit_maps(tmp_path):
     """Tools that shrink files store black and white in one bit; of grey levels that is 0 and 255."""
     Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1").save(tmp_path / "a.png")
     options = parse_label_options({"labels": "{name}.png", "threshold": 127}, Saliency(), "set")
-    from garnish.tasks.pictures import read_array
+    from garnish.files.pictures import read_array
 
     assert decode(read_array(tmp_path / "a.png"), options, tmp_path / "a.png").tolist() == [[[0, 1]]]
 

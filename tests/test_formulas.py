@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import garnish
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.backbones.backbone import Backbone
 from garnish.engine.adapter import Adapter, Method
 from garnish.engine.blocks import bare
@@ -187,7 +187,7 @@ def test_adaptformer_is_outside_drop_path():
 @pytest.mark.parametrize("name", ["Houlsby", "Pfeiffer"])
 def test_serial_adapters_are_inside_drop_path(name):
     site = "stages.2.blocks.0.mlp.sublayer"
-    trunk, _, _ = at_site(lookup.build("adapters", name, {"reduction": 4}), site)
+    trunk, _, _ = at_site(registry.build("adapters", name, {"reduction": 4}), site)
     residual = trunk.stages[2].blocks[0]["mlp"]
 
     class Drops(nn.Module):
@@ -263,7 +263,7 @@ def test_published_counts(swin_t):
         ("LoRA", {"rank": 16}, 1.13),
         ("LoRA", {"rank": 4, "layers": ["qkv"]}, 0.07),
     ):
-        plan = lookup.build("adapters", name, options).plan(swin_t)
+        plan = registry.build("adapters", name, options).plan(swin_t)
         assert round(sum(p.numel() for a in plan.adapters.values() for p in a.parameters()) / 1e6, 2) == millions
     full = garnish.FullFineTuning().plan(swin_t)
     sizes = {n: t.numel() for n, t in swin_t.frozen_tensors().items()}

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
-from garnish import lookup
-from garnish.model import Model
+from garnish import registry
+from garnish.model.model import Model
 from plain_trunks import affine
 from whole_trunk import BOUND, built, double_model, encoder_leaves, method, pixels
 
@@ -119,7 +119,7 @@ class Factors(TorchDispatchMode):
 @built("PolyhistorLite")
 def test_weights_of_polyhistor_lite_are_sums_of_s_kronecker_products():
     """In a stage of width multiple s each generated matrix is Σ_{i=1..s} K_i ⊗ T_i, with kernels that are trained."""
-    fields = {f.name for f in dataclasses.fields(lookup.find("adapters", "PolyhistorLite"))}
+    fields = {f.name for f in dataclasses.fields(registry.find("adapters", "PolyhistorLite"))}
     assert "reduction" in fields, "say here how the bottleneck of PolyhistorLite is chosen"
     model = double_model("swin", method("PolyhistorLite", reduction=8))
     with torch.no_grad(), Factors() as factors:

@@ -18,7 +18,7 @@ from torch import Tensor
 import tiny
 from garnish.adapters.polyhistor import PolyhistorLite
 from garnish.engine.context import ForwardContext
-from garnish.model import Model
+from garnish.model.model import Model
 from plain_trunks import affine, gelu, layer_norm
 from whole_trunk import built, encoder_leaves, heads_input, method, plain_input, same
 

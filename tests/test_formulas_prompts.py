@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import tiny
-from garnish.model import Model
+from garnish.model.model import Model
 from plain_trunks import DEPTHS, HEADS, SHIFT, WINDOW, SwinTrunk, ViTTrunk
 from whole_trunk import (
     TASKS,

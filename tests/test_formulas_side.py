@@ -17,7 +17,7 @@ from torch.nn.functional import conv2d
 import tiny
 from garnish.engine.context import ForwardContext
 from garnish.engine.loop import Flow, run
-from garnish.model import Model
+from garnish.model.model import Model
 from plain_trunks import affine, gelu, layer_norm
 from whole_trunk import TASKS, double_model, encoder_leaves, heads_input, method, plain_input, same
 

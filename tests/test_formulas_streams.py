@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import garnish
 import tiny
-from garnish.model import Model
+from garnish.model.model import Model
 from plain_trunks import DEPTHS, HEADS, SHIFT, SwinTrunk, affine, gelu
 from whole_trunk import (
     TASKS,
@@ -335,7 +335,7 @@ def test_mtlora_drops_once_and_its_tasks_read_that_where_they_have_no_input_of_t
     model.train()
     masks = Masks()
     drops = SimpleNamespace(dropout=masks, linear=F.linear, conv2d=F.conv2d)
-    monkeypatch.setattr("garnish.adapters.low_rank.F", drops)
+    monkeypatch.setattr("garnish.adapters.layers.low_rank.F", drops)
     got = heads_input(model, pixels("swin"))
     assert masks.calls == trunk.masks.calls == len(trunk.shared)
     same(got, want, {})

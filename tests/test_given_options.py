@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 import garnish as gn
-from garnish import lookup
-from garnish.data.transforms import Augment
+from garnish import registry
+from garnish.data.augment import Augment
 from garnish.engine.adapter import Method, Plan
 from garnish.errors import OptionError
-from garnish.training.options import TrainOptions
+from garnish.training.train_options import TrainOptions
 
 
 def test_numbers_of_numpy_are_pythons(tmp_path):
@@ -87,7 +87,7 @@ def test_classes_of_others_are_called_as_python_calls_them():
     assert Begun(width=4).double == 8
     assert vars(Own(4))["width"] == vars(Own(width=4))["width"] == 4 and vars(Own(1, 2))["width"] == 3
     assert Odd(width=4).width == 4
-    assert lookup.construct(Odd, {"width": 4}, where="adapter") == Odd(width=4)
+    assert registry.construct(Odd, {"width": 4}, where="adapter") == Odd(width=4)
     for wrong, told in (
         (lambda: ByPlace("5"), r"ByPlace\.width: expected a whole number, got str '5'"),
         (lambda: ByPlace(5, True), "options are given by name"),

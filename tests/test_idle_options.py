@@ -15,8 +15,8 @@ import tiny
 from garnish.cli import main
 from garnish.engine.adapter import Method
 from garnish.errors import OptionError, SiteError
-from garnish.training.facts import check_facts, facts_of
-from garnish.training.options import TrainOptions
+from garnish.training.resume_check import check_facts, facts_of
+from garnish.training.train_options import TrainOptions
 
 SCENES = "--data scenes --data.train 2 --data.val 1 --data.test 1 --data.size 32"
 RECIPE = f"--backbone garnish_b0 {SCENES} --tasks seg --train.steps 1 --train.batch_size 1 --quiet"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import garnish as gn
-from garnish import lookup
+from garnish import registry
 from garnish.adapters.bottleneck import AdaptFormer
 from garnish.adapters.lora import LoRA
 from garnish.adapters.reference import Frozen, FullFineTuning
@@ -115,12 +115,12 @@ def test_joined_bundles_keep_every_task(tmp_path, family, pair):
     assert torch.equal(plain["seg"], alone["seg"])
 
 
-@pytest.mark.parametrize("head", sorted(lookup.classes("heads")))
+@pytest.mark.parametrize("head", sorted(registry.classes("heads")))
 @pytest.mark.parametrize("family", ["dinov2", "swin", "mit"])
 def test_freezing_and_loading_change_no_bit(tmp_path, family, head):
     # torch.matmul folds batches by layout and by whether the weight is trained: a head must not show it
     for method in (FullFineTuning(), LoRA(rank=2, per_task=True)):
-        model = gn.adapt(trunk(family), method, {t: TASKS[t] for t in ("seg", "depth")}, lookup.build("heads", head))
+        model = gn.adapt(trunk(family), method, {t: TASKS[t] for t in ("seg", "depth")}, registry.build("heads", head))
         perturb(model.own_tensors(), 1)
         model.eval()
         before = [outputs(model, tasks) for tasks in (None, ["seg"])]

@@ -19,13 +19,13 @@ import joint_cases
 import tiny
 import training_cases
 from compiling import ALL_MIXES, Counting, trunk_graphs
-from garnish import lookup
-from garnish.bundles.description import DESCRIPTION
+from garnish import registry
+from garnish.bundles.bundle_json import DESCRIPTION
 from garnish.cli import main
-from garnish.decoders import make_decoders, needed
 from garnish.errors import BundleError, OptionError
 from garnish.heads.demt import DeMT
-from garnish.report import count_macs
+from garnish.model.decoders import make_decoders, needed
+from garnish.model.report import count_macs
 from garnish.training.gradients import JUDGED_AFTER, GradientWatch, trained_for
 from joint_cases import Plain
 
@@ -37,12 +37,12 @@ both_ownerships = pytest.mark.parametrize("per_task", [False, True], ids=["share
 
 @pytest.fixture(autouse=True)
 def _plain_can_be_named(monkeypatch):
-    monkeypatch.setitem(lookup.classes("heads"), "Plain", Plain)
+    monkeypatch.setitem(registry.classes("heads"), "Plain", Plain)
 
 
 def tasks(*names: str) -> dict:
     """Tasks of ``tiny`` by name; what follows a dash is left out when it is looked up."""
-    return {name: lookup.build("tasks", *tiny.TASKS[name.split("-")[0]]) for name in names}
+    return {name: registry.build("tasks", *tiny.TASKS[name.split("-")[0]]) for name in names}
 
 
 def made(head, method=None, *, names=NAMES, short: str = "swin"):

@@ -13,13 +13,13 @@ from PIL import Image, ImageOps
 from garnish.cli import main
 from garnish.data.check import check
 from garnish.data.folder import folder, join
-from garnish.data.label_options import parse_label_options
-from garnish.data.labels import decode
-from garnish.data.matched import match_classes
+from garnish.data.labels.decoding import decode
+from garnish.data.labels.label_options import parse_label_options
+from garnish.data.matched_classes import match_classes
 from garnish.data.subset import thinned
 from garnish.errors import DataError, OptionError
+from garnish.files.orientation import turn, turn_vectors
 from garnish.tasks.depth import Depth
-from garnish.tasks.orientation import turn, turn_vectors
 from garnish.tasks.semantic import Semantic
 from garnish.training.processes import check_data
 

@@ -17,8 +17,8 @@ import garnish as gn
 import tiny
 from garnish.cli import main
 from garnish.data.check import check
+from garnish.data.dataset import Dataset, DepthMap, NormalMap, Sample
 from garnish.data.folder import folder
-from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
 from garnish.data.subset import Subset
 from garnish.errors import DataError
 from garnish.training.processes import check_data

@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from garnish.data.label_options import parse_label_options
-from garnish.data.labels import decode
+from garnish.data.labels.decoding import decode
+from garnish.data.labels.label_options import parse_label_options
 from garnish.errors import DataError, OptionError
-from garnish.tasks import pictures
+from garnish.files import pictures
+from garnish.files.pictures import picture_size, read_array, read_picture
 from garnish.tasks.depth import Depth
 from garnish.tasks.edges import Edges
 from garnish.tasks.normals import Normals
-from garnish.tasks.pictures import picture_size, read_array, read_picture
 from garnish.tasks.saliency import Saliency
 from garnish.tasks.semantic import Semantic
 

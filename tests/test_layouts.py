@@ -14,13 +14,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from garnish import lookup
+from garnish import registry
 from garnish.backbones.build import backbone
 from garnish.cli import main
 from garnish.data.check import check
 from garnish.data.folder import folder, join
 from garnish.data.layouts.pascal_context import label_edges
-from garnish.data.source import open_data
+from garnish.data.sources import open_data
 from garnish.errors import DataError, OptionError
 from published_sets import (
     BUILDERS,
@@ -59,7 +59,7 @@ def built(request, tmp_path):
 
 
 def test_every_layout_is_tried_here():
-    assert set(lookup.classes("layouts")) == set(BUILDERS) == set(FACTS)
+    assert set(registry.classes("layouts")) == set(BUILDERS) == set(FACTS)
 
 
 def test_tasks_and_splits(built):
@@ -95,7 +95,7 @@ def test_a_published_folder_needs_no_description(built, caplog):
         found = folder(root, "val")
     assert list(found.tasks) == list(FACTS[name][1]) and len(found) == 2
     assert f"read as {{layout: {name}}}" in caplog.text
-    assert [n for n, cls in lookup.classes("layouts").items() if cls.recognised(root)] == [name]
+    assert [n for n, cls in registry.classes("layouts").items() if cls.recognised(root)] == [name]
 
 
 def test_a_missing_label_is_named(built):
@@ -104,7 +104,7 @@ def test_a_missing_label_is_named(built):
     with pytest.raises(DataError) as error:
         folder({"layout": name, "path": str(root)})
     text = one_line(error)
-    assert FACTS[name][2] in text and "not complete" in text and lookup.find("layouts", name).origin in text
+    assert FACTS[name][2] in text and "not complete" in text and registry.find("layouts", name).origin in text
     assert len(folder({"layout": name, "path": str(root)}, "val")) == 2
 
 
@@ -326,14 +326,14 @@ def test_a_new_layout_is_one_file(tmp_path, monkeypatch):
     from garnish.data import layouts
 
     monkeypatch.setattr(layouts, "__path__", [*layouts.__path__, str(tmp_path / "code")])
-    lookup.classes.cache_clear()
+    registry.classes.cache_clear()
     try:
         picture(tmp_path / "set/p.png")
         put(tmp_path / "set/fg/p.png", halves(0, 255))
         found = folder({"layout": "Greys", "path": str(tmp_path / "set")})
         assert found[0].targets["fg"].mean() == 0.5
     finally:
-        lookup.classes.cache_clear()
+        registry.classes.cache_clear()
         sys.modules.pop("garnish.data.layouts.greys", None)
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from garnish.data.label_maps import DepthMap
+from garnish.data.augment import Augment
+from garnish.data.dataset import Batch, Dataset, Sample, collate
+from garnish.data.labels.target_maps import DepthMap
 from garnish.data.loader import StepBatches
-from garnish.data.sample import Batch, Dataset, Sample, collate
-from garnish.data.transforms import Augment
 from garnish.errors import DataError, OptionError
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 import garnish
 import tiny
-from garnish import lookup
-from garnish.adapters.low_rank import LoRAAdapter, low_rank
+from garnish import registry
+from garnish.adapters.layers.low_rank import LoRAAdapter, low_rank
 from garnish.backbones.convolution import SameConv2d, replace_same_convolutions
 from garnish.engine.context import ForwardContext
 from garnish.engine.folding import merge
@@ -133,7 +133,7 @@ def test_depthwise_layers_of_a_trunk(short, dora):
     name = next(n for n, m in modules.items() if isinstance(m, SameConv2d) == (short == "tf"))
     assert modules[name].groups > 1
     method = garnish.LoRA(rank=modules[name].groups, layers=(name,), per_task=True, dora=dora)
-    specs = {name: lookup.build("tasks", *tiny.TASKS[name]) for name in tiny.TASKS}
+    specs = {name: registry.build("tasks", *tiny.TASKS[name]) for name in tiny.TASKS}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = garnish.adapt(trunk, method, specs)

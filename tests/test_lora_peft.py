@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import garnish
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.adapters.lora import LoRA
-from garnish.model import Model
+from garnish.model.model import Model
 
 pytestmark = pytest.mark.reference
 peft = pytest.importorskip("peft")
@@ -69,7 +69,7 @@ def run_theirs(theirs: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def adapted(short: str, method: LoRA) -> Model:
-    specs = {"seg": lookup.build("tasks", *tiny.TASKS["seg"])}
+    specs = {"seg": registry.build("tasks", *tiny.TASKS["seg"])}
     torch.manual_seed(0)
     model = garnish.adapt(tiny.backbone(short), method, specs)
     tiny.randomise_own(model)

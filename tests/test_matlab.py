@@ -9,9 +9,9 @@ import pytest
 from scipy.io import loadmat, savemat
 from scipy.sparse import csc_array
 
-from garnish.data import matlab
-from garnish.data.matlab import read_mat
 from garnish.errors import DataError
+from garnish.files import matlab
+from garnish.files.matlab import read_mat
 from published_sets import anno, thing
 
 

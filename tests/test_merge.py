@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 
 import garnish
 import tiny
-from garnish.adapters.low_rank import LoRAAdapter
-from garnish.backbones import mit_dialects
-from garnish.bundles import atomic
-from garnish.bundles.description import read_description
+from garnish.adapters.layers.low_rank import LoRAAdapter
+from garnish.backbones.segformer import dialects
+from garnish.bundles.bundle_json import read_description
 from garnish.cli import main
 from garnish.engine.folding import fold_shared, merge
 from garnish.engine.owner import owners_of
 from garnish.errors import BundleError, OptionError, SiteError
-from garnish.model import adapt
+from garnish.files import atomic
+from garnish.model.model import adapt
 
 BOUND = 1e-5
 #: a scale at which these random trunks, unlike trained ones, do not magnify rounding
@@ -51,7 +51,7 @@ def weights_of(short, folder, **metadata):
     _, name, options = tiny.BACKBONES[short]
     trunk = tiny.backbone(short)
     if short == "mit":
-        held = mit_dialects.write({n: t.detach() for n, t in trunk.frozen_tensors().items()}, "nvlabs", prefix="")
+        held = dialects.write({n: t.detach() for n, t in trunk.frozen_tensors().items()}, "nvlabs", prefix="")
     else:
         whole = timm.create_model(name, **options)
         known = {trunk.source_names[n]: t.detach() for n, t in trunk.frozen_tensors().items()}

@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 
 import garnish as gn
 from garnish.cli import main
-from garnish.data.sample import Dataset, Sample
+from garnish.data.dataset import Dataset, Sample
 from garnish.errors import OptionError
 from garnish.tasks.depth import Depth
 from garnish.tasks.normals import BIN_DEGREES, Normals

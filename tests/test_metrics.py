@@ -15,11 +15,11 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix, 
 from garnish.errors import OptionError
 from garnish.tasks.depth import Depth
 from garnish.tasks.edges import Edges
+from garnish.tasks.metrics.thresholds import counts_above
+from garnish.tasks.metrics.tolerance import disc_maximum
 from garnish.tasks.normals import Normals
 from garnish.tasks.saliency import Saliency
 from garnish.tasks.semantic import Semantic
-from garnish.tasks.thresholds import counts_above
-from garnish.tasks.tolerance import disc_maximum
 from test_tasks import ALL, every_task, no_labels, random_prediction, random_target
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.tasks.normals import Normals
 from garnish.tasks.saliency import Saliency
 from garnish.tasks.semantic import Semantic
@@ -27,7 +27,7 @@ ROUNDS = {"unequal": ([0, 1, 2], [3, 4]), "one sees none": ([0, 1, 2, 3, 4], [])
 
 def tasks() -> dict[str, Task]:
     """Every task there is, and some with options that their metrics read."""
-    found = {name: tiny.example("tasks", name) for name in lookup.classes("tasks")}
+    found = {name: tiny.example("tasks", name) for name in registry.classes("tasks")}
     return found | {
         "parts": Semantic(classes=7, void_if_only_background=True),
         "thin": Semantic(classes=3, f1_class=1),

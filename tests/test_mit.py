@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from garnish.backbones import mit_dialects
 from garnish.backbones.mit import NVIDIA_LICENCE, MiT
+from garnish.backbones.segformer import dialects
 from garnish.backbones.weights import is_non_commercial, read_weights
 from garnish.errors import GarnishError, OptionError, WeightsError
 
@@ -99,7 +99,7 @@ def test_our_weights_run_in_transformers_5():
     ours = tiny(norm_eps=1e-5)
     randomise(ours)
     theirs = transformers_model()
-    theirs.load_state_dict(mit_dialects.write(ours.frozen_tensors(), "transformers5", prefix=""), strict=True)
+    theirs.load_state_dict(dialects.write(ours.frozen_tensors(), "transformers5", prefix=""), strict=True)
     assert_same_maps(ours, theirs, (64, 64))
 
 
@@ -112,7 +112,7 @@ def test_names_of_transformers_4_are_those_on_disk(tmp_path):
     randomise(ours)
     transformers_config(TINY).save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
-    save_file(mit_dialects.write(ours.frozen_tensors(), "transformers4", prefix=""), file, metadata={"format": "pt"})
+    save_file(dialects.write(ours.frozen_tensors(), "transformers4", prefix=""), file, metadata={"format": "pt"})
     theirs, info = SegformerModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert_same_maps(ours, theirs.eval(), (64, 64))
@@ -153,7 +153,7 @@ NVLABS_FIRST_BLOCK = {
 
 
 def test_nvlabs_names_by_hand():
-    written = mit_dialects.write(tiny().frozen_tensors(), "nvlabs", prefix="")
+    written = dialects.write(tiny().frozen_tensors(), "nvlabs", prefix="")
     first = {n: t for n, t in written.items() if re.match(r"(patch_embed|block|norm)1\.", n)}
     expected = {f"{n}.weight": s for n, s in NVLABS_FIRST_BLOCK.items()}
     assert {n: tuple(t.shape) for n, t in first.items() if n.endswith("weight")} == expected
@@ -166,20 +166,20 @@ def test_keys_and_values_are_stacked_in_that_order():
     ours = tiny()
     randomise(ours)
     kv = ours.frozen_tensors()["stages.1.blocks.0.attn.kv.weight"]
-    written = mit_dialects.write(ours.frozen_tensors(), "transformers4")
+    written = dialects.write(ours.frozen_tensors(), "transformers4")
     at = "segformer.encoder.block.1.0.attention.self."
     torch.testing.assert_close(written[at + "key.weight"], kv[:16])
     torch.testing.assert_close(written[at + "value.weight"], kv[16:])
 
 
-@pytest.mark.parametrize("dialect", list(mit_dialects.DIALECTS))
+@pytest.mark.parametrize("dialect", list(dialects.DIALECTS))
 @pytest.mark.parametrize("prefix", [None, "", "module.backbone."])
 def test_round_trip(dialect, prefix, tmp_path):
     ours = tiny()
     randomise(ours)
     file = tmp_path / "encoder.safetensors"
-    written = mit_dialects.write(ours.frozen_tensors(), dialect, prefix=prefix)
-    assert mit_dialects.detect(written, "")[0].name == dialect
+    written = dialects.write(ours.frozen_tensors(), dialect, prefix=prefix)
+    assert dialects.detect(written, "")[0].name == dialect
     save_file(written, file)
     with pytest.warns(UserWarning, match="module") if prefix == "module.backbone." else contextlib.nullcontext():
         again = tiny(str(file))
@@ -191,7 +191,7 @@ def test_round_trip(dialect, prefix, tmp_path):
 def test_checkpoint_of_a_training_run(tmp_path):
     ours = tiny()
     randomise(ours)
-    tensors = mit_dialects.write(ours.frozen_tensors(), "nvlabs")
+    tensors = dialects.write(ours.frozen_tensors(), "nvlabs")
     tensors["decode_head.linear_c1.proj.weight"] = torch.zeros(3)
     torch.save({"meta": {"epoch": 1}, "state_dict": tensors}, tmp_path / "iter_1.pth")
     assert tiny(str(tmp_path / "iter_1.pth")).fingerprint() == ours.fingerprint()
@@ -203,7 +203,7 @@ def test_checkpoint_of_a_training_run(tmp_path):
 )
 def test_epsilon_belongs_to_the_dialect(dialect, block, embed, tmp_path):
     file = tmp_path / "w.safetensors"
-    save_file(mit_dialects.write(tiny().frozen_tensors(), dialect), file)
+    save_file(dialects.write(tiny().frozen_tensors(), dialect), file)
 
     def epsilons(backbone: MiT) -> dict[str, set[float]]:
         found: dict[str, set[float]] = {"embed": set(), "block": set()}
@@ -228,7 +228,7 @@ def test_source_names_are_nvlabs():
 
 
 def test_every_tensor_is_wanted_and_none_more(tmp_path):
-    written = mit_dialects.write(tiny().frozen_tensors(), "nvlabs", prefix="")
+    written = dialects.write(tiny().frozen_tensors(), "nvlabs", prefix="")
     file = tmp_path / "w.safetensors"
 
     def refused(tensors: dict, match: str) -> None:
@@ -243,12 +243,12 @@ def test_every_tensor_is_wanted_and_none_more(tmp_path):
     refused({**written, "norm4.bias": torch.zeros(7)}, r"1 tensors of another shape: .*\(7,\), not \(32,\)")
     refused({"conv1.weight": torch.zeros(1)}, r"no MiT encoder in any known dialect")
     bigger = MiT.create("mit_b0", None, {**TINY, "depths": (1, 2, 1, 2)})
-    refused(mit_dialects.write(bigger.frozen_tensors(), "nvlabs"), "16 unexpected: .*another size")
+    refused(dialects.write(bigger.frozen_tensors(), "nvlabs"), "16 unexpected: .*another size")
 
 
 def test_unknown_dialect_is_named():
     with pytest.raises(OptionError, match="did you mean 'nvlabs'"):
-        mit_dialects.write({}, "nvlab")
+        dialects.write({}, "nvlab")
 
 
 # ---- architecture ----------------------------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ def test_hub(monkeypatch, tmp_path):
     ours = tiny()
     randomise(ours)
     held = ["README.md", "config.json", "pytorch_model.bin", "tf_model.h5"]
-    torch.save(mit_dialects.write(ours.frozen_tensors(), "transformers4"), tmp_path / "pytorch_model.bin")
+    torch.save(dialects.write(ours.frozen_tensors(), "transformers4"), tmp_path / "pytorch_model.bin")
     (tmp_path / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     asked = []
 

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from garnish.comparing.options import read_options
+from garnish.recipe import read_recipe
+from garnish.recipe_splits import validation
 from safetensors.torch import load_file
 
 import garnish as gn
 import old_files_cases as cases
 from garnish.cli import main
-from garnish.comparing.options import read_options
-from garnish.recipe import read_recipe
-from garnish.recipe_splits import validation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

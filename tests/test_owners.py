@@ -352,9 +352,9 @@ class Shared(Method):
 
 
 def test_two_methods_with_a_shared_network_each_keep_both(tmp_path, weights, monkeypatch):
-    from garnish import lookup
+    from garnish import registry
 
-    monkeypatch.setattr(lookup, "classes", lambda kind, known=lookup.classes: known(kind) | {"Shared": Shared})
+    monkeypatch.setattr(registry, "classes", lambda kind, known=registry.classes: known(kind) | {"Shared": Shared})
     model = on(weights, [Shared(role="fc1"), Shared(role="proj")], {"seg": TASKS["seg"]})
     names = [n for n in model.own_tensors() if n.startswith("shared")]
     assert names == ["shared.seg.factor", "shared1.seg.factor"]

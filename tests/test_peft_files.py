@@ -20,10 +20,10 @@ from torch import Tensor, nn
 import garnish
 import peft_trunks
 import tiny
-from garnish.bundles import peft_names
-from garnish.bundles.updates import LowRank, join, within_rank
+from garnish.bundles.peft import layer_names as peft_names
+from garnish.bundles.peft.low_rank_updates import LowRank, join, within_rank
 from garnish.errors import BundleError
-from garnish.model import Model
+from garnish.model.model import Model
 from peft_trunks import INSTALLED, adapted
 
 peft = pytest.importorskip("peft")

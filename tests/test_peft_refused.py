@@ -14,7 +14,7 @@ import garnish
 import tiny
 from garnish.cli import main
 from garnish.errors import BundleError, OptionError
-from garnish.model import Model
+from garnish.model.model import Model
 from peft_trunks import INSTALLED, adapted
 
 pytestmark = pytest.mark.reference

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from garnish.data.folder import folder, join
-from garnish.data.scenes import Scenes
+from garnish.data.scenes.scenes import Scenes
 from garnish.data.subset import Subset, thinned
 from training_cases import Blobs, every
 

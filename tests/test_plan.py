@@ -15,10 +15,10 @@ from garnish.planning import survey as surveys
 from garnish.planning.budget import Budget
 from garnish.planning.candidates import Candidate
 from garnish.planning.counting import Counted, Setting
-from garnish.planning.prediction import Prediction
 from garnish.planning.recommend import recommend
+from garnish.planning.shaped_trunk import ShapedTrunk
+from garnish.planning.step_cost_prediction import Prediction
 from garnish.planning.survey import survey
-from garnish.planning.trunks import ShapedTrunk
 
 TINY = {"embed_dims": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]}
 TASKS = {"seg": gn.Semantic(classes=5), "depth": gn.Depth(max_metres=10.0)}

@@ -9,21 +9,21 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import garnish as gn
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.engine.adapter import Method
-from garnish.model import adapt
+from garnish.files.safetensors_size import stored_bytes
+from garnish.model.model import adapt
+from garnish.model.report import count_macs, report_without_macs
 from garnish.planning.candidates import Candidate, Refused, candidates
 from garnish.planning.counting import Counted, Setting, count
-from garnish.planning.prediction import predict
-from garnish.planning.trunks import ShapedTrunk
-from garnish.report import count_macs, report_without_macs
-from garnish.stored_size import stored_bytes
+from garnish.planning.shaped_trunk import ShapedTrunk
+from garnish.planning.step_cost_prediction import predict
 
 TRUNKS = ("vit", "swin", "mit")
 
 
 def tasks() -> dict[str, gn.Task]:
-    return {name: lookup.build("tasks", *tiny.TASKS[name]) for name in tiny.TASKS}
+    return {name: registry.build("tasks", *tiny.TASKS[name]) for name in tiny.TASKS}
 
 
 def shaped(short: str) -> ShapedTrunk:
@@ -61,7 +61,7 @@ def test_counts_are_those_of_real_models_and_of_the_files_they_save(short, tmp_p
     ("short", "name"), [("vit", "LoRA"), ("swin", "MTLoRA"), ("mit", "SideTuning"), ("vit", "VPT")]
 )
 def test_macs_are_those_of_the_real_model(short, name):
-    method = lookup.build("adapters", name)
+    method = registry.build("adapters", name)
     found = predict(Setting(shaped(short), tasks(), head(), 2, (64, 96)), method, KnownTimes())
     model = adapt(tiny.backbone(short), method, tasks(), head())
     assert found.macs == count_macs(model, (64, 96))[0]
@@ -97,7 +97,7 @@ def test_every_method_is_tried_and_sizes_are_its_own():
     sizes: dict[str, list[Candidate]] = {}
     for candidate in found:
         sizes.setdefault(candidate.name, []).append(candidate)
-    assert set(sizes) == set(lookup.classes("adapters"))
+    assert set(sizes) == set(registry.classes("adapters"))
     assert [c.size for c in sizes["MTLoRA"]] == [
         {"rank": r} for r in gn.MTLoRA.grid["rank"] if r <= 24
     ]  # the least width
@@ -115,8 +115,8 @@ def test_a_method_that_brings_no_grid_needs_no_edit(monkeypatch):
             return gn.LoRA(rank=1, layers=self.layers).plan(backbone)
 
     trunk = shaped("vit").without_memory()
-    known = {**lookup.classes("adapters"), "Mine": Mine}
-    monkeypatch.setattr(lookup, "classes", lambda kind: known)
+    known = {**registry.classes("adapters"), "Mine": Mine}
+    monkeypatch.setattr(registry, "classes", lambda kind: known)
     found, refused = candidates(trunk, 2, ["Mine"])
     assert [str(c) for c in found] == [
         f"Mine, {place}, {sharing}" for place in ("all", "attention", "mlp") for sharing in ("shared", "per task")

@@ -16,22 +16,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import garnish as gn
 import tiny
-from garnish import lookup
-from garnish.model import adapt
+from garnish import registry
+from garnish.model.model import adapt
+from garnish.model.report import flop_counter
 from garnish.planning.arguments import Far, real_arguments
 from garnish.planning.counting import Setting
+from garnish.planning.example_step import ExampleStep
 from garnish.planning.op_times import OpTimes
-from garnish.planning.prediction import calibrated, predict, record_step
 from garnish.planning.recording import Call, Listed, Record, Recorder, Shaped, frozen
-from garnish.planning.step import ExampleStep
-from garnish.planning.trunks import ShapedTrunk
-from garnish.report import flop_counter
+from garnish.planning.shaped_trunk import ShapedTrunk
+from garnish.planning.step_cost_prediction import calibrated, predict, record_step
 
 METHODS = ("Frozen", "LoRA", "AdaptFormer", "VMTAdapter", "MTLoRA", "SideTuning")
 
 
 def tasks(*, every: bool = False) -> dict[str, gn.Task]:
-    found = {name: lookup.build("tasks", *tiny.TASKS[name]) for name in tiny.TASKS}
+    found = {name: registry.build("tasks", *tiny.TASKS[name]) for name in tiny.TASKS}
     return found | {"edges": gn.Edges(), "saliency": gn.Saliency()} if every else found
 
 
@@ -72,7 +72,7 @@ def operations(record: Record) -> Counter:
 @pytest.mark.parametrize("short", ["vit", "swin", "mit"])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_simulated_step_is_the_real_one(short, name):
-    method = lookup.build("adapters", name)
+    method = registry.build("adapters", name)
     fake, real = fake_record(short, method), real_record(short, method)
     assert operations(fake) == operations(real)
     assert fake.start_bytes == real.start_bytes
@@ -230,7 +230,7 @@ def test_memory_is_predicted_within_a_fifth(trunk, method):
         sys.path.remove(str(folder))
     found = predict(
         Setting(ShapedTrunk(measure.TRUNKS[trunk]), measure.tasks(), None, 2, (224, 224)),
-        lookup.build("adapters", method),
+        registry.build("adapters", method),
         calibrated_without_measuring(),
     )
     code = ONE.format(folder=str(folder), trunk=trunk, method=method)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from garnish.strict_yaml import read_yaml
-from garnish.tasks.delta import delta_m
+from garnish.files.strict_yaml import read_yaml
+from garnish.tasks.metrics.delta_m import delta_m
 
 TABLES = read_yaml(Path(__file__).with_name("published_rows.yaml"))
 FACTS = Path(__file__).parents[1].parent / "shared/reference/methods.md"

@@ -10,13 +10,13 @@ import yaml
 from garnish.adapters.bottleneck import Houlsby
 from garnish.adapters.lora import LoRA
 from garnish.comparing.arms import arms_of
-from garnish.comparing.options import read_options
+from garnish.comparing.compare_options import read_options
 from garnish.errors import DataError, GarnishError, OptionError
+from garnish.files.strict_yaml import read_yaml, write_yaml
 from garnish.heads.linear import LinearHead
 from garnish.heads.segformer import SegFormerHead
-from garnish.recipe import read_recipe
-from garnish.recipe_text import parse_value, split_overrides
-from garnish.strict_yaml import read_yaml, write_yaml
+from garnish.recipes.overrides import parse_value, split_overrides
+from garnish.recipes.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import save_file
 from torch import Tensor
 
-from garnish.model import Model
+from garnish.model.model import Model
 
 TOOLS = Path(__file__).parents[1] / "tools"
 sys.path.append(str(TOOLS))

@@ -7,7 +7,7 @@ import weakref
 
 import torch
 
-from garnish.report import bytes_for_backward
+from garnish.model.report import bytes_for_backward
 
 
 def test_counting_saved_bytes_frees_what_it_counted():

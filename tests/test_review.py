@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 
 import garnish as gn
+from garnish.drawing.map_files import write_png
 from garnish.errors import BundleError, DataError, OptionError, remedy_of, suggest
-from garnish.lookup import construct
-from garnish.prediction import read_picture as read_for_prediction
-from garnish.tasks.files import write_png
-from garnish.tasks.pictures import read_picture
-from garnish.training.options import TrainOptions
-from garnish.training.ranking import Ranking
+from garnish.files.pictures import read_picture
+from garnish.model.prediction import read_picture as read_for_prediction
+from garnish.registry import construct
+from garnish.training.best_step import Ranking
 from garnish.training.scalars import Scalars, log_kinds
+from garnish.training.train_options import TrainOptions
 
 MIT = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]}
 
@@ -93,7 +93,8 @@ def test_maps_appear_whole_or_not_at_all(tmp_path, full):
 
 def test_a_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
     write_png(np.full((4, 4), 7, np.uint8), tmp_path / "a.png")
-    monkeypatch.setattr("garnish.tasks.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output")))
+    failing = lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output"))  # noqa: E731
+    monkeypatch.setattr("garnish.drawing.map_files.os.replace", failing)
     with pytest.raises(DataError, match=r"a\.png: cannot be written \(Input/output\)"):
         write_png(np.zeros((4, 4), np.uint8), tmp_path / "a.png")
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]

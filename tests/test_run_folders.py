@@ -14,15 +14,15 @@ import time
 
 import pytest
 
-from garnish.bundles.locks import holder, locked
 from garnish.errors import BundleError, OptionError
-from garnish.training.folders import new_folder, working_in
+from garnish.files.locks import holder, locked
+from garnish.training.run_folder import new_folder, working_in
 
 #: takes a folder in each round, when the file that starts the round is there; prints what it got
 TAKE = """
 import sys, time
 from pathlib import Path
-from garnish.training.folders import new_folder
+from garnish.training.run_folder import new_folder
 assert "torch" not in sys.modules
 place, rounds = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
@@ -38,7 +38,7 @@ for number in range(rounds):
 HOLD = """
 import sys
 from pathlib import Path
-from garnish.training.folders import working_in
+from garnish.training.run_folder import working_in
 with working_in(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

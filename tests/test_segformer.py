@@ -21,15 +21,15 @@ from torch import nn
 from torch.nn import functional as F
 
 import garnish as gn
-from garnish.backbones import mit_dialects
-from garnish.backbones.finished_names import FINISHED
 from garnish.backbones.mit import NVIDIA_LICENCE, MiT
-from garnish.backbones.model_config import class_names
+from garnish.backbones.segformer import dialects
+from garnish.backbones.segformer.config import class_names
+from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.cli import main
 from garnish.errors import GarnishError, OptionError, WeightsError
 from garnish.heads import segformer_names
 from garnish.heads.segformer import SegFormerDecoder
-from garnish.recipe import read_recipe
+from garnish.recipes.recipe import read_recipe
 from test_mit import TINY, randomise
 
 CLASSES = ["road", "sky", "tree", "car", "wall"]
@@ -139,7 +139,7 @@ def test_names_of_transformers_4_are_those_on_disk(theirs, folder):
     from transformers import SegformerForSemanticSegmentation
 
     model = finished(folder)
-    encoder = mit_dialects.write(model.backbone.frozen_tensors(), "transformers4")
+    encoder = dialects.write(model.backbone.frozen_tensors(), "transformers4")
     decoder = segformer_names.write_decoder(model.head("seg").state_dict(), "transformers4")
     save_file(encoder | decoder, folder / "model.safetensors", metadata={"format": "pt"})
     again, info = SegformerForSemanticSegmentation.from_pretrained(folder, output_loading_info=True)
@@ -166,7 +166,7 @@ NVLABS = {
 def nvlabs_file(model, file: Path, **more: torch.Tensor) -> Path:
     """As NVlabs' training wrote it: encoder, decoder and a leftover of its base class, beside facts of the run."""
     state = model.head("seg").state_dict()
-    tensors = mit_dialects.write(model.backbone.frozen_tensors(), "nvlabs")
+    tensors = dialects.write(model.backbone.frozen_tensors(), "nvlabs")
     tensors |= {f"decode_head.{theirs}": state[ours].clone() for ours, theirs in NVLABS.items()}
     tensors |= {"decode_head.conv_seg.weight": torch.zeros(5, 128, 1, 1), "decode_head.conv_seg.bias": torch.zeros(5)}
     torch.save({"meta": {"epoch": 160, "CLASSES": tuple(CLASSES)}, "state_dict": tensors | more}, file)
@@ -206,7 +206,7 @@ def test_round_trip(dialect, prefix, folder):
     assert all(name.startswith("decode_head.") for name in written)
     if dialect == "nvlabs":
         assert set(written) == {f"decode_head.{name}" for name in NVLABS.values()}
-    encoder = mit_dialects.write(model.backbone.frozen_tensors(), dialect)
+    encoder = dialects.write(model.backbone.frozen_tensors(), dialect)
     file = folder.parent / "whole.safetensors"
     save_file({prefix + name: tensor for name, tensor in (encoder | written).items()}, file)
     assert segformer_names.detect(list(written)) == dialect
@@ -431,7 +431,7 @@ def test_the_published_weights_are_named(monkeypatch, folder):
         asked.append(source)
         return folder / "model.safetensors"
 
-    for place in ("garnish.backbones.mit", "garnish.backbones.weights", "garnish.published"):
+    for place in ("garnish.backbones.mit", "garnish.backbones.weights", "garnish.model.finished"):
         monkeypatch.setattr(f"{place}.weights_file", fetched)
     model = gn.finished("segformer_b0", options=TINY_OPTIONS)
     assert asked[0] == model.backbone.weights_source == "nvidia/segformer-b0-finetuned-ade-512-512"

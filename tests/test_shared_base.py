@@ -11,13 +11,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import garnish as gn
-from garnish import lookup
+from garnish import registry
 from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import Head, pyramid_info, resample_pyramid
 from garnish.heads.shared_base import SharedBaseHead
-from garnish.model import Model
-from garnish.report import count_macs
+from garnish.model.model import Model
+from garnish.model.report import count_macs
 
 WIDTHS = (8, 16, 24, 32)
 FEATURES = [FeatureInfo(c, s) for c, s in zip(WIDTHS, (4, 8, 16, 32), strict=True)]
@@ -253,7 +253,7 @@ def test_four_tasks_and_their_adapters_fit_into_a_mebibyte(tmp_path):
 
 def test_options_survive_lookup():
     for spec in SPECS:
-        assert lookup.build("heads", **lookup.describe(spec)) == spec
+        assert registry.build("heads", **registry.describe(spec)) == spec
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from torch import nn
 
 import garnish as gn
 import tiny as tiny_models
-from garnish.data.transforms import Augment
-from garnish.report import bytes_for_backward, count_macs
+from garnish.data.augment import Augment
+from garnish.model.report import bytes_for_backward, count_macs
 from garnish.training import step_cost
 from garnish.training.fit import fit
 from garnish.training.step_cost import StepCost, counted
@@ -78,7 +78,7 @@ def test_what_cannot_be_foreseen_is_said(monkeypatch):
     monkeypatch.setattr(step_cost, "_MANY_PIXELS", 0)
     model = tiny().train()
     model.backbone.taps[0] = Looks()
-    from garnish.training.options import TrainOptions
+    from garnish.training.train_options import TrainOptions
 
     line = step_cost.about_step(model, Blobs(every(1)), TrainOptions(steps=1, augment=None), 2, [])
     assert line.startswith("what a step takes cannot be foreseen (") and "\n" not in line

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from garnish.errors import DataError
-from garnish.tasks.pictures import (
+from garnish.files.pictures import (
     PICTURE_SUFFIXES,
     open_label,
     picture_size,

@@ -11,15 +11,15 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from garnish import lookup
+from garnish import registry
+from garnish.drawing.sheet import draw_sheet
 from garnish.errors import DataError, OptionError
-from garnish.tasks.delta import delta_m
 from garnish.tasks.depth import Depth
 from garnish.tasks.edges import Edges
+from garnish.tasks.metrics.delta_m import delta_m
 from garnish.tasks.normals import Normals
 from garnish.tasks.saliency import Saliency
 from garnish.tasks.semantic import Semantic
-from garnish.tasks.sheet import draw_sheet
 from garnish.tasks.task import Task
 
 ALL = [
@@ -131,7 +131,7 @@ def test_training_lowers_the_loss(task):
 
 @every_task
 def test_options_survive_lookup(task):
-    again = lookup.build("tasks", type(task).__name__, lookup.options_of(task))
+    again = registry.build("tasks", type(task).__name__, registry.options_of(task))
     assert again == task
 
 
@@ -145,7 +145,7 @@ def test_valid_targets_pass_and_paint(task):
 
 
 def test_the_folder_holds_these_tasks():
-    assert set(lookup.classes("tasks")) == {"Semantic", "Depth", "Normals", "Edges", "Saliency"}
+    assert set(registry.classes("tasks")) == {"Semantic", "Depth", "Normals", "Edges", "Saliency"}
 
 
 # ---------------------------------------------------------------------------------------------------- semantic

@@ -16,8 +16,8 @@ from torch import Tensor
 import tiny
 from compiling import Counting
 from conformance.cases import every_costly, every_fast, every_slow, made
-from garnish.evaluating import evaluating
-from garnish.model import Model
+from garnish.model.evaluation_mode import evaluating
+from garnish.model.model import Model
 
 pytestmark = pytest.mark.usefixtures("one_thread", "eager_switching")
 

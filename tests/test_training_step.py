@@ -12,9 +12,9 @@ from torch import Tensor
 
 import garnish as gn
 from garnish.balancing.balancing import balancing_of
-from garnish.data.sample import collate
-from garnish.training.options import TrainOptions
+from garnish.data.dataset import collate
 from garnish.training.step import TrainingStep
+from garnish.training.train_options import TrainOptions
 from training_cases import TASKS, Blobs, every, tensors_of, tiny
 
 BATCH = collate([Blobs(every(3))[i] for i in range(3)])

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import garnish as gn
+from garnish.training.best_step import Ranking
 from garnish.training.fit import fit
-from garnish.training.ranking import Ranking
 from garnish.training.run import Run
 from garnish.training.scalars import read_rows
 from training_cases import PARTIAL, QUIET, Blobs, every, tensors_of, tiny

@@ -9,10 +9,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as V
 
-from garnish.data.label_maps import KERNELS, geometric_functionals, resize_map
-from garnish.data.sample import DepthMap, NormalMap, Sample
-from garnish.data.scenes import Scenes, render
-from garnish.data.transforms import Augment, resize_sample
+from garnish.data.augment import Augment, resize_sample
+from garnish.data.dataset import DepthMap, NormalMap, Sample
+from garnish.data.labels.target_maps import KERNELS, geometric_functionals, resize_map
+from garnish.data.scenes.scenes import Scenes, render
 from garnish.errors import DataError, OptionError
 
 #: arguments that make each functional of torchvision change a 12 × 12 map

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as V
 
-from garnish.data.sample import DepthMap, NormalMap, Sample
-from garnish.data.transforms import Augment, resize_sample
+from garnish.data.augment import Augment, resize_sample
+from garnish.data.dataset import DepthMap, NormalMap, Sample
 
 HEIGHT, WIDTH = 40, 50
 

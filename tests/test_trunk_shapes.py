@@ -11,7 +11,7 @@ from torch import nn
 
 import garnish
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.backbones.backbone import Backbone
 from garnish.errors import GarnishError, OptionError
 
@@ -142,7 +142,7 @@ def test_cnns(name):
 def test_each_shape_that_timm_knows_equals_timms_or_is_refused(family):
     """Every name of a family; of those that build the same layers, one."""
     seen = set()
-    for name in lookup.find("backbones", family).names():
+    for name in registry.find("backbones", family).names():
         if family == "ConvNeXt":
             side, fixed = 32, {}
             options: dict[str, Any] = {"dims": [16, 24, 32, 48], "depths": [1, 1, 2, 1]}

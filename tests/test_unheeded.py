@@ -9,8 +9,8 @@ import pytest
 import garnish as gn
 from garnish.errors import OptionError
 from garnish.training.fit import fit
-from garnish.training.options import TrainOptions
-from garnish.training.unheeded import Circumstances, refuse_endless_warmup, unheeded
+from garnish.training.idle_options import Circumstances, refuse_endless_warmup, unheeded
+from garnish.training.train_options import TrainOptions
 from training_cases import QUIET, Blobs, every, tiny
 
 SHORT = {"batch_size": 4, "check_pictures": 0, **QUIET}

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import garnish as gn
 import tiny
-from garnish.upsample import upsample
+from garnish.heads.layers.upsample import upsample
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import garnish as gn
-from garnish.checked import Options, fits
+from garnish.checking.arguments import Options, fits
 from garnish.errors import DataError, GarnishError, OptionError
 
 TASKS = ("seg", "depth")

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import garnish
-from garnish import lookup
+from garnish import registry
 from garnish.backbones.backbone import Backbone
 from garnish.engine.adapter import Method
-from garnish.model import Model, adapt
+from garnish.model.model import Model, adapt
 
 #: short name → (class, name, options); default options of every method must fit these widths
 BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -123,7 +123,7 @@ def example(kind: str, name: str) -> Any:
         AssertionError: it has required options that ``EXAMPLES`` does not give.
     """
     try:
-        return lookup.build(kind, name, EXAMPLES[kind].get(name, {}))
+        return registry.build(kind, name, EXAMPLES[kind].get(name, {}))
     except garnish.errors.OptionError as error:
         raise AssertionError(
             f"{name}: give its fields defaults, or add its options to EXAMPLES in tests/tiny.py ({error})"
@@ -132,7 +132,7 @@ def example(kind: str, name: str) -> Any:
 
 def method_cases() -> dict[str, list[tuple[str, dict[str, Any]]]]:
     """Label → the methods (name, options) of one case: every class of the folder, its variants, and the lists."""
-    cases = {name: [(name, EXAMPLES["adapters"].get(name, {}))] for name in lookup.classes("adapters")}
+    cases = {name: [(name, EXAMPLES["adapters"].get(name, {}))] for name in registry.classes("adapters")}
     for name, variants in VARIANTS.items():
         cases |= {f"{name}-{'-'.join(options)}": [(name, options)] for options in variants}
     return cases | LISTS
@@ -145,7 +145,7 @@ def is_refused(case: str, short: str) -> bool:
 
 def methods(case: str, *, per_task: bool) -> list[Method]:
     """The methods of a case of :func:`method_cases`."""
-    return [lookup.build("adapters", n, {**options, "per_task": per_task}) for n, options in method_cases()[case]]
+    return [registry.build("adapters", n, {**options, "per_task": per_task}) for n, options in method_cases()[case]]
 
 
 def backbone(short: str, *, seed: int = 0) -> Backbone:
@@ -188,8 +188,8 @@ def model(
 ) -> Model:
     """A tiny adapted model in evaluation mode; ``own=False`` leaves adapters as they start."""
     torch.manual_seed(0)
-    specs = {name: lookup.build("tasks", *TASKS[name]) for name in tasks}
-    made = adapt(backbone(short), added, specs, lookup.build("heads", "LinearHead"))
+    specs = {name: registry.build("tasks", *TASKS[name]) for name in tasks}
+    made = adapt(backbone(short), added, specs, registry.build("heads", "LinearHead"))
     if own:
         randomise_own(made)
     return made.eval()

@@ -15,8 +15,8 @@ import torch
 from torchvision import tv_tensors
 
 import garnish as gn
-from garnish.data.sample import Dataset, DepthMap, Sample
-from garnish.model import Model
+from garnish.data.dataset import Dataset, DepthMap, Sample
+from garnish.model.model import Model
 from garnish.tasks.task import Task
 
 TASKS: dict[str, Task] = {"seg": gn.Semantic(classes=3), "depth": gn.Depth(max_metres=10.0)}
@@ -114,7 +114,7 @@ class Slow(Blobs):
 
 
 def gn_augment() -> Any:
-    from garnish.data.transforms import Augment
+    from garnish.data.augment import Augment
 
     return Augment(scale=(0.8, 1.2), flip=0.5, colour=0.2)
 

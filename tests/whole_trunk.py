@@ -12,9 +12,9 @@ from torch import Tensor
 
 import garnish
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.engine.adapter import Method
-from garnish.model import Model, adapt
+from garnish.model.model import Model, adapt
 from plain_trunks import Edit, SwinTrunk, Trunk, ViTTrunk
 
 BOUND = 1e-10
@@ -26,11 +26,11 @@ Parts = dict[str, dict[str, Tensor]]
 
 def built(name: str) -> pytest.MarkDecorator:
     """Skips while there is no such method; runs from the moment there is."""
-    return pytest.mark.skipif(name not in lookup.classes("adapters"), reason=f"not built yet: {name}")
+    return pytest.mark.skipif(name not in registry.classes("adapters"), reason=f"not built yet: {name}")
 
 
 def method(name: str, **options: object) -> Method:
-    return lookup.build("adapters", name, options)
+    return registry.build("adapters", name, options)
 
 
 def double_model(short: str, added: Method, *, taps: str | None = None) -> Model:
@@ -40,7 +40,7 @@ def double_model(short: str, added: Method, *, taps: str | None = None) -> Model
     _, name, options = tiny.BACKBONES[short]
     trunk = garnish.backbone(name, options=options, taps=taps)
     tiny.randomise_trunk(trunk)
-    specs = {task: lookup.build("tasks", *tiny.TASKS[task]) for task in TASKS}
+    specs = {task: registry.build("tasks", *tiny.TASKS[task]) for task in TASKS}
     model = adapt(trunk, added, specs)
     tiny.randomise_own(model)
     return model.eval().double()

@@ -9,12 +9,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from garnish.comparing.axes import tag
-from garnish.comparing.charts import pareto_svg
-from garnish.comparing.figures import count, find, metric, signed, size
-from garnish.comparing.page_table import Cell, Table, main_table, marks, rates_text
-from garnish.comparing.pareto import COSTS, FONT, Pareto, lay_out
-from garnish.comparing.verdict import protocol, verdict
+from garnish.comparing.report.number_format import count, find, metric, signed, size
+from garnish.comparing.report.page_table import Cell, Table, main_table, marks, rates_text
+from garnish.comparing.report.pareto import COSTS, FONT, Pareto, lay_out
+from garnish.comparing.report.pareto_svg import pareto_svg
+from garnish.comparing.report.svg import tag
+from garnish.comparing.report.verdict import protocol, verdict
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

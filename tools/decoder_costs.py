@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from garnish import lookup
+from garnish import registry
 
 MEASURED = Path(__file__).parents[1] / "benchmarks" / "decoders" / "results.json"
 PAGE_HEAD = """\
@@ -42,7 +42,7 @@ def _trunk(label: str, trunk: dict[str, Any], counts: list[int]) -> list[str]:
         "| head | parameters, M | GMACs | ms | MB for backward |",
         "|---|---|---|---|---|",
     ]
-    for name in sorted(lookup.classes("heads")):
+    for name in sorted(registry.classes("heads")):
         rows = [trunk["heads"].get(name, {}).get(str(count), {"refused": "not measured"}) for count in counts]
         refused = [row["refused"] for row in rows if "refused" in row]
         if len(refused) == len(rows):

@@ -13,15 +13,15 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from garnish import lookup
+from garnish import registry
 from garnish.cli import VERBS, main
 from garnish.commands.methods import Entry, entries, entry_of, families
-from garnish.comparing.options import CompareOptions
-from garnish.data.source import SceneOptions
-from garnish.data.transforms import Augment
+from garnish.comparing.compare_options import CompareOptions
+from garnish.data.augment import Augment
+from garnish.data.sources import SceneOptions
 from garnish.engine.adapter import Adapter, Plan
 from garnish.errors import SiteError
-from garnish.training.options import TrainOptions
+from garnish.training.train_options import TrainOptions
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -74,7 +74,7 @@ def methods_table() -> str:
 
 def matrix() -> list[str]:
     """What each method costs and where it works: plans on tiny trunks, and the measurements."""
-    names = list(lookup.classes("adapters"))
+    names = list(registry.classes("adapters"))
     found = json.loads(MEASURED.read_text(encoding="utf-8"))
     families = {cls: tiny.backbone(short) for short, (cls, _, _) in tiny.BACKBONES.items()}
     some = found["trunks"]["Swin-T"]["methods"]

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import garnish as gn
-from garnish import lookup
-from garnish.data.sample import collate
-from garnish.data.scenes import CLASSES, Scenes, render
+from garnish import registry
+from garnish.data.dataset import collate
+from garnish.data.scenes.scenes import CLASSES, Scenes, render
 
 SIDE = 128
 SMALL_SIDE = 96  # most batches are shrunk to this: twice as many pictures a second
@@ -154,11 +154,11 @@ class Student(nn.Module):
 def tasks_of(style: str) -> dict[str, gn.Task]:
     """The five tasks of a style."""
     return {
-        "seg": lookup.build("tasks", "Semantic", {"classes": list(CLASSES[style])}),
-        "depth": lookup.build("tasks", "Depth", {"max_metres": 10.0}),
-        "normals": lookup.build("tasks", "Normals"),
-        "edges": lookup.build("tasks", "Edges"),
-        "saliency": lookup.build("tasks", "Saliency"),
+        "seg": registry.build("tasks", "Semantic", {"classes": list(CLASSES[style])}),
+        "depth": registry.build("tasks", "Depth", {"max_metres": 10.0}),
+        "normals": registry.build("tasks", "Normals"),
+        "edges": registry.build("tasks", "Edges"),
+        "saliency": registry.build("tasks", "Saliency"),
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import garnish as gn
-from garnish import errors, lookup
+from garnish import errors, registry
 
 #: family → name and options of a tiny trunk
 TRUNKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -129,7 +129,7 @@ def trunk(family: str, **options: Any) -> Any:
 
 def methods(named: Sequence[Named], *, per_task: bool = False) -> list[Any]:
     """The methods of those names and options."""
-    return [lookup.build("adapters", name, {"per_task": per_task, **options}) for name, options in named]
+    return [registry.build("adapters", name, {"per_task": per_task, **options}) for name, options in named]
 
 
 def tasks(names: Sequence[str]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def cases() -> dict[str, Case]:
     """Name, ``family/what/how``, → case."""
     found: dict[str, Case] = {}
     for family in TRUNKS:
-        plain = {name: [(name, {})] for name in lookup.classes("adapters")}
+        plain = {name: [(name, {})] for name in registry.classes("adapters")}
         for label, named in (plain | (VARIANTS if family in MAIN else {})).items():
             for how in ("shared", "per_task"):
                 found[f"{family}/{label}/{how}"] = Case(
@@ -196,9 +196,9 @@ def _other_ways(family: str) -> dict[str, Case]:
         found[f"{label}/drop_path"] = Case(lambda made=made: made(drop_path=0.3))
         found[f"{label}/drop_path_per_task"] = Case(lambda made=made: made(drop_path=0.3, per_task=True))
         found[f"{label}/merged_maps"] = Case(lambda made=made: made(taps="merged"), merges=True)
-        for head in lookup.classes("heads"):
+        for head in registry.classes("heads"):
             found[f"{label}/{head}"] = Case(
-                lambda made=made, head=head: made(head=lookup.build("heads", head, HEADS.get(head, {})))
+                lambda made=made, head=head: made(head=registry.build("heads", head, HEADS.get(head, {})))
             )
         found[f"{label}/fit"] = Case(lambda named=named: fitted(family, named))
     found["Partial/fit_from_kept_features"] = Case(lambda: fitted(family, [("Partial", {})], kept=True))

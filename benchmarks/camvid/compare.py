@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import garnish as gn
-from garnish.report import bytes_for_backward
+from garnish.model.report import bytes_for_backward
 
 RESULTS = Path(__file__).with_name("results.json")
 RATES = {"lora": 1e-3, "full": (1e-5, 3e-5, 1e-4, 3e-4), "scratch": 3e-4}

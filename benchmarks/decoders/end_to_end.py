@@ -21,7 +21,7 @@ import torch
 
 import garnish as gn
 from garnish.heads.head import Head
-from garnish.model import Model
+from garnish.model.model import Model
 
 RESULTS = Path(__file__).with_name("end_to_end.json")
 ARMS: dict[str, Head] = {

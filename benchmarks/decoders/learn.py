@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import garnish as gn
-from garnish.data.transforms import Augment
+from garnish.data.augment import Augment
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT.parent / "shared" / "weights" / "depth_anything_v2_vits_encoder" / "model.safetensors"

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 import garnish as gn
-from garnish import lookup
+from garnish import registry
 from garnish.errors import OptionError
-from garnish.model import Model
-from garnish.report import bytes_for_backward, count_macs
+from garnish.model.model import Model
+from garnish.model.report import bytes_for_backward, count_macs
 from garnish.tasks.task import Task
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -46,7 +46,7 @@ def tasks(count: int) -> dict[str, Task]:
 def build(trunk: str, head: str, count: int) -> Model:
     """A fresh model with a frozen trunk and the head's default options."""
     torch.manual_seed(0)
-    return gn.adapt(gn.backbone(TRUNKS[trunk]), gn.Frozen(), tasks(count), lookup.build("heads", head))
+    return gn.adapt(gn.backbone(TRUNKS[trunk]), gn.Frozen(), tasks(count), registry.build("heads", head))
 
 
 def parameters(model: Model) -> int:
@@ -111,7 +111,7 @@ def main() -> None:
         "python": platform.python_version(),
     }
     found["run"] = {"rounds": args.rounds, "size": list(SIZE), "tasks": list(COUNTS)}
-    heads = [name for name in lookup.classes("heads") if args.only is None or name in args.only]
+    heads = [name for name in registry.classes("heads") if args.only is None or name in args.only]
     for count in COUNTS:
         for trunk in args.trunks:
             of_trunk = found.setdefault("trunks", {}).setdefault(trunk, {"name": TRUNKS[trunk], "heads": {}})

@@ -31,12 +31,12 @@ import torch
 from lightning.fabric import Fabric
 
 import garnish as gn
+from garnish.data.augment import Augment
+from garnish.data.dataset import Batch, Dataset
 from garnish.data.loader import StepBatches
-from garnish.data.sample import Batch, Dataset
 from garnish.data.subset import thinned
-from garnish.data.transforms import Augment
-from garnish.model import Model
-from garnish.training.features import CachedBatches, CachedTrunk, FeatureCache
+from garnish.model.model import Model
+from garnish.training.feature_cache import CachedBatches, CachedTrunk, FeatureCache
 
 HERE = Path(__file__).resolve()
 RESULTS = HERE.with_name("results.json")

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 import garnish as gn
-from garnish import lookup
+from garnish import registry
 from garnish.errors import SiteError
-from garnish.model import Model
-from garnish.report import bytes_for_backward, count_macs
+from garnish.model.model import Model
+from garnish.model.report import bytes_for_backward, count_macs
 
 RESULTS = Path(__file__).with_name("results.json")
 TRUNKS = {
@@ -49,7 +49,7 @@ def build(trunk: str, method: str, tasks: int = 4, *, per_task: bool = False) ->
         "normals": gn.Normals(),
     }
     chosen = dict(list(outputs.items())[:tasks])
-    return gn.adapt(gn.backbone(TRUNKS[trunk]), lookup.build("adapters", method, {"per_task": per_task}), chosen)
+    return gn.adapt(gn.backbone(TRUNKS[trunk]), registry.build("adapters", method, {"per_task": per_task}), chosen)
 
 
 def loss_of(outputs: dict[str, Tensor]) -> Tensor:
@@ -131,7 +131,7 @@ def main() -> None:
         reference.seconds()
         heads: list[float] = []
         rows = found.setdefault("trunks", {}).setdefault(trunk, {}).setdefault("methods", {})
-        for method in lookup.classes("adapters"):
+        for method in registry.classes("adapters"):
             if args.only is not None and method not in args.only:
                 continue
             try:

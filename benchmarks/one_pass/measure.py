@@ -35,8 +35,8 @@ from garnish.backbones.backbone import Backbone
 from garnish.engine import passes
 from garnish.engine.adapter import Method
 from garnish.engine.maps import TaskMaps
-from garnish.model import Model
-from garnish.report import bytes_for_backward, flop_counter
+from garnish.model.model import Model
+from garnish.model.report import bytes_for_backward, flop_counter
 
 RESULTS = Path(__file__).with_name("results.json")
 #: set before the run, so that glibc's malloc keeps what is freed and does not get it from the kernel page by page again

@@ -26,13 +26,13 @@ from typing import Any
 import torch
 
 import garnish as gn
-from garnish import lookup
+from garnish import registry
 from garnish.planning.counting import Setting
+from garnish.planning.example_step import ExampleStep
 from garnish.planning.op_times import OpTimes, now
-from garnish.planning.prediction import calibrated, predict
-from garnish.planning.step import ExampleStep
+from garnish.planning.shaped_trunk import ShapedTrunk
+from garnish.planning.step_cost_prediction import calibrated, predict
 from garnish.planning.survey import resident_bytes
-from garnish.planning.trunks import ShapedTrunk
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parents[2] / "docs" / "plan.md"
@@ -64,7 +64,7 @@ def measured(trunk: str, method: str, batch: int, steps: int) -> dict[str, float
     calibrated()  # so that what the libraries need to run at all is there before
     before = resident_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the largest size is counted from here
-    model = gn.adapt(gn.backbone(TRUNKS[trunk]), lookup.build("adapters", method), tasks())
+    model = gn.adapt(gn.backbone(TRUNKS[trunk]), registry.build("adapters", method), tasks())
     step = ExampleStep(model, batch, SIZE)
     taken = []
     for _ in range(2 + steps):
@@ -83,7 +83,7 @@ def apart(words: list[str], steps: int, environment: dict[str, str]) -> dict[str
 
 
 def predicted(trunk: ShapedTrunk, method: str, batch: int, times: OpTimes) -> dict[str, float]:
-    found = predict(Setting(trunk, tasks(), None, batch, SIZE), lookup.build("adapters", method), times)
+    found = predict(Setting(trunk, tasks(), None, batch, SIZE), registry.build("adapters", method), times)
     return {
         "tensor_bytes": found.tensor_bytes,
         "memory_bytes": found.memory_bytes,

@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 
 import garnish as gn
-from garnish.data.transforms import Augment
+from garnish.data.augment import Augment
 from garnish.heads.head import Head
-from garnish.tasks.delta import delta_m
+from garnish.tasks.metrics.delta_m import delta_m
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT.parent / "shared" / "weights" / "depth_anything_v2_vits_encoder" / "model.safetensors"

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import garnish as gn
-from garnish.model import Model
+from garnish.model.model import Model
 
 RESULTS = Path(__file__).parent / "results.json"
 TASKS = {"seg": gn.Semantic(classes=11), "depth": gn.Depth(max_metres=10)}

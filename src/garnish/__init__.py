@@ -10,24 +10,24 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-#: public function or class → module that defines it; what lies in a folder of a kind is found by :mod:`garnish.lookup`
+#: public function or class → module that defines it; methods, heads, tasks are found by :mod:`garnish.registry`
 _PUBLIC = {
-    "adapt": "garnish.model",
-    "Model": "garnish.model",
+    "adapt": "garnish.model.model",
+    "Model": "garnish.model.model",
     "backbone": "garnish.backbones.build",
-    "finished": "garnish.published",
+    "finished": "garnish.model.finished",
     "fit": "garnish.training.fit",
     "evaluate": "garnish.training.evaluate",
     "folder": "garnish.data.folder",
-    "Scenes": "garnish.data.scenes",
+    "Scenes": "garnish.data.scenes.scenes",
     "join": "garnish.data.folder",
-    "match_classes": "garnish.data.matched",
+    "match_classes": "garnish.data.matched_classes",
     "check": "garnish.data.check",
     "load": "garnish.bundles.bundle",
     "save": "garnish.bundles.bundle",
-    "merge": "garnish.bundles.merged",
-    "export_peft": "garnish.bundles.peft_export",
-    "import_peft": "garnish.bundles.peft_import",
+    "merge": "garnish.bundles.merge",
+    "export_peft": "garnish.bundles.peft.exporting",
+    "import_peft": "garnish.bundles.peft.importing",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -38,7 +38,7 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     if name.startswith("_"):
         raise AttributeError(name)
-    lookup = importlib.import_module("garnish.lookup")
+    lookup = importlib.import_module("garnish.registry")
     for kind in ("adapters", "heads", "tasks", "balancing"):
         found = lookup.classes(kind)
         if name in found:

@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 from garnish.backbones.build import backbone
-from garnish.data.scenes import CLASSES, Scenes
-from garnish.data.transforms import Augment
+from garnish.data.augment import Augment
+from garnish.data.scenes.scenes import CLASSES, Scenes
+from garnish.drawing.sheet import draw_sheet
 from garnish.engine.adapter import Method
 from garnish.errors import plural
-from garnish.lookup import build
-from garnish.model import Model, adapt
-from garnish.tasks.delta import delta_m
-from garnish.tasks.sheet import draw_sheet
+from garnish.model.model import Model, adapt
+from garnish.registry import build
+from garnish.tasks.metrics.delta_m import delta_m
 from garnish.tasks.task import Task
 from garnish.training.evaluate import evaluate
 from garnish.training.fit import fit

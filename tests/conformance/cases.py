@@ -13,9 +13,9 @@ import zlib
 import pytest
 
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.engine.adapter import Plan
-from garnish.model import Model
+from garnish.model.model import Model
 
 #: one tiny trunk of each class of backbone
 FAMILIES = tuple({cls: short for short, (cls, _, _) in tiny.BACKBONES.items()}.values())
@@ -33,7 +33,7 @@ def is_fast(case: str, short: str, per_task: bool) -> bool:
     """Of the two families one is shared and the other per task; which of them differs by the case's name."""
     turn = zlib.crc32(case.encode()) % 2 == 0
     mine = {(FAST[0], turn), (FAST[1], not turn)}
-    if case not in lookup.classes("adapters"):
+    if case not in registry.classes("adapters"):
         mine = {(FAST[1], True)} if turn else {(FAST[0], False)}
     return (short, per_task) in mine or (case == EVERYWHERE and per_task)
 
@@ -42,7 +42,7 @@ def triples() -> list[tuple[str, str, bool]]:
     """(case, family, per task) that must work."""
     found = []
     for case in tiny.method_cases():
-        plain = case in lookup.classes("adapters")
+        plain = case in registry.classes("adapters")
         for short in FAMILIES:
             for per_task in (False, True):
                 # variants and lists: shared on one family, per task on the other

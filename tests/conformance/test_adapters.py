@@ -17,19 +17,19 @@ from torch.nn import functional as F
 import garnish
 import tiny
 from conformance.cases import FAMILIES, every, every_fast, label, made, near_the_identity, plans, product
-from garnish import lookup
+from garnish import registry
 from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.engine.attach import adapted_sites
 from garnish.engine.context import ForwardContext
 from garnish.engine.folding import merge
 from garnish.errors import SiteError
-from garnish.model import Model
+from garnish.model.model import Model
 
 
 def test_every_method_can_be_built_and_has_a_page_of_options():
-    for name in lookup.classes("adapters"):
+    for name in registry.classes("adapters"):
         method = tiny.example("adapters", name)
-        assert lookup.build("adapters", name, lookup.options_of(method)) == method
+        assert registry.build("adapters", name, registry.options_of(method)) == method
         assert (method.__doc__ or "").strip()
 
 
@@ -288,14 +288,14 @@ def test_odd_sizes_come_back_whole(case, short, per_task):
 
 def test_every_family_takes_part():
     built = {cls for cls, _, _ in tiny.BACKBONES.values()}
-    missing = set(lookup.classes("backbones")) - built
+    missing = set(registry.classes("backbones")) - built
     assert not missing, f"add a tiny {', '.join(missing)} to BACKBONES in tests/tiny.py"
     assert {tiny.BACKBONES[short][0] for short in FAMILIES} == built
 
 
 def test_the_fast_suite_has_every_method_shared_and_per_task_on_two_families():
     fast = {p.id for p in product(only_fast=True)}
-    for name in lookup.classes("adapters"):
+    for name in registry.classes("adapters"):
         for one in (False, True):
             assert {label(name, "dinov2", one), label(name, "swin", not one)} <= fast or {
                 label(name, "dinov2", not one),
@@ -361,7 +361,7 @@ def test_a_site_that_does_not_fire_once_is_named(planted):
     trunk = tiny.backbone("vit")
     branch = trunk.stages[2].blocks[0]["attn"].branch
     branch.layer = planted(branch.layer)
-    specs = {"seg": lookup.build("tasks", *tiny.TASKS["seg"])}
+    specs = {"seg": registry.build("tasks", *tiny.TASKS["seg"])}
     model = garnish.adapt(trunk, garnish.LoRA(rank=2), specs)
     with pytest.raises(SiteError, match=r"qkv|weight") as caught:
         model.check_sites()
@@ -372,7 +372,7 @@ def test_a_site_that_does_not_fire_once_is_named(planted):
 
 def test_frozen_and_training_owners_of_one_method_keep_their_own_mode():
     # dropout acts on the new task's adapters only, also where both owners' rows share a pass
-    specs = {name: lookup.build("tasks", *tiny.TASKS[name]) for name in ("seg", "depth")}
+    specs = {name: registry.build("tasks", *tiny.TASKS[name]) for name in ("seg", "depth")}
     method = garnish.AdaptFormer(bottleneck=8, dropout=0.5)
     model = garnish.adapt(tiny.backbone("swin"), method, {"seg": specs["seg"]})
     tiny.randomise_own(model, seed=1)

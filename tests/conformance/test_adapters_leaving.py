@@ -10,7 +10,7 @@ import garnish
 import tiny
 from compiling import EACH, SAME, trunk_graphs
 from conformance.cases import every, every_costly, every_slow, made, plans
-from garnish.model import Model
+from garnish.model.model import Model
 
 
 @every

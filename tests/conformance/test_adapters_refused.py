@@ -10,7 +10,7 @@ import pytest
 import garnish
 import tiny
 from conformance.cases import FAMILIES
-from garnish import lookup
+from garnish import registry
 from garnish.errors import OptionError, SiteError
 
 #: what the message of each refused pair must say is needed there, or may be used in its place
@@ -140,11 +140,11 @@ BAD: dict[str, list[tuple[dict[str, Any], str | None, str]]] = {
 
 
 def test_every_method_of_ours_is_asked_about_its_bad_options():
-    ours = {n for n, cls in lookup.classes("adapters").items() if cls.__module__.startswith("garnish.")}
+    ours = {n for n, cls in registry.classes("adapters").items() if cls.__module__.startswith("garnish.")}
     assert set(BAD) == ours
     without = {name for name, cases in BAD.items() if not cases}
     for name in without:  # nothing but switches
-        assert all(isinstance(v, bool) for v in lookup.options_of(tiny.example("adapters", name)).values()), name
+        assert all(isinstance(v, bool) for v in registry.options_of(tiny.example("adapters", name)).values()), name
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_every_method_of_ours_is_asked_about_its_bad_options():
 def test_bad_options_fail_when_the_plan_is_made(name, options, short, said):
     if short is None:
         with pytest.raises(OptionError, match=rf"{name}\.{said}") as caught:
-            lookup.build("adapters", name, options)
+            registry.build("adapters", name, options)
     else:
-        method = lookup.build("adapters", name, options)  # right in itself
+        method = registry.build("adapters", name, options)  # right in itself
         with pytest.raises(SiteError, match=f"{name}.*{said}") as caught:
             method.plan(tiny.backbone(short))
     one_line(caught.value)

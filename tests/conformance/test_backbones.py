@@ -11,7 +11,7 @@ from torch import nn
 
 import garnish
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.errors import OptionError
 
 every = pytest.mark.parametrize("short", list(tiny.BACKBONES))
@@ -31,15 +31,15 @@ SIZES = {
 
 
 def test_every_family_has_a_tiny_member():
-    missing = set(lookup.classes("backbones")) - {cls for cls, _, _ in tiny.BACKBONES.values()}
+    missing = set(registry.classes("backbones")) - {cls for cls, _, _ in tiny.BACKBONES.values()}
     assert not missing, f"add a tiny {', '.join(missing)} to BACKBONES in tests/tiny.py"
     for short, (family, name, _) in tiny.BACKBONES.items():
         assert type(tiny.backbone(short)).__name__ == family
-        assert name in lookup.find("backbones", family).names()
+        assert name in registry.find("backbones", family).names()
 
 
 def test_names_belong_to_one_family():
-    names = [n for cls in lookup.classes("backbones").values() for n in cls.names()]
+    names = [n for cls in registry.classes("backbones").values() for n in cls.names()]
     assert len(names) == len(set(names))
     with pytest.raises(OptionError, match="vit_small_patch14_dinov2") as caught:
         garnish.backbone("vit_small_patch14_dinov")
@@ -97,8 +97,8 @@ def test_sites_are_named_once_in_forward_order_and_stay(short):
     assert {"layer", "norm", "feature"} | in_blocks == {s.kind for s in sites}
     tensors = list(trunk.frozen_tensors())
     names_of_methods = ("LoRA", "Houlsby", "AdaptFormer") if in_blocks else ("LoRA",)
-    every_kind = [lookup.build("adapters", n, {}) for n in names_of_methods]
-    model = garnish.adapt(trunk, every_kind, {"seg": lookup.build("tasks", "Semantic", {"classes": 2})})
+    every_kind = [registry.build("adapters", n, {}) for n in names_of_methods]
+    model = garnish.adapt(trunk, every_kind, {"seg": registry.build("tasks", "Semantic", {"classes": 2})})
     assert [s.name for s in model.backbone.sites()] == names
     assert list(model.backbone.frozen_tensors()) == tensors
 

@@ -14,8 +14,8 @@ import tiny
 from compiling import trunk_graphs
 from conformance.cases import FAMILIES, FAST
 from conformance.test_adapters_leaving import Fixed
-from garnish import lookup
-from garnish.model import Model
+from garnish import registry
+from garnish.model.model import Model
 
 #: a group of two (where the decoder is joint) and a mix in which pictures want parts of it
 MIX = [["seg"], ["seg", "depth"], ["depth"]]
@@ -24,7 +24,7 @@ MIX = [["seg"], ["seg", "depth"], ["depth"]]
 def cases(fast_on: tuple[str, ...] = FAST) -> list:
     """(decoder, family, adapters a task); slow but for two families, each once shared and once a task."""
     found = []
-    for name in lookup.classes("heads"):
+    for name in registry.classes("heads"):
         for short in FAMILIES:
             for per_task in (False, True):
                 fast = (short, per_task) in {(FAST[0], False), (FAST[1], True)} and short in fast_on
@@ -42,7 +42,7 @@ every_slow = pytest.mark.parametrize(NAMES, cases(()))
 def made(name: str, short: str, per_task: bool) -> Model:
     """Two tasks with LoRA below the decoder; everything random."""
     torch.manual_seed(0)
-    tasks = {task: lookup.build("tasks", *tiny.TASKS[task]) for task in ("seg", "depth")}
+    tasks = {task: registry.build("tasks", *tiny.TASKS[task]) for task in ("seg", "depth")}
     method = gn.LoRA(rank=2, per_task=per_task)
     model = gn.adapt(tiny.backbone(short), method, tasks, tiny.example("heads", name))
     tiny.randomise_own(model)

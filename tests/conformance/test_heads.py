@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import JointHead, is_plain, pyramid_info, resample_pyramid
@@ -19,7 +19,7 @@ PYRAMID = [FeatureInfo(c, s) for c, s in ((8, 4.0), (16, 8.0), (24, 16.0), (32, 
 PLAIN = [FeatureInfo(12, 14.0)] * 4
 OUT = 7
 
-every = pytest.mark.parametrize("name", list(lookup.classes("heads")))
+every = pytest.mark.parametrize("name", list(registry.classes("heads")))
 both = pytest.mark.parametrize("features", [PYRAMID, PLAIN], ids=["pyramid", "plain"])
 
 
@@ -69,9 +69,9 @@ def built(name: str, features) -> tuple[nn.Module, list[torch.Tensor]]:
 @every
 def test_options_survive_lookup(name):
     head = tiny.example("heads", name)
-    assert lookup.build("heads", **lookup.describe(head)) == head
+    assert registry.build("heads", **registry.describe(head)) == head
     with pytest.raises(OptionError, match="no_such_option") as caught:
-        lookup.build("heads", name, {"no_such_option": 1})
+        registry.build("heads", name, {"no_such_option": 1})
     assert "\n" not in str(caught.value)
 
 
@@ -140,7 +140,7 @@ def test_deep_copy_is_independent(name):
 @pytest.mark.parametrize("short", list(tiny.BACKBONES))
 def test_serves_every_family_at_any_size(name, short):
     trunk = tiny.backbone(short)
-    specs = {"seg": lookup.build("tasks", "Semantic", {"classes": 5})}
+    specs = {"seg": registry.build("tasks", "Semantic", {"classes": 5})}
     model = tiny.adapt(trunk, tiny.example("adapters", "Frozen"), specs, tiny.example("heads", name)).eval()
     out = model(tiny.pictures(1, 97, 131))["seg"]
     assert out.shape == (1, 5, 97, 131) and out.isfinite().all()

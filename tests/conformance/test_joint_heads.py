@@ -9,7 +9,7 @@ import garnish as gn
 import joint_cases
 import tiny
 from garnish.engine.adapter import Method
-from garnish.report import count_macs
+from garnish.model.report import count_macs
 
 FAMILIES = ("vit", "dinov3", "swin", "swinv2", "mit", "convnext", "cnn")
 #: what the tasks' maps come from: one for all; one each by owners, side networks or streams; by tuned copies

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import tiny
-from garnish import lookup
+from garnish import registry
 from garnish.errors import DataError, OptionError
 from garnish.tasks.task import IGNORE, Task
 
-every = pytest.mark.parametrize("name", list(lookup.classes("tasks")))
+every = pytest.mark.parametrize("name", list(registry.classes("tasks")))
 SIZE = (9, 13)
 
 
@@ -42,10 +42,10 @@ def loss_of(task: Task, prediction: Tensor, target: Tensor) -> Tensor:
 @every
 def test_options_survive_lookup(name):
     task = tiny.example("tasks", name)
-    assert lookup.build("tasks", **lookup.describe(task)) == task
+    assert registry.build("tasks", **registry.describe(task)) == task
     assert task.channels >= 1 and task.loss_weight > 0 and isinstance(task.higher_is_better, bool)
     with pytest.raises(OptionError, match="no_such_option"):
-        lookup.build("tasks", name, {**tiny.EXAMPLES["tasks"].get(name, {}), "no_such_option": 1})
+        registry.build("tasks", name, {**tiny.EXAMPLES["tasks"].get(name, {}), "no_such_option": 1})
 
 
 @every

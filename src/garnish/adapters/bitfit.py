@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from garnish.adapters.parts import biases, require, tables
+from garnish.adapters.places import biases, require, tables
 from garnish.engine.adapter import Method, Plan
 from garnish.engine.trunk import Trunk
 

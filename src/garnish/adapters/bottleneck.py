@@ -10,8 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from garnish.adapters.bottlenecks import Activation, ParallelAdapter, SerialAdapter, check_options, narrow_width
-from garnish.adapters.parts import require, width_at
+from garnish.adapters.layers.bottleneck_layers import (
+    Activation,
+    ParallelAdapter,
+    SerialAdapter,
+    check_options,
+    narrow_width,
+)
+from garnish.adapters.places import require, width_at
 from garnish.engine.adapter import Method, Plan, check_factor
 from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk

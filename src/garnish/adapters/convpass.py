@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.parts import require, width_at
-from garnish.adapters.stream_maps import from_map, to_map
+from garnish.adapters.layers.token_maps import from_map, to_map
+from garnish.adapters.places import require, width_at
 from garnish.engine.adapter import Adapter, Method, Plan, check_factor
 from garnish.engine.context import ForwardContext
 from garnish.engine.trunk import Trunk

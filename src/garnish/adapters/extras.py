@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from garnish.adapters.parts import extras, require
+from garnish.adapters.places import extras, require
 from garnish.engine.adapter import Method, Plan
 from garnish.engine.trunk import Trunk
 

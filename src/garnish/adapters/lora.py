@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from garnish.adapters.low_rank import low_rank
+from garnish.adapters.layers.low_rank import low_rank
 from garnish.engine.adapter import Method, Plan, check_factor, select_layers
 from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk

@@ -12,8 +12,8 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from garnish.adapters.low_rank import LoRAAdapter, check_rank, low_rank
-from garnish.adapters.parts import extras, reductions
+from garnish.adapters.layers.low_rank import LoRAAdapter, check_rank, low_rank
+from garnish.adapters.places import extras, reductions
 from garnish.engine.adapter import Adapter, Method, Plan, check_factor
 from garnish.engine.blocks import bare
 from garnish.engine.sites import Site

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from garnish.adapters.parts import norms, of_sites, require
+from garnish.adapters.places import norms, of_sites, require
 from garnish.engine.adapter import Method, Plan
 from garnish.engine.trunk import Trunk
 from garnish.errors import SiteError

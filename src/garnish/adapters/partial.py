@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from garnish.adapters.parts import parameters, require
+from garnish.adapters.places import parameters, require
 from garnish.engine.adapter import Method, Plan
 from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, SiteError

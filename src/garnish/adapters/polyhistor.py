@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.bottlenecks import ParallelAdapter, activate, check_options, narrow_width
-from garnish.adapters.parts import require, width_at
+from garnish.adapters.layers.bottleneck_layers import ParallelAdapter, activate, check_options, narrow_width
+from garnish.adapters.places import require, width_at
 from garnish.engine.adapter import Adapter, Method, Plan, check_factor
 from garnish.engine.context import ForwardContext
 from garnish.engine.trunk import Trunk

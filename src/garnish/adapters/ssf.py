@@ -12,7 +12,7 @@ import torch
 from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
-from garnish.adapters.parts import patch_embed, require
+from garnish.adapters.places import patch_embed, require
 from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.engine.blocks import bare
 from garnish.engine.context import ForwardContext

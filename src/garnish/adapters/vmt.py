@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.bottlenecks import Activation, ParallelAdapter, activate, check_options, narrow_width
-from garnish.adapters.parts import require, width_at
+from garnish.adapters.layers.bottleneck_layers import Activation, ParallelAdapter, activate, check_options, narrow_width
+from garnish.adapters.places import require, width_at
 from garnish.engine.adapter import Adapter, Method, Plan, check_factor
 from garnish.engine.context import ForwardContext
 from garnish.engine.trunk import Trunk

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.parts import patch_embed, width_at
+from garnish.adapters.places import patch_embed, width_at
 from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.engine.blocks import bare
 from garnish.engine.context import ForwardContext

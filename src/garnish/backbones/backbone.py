@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
+from garnish.checking.tensor_facts import remembered
 from garnish.engine.context import Rows
 from garnish.engine.maps import TaskMaps
+from garnish.engine.one_pass import run_pass
 from garnish.engine.owner import Owner, owners_of
-from garnish.engine.run import run_pass
-from garnish.engine.start import TrunkState
 from garnish.engine.trunk import Trunk
+from garnish.engine.trunk_start import TrunkState
 from garnish.errors import OptionError
-from garnish.remembered import remembered
 
 
 class Backbone(Trunk, ABC):
@@ -50,7 +50,7 @@ class Backbone(Trunk, ABC):
         Args:
             images: (I, 3, H, W) float32, normalised; sides a multiple of ``multiple``.
             owners: whose adapters act; ``()``: nobody's; left out: the only owner's, if there is any.
-            rows: as for :func:`garnish.engine.run.run_pass`, and so are the others.
+            rows: as for :func:`garnish.engine.one_pass.run_pass`, and so are the others.
             unread: see there.
             start: see there.
 
@@ -69,7 +69,7 @@ class Backbone(Trunk, ABC):
         """What identifies the frozen tensors, so that a bundle can refuse another backbone: see :func:`fingerprint`.
 
         Args:
-            anew: read them all; False: only where :func:`garnish.remembered.remembered` says so.
+            anew: read them all; False: only where :func:`garnish.checking.tensor_facts.remembered` says so.
         """
         if anew:
             return fingerprint(self.frozen_tensors())

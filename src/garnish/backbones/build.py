@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from garnish import lookup
+from garnish import registry
 from garnish.backbones.backbone import Backbone
-from garnish.checked import checked
+from garnish.checking.arguments import checked
+from garnish.checking.finite import not_finite
 from garnish.engine.drop_path import set_drop_path
 from garnish.errors import OptionError, WeightsError, suggest
-from garnish.finite import not_finite
 
 
 @checked
@@ -69,7 +69,7 @@ def family(name: str) -> type[Backbone]:
     """
     plain = name.split(".", 1)[0]
     known: list[str] = []
-    for cls in lookup.classes("backbones").values():
+    for cls in registry.classes("backbones").values():
         names = cls.names()  # type: ignore[attr-defined]
         if name in names or plain in names:
             return cls

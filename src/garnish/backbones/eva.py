@@ -12,7 +12,7 @@ import torch
 from timm.models.eva import EvaAttention, EvaBlock, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from garnish.backbones.plain import Plain
+from garnish.backbones.plain_blocks import Plain
 from garnish.backbones.timm_models import create_timm
 from garnish.engine.blocks import Branch, LayerScale, Residual
 from garnish.errors import OptionError

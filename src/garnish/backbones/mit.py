@@ -17,12 +17,12 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones import mit_dialects
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.finished_names import FINISHED
-from garnish.backbones.model_config import check_architecture, read_config
+from garnish.backbones.name_prefixes import said_of
+from garnish.backbones.segformer import dialects
+from garnish.backbones.segformer.config import check_architecture, read_config
+from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.backbones.weights import check_floats, read_weights, weights_file
-from garnish.backbones.wrapped_names import said_of
 from garnish.engine.blocks import Branch, FeatureInfo, Residual, Stage
 from garnish.errors import OptionError, suggest
 
@@ -170,20 +170,20 @@ class MiT(Backbone):
             return cls._bundled(weights, options)
         arch = _checked(name, options)
         source = _PUBLISHED[name] if weights is True else weights or None
-        dialect = mit_dialects.OWN
+        dialect = dialects.OWN
         tensors: dict[str, Tensor] = {}
         licence: str | None = None
         if source is not None:
             file = str(weights_file(source))
             tensors, licence = read_weights(file)
-            dialect, prefix = mit_dialects.detect(tensors, source)
+            dialect, prefix = dialects.detect(tensors, source)
             if wrapper := prefix.removesuffix(dialect.prefix):
                 warnings.warn(said_of(wrapper, tensors, f"{name}: weights {source}"), stacklevel=2)
             check_architecture(read_config(file), arch, source)
         norm_eps = arch.norm_eps or dialect.norm_eps
         embed_eps = arch.embed_norm_eps or arch.norm_eps or dialect.embed_norm_eps
         given = dict(options)
-        if (norm_eps, embed_eps) != (mit_dialects.OWN.norm_eps, mit_dialects.OWN.embed_norm_eps):
+        if (norm_eps, embed_eps) != (dialects.OWN.norm_eps, dialects.OWN.embed_norm_eps):
             # The same tensors written in our own names must compute the same again.
             given |= {"norm_eps": norm_eps, "embed_norm_eps": embed_eps}
         backbone = cls(
@@ -198,10 +198,10 @@ class MiT(Backbone):
         )
         backbone.apply(_init)
         slots = list(backbone.named_slots())
-        backbone.source_names = {slot: mit_dialects.NVLABS.names_of(slot)[0] for slot, _, _ in slots}
+        backbone.source_names = {slot: dialects.NVLABS.names_of(slot)[0] for slot, _, _ in slots}
         if source is not None:
             wanted = {slot: getattr(module, leaf).shape for slot, module, leaf in slots}
-            read = mit_dialects.read(tensors, wanted, source)
+            read = dialects.read(tensors, wanted, source)
             with torch.no_grad():
                 for slot, module, leaf in slots:
                     check_floats(backbone.source_names[slot], read[slot], getattr(module, leaf), source)
@@ -222,12 +222,12 @@ class MiT(Backbone):
         return backbone
 
 
-def _licence(source: str, stated: str | None, dialect: mit_dialects.Dialect) -> str:
+def _licence(source: str, stated: str | None, dialect: dialects.Dialect) -> str:
     if source.lower().removeprefix("hf-hub:").startswith("nvidia/"):
         return NVIDIA_LICENCE
     if stated is not None:
         return stated
-    if dialect is mit_dialects.OWN:
+    if dialect is dialects.OWN:
         return "unknown (stated nowhere beside the weights)"
     return "unknown (stated nowhere beside the weights; NVIDIA's own MiT weights are non-commercial)"
 

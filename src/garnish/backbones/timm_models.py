@@ -10,8 +10,8 @@ import timm
 from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
+from garnish.backbones.name_prefixes import without_prefix
 from garnish.backbones.weights import check_floats, read_weights
-from garnish.backbones.wrapped_names import without_prefix
 from garnish.errors import OptionError, WeightsError, one_line
 
 #: Parts of timm's models that a dense trunk leaves out; checkpoints may hold them or not.

@@ -11,7 +11,7 @@ from typing import Any
 
 from timm.models.vision_transformer import Block, checkpoint_filter_fn
 
-from garnish.backbones.plain import Plain
+from garnish.backbones.plain_blocks import Plain
 from garnish.backbones.timm_models import create_timm
 from garnish.engine.blocks import Branch, Residual
 from garnish.errors import OptionError

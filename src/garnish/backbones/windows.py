@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from garnish.backbones.timm_models import TimmTrunk
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.engine.context import ForwardContext
-from garnish.sizes import at_most_one, cropped, folded, rounded_up
+from garnish.engine.open_sizes import at_most_one, cropped, folded, rounded_up
 
 
 class ShiftedWindows(nn.Module):

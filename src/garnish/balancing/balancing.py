@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from garnish.checked import Options
+from garnish.checking.arguments import Options
 from garnish.errors import OptionError
-from garnish.lookup import build
+from garnish.registry import build
 from garnish.tasks.task import Task
 
 

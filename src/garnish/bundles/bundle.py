@@ -1,7 +1,7 @@
 """A bundle: a folder with what was trained and the name and fingerprint of the backbone that it belongs to.
 
-``bundle.json`` is laid out in :mod:`garnish.bundles.description`, ``weights.safetensors`` in
-:mod:`garnish.bundles.stored`. Nothing is ever unpickled.
+``bundle.json`` is laid out in :mod:`garnish.bundles.bundle_json`, ``weights.safetensors`` in
+:mod:`garnish.bundles.tensors`. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from garnish import __version__
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.build import backbone as build_backbone
 from garnish.backbones.weights import is_non_commercial
-from garnish.bundles.atomic import present, write_folder, writing
-from garnish.bundles.checksums import with_sums
-from garnish.bundles.description import DESCRIPTION, FORMAT, INPUT, MOST_BYTES, WEIGHTS, bundle_folder, read_description
+from garnish.bundles.bundle_json import DESCRIPTION, FORMAT, INPUT, MOST_BYTES, WEIGHTS, bundle_folder, read_description
 from garnish.bundles.specs import Specs, backbone_facts, build_described
-from garnish.bundles.stored import TUNED_AS, StoredDtype, fill, read_tensors, read_weights, stored_tensors
-from garnish.checked import checked
-from garnish.device import usable_device
+from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, read_tensors, read_weights, stored_tensors
+from garnish.checking.arguments import checked
+from garnish.checking.device import usable_device
 from garnish.errors import BundleError, OptionError, WeightsError, one_line, suggest
-from garnish.model import Model
+from garnish.files.atomic import present, write_folder, writing
+from garnish.files.checksums import with_sums
+from garnish.model.model import Model
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -54,7 +54,7 @@ def save(
         path: the bundle's folder: a new or empty one, or an earlier bundle.
         metrics: task → metric → value reached; NaN is stored as null.
         metrics_rounding: task → metric → change of the value by the rounding to ``dtype`` (measured with
-            :func:`garnish.training.rounding.holding`).
+            :func:`garnish.training.float16_effect.holding`).
         dtype: of the floating-point tensors; with float32 the loaded model is bit-identical.
         tasks: the tasks to save; all when left out.
         extra: more facts for ``bundle.json``, JSON-ready.

@@ -1,7 +1,7 @@
 """What training writes to be resumed: tensors in full precision and JSON facts in one safetensors file, never pickle.
 
 The file is replaced in one rename, so a kill at any moment leaves the former state or the new one. It holds its own
-SHA-256 (:mod:`garnish.bundles.checksums`), which is held against the whole file whenever that is read.
+SHA-256 (:mod:`garnish.files.checksums`), which is held against the whole file whenever that is read.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from garnish.bundles.atomic import write_file, writing
-from garnish.bundles.checksums import KEY, is_sealed, sealed, with_place
 from garnish.errors import BundleError, one_line
+from garnish.files.atomic import write_file, writing
+from garnish.files.checksums import KEY, is_sealed, sealed, with_place
 
 #: Number that JSON keeps exactly (floats are written so that they read back bit-equal), or nothing.
 Number = int | float | bool | None

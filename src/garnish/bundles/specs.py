@@ -10,16 +10,16 @@ from garnish.backbones.backbone import Backbone
 from garnish.engine.adapter import Method
 from garnish.errors import BundleError, OptionError, SiteError, one_line
 from garnish.heads.head import Head
-from garnish.lookup import build, describe
-from garnish.model import Model
-from garnish.served import Addition
+from garnish.model.model import Model
+from garnish.model.served import Addition
+from garnish.registry import build, describe
 from garnish.tasks.task import Task
 
 
 @final
 @dataclass(frozen=True)
 class Specs:
-    """What is put onto a bare backbone: see :meth:`garnish.model.Model.build`.
+    """What is put onto a bare backbone: see :meth:`garnish.model.model.Model.build`.
 
     Attributes:
         owners: methods and tasks of each; empty where nothing is said of them.

@@ -36,8 +36,8 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run the verb."""
     given, overrides = parser().read(words)
-    from garnish.commands.given import open_given
     from garnish.commands.printing import print_json
+    from garnish.commands.words import open_given
     from garnish.data.check import check
 
     report = check(open_given(overrides, given.split, "check"), limit=given.limit)

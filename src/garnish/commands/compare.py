@@ -76,15 +76,15 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run the verb."""
     given, overrides = parser().read(words)
-    from garnish.recipe import read_recipe
+    from garnish.recipes.recipe import read_recipe
 
     if given.config is None and not any(key.split(".")[0] == "data" for key in overrides):
         raise OptionError("compare: no recipe; give --config RECIPE (recipes/ has some)")
     recipe = read_recipe(given.config, overrides)
     from garnish.commands.printing import print_json, print_table
     from garnish.comparing.compare import compare, preview
-    from garnish.comparing.options import CompareOptions, read_options
-    from garnish.comparing.setting import Setting
+    from garnish.comparing.compare_options import CompareOptions, read_options
+    from garnish.comparing.conditions import Setting
 
     known = {field.name for field in dataclasses.fields(CompareOptions)}
     own = {name: value for name, value in vars(given).items() if name in known and value is not None}

@@ -28,7 +28,7 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run the verb."""
     given, _ = parser().read(words)
-    from garnish.commands.given import folder_to_write
+    from garnish.commands.words import folder_to_write
 
     folder_to_write(given.out)
     from garnish.demo import run as run_demo

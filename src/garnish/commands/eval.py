@@ -52,9 +52,9 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run the verb."""
     given, overrides = parser().read(words)
-    from garnish.commands.given import bundle_paths, load_bundles, open_given
     from garnish.commands.printing import metric_rows, print_json, print_table
-    from garnish.data.matched import match_classes
+    from garnish.commands.words import bundle_paths, load_bundles, open_given
+    from garnish.data.matched_classes import match_classes
     from garnish.data.subset import thinned
     from garnish.training.evaluate import evaluate
 

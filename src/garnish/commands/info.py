@@ -10,7 +10,7 @@ from garnish.commands.parser import Parser, size
 from garnish.errors import OptionError, WeightsError
 
 if TYPE_CHECKING:
-    from garnish.model import Model
+    from garnish.model.model import Model
 
 _EPILOG = """\
 Of a bundle its files are read, with their digests, and its model built without the backbone's weights. Of a backbone
@@ -66,10 +66,10 @@ def run(words: Sequence[str]) -> int:
 
 
 def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
-    """What :meth:`garnish.model.Model.report` tells, and what ``bundle.json`` says, of one bundle or several."""
-    from garnish.bundles.description import bundle_folder, read_description
-    from garnish.bundles.stored import read_weights
-    from garnish.commands.given import bundle_paths
+    """What :meth:`garnish.model.model.Model.report` tells, and what ``bundle.json`` says, of one bundle or several."""
+    from garnish.bundles.bundle_json import bundle_folder, read_description
+    from garnish.bundles.tensors import read_weights
+    from garnish.commands.words import bundle_paths
 
     paths = bundle_paths(target)
     described = [read_description(path) for path in paths]
@@ -97,7 +97,7 @@ def _skeleton(paths: Sequence[str], described: Sequence[Mapping[str, Any]]) -> M
     """The model of some bundles without their tensors, nor the backbone's."""
     from garnish.backbones.build import backbone
     from garnish.bundles.specs import build_described
-    from garnish.model import Model
+    from garnish.model.model import Model
 
     first = described[0]["backbone"]
     model = Model(backbone(first["name"], None, options=first["options"], taps=first.get("taps", "stage")))
@@ -107,11 +107,11 @@ def _skeleton(paths: Sequence[str], described: Sequence[Mapping[str, Any]]) -> M
 
 
 def of_backbone(given: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What :meth:`garnish.model.Model.report` tells of a backbone with some method, heads and tasks."""
+    """What :meth:`garnish.model.model.Model.report` tells of a backbone with some method, heads and tasks."""
     from garnish.backbones.build import backbone
     from garnish.backbones.weights import is_non_commercial
-    from garnish.model import adapt
-    from garnish.recipe import read_recipe
+    from garnish.model.model import adapt
+    from garnish.recipes.recipe import read_recipe
 
     if not any(key == "adapter" for key in overrides):
         if any(key.startswith("adapter.") for key in overrides):
@@ -130,7 +130,7 @@ def of_backbone(given: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
         raise WeightsError(f"--weights: {error}") from None
     licence, source = trunk.licence, trunk.weights_source
     model = adapt(trunk, methods, tasks, head)
-    from garnish.lookup import describe
+    from garnish.registry import describe
 
     return model.report(given.size) | {
         "backbone_non_commercial": is_non_commercial(licence),
@@ -141,7 +141,7 @@ def of_backbone(given: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tasks(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The tasks asked for, or one of 21 classes."""
-    from garnish.commands.given import given_tasks
+    from garnish.commands.words import given_tasks
 
     return given_tasks(overrides or {"tasks": "seg=Semantic", "tasks.seg.classes": 21})
 

@@ -43,9 +43,9 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run the verb."""
     given, _ = parser().read(words)
-    from garnish.bundles.merged import LIMIT, merge
-    from garnish.commands.given import bundle_paths
+    from garnish.bundles.merge import LIMIT, merge
     from garnish.commands.printing import print_json
+    from garnish.commands.words import bundle_paths
 
     said = merge(bundle_paths(given.bundle), given.out, task=given.task, weights=given.weights)
     if given.json:

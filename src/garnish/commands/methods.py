@@ -84,14 +84,14 @@ def run(words: Sequence[str]) -> int:
 
 def entries(kind: str) -> list[Entry]:
     """What there is of a kind, by name."""
-    from garnish.lookup import classes
+    from garnish.registry import classes
 
     return [entry_of(cls) for _, cls in sorted(classes(kind).items())]
 
 
 def families() -> list[tuple[str, str, list[str]]]:
     """(class, summary, names it builds) of each family of backbones."""
-    from garnish.lookup import classes
+    from garnish.registry import classes
 
     found = sorted(classes("backbones").items())
     return [(name, _summary(cls), sorted(cls.names())) for name, cls in found]  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, final
 
 from garnish.errors import OptionError, one_line, suggest
-from garnish.recipe_text import split_overrides
+from garnish.recipes.overrides import split_overrides
 
 
 @final

@@ -10,7 +10,7 @@ from garnish.commands.parser import Parser, some_names
 from garnish.errors import OptionError
 
 if TYPE_CHECKING:
-    from garnish.model import Model
+    from garnish.model.model import Model
 
 _EPILOG = """\
 Export writes LoRA, rsLoRA or DoRA of a bundle with the module names of timm, transformers 4.57 or transformers 5, so
@@ -86,8 +86,8 @@ def run(words: Sequence[str]) -> int:
 
 
 def _exported(given: Any) -> Model:
-    from garnish.bundles.peft_export import export_peft
-    from garnish.commands.given import load_bundles
+    from garnish.bundles.peft.exporting import export_peft
+    from garnish.commands.words import load_bundles
 
     model = load_bundles(given.source, given.weights, "cpu")
     options = {key: value for key in _EXPORT if (value := getattr(given, key)) is not None}
@@ -96,9 +96,9 @@ def _exported(given: Any) -> Model:
 
 
 def _imported(given: Any, overrides: Mapping[str, Any]) -> Model:
-    from garnish.bundles.peft_import import import_peft
-    from garnish.commands.given import given_tasks
-    from garnish.recipe import read_recipe
+    from garnish.bundles.peft.importing import import_peft
+    from garnish.commands.words import given_tasks
+    from garnish.recipes.recipe import read_recipe
 
     asked = {k: v for k, v in overrides.items() if k.split(".")[0] == "tasks"}
     recipe = read_recipe(None, {k: v for k, v in overrides.items() if k not in asked})

@@ -110,10 +110,10 @@ def budget_of(given: Any) -> Budget:
 
 def setting_of(given: Any, overrides: Mapping[str, Any]) -> Setting:
     """Backbone, tasks, heads and batch."""
-    from garnish.commands.given import given_tasks
+    from garnish.commands.words import given_tasks
     from garnish.planning.counting import Setting
-    from garnish.planning.trunks import ShapedTrunk
-    from garnish.recipe import read_recipe
+    from garnish.planning.shaped_trunk import ShapedTrunk
+    from garnish.recipes.recipe import read_recipe
 
     tasks = given_tasks({k: v for k, v in overrides.items() if k.split(".")[0] == "tasks"})
     head = read_recipe(None, {k: v for k, v in overrides.items() if k.split(".")[0] == "head"}).head
@@ -124,7 +124,7 @@ def setting_of(given: Any, overrides: Mapping[str, Any]) -> Setting:
 
 def facts_of(found: Survey, setting: Setting, backbone: str) -> dict[str, Any]:
     """All of it, JSON-ready."""
-    from garnish.lookup import describe
+    from garnish.registry import describe
 
     choice = found.recommendation.choice
     return {
@@ -144,7 +144,7 @@ def facts_of(found: Survey, setting: Setting, backbone: str) -> dict[str, Any]:
 
 
 def _row_facts(row: Row, found: Survey) -> dict[str, Any]:
-    from garnish.lookup import describe
+    from garnish.registry import describe
 
     counted, step = row.counted, row.predicted
     exact = ("encoder_total", "encoder_trainable", "share", "decoder_trainable", "bundle_bytes")

@@ -43,9 +43,9 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run the verb."""
     given, _ = parser().read(words)
-    from garnish.commands.given import folder_to_write, load_bundles, picture_files
     from garnish.commands.printing import print_json
-    from garnish.tasks.pictures import picture_size
+    from garnish.commands.words import folder_to_write, load_bundles, picture_files
+    from garnish.files.pictures import picture_size
 
     folder_to_write(given.out)
     files = picture_files(given.images)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from garnish.lookup import plain
+from garnish.registry import plain
 
 
 def print_json(value: Any) -> None:

@@ -26,7 +26,7 @@ examples:
 
 def parser() -> Parser:
     """The options of the verb."""
-    from garnish.recipe import SECTIONS
+    from garnish.recipes.recipe import SECTIONS
 
     made = Parser(
         "garnish train",
@@ -55,10 +55,10 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run the verb."""
     given, overrides = parser().read(words)
-    from garnish.recipe import read_recipe
-    from garnish.recipe_paths import as_written
-    from garnish.recipe_splits import validation
-    from garnish.strict_yaml import write_yaml
+    from garnish.files.strict_yaml import write_yaml
+    from garnish.recipes.paths import as_written
+    from garnish.recipes.recipe import read_recipe
+    from garnish.recipes.splits import validation
 
     if given.config is None and given.resume is None and not any(key.split(".")[0] == "data" for key in overrides):
         raise OptionError("train: no recipe; give --config RECIPE (recipes/ has some), or --resume RUN")
@@ -69,7 +69,7 @@ def run(words: Sequence[str]) -> int:
             )
         if "out" in overrides:
             raise OptionError("train: --resume goes on in the run's folder, so --out does not apply; leave it out")
-        from garnish.training.folders import check_run
+        from garnish.training.run_folder import check_run
 
         if not (Path(given.resume) / "args.yaml").is_file():
             check_run(Path(given.resume))

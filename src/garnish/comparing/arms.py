@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
-from garnish import lookup
-from garnish.comparing.options import CompareOptions
+from garnish import registry
+from garnish.comparing.compare_options import CompareOptions
 from garnish.engine.adapter import Method
 from garnish.errors import OptionError, one_line, suggest
-from garnish.recipe_text import parse_value
+from garnish.recipes.overrides import parse_value
 
 Role = Literal["adapter", "frozen", "single", "multi", "scratch", "control"]
 FULL = "FullFineTuning"
@@ -44,7 +44,7 @@ class Arm:
 
     def plain_methods(self) -> list[dict[str, Any]]:
         """The methods as a recipe's section ``adapter`` holds them."""
-        described = [lookup.describe(method) for method in self.methods]
+        described = [registry.describe(method) for method in self.methods]
         return [{"name": told["name"], **told["options"]} for told in described]
 
 
@@ -62,7 +62,7 @@ def arms_of(options: CompareOptions, own: Any, tasks: Sequence[str]) -> list[Arm
     together = (tuple(tasks),)
 
     def made(name: str, role: Role, methods: str | tuple[Method, ...], **given: Any) -> Arm:
-        methods = (lookup.build("adapters", methods),) if isinstance(methods, str) else methods
+        methods = (registry.build("adapters", methods),) if isinstance(methods, str) else methods
         whole = any(type(method).__name__ == FULL for method in methods)
         rates = options.reference_rates if whole else options.rates
         return Arm(**({"groups": together} | given), name=name, role=role, methods=methods, rates=rates)
@@ -108,7 +108,7 @@ def adapters_of(given: Any) -> list[tuple[str, tuple[Method, ...]]]:
     for entry in entries:
         parts = _split(entry, "+") if isinstance(entry, str) else entry if isinstance(entry, list | tuple) else [entry]
         read = [_entry(part) for part in parts]
-        methods = tuple(lookup.build("adapters", n, o, where=f"compare.adapters: {n}") for n, o in read)
+        methods = tuple(registry.build("adapters", n, o, where=f"compare.adapters: {n}") for n, o in read)
         found.append((" + ".join(_label(name, options) for name, options in read), methods))
     return found
 
@@ -134,7 +134,7 @@ def _entry(given: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _known(name: str) -> str:
-    known = lookup.classes("adapters")
+    known = registry.classes("adapters")
     if name.strip() not in known:
         raise OptionError(f"compare.adapters: unknown adapter {name.strip()!r}{suggest(name.strip(), known)}")
     return name.strip()

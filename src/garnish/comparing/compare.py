@@ -6,16 +6,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from garnish.comparing.analysis.effects import Effects
 from garnish.comparing.arms import Arm
+from garnish.comparing.compare_options import CompareOptions
+from garnish.comparing.conditions import Setting
 from garnish.comparing.costs import Costs
-from garnish.comparing.effects import Effects
 from garnish.comparing.keys import key_of
 from garnish.comparing.live import Display
-from garnish.comparing.options import CompareOptions
-from garnish.comparing.plan import Plan
-from garnish.comparing.results import model_runs, results_of, write_report
-from garnish.comparing.setting import Setting
-from garnish.comparing.sheets import draw_sheets
+from garnish.comparing.report.prediction_sheets import draw_sheets
+from garnish.comparing.report.results import model_runs, results_of, write_report
+from garnish.comparing.schedule import Plan
 from garnish.comparing.sweep import Alone, Crew, sweep
 from garnish.comparing.workers import Workers
 from garnish.errors import plural

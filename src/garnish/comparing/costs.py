@@ -15,14 +15,14 @@ from typing import Any, final
 import torch
 
 from garnish.balancing.balancing import balancing_of
+from garnish.comparing.conditions import Run, Setting
 from garnish.comparing.keys import key_of
 from garnish.comparing.runs import is_of_the_system, reason_of
-from garnish.comparing.setting import Run, Setting
 from garnish.comparing.store import keep_json, kept_json
+from garnish.data.dataset import Batch
 from garnish.data.loader import StepBatches
-from garnish.data.sample import Batch
-from garnish.model import Model
-from garnish.report import bytes_for_backward
+from garnish.model.model import Model
+from garnish.model.report import bytes_for_backward
 from garnish.training.processes import make_fabric
 from garnish.training.step import TrainingStep
 

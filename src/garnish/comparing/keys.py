@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from garnish.lookup import options_of
-from garnish.training.options import FREE_ON_RESUME, TrainOptions
+from garnish.registry import options_of
+from garnish.training.train_options import FREE_ON_RESUME, TrainOptions
 
 #: To be raised when numbers come out otherwise than before for the same key.
 FORMAT = 1

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from garnish.comparing.arms import Arm
-from garnish.comparing.plan import Job, Plan
-from garnish.comparing.scores import best_score, curve_of
+from garnish.comparing.held_out_score import best_score, curve_of
+from garnish.comparing.schedule import Job, Plan
 
 
 @final

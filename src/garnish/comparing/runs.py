@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from garnish.comparing.setting import Run, Setting
-from garnish.data.sample import Dataset
+from garnish.comparing.conditions import Run, Setting
+from garnish.data.dataset import Dataset
 from garnish.errors import BundleError, DataError, OptionError, one_line
-from garnish.model import Model
-from garnish.recipe import Recipe
-from garnish.training.features import can_cache
+from garnish.model.model import Model
+from garnish.recipes.recipe import Recipe
+from garnish.training.feature_cache import can_cache
 from garnish.training.fit import fit
-from garnish.training.options import TrainOptions
+from garnish.training.train_options import TrainOptions
 
 _log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
-from garnish.bundles.atomic import write_file, writing
-from garnish.bundles.checksums import KEY, is_sealed, sealed, with_place
-from garnish.bundles.locks import locked
 from garnish.errors import one_line
-from garnish.lookup import plain
+from garnish.files.atomic import write_file, writing
+from garnish.files.checksums import KEY, is_sealed, sealed, with_place
+from garnish.files.locks import locked
+from garnish.registry import plain
 
 _log = logging.getLogger(__name__)
 #: Characters of a key that name its folder.

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, Protocol, final
 
 from garnish.comparing.arms import Arm
+from garnish.comparing.conditions import Setting
 from garnish.comparing.live import Display
-from garnish.comparing.measures import measured
-from garnish.comparing.plan import Job, Plan
 from garnish.comparing.runs import carry_out, is_of_the_system, reason_of
-from garnish.comparing.setting import Setting
+from garnish.comparing.schedule import Job, Plan
+from garnish.comparing.test_scores import measured
 from garnish.errors import DataError
 
 Say = Callable[[str], None]

@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, final
 
-from garnish.comparing.plan import Job
-from garnish.comparing.setting import Setting
+from garnish.comparing.conditions import Setting
+from garnish.comparing.schedule import Job
 from garnish.comparing.sweep import perform
 from garnish.errors import GarnishError, one_line
 from garnish.training.signals import StopRequest

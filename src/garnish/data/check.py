@@ -15,14 +15,14 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
-from garnish.checked import checked
+from garnish.checking.arguments import checked
+from garnish.data.dataset import Dataset
 from garnish.data.folder import FolderDataset, JoinedDataset
+from garnish.data.labels.uncounted import Outside, add_up, left_out, lines_about
 from garnish.data.leaks import find_leaks
-from garnish.data.outside import Outside, add_up, left_out, lines_about
-from garnish.data.sample import Dataset
 from garnish.data.subset import chosen
 from garnish.errors import DataError, plural
-from garnish.tasks.pictures import is_transparent, open_picture
+from garnish.files.pictures import is_transparent, open_picture
 from garnish.tasks.task import IGNORE, Task
 
 _SHOWN = 10  # findings that a printed report spells out

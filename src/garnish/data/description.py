@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from garnish import lookup
-from garnish.data.label_options import LABEL_OPTIONS, LabelOptions, parse_label_options
+from garnish import registry
+from garnish.data.labels.label_options import LABEL_OPTIONS, LabelOptions, parse_label_options
 from garnish.data.layouts.layout import Layout
 from garnish.errors import DataError, OptionError, one_line, suggest
-from garnish.strict_yaml import read_yaml
-from garnish.tasks.pictures import PICTURE_SUFFIXES, is_picture_file, open_label
+from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file, open_label
+from garnish.files.strict_yaml import read_yaml
 from garnish.tasks.task import Task
 
 _log = logging.getLogger(__name__)
@@ -235,11 +235,11 @@ def _laid_out(given: Mapping[str, Any], source: str, base: Path) -> Description:
     """The description that a published layout stands for."""
     name = given["layout"]
     if not isinstance(name, str):
-        raise OptionError(f"{source}.layout: {name!r}; name one of {', '.join(lookup.classes('layouts'))}")
+        raise OptionError(f"{source}.layout: {name!r}; name one of {', '.join(registry.classes('layouts'))}")
     options = {key: value for key, value in given.items() if key != "layout"}
     if isinstance(path := options.get("path"), str):
         options["path"] = str(Path(os.path.expandvars(path)).expanduser())
-    layout: Layout = lookup.build("layouts", name, options, where=source)
+    layout: Layout = registry.build("layouts", name, options, where=source)
     root = layout.root(base)
     if not root.is_dir():
         raise DataError(f"{source}: no folder {root}; correct `path`, or fetch {layout.origin}")
@@ -251,9 +251,9 @@ def _laid_out(given: Mapping[str, Any], source: str, base: Path) -> Description:
 
 def _labelled(entry: Any, where: str) -> Labelled:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("task"), str):
-        known = ", ".join(lookup.classes("tasks"))
+        known = ", ".join(registry.classes("tasks"))
         raise OptionError(f"{where}: expected {{task: NAME, labels: TEMPLATE, …}} with a task of {known}")
-    cls = lookup.find("tasks", entry["task"])
+    cls = registry.find("tasks", entry["task"])
     own = [f.name for f in dataclasses.fields(cls) if f.init]
     task_options: dict[str, Any] = {}
     label_options: dict[str, Any] = {}
@@ -270,7 +270,7 @@ def _labelled(entry: Any, where: str) -> Labelled:
                 f"{where}: unknown option {key!r}{near} options of {entry['task']}: {', '.join(own)}; "
                 f"options of labels: {', '.join(LABEL_OPTIONS)}"
             )
-    task: Task = lookup.build("tasks", entry["task"], task_options, where=where)
+    task: Task = registry.build("tasks", entry["task"], task_options, where=where)
     labels = parse_label_options(label_options, task, where)
     for template in labels.labels:
         _checked(template, f"{where}.labels")

@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from garnish.checked import checked
+from garnish.checking.arguments import checked
+from garnish.data.dataset import Dataset, DepthMap, NormalMap, Sample
 from garnish.data.description import Description, read_description
-from garnish.data.labels import decode
+from garnish.data.guess import plain_description
+from garnish.data.labels.decoding import decode
 from garnish.data.picture_key import digest, stamps
-from garnish.data.plain import plain_description
-from garnish.data.sample import Dataset, DepthMap, NormalMap, Sample
 from garnish.errors import DataError, OptionError, plural, suggest
-from garnish.lookup import classes, options_of
+from garnish.files.orientation import swaps_sides, turn, turn_vectors
+from garnish.files.pictures import open_picture
+from garnish.registry import classes, options_of
 from garnish.tasks.agreement import TO_FIRST, difference, notes
-from garnish.tasks.orientation import swaps_sides, turn, turn_vectors
-from garnish.tasks.pictures import open_picture
 from garnish.tasks.task import Task
 
 _log = logging.getLogger(__name__)

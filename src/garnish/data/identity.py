@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from garnish.data.sample import Dataset
-from garnish.lookup import options_of
+from garnish.data.dataset import Dataset
+from garnish.registry import options_of
 
 _COUNT = "number of pictures"
 _TASKS = "tasks and their classes"

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from garnish.data.sample import Batch, Dataset, Sample, collate, read_sample
-from garnish.data.transforms import Augment
+from garnish.data.augment import Augment
+from garnish.data.dataset import Batch, Dataset, Sample, collate, read_sample
 from garnish.errors import DataError, GarnishError, OptionError
 
 #: What is made of the pictures of a step.

@@ -8,7 +8,7 @@ from typing import final
 
 import numpy as np
 
-from garnish.data.sample import Dataset, Sample
+from garnish.data.dataset import Dataset, Sample
 from garnish.errors import OptionError
 from garnish.tasks.task import Task
 

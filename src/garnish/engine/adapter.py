@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from garnish.checked import Options
+from garnish.checking.arguments import Options
 from garnish.engine.blocks import bare
 from garnish.engine.context import ForwardContext
 from garnish.engine.sites import Site

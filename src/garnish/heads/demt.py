@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError, suggest
-from garnish.heads.deformable import DeformableConv, without_autocast
 from garnish.heads.head import JointHead, by_maps
-from garnish.heads.task_attention import TaskAttention, maps_of, tokens_of
+from garnish.heads.layers.deformable import DeformableConv, without_autocast
+from garnish.heads.layers.task_attention import TaskAttention, maps_of, tokens_of
 
 Attention = Literal["pixel", "token"]
 #: taps of the 3×3 grid that offsets are reckoned on

@@ -13,9 +13,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.checked import Options
+from garnish.checking.arguments import Options
 from garnish.engine.blocks import FeatureInfo
-from garnish.sizes import averaged
+from garnish.engine.open_sizes import averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Head(Options, ABC):
         k is a whole number: 1 for most; a decoder that ends finer than its finest map has its own.
 
         Features arrive as the backbone's stages leave them: the module owns its norms.
-        Batch norms may be given one value a channel: see :mod:`garnish.heads.batch_norm`, whose norms a model puts in.
+        Batch norms may be given one value a channel: see :mod:`garnish.heads.layers.batch_norm`.
         Their memory layout varies; give linear layers contiguous inputs, or outputs change when a head is frozen.
 
         Raises:

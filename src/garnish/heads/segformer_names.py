@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from garnish.backbones.weights import read_weights
+from garnish.checking.finite import not_finite
 from garnish.errors import OptionError, WeightsError, suggest
-from garnish.finite import not_finite
 
 DECODE_HEAD = "decode_head"
 #: dialect → part of ours → its name there; ``{i}`` is the map from 0, ``{n}`` the map from 1

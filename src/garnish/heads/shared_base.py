@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.engine.blocks import FeatureInfo
+from garnish.engine.open_sizes import ordered
 from garnish.errors import OptionError
 from garnish.heads.head import JointHead, by_maps
-from garnish.sizes import ordered
 
 
 @final

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
-from garnish.heads.batch_norm import BatchNorm2d
 from garnish.heads.head import Head
+from garnish.heads.layers.batch_norm import BatchNorm2d
 
 
 @final

@@ -19,7 +19,7 @@ from garnish.backbones.backbone import Backbone
 from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.engine.blocks import bare
 from garnish.errors import OptionError, SiteError
-from garnish.lookup import build, classes, find
+from garnish.registry import build, classes, find
 
 #: Option that says which layers a method adapts, and what the placements are called.
 _LAYERS = "layers"

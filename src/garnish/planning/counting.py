@@ -10,10 +10,10 @@ import torch
 
 from garnish.errors import SiteError
 from garnish.heads.head import Head
-from garnish.model import Model, adapt
+from garnish.model.model import Model, adapt
+from garnish.model.report import report_without_macs
 from garnish.planning.candidates import Candidate, Refused
-from garnish.planning.trunks import ShapedTrunk
-from garnish.report import report_without_macs
+from garnish.planning.shaped_trunk import ShapedTrunk
 from garnish.tasks.task import Task
 
 

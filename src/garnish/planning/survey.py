@@ -16,8 +16,8 @@ from garnish.planning.budget import Budget
 from garnish.planning.candidates import Candidate, Refused, candidates
 from garnish.planning.counting import Counted, Setting, count
 from garnish.planning.op_times import OpTimes
-from garnish.planning.prediction import Prediction, calibrated, predict
 from garnish.planning.recommend import Recommendation, recommend
+from garnish.planning.step_cost_prediction import Prediction, calibrated, predict
 
 
 @final

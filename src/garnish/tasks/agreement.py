@@ -14,7 +14,7 @@ from garnish.tasks.task import Role, Task
 
 #: Classes that an error lists one by one.
 _SHOWN = 4
-#: How class names can be matched (see :func:`garnish.data.matched.match_classes`): all of them, or those of both.
+#: How class names can be matched (:func:`garnish.data.matched_classes.match_classes`): all of them, or those of both.
 TO_MODEL = (
     "gn.match_classes(data, model), or garnish eval --match-classes refuse",
     'gn.match_classes(data, model, others="ignore"), or garnish eval --match-classes ignore',

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from garnish.drawing.map_files import with_suffix, write_png
 from garnish.errors import DataError
-from garnish.tasks.files import with_suffix, write_png
 from garnish.tasks.task import IGNORE, Task
 
 

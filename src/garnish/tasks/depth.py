@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from garnish.drawing.colours import NOTHING, scale_colours
+from garnish.drawing.map_files import with_suffix, write_png, write_whole
 from garnish.errors import DataError, OptionError
-from garnish.tasks.colours import NOTHING, scale_colours
-from garnish.tasks.files import with_suffix, write_png, write_whole
+from garnish.tasks.metrics.totals import Totals, exact, ratio
 from garnish.tasks.task import Role, Task
-from garnish.tasks.totals import Totals, exact, ratio
 
 #: Softplus of this is 1.
 _UNIT = math.log(math.e - 1)

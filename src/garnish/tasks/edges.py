@@ -17,11 +17,11 @@ from torchmetrics import Metric
 
 from garnish.errors import OptionError
 from garnish.tasks.binary import BinaryTask, balanced_bce
-from garnish.tasks.boundaries import BoundaryMetric
+from garnish.tasks.metrics.boundaries import BoundaryMetric
+from garnish.tasks.metrics.thresholds import HUNDREDTHS, counts_above
+from garnish.tasks.metrics.tolerance import disc_maximum, f_measure, precision_recall
+from garnish.tasks.metrics.totals import Totals
 from garnish.tasks.task import IGNORE, Role
-from garnish.tasks.thresholds import HUNDREDTHS, counts_above
-from garnish.tasks.tolerance import disc_maximum, f_measure, precision_recall
-from garnish.tasks.totals import Totals
 
 
 @final
@@ -107,7 +107,7 @@ class Edges(BinaryTask):
         With the protocol "ods": ``ods_f``, ``ods_precision``, ``ods_recall`` at ``best_threshold`` (chosen on the
         evaluated set), ``ods_f_interpolated`` (between thresholds, as BSDS prints it), ``ois_f``, ``ois_precision``,
         ``ois_recall`` (each picture's threshold chosen on its own target), ``ap`` and ``f_at_0_5``, which chooses
-        nothing. :class:`~garnish.tasks.boundaries.BoundaryMetric` says exactly how.
+        nothing. :class:`~garnish.tasks.metrics.boundaries.BoundaryMetric` says exactly how.
         """
         if self.protocol == "ods":
             return BoundaryMetric(

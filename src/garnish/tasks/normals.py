@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from garnish.drawing.colours import NOTHING
+from garnish.drawing.map_files import with_suffix, write_png
 from garnish.errors import DataError
-from garnish.tasks.colours import NOTHING
-from garnish.tasks.files import with_suffix, write_png
+from garnish.tasks.metrics.totals import Totals, exact, ratio
 from garnish.tasks.task import Task, to_uint8
-from garnish.tasks.totals import Totals, exact, ratio
 
 #: Width of a bin of the histogram that gives the median angle, degrees.
 BIN_DEGREES = 0.05

@@ -16,10 +16,10 @@ from torchmetrics import Metric
 
 from garnish.errors import OptionError
 from garnish.tasks.binary import BinaryTask, balanced_bce
+from garnish.tasks.metrics.thresholds import HUNDREDTHS, TWENTIETHS, counts_above
+from garnish.tasks.metrics.tolerance import f_measure, precision_recall
+from garnish.tasks.metrics.totals import Totals, exact, ratio
 from garnish.tasks.task import IGNORE, Role
-from garnish.tasks.thresholds import HUNDREDTHS, TWENTIETHS, counts_above
-from garnish.tasks.tolerance import f_measure, precision_recall
-from garnish.tasks.totals import Totals, exact, ratio
 
 #: Thresholds of the intersection over union: .20, .25 … .90.
 IOU_THRESHOLDS = tuple(k / 100 for k in range(20, 95, 5))

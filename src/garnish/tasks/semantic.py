@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from garnish.drawing.colours import NOTHING, class_colours
+from garnish.drawing.map_files import with_suffix, write_png
 from garnish.errors import DataError, OptionError, plural
-from garnish.tasks.colours import NOTHING, class_colours
-from garnish.tasks.confusion import class_iou, confusion_matrix, pixel_accuracy
-from garnish.tasks.files import with_suffix, write_png
+from garnish.tasks.metrics.confusion import class_iou, confusion_matrix, pixel_accuracy
+from garnish.tasks.metrics.tolerance import disc_maximum, f_measure, precision_recall
+from garnish.tasks.metrics.totals import Totals
 from garnish.tasks.task import IGNORE, Role, Task
-from garnish.tasks.tolerance import disc_maximum, f_measure, precision_recall
-from garnish.tasks.totals import Totals
 
 
 @final

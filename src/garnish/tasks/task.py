@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from garnish.checked import Options
+from garnish.checking.arguments import Options
 from garnish.errors import OptionError
 
 #: What stands for "no label here" in every integer and binary target.

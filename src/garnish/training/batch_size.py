@@ -10,11 +10,11 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from garnish.data.sample import Batch, Dataset, Sample, collate
+from garnish.data.dataset import Batch, Dataset, Sample, collate
 from garnish.errors import OptionError
-from garnish.model import Model
-from garnish.report import bytes_for_backward
-from garnish.training.options import TrainOptions
+from garnish.model.model import Model
+from garnish.model.report import bytes_for_backward
+from garnish.training.train_options import TrainOptions
 
 #: What a step on a CPU needs in passing, over what it saves for the backward pass (which alone can be counted there).
 IN_PASSING = 1.5

@@ -18,17 +18,17 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from garnish.checked import checked
-from garnish.data.sample import Batch, Dataset, Sample, collate
+from garnish.checking.arguments import checked
+from garnish.checking.finite import not_finite
+from garnish.data.dataset import Batch, Dataset, Sample, collate
 from garnish.data.subset import chosen
 from garnish.errors import DataError, GarnishError, OptionError, suggest
-from garnish.evaluating import evaluating
-from garnish.finite import not_finite
-from garnish.model import Model
-from garnish.predict import acting
+from garnish.model.evaluation_mode import evaluating
+from garnish.model.model import Model
+from garnish.model.predict import acting
 from garnish.tasks.agreement import difference, notes
 from garnish.tasks.task import Task
-from garnish.training.features import CachedPictures, Resized
+from garnish.training.feature_cache import CachedPictures, Resized
 from garnish.training.odd_outputs import OddOutputs
 
 _log = logging.getLogger(__name__)

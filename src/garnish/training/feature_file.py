@@ -18,10 +18,10 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torchvision import tv_tensors
 
-from garnish.bundles.checksums import is_sealed, sealed, with_place
-from garnish.data.sample import DepthMap, NormalMap, Sample
-from garnish.engine.start import TrunkState
+from garnish.data.dataset import DepthMap, NormalMap, Sample
+from garnish.engine.trunk_start import TrunkState
 from garnish.errors import DataError, one_line
+from garnish.files.checksums import is_sealed, sealed, with_place
 
 #: Raised when what is written is arranged or computed differently than before.
 FORMAT = 1
@@ -93,7 +93,7 @@ def unpack(packed: Packed) -> Sample:
 
 
 def as_bytes(packed: Packed) -> bytes:
-    """The file, with its own SHA-256 (:mod:`garnish.bundles.checksums`)."""
+    """The file, with its own SHA-256 (:mod:`garnish.files.checksums`)."""
     tensors, facts = packed
     return b"".join(sealed(to_bytes(tensors, {_FACTS: with_place(json.dumps(facts))})))
 

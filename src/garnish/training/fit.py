@@ -11,15 +11,15 @@ from typing import Any, Literal, final
 import torch
 
 from garnish.balancing.balancing import Balance, Balancing
-from garnish.checked import checked
-from garnish.data.sample import Dataset
-from garnish.data.transforms import Augment
-from garnish.lookup import options_of
-from garnish.model import Model
+from garnish.checking.arguments import checked
+from garnish.data.augment import Augment
+from garnish.data.dataset import Dataset
+from garnish.model.model import Model
+from garnish.registry import options_of
 from garnish.training.losses import only
 from garnish.training.optimizer import seed_step, set_rates
-from garnish.training.options import Precision, Schedule, Strategy, TrainOptions
 from garnish.training.run import Run
+from garnish.training.train_options import Precision, Schedule, Strategy, TrainOptions
 
 
 @final
@@ -106,12 +106,12 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
         recipe: what ``args.yaml`` and bundles keep; None: the options. ``base``, the folder where its relative paths
             start, is kept in ``args.yaml`` alone.
         progress: print what happens, on standard error.
-        balance: as in :class:`~garnish.training.options.TrainOptions`, or its object, e.g. ``gn.Uncertainty()``, or a
-            module of one's own.
+        balance: as in :mod:`garnish.training.train_options`, or its object, e.g. ``gn.Uncertainty()``, or a module of
+            one's own.
         steps, epochs, batch_size, accumulate, lr, head_lr, weight_decay, warmup, schedule, clip, precision, devices,
             accelerator, strategy, seed, augment, variants, cache, cache_gb, workers, eval_every, eval_batch_size,
             eval_size, eval_limit, patience, best_by, save_every, log_every, log, checkpointing, memory_gb,
-            check_pictures: see :class:`~garnish.training.options.TrainOptions`.
+            check_pictures: see :class:`~garnish.training.train_options.TrainOptions`.
 
     Raises:
         OptionError, DataError, SiteError, MissingExtraError: before the first step, where that can be known.

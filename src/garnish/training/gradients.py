@@ -9,7 +9,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from garnish.model import Model
+from garnish.model.model import Model
 
 #: Labelled steps of a task after which its gradients are judged: where one factor starts at zero (LoRA's B), the
 #: other's gradient is zero in the first step and no longer in the second. MTLoRA's tasks read fc1 through such a factor

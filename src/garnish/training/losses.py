@@ -18,8 +18,8 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from garnish.data.sample import Batch
-from garnish.model import Model
+from garnish.data.dataset import Batch
+from garnish.model.model import Model
 from garnish.tasks.task import Task
 
 

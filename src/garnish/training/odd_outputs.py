@@ -12,10 +12,10 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from garnish.data.sample import Batch
+from garnish.checking.finite import odd_rows, why_odd
+from garnish.data.dataset import Batch
 from garnish.errors import GarnishError
-from garnish.finite import odd_rows, why_odd
-from garnish.model import Model
+from garnish.model.model import Model
 
 
 @final

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from garnish.training.options import TrainOptions
+from garnish.training.train_options import TrainOptions
 
 
 def make_optimizer(parameters: Mapping[str, nn.Parameter], options: TrainOptions) -> AdamW:

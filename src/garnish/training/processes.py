@@ -14,9 +14,9 @@ from torch import Tensor
 
 from garnish.backbones.backbone import Backbone
 from garnish.data.check import check
-from garnish.data.sample import Dataset
+from garnish.data.dataset import Dataset
 from garnish.errors import DataError, GarnishError, OptionError, one_line
-from garnish.training.options import TrainOptions
+from garnish.training.train_options import TrainOptions
 
 
 def make_fabric(options: TrainOptions) -> Fabric:

@@ -14,31 +14,27 @@ from typing import Any, NoReturn, final
 from torch import Tensor
 
 from garnish.balancing.balancing import Balance, balancing_of
+from garnish.checking.finite import not_finite
+from garnish.data.dataset import Batch, Dataset
 from garnish.data.loader import StepBatches
-from garnish.data.sample import Batch, Dataset
 from garnish.data.subset import chosen
 from garnish.errors import GarnishError, OptionError, plural
-from garnish.finite import not_finite
-from garnish.lookup import plain
-from garnish.model import Model
+from garnish.model.model import Model
+from garnish.registry import plain
 from garnish.training.batch_size import largest_batch
-from garnish.training.begun import BegunStep
+from garnish.training.before_start import pictures_of_a_step, shortened, warnings_about
 from garnish.training.evaluate import Metrics, evaluate_parts
-from garnish.training.facts import check_facts, facts_of
-from garnish.training.features import CachedBatches, CachedPictures, CachedTrunk, FeatureCache, cached_val
+from garnish.training.feature_cache import CachedBatches, CachedPictures, CachedTrunk, FeatureCache, cached_val
+from garnish.training.float16_effect import holding, save_as_fits, write_rounding
 from garnish.training.gradients import GradientWatch
-from garnish.training.introduction import pictures_of_a_step, shortened, warnings_about
+from garnish.training.idle_options import Circumstances, refuse_endless_warmup, unheeded
 from garnish.training.losses import blame
 from garnish.training.odd_outputs import OddOutputs
 from garnish.training.optimizer import odd_gradient
-from garnish.training.options import TrainOptions
 from garnish.training.processes import check_data, make_fabric, start_alike
 from garnish.training.progress import Progress
-from garnish.training.rounding import holding, save_as_fits, write_rounding
-from garnish.training.scalars import Scalars, log_kinds
-from garnish.training.scope import about_labels, ranking, trained_tasks
-from garnish.training.signals import StopRequest
-from garnish.training.state import (
+from garnish.training.resume_check import check_facts, facts_of
+from garnish.training.run_state import (
     RunState,
     odd_in_run,
     restore,
@@ -48,9 +44,13 @@ from garnish.training.state import (
     without_base,
     write_results,
 )
+from garnish.training.scalars import Scalars, log_kinds
+from garnish.training.signals import StopRequest
 from garnish.training.step import TrainingStep
 from garnish.training.step_cost import about_step
-from garnish.training.unheeded import Circumstances, refuse_endless_warmup, unheeded
+from garnish.training.train_options import TrainOptions
+from garnish.training.trained_tasks import about_labels, ranking, trained_tasks
+from garnish.training.undone_step import BegunStep
 
 #: Most validation pictures, evenly spaced, on which the effect of storing a bundle in float16 is measured.
 _ROUNDING_PICTURES = 200

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from garnish.bundles.atomic import write_file, writing
 from garnish.errors import MissingExtraError
+from garnish.files.atomic import write_file, writing
 from garnish.training.loggers import OWN, logger_class, start_logger
 
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from garnish.balancing.balancing import Balance
-from garnish.data.sample import Batch
-from garnish.model import Model
+from garnish.data.dataset import Batch
+from garnish.model.model import Model
 from garnish.tasks.task import Task
 from garnish.training.gradients import reduce_gradients
 from garnish.training.losses import MultiTaskLoss, StepLosses, only
 from garnish.training.optimizer import make_optimizer
-from garnish.training.options import TrainOptions
+from garnish.training.train_options import TrainOptions
 
 
 @final

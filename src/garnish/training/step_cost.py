@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from garnish.data.sample import Dataset
+from garnish.data.dataset import Dataset
 from garnish.errors import one_line
-from garnish.model import Model
-from garnish.report import bytes_for_backward, flop_counter
+from garnish.model.model import Model
+from garnish.model.report import bytes_for_backward, flop_counter
 from garnish.training.batch_size import IN_PASSING, available, optimizer_bytes
-from garnish.training.begun import BegunStep
-from garnish.training.options import TrainOptions
+from garnish.training.train_options import TrainOptions
+from garnish.training.undone_step import BegunStep
 
 #: What is worth a line: bytes, and seconds.
 _MUCH_BYTES, _LONG = 2e9, 60.0

@@ -13,11 +13,11 @@ import numpy as np
 
 from garnish.data.layouts.layout import Layout
 from garnish.data.layouts.voc_names import VOC_CLASSES
-from garnish.data.matlab import read_mat
 from garnish.errors import DataError
-from garnish.tasks.pictures import picture_size, read_array
+from garnish.files.matlab import read_mat
+from garnish.files.pictures import picture_size, read_array
+from garnish.tasks.metrics.thinning import thin
 from garnish.tasks.task import IGNORE
-from garnish.tasks.thinning import thin
 
 _PERSON = VOC_CLASSES.index("person")
 

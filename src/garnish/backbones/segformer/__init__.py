@@ -1,0 +1,1 @@
+"""What a published SegFormer is called, configured and stored as."""

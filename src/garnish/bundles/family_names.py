@@ -1,0 +1,59 @@
+"""A trunk's tensors by the names of the family's own checkpoints, so that other libraries load the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from garnish.backbones.backbone import Backbone
+from garnish.backbones.mit import BUNDLED, MiT
+from garnish.backbones.name_prefixes import without_prefix
+from garnish.backbones.segformer import dialects
+from garnish.backbones.weights import read_weights
+from garnish.errors import WeightsError
+
+
+def own_name(backbone: Backbone) -> str:
+    """The name under which a file of the trunk's weights is read: a family's name for bundled weights takes none."""
+    return "mit_b0" if backbone.name == BUNDLED else backbone.name
+
+
+def own_names(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Canonical names → those of the family's checkpoints: timm's, or for MiT those whose norms compute the same."""
+    if isinstance(backbone, MiT):
+        return dialects.write(dict(tensors), _dialect(backbone), prefix="")
+    return {backbone.source_names[name]: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def carried_over(backbone: Backbone) -> dict[str, Tensor]:
+    """What the original weights hold of timm's model beside the trunk: final norm, classifier, layers behind the maps.
+
+    Empty where there are no original weights (random, bundled), they cannot be read any more, or the family is no
+    model of timm's. Tensors of other names or shapes than timm's own model has are left out.
+    """
+    if backbone.weights_source in ("random", "bundled") or not timm.is_model(backbone.name):
+        return {}
+    try:
+        held, _ = read_weights(backbone.weights_source)
+    except WeightsError:
+        return {}
+    options = {key: value for key, value in backbone.options.items() if key != "out_indices"}
+    with torch.device("meta"):
+        whole: nn.Module = timm.create_model(backbone.name, **options)
+    known = set(backbone.source_names.values())
+    held, _ = without_prefix(held, list(backbone.source_names.values()), backbone.weights_source)  # said on loading
+    beside = {name: tensor for name, tensor in whole.state_dict().items() if name not in known and name in held}
+    return {name: held[name].contiguous() for name, tensor in beside.items() if held[name].shape == tensor.shape}
+
+
+def _dialect(backbone: MiT) -> str:
+    """The dialect from whose names the norms' epsilons are read as they are here; else NVlabs' (options give them)."""
+    norm: nn.LayerNorm = backbone.stages[0].leave  # type: ignore[assignment]
+    embed: nn.LayerNorm = backbone.stages[0].enter.norm  # type: ignore[assignment]
+    for dialect in (dialects.NVLABS, dialects.TRANSFORMERS_4, dialects.OWN):
+        if (dialect.norm_eps, dialect.embed_norm_eps) == (norm.eps, embed.eps):
+            return dialect.name
+    return dialects.NVLABS.name

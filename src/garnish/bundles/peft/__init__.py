@@ -1,0 +1,1 @@
+"""PEFT's format, written and read."""

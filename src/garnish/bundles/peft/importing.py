@@ -1,0 +1,189 @@
+"""Reading a folder of PEFT's into a model: LoRA, rsLoRA and DoRA in any dialect, with or without our own files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from garnish.adapters.layers.low_rank import LoRAAdapter
+from garnish.adapters.lora import LoRA
+from garnish.backbones.backbone import Backbone
+from garnish.bundles.bundle import check_backbone, rebuild
+from garnish.bundles.peft.adapter_config import CONFIG
+from garnish.bundles.peft.adapter_tensors import PeftFiles, read_folder
+from garnish.bundles.peft.decoder_names import fill_decode_head
+from garnish.bundles.peft.layer_updates import layer_updates
+from garnish.bundles.peft.low_rank_updates import LowRank
+from garnish.bundles.peft.own_files import TASK, Sidecar, read_sidecar
+from garnish.checking.arguments import checked
+from garnish.errors import BundleError, OptionError
+from garnish.files.atomic import present
+from garnish.heads.head import Head
+from garnish.heads.segformer import SegFormerDecoder, SegFormerHead
+from garnish.heads.segformer_names import DECODE_HEAD
+from garnish.model.model import Model
+from garnish.tasks.task import Task
+
+
+@checked
+def import_peft(
+    folder: str | os.PathLike[str],
+    *,
+    backbone: Backbone | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    tasks: Mapping[str, Task] | None = None,
+    head: Head | Mapping[str, Head] | None = None,
+    leave_out: Sequence[str] = (),
+) -> Model:
+    """Read LoRA, rsLoRA or DoRA that PEFT, or :func:`garnish.export_peft`, wrote.
+
+    The dialect (timm, transformers 4 or 5) and the trunk's name in the wrapped model are found from the module names.
+    Adapters of query, key and value become one of our fused layer: of the same rank where they have one A, else of
+    the sum of their ranks, block by block; training may then fill the blocks between them.
+
+    Args:
+        folder: with ``adapter_config.json`` and ``adapter_model.safetensors``, or with one sub-folder that has them.
+        backbone: a bare backbone to use, the one the adapter was trained on; the model takes it over. Left out, it is
+            built as the folder's ``task.json`` says.
+        weights: that backbone's weights, where they are no longer at the place that ``task.json`` names.
+        tasks: name → task; those of ``task.json`` when left out.
+        head: as for :func:`garnish.adapt`; heads that the folder does not hold start as new ones. A ``decode_head``
+            of ``SegformerForSemanticSegmentation`` is read into the ``SegFormerHead`` of a single task.
+        leave_out: names of modules, or of what holds them, whose tensors are not wanted: ``classifier``, ``pooler``.
+
+    Returns:
+        A model in evaluation mode. Torch's random state is left as it was.
+
+    Raises:
+        BundleError: damaged or pickled files, methods or options that we do not have, tensors that are missing or
+        would be unused, another backbone. OptionError: arguments that do not fit each other.
+    """
+    root = _folder_of(folder)
+    sidecar = read_sidecar(root)
+    files = read_folder(root, leave_out, ours=sidecar is not None)
+    with torch.random.fork_rng(devices=[]):
+        trunk = _trunk(str(folder), sidecar, backbone, weights)
+        updates = layer_updates(trunk, files)
+        if tasks is None:
+            if sidecar is None:
+                raise OptionError(
+                    f"import_peft: {folder} has no {TASK}, so pass tasks=, e.g. tasks={{'seg': Semantic(classes=11)}}"
+                )
+            tasks, head = sidecar.specs.tasks, sidecar.specs.heads if head is None else head
+        decode_head = {n: t for n, t in files.saved.items() if n.split(".")[0] == DECODE_HEAD}
+        if head is None and decode_head:
+            head = SegFormerHead(channels=_fused_channels(decode_head))
+        model = Model(trunk)
+        model.eval()
+        model.add(_methods(trunk, updates, files.config.lora_dropout), tasks, head)
+        _fill(model, updates)
+        _fill_heads(model, files, decode_head, sidecar)
+    return model
+
+
+def _folder_of(folder: str | os.PathLike[str]) -> Path:
+    path = present(Path(folder).expanduser())
+    if not path.is_dir():
+        raise BundleError(f"{folder}: no such folder; give one that holds {CONFIG}")
+    if (path / CONFIG).is_file():
+        return path
+    below = sorted(entry.name for entry in path.iterdir() if (entry / CONFIG).is_file())
+    if len(below) != 1:
+        held = f"{len(below)} adapters ({', '.join(below[:6])}); name one of the folders" if below else "no adapter"
+        raise BundleError(f"{folder}: has no {CONFIG}, and below it lie {held}")
+    return path / below[0]
+
+
+def _trunk(
+    where: str, sidecar: Sidecar | None, backbone: Backbone | None, weights: str | os.PathLike[str] | None
+) -> Backbone:
+    """The backbone that is given, or the one of ``task.json``; its fingerprint must be that of ``task.json``."""
+    if backbone is not None and weights is not None:
+        raise OptionError("import_peft: give backbone= or weights=, not both")
+    if sidecar is None:
+        if backbone is None:
+            raise OptionError(f"import_peft: {where} has no {TASK}, so pass backbone=, the one it was trained on")
+        if backbone.is_adapted:
+            raise OptionError(f"import_peft: the backbone {backbone.name} is adapted already; build a fresh one")
+        return backbone
+    if backbone is None:
+        backbone = rebuild(where, sidecar.backbone, weights)
+    check_backbone(where, sidecar.backbone, backbone, str(weights or backbone.weights_source))
+    return backbone
+
+
+def _methods(trunk: Backbone, updates: Mapping[str, LowRank], dropout: float) -> list[LoRA]:
+    """One LoRA for each rank and α; its layers by place and role where it has all of those."""
+    groups: dict[tuple[int, float, bool, bool], list[str]] = {}
+    for site, update in updates.items():
+        groups.setdefault((update.rank, update.alpha, update.rs, update.magnitude is not None), []).append(site)
+    labels: dict[str, str] = {}
+    members: dict[str, set[str]] = {}
+    for found in trunk.sites():
+        if found.kind == "layer":
+            labels[found.name] = f"{found.place}.{found.role}"
+            members.setdefault(labels[found.name], set()).add(found.name)
+    return [
+        LoRA(
+            rank=rank,
+            alpha=alpha,
+            rs=rs,
+            dora=dora,
+            dropout=0.0 if dora else dropout,
+            layers=tuple(dict.fromkeys(labels[s] if members[labels[s]] <= set(sites) else s for s in sites)),
+        )
+        for (rank, alpha, rs, dora), sites in groups.items()
+    ]
+
+
+def _fill(model: Model, updates: Mapping[str, LowRank]) -> None:
+    filled = set()
+    with torch.no_grad():
+        for place, adapter in model.owners[0].placed():
+            site = place.site.name
+            assert isinstance(adapter, LoRAAdapter) and site not in filled
+            filled.add(site)
+            update = updates[site]
+            adapter.lora_a.copy_(update.a)
+            adapter.lora_b.copy_(update.b)
+            if adapter.magnitude is not None and update.magnitude is not None:
+                adapter.magnitude.copy_(update.magnitude)
+    assert filled == set(updates)
+
+
+def _fill_heads(model: Model, files: PeftFiles, decode_head: Mapping[str, Tensor], sidecar: Sidecar | None) -> None:
+    """Heads of the folder's own files, then those of PEFT's (which may have been trained since)."""
+    other = [name for name in files.saved if name not in decode_head]
+    if other:
+        raise BundleError(
+            f"{files.where}: {other[0]} is of a module that was trained in full (modules_to_save) and no head of ours; "
+            "leave it out by name (leave_out)"
+        )
+    if sidecar is not None:
+        targets = {name: tensor for task in model.tasks for name, tensor in model.head_tensors(task).items()}
+        fits = {n for n, t in targets.items() if n in sidecar.tensors and sidecar.tensors[n].shape == t.shape}
+        if model.tasks == sidecar.specs.tasks and (fits != set(targets) or fits != set(sidecar.tensors)):
+            first = next(iter(set(targets) ^ set(sidecar.tensors)), "a tensor of another shape")
+            raise BundleError(f"{files.where}: its heads do not fit their description ({first}); write it again")
+        with torch.no_grad():
+            for name in fits:
+                targets[name].copy_(sidecar.tensors[name])
+    if decode_head:
+        able = [task for task in model.tasks if isinstance(model.head(task), SegFormerDecoder)]
+        if sidecar is not None and sidecar.decode_head in able:
+            able = [sidecar.decode_head]
+        if len(able) != 1:
+            raise BundleError(
+                f"{files.where}: holds one {DECODE_HEAD}, and {len(able)} of the tasks have a SegFormerHead; "
+                f"give one task with head=SegFormerHead(), or leave it out (leave_out {DECODE_HEAD})"
+            )
+        fill_decode_head(model.head(able[0]), decode_head, files.where)
+
+
+def _fused_channels(decode_head: Mapping[str, Tensor]) -> int:
+    fused = decode_head.get(f"{DECODE_HEAD}.linear_fuse.weight")
+    return 256 if fused is None else fused.shape[0]

@@ -1,0 +1,202 @@
+"""The names that layers bear in the models PEFT wraps: timm's, and those of transformers 4.57 and 5.
+
+A table gives, by our place and role of a layer, its module name, with ``{s}`` the stage, ``{m}`` the stage before it,
+``{b}`` the block of the stage and ``{n}`` the block of the whole trunk, all from 0. Where a dialect keeps several
+layers for one of ours (query, key and value), their rows are ours in the order given.
+
+transformers renamed the modules of ViT, Swin and SegFormer between 5.8 and 5.12, those of DINOv2 later; files on the
+Hub keep the names of 4.57 for weights, but an adapter's file bears the names its model had in memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from garnish.backbones.mit import MiT
+from garnish.backbones.segformer import dialects
+from garnish.backbones.swin import Swin
+from garnish.backbones.vit import ViT
+from garnish.engine.blocks import bare
+from garnish.engine.trunk import Trunk
+from garnish.errors import BundleError, OptionError, suggest
+
+#: Whose module names a folder of PEFT's can bear.
+DIALECTS = ("timm", "transformers4", "transformers5")
+
+_CANONICAL = re.compile(r"stages\.(\d+)(?:\.blocks\.(\d+))?\.(.+)")
+_PATCHES = {"stem.patch_embed.proj": ("embeddings.patch_embeddings.projection",)}
+
+
+def _of(at: str, *leaves: str) -> tuple[str, ...]:
+    return tuple(at + leaf for leaf in leaves)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One family in transformers.
+
+    Attributes:
+        trunk: name of the trunk inside whole models of the family (``vit`` in ``ViTForImageClassification``).
+        v4: place and role → module name or names in transformers 4.57.
+        v5: the same in transformers 5.
+    """
+
+    trunk: str
+    v4: Mapping[str, tuple[str, ...]]
+    v5: Mapping[str, tuple[str, ...]]
+
+
+def _v4(at: str, attention: str) -> dict[str, tuple[str, ...]]:
+    """A block's layers as ViT and Swin have them in transformers 4.57, and the patch embedding."""
+    return {
+        **_PATCHES,
+        "attn.qkv": _of(f"{at}attention.{attention}.", "query", "key", "value"),
+        "attn.proj": _of(at, "attention.output.dense"),
+        "mlp.fc1": _of(at, "intermediate.dense"),
+        "mlp.fc2": _of(at, "output.dense"),
+    }
+
+
+def _v5(at: str) -> dict[str, tuple[str, ...]]:
+    """The same in transformers 5."""
+    return {
+        **_PATCHES,
+        "attn.qkv": _of(f"{at}attention.", "q_proj", "k_proj", "v_proj"),
+        "attn.proj": _of(at, "attention.o_proj"),
+        "mlp.fc1": _of(at, "mlp.fc1"),
+        "mlp.fc2": _of(at, "mlp.fc2"),
+    }
+
+
+_LAYER = "encoder.layer.{n}."
+VIT = Table(trunk="vit", v4=_v4(_LAYER, "attention"), v5=_v5("layers.{n}."))
+
+_PLAIN_MLP = {"mlp.fc1": _of(_LAYER, "mlp.fc1"), "mlp.fc2": _of(_LAYER, "mlp.fc2")}
+DINOV2 = Table(trunk="dinov2", v4=_v4(_LAYER, "attention") | _PLAIN_MLP, v5=_v5(_LAYER))
+#: The giant one, whose MLP is gated.
+DINOV2_GATED = Table(
+    trunk="dinov2",
+    v4=_v4(_LAYER, "attention") | {"mlp.fc1": _of(_LAYER, "mlp.weights_in"), "mlp.fc2": _of(_LAYER, "mlp.weights_out")},
+    v5=_v5(_LAYER) | {"mlp.fc1": _of(_LAYER, "mlp.gate_proj", "mlp.up_proj"), "mlp.fc2": _of(_LAYER, "mlp.down_proj")},
+)
+
+_BLOCK = "encoder.layers.{s}.blocks.{b}."
+_MERGING = {"enter.reduction": ("encoder.layers.{m}.downsample.reduction",)}
+SWIN = Table(trunk="swin", v4=_v4(_BLOCK, "self") | _MERGING, v5=_v5(_BLOCK) | _MERGING)
+
+SEGFORMER = Table(trunk="segformer", v4=dialects.TRANSFORMERS_4.layers, v5=dialects.TRANSFORMERS_5.layers)
+
+
+def table_of(backbone: Trunk) -> Table | None:
+    """The family of transformers whose models compute what this trunk computes; None where there is none."""
+    if isinstance(backbone, MiT):
+        return SEGFORMER
+    if isinstance(backbone, Swin):
+        return SWIN
+    if not isinstance(backbone, ViT):
+        return None
+    stem: Any = backbone.stem
+    if stem.cls_token is None or not isinstance(stem.norm_pre, nn.Identity):
+        return None  # SigLIP's and CLIP's trunks
+    block = backbone.stages[0].blocks[0]
+    branch = bare(bare(block["mlp"]).branch)
+    mlp = branch.layer
+    plain_mlp = bare(mlp.fc1).out_features == bare(mlp.fc2).in_features
+    if isinstance(branch.scale, nn.Identity):
+        return VIT if plain_mlp and stem.reg_token is None and stem.tokens_have_positions else None
+    if stem.reg_token is None and not stem.tokens_have_positions:
+        return None  # DeiT III
+    return DINOV2 if plain_mlp else DINOV2_GATED
+
+
+def dialects_of(backbone: Trunk) -> tuple[str, ...]:
+    """The dialects that have names for this trunk."""
+    timm = () if isinstance(backbone, MiT) else ("timm",)
+    return timm + (() if table_of(backbone) is None else DIALECTS[1:])
+
+
+def module_names(backbone: Trunk, dialect: str) -> dict[str, tuple[str, ...]]:
+    """Site → module name or names, of every layer that the dialect has.
+
+    Raises:
+        OptionError: no such dialect, or none of this trunk.
+    """
+    if dialect not in DIALECTS:
+        raise OptionError(f"unknown dialect {dialect!r}{suggest(dialect, DIALECTS)}")
+    known = dialects_of(backbone)
+    if dialect not in known:
+        raise OptionError(
+            f"{backbone.name} has no names in the dialect {dialect!r}; its dialects: {', '.join(known) or 'none'}"
+        )
+    if dialect == "timm":
+        sources = {name: backbone.source_names.get(f"{name}.weight") for name in _layers(backbone)}
+        return {name: (source.removesuffix(".weight"),) for name, source in sources.items() if source is not None}
+    table = table_of(backbone)
+    assert table is not None
+    return dict(_filled(backbone, table.v4 if dialect == "transformers4" else table.v5))
+
+
+def _layers(backbone: Trunk) -> list[str]:
+    return [site.name for site in backbone.sites() if site.kind == "layer"]
+
+
+def _filled(backbone: Trunk, layers: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    before = [0]
+    for stage in backbone.stages:
+        before.append(before[-1] + len(stage.blocks))
+    for name in _layers(backbone):
+        match = _CANONICAL.fullmatch(name)
+        number, block, role = match.groups() if match is not None else ("0", None, name)
+        s, b = int(number), int(block or 0)
+        if role in layers:
+            yield name, tuple(part.format(s=s, m=s - 1, b=b, n=before[s] + b) for part in layers[role])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a module's adapter belongs: part ``part`` of ``parts`` of the rows of the layer at ``site``."""
+
+    site: str
+    part: int
+    parts: int
+
+
+def locate(backbone: Trunk, modules: Collection[str], where: str) -> tuple[str, str, dict[str, Place]]:
+    """The dialect of some module names, what stands before the trunk's names in them, and where each belongs.
+
+    Raises:
+        BundleError: names that no dialect has for this trunk, or of more than one trunk.
+    """
+    best: tuple[str, str, dict[str, Place]] | None = None
+    for dialect in dialects_of(backbone):
+        known = {
+            part: Place(site=site, part=number, parts=len(parts))
+            for site, parts in module_names(backbone, dialect).items()
+            for number, part in enumerate(parts)
+        }
+        prefixes = {m.removesuffix(name) for m in modules for name in known if m == name or m.endswith(f".{name}")}
+        for prefix in sorted(prefixes):
+            found = {
+                m: known[rest] for m in modules if (rest := m.removeprefix(prefix)) in known and prefix + rest == m
+            }
+            if best is None or len(found) > len(best[2]):
+                best = dialect, prefix, found
+    first = next(iter(modules))
+    if best is None:
+        known_dialects = ", ".join(dialects_of(backbone)) or "none"
+        raise BundleError(
+            f"{where}: none of its modules ({first}, …) is a layer of {backbone.name} (dialects: {known_dialects}); "
+            "give the backbone it was trained on"
+        )
+    strange = [m for m in modules if m not in best[2]]
+    if strange:
+        raise BundleError(
+            f"{where}: {strange[0]} ({len(strange)} such) is no layer of {backbone.name} in the dialect {best[0]}; "
+            "leave it out by name (leave_out), or give the backbone it was trained on"
+        )
+    return best

@@ -1,0 +1,157 @@
+"""What stands beside PEFT's files in a folder that we wrote: ``task.json`` and ``heads.safetensors``, and a README.md.
+
+PEFT leaves files alone that it does not know, so the tasks, their heads and the backbone's fingerprint travel with the
+adapter. Keys of ``task.json``, format 1: ``format``; ``versions``; ``dialect`` and ``prefix`` of the module names;
+``backbone`` (``name``, ``options``, ``taps``, ``fingerprint``, ``licence``, ``weights_source``); ``tasks``: by name
+the task's ``name`` and ``options`` and its ``head`` (``name`` and ``options``), in the model's order; ``decode_head``:
+the task whose head PEFT's file holds, or null.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from garnish import __version__
+from garnish.backbones.weights import is_non_commercial
+from garnish.bundles.bundle_json import MOST_BYTES, parse_json
+from garnish.bundles.specs import Specs, backbone_facts
+from garnish.bundles.tensors import read_tensors
+from garnish.errors import BundleError, OptionError, one_line
+from garnish.model.model import Model
+
+FORMAT = 1
+TASK, HEADS, README = "task.json", "heads.safetensors", "README.md"
+
+_BACKBONE_KEYS = {"name": str, "options": dict, "taps": str, "fingerprint": str, "licence": str, "weights_source": str}
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_PIPELINES = {"Semantic": "image-segmentation", "Saliency": "image-segmentation", "Depth": "depth-estimation"}
+_LICENCES = {"apache-2.0", "apache 2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sidecar:
+    """A validated ``task.json`` with its heads' tensors.
+
+    Attributes:
+        backbone: ``name``, ``options``, ``taps``, ``fingerprint``, ``licence`` and ``weights_source``.
+        specs: its tasks and their heads.
+        tensors: ``heads.TASK.…`` → tensor.
+        decode_head: the task whose head PEFT's file holds as SegFormer's; None where it holds none.
+    """
+
+    backbone: Mapping[str, Any]
+    specs: Specs
+    tensors: Mapping[str, Tensor]
+    decode_head: str | None
+
+
+def sidecar_files(
+    model: Model, tasks: Sequence[str], dialect: str, prefix: str, decode_head: str | None
+) -> dict[str, bytes]:
+    """``task.json`` and ``heads.safetensors`` of some tasks of a model."""
+    facts = {
+        "format": FORMAT,
+        "versions": {"garnish": __version__, "torch": str(torch.__version__), "timm": str(timm.__version__)},
+        "dialect": dialect,
+        "prefix": prefix,
+        "decode_head": decode_head,
+        "backbone": backbone_facts(model.backbone),
+        "tasks": Specs.of(model, tasks).tasks_and_heads(),
+    }
+    tensors = {n: t.detach().cpu().contiguous() for task in tasks for n, t in model.head_tensors(task).items()}
+    text = json.dumps(facts, indent=2, ensure_ascii=False)
+    return {TASK: f"{text}\n".encode(), HEADS: to_bytes(tensors, metadata={"format": "pt"})}
+
+
+def read_sidecar(folder: Path) -> Sidecar | None:
+    """What :func:`sidecar_files` wrote; None where the folder has no ``task.json``.
+
+    Raises:
+        BundleError: damaged, of another format, or with unknown names or options.
+    """
+    file = folder / TASK
+    if not file.is_file():
+        return None
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise BundleError(f"{file}: {file.stat().st_size} bytes are more than a description can have")
+        text = file.read_text(encoding="utf-8")
+        data = (folder / HEADS).read_bytes()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{folder}: cannot be read ({one_line(error, 120)}); write the folder again") from error
+    found = parse_json(text, str(file))
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise BundleError(f"{file}: is not of format {FORMAT}; move it away and pass tasks= and backbone=")
+    backbone, tasks = found.get("backbone"), found.get("tasks")
+    if not isinstance(backbone, dict) or not all(isinstance(backbone.get(k), t) for k, t in _BACKBONE_KEYS.items()):
+        raise BundleError(f"{file}: backbone must have {', '.join(_BACKBONE_KEYS)}; write the folder again")
+    if (
+        not isinstance(tasks, dict)
+        or not tasks
+        or not all(_is_spec(t) and _is_spec(t.get("head")) for t in tasks.values())
+    ):
+        raise BundleError(f"{file}: each of tasks must have name, options and head; write the folder again")
+    decode_head = found.get("decode_head")
+    if decode_head is not None and decode_head not in tasks:
+        raise BundleError(f"{file}: decode_head: {one_line(repr(decode_head), 40)} is none of the tasks")
+    try:
+        specs = Specs.read({"tasks": tasks}, str(file))
+    except OptionError as error:
+        raise BundleError(str(error)) from error
+    tensors = read_tensors(data, str(folder / HEADS))
+    return Sidecar(backbone=backbone, specs=specs, tensors=tensors, decode_head=decode_head)
+
+
+def _is_spec(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("options"), dict)
+
+
+def base_model_of(model: Model, dialect: str) -> str | None:
+    """The Hub id of a model's backbone as the dialect's library knows it; None where it has none that is known."""
+    trunk = model.backbone
+    source = trunk.weights_source.removeprefix("hf-hub:")
+    if _HUB_ID.fullmatch(source) and not Path(source).exists() and not source.startswith("."):
+        return source
+    return f"timm/{trunk.name}" if dialect == "timm" and trunk.weights_source != "random" else None
+
+
+def readme(model: Model, tasks: Sequence[str], dialect: str, base_model: str | None) -> bytes:
+    """The Hub's card: front matter, and what the folder is."""
+    trunk = model.backbone
+    kinds = {task: type(model.tasks[task]).__name__ for task in tasks}
+    pipelines = sorted({_PIPELINES[kind] for kind in kinds.values() if kind in _PIPELINES})
+    tags = ["lora", "garnish", *(f"base_model:adapter:{m}" for m in [base_model] if m is not None), *pipelines[1:]]
+    licence = trunk.licence.lower() if trunk.licence.lower() in _LICENCES else "other"
+    lines = ["---", "library_name: peft", f"license: {licence.replace(' ', '-')}"]
+    if licence == "other":
+        lines += [f"license_name: {json.dumps(trunk.licence, ensure_ascii=False)}"]
+    lines += [f"base_model: {base_model}"] * (base_model is not None)
+    lines += [f"pipeline_tag: {name}" for name in pipelines[:1]]
+    lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags), "---", ""]
+    lines += [
+        f"# Adapter of {trunk.name}: {', '.join(tasks)}",
+        "",
+        f"Low-rank adapters in PEFT's format, module names of {_LIBRARIES[dialect]}. Tasks: "
+        + ", ".join(f"{task} ({kind})" for task, kind in kinds.items())
+        + ".",
+        "",
+        f"- `{TASK}` and `{HEADS}` hold the tasks and their heads, which PEFT leaves alone; garnish reads both.",
+        f"- Fingerprint of the backbone: `{trunk.fingerprint()}`.",
+        f"- Licence of the backbone's weights: {one_line(trunk.licence, 200)}"
+        + (" (non-commercial)." if is_non_commercial(trunk.licence) else "."),
+        "",
+    ]
+    return "\n".join(lines).encode()
+
+
+_LIBRARIES = {"timm": "timm", "transformers4": "transformers 4.57", "transformers5": "transformers 5"}

@@ -1,0 +1,1 @@
+"""What is given is checked: types of arguments, devices, finite tensors."""

@@ -1,0 +1,63 @@
+"""Whether tensors are finite: what is not is never saved, ranked, or shown as a map.
+
+Shape letters: K pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from garnish.checking.tensor_facts import remembered
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """What is infinite or not a number among some tensors, for a message; empty where all are finite.
+
+    Reads each tensor once and allocates nothing, so that it costs little beside reading or writing a file.
+
+    Args:
+        tensors: of any dtype, shape and device; integers are finite.
+
+    Returns:
+        ``NAME holds 1 of 768 values that are not finite``, and how many tensors more there are; or "".
+    """
+    odd = [name for name, tensor in tensors.items() if not is_finite(tensor)]
+    if not odd:
+        return ""
+    values = tensors[odd[0]].detach()
+    more = f", and so do {len(odd) - 1} more tensors" if len(odd) > 1 else ""
+    return f"{odd[0]} holds {int((~values.isfinite()).sum())} of {values.numel()} values that are not finite{more}"
+
+
+def all_finite(module: nn.Module) -> bool:
+    """Whether a module's tensors are finite; they are read again only where :func:`remembered` says so."""
+    return remembered(module, "finite", lambda: all(map(is_finite, (*module.parameters(), *module.buffers()))))
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values of a tensor are; True of integers, of an empty one, and of one without values (meta)."""
+    if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
+        return True
+    values = tensor.detach()
+    # a minimum and a maximum hand on NaN; float8 has neither
+    least, most = torch.aminmax(values.float() if values.element_size() == 1 else values)
+    return bool(least.isfinite() & most.isfinite())
+
+
+def odd_rows(outputs: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """Task → the rows of its output (K, …) that are not finite; tasks all of whose rows are do not occur."""
+    return {
+        name: torch.nonzero(~out.isfinite().flatten(1).all(1)).flatten().tolist()
+        for name, out in outputs.items()
+        if not is_finite(out)
+    }
+
+
+def why_odd(tensors: Mapping[str, Tensor]) -> str:
+    """Why the outputs of a model that consists of these tensors are not finite, and what to do, for a message."""
+    if held := not_finite(tensors):
+        return f"for the model's {held}; train it anew, or take a model that was saved before"
+    return "though all of the model's tensors are finite, so its numbers overflow: run it in float32 (model.float())"

@@ -1,0 +1,199 @@
+"""What arms reached on the test set, and how that compares with the references, over seeds and resampled pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+
+from garnish.comparing.analysis.statistics import (
+    Floats,
+    delta_m_draws,
+    gap_draws,
+    gap_recovered,
+    interval,
+    paired_interval,
+    resamples,
+    spread,
+    void_reason,
+)
+from garnish.comparing.analysis.totals_by_picture import PictureTotals
+from garnish.comparing.arms import Arm
+from garnish.comparing.conditions import Run
+from garnish.comparing.schedule import Plan
+from garnish.comparing.test_scores import drawn_of, totals_of
+from garnish.tasks.metrics.delta_m import delta_m
+from garnish.tasks.task import Task
+
+#: Draws of the bootstrap.
+RESAMPLES = 1000
+
+
+@final
+class Effects:
+    """Figures of measured arms; what is drawn once is kept.
+
+    Args:
+        plan: whose measures are looked at.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.setting = plan, plan.setting
+        self.tasks: dict[str, Task] = plan.setting.tasks
+        self.counts = resamples(len(plan.setting.parts.test()), RESAMPLES)
+        self._draws: dict[Run, dict[str, Floats]] = {}
+        self._totals: dict[Run, dict[str, PictureTotals | None]] = {}
+
+    # ---- one arm ----------------------------------------------------------------------------------------------------
+
+    def runs(self, arm: Arm, task: str) -> list[Run]:
+        """The measured runs of an arm that have a task, by seed."""
+        runs = [run for group in arm.groups if task in group for run in self.plan.chosen(arm, group)]
+        return [run for run in runs if (self.plan.measure(run) or {}).get("status") == "done"]
+
+    def values(self, arm: Arm, task: str, metric: str) -> list[float | None]:
+        """A metric of each seed's run."""
+        return [(self.plan.measure(run) or {})["metrics"][task].get(metric) for run in self.runs(arm, task)]
+
+    def headlines(self, arm: Arm, task: str) -> list[float | None]:
+        """The headline metric of each seed's run."""
+        return self.values(arm, task, self.tasks[task].headline)
+
+    def mean(self, arm: Arm | None, task: str) -> float:
+        """Mean of the headline metric over seeds; NaN where there is none."""
+        found = None if arm is None else spread(self.headlines(arm, task)).mean
+        return math.nan if found is None else found
+
+    def metrics(self, arm: Arm) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Task → metric → spread over seeds, and task → class → spread of the metrics that are of one class."""
+        found: dict[str, Any] = {}
+        by_class: dict[str, Any] = {}
+        for task in self.tasks:
+            runs = self.runs(arm, task)
+            names = list((self.plan.measure(runs[0]) or {})["metrics"][task]) if runs else []
+            spreads = {name: as_plain(spread(self.values(arm, task, name))) for name in names}
+            classes = {name: value for name, value in spreads.items() if name.startswith("iou/")}
+            if runs:
+                found[task] = {name: value for name, value in spreads.items() if name not in classes}
+            if classes:
+                kept = ("mean", "least", "most")
+                by_class[task] = {n.removeprefix("iou/"): {k: v[k] for k in kept} for n, v in classes.items()}
+        return found, by_class
+
+    def draws(self, arm: Arm, task: str) -> Floats | None:
+        """The headline metric of each draw of test pictures, mean over seeds; None where it cannot be resampled."""
+        runs = self.runs(arm, task)
+        drawn = [found for run in runs if (found := self._drawn(run).get(task)) is not None]
+        return np.mean(drawn, axis=0) if runs and len(drawn) == len(runs) else None
+
+    def _drawn(self, run: Run) -> dict[str, Floats]:
+        """Task → the headline metric of each draw, of one run; kept beside what was measured of it."""
+        if run not in self._draws:
+            self._draws[run] = drawn_of(self.setting, run, self.counts)
+        return self._draws[run]
+
+    def totals(self, run: Run) -> dict[str, PictureTotals | None]:
+        """What each test picture adds to a run's metrics."""
+        if run not in self._totals:
+            self._totals[run] = totals_of(self.setting, run)
+        return self._totals[run]
+
+    # ---- against references -----------------------------------------------------------------------------------------
+
+    def reference(self, role: str) -> Arm | None:
+        """The measured arm of a role; None where there is none, or it lacks a task."""
+        arm = next((arm for arm in self.setting.arms.values() if arm.role == role), None)
+        whole = arm is not None and all(math.isfinite(self.mean(arm, task)) for task in self.tasks)
+        return arm if whole else None
+
+    def delta_m(self, arm: Arm) -> dict[str, Any] | None:
+        """Δm of each seed against the single-task reference's means, with its interval; None where one lacks a task."""
+        single = self.reference("single")
+        if single is None:
+            return None
+        better = {task: t.higher_is_better for task, t in self.tasks.items()}
+        means = {task: self.mean(single, task) for task in self.tasks}
+        if not all(means.values()):
+            return None
+        by_task = {
+            task: {
+                run.seed: value
+                for run, value in zip(self.runs(arm, task), self.headlines(arm, task), strict=True)
+                if value is not None
+            }
+            for task in self.tasks
+        }
+        seeds = [seed for seed in self.setting.seeds if all(seed in known for known in by_task.values())]
+        if not seeds:
+            return None
+        values = [delta_m({task: by_task[task][seed] for task in self.tasks}, means, better) for seed in seeds]
+        ours = {task: self.draws(arm, task) for task in self.tasks}
+        theirs = {task: self.draws(single, task) for task in self.tasks}
+        both = {t: d for t, d in ours.items() if d is not None}, {t: d for t, d in theirs.items() if d is not None}
+        whole = len(both[0]) == len(both[1]) == len(self.tasks)
+        found = as_plain(spread(values))
+        return found | {"interval": interval(delta_m_draws(*both, better)) if whole else None}
+
+    def difference(self, arm: Arm) -> dict[str, Any]:
+        """Task → headline metric minus the single-task reference's, in its unit, with its interval."""
+        single = self.reference("single")
+        found: dict[str, Any] = {}
+        if single is None or arm is single:
+            return found
+        for task in self.tasks:
+            ours, theirs = self.draws(arm, task), self.draws(single, task)
+            mean = self.mean(arm, task) - self.mean(single, task)
+            if math.isfinite(mean):
+                drawn = None if ours is None or theirs is None else paired_interval(ours, theirs)
+                found[task] = {"mean": mean, "interval": drawn}
+        return found
+
+    def gap(self, arm: Arm) -> tuple[dict[str, Any], list[str]]:
+        """Task → the gap recovered, with its interval, void where there hardly is a gap; and notes on those."""
+        frozen, single = self.reference("frozen"), self.reference("single")
+        if frozen is None or single is None or arm in (frozen, single):
+            return {}, []
+        found: dict[str, Any] = {}
+        notes = []
+        for task, about in self.tasks.items():
+            if not self.runs(arm, task):
+                continue
+            better = about.higher_is_better
+            low, high = self.mean(frozen, task), self.mean(single, task)
+            void = gap_recovered(self.mean(arm, task), low, high, better)[1]
+            seeds = [math.nan if value is None else value for value in self.headlines(arm, task)]
+            values = [] if void else [gap_recovered(value, low, high, better)[0] for value in seeds]
+            drawn = [d for one in (arm, frozen, single) if (d := self.draws(one, task)) is not None]
+            between = None
+            if not void and len(drawn) == 3:
+                draws = gap_draws(drawn[0], drawn[1], drawn[2], better)
+                between = interval(draws)
+                if (void := void_reason(draws)) is not None:
+                    values, between = [], None
+                    notes.append(f"{task}: no gap recovered is told, for {void}.")
+            found[task] = {"mean": spread(values).mean, "values": values, "interval": between, "void": void}
+        return found, notes
+
+
+def as_plain(one: Any) -> dict[str, Any]:
+    """A spread as the report holds it."""
+    return {**dataclasses.asdict(one), "values": list(one.values)}
+
+
+def mark_dominated(arms: Sequence[dict[str, Any]]) -> None:
+    """Set ``dominated`` where another arm has no less Δm with no more trained encoder parameters, and one is better."""
+
+    def figures(arm: Mapping[str, Any]) -> tuple[float, float] | None:
+        mean = (arm["delta_m"] or {}).get("mean")
+        size = arm["encoder_trainable"]
+        return None if mean is None or size is None else (mean, -size)
+
+    for arm in arms:
+        mine = figures(arm)
+        others = [theirs for other in arms if (theirs := figures(other)) is not None]
+        arm["dominated"] = mine is not None and any(
+            theirs != mine and theirs[0] >= mine[0] and theirs[1] >= mine[1] for theirs in others
+        )

@@ -1,0 +1,189 @@
+"""Evaluation that keeps what every picture adds to the metrics, so that a selection can be measured afterwards.
+
+Shape letters: P pictures.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, final
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from garnish.bundles.checkpoint import load_state, save_state
+from garnish.data.dataset import Dataset
+from garnish.errors import BundleError, DataError, OptionError
+from garnish.model.evaluation_mode import evaluating
+from garnish.model.model import Model
+from garnish.tasks.metrics.totals import Totals
+from garnish.tasks.task import Task
+from garnish.training.evaluate import Metrics, outputs, shared_tasks
+
+_FORMAT = 1
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PictureTotals:
+    """What each picture adds to one task's metric.
+
+    Attributes:
+        pictures: P names, in the order of the data set; all of it, labelled for the task or not.
+        states: by the name of the metric's total (:mod:`garnish.tasks.metrics.totals`), (P, …) on the CPU, in the
+            total's dtype; 0 for pictures without a label of the task.
+    """
+
+    pictures: tuple[str, ...]
+    states: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        for name, state in self.states.items():
+            assert len(state) == len(self.pictures), f"{name}: {len(state)} rows for {len(self.pictures)} pictures"
+
+
+def measure(
+    model: Model,
+    dataset: Dataset,
+    *,
+    tasks: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    batch_size: int = 1,
+    progress: bool = False,
+) -> tuple[Metrics, dict[str, PictureTotals | None]]:
+    """The numbers of :func:`~garnish.training.evaluate.evaluate`, and what each picture adds to them.
+
+    Args:
+        model: left as it was, training mode included.
+        dataset: every picture of it is measured; labels may be partial.
+        tasks: which tasks; None: all that the model and the data share.
+        size: (height, width) that pictures and labels are resized to first; None: their own size.
+        batch_size: pictures of one size that run together.
+        progress: draw a bar on standard error.
+
+    Returns:
+        Task → metric → value, and task → totals by picture. The latter is None for a task whose metric is not made of
+        totals that add up (a third party's): pictures cannot be resampled then, and there is no interval.
+
+    Raises:
+        OptionError: an unknown task, a batch size below 1. DataError: no picture, no task in common, or labels of
+        another kind.
+    """
+    names = shared_tasks(model, dataset, tasks)
+    if batch_size < 1:
+        raise OptionError(f"measure: batch_size {batch_size}; set 1 or more")
+    if not len(dataset):
+        raise DataError(f"{dataset.name}: no pictures; check its folders and split")
+    metrics = {name: model.tasks[name].metric() for name in names}
+    rows: dict[str, dict[str, Tensor]] = {}
+    for name, metric in metrics.items():
+        if model.device.type == "cuda":
+            metric.to(model.device)
+        if isinstance(metric, Totals):
+            rows[name] = {state: torch.stack([zero.cpu()] * len(dataset)) for state, zero in _states(metric).items()}
+    pictures = [""] * len(dataset)
+    with evaluating(model), torch.inference_mode():
+        for indices, batch, out in outputs(
+            model, dataset, range(len(dataset)), metrics, batch_size=batch_size, size=size, progress=progress
+        ):
+            for index, picture in zip(indices, batch.names, strict=True):
+                pictures[index] = picture
+            for name, raw in out.items():
+                if name not in rows:
+                    metrics[name].update(raw, batch.targets[name])
+                    continue
+                for k, row in enumerate(batch.where[name]):
+                    metrics[name].reset()
+                    metrics[name].update(raw[k : k + 1], batch.targets[name][k : k + 1])
+                    for state, value in _states(metrics[name]).items():
+                        rows[name][state][indices[row]] = value.cpu()
+    totals = {name: PictureTotals(tuple(pictures), rows[name]) if name in rows else None for name in names}
+    found: Metrics = {}
+    for name, kept in totals.items():
+        if kept is not None:
+            found[name] = metrics_of(model.tasks[name], kept)
+        else:
+            found[name] = {key: float(value) for key, value in metrics[name].compute().items()}
+    return found, totals
+
+
+def metrics_of(task: Task, totals: PictureTotals, counts: Tensor | None = None) -> dict[str, float]:
+    """The metrics of a selection of pictures, as if the task's metric had seen just those.
+
+    Args:
+        task: whose metric the totals are of.
+        totals: what each of P pictures adds.
+        counts: (P,) int64, how often each picture is taken; None: once each.
+
+    Returns:
+        Every metric by name; NaN where nothing was seen. With all counts 1 it is the number that the metric gives
+        when it is updated picture by picture, to the last bit.
+    """
+    states = {}
+    for name, state in totals.states.items():
+        taken = state if counts is None else state * counts.reshape(-1, *(1,) * (state.ndim - 1)).to(state.dtype)
+        # Added one after the other, as updates are: another order rounds otherwise.
+        states[name] = taken.cumsum(0)[-1]
+    return {name: float(value) for name, value in computed(metric_of(task), states).items()}
+
+
+def metric_of(task: Task) -> Totals:
+    """A new metric of the task, on the CPU."""
+    metric = task.metric()
+    assert isinstance(metric, Totals), "totals by picture are of a metric made of totals"
+    return metric
+
+
+def computed(metric: Totals, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the metric says with its totals set to ``states``."""
+    for name, state in states.items():
+        setattr(metric, name, state)
+    # The class's own function: the instance's also looks for other processes and for updates that never were.
+    values: dict[str, Tensor] = type(metric).compute(metric)
+    return values
+
+
+def save_totals(path: str | os.PathLike[str], totals: Mapping[str, PictureTotals | None]) -> Path:
+    """Write the totals of every task of one model to one file; a task without any is remembered as such.
+
+    Raises:
+        BundleError: no space; the former file is untouched then.
+    """
+    tensors = {f"{task}/{state}": t for task, kept in totals.items() if kept for state, t in kept.states.items()}
+    facts = {
+        "format": _FORMAT,
+        # A list, as the file sorts what is by name.
+        "tasks": [
+            {"name": task} | ({"pictures": kept.pictures, "states": list(kept.states)} if kept else {})
+            for task, kept in totals.items()
+        ],
+    }
+    return save_state(path, tensors, facts)
+
+
+def load_totals(path: str | os.PathLike[str]) -> dict[str, PictureTotals | None]:
+    """The inverse of :func:`save_totals`.
+
+    Raises:
+        BundleError: no such file, a damaged one, or one of something else.
+    """
+    tensors, facts = load_state(path)
+    if facts.get("format") != _FORMAT:
+        raise BundleError(f"{path}: holds no totals by picture of format {_FORMAT}; measure again")
+    found: dict[str, PictureTotals | None] = {}
+    for entry in facts["tasks"]:
+        task = entry["name"]
+        states = {state: tensors[f"{task}/{state}"] for state in entry.get("states", ())}
+        found[task] = PictureTotals(tuple(entry["pictures"]), states) if states else None
+    return found
+
+
+def _states(metric: Metric) -> dict[str, Tensor]:
+    """Every total by name."""
+    states = metric.metric_state
+    assert all(isinstance(state, Tensor) for state in states.values()), "totals are tensors"
+    return cast(dict[str, Tensor], states)

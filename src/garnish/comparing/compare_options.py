@@ -1,0 +1,95 @@
+"""What is compared: the section ``compare`` of a recipe, or the options of ``garnish compare``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from garnish.errors import OptionError, suggest
+
+REFERENCES = ("frozen", "single", "multi", "scratch")
+CONTROLS = ("extras", "random")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """The section ``compare`` of a recipe.
+
+    Attributes:
+        adapters: the arms: text such as ``LoRA,LoRA(rank=2),LoRA+NormTuning``, or a list of names, of
+            ``{name: LoRA, rank: 2}`` and of lists of these, which are combined; None: the recipe's own ``adapter``.
+        seeds: how many; the first is the recipe's ``train.seed``, the others are the numbers after it.
+        rates: learning rates that are searched for adapters, the frozen trunk and controls.
+        reference_rates: those for whatever tunes the whole trunk.
+        widen: how many rates more a search may try, one after the other, while its best one is the least or the largest
+            of those tried; 0: none.
+        references: what arms are measured against, of frozen, single, multi and scratch.
+        controls: further arms, of extras (what MTLoRA trains beside its adapters, alone) and random (the first adapter
+            on a random trunk).
+        held_out_every: where the data have no split val, every n-th training picture is held out.
+        jobs: runs that are trained side by side, each in a process of its own.
+        pictures: whether the report has pictures of the test set; their licence may forbid it.
+        title: of the report.
+        out: folder of the report.
+        store: folder of the runs; None: ``.store`` in the report's.
+        data_licence: what the report says of the pictures' licence.
+
+    Raises:
+        OptionError: a value out of range, naming it.
+    """
+
+    adapters: Any = None
+    seeds: int = 3
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
+    reference_rates: tuple[float, ...] = (1e-5, 3e-5, 1e-4, 3e-4)
+    widen: int = 2
+    references: tuple[str, ...] = REFERENCES
+    controls: tuple[str, ...] = ()
+    held_out_every: int = 5
+    jobs: int = 1
+    pictures: bool = True
+    title: str | None = None
+    out: str | None = None
+    store: str | None = None
+    data_licence: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("seeds", 1), ("widen", 0), ("held_out_every", 2), ("jobs", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise OptionError(f"compare.{name}: {value} is out of range; set {least} or more")
+        for name in ("rates", "reference_rates"):
+            rates = getattr(self, name)
+            if not rates:
+                raise OptionError(f"compare.{name}: none given; name at least one learning rate, e.g. 3e-4,1e-3")
+            for rate in rates:
+                if not 0 < rate < math.inf:
+                    raise OptionError(f"compare.{name}: {rate} is out of range; set finite values above 0")
+            object.__setattr__(self, name, tuple(sorted(set(rates))))
+        for name, known in (("references", REFERENCES), ("controls", CONTROLS)):
+            for entry in getattr(self, name):
+                if entry not in known:
+                    raise OptionError(
+                        f"compare.{name}: unknown {name.removesuffix('s')} {entry!r}{suggest(entry, known)}"
+                    )
+
+
+def read_options(section: Any, given: Mapping[str, Any]) -> CompareOptions:
+    """The options of a recipe's section ``compare``, with those of the command line set anew.
+
+    Raises:
+        OptionError: a section that is no mapping, an unknown option, or a value out of range.
+    """
+    from garnish.registry import construct
+
+    if section is not None and not isinstance(section, Mapping):
+        raise OptionError(f"compare: {section!r}; write e.g. compare: {{adapters: [LoRA, AdaptFormer], seeds: 3}}")
+    values = {**(section or {}), **given}
+    for name in ("rates", "reference_rates", "references", "controls"):
+        if isinstance(values.get(name), str | int | float):
+            values[name] = [values[name]]
+    options: CompareOptions = construct(CompareOptions, values, where="compare")
+    return options

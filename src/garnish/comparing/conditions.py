@@ -1,0 +1,211 @@
+"""What all runs of a comparison share: recipe, data, trunk, arms; and what each run is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from garnish.adapters.reference import Frozen
+from garnish.comparing.arms import Arm, arms_of
+from garnish.comparing.compare_options import CompareOptions
+from garnish.comparing.keys import key_of, step_content, training_content
+from garnish.comparing.splits import Parts
+from garnish.comparing.store import Store
+from garnish.errors import OptionError
+from garnish.heads.linear import LinearHead
+from garnish.model.model import Model, adapt
+from garnish.recipes.recipe import Recipe
+from garnish.registry import describe
+from garnish.tasks.task import Task
+from garnish.training.train_options import TrainOptions
+
+if TYPE_CHECKING:
+    from garnish.backbones.backbone import Backbone
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """One training: an arm, the tasks of one of its models, a learning rate and a seed."""
+
+    arm: str
+    tasks: tuple[str, ...]
+    rate: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.arm}, {'+'.join(self.tasks)}, rate {self.rate:g}, seed {self.seed}"
+
+
+@final
+class Setting:
+    """Shared by the runs of one process; what takes time is made when it is first asked for.
+
+    Args:
+        recipe: as it was read.
+        options: what is compared.
+        trunk: name, options, taps and fingerprint of the trunk, where another process has found them.
+
+    Raises:
+        OptionError, DataError: a recipe that cannot be compared with.
+    """
+
+    def __init__(self, recipe: Recipe, options: CompareOptions, trunk: Mapping[str, Any] | None = None) -> None:
+        self.recipe, self.options = recipe, options
+        if options.out is None:
+            raise OptionError("compare: no folder for the report; give --out FOLDER, or compare: {out: FOLDER}")
+        self.out = Path(options.out)
+        self.store = Store(self.out / ".store" if options.store is None else Path(options.store))
+        self.training = recipe.options
+        _check(recipe, self.training)
+        self._trunk = None if trunk is None else dict(trunk)
+        self._keys: dict[Run, str] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:  # another process makes its own
+        return Setting, (self.recipe, self.options, self.trunk_facts)
+
+    # ---- what is shared ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The pictures."""
+        return Parts(self.recipe, self.options.held_out_every)
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """All tasks, with the recipe's options."""
+        return self.parts.tasks
+
+    @cached_property
+    def arms(self) -> dict[str, Arm]:
+        """All arms by name, in the order in which they are worked on."""
+        own = self.recipe.plain.get("adapter", "LoRA")
+        return {arm.name: arm for arm in arms_of(self.options, own, list(self.tasks))}
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the runs, the one of the search first."""
+        return [self.training.seed + number for number in range(self.options.seeds)]
+
+    @property
+    def trunk_facts(self) -> dict[str, Any]:
+        """Name, options, taps and content fingerprint of the trunk, its licence and where its weights are from."""
+        if self._trunk is None:
+            choice = self.recipe.backbone
+            assert choice is not None
+            trunk = choice.build()
+            if trunk.weights_source == "random":
+                raise self.recipe.fault(
+                    "backbone",
+                    f"{choice.name} without weights is random, and there is nothing to compare on a random trunk; set"
+                    " backbone.weights to a file or a Hub id, or true for the published ones",
+                )
+            self._trunk = {
+                "name": trunk.name,
+                "options": trunk.options,
+                "taps": trunk.taps_at,
+                "fingerprint": trunk.fingerprint(),
+                "licence": trunk.licence,
+                "weights": trunk.weights_source,
+            }
+            # what is wrong with tasks or heads is wrong in every arm, and told before any is trained
+            adapt(trunk, Frozen(), self.tasks, self.recipe.head)
+        return self._trunk
+
+    # ---- what a run is ----------------------------------------------------------------------------------------------
+
+    def recipe_of(self, run: Run) -> Recipe:
+        """The recipe of one run."""
+        arm = self.arms[run.arm]
+        plain = {k: v for k, v in self.recipe.plain.items() if k not in ("compare", "onto")}
+        methods = arm.plain_methods()
+        plain["adapter"] = methods[0] if len(methods) == 1 else methods
+        own = self.recipe.task_options or {}
+        plain["tasks"] = {task: own.get(task, {}) for task in run.tasks}
+        head = plain.get("head")
+        if isinstance(head, Mapping) and "name" not in head:
+            plain["head"] = {task: head[task] for task in run.tasks if task in head}
+        train = dict(plain["train"])
+        # what is searched is the rate of what an arm adapts; with heads only there is nothing else than heads
+        train["head_lr"] = run.rate if arm.role == "frozen" else self.training.head_lr or self.training.lr
+        train |= {"lr": run.rate, "seed": run.seed}
+        balance = train.get("balance")
+        if isinstance(balance, Mapping) and not isinstance(balance.get("name"), str):
+            train["balance"] = {task: weight for task, weight in balance.items() if task in run.tasks} or None
+        if self.training.best_by is not None and self.training.best_by.partition(".")[0] not in run.tasks:
+            train["best_by"] = None
+        if self.training.log is None:
+            train["log"] = ["csv"]
+        return dataclasses.replace(self.recipe, plain=plain | {"train": train, "out": str(self.out)})
+
+    def build(self, run: Run) -> Model:
+        """The untrained model of a run."""
+        return self.recipe_of(run).build(self.parts.train(run.tasks), trunk=self.random_trunk(run))
+
+    def random_trunk(self, run: Run) -> Backbone | None:
+        """The trunk of a run on random weights, which follow from its seed; None where it has the recipe's."""
+        choice = self.recipe.backbone
+        assert choice is not None
+        return choice.build_random(run.seed) if self.arms[run.arm].trunk == "random" else None
+
+    def content(self, run: Run) -> dict[str, Any]:
+        """All that the numbers of a run follow from."""
+        return {
+            **self._model_content(run),
+            "train": self.parts.digest("train", run.tasks),
+            "held_out": self.parts.digest("held_out", run.tasks),
+            "options": training_content(self.recipe_of(run).options),
+        }
+
+    def key(self, run: Run) -> str:
+        """Names a run by its content."""
+        if run not in self._keys:
+            self._keys[run] = key_of({"run": self.content(run)})
+        return self._keys[run]
+
+    def measure_key(self, run: Run) -> str:
+        """Names what is measured of a run's bundle on the test set."""
+        size = self.training.eval_size
+        test = self.parts.digest("test", run.tasks)
+        return key_of({"measured": self.key(run), "test": test, "size": size, "batch": self.training.eval_batch_size})
+
+    def cost_content(self, run: Run) -> dict[str, Any]:
+        """All that the cost of a step of a run's model follows from."""
+        options = self.recipe_of(run).options
+        train = self.parts.digest("train", run.tasks)
+        return {**self._model_content(run), "options": step_content(options), "train": train}
+
+    def _model_content(self, run: Run) -> dict[str, Any]:
+        arm, head = self.arms[run.arm], self.recipe_of(run).head
+        trunk = {key: self.trunk_facts[key] for key in ("name", "options", "taps", "fingerprint")}
+        if arm.trunk == "random":
+            choice = self.recipe.backbone
+            assert choice is not None
+            trunk = {"name": choice.name, "options": choice.options, "taps": choice.taps, "fingerprint": "random"}
+        if self.recipe.backbone is not None and self.recipe.backbone.drop_path:
+            trunk["drop_path"] = self.recipe.backbone.drop_path  # absent where it is 0, as results before it have it
+        heads = head if isinstance(head, Mapping) else dict.fromkeys(run.tasks, head)
+        return {
+            "trunk": trunk,
+            "methods": arm.plain_methods(),
+            "heads": {task: describe(heads.get(task) or LinearHead()) for task in run.tasks},
+            "tasks": {task: describe(self.tasks[task]) for task in run.tasks},
+        }
+
+
+def _check(recipe: Recipe, options: TrainOptions) -> None:
+    """Refuse what would give arms other budgets, or what cannot be built anew for every run."""
+    if recipe.backbone is None:
+        raise recipe.fault("backbone", "none given; name one, e.g. backbone: mit_b0")
+    if recipe.onto:
+        raise recipe.fault("onto", "a comparison trains every arm on the bare trunk; leave it out")
+    if options.batch_size == "auto":
+        raise recipe.fault("train.batch_size", "auto would give arms other batches; set a number")
+    if options.devices not in (1, "auto"):
+        raise recipe.fault("train.devices", f"{options.devices}, but each run has one process; set 1, and --jobs")
+    if options.patience is not None:
+        raise recipe.fault("train.patience", "ends arms after other numbers of steps; leave it out")

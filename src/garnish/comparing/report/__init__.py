@@ -1,0 +1,1 @@
+"""Results and the report of a comparison."""

@@ -1,0 +1,227 @@
+"""Δm over what it costs: points, front and labels laid out in pixels, for the page and for pictures of their own.
+
+The cost axis is logarithmic; a cost of zero (the frozen trunk trains no parameter of the encoder) has a place of its
+own left of it. Arms far below the others and below the frozen trunk (a random trunk) stand on the lower edge with their
+figure, so that they do not press the rest together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from garnish.comparing.report.number_format import count, find, seconds, signed, size
+from garnish.comparing.report.svg import Axis, padded, text_width
+
+FONT = 12.0
+RADIUS = 5.0
+#: a gap so many times as wide as all that lies above it is not drawn to scale
+FAR = 1.5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A figure of an arm that Δm is drawn over."""
+
+    key: str
+    title: str
+    show: Callable[[float], str]
+
+
+COSTS = (
+    Cost("encoder_trainable", "Trained encoder parameters", count),
+    Cost("bundle_bytes", "Bundle on disk", size),
+    Cost("bytes_for_backward", "Held for the backward pass", size),
+    Cost("step_seconds", "Time of a training step", seconds),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """An arm: its figures and its place; ``below`` where its Δm lies under the picture."""
+
+    name: str
+    role: str
+    cost: float
+    delta: float
+    x: float
+    y: float
+    dominated: bool
+    below: bool
+
+    @property
+    def label(self) -> str:
+        """What stands beside the point."""
+        return f"{self.name}  {signed(self.delta)} ↓" if self.below else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """Text beside its point: its anchor on the baseline, its box, the end of a line to the point if it needs one."""
+
+    point: Point
+    x: float
+    y: float
+    anchor: str
+    box: tuple[float, float, float, float]
+    leader: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pareto:
+    """A picture of ``width`` × ``height`` pixels; ``front`` are the corners of the step line."""
+
+    cost: Cost
+    width: float
+    height: float
+    points: tuple[Point, ...]
+    labels: tuple[Label, ...]
+    front: tuple[tuple[float, float], ...]
+    across: Axis
+    up: Axis
+    zero: float | None
+
+
+Box = tuple[float, float, float, float]
+
+
+def lay_out(results: Mapping[str, Any], cost: Cost, width: float, height: float) -> Pareto | None:
+    """Place every arm that has both figures; None where none has a cost above zero."""
+    arms = [a for a in results["arms"] if find(a, "delta_m", "mean") is not None and find(a, cost.key) is not None]
+    if not any(arm[cost.key] > 0 for arm in arms):
+        return None
+    left, right, top, bottom = 44.0, width - 14, 28.0, height - 46
+    with_zero = any(arm[cost.key] <= 0 for arm in arms)
+    zero = left + 16 if with_zero else None
+    across = Axis(
+        *padded((a[cost.key] for a in arms if a[cost.key] > 0), log=True, part=0.07),
+        left + (36 if with_zero else 0),
+        right,
+        log=True,
+    )
+    deltas = [arm["delta_m"]["mean"] for arm in arms]
+    frozen = min((d for d, arm in zip(deltas, arms, strict=True) if arm["role"] == "frozen"), default=None)
+    up = Axis(*padded([_floor(deltas, frozen), max(*deltas, 0.0)], part=0.1), bottom, top)
+    off = _dominated(arms, cost)
+    points = tuple(
+        Point(
+            name=str(arm["name"]),
+            role=arm["role"],
+            cost=arm[cost.key],
+            delta=delta,
+            x=across.at(arm[cost.key]) if arm[cost.key] > 0 else left + 16,
+            y=up.at(delta) if delta >= up.low else bottom - 9,
+            dominated=out,
+            below=delta < up.low,
+        )
+        for arm, delta, out in zip(arms, deltas, off, strict=True)
+    )
+    front = _staircase([p for p in points if not p.dominated and not p.below], right)
+    labels = _place(points, front, (left, top - 10, width - 2, bottom), up.at(0), FONT if width > 500 else 11.0)
+    return Pareto(
+        cost=cost,
+        width=width,
+        height=height,
+        points=points,
+        labels=labels,
+        front=front,
+        across=across,
+        up=up,
+        zero=zero,
+    )
+
+
+def _floor(deltas: list[float], frozen: float | None) -> float:
+    """Lowest Δm drawn to scale: of all arms, or of the upper half or more where the next lies far below it.
+
+    The frozen trunk is always to scale, for what an arm is worth is its distance from there.
+    """
+    above = sorted([*deltas, 0.0], reverse=True)
+    for number in range(len(above) // 2, len(above) - 1):
+        far = above[number] - above[number + 1] > FAR * (above[0] - above[number])
+        if far and (frozen is None or above[number] <= frozen):
+            return above[number]
+    return above[-1]
+
+
+def _dominated(arms: list[Mapping[str, Any]], cost: Cost) -> list[bool]:
+    """Whether another arm has no fewer Δm at no more cost; over parameters this stands in the results."""
+    if cost.key == "encoder_trainable":
+        return [bool(arm.get("dominated")) for arm in arms]
+    pairs = [(arm["delta_m"]["mean"], arm[cost.key]) for arm in arms]
+    return [any(d >= delta and c <= price and (d, c) != (delta, price) for d, c in pairs) for delta, price in pairs]
+
+
+def _staircase(points: list[Point], right: float) -> tuple[tuple[float, float], ...]:
+    corners: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda p: (p.x, p.y)):
+        if corners and point.y >= corners[-1][1]:
+            continue
+        if corners:
+            corners.append((point.x, corners[-1][1]))
+        corners.append((point.x, point.y))
+    return (*corners, (right, corners[-1][1])) if corners else ()
+
+
+def _place(
+    points: tuple[Point, ...], front: tuple[tuple[float, float], ...], area: Box, zero: float, font: float
+) -> tuple[Label, ...]:
+    """A free place for each label, those of the front first; a label without one is left out (points have titles)."""
+    taken: list[Box] = [(p.x - RADIUS - 2, p.y - RADIUS - 2, p.x + RADIUS + 2, p.y + RADIUS + 2) for p in points]
+    steps = [_around(*a, *b) for a, b in pairwise(front)]
+    level = (area[0], zero - 1, area[2], zero + 1)
+    leaders: list[Box] = []
+    found = []
+    for point in sorted(points, key=lambda p: (p.dominated, p.role != "adapter", p.y)):
+        best: tuple[float, Box, Label] | None = None
+        wide, own = text_width(point.label, font), taken[points.index(point)]
+        for reach in (10, 15, 22, 30, 40, 54, 70):
+            for turn in range(16):
+                angle = turn * math.pi / 8
+                x, y = point.x + reach * math.cos(angle), point.y + reach * math.sin(angle) * 0.9
+                side = 0 if abs(math.cos(angle)) < 0.3 else math.copysign(1, math.cos(angle))
+                x0 = x - wide / 2 + side * wide / 2
+                box = (x0, y - font * 0.6, x0 + wide, y + font * 0.5)
+                if not _inside(box, area) or any(_meet(box, other) for other in taken if other is not own):
+                    continue
+                if _meet(box, (point.x - RADIUS, point.y - RADIUS, point.x + RADIUS, point.y + RADIUS)):
+                    continue
+                worth: float = (
+                    reach + 14 * sum(_meet(box, s) for s in steps) + 10 * sum(_meet(box, s) for s in (*leaders, level))
+                )
+                worth += 1.5 * (turn % 8 != 0) + (0.5 if turn == 8 else 0)
+                if best is None or worth < best[0]:
+                    far = None if reach < 20 else (min(max(point.x, box[0]), box[2]), min(max(point.y, box[1]), box[3]))
+                    best = (
+                        worth,
+                        box,
+                        Label(
+                            point=point,
+                            x=x,
+                            y=y + font * 0.35,
+                            anchor={0: "middle", 1: "start", -1: "end"}[int(side)],
+                            box=box,
+                            leader=far,
+                        ),
+                    )
+        if best:
+            taken.append(best[1])
+            found.append(best[2])
+            if best[2].leader:
+                leaders.append(_around(point.x, point.y, *best[2].leader))
+    return tuple(found)
+
+
+def _around(x1: float, y1: float, x2: float, y2: float) -> Box:
+    return min(x1, x2) - 1, min(y1, y2) - 1, max(x1, x2) + 1, max(y1, y2) + 1
+
+
+def _meet(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _inside(box: Box, area: Box) -> bool:
+    return box[0] >= area[0] and box[1] >= area[1] and box[2] <= area[2] and box[3] <= area[3]

@@ -1,0 +1,118 @@
+"""Pictures of the test set with every arm's prediction beside its label: some evenly spaced ones, and the worst."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from garnish.comparing.analysis.effects import Effects
+from garnish.comparing.analysis.statistics import per_picture
+from garnish.comparing.arms import Arm
+from garnish.comparing.conditions import Run
+from garnish.comparing.store import write_bytes
+from garnish.comparing.test_scores import painted, painted_labels
+from garnish.data.subset import chosen
+
+#: Folder of the cells, in the report's.
+FOLDER = "pictures"
+#: Evenly spaced pictures, and worst pictures of each task.
+SAMPLES, WORST = 3, 2
+
+
+def draw_sheets(effects: Effects, out: Path) -> list[dict[str, Any]]:
+    """Paint cells into ``out/pictures`` and say what they are; files of former sheets are removed from there.
+
+    Raises:
+        DataError: a picture that cannot be read. BundleError: nothing can be written.
+    """
+    setting = effects.setting
+    runs = {task: runs_of(effects, task) for task in setting.tasks}
+    scores = {
+        task: {name: scores_of(effects, task, run) for name, run in found.items()} for task, found in runs.items()
+    }
+    wanted = _wanted(effects, scores)
+    labels = painted_labels(setting, _indices(wanted))
+    maps: dict[tuple[str, str, int], Path] = {}
+    for arm in setting.arms.values():
+        for group in arm.groups:
+            run = next((runs[task][arm.name] for task in group if arm.name in runs[task]), None)
+            if run is not None:
+                drawn = painted(setting, run, {t: i for t, i in _indices(wanted).items() if t in group})
+                maps |= {(arm.name, task, index): file for (task, index), file in drawn.items()}
+    folder, sheets = out / FOLDER, []
+    kept: set[str] = set()
+
+    def put(file: Path, name: str) -> str:
+        target = folder / f"{name}.png"
+        kept.add(target.name)
+        data = file.read_bytes()
+        if not target.is_file() or target.read_bytes() != data:
+            write_bytes(target, data)
+        return f"{FOLDER}/{target.name}"
+
+    for kind, task, index in wanted:
+        if (task, index) not in labels:  # this picture has no label of the task
+            continue
+        cells = {"picture": put(labels["", index], f"{index}"), "target": put(labels[task, index], f"{index}-{task}")}
+        for name in runs[task]:
+            cells[name] = put(maps[name, task, index], f"{index}-{task}-{_slug(name)}")
+        values = {name: found[index] for name, found in scores[task].items() if math.isfinite(found[index])}
+        sheets.append(
+            {"kind": kind, "task": task, "picture": name_of(effects, index), "values": values, "cells": cells}
+        )
+    for file in folder.glob("*.png") if folder.is_dir() else ():
+        if file.name not in kept:
+            file.unlink()
+    return sheets
+
+
+def runs_of(effects: Effects, task: str) -> dict[str, Run]:
+    """The first seed's measured run of each arm that has the task."""
+    found: dict[str, Run] = {}
+    for arm in effects.setting.arms.values():
+        if runs := effects.runs(arm, task):
+            found[arm.name] = runs[0]
+    return found
+
+
+def scores_of(effects: Effects, task: str, run: Run) -> list[float]:
+    """The headline metric of each test picture; NaN where there is none."""
+    totals = effects.totals(run).get(task)
+    return per_picture(effects.tasks[task], totals) if totals is not None else [math.nan] * effects.counts.shape[1]
+
+
+def name_of(effects: Effects, index: int) -> str:
+    """What a test picture is called, without the folders around it."""
+    arms: list[Arm] = list(effects.setting.arms.values())
+    for run in (run for arm in arms for task in effects.tasks for run in effects.runs(arm, task)):
+        for totals in effects.totals(run).values():
+            if totals is not None:
+                return Path(totals.pictures[index]).name
+    return str(index)
+
+
+def _wanted(effects: Effects, scores: dict[str, dict[str, list[float]]]) -> list[tuple[str, str, int]]:
+    """(kind, task, index) of each row."""
+    count = effects.counts.shape[1]
+    rows = [("sample", task, index) for index in chosen(count, SAMPLES) for task in scores]
+    for task, by_arm in scores.items():
+        sign = 1 if effects.tasks[task].higher_is_better else -1
+        means = []
+        for index in range(count):
+            known = [values[index] for values in by_arm.values() if math.isfinite(values[index])]
+            if known:
+                means.append((sign * math.fsum(known) / len(known), index))
+        rows += [("worst", task, index) for _, index in sorted(means)[:WORST]]
+    return rows
+
+
+def _indices(wanted: list[tuple[str, str, int]]) -> dict[str, list[int]]:
+    """Task → the pictures of which its maps are wanted."""
+    tasks = dict.fromkeys(task for _, task, _ in wanted)
+    return {task: sorted({index for _, t, index in wanted if t == task}) for task in tasks}
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")

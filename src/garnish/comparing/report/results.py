@@ -1,0 +1,240 @@
+"""Everything that a comparison found, as results.json holds it, and the report's files."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from garnish import __version__
+from garnish.backbones.weights import is_non_commercial
+from garnish.comparing.analysis.effects import RESAMPLES, Effects, mark_dominated
+from garnish.comparing.arms import Arm
+from garnish.comparing.conditions import Run, Setting
+from garnish.comparing.costs import Costs, together
+from garnish.comparing.held_out_score import best_score, curve_of, is_at_edge, is_flat
+from garnish.comparing.report.page import write_page
+from garnish.comparing.report.remarks import notes_of
+from garnish.comparing.report.spreadsheet import csv_text
+from garnish.comparing.schedule import Plan
+from garnish.comparing.store import write_json
+from garnish.files.atomic import write_file
+from garnish.heads.linear import LinearHead
+from garnish.registry import describe, flat, options_of, plain
+
+FORMAT = 1
+RESULTS = "results.json"
+_UNITS = {"Depth": "m", "Normals": "°"}
+_COSTS = (
+    "encoder_total", "encoder_trainable", "decoder_trainable", "bundle_bytes", "macs", "bytes_for_backward",
+    "step_seconds", "step_ratio",
+)  # fmt: skip
+
+
+def results_of(
+    effects: Effects,
+    costs: Costs,
+    sheets: list[dict[str, Any]] | None,
+    *,
+    command: str,
+    wall_seconds: float,
+) -> dict[str, Any]:
+    """The content of results.json; also of a comparison that is not finished.
+
+    Args:
+        effects: of the plan as it stands.
+        costs: measures what arms cost.
+        sheets: see :func:`garnish.comparing.report.prediction_sheets.draw_sheets`; None: the report has no pictures.
+        command: what was asked for.
+        wall_seconds: of training and evaluation, over all sittings.
+    """
+    plan, setting = effects.plan, effects.setting
+    arms, said = [], []
+    for arm in setting.arms.values():
+        row, lines = _arm(effects, arm, costs)
+        arms.append(row)
+        said += lines
+    mark_dominated(arms)
+    results = {
+        "format": FORMAT,
+        "title": setting.options.title or _title(setting),
+        "status": "done" if all(arm["status"] != "unfinished" for arm in arms) else "unfinished",
+        "command": command,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "wall_seconds": wall_seconds,
+        "environment": environment(),
+        "licences": {
+            "backbone": {
+                "name": setting.trunk_facts["name"],
+                "licence": setting.trunk_facts["licence"],
+                "non_commercial": is_non_commercial(setting.trunk_facts["licence"]),
+                "weights": setting.trunk_facts["weights"],
+            },
+            "data": setting.options.data_licence,
+        },
+        "protocol": _protocol(setting),
+        "tasks": {
+            name: {
+                "task": type(task).__name__,
+                "headline": task.headline,
+                "higher_is_better": task.higher_is_better,
+                "unit": _UNITS.get(type(task).__name__, ""),
+                "classes": list(task.legend()) or None,
+            }
+            for name, task in setting.tasks.items()
+        },
+        "arms": arms,
+        "sheets": sheets or [],
+        "notes": [],
+    }
+    results["notes"] = notes_of(plan, results, [*said, *costs.faults])
+    found: dict[str, Any] = plain(results, finite=True)
+    return found
+
+
+def write_report(results: Mapping[str, Any], folder: Path) -> Path:
+    """Write results.json, results.csv and index.html; returns the page.
+
+    Raises:
+        BundleError, OSError: a file cannot be written; the former one is as it was.
+    """
+    write_json(folder / RESULTS, results)
+    write_file(folder / "results.csv", csv_text(results).encode())
+    return write_page(results, folder)
+
+
+def environment() -> dict[str, Any]:
+    """What ran the comparison, the machine's name left out."""
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "timm": str(timm.__version__),
+        "garnish": __version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+    }
+
+
+def _arm(effects: Effects, arm: Arm, costs: Costs) -> tuple[dict[str, Any], list[str]]:
+    plan, setting = effects.plan, effects.setting
+    status, reason = plan.status(arm)
+    by = setting.training.best_by
+    models = {group: _model(plan, arm, group) for group in arm.groups}
+    rates = {model["rate"] for model in models.values()}
+    flats = [model["flat"] for model in models.values()]
+    metrics, by_class = effects.metrics(arm)
+    gap, said = effects.gap(arm)
+    row: dict[str, Any] = {
+        "name": arm.name,
+        "role": arm.role,
+        "status": status,
+        "reason": reason,
+        "methods": [describe(method) for method in arm.methods],
+        "trunk": arm.trunk,
+        "rate": next(iter(rates)) if len(rates) == 1 else None,
+        "rate_at_edge": any(model["rate_at_edge"] for model in models.values()),
+        "flat": False if False in flats else None if None in flats else True,
+    }
+    if arm.is_by_task:
+        row["by_task"] = {group[0]: model for group, model in models.items()}
+    search, runs = [], []
+    for group in arm.groups:
+        task = group[0] if arm.is_by_task else None
+        for run in plan.search(arm, group):
+            outcome = plan.outcome(run)
+            curve = curve_of(outcome, by)
+            told = {"task": task, "rate": run.rate, "score": best_score(curve), "curve": curve}
+            search.append(told | _state(outcome))
+        for run in plan.chosen(arm, group):
+            outcome = plan.outcome(run)
+            facts = {name: (outcome or {}).get(name) for name in ("best_step", "seconds")}
+            runs.append({"seed": run.seed, "task": task, "curve": curve_of(outcome, by), **facts, **_state(outcome)})
+    done = [outcome for group in arm.groups for run in plan.chosen(arm, group) if (outcome := plan.outcome(run))]
+    first = [plan.outcome(run) or {} for group in arm.groups for run in plan.chosen(arm, group)[:1]]
+    seconds = [outcome.get("seconds") for outcome in first]
+    row |= {
+        "cached": any(outcome.get("cached") for outcome in done),
+        "search": search,
+        "runs": runs,
+        "metrics": metrics,
+        "per_class": by_class,
+        "delta_m": effects.delta_m(arm),
+        "gap": gap,
+        "difference": effects.difference(arm),
+        "wall_seconds": sum(s for s in seconds if s) if seconds and all(seconds) else None,
+        "dominated": False,
+    }
+    found = together([costs.of(run) for run in model_runs(plan, arm)]) if metrics else {}
+    return row | {name: found.get(name) for name in _COSTS}, said
+
+
+def model_runs(plan: Plan, arm: Arm) -> list[Run]:
+    """One run of each of an arm's models."""
+    return [plan.search(arm, group)[0] for group in arm.groups]
+
+
+def _model(plan: Plan, arm: Arm, group: tuple[str, ...]) -> dict[str, Any]:
+    """What was chosen for one model of an arm."""
+    rate, runs = plan.rate(arm, group), plan.chosen(arm, group)
+    outcome = plan.outcome(runs[0]) if runs else None
+    curve = curve_of(outcome, plan.setting.training.best_by)
+    flat = is_flat(curve, outcome["steps"]) if outcome is not None and outcome["status"] == "done" else None
+    tried = [run.rate for run in plan.search(arm, group)]
+    return {"rate": rate, "rate_at_edge": is_at_edge(rate, tried), "flat": flat}
+
+
+def _state(outcome: Mapping[str, Any] | None) -> dict[str, Any]:
+    if outcome is None:
+        return {"status": "unfinished", "reason": None}
+    return {"status": outcome["status"], "reason": outcome.get("reason")}
+
+
+def _protocol(setting: Setting) -> dict[str, Any]:
+    options, parts, head = setting.training, setting.parts, setting.recipe.head
+    assert isinstance(options.batch_size, int)
+    heads = {t: flat(h) for t, h in head.items()} if isinstance(head, dict) else flat(head or LinearHead())
+    return {
+        "steps": options.total_steps(len(parts.train()), options.batch_size, 1),
+        "batch_size": options.batch_size * options.accumulate,
+        "seeds": setting.seeds,
+        "rates": list(setting.options.rates),
+        "reference_rates": list(setting.options.reference_rates),
+        "widen": setting.options.widen,
+        "head_rate": options.lr if options.head_lr is None else options.head_lr,
+        "weight_decay": options.weight_decay,
+        "schedule": options.schedule,
+        "precision": options.precision,
+        "held_out": parts.held_out_by,
+        "train_pictures": len(parts.train()),
+        "held_out_pictures": len(parts.held_out()),
+        "test_pictures": len(parts.test()),
+        "eval_size": None if options.eval_size is None else list(options.eval_size),
+        "head": heads,
+        "augment": None if options.augment is None else options_of(options.augment),
+        "variants": options.variants,
+        "resamples": RESAMPLES,
+    }
+
+
+def _title(setting: Setting) -> str:
+    source = setting.recipe.source
+    name = Path(source).stem if source != "command line" else setting.trunk_facts["name"]
+    return f"{name}: {len(setting.arms)} arms, {len(setting.seeds)} seeds"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

@@ -1,0 +1,233 @@
+"""Small multiples: gap recovered per task, the search over rates and the learning curves per arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from markupsafe import Markup
+
+from garnish.comparing.report.number_format import find, metric, rate, share
+from garnish.comparing.report.svg import Axis, line, padded, path, picture, tag, text, text_width
+
+WIDTH, HEIGHT = 250.0, 150.0
+#: Pixels of a tick's text.
+TICK = 11.5
+
+
+def gap_panel(results: Mapping[str, Any], task: str) -> Markup | None:
+    """Gap recovered of each arm in one task: a dot and its interval between frozen (0) and full fine-tuning (100 %)."""
+    arms = [arm for arm in results["arms"] if find(arm, "gap", task) is not None]
+    if not arms:
+        return None
+    arms.sort(key=lambda arm: (arm["role"] != "adapter", -(find(arm, "gap", task, "mean") or -1e9)))
+    width, row = 420.0, 24.0
+    left = min(max(text_width(str(arm["name"]), 12) for arm in arms) + 14, 190)
+    bottom = 10 + row * len(arms)
+    means = [find(arm, "gap", task, "mean") for arm in arms]
+    shown = [m for m in means if m is not None and m > -0.5]
+    axis = Axis(min(-0.08, *shown, 0.0) - 0.04, max(1.08, *shown, 1.0) + 0.06, left, width - 10)
+    parts: list[str] = [line(axis.at(v), 4, axis.at(v), bottom, "zero" if v in (0, 1) else "grid") for v in (0, 0.5, 1)]
+    parts += [
+        text(axis.at(0), bottom + 16, "frozen", "middle", "tick"),
+        text(axis.at(1), bottom + 16, "full", "middle", "tick"),
+        text(axis.at(0.5), bottom + 16, "50 %", "middle", "tick"),
+    ]
+    for number, arm in enumerate(arms):
+        y = 10 + row * (number + 0.5)
+        gap = arm["gap"][task]
+        adapter = arm["role"] == "adapter"
+        name = str(arm["name"])
+        parts.append(text(left - 12, y + 4, _cut(name, left - 12), "end", "name" if adapter else "name dim"))
+        if gap.get("mean") is None:
+            parts.append(text(axis.at(0) + 8, y + 4, f"void: {gap.get('void') or 'not measured'}", style="tick"))
+            continue
+        about = f"{name}: {share(gap['mean'])} %"
+        interval = gap.get("interval")
+        if interval and None not in interval:
+            about += f" ({share(interval[0])} to {share(interval[1])} %)"
+        if interval and None not in interval and interval[1] > axis.low:
+            parts.append(line(axis.clipped(interval[0]), y, axis.clipped(interval[1]), y, "whisker"))
+        if gap["mean"] < axis.low:
+            parts.append(text(left + 2, y + 4, f"◂ {share(gap['mean'])} %", style="tick"))
+            continue
+        style = "mark adapter" if adapter else f"mark {arm['role']}"
+        parts.append(
+            tag("circle", {"cx": axis.at(gap["mean"]), "cy": y, "r": 4.5, "class": style}, tag("title", {}, about))
+        )
+    return picture(width, bottom + 24, "chart gap", f"Gap recovered in {task}", *parts)
+
+
+def void_everywhere(results: Mapping[str, Any], task: str) -> str | None:
+    """The reason, where the gap of a task is void for every arm and for the same reason."""
+    gaps = [gap for arm in results["arms"] if (gap := find(arm, "gap", task)) is not None]
+    reasons = {str(gap.get("void")) for gap in gaps if gap.get("mean") is None and gap.get("void")}
+    return reasons.pop() if len(reasons) == 1 and all(gap.get("mean") is None for gap in gaps) else None
+
+
+def search_panels(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One panel an arm (and task, where an arm is one model a task): held-out score over learning rate.
+
+    Each entry: ``name``, ``task`` (or None), ``svg`` (None where no rate has a score), ``note`` (what is wrong with the
+    choice, or None).
+    """
+    groups = _groups(results, "search")
+    scores = {key: [s["score"] for s in found if s.get("score") is not None] for key, (_, found) in groups.items()}
+    scales = _scales(scores, 0.15)
+    panels = []
+    for (name, task), (arm, searched) in groups.items():
+        failed = sum(s.get("score") is None for s in searched)
+        notes = ["edge of the grid"] if _of_task(arm, task, "rate_at_edge") else []
+        notes += [f"{failed} of {len(searched)} rates without a score"] if failed else []
+        svg = None
+        if scores[name, task]:
+            scale, own = scales[name, task]
+            notes += ["scale of its own"] if own else []
+            label = f"Held-out score of {name} over learning rate"
+            svg = _search_svg(searched, _of_task(arm, task, "rate"), scale, label)
+        panels.append({"name": name, "task": task, "svg": svg, "note": "; ".join(notes) or None})
+    return panels
+
+
+def curve_panels(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One panel an arm (and task): held-out score over steps, the chosen rate before the others, a line a seed."""
+    groups = _groups(results, "runs")
+    searched = _groups(results, "search")
+    curves, behind = {}, {}
+    for key, (arm, runs) in groups.items():
+        chosen = _of_task(arm, key[1], "rate")
+        others = searched.get(key, (arm, []))[1]
+        curves[key] = [run.get("curve") or [] for run in runs]
+        behind[key] = [s.get("curve") or [] for s in others if s.get("rate") != chosen]
+    seen = {key: [p[1] for curve in found for p in curve if p[1] is not None] for key, found in curves.items()}
+    scales = _scales(seen, 0.45)
+    panels = []
+    for key, (arm, _) in groups.items():
+        if not seen[key]:
+            continue
+        scale, own = scales[key]
+        notes = ["budget short"] if _of_task(arm, key[1], "flat") is False else []
+        notes += ["scale of its own"] if own else []
+        svg = _curves_svg(curves[key], behind[key], scale, f"Learning curves of {key[0]}")
+        panels.append({"name": key[0], "task": key[1], "svg": svg, "note": "; ".join(notes) or None})
+    return panels
+
+
+Key = tuple[str, str | None]
+Groups = dict[Key, tuple[Mapping[str, Any], list[Mapping[str, Any]]]]
+
+
+def _groups(results: Mapping[str, Any], key: str) -> Groups:
+    found: Groups = {}
+    for arm in results["arms"]:
+        for entry in arm.get(key) or []:
+            found.setdefault((str(arm["name"]), entry.get("task")), (arm, []))[1].append(entry)
+    return found
+
+
+def _of_task(arm: Mapping[str, Any], task: str | None, key: str) -> Any:
+    own = find(arm, "by_task", task, key) if task is not None else None
+    return arm.get(key) if own is None else own
+
+
+def _scales(series: Mapping[Key, Sequence[float]], part: float) -> dict[Key, tuple[tuple[float, float], bool]]:
+    """Panel → lowest and highest score drawn, and whether it has a scale of its own.
+
+    Panels of one task (None: all tasks at once) share a scale, so that heights compare. It reaches down far enough to
+    hold the middle of them, at least ``part`` of the highest score; a panel that lies wholly below gets its own.
+    """
+    found = {}
+    for task in {key[1] for key in series}:
+        shown = {key: values for key, values in series.items() if key[1] == task and values}
+        if not shown:
+            continue
+        highest, lowest = max(map(max, shown.values())), min(map(min, shown.values()))
+        depth = max(4 * (highest - median(map(max, shown.values()))), part * abs(highest))
+        floor = max(lowest, highest - depth)
+        for key, values in shown.items():
+            own = max(values) < floor
+            found[key] = padded(values if own else [floor, highest]), own
+    return found
+
+
+def _frame(up: Axis, left: float, right: float) -> list[str]:
+    parts: list[str] = []
+    for value in up.ticks(3):
+        parts.append(line(left, up.at(value), right, up.at(value), "grid"))
+        parts.append(text(left - 6, up.at(value) + 4, f"{value:g}".replace("-", "−"), "end", "tick"))
+    return parts
+
+
+def _window(left: float, right: float, up: Axis, inner: Markup) -> Markup:
+    """What lies below the scale is cut off, not laid along its lower edge."""
+    top, height = up.end - 6, up.start - up.end + 6
+    box = f"{left:g} {top:g} {right - left:g} {height:g}"
+    at: dict[str, str | float | None] = {"x": left, "y": top, "width": right - left, "height": height}
+    return tag("svg", {**at, "viewBox": box, "class": "window"}, inner)
+
+
+def _search_svg(
+    searched: Sequence[Mapping[str, Any]], chosen: float | None, scale: tuple[float, float], label: str
+) -> Markup:
+    left, right, bottom = 38.0, WIDTH - 10, HEIGHT - 26
+    rates = [s["rate"] for s in searched]
+    across, up = Axis(*padded(rates, log=True), left, right, log=True), Axis(*scale, bottom, 10)
+    parts = _frame(up, left, right)
+    for value in _told(rates, chosen, across):
+        parts.append(text(across.at(value), bottom + 18, rate(value), "middle", "tick"))
+    scored = sorted((s["rate"], s["score"]) for s in searched if s.get("score") is not None)
+    if len(scored) > 1:
+        parts.append(_window(left, right, up, path(((across.at(r), up.at(v)) for r, v in scored), "curve")))
+    for entry in searched:
+        x, score = across.at(entry["rate"]), entry.get("score")
+        if score is None:
+            why = entry.get("reason") or entry.get("status") or "no score"
+            parts.append(text(x, bottom - 5, "×", "middle", "cross"))
+            parts.append(
+                tag("circle", {"cx": x, "cy": bottom - 9, "r": 8, "class": "hover"}, tag("title", {}, str(why)))
+            )
+            continue
+        style = "mark chosen" if entry["rate"] == chosen else "mark other"
+        about = f"{rate(entry['rate'])}: {metric(score)}" + (", chosen" if entry["rate"] == chosen else "")
+        inner = tag("title", {}, about)
+        parts.append(tag("circle", {"cx": x, "cy": up.clipped(score), "r": 4.5, "class": style}, inner))
+    return picture(WIDTH, HEIGHT, "chart panel", label, *parts)
+
+
+def _told(rates: Sequence[float], chosen: float | None, across: Axis) -> list[float]:
+    """The rates that have room for a label: the chosen one, the ends, then the others from the left."""
+    found: list[float] = []
+    for value in sorted(rates, key=lambda r: (r != chosen, r not in (min(rates), max(rates)), r)):
+        half = text_width(rate(value), TICK) / 2 + 6
+        if all(abs(across.at(value) - across.at(o)) > half + text_width(rate(o), TICK) / 2 for o in found):
+            found.append(value)
+    return found
+
+
+def _curves_svg(
+    curves: Sequence[Sequence[Sequence[Any]]],
+    behind: Sequence[Sequence[Sequence[Any]]],
+    scale: tuple[float, float],
+    label: str,
+) -> Markup:
+    steps = [point[0] for curve in [*curves, *behind] for point in curve]
+    left, right, bottom = 38.0, WIDTH - 10, HEIGHT - 26
+    across, up = Axis(min(steps), max(max(steps), min(steps) + 1), left, right), Axis(*scale, bottom, 10)
+    parts = _frame(up, left, right)
+    parts += [
+        text(left, bottom + 18, f"{min(steps)}", "start", "tick"),
+        text(right, bottom + 18, f"{max(steps)} steps", "end", "tick"),
+    ]
+    for group, style in ((behind, "curve behind"), (curves, "curve")):
+        for curve in group:
+            points = [(across.at(s), up.at(v)) for s, v in curve if v is not None]
+            if len(points) > 1:
+                parts.append(_window(left, right, up, path(points, style)))
+    return picture(WIDTH, HEIGHT, "chart panel", label, *parts)
+
+
+def _cut(name: str, width: float) -> str:
+    while text_width(name, 12) > width and len(name) > 4:
+        name = name[:-2].rstrip() + "…"
+    return name

@@ -1,0 +1,154 @@
+"""What is to be done: the runs of each arm, in which order, what is chosen from them, and how far each arm is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, final
+
+from garnish.comparing.arms import Arm
+from garnish.comparing.conditions import Run, Setting
+from garnish.comparing.held_out_score import best_score, chosen_rate, curve_of, rate_beyond
+from garnish.comparing.test_scores import known_measure
+
+Status = Literal["done", "failed", "unfinished"]
+Group = tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Job:
+    """A run to be trained, or one to be measured on the test set."""
+
+    kind: Literal["train", "measure"]
+    run: Run
+
+
+@final
+class Plan:
+    """The runs of a comparison and what they came to.
+
+    For each arm and model the rates are searched with the first seed, and further ones where the best is at an end; the
+    other seeds are run at the rate whose held-out score is best; then all runs at that rate are measured on the test
+    set.
+
+    Args:
+        setting: see there.
+        retry: try runs again that failed in an earlier sitting.
+    """
+
+    def __init__(self, setting: Setting, *, retry: bool = False) -> None:
+        self.setting, self.retry = setting, retry
+        self.outcomes: dict[Run, dict[str, Any]] = {}
+        self.measures: dict[Run, dict[str, Any]] = {}
+
+    # ---- which runs -------------------------------------------------------------------------------------------------
+
+    def search(self, arm: Arm, group: Group) -> list[Run]:
+        """The runs that a rate is chosen from, as far as they are known: one beyond an end waits for those before."""
+        runs = [Run(arm.name, group, rate, self.setting.seeds[0]) for rate in arm.rates]
+        for _ in range(self.setting.options.widen):
+            further = rate_beyond(self._best(runs), [run.rate for run in runs])
+            if further is None:
+                break
+            runs = sorted([*runs, replace(runs[0], rate=further)], key=lambda run: run.rate)
+        return runs
+
+    def rate(self, arm: Arm, group: Group) -> float | None:
+        """The chosen rate; None while the search goes on, or where no rate has a score."""
+        return self._best(self.search(arm, group))
+
+    def _best(self, runs: list[Run]) -> float | None:
+        outcomes = {run.rate: self.outcome(run) for run in runs}
+        if any(outcome is None for outcome in outcomes.values()):
+            return None
+        by = self.setting.training.best_by
+        return chosen_rate({rate: best_score(curve_of(outcome, by)) for rate, outcome in outcomes.items()})
+
+    def chosen(self, arm: Arm, group: Group) -> list[Run]:
+        """The runs of all seeds at the chosen rate."""
+        rate = self.rate(arm, group)
+        return [] if rate is None else [Run(arm.name, group, rate, seed) for seed in self.setting.seeds]
+
+    def outcome(self, run: Run) -> dict[str, Any] | None:
+        """What a run came to, in this sitting or an earlier one."""
+        if run not in self.outcomes:
+            store, key = self.setting.store, self.setting.key(run)
+            known = store.outcome(key)
+            if known is not None and known["status"] == "failed" and self.retry:
+                store.forget_failure(key)
+                known = None
+            if known is None:
+                return None
+            self.outcomes[run] = known
+        return self.outcomes[run]
+
+    def measure(self, run: Run) -> dict[str, Any] | None:
+        """What a run reached on the test set, in this sitting or an earlier one."""
+        if run not in self.measures:
+            known = known_measure(self.setting, run) if self.is_done(run) else None
+            if known is None:
+                return None
+            self.measures[run] = known
+        return self.measures[run]
+
+    def is_done(self, run: Run) -> bool:
+        """Whether a run was trained to its end."""
+        outcome = self.outcome(run)
+        return outcome is not None and outcome["status"] == "done"
+
+    @property
+    def total(self) -> int:
+        """Number of runs that are known of, if every search ends with a rate."""
+        return sum(self.runs_of(arm) for arm in self.setting.arms.values())
+
+    def runs_of(self, arm: Arm) -> int:
+        """Number of runs of an arm that are known of."""
+        return sum(len(self.search(arm, group)) + len(self.setting.seeds) - 1 for group in arm.groups)
+
+    # ---- what is next -----------------------------------------------------------------------------------------------
+
+    def jobs(self) -> Iterator[Job]:
+        """What can be begun now and has not been done, in order: an arm's search, its other seeds, its measuring."""
+        for arm in self.setting.arms.values():
+            waits = False
+            for group in arm.groups:
+                runs = self.search(arm, group)
+                open_runs = [run for run in runs if self.outcome(run) is None]
+                if not open_runs:
+                    open_runs = [run for run in self.chosen(arm, group) if self.outcome(run) is None]
+                waits = waits or bool(open_runs)
+                yield from (Job("train", run) for run in open_runs)
+            if not waits:
+                for group in arm.groups:
+                    for run in self.chosen(arm, group):
+                        if self.is_done(run) and self.measure(run) is None:
+                            yield Job("measure", run)
+
+    def note(self, job: Job, outcome: dict[str, Any]) -> None:
+        """Keep what a job came to."""
+        (self.outcomes if job.kind == "train" else self.measures)[job.run] = outcome
+
+    def status(self, arm: Arm) -> tuple[Status, str | None]:
+        """How far an arm is, and why where it failed."""
+        reasons, waits = [], False
+        for group in arm.groups:
+            of = f"{group[0]}: " if arm.is_by_task else ""
+            outcomes = [self.outcome(run) for run in self.search(arm, group)]
+            if any(outcome is None for outcome in outcomes):
+                waits = True
+                continue
+            if self.rate(arm, group) is None:
+                said = next((o["reason"] for o in outcomes if o and o["status"] == "failed"), "no score is finite")
+                reasons.append(f"{of}every rate failed; {said}" if len(outcomes) > 1 else f"{of}{said}")
+                continue
+            for run in self.chosen(arm, group):
+                outcome, measured = self.outcome(run), self.measure(run)
+                failed = outcome if outcome and outcome["status"] == "failed" else measured
+                if failed and failed.get("status") == "failed":
+                    reasons.append(f"{of}rate {run.rate:g}, seed {run.seed}: {failed['reason']}")
+                elif outcome is None or measured is None:
+                    waits = True
+        if waits:
+            return "unfinished", None
+        return ("failed", reasons[0]) if reasons else ("done", None)

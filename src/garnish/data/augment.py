@@ -1,0 +1,125 @@
+"""Joint transforms of a picture and its labels: random changes for training, resizing for evaluation.
+
+How depth and normals follow a change is in :mod:`garnish.data.labels.target_maps`. Uncovered area is filled with a
+neutral colour and gets no label: ids 255, depth 0, normals 0. A zoom leaves metric depth as it is; keep
+``Augment.scale`` narrow where a network blind to the camera matrix learns metres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as V
+
+from garnish.checking.arguments import Options
+from garnish.data.dataset import Sample
+from garnish.data.labels.target_maps import resize_map
+from garnish.errors import OptionError
+from garnish.tasks.task import IGNORE
+
+#: colour of uncovered picture area: ImageNet's mean, so about 0 after a backbone's normalisation
+PAD_COLOUR = (124.0, 116.0, 104.0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Augment(Options):
+    """Random changes of a training picture and its labels, in this order: scale, rotate, crop, flip, colour.
+
+    Attributes:
+        size: (height, width) of the result in pixels; None: that of the picture.
+        scale: range of a random zoom, 1 being the zoom at which the picture just covers ``size``; drawn evenly in
+            the logarithm. Below 1 the rest is filled and has no label.
+        flip: probability of a horizontal flip.
+        rotate_degrees: the picture turns by up to this much either way.
+        colour: brightness, contrast and saturation change by factors within 1 ± colour.
+
+    Raises:
+        OptionError: a value out of range.
+    """
+
+    size: tuple[int, int] | None = None
+    scale: tuple[float, float] = (0.75, 1.5)
+    flip: float = 0.5
+    rotate_degrees: float = 0.0
+    colour: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.size is not None and min(self.size) < 1:
+            raise OptionError(f"augment.size: sides must be at least 1 pixel, got {self.size}")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise OptionError(f"augment.scale: need 0 < low ≤ high, got {self.scale}")
+        if not 0 <= self.flip <= 1:
+            raise OptionError(f"augment.flip: a probability within 0 and 1, got {self.flip}")
+        if not 0 <= self.rotate_degrees <= 180:
+            raise OptionError(f"augment.rotate_degrees: within 0 and 180, got {self.rotate_degrees}")
+        if not 0 <= self.colour < 1:
+            raise OptionError(f"augment.colour: at least 0 and below 1, got {self.colour}")
+
+    def __call__(self, sample: Sample, seed: tuple[int, ...]) -> Sample:
+        """Change a sample at random: a pure function of its arguments that leaves every global generator alone.
+
+        Args:
+            sample: not modified.
+            seed: numbers from 0, for instance (seed, epoch, index).
+        """
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+        height, width = self.size or sample.size
+        zoom = float(np.exp(rng.uniform(*np.log(self.scale))))
+        zoom *= max(height / sample.size[0], width / sample.size[1])
+        scaled = (max(round(sample.size[0] * zoom), 1), max(round(sample.size[1] * zoom), 1))
+        sample = resize_sample(sample, scaled)
+        degrees = float(rng.uniform(-1, 1)) * self.rotate_degrees
+        if degrees:
+            sample = _each(sample, lambda x, fill, mode: V.rotate(x, degrees, interpolation=mode, fill=fill))
+        top, left = (_offset(rng, have, want) for have, want in zip(scaled, (height, width), strict=True))
+        sample = _each(sample, lambda x, fill, _: _window(x, top, left, (height, width), fill))
+        if rng.uniform() < self.flip:
+            sample = _each(sample, lambda x, *_: V.horizontal_flip(x))
+        return self._coloured(sample, rng.uniform(1 - self.colour, 1 + self.colour, 3).tolist())
+
+    def _coloured(self, sample: Sample, factors: list[float]) -> Sample:
+        if not self.colour:
+            return sample
+        image = V.adjust_brightness(sample.image, factors[0])
+        image = V.adjust_saturation(V.adjust_contrast(image, factors[1]), factors[2])
+        return Sample(image, sample.targets, sample.name)
+
+
+def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
+    """Picture (bilinear, antialiased) and labels (nearest) at ``size`` = (height, width); see the module's notes."""
+    if sample.size == size:
+        return sample
+    image = V.resize(sample.image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
+    return Sample(image, {task: resize_map(target, size) for task, target in sample.targets.items()}, sample.name)
+
+
+def _each(sample: Sample, change: Callable[[Tensor, Any, InterpolationMode], Tensor]) -> Sample:
+    """Apply ``change(tensor, fill, interpolation)`` to the picture and to every label with its own fill."""
+    image = change(sample.image, list(PAD_COLOUR), InterpolationMode.BILINEAR)
+    targets = {
+        task: change(target, float(IGNORE) if isinstance(target, tv_tensors.Mask) else 0.0, InterpolationMode.NEAREST)
+        for task, target in sample.targets.items()
+    }
+    return Sample(image, targets, sample.name)
+
+
+def _offset(rng: np.random.Generator, have: int, want: int) -> int:
+    """First row or column of a window of ``want`` in ``have``: inside it, or around it when it is larger."""
+    return int(rng.integers(min(have - want, 0), max(have - want, 0) + 1))
+
+
+def _window(x: Tensor, top: int, left: int, size: tuple[int, int], fill: Any) -> Tensor:
+    """Cut a window that may reach over the border; crop alone would fill ids with class 0."""
+    height, width = x.shape[-2:]
+    padding = [max(-left, 0), max(-top, 0), max(left + size[1] - width, 0), max(top + size[0] - height, 0)]
+    if any(padding):
+        x = V.pad(x, padding, fill=fill)
+    out: Tensor = V.crop(x, max(top, 0), max(left, 0), *size)
+    return out

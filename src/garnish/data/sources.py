@@ -1,0 +1,93 @@
+"""What may stand for data in a recipe or on the command line: a description, a folder, several of them, or scenes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from garnish import registry
+from garnish.data.dataset import Dataset
+from garnish.data.folder import folder, join
+from garnish.data.scenes.scenes import Scenes
+from garnish.errors import DataError, OptionError, suggest
+
+SCENES = "scenes"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions:
+    """Procedural scenes as data: ``{name: scenes, train: 200, …}``.
+
+    Attributes:
+        train: number of scenes of the split train.
+        val: of val.
+        test: of test.
+        size: side of the pictures, or (height, width), in pixels.
+        seed: of the first split; the others take the numbers after it, so that no two share a scene.
+        style: "pretrain" or "demo".
+    """
+
+    train: int = 200
+    val: int = 40
+    test: int = 40
+    size: int | tuple[int, int] = 128
+    seed: int = 0
+    style: str = "demo"
+
+    def __post_init__(self) -> None:
+        for split in ("train", "val", "test"):
+            if getattr(self, split) < 1:
+                raise OptionError(f"data.{split}: {getattr(self, split)} scenes; set 1 or more")
+
+
+def open_data(
+    given: Any, split: str = "train", *, tasks: Sequence[str] | None = None, base: Path | None = None
+) -> Dataset:
+    """One split of some data.
+
+    Args:
+        given: ``scenes``, a YAML description or a folder; the mapping that stands in such a file, or
+            ``{name: scenes, …}``; or a list of these, which are joined.
+        split: train, val, test or another that the data have.
+        tasks: names of the tasks to read; all when left out. Parts of a list may lack some of them.
+        base: where relative paths of a mapping start; the working directory when left out.
+
+    Raises:
+        DataError, OptionError: as :func:`garnish.data.folder.folder`.
+    """
+    if isinstance(given, list | tuple):
+        if not given:
+            raise OptionError("data: an empty list; name a data description, a folder or scenes")
+        known = [open_data(part, split, base=base) for part in given]
+        if tasks is None:
+            return join(*known)
+        held = {task for part in known for task in part.tasks}
+        for task in tasks:
+            if task not in held:
+                raise OptionError(f"data: unknown task {task!r}{suggest(task, held)}")
+        wanted = ([t for t in tasks if t in part.tasks] for part in known)
+        return join(
+            *(open_data(part, split, tasks=names, base=base) for part, names in zip(given, wanted, strict=True))
+        )
+    if given == SCENES or (isinstance(given, Mapping) and given.get("name") == SCENES):
+        options = {} if given == SCENES else {k: v for k, v in given.items() if k != "name"}
+        return _scenes(registry.construct(SceneOptions, options, where="data (scenes)"), split, tasks)
+    if not isinstance(given, str | Path | Mapping):
+        raise OptionError(f"data: {given!r}; give a YAML description, a folder, or scenes")
+    return folder(given, split, tasks=tasks, root=base)
+
+
+def _scenes(options: SceneOptions, split: str, tasks: Sequence[str] | None) -> Dataset:
+    counts = {"train": options.train, "val": options.val, "test": options.test}
+    if split not in counts:
+        raise DataError(f"scenes: no split {split!r}{suggest(split, counts)}")
+    seed = options.seed + list(counts).index(split)
+    wanted = {} if tasks is None else {"tasks": tuple(tasks)}
+    # held in memory up to some hundred megabytes: a second epoch then costs no rendering
+    side = options.size if isinstance(options.size, int) else math.sqrt(math.prod(options.size))
+    keep = counts[split] * side**2 < 500 * 128**2
+    return Scenes(counts[split], size=options.size, seed=seed, style=options.style, keep=keep, **wanted)

@@ -1,0 +1,1 @@
+"""Maps as pictures: colours, contact sheets, files. Numpy and Pillow alone."""

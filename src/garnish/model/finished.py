@@ -1,0 +1,65 @@
+"""Finished models: a whole published SegFormer, encoder and decoder, as a :class:`garnish.model.model.Model`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from garnish.adapters.reference import Frozen
+from garnish.backbones.build import backbone
+from garnish.backbones.segformer.config import stated_classes
+from garnish.backbones.segformer.finished_names import FINISHED
+from garnish.backbones.weights import weights_file
+from garnish.checking.arguments import checked
+from garnish.engine.adapter import Method
+from garnish.errors import OptionError, suggest
+from garnish.heads.segformer import SegFormerHead
+from garnish.heads.segformer_names import read_decoder
+from garnish.model.model import Model, adapt
+from garnish.tasks.semantic import Semantic
+
+
+@checked
+def finished(
+    name: str,
+    weights: str | bool = True,
+    *,
+    method: Method | Sequence[Method] | None = None,
+    classes: int | Sequence[str] | None = None,
+    task: str = "seg",
+    options: Mapping[str, Any] | None = None,
+) -> Model:
+    """A finished SegFormer: predicts at once, takes further tasks by :meth:`Model.add`, or learns another label set.
+
+    Args:
+        name: ``segformer_b0`` … ``segformer_b5``.
+        weights: True for NVIDIA's ADE20K models from the Hub (non-commercial licence), else a file, a folder or a Hub
+            id of a whole SegFormer in the names of NVlabs, transformers 4 or 5.
+        method: adapters to put into the encoder for its task; none when left out.
+        classes: the label set; left out, that of the weights, by name where a ``config.json`` beside them, or what
+            NVlabs' training noted in them, says it.
+            The decoder's projections and fusing layer are kept in any case, its classifier where the number of classes
+            is that of the weights (the ids mean what they meant there).
+        task: the task's name.
+        options: architecture overrides, as for :func:`garnish.backbone`.
+
+    Returns:
+        The model in evaluation mode; ``model.decoders.started`` says what was kept and what is new. On pictures whose
+        sides are multiples of 32 its logits are those of transformers or NVlabs, brought to the picture's size.
+
+    Raises:
+        OptionError: an unknown name or option. WeightsError: weights that cannot be read or hold no whole SegFormer.
+    """
+    if name not in FINISHED:
+        raise OptionError(f"unknown finished model {name!r}{suggest(name, FINISHED)}")
+    if not weights:
+        raise OptionError(f"{name}: a finished model has weights; give a file, a folder or a Hub id, or True")
+    trunk = backbone(name, weights, options=options)
+    decoder = read_decoder(trunk.weights_source)
+    channels, outputs = decoder["fuse.weight"].shape[0], decoder["classifier.weight"].shape[0]
+    if classes is None:
+        named = stated_classes(weights_file(trunk.weights_source)) or ()
+        classes = named if len(named) == outputs else outputs
+    labels = classes if isinstance(classes, int) else tuple(classes)
+    head = SegFormerHead(channels=channels, init="published")
+    return adapt(trunk, method or Frozen(), {task: Semantic(classes=labels)}, head).eval()

@@ -1,0 +1,65 @@
+"""Where the passes of a model may start: the part of its trunk that no adapter changes, and states kept from there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from garnish.engine.owner import Owner
+from garnish.engine.trunk_start import TrunkState, first_changer, run_prefix
+from garnish.errors import OptionError
+from garnish.model.model import Model
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The part of a trunk that some tasks leave as it is.
+
+    Attributes:
+        unit: where it ends: the unit that comes next.
+        beside: side networks read what lies in it.
+        name: what comes next, in words.
+    """
+
+    unit: int
+    beside: bool
+    name: str
+
+
+def prefix_of(model: Model, tasks: Collection[str]) -> Prefix:
+    """The prefix that the owners of some tasks share.
+
+    Raises:
+        OptionError: saying in one line what changes the trunk too early, or else why nothing can be kept.
+    """
+    trunk = model.backbone
+    owners = [part for part in model.served.parts(tasks) if isinstance(part, Owner)]
+    if model.is_compiled:
+        raise OptionError("a compiled trunk always starts at its stem; use the model uncompiled")
+    if trunk.drop_path:
+        raise OptionError(f"drop_path {trunk.drop_path} of the trunk acts in training, differently at every pass")
+    for owner in owners:
+        if owner.drops:
+            raise OptionError(f"{owner.made_by} lets the trunk's own dropout act, which differs at every pass")
+    first = first_changer(owners)
+    beside = any(owner.side is not None for owner in owners)
+    if first is None or first.changes is None:
+        return Prefix(len(trunk.units), beside, "the feature maps")
+    at = trunk.units[first.changes].name
+    what = f"{first.made_by} changes {at}"
+    if beside:
+        raise OptionError(f"{what}, and a side network of other tasks reads the whole trunk; train them apart")
+    unit = trunk.body.rest_before(first.changes)
+    if unit < trunk.body.second_block():
+        raise OptionError(f"{what}, which lies before the trunk's second block, so next to nothing could be kept")
+    return Prefix(unit, beside, at)
+
+
+def begin(model: Model, images: Tensor, prefix: Prefix) -> TrunkState:
+    """What the bare trunk makes of pictures, (I, 3, H, W) as a model takes them, up to the end of a prefix."""
+    size = (images.shape[-2], images.shape[-1])
+    with torch.no_grad():
+        return run_prefix(model.backbone, model.prepare(images), size, prefix.unit, beside=prefix.beside)

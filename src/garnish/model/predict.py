@@ -1,0 +1,63 @@
+"""A model on one picture.
+
+Shape letters: H W pixels of the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from garnish.checking.finite import all_finite, is_finite, not_finite, odd_rows, why_odd
+from garnish.errors import GarnishError
+from garnish.model.decoders import Decoder
+from garnish.model.evaluation_mode import evaluating
+from garnish.model.model import Model
+from garnish.model.prediction import Picture, Prediction, read_picture
+from garnish.model.served import Served
+
+
+def acting(model: Model, tasks: Sequence[str] | None, served: Served | None = None) -> dict[str, Tensor]:
+    """:meth:`Model.all_tensors` but for heads and adapters that only act for other tasks than these.
+
+    Args:
+        model: any.
+        tasks: names, of which unknown ones do not count; None: all.
+        served: as for :meth:`garnish.model.model.Model.forward`.
+    """
+    served = served or model.served
+    found = model.backbone.frozen_tensors() | dict(model.named_buffers(recurse=False))
+    for part in served.parts(served.tasks if tasks is None else tasks):
+        found.update(part.tensors())
+    return found
+
+
+def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction:
+    """Run a model on one picture at its own size; several are given one by one.
+
+    Raises:
+        DataError: a picture that cannot be read. OptionError: an unknown task.
+        GarnishError: an output that is not finite, which decoding would turn into a map of some class; or one of the
+            model's tensors, of which a CPU's attention makes finite outputs.
+    """
+    pixels = read_picture(picture)
+    name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
+    which = picture if isinstance(picture, str | Path) else name
+    served = model.served  # one for all that follows: tasks may come and go meanwhile
+    parts = served.parts(served.tasks if tasks is None else tasks)
+    modules = [part.module if isinstance(part, Decoder) else part for part in parts]
+    known = all(map(is_finite, model.buffers(recurse=False)))  # what pictures are normalised by
+    known = known and all(map(all_finite, (model.backbone.body, *modules)))
+    held = "" if known else not_finite(acting(model, tasks, served))
+    if held:
+        raise GarnishError(f"{which}: the model's {held}; train it anew, or take a model that was saved before")
+    images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
+    with evaluating(model), torch.inference_mode():
+        raw = model(images, tasks, served=served)
+        for task in odd_rows(raw):
+            raise GarnishError(f"{which}: the output of task {task!r} is not finite, {why_odd(model.all_tensors())}")
+        maps = {t: served.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
+    return Prediction(pixels, maps, dict(served.tasks), name)

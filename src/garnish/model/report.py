@@ -1,0 +1,146 @@
+"""What a model costs: parameters of encoder and heads apart, bytes on disk, multiply-accumulates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from garnish.errors import one_line
+from garnish.files.safetensors_size import stored_bytes
+from garnish.model.evaluation_mode import evaluating
+from garnish.model.model import Model
+from garnish.registry import describe
+
+
+def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Count a model.
+
+    Args:
+        model: any model.
+        size: (H, W) of the picture that MACs are counted for; about 224² (the next multiple the backbone takes)
+            when left out.
+
+    Returns:
+        ``encoder_total``: parameters of the bare backbone. ``encoder_trainable``: of adapters and tuned backbone
+        parameters, over all owners. ``decoder_trainable``: of the heads. ``decoder_by_task``. ``bundle_bytes``: the
+        weights file of a bundle at float16. ``macs``: multiply-accumulates of one picture with all tasks, and
+        ``macs_encoder`` of it, at ``macs_size``. ``backbone``, ``backbone_licence``, ``owners``.
+    """
+    multiple = model.backbone.multiple
+    size = size or (-(-224 // multiple) * multiple,) * 2
+    frozen = model.backbone.frozen_tensors()
+    encoder = {n: t for owner in model.owners for n, t in owner.tensors().items()}
+    heads = {"+".join(names): _count(model.head_tensors(names[0])) for names, _ in model.decoders.each()}
+    macs, macs_encoder = count_macs(model, size)
+    return {
+        "backbone": model.backbone.name,
+        "backbone_licence": model.backbone.licence,
+        "encoder_total": _count(frozen),
+        "encoder_trainable": _count(encoder),
+        "decoder_trainable": sum(heads.values()),
+        "decoder_by_task": heads,
+        "bundle_bytes": stored_bytes(model.own_tensors()),
+        "macs": macs,
+        "macs_encoder": macs_encoder,
+        "macs_size": list(size),
+        "owners": {o.name: [describe(m) for m in o.methods] for o in model.owners if o.parent is None},
+    }
+
+
+def _count(tensors: dict[str, Tensor]) -> int:
+    return sum(t.numel() for t in tensors.values() if isinstance(t, nn.Parameter))
+
+
+def flop_counter() -> FlopCounterMode:
+    """Torch's counter, with the formula that it lacks for attention on a CPU: without it, that counts as nothing."""
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
+
+
+def _attention_flops(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *others: object, **options: object
+) -> int:
+    flops: int = sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]
+    return flops
+
+
+def count_macs(model: Model, size: tuple[int, int]) -> tuple[int, int]:
+    """Multiply-accumulates of one picture of ``size`` with all tasks: (all, encoder alone), matrix products counted."""
+    with evaluating(model), torch.no_grad():
+        images = torch.zeros(1, 3, *size, device=model.device)
+        with flop_counter() as counter:
+            model(images)
+        total = counter.get_total_flops() // 2
+        with flop_counter() as counter:
+            owner_of = {task: owner for owner in model.owners for task in owner.tasks}
+            maps = {owner: _maps(model, size) for owner in set(owner_of.values())}
+            model.decode({task: maps[owner_of[task]] for task in model.tasks}, size)
+        return total, total - counter.get_total_flops() // 2
+
+
+def _maps(model: Model, size: tuple[int, int]) -> list[Tensor]:
+    mean: Tensor = model.mean  # type: ignore[assignment]
+    return [
+        mean.new_zeros(1, f.channels, round(size[0] / f.stride), round(size[1] / f.stride))
+        for f in model.backbone.features
+    ]
+
+
+def bytes_for_backward(forward: Callable[[], object], left_out: Iterable[Tensor]) -> int:
+    """Bytes of distinct storages that ``forward`` keeps for its backward pass.
+
+    Args:
+        forward: computes a loss; what it returns is dropped.
+        left_out: tensors whose storages do not count (parameters, which are there anyway).
+    """
+    known = {tensor.untyped_storage()._cdata for tensor in left_out}  # fake tensors have it, other than an address
+    kept: dict[int, torch.UntypedStorage] = {}  # themselves, for what is freed would leave its number to another
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in known:
+            kept[storage._cdata] = storage
+        return tensor.detach()  # the tensor itself would hold the graph that holds it, and neither was ever freed
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def describe_model(model: Model) -> str:
+    """Several lines: where adapters sit, parameters of encoder and heads apart, bytes on disk."""
+    facts = report_without_macs(model)
+    lines = [f"{model.backbone.name}: {facts['total']:,} parameters, frozen ({model.backbone.licence})"]
+    for owner in model.owners:
+        methods = " + ".join(repr(m) for m in owner.methods)
+        sites = {at.site.name for at in owner.places.values()}
+        roles = sorted({".".join(s.split(".")[-2:]) for s in sites})
+        where = f"at {len(sites)} sites ({', '.join(roles)})" if sites else "without adapters"
+        lines.append(f"  {owner.name}: {methods} {where}, {_count(owner.tensors()):,} parameters")
+    for tasks, _ in model.decoders.each():
+        described = [f"  {task}: {one_line(repr(model.tasks[task]))}" for task in tasks]
+        decoder = model.decoders.of(tasks[0])
+        described[-1] += f", {decoder.options!r}, {_count(decoder.tensors()):,} parameters"
+        lines += described
+        if decoder.started:
+            lines.append(f"    {decoder.started}")
+    lines.append(
+        f"  trained: encoder {facts['encoder']:,}, heads {facts['heads']:,}; "
+        f"a bundle is {facts['bytes'] / 1e6:.2f} MB at float16"
+    )
+    return "\n".join(lines)
+
+
+def report_without_macs(model: Model) -> dict[str, int]:
+    """The counts that need no forward pass."""
+    encoder = sum(_count(owner.tensors()) for owner in model.owners)
+    return {
+        "total": _count(model.backbone.frozen_tensors()),
+        "encoder": encoder,
+        "heads": sum(_count(model.head_tensors(names[0])) for names, _ in model.decoders.each()),
+        "bytes": stored_bytes(model.own_tensors()),
+    }

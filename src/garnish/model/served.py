@@ -1,0 +1,119 @@
+"""What a model serves at one moment: tasks, each with an owner and a decoder; and what is to be added to it.
+
+Both are replaced as a whole and never changed, so a pass goes on with what was there when it began.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor, nn
+
+from garnish.engine.owner import Owner
+from garnish.errors import OptionError, suggest
+from garnish.model.decoders import Decoder, needed, without
+from garnish.tasks.task import Task
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Addition:
+    """Tasks with owners and decoders for a model's trunk, which the model does not serve yet.
+
+    Attributes:
+        tasks: name → task.
+        owners: with their parts.
+        decoders: task → decoder.
+    """
+
+    tasks: Mapping[str, Task]
+    owners: tuple[Owner, ...]
+    decoders: Mapping[str, Decoder]
+
+    def members(self) -> Iterator[Owner]:
+        """The owners, each before its parts."""
+        for owner in self.owners:
+            yield from (owner, *owner.parts)
+
+    def modules(self) -> Iterator[nn.Module]:
+        """All that holds tensors."""
+        yield from (decoder.module for decoder in dict.fromkeys(self.decoders.values()))
+        yield from self.members()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By stored name, as :meth:`garnish.model.model.Model.own_tensors`."""
+        found: dict[str, Tensor] = {}
+        for owner in self.members():
+            found.update(owner.tensors())
+        for decoder in self.decoders.values():
+            found.update(decoder.tensors())
+        return found
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Served:
+    """The tasks of a model.
+
+    Attributes:
+        tasks: name → task, in the order they were added.
+        owner_of: task → the owner whose adapters it uses: its own part, where it has one.
+        decoders: task → its decoder.
+    """
+
+    tasks: Mapping[str, Task]
+    owner_of: Mapping[str, Owner]
+    decoders: Mapping[str, Decoder]
+
+    def owner(self, task: str) -> Owner:
+        """The owner whose adapters a task uses; raises :class:`OptionError` where there is no such task."""
+        if task not in self.owner_of:
+            raise OptionError(f"no task {task!r}{suggest(task, self.tasks)}")
+        return self.owner_of[task]
+
+    def parts(self, tasks: Iterable[str]) -> list[Owner | Decoder]:
+        """The owners, each after the one that it is a part of, and the decoders that act for some tasks."""
+        wanted = set(tasks)
+        acting = needed(self.decoders, [task for task in self.tasks if task in wanted])
+        owners = [self.owner_of[task] for task in acting]
+        both = [member for owner in owners for member in (owner.root, owner)]
+        return list(dict.fromkeys([*both, *(self.decoders[task] for task in acting)]))
+
+    def check_new(self, tasks: Mapping[str, Task]) -> None:
+        """Raise :class:`OptionError` where tasks cannot be added under these names."""
+        if not tasks:
+            raise OptionError("tasks is empty; name at least one, e.g. tasks={'seg': garnish.Semantic(classes=11)}")
+        for name in tasks:
+            if name in self.tasks:
+                raise OptionError(f"task {name!r} is there already; give the new one another name")
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+                raise OptionError(f"task name {name!r}: use letters, digits, '-' and '_', a letter first")
+
+    def plus(self, addition: Addition) -> Served:
+        """With what is added."""
+        used = {task: member for member in addition.members() for task in member.tasks}  # parts after their owner
+        return Served(
+            {**self.tasks, **addition.tasks}, {**self.owner_of, **used}, {**self.decoders, **addition.decoders}
+        )
+
+    def minus(self, tasks: Sequence[str]) -> tuple[Served, list[Owner]]:
+        """Without some tasks, and the owners that go with them.
+
+        Raises:
+            OptionError: an unknown task, or one that shares adapters or a decoder with one that would be left.
+        """
+        gone = set(tasks)
+        for name in tasks:
+            if name not in self.tasks:
+                raise OptionError(f"remove: unknown task {name!r}{suggest(name, self.tasks)}")
+        roots = list(dict.fromkeys(self.owner_of[name].root for name in tasks))
+        sharing = [("adapters", owner.tasks) for owner in roots]
+        sharing += [("a decoder", self.decoders[name].tasks) for name in tasks]
+        for what, together in sharing:
+            if left := [name for name in together if name not in gone]:
+                there = ", ".join(name for name in together if name in gone)
+                raise OptionError(f"remove: {there} shares {what} with {', '.join(left)}; name all of them")
+        return Served(without(self.tasks, gone), without(self.owner_of, gone), without(self.decoders, gone)), roots

@@ -1,0 +1,66 @@
+"""A training step of a model on a batch without meaning, of real tensors or fake ones.
+
+Shape letters: B pictures, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import final
+
+import torch
+from torch import Tensor
+
+from garnish.balancing.balancing import balancing_of
+from garnish.data.dataset import Batch
+from garnish.model.model import Model
+from garnish.tasks.task import Task
+from garnish.training.step import TrainingStep
+from garnish.training.train_options import TrainOptions
+
+
+@final
+class ExampleStep:
+    """A step of default options on a batch all of whose pictures have labels of every task.
+
+    The optimizer's state is made here, as if a step had been made before; its rates are 0.
+
+    Args:
+        model: any model; it is put into training mode.
+        batch_size: B.
+        size: (H, W) of the pictures.
+    """
+
+    def __init__(self, model: Model, batch_size: int, size: tuple[int, int]) -> None:
+        tasks, options = model.tasks, TrainOptions(steps=1)
+        self.training_step = TrainingStep(model.train(), tasks, balancing_of(options.balance).build(tasks), options)
+        images = torch.rand(batch_size, 3, *size, device=model.device)
+        targets = {n: target_of(task, batch_size, size, model.device) for n, task in tasks.items()}
+        each = list(range(batch_size))
+        self.batch = Batch(images, targets, dict.fromkeys(tasks, each), list(map(str, each)))
+        for parameter in self.training_step.trained.values():
+            parameter.grad = torch.zeros_like(parameter)
+        for group in self.training_step.optimizer.param_groups:
+            group["lr"] = 0.0
+        self.training_step.update(None)
+
+    def __call__(self) -> None:
+        """Make it."""
+        self.training_step(self.batch)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All that is there before the step: the model's, the batch, the optimizer's state."""
+        yield from self.training_step.model.parameters()
+        yield from self.training_step.model.buffers()
+        yield self.batch.images
+        yield from self.batch.targets.values()
+        for state in self.training_step.optimizer.state.values():
+            yield from (value for value in state.values() if isinstance(value, Tensor))
+
+
+def target_of(task: Task, batch_size: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """A target in the layout of the task: see :meth:`garnish.tasks.task.Task.sums`."""
+    if task.target_kind == "mask" and task.channels > 1:
+        return torch.zeros(batch_size, *size, dtype=torch.int64, device=device)
+    channels = {"mask": 1, "depth": 1, "normals": 3}[task.target_kind]
+    return torch.ones(batch_size, channels, *size, device=device)

@@ -1,0 +1,1 @@
+"""What to train, as YAML and words of the command line have it."""

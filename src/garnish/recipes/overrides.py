@@ -1,0 +1,103 @@
+"""What the command line says of a recipe: ``--dotted.keys value``. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from garnish.errors import OptionError, one_line
+from garnish.files.strict_yaml import parse_yaml
+
+_NUMBERS = re.compile(r"[-+.\deE]+(,[-+.\deE]+)+")
+
+
+def parse_value(text: str) -> Any:
+    """A value of the command line: YAML (``8``, ``1e-4``, ``true``, ``[qkv, fc1]``), ``224,280``, else the text."""
+    if _NUMBERS.fullmatch(text):
+        text = f"[{text}]"
+    try:
+        return parse_yaml(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
+def split_overrides(tokens: Sequence[str], sections: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take ``--adapter LoRA --adapter.rank 8 --train.checkpointing`` out of a command line.
+
+    Args:
+        tokens: the command line.
+        sections: first words of the keys to take.
+
+    Returns:
+        The other tokens, and dotted key → value; a key without a value is true.
+
+    Raises:
+        OptionError: a key with an empty part, or one that is given twice.
+    """
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    left = list(tokens)
+    while left:
+        token = left.pop(0)
+        key, equals, text = token[2:].partition("=")
+        parts = key.split(".")
+        if not token.startswith("--") or parts[0] not in sections:
+            rest.append(token)
+            continue
+        if not all(parts):
+            raise OptionError(f"--{key}: an empty name beside a dot; write e.g. --train.lr 1e-4")
+        if not equals:
+            text = left.pop(0) if left and not left[0].startswith("--") else "true"
+        if key in found:
+            raise OptionError(f"--{key} is given twice; give it once (several in one: --adapter LoRA,SSF)")
+        found[key] = parse_value(text)
+    return rest, found
+
+
+def set_dotted(plain: dict[str, Any], key: str, value: Any, *, names: Sequence[str] = ()) -> None:
+    """Set ``plain[a][b][c]`` for the key ``a.b.c``; mappings are made on the way, lists are entered by number.
+
+    Args:
+        plain: changed in place.
+        key: dotted.
+        value: what to set.
+        names: sections in which text stands for ``{name: text}``.
+
+    Raises:
+        OptionError: a way through something that is neither a mapping nor a list.
+    """
+    *way, last = key.split(".")
+    here: Any = plain
+    for depth, part in enumerate(way):
+        inner = _entry(here, part, key)
+        if inner is None:
+            inner = {}
+        elif isinstance(inner, str) and way[0] in names:
+            inner = {"name": inner}
+        if not isinstance(inner, dict | list):
+            at = ".".join(way[: depth + 1])
+            shown = one_line(repr(inner), 60)
+            raise OptionError(f"--{key}: {at} is {shown}, which has no options; set --{at} as a whole")
+        _put(here, part, inner, key)
+        here = inner
+    _put(here, last, value, key)
+
+
+def _entry(here: Any, part: str, key: str) -> Any:
+    return here[_number(here, part, key)] if isinstance(here, list) else here.get(part)
+
+
+def _put(here: Any, part: str, value: Any, key: str) -> None:
+    here[_number(here, part, key) if isinstance(here, list) else part] = value
+
+
+def _number(here: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(here):
+        *_, section = key.split(f".{part}")[0].split(".")
+        raise OptionError(
+            f"--{key}: {section} is a list; write a number from 0 to {len(here) - 1} in place of {part!r}"
+        )
+    return int(part)

@@ -1,0 +1,129 @@
+"""Where the paths of a recipe start, and the data description that a path stands for. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from garnish.backbones.segformer.finished_names import FINISHED
+from garnish.errors import OptionError
+from garnish.files.strict_yaml import read_yaml
+
+_WEIGHTS_FILE = re.compile(r"[./~].*|.*\.(safetensors|pth|pt|bin)")
+
+
+def relocated(plain: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """The sections with relative paths, which start at the recipe (or, where nothing lies there, at the working
+    directory), made relative to the working directory; ``out`` starts there anyway.
+    """
+    return _each_moved(plain, lambda path, option, sure: _moved(path, base, sure=sure))
+
+
+def from_base(
+    plain: Mapping[str, Any], base: Path, replaced: Collection[str], source: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The sections of a run's ``args.yaml``, whose relative paths start at ``base`` and nowhere else.
+
+    Args:
+        plain: the sections.
+        base: the folder that the run was started in.
+        replaced: dotted keys that the command line sets; what they stand for need not be there.
+        source: the file, for messages.
+
+    Returns:
+        The sections with paths that lead there from the working directory, and each such path → as it was written.
+
+    Raises:
+        OptionError: nothing lies where a path leads.
+    """
+    written: dict[str, str] = {}
+
+    def moved(path: str, option: str, sure: bool) -> str:
+        expanded = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 (keeps what pathlib would fold)
+        there = Path(os.path.normpath(base / expanded))
+        if not there.exists() and option != "train.cache":
+            if not sure:
+                return path
+            if not any(key == option or f"{option}.".startswith(f"{key}.") for key in replaced):
+                raise OptionError(
+                    f"{source}: {option}: there is no {there}, where the run was started with {path}; if it was moved,"
+                    f" give --{option} and where it is now"
+                )
+        here = Path.cwd()
+        found = str(there.relative_to(here)) if there.is_relative_to(here) else str(there)
+        written[found] = path
+        return found
+
+    found = _each_moved(plain, moved)
+    train = found.get("train")
+    if isinstance(train, dict) and isinstance(cache := train.get("cache"), str):
+        found["train"] = {**train, "cache": moved(cache, "train.cache", True)}
+    return found, written
+
+
+def as_written(value: Any, written: Mapping[str, str]) -> Any:
+    """A plain value with every path that :func:`from_base` changed as it was written."""
+    if isinstance(value, Mapping):
+        return {key: as_written(inner, written) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_written(inner, written) for inner in value]
+    return written.get(value, value) if isinstance(value, str) else value
+
+
+def _each_moved(plain: Mapping[str, Any], moved: Callable[[str, str, bool], str]) -> dict[str, Any]:
+    """The sections with ``moved(path, option, sure)`` for each path; ``sure``: it is one, and not a Hub id, say."""
+    found = dict(plain)
+    backbone = found.get("backbone")
+    if isinstance(backbone, dict) and isinstance(weights := backbone.get("weights"), str):
+        sure = bool(_WEIGHTS_FILE.fullmatch(weights))
+        found["backbone"] = {**backbone, "weights": moved(weights, "backbone.weights", sure)}
+    if "data" in found:
+        found["data"] = _data_moved(found["data"], lambda path: moved(path, "data", True))
+    if "onto" in found:
+        listed = as_list(found["onto"])
+        found["onto"] = [moved(p, "onto", p not in FINISHED) if isinstance(p, str) else p for p in listed]
+    return found
+
+
+def _data_moved(given: Any, moved: Callable[[str], str]) -> Any:
+    if isinstance(given, list):
+        return [_data_moved(part, moved) for part in given]
+    if isinstance(given, str) and given != "scenes":
+        return moved(given)
+    if isinstance(given, dict) and given.get("name") != "scenes":
+        return {**given, "path": moved(str(given.get("path", ".")))}
+    return given
+
+
+def _moved(path: str, base: Path, *, sure: bool = True) -> str:
+    """``path`` from ``base``; ``sure``: it is a path, even if nothing lies there (and not a Hub id, say)."""
+    expanded = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 (keeps what pathlib would fold)
+    there = os.path.normpath(base / expanded)
+    if Path(there).exists() or (sure and not Path(expanded).exists()):
+        return there
+    return path
+
+
+def inlined(given: Any) -> Any:
+    """The mapping that a section data stands for, so that single keys of it can be set."""
+    if given == "scenes":
+        return {"name": "scenes"}
+    if not isinstance(given, str):
+        return given
+    path = Path(given)
+    if path.is_dir():
+        path /= "data.yaml"
+    content = read_yaml(path)
+    return _data_moved(content, lambda p: _moved(p, path.parent)) if isinstance(content, dict) else content
+
+
+def as_list(given: Any) -> list[Any]:
+    """``a, b`` or a list → the list; None → nothing."""
+    if given is None:
+        return []
+    if isinstance(given, str):
+        return [part for part in re.split(r"\s*,\s*", given) if part]
+    return list(given) if isinstance(given, Sequence) else [given]

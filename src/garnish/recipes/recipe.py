@@ -1,0 +1,359 @@
+"""A recipe: what to train, in YAML with overrides from the command line, as plain values and as the specs they build.
+
+``docs/decisions/003-recipes-and-command-line.md`` says why it is read here and not by a library.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final
+
+from garnish.errors import OptionError, one_line, suggest
+from garnish.files.strict_yaml import read_yaml
+from garnish.recipes.overrides import set_dotted
+from garnish.recipes.paths import as_list, from_base, inlined, relocated
+
+if TYPE_CHECKING:  # torch is imported where something is built, not where --help is asked for
+    from garnish.backbones.backbone import Backbone
+    from garnish.data.dataset import Dataset
+    from garnish.engine.adapter import Method
+    from garnish.heads.head import Head
+    from garnish.model.model import Model
+    from garnish.tasks.task import Task
+    from garnish.training.train_options import TrainOptions
+
+SECTIONS = ("backbone", "adapter", "head", "tasks", "data", "train", "onto", "out")
+#: What may stand in a file: ``compare`` is read by ``garnish compare`` alone; ``base`` is the folder, seen from the
+#: file, where paths start, which a run notes in its ``args.yaml``.
+IN_FILE = (*SECTIONS, "compare", "base")
+#: Sections in which a name alone stands for ``{name: …}``.
+NAMED = ("backbone", "adapter", "head")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class BackboneChoice:
+    """The section ``backbone``; its fields are those of :func:`garnish.backbone`."""
+
+    name: str
+    weights: str | bool | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    taps: Literal["stage", "merged"] = "stage"
+    drop_path: float = 0.0
+
+    def build(self) -> Backbone:
+        """The frozen trunk."""
+        from garnish.backbones.build import backbone
+
+        return backbone(self.name, self.weights, options=self.options, taps=self.taps, drop_path=self.drop_path)
+
+    def build_random(self, seed: int) -> Backbone:
+        """The trunk with random weights instead, which follow from the seed; torch's random state is left as it was."""
+        import torch
+
+        from garnish.backbones.build import backbone
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return backbone(self.name, False, options=self.options, taps=self.taps, drop_path=self.drop_path)
+
+
+@final
+@dataclass(frozen=True)
+class Recipe:
+    """What a recipe says, after the overrides.
+
+    Attributes:
+        source: the file, or "command line".
+        plain: the sections as plain values; every path is absolute or relative to the working directory.
+        overridden: the dotted keys that the command line set.
+        written: of a file with ``base``: each path of ``plain`` → as it stands in the file.
+    """
+
+    source: str
+    plain: Mapping[str, Any]
+    overridden: tuple[str, ...] = ()
+    written: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def out(self) -> str:
+        """Folder of the run."""
+        given = self.plain.get("out")
+        if not isinstance(given, str) or not given:
+            raise self.fault("out", f"{given!r}; set the folder of the run, e.g. out: runs/camvid")
+        return given
+
+    @property
+    def onto(self) -> list[str]:
+        """Bundles, or a finished model's name, that the new tasks are added to; usually none."""
+        given = self.plain.get("onto")
+        found = as_list(given)
+        if given is not None and not found:
+            raise self.fault("onto", f"{given!r} names no bundle; name one, or leave it out")
+        return found
+
+    @property
+    def task_options(self) -> dict[str, dict[str, Any]] | None:
+        """The tasks to take of the data's, with options to set anew (loss, weight, …); None: all as they are."""
+        given = self.plain.get("tasks")
+        if given is None:
+            return None
+        found = given if isinstance(given, Mapping) else dict.fromkeys(as_list(given))
+        if not found or not all(isinstance(n, str) and isinstance(o, Mapping | None) for n, o in found.items()):
+            raise self.fault(
+                "tasks",
+                f"{one_line(repr(given), 80)}; name some of the data's tasks, e.g. "
+                "[seg, depth], or tasks with options, e.g. {seg: {dice: 1.0}}",
+            )
+        return {name: dict(options or {}) for name, options in found.items()}
+
+    @property
+    def backbone(self) -> BackboneChoice | None:
+        """Which backbone; None where the recipe names none."""
+        from garnish.registry import construct
+
+        given = self.plain.get("backbone")
+        if given is None:
+            return None
+        named = self._named("backbone", given)
+        choice: BackboneChoice = self._located(lambda: construct(BackboneChoice, named, where="backbone"), "backbone")
+        return choice
+
+    @property
+    def methods(self) -> list[Method]:
+        """The methods, one or several; LoRA where the recipe names none."""
+        given = self.plain.get("adapter", "LoRA")
+        if isinstance(given, list):
+            return [self._build("adapters", f"adapter.{number}", entry) for number, entry in enumerate(given)]
+        return [self._build("adapters", "adapter", given)]
+
+    @property
+    def head(self) -> Head | dict[str, Head] | None:
+        """One head, or one a task; None where the recipe names none."""
+        given = self.plain.get("head")
+        if given is None:
+            return None
+        if isinstance(given, Mapping) and "name" not in given:
+            return {str(task): self._build("heads", f"head.{task}", entry) for task, entry in given.items()}
+        head: Head = self._build("heads", "head", given)
+        return head
+
+    @property
+    def options(self) -> TrainOptions:
+        """How to train."""
+        from garnish.registry import construct
+        from garnish.training.train_options import TrainOptions
+
+        given = self.plain.get("train")
+        if not isinstance(given, Mapping):
+            raise self.fault("train", f"{given!r}; write e.g. train: {{steps: 300, batch_size: 4}}")
+        options: TrainOptions = self._located(lambda: construct(TrainOptions, given, where="train"), "train")
+        return options
+
+    def fault(self, section: str, text: str) -> OptionError:
+        """An error as one line that names each thing once: the file, what the command line set, and the key.
+
+        Args:
+            section: dotted, what is read or built.
+            text: what is wrong; where it begins with a dotted key of the section and ``: ``, it is that key.
+        """
+        key, colon, rest = text.partition(": ")
+        if not colon or not f"{key}.".startswith(f"{section}."):
+            key, rest = section, text
+        inside = [k for k in self.overridden if f"{k}.".startswith(f"{key}.")]
+        around = [k for k in self.overridden if key.startswith(f"{k}.")]
+        if not inside and not around:
+            return OptionError(f"{self.source}: {key}: {rest}")
+        given = ", ".join(f"--{k}" for k in inside + around)
+        place = given if self.source == COMMAND_LINE else f"{self.source} with {given}"
+        return OptionError(f"{place}: {rest}" if inside else f"{place}: {key}: {rest}")
+
+    def open(self, split: str) -> Dataset:
+        """One split of the data, with the tasks asked for."""
+        from garnish.data.sources import open_data
+
+        given = self.plain.get("data")
+        if given is None:
+            raise self.fault("data", "none given; set a data description, a folder, or scenes")
+        options = self.task_options
+        return open_data(given, split, tasks=None if options is None else list(options))
+
+    def tasks_of(self, data: Dataset) -> dict[str, Task]:
+        """The data's tasks with the options that the recipe sets anew."""
+        from garnish.registry import construct, options_of
+
+        found = dict(data.tasks)
+        for name, options in (self.task_options or {}).items():
+            if name in found and options:
+                section = f"tasks.{name}"
+                task, merged = found[name], options_of(found[name]) | options
+                found[name] = self._located(functools.partial(construct, type(task), merged, where=section), section)
+        return found
+
+    def build(self, data: Dataset, *, trunk: Backbone | None = None) -> Model:
+        """The model to train, initialised from the seed of the section ``train``; tasks of ``onto`` are kept frozen.
+
+        Args:
+            data: the training pictures, for their tasks.
+            trunk: what to adapt in place of the recipe's backbone; also one with random weights, whose bundles are
+                opened by giving such a trunk again. Not looked at where the recipe has ``onto``.
+        """
+        import torch
+
+        from garnish.bundles.named_models import open_model
+        from garnish.engine.drop_path import set_drop_path
+        from garnish.model.model import adapt
+
+        choice, methods, head, tasks = self.backbone, self.methods, self.head, self.tasks_of(data)
+        if not self.onto and choice is None:
+            raise self.fault("backbone", "none given; name one, e.g. backbone: mit_b0")
+        torch.manual_seed(self.options.seed)
+        if not self.onto:
+            assert choice is not None
+            own = trunk is None
+            trunk = choice.build() if trunk is None else trunk
+            if own and trunk.weights_source == "random":  # a bundle names its backbone's weights, and cannot name these
+                raise self.fault(
+                    "backbone",
+                    f"{choice.name} without weights is random, so a bundle could not be "
+                    "loaded again; set backbone.weights to a file or a Hub id, or true for the published ones",
+                )
+            return adapt(trunk, methods, tasks, head)
+        weights, options = (None, None) if choice is None else (_path(choice.weights), choice.options)
+        model = open_model(self.onto, weights, options=options)
+        if choice is not None and choice.name != model.backbone.name:
+            raise self.fault(
+                "backbone",
+                f"{choice.name}, but {', '.join(self.onto)} has {model.backbone.name}; "
+                "leave the section out, or name the bundle's",
+            )
+        if choice is not None:
+            self._check_same_trunk(choice, model.backbone)
+            set_drop_path(model.backbone, choice.drop_path)
+        model.add(methods, tasks, head, freeze_others=True)
+        return model
+
+    def _check_same_trunk(self, choice: BackboneChoice, trunk: Backbone) -> None:
+        """Raise OptionError where the section backbone asks for what the bundle's trunk is not."""
+        from garnish.registry import plain
+
+        for option, wanted, found in (
+            ("taps", choice.taps if choice.taps != "stage" else trunk.taps_at, trunk.taps_at),
+            ("options", plain(dict(choice.options)) or plain(dict(trunk.options)), plain(dict(trunk.options))),
+        ):
+            if wanted != found:
+                raise self.fault(
+                    f"backbone.{option}",
+                    f"{wanted}, but {', '.join(self.onto)} has {found}; leave it out, tasks are added to that trunk",
+                )
+
+    def resolved(self) -> dict[str, Any]:
+        """All sections with every option spelled out, JSON-ready; what a run and its bundles keep.
+
+        Raises:
+            OptionError: whatever is wrong with a name or an option; nothing is built and no weights are read.
+        """
+        from garnish.registry import flat, options_of
+
+        choice, methods, head = self.backbone, self.methods, self.head
+        found: dict[str, Any] = {}
+        if choice is not None:
+            found["backbone"] = options_of(choice)
+        found["adapter"] = flat(methods[0]) if len(methods) == 1 else [flat(m) for m in methods]
+        if head is not None:
+            found["head"] = {t: flat(h) for t, h in head.items()} if isinstance(head, dict) else flat(head)
+        if (tasks := self.task_options) is not None:
+            found["tasks"] = tasks
+        found["data"] = self.plain.get("data")
+        found["train"] = options_of(self.options)
+        if self.onto:
+            found["onto"] = self.onto
+        return {**found, "out": self.out}
+
+    def _named(self, section: str, given: Any) -> dict[str, Any]:
+        if isinstance(given, str):
+            return {"name": given}
+        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+            top = section.split(".")[0]
+            example = {"backbone": "mit_b0", "adapter": "{name: LoRA, rank: 8}"}.get(top, "SegFormerHead")
+            raise self.fault(section, f"{one_line(repr(given), 60)} has no name; write e.g. {top}: {example}")
+        return dict(given)
+
+    def _build(self, kind: str, section: str, given: Any) -> Any:
+        from garnish.registry import build
+
+        options = self._named(section, given)
+        name = options.pop("name")
+        return self._located(lambda: build(kind, name, options, where=section), section)
+
+    def _located(self, make: Any, section: str) -> Any:
+        """What ``make()`` gives; its errors name the recipe."""
+        try:
+            return make()
+        except OptionError as error:
+            raise self.fault(section, str(error)) from None
+
+
+COMMAND_LINE = "command line"
+
+
+def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe and apply overrides.
+
+    Args:
+        file: YAML; None: what the overrides say is all there is.
+        overrides: dotted key → value, as :mod:`garnish.recipes.overrides` gives them. A section that is set as
+            a whole loses the options the file gave it; ``train.steps`` and ``train.epochs`` replace each other.
+
+    Raises:
+        OptionError: a file that cannot be read, an unknown section, or an override that leads nowhere.
+    """
+    plain: dict[str, Any] = {}
+    written: dict[str, str] = {}
+    if file is not None:
+        given = read_yaml(Path(file))
+        if not isinstance(given, dict):
+            raise OptionError(f"{file}: {one_line(repr(given), 60)} is no recipe; it needs keys {', '.join(SECTIONS)}")
+        for key in given:
+            if key not in IN_FILE:
+                raise OptionError(f"{file}: unknown key {key!r}{suggest(str(key), IN_FILE)}")
+        base = given.pop("base", None)
+        if base is None:
+            plain = relocated(given, Path(file).parent)
+        elif isinstance(base, str):
+            plain, written = from_base(given, Path(file).resolve().parent / base, tuple(overrides or ()), str(file))
+        else:
+            raise OptionError(f"{file}: base: {base!r}; name the folder where the recipe's paths start")
+    found = dict(overrides or {})
+    for key in sorted(found, key=lambda k: k.count(".")):
+        if key.startswith("data."):
+            plain["data"] = inlined(plain.get("data"))
+        if key.startswith("tasks."):
+            plain["tasks"] = _task_mapping(plain)
+        if key in NAMED and isinstance(found[key], str) and "," in found[key]:
+            set_dotted(plain, key, found[key].split(","))
+        else:
+            set_dotted(plain, key, found[key], names=NAMED)
+    for one, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
+        if one in found and other not in found:
+            plain["train"].pop(other.split(".")[1], None)
+    return Recipe(str(file) if file is not None else COMMAND_LINE, plain, tuple(found), written)
+
+
+def _task_mapping(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The section tasks as a mapping; all tasks of the data where it is left out."""
+    given = plain.get("tasks")
+    if given is None:
+        from garnish.data.sources import open_data
+
+        data = plain.get("data")
+        given = list(open_data(data).tasks) if data is not None else []
+    return dict(given) if isinstance(given, Mapping) else dict.fromkeys(as_list(given))
+
+
+def _path(weights: str | bool | None) -> str | None:
+    return weights if isinstance(weights, str) else None

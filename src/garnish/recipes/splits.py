@@ -1,0 +1,43 @@
+"""Whether a recipe's data have validation pictures of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from garnish.errors import DataError
+
+if TYPE_CHECKING:
+    from garnish.data.dataset import Dataset
+    from garnish.recipes.recipe import Recipe
+
+
+def validation(recipe: Recipe) -> Dataset | None:
+    """The split val; None where the data have none.
+
+    Raises:
+        DataError: a split val that is named or there, and cannot be read.
+    """
+    try:
+        return recipe.open("val")
+    except DataError:
+        if _has_val(recipe):
+            raise
+        return None
+
+
+def _has_val(recipe: Recipe) -> bool:
+    """Whether the data name or hold a split val, so that an error in it is not to be passed over."""
+    from garnish.data.folder import FolderDataset, JoinedDataset
+
+    whole = recipe.open("train")
+    parts = whole.parts if isinstance(whole, JoinedDataset) else (whole,)
+    for part in parts:
+        if not isinstance(part, FolderDataset):
+            return True
+        about = part.description
+        if "val" in about.splits:
+            return True
+        if "{split}" in about.images and not about.splits:
+            folder = about.root / about.images.split("{split}")[0] / "val"
+            return folder.is_dir()
+    return False

@@ -1,0 +1,60 @@
+"""What storing a bundle in float16 does to its metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from garnish.bundles.bundle import save as save_bundle
+from garnish.bundles.bundle_json import DESCRIPTION, WEIGHTS, bundle_folder, read_description
+from garnish.bundles.tensors import BeyondFloat16, fill, read_tensors, read_weights
+from garnish.files.atomic import write_folder, writing
+from garnish.files.checksums import with_sums
+from garnish.model.model import Model
+
+
+def save_as_fits(
+    model: Model, folder: Path, metrics: Mapping[str, Mapping[str, float]], extra: Mapping[str, Any]
+) -> str:
+    """Save a bundle in float16, or in float32 where a value is beyond the former: then a line that says so, else ""."""
+    try:
+        save_bundle(model, folder, metrics=metrics, extra=extra)
+    except BeyondFloat16 as error:  # found before anything is written
+        save_bundle(model, folder, metrics=metrics, extra=extra, dtype="float32")
+        return f"{str(error).split(';')[0]}; {folder} is stored in float32"
+    return ""
+
+
+@contextlib.contextmanager
+def holding(model: Model, bundle: Path) -> Iterator[None]:
+    """The tensors of a bundle of this very model in it, for a ``with`` block; afterwards its own again."""
+    former = {name: tensor.detach().clone() for name, tensor in model.own_tensors().items()}
+    facts = read_description(bundle)
+    stored = read_tensors(read_weights(bundle, facts), str(bundle))
+    try:
+        fill(model.backbone, model.own_tensors(), stored, facts["dtype"], facts["tuned_as"], str(bundle))
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in model.own_tensors().items():
+                tensor.copy_(former[name])
+
+
+def write_rounding(bundle: Path, change: Mapping[str, Mapping[str, float]]) -> None:
+    """Add ``metrics_rounding`` to a bundle's description: task → metric → stored minus reached, on one set."""
+    folder = bundle_folder(bundle)
+    facts = read_description(folder)
+    facts["metrics_rounding"] = {
+        task: {name: value if math.isfinite(value) else None for name, value in values.items()}
+        for task, values in change.items()
+    }
+    text = json.dumps(facts, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    with writing(f"{bundle}:", ", then resume"):
+        weights = (folder / WEIGHTS).read_bytes()
+        write_folder(folder, with_sums({WEIGHTS: weights, DESCRIPTION: text.encode()}))

@@ -1,0 +1,109 @@
+"""Options of a run that cannot act as written: what would be wrong is refused, what has no effect is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, final
+
+from garnish.errors import OptionError
+from garnish.training.train_options import TrainOptions
+
+_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainOptions)}
+#: What only evaluations depend on.
+_JUDGES = ("eval_every", "eval_batch_size", "eval_size", "eval_limit", "best_by", "patience")
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """What the effect of options depends on.
+
+    Attributes:
+        total_steps: of the run.
+        eval_every: steps between evaluations, as it came out.
+        has_val: there are validation pictures.
+        has_folder: something is written.
+        trains_trunk: adapters, tuned parameters or a balance are trained, not heads alone.
+        processes: of the run.
+    """
+
+    total_steps: int
+    eval_every: int
+    has_val: bool
+    has_folder: bool
+    trains_trunk: bool
+    processes: int
+
+
+def refuse_without_val(options: TrainOptions) -> None:
+    """Raise OptionError for options that need validation pictures, where there are none."""
+    if odd := [name for name in _JUDGES if _is_set(options, name)]:
+        raise OptionError(
+            f"train: {', '.join(odd)} {'need' if len(odd) > 1 else 'needs'} validation data, and there are none;"
+            f" give val (a split val), or leave {'them' if len(odd) > 1 else 'it'} out"
+        )
+
+
+def refuse_endless_warmup(options: TrainOptions, total_steps: int) -> None:
+    """Raise OptionError for a warm-up that the run never leaves."""
+    if options.warmup and options.warmup >= total_steps:
+        raise OptionError(
+            f"train.warmup: {options.warmup} steps, but the run has {total_steps}, so it would end before the schedule"
+            f" begins; set fewer than {total_steps}, or leave it out (a twentieth of all)"
+        )
+
+
+def unheeded(options: TrainOptions, about: Circumstances) -> list[str]:
+    """One line for each option that was set and has no effect, or another one than it seems to."""
+    lines = []
+
+    def tell(name: str, why: str) -> None:
+        lines.append(f"train.{name}: {getattr(options, name)} has no effect, for {why}")
+
+    if options.batch_size != "auto" and _is_set(options, "memory_gb"):
+        tell("memory_gb", f"batch_size is {options.batch_size}, not auto")
+    if options.cache is None and _is_set(options, "cache_gb"):
+        tell("cache_gb", "there is no cache")
+    if options.augment is None and options.variants not in (None, 1):
+        tell("variants", "augment is null, so all of them are the picture as it is")
+    if not about.trains_trunk:
+        if options.head_lr is not None and _is_set(options, "lr"):
+            tell("lr", "heads alone are trained, whose rate is head_lr")
+        if options.checkpointing:
+            tell("checkpointing", "nothing in the backbone is trained, so nothing is kept there")
+    if not about.has_folder:
+        for name in ("save_every", "log_every"):
+            if _is_set(options, name):
+                tell(name, "the run has no folder (out)")
+        if not {"csv"}.issuperset(options.log or ()):  # files are not missed where none are written
+            tell("log", "the run has no folder (out)")
+    if options.strategy == "ddp" and options.accelerator == "mps":
+        tell("strategy", "there is one process on mps")
+    if options.devices not in ("auto", 1, about.processes):
+        lines.append(
+            f"train.devices: {options.devices}, but torchrun started {about.processes} processes, which are taken"
+        )
+    return [*lines, *_beyond_the_end(options, about)]
+
+
+def _beyond_the_end(options: TrainOptions, about: Circumstances) -> list[str]:
+    total = about.total_steps
+    lines = [
+        f"train.{name}: {getattr(options, name)} is beyond the run's {total} steps: {what} once, at its end"
+        for name, what in (("eval_every", "it is evaluated"), ("log_every", "a row is logged"))
+        if _is_set(options, name) and getattr(options, name) > total and (about.has_folder or name == "eval_every")
+    ]
+    evaluations = -(-total // about.eval_every)
+    if about.has_folder and _is_set(options, "save_every") and options.save_every > total:
+        when = "at each evaluation and at its end" if about.has_val else "at its start and end"
+        lines.append(f"train.save_every: {options.save_every} is beyond the run's {total} steps: it is saved {when}")
+    if options.patience is not None and options.patience >= evaluations:
+        lines.append(
+            f"train.patience: {options.patience} never ends the run, which has {evaluations} evaluations; lower it, or"
+            f" eval_every ({about.eval_every})"
+        )
+    return lines
+
+
+def _is_set(options: TrainOptions, name: str) -> bool:
+    return bool(getattr(options, name) != _DEFAULTS[name])

@@ -1,0 +1,131 @@
+"""What a run must share with the one that it resumes, and the refusal where it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from garnish.data.dataset import Dataset
+from garnish.data.identity import difference, identity
+from garnish.errors import OptionError, one_line
+from garnish.model.model import Model
+from garnish.registry import describe, plain
+from garnish.tasks.task import Task
+from garnish.training.train_options import FREE_ON_RESUME, TrainOptions
+
+
+def facts_of(
+    options: TrainOptions,
+    model: Model,
+    data: Mapping[str, Dataset | None],
+    total: int,
+    batch_size: int,
+    world: int,
+) -> dict[str, Any]:
+    """What a run must share with the one that it resumes; ``data`` by what it is for."""
+    return {
+        "options": plain({k: v for k, v in dataclasses.asdict(options).items() if k not in FREE_ON_RESUME}),
+        "cached": options.cache is not None,  # which changes roundings; its folder may be another
+        "total_steps": total,
+        "batch_size": batch_size,
+        "world": world,
+        "fingerprint": model.backbone.fingerprint(),
+        "drop_path": model.backbone.drop_path,
+        "tasks": {name: _described(task) for name, task in model.tasks.items()},
+        "methods": {owner.name: [describe(m) for m in owner.methods] for owner in model.owners if owner.parent is None},
+        "heads": {name: describe(head) for name, head in model.decoders.options.items()},
+        "data": {name: None if part is None else identity(part) for name, part in data.items()},
+    }
+
+
+def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> str:
+    """Raise OptionError where a run would not go on as it began, naming the first thing that differs.
+
+    Returns:
+        A line about what could not be compared; empty where all could.
+    """
+    for name, value in now["options"].items():
+        if saved["options"].get(name) != value:
+            raise OptionError(
+                f"{where}: was started with train.{name} = {saved['options'].get(name)}, not {value}; resume with"
+                " the same options, or train anew"
+            )
+    if "tasks" in saved:  # older checkpoints do not say
+        _check_tasks(saved["tasks"], now["tasks"], where)
+    for owner, methods in saved.get("methods", {}).items():
+        own = now["methods"].get(owner, [])
+        several = max(len(methods), len(own)) > 1
+        for number in range(max(len(methods), len(own))):
+            before, after = (specs[number] if number < len(specs) else None for specs in (methods, own))
+            _check_spec(before, after, f"adapter.{number}" if several else "adapter", where)
+    for task, head in saved.get("heads", {}).items():
+        _check_spec(head, now["heads"].get(task), f"head.{task}", where)
+    _check_data(saved.get("data", now["data"]), now["data"], where)
+    for name, what in (
+        ("fingerprint", "another backbone (its weights differ)"),
+        ("drop_path", f"backbone.drop_path = {saved.get('drop_path', 0.0)}, not {now['drop_path']}"),
+        ("cached", "train.cache" if saved.get("cached") else "train.cache unset"),
+        ("world", f"{saved['world']} processes, not {now['world']}"),
+        ("total_steps", f"{saved['total_steps']} steps in all, not {now['total_steps']} (has the data changed?)"),
+    ):
+        if saved.get(name, False) != now[name]:
+            raise OptionError(f"{where}: was started with {what}; resume with the same, or train anew")
+    if "data" in saved:
+        return ""
+    state = saved["state"]
+    kept = state["best_step"] is not None and not state.get("best_on_some")
+    rounding = "; what storing does to its best metrics is measured only if a later step is better" if kept else ""
+    return f"{where}: an earlier version wrote it, which did not note its data; see to them{rounding}"
+
+
+def _check_data(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Raise OptionError where the pictures or labels are not those that the run was started with."""
+    for name, after in now.items():
+        before = saved.get(name)
+        if before is None and after is None:
+            continue
+        if before is None or after is None:
+            what = f"without {name} data" if before is None else f"with {name} data, of which there are none now"
+        elif aspect := difference(before, after):
+            what = f"with other {name} data ({aspect})"
+        else:
+            continue
+        raise OptionError(f"{where}: was started {what}; give those that it was started with (--data), or train anew")
+
+
+def _described(task: Task) -> dict[str, Any]:
+    """Class and options of a task, but for those that change no number."""
+    told = describe(task)
+    kept = {name: value for name, value in told["options"].items() if task.roles.get(name) != "work"}
+    return {**told, "options": kept}
+
+
+def _check_tasks(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Raise OptionError where a task's class, class names or another option is not what the run was started with."""
+    if set(saved) != set(now):
+        raise OptionError(
+            f"{where}: was started with the tasks {', '.join(saved)}, not {', '.join(now)}; resume with the same, or"
+            " train anew"
+        )
+    for task, before in saved.items():
+        _check_spec(before, now[task], f"tasks.{task}", where)
+
+
+def _check_spec(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, at: str, where: str) -> None:
+    """Raise OptionError where a class or an option differs; a checkpoint may be older than an option."""
+    names = [None if spec is None else spec["name"] for spec in (before, after)]
+    if before is None or after is None or names[0] != names[1]:
+        raise OptionError(
+            f"{where}: was started with {at} = {names[0]}, not {names[1]}; resume with the same recipe, or train anew"
+        )
+    for name, value in after["options"].items():
+        if (old := before["options"].get(name, value)) != value:
+            raise OptionError(
+                f"{where}: was started with {at}.{name} = {_shown(old)}, not {_shown(value)}; resume with the same data"
+                " description and recipe, or train anew"
+            )
+
+
+def _shown(value: Any) -> str:
+    return one_line(", ".join(map(str, value)) if isinstance(value, list) else value, 120)

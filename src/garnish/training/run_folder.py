@@ -1,0 +1,81 @@
+"""The folder of a run: taken by one start, and worked in by one process at a time. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from garnish.errors import BundleError, OptionError
+from garnish.files.atomic import writing
+from garnish.files.locks import locked
+
+#: The checkpoint's folder, in that of the run. Whoever makes it has taken the folder.
+LAST = "last"
+#: The checkpoint, in the folder of the run, and the one before, to which a damaged one falls back.
+STATE = Path(LAST) / "state.safetensors"
+EARLIER = Path(LAST) / "earlier.safetensors"
+_LOCK = ".lock"
+
+
+def new_folder(wanted: Path) -> Path:
+    """Take ``wanted`` if it is new or empty, else ``wanted-2``, ``wanted-3`` and so on.
+
+    Of several processes that ask at once each gets a folder of its own: it is taken by making ``FOLDER/last``, which
+    the system lets one of them do.
+
+    Raises:
+        OptionError: a place where no folder can be made.
+    """
+    number = 1
+    while True:
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        number += 1
+        try:
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                if not folder.is_dir() or any(folder.iterdir()):
+                    continue
+            (folder / LAST).mkdir()
+        except FileExistsError:  # another process was faster
+            continue
+        except OSError as error:
+            raise OptionError(f"out: {folder} cannot be made ({error.strerror}); choose another folder") from None
+        return folder
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / STATE).is_file() or (folder / EARLIER).is_file()
+
+
+def check_run(folder: Path) -> None:
+    """Raise BundleError where a folder holds no checkpoint; it names the run that the path lies in, if any."""
+    if _is_run(folder):
+        return
+    if not folder.exists():
+        why = "no such folder"
+    elif folder.is_dir():
+        why = f"holds no checkpoint ({STATE.as_posix()})"
+    else:
+        why = "is a file"
+    around = [above for above in list(folder.parents)[:2] if _is_run(above)]
+    near = f", {around[0]}" if around else ""
+    raise BundleError(f"{folder}: {why}; give the run's folder{near}")
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a run's folder for a ``with`` block; a killed one keeps nobody out.
+
+    Raises:
+        OptionError: one trains there now. BundleError: the folder cannot be written to.
+    """
+
+    def busy(who: str) -> None:
+        raise OptionError(f"{folder}: {who} trains in it; wait until it ends, or stop it, then resume")
+
+    with contextlib.ExitStack() as held:
+        with writing(f"{folder}:", ", then resume"):
+            held.enter_context(locked(folder / _LOCK, busy))
+        yield

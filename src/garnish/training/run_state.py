@@ -1,0 +1,213 @@
+"""The state of a run: its folder, and the checkpoint from which it goes on as if nothing had happened.
+
+A checkpoint holds what is trained, its optimizer state and a few numbers. Sample order, augmentation, dropout and
+learning rate are functions of (seed, step), so nothing else is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from garnish.bundles.checkpoint import flatten, load_state, save_state, unflatten
+from garnish.checking.finite import not_finite
+from garnish.errors import BundleError
+from garnish.files.atomic import write_file, writing
+from garnish.files.strict_yaml import write_yaml
+from garnish.registry import plain
+from garnish.training.run_folder import EARLIER, LAST, STATE, check_run, new_folder, working_in
+from garnish.training.step import TrainingStep
+
+Metrics = dict[str, dict[str, float]]
+
+
+@final
+@dataclass
+class RunState:
+    """What changes as a run goes on, beside the tensors.
+
+    Attributes:
+        step: optimizer steps done.
+        history: one entry an evaluation: ``step``, ``score`` and ``metrics``.
+        best_step, best_score: of the best evaluation so far; None: none yet.
+        best_on_some: its metrics on the pictures that the effect of storing a bundle is measured on.
+        stopped: "" while steps are left, "finished", or "early" (patience).
+        seconds: spent in training and evaluation, over all sittings.
+    """
+
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int | None = None
+    best_score: float | None = None
+    best_on_some: Metrics = field(default_factory=dict)
+    stopped: str = ""
+    seconds: float = 0.0
+
+    def metrics_of(self, step: int | None) -> Metrics:
+        """Metrics of the evaluation at ``step``; empty where there is none."""
+        return next((entry["metrics"] for entry in self.history if entry["step"] == step), {})
+
+
+def taken(out: str | Path, recipe: Mapping[str, Any], held: ExitStack, fabric: Fabric) -> Path:
+    """Take the folder of a new run, on the first rank, lock it until ``held`` is closed, and write ``args.yaml``."""
+    folder = ""
+    if fabric.is_global_zero:
+        made = new_folder(Path(out))
+        held.enter_context(working_in(made))
+        write_args(made, recipe)
+        folder = str(made)
+    return Path(fabric.broadcast(folder) if fabric.world_size > 1 else folder)
+
+
+def resumed(folder: Path, held: ExitStack, fabric: Fabric) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """What :func:`load_run` gives, once the folder is locked until ``held`` is closed."""
+    check_run(folder)
+    if fabric.is_global_zero:
+        held.enter_context(working_in(folder))
+    found = load_run(folder)
+    if found[2] and fabric.is_global_zero:
+        set_aside(folder)
+    return found
+
+
+def write_args(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """``args.yaml``: what the run was started with.
+
+    ``base``, where its relative paths start, is told from the run's folder, so that a run which is moved together with
+    its data finds them again.
+    """
+    if "base" in recipe:
+        start = Path(recipe["base"]).resolve()
+        with contextlib.suppress(ValueError):  # on another drive nothing is relative
+            start = Path(os.path.relpath(start, folder.resolve()))
+        recipe = {"base": start.as_posix(), **without_base(recipe)}
+    _write(folder / "args.yaml", write_yaml(plain(recipe)))
+
+
+def without_base(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as bundles keep it, which say nothing about folders outside of the paths that were written."""
+    return {name: section for name, section in recipe.items() if name != "base"}
+
+
+def write_results(folder: Path, history: list[dict[str, Any]]) -> None:
+    """``results.csv``: a row an evaluation, a column a metric."""
+    rows = [
+        {"step": e["step"], "score": e["score"]}
+        | {f"{task}.{name}": value for task, values in e["metrics"].items() for name, value in values.items()}
+        for e in history
+    ]
+    columns = ["step", "score", *sorted({name for row in rows for name in row} - {"step", "score"})]
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        table.writerow({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()})
+    _write(folder / "results.csv", text.getvalue())
+
+
+def save_run(folder: Path, state: RunState, step: TrainingStep, facts: Mapping[str, Any]) -> None:
+    """Write or replace ``FOLDER/last/state.safetensors``; the state before stays beside it.
+
+    Args:
+        folder: of the run.
+        state: see :class:`RunState`.
+        step: what it trains, the buffers beside that, and the state of its optimizer and scaler are saved.
+        facts: what must be the same when the run is resumed: see :func:`check_facts`.
+    """
+    moments, numbers = _optimizer_state(step)
+    changed = {"scaler": step.precision.state_dict(), "state": dataclasses.asdict(state), "optimizer": numbers}
+    save_state(folder / STATE, _kept(step) | moments, {**facts, **changed}, keep=EARLIER.name)
+
+
+def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """What :func:`save_run` wrote, and a line about it: "", or that it is the state before, for the last is damaged.
+
+    Raises:
+        BundleError: no checkpoint there, both are damaged, or one that holds what is not finite.
+    """
+    check_run(folder)
+    last, earlier, line = folder / STATE, folder / EARLIER, ""
+    try:
+        tensors, facts = load_state(last)
+    except BundleError as error:
+        try:
+            tensors, facts = load_state(earlier)
+        except BundleError:
+            raise error from None
+        reason, step = str(error).rpartition(";")[0], facts["state"]["step"]
+        line = f"{reason}; going on from the state before, of step {step} ({earlier})"
+    if odd := not_finite(tensors):
+        raise BundleError(f"{last}: {odd}; the run had diverged: train anew at a lower lr")
+    return tensors, facts, line
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a damaged last state, so that the next one that is saved does not keep it as the state before."""
+    if (folder / STATE).exists():
+        with writing(f"{folder / STATE}:", ", then resume"):
+            (folder / STATE).replace(folder / LAST / "damaged.safetensors")
+
+
+def odd_in_run(step: TrainingStep) -> str:
+    """What is not finite of all that a checkpoint would hold (see :func:`save_run`); empty where nothing is."""
+    return not_finite(step.trained | step.buffers() | _optimizer_state(step)[0])
+
+
+def restore(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], step: TrainingStep, where: str) -> RunState:
+    """Put a checkpoint back; nothing is changed where it does not fit.
+
+    Raises:
+        BundleError: a missing, unused or otherwise shaped tensor.
+    """
+    targets = _kept(step)
+    found = {n: t for n, t in tensors.items() if not n.startswith("optimizer/")}
+    odd = sorted(targets.keys() ^ found.keys()) + [
+        n for n in targets if n in found and targets[n].shape != found[n].shape
+    ]
+    if odd:
+        raise BundleError(
+            f"{where}: {odd[0]} ({len(odd)} such) is missing, unused or of another shape; resume with the same model"
+        )
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(found[name])
+    moments = {n.removeprefix("optimizer/"): t for n, t in tensors.items() if n.startswith("optimizer/")}
+    for name, entries in unflatten(moments, facts["optimizer"]).items():
+        parameter = step.trained[name]
+        # the fused step keeps its counter beside the parameter, the other one on the CPU
+        fused = step.optimizer.param_groups[0]["fused"]
+        step.optimizer.state[parameter] = {
+            k: v.to(parameter.device) if isinstance(v, Tensor) and (v.ndim or fused) else v for k, v in entries.items()
+        }
+    step.precision.load_state_dict(facts["scaler"])
+    return RunState(**facts["state"])
+
+
+def _kept(step: TrainingStep) -> dict[str, Tensor]:
+    """By their names in a checkpoint."""
+    kept = step.trained | step.buffers()
+    return {f"{'extra' if name.startswith('balance.') else 'model'}/{name}": tensor for name, tensor in kept.items()}
+
+
+def _optimizer_state(step: TrainingStep) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Its tensors, by their names in a checkpoint, and its numbers."""
+    state = step.optimizer.state
+    moments, numbers = flatten({name: state[p] for name, p in step.trained.items() if p in state})
+    return {f"optimizer/{name}": tensor for name, tensor in moments.items()}, numbers
+
+
+def _write(file: Path, text: str) -> None:
+    with writing(f"{file}:", ", then resume"):
+        write_file(file, text.encode())

@@ -1,0 +1,162 @@
+"""The options of a training run: the schema of a recipe's ``train`` section."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, final, get_args
+
+from garnish.balancing.balancing import balancing_of
+from garnish.checking.arguments import Options
+from garnish.data.augment import Augment
+from garnish.errors import OptionError
+from garnish.training.loggers import check_name
+
+Schedule = Literal["cosine", "poly", "constant"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Strategy = Literal["auto", "ddp", "fsdp"]
+
+#: Exponent of the "poly" schedule.
+_POLY_POWER = 0.9
+#: Options that change neither what is computed nor its order, so that a resumed run may set them anew.
+FREE_ON_RESUME = frozenset(
+    {"workers", "save_every", "log_every", "log", "check_pictures", "devices", "strategy", "cache", "cache_gb"}
+)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(Options):
+    """How long, how fast and on what a model is trained.
+
+    Attributes:
+        steps: optimizer steps; exactly one of ``steps`` and ``epochs`` is set.
+        epochs: passes over the training pictures, rounded up to whole steps.
+        batch_size: pictures per process and forward pass; "auto": the largest that fits ``memory_gb``.
+        accumulate: forward passes per optimizer step; their losses are averaged, each normalised over its own labels.
+        lr: peak learning rate of adapters and tuned backbone parameters.
+        head_lr: that of the heads; None: ``lr``.
+        weight_decay: of AdamW, on tensors of two or more dimensions only (not on biases, norms, scalars).
+        warmup: steps of linear growth of the learning rate; None: a twentieth of all steps, at most 500.
+        schedule: what follows: cosine to 0, (1 − t)^0.9 to 0, or constant.
+        clip: largest norm of all gradients together; None: no limit.
+        precision: of matrix products in forward and backward passes; parameters stay float32.
+        devices: processes on this machine, one a device, or "auto": all accelerators (1 on a CPU).
+        accelerator: "auto", "cpu", "cuda", "mps".
+        strategy: how several processes work together; "auto" takes "ddp".
+        seed: of sample order, augmentation and dropout.
+        augment: random changes of training pictures; None: pictures as they are.
+        variants: augmented versions of each picture, the same ones in every run whatever its seed; None: a new one
+            every epoch.
+        cache: folder that keeps what the part of the trunk that no adapter changes makes of each picture, so that it
+            is computed once (docs/features.md); relative to the current folder. Needs ``variants``.
+        cache_gb: most that this folder may hold, in 10⁹ bytes.
+        workers: processes that prepare batches; 0: none.
+        eval_every: steps between evaluations; None: a tenth of all steps.
+        eval_batch_size: pictures of one size that are evaluated together.
+        eval_size: (height, width) that pictures and labels are resized to for evaluation; None: their own.
+        eval_limit: most pictures of an evaluation, evenly spaced; None: all.
+        patience: evaluations without a better score after which training ends; None: never.
+        best_by: what the best evaluation is chosen by: see :mod:`garnish.training.best_step`.
+        save_every: steps between checkpoints.
+        log_every: steps between rows of the logs.
+        log: any of "tensorboard", "csv", "wandb", "mlflow", "comet", or the class of a Fabric logger by its dotted
+            name; None: "csv", and "tensorboard" where it is installed.
+        checkpointing: recompute the backbone's blocks in the backward pass: less memory, a third more time.
+        memory_gb: what ``batch_size="auto"`` may use, in 10⁹ bytes; None: 0.9 of the GPU, half of the machine.
+        balance: how the tasks' losses become one: task → weight of its loss; the name of a way of balancing, such as
+            ``Uncertainty``; or ``{name: …}`` with its options. None, or a task left out: the task's own weight.
+        check_pictures: pictures of each set that are read and checked before the first step, evenly spaced.
+
+    Raises:
+        OptionError: a value out of range, naming it.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int | Literal["auto"] = 8
+    accumulate: int = 1
+    lr: float = 1e-3
+    head_lr: float | None = None
+    weight_decay: float = 0.05
+    warmup: int | None = None
+    schedule: Schedule = "cosine"
+    clip: float | None = 1.0
+    precision: Precision = "32-true"
+    devices: int | Literal["auto"] = 1
+    accelerator: str = "auto"
+    strategy: Strategy = "auto"
+    seed: int = 0
+    augment: Augment | None = Augment(scale=(1.0, 1.0))  # noqa: RUF009 (frozen)
+    variants: int | None = None
+    cache: str | None = None
+    cache_gb: float = 4.0
+    workers: int = 0
+    eval_every: int | None = None
+    eval_batch_size: int = 1
+    eval_size: tuple[int, int] | None = None
+    eval_limit: int | None = None
+    patience: int | None = None
+    best_by: str | None = None
+    save_every: int = 100
+    log_every: int = 10
+    log: tuple[str, ...] | None = None
+    checkpointing: bool = False
+    memory_gb: float | None = None
+    balance: str | Mapping[str, Any] | None = None
+    check_pictures: int = 1000
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise OptionError(f"train: steps {self.steps}, epochs {self.epochs}; set exactly one of the two")
+        if self.batch_size != "auto" and not (isinstance(self.batch_size, int) and self.batch_size >= 1):
+            raise OptionError(f"train.batch_size: {self.batch_size!r}; set a number from 1, or auto")
+        if self.devices != "auto" and not (isinstance(self.devices, int) and self.devices >= 1):
+            raise OptionError(f"train.devices: {self.devices!r}; set a number from 1, or auto")
+        at_least = {
+            "steps": 1, "accumulate": 1, "warmup": 0, "seed": 0, "workers": 0, "eval_every": 1, "eval_batch_size": 1,
+            "eval_limit": 1, "patience": 1, "save_every": 1, "log_every": 1, "weight_decay": 0, "check_pictures": 0,
+            "variants": 1,
+        }  # fmt: skip
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
+                raise OptionError(f"train.{name}: {value} is out of range; set {least} or more")
+        for name in ("epochs", "lr", "head_lr", "clip", "memory_gb", "cache_gb"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise OptionError(f"train.{name}: {value} is out of range; set a finite value above 0")
+        for name, choices in (("schedule", Schedule), ("precision", Precision), ("strategy", Strategy)):
+            if getattr(self, name) not in get_args(choices):
+                raise OptionError(f"train.{name}: {getattr(self, name)!r}; choose from {', '.join(get_args(choices))}")
+        for name in self.log or ():
+            check_name(name)
+        balancing_of(self.balance)
+        if self.cache is not None and self.variants is None:
+            raise OptionError(
+                "train.cache: pictures that are augmented anew every epoch cannot be kept; set train.variants, the"
+                " versions of each picture (1: always the same one), which every augmentation allows"
+            )
+        if self.strategy == "fsdp":
+            raise OptionError(
+                "train.strategy: fsdp is refused, for what is trained is small and whole on every device, and shards"
+                " cannot be saved as a bundle; use ddp, and checkpointing=true where memory is short"
+            )
+
+    def total_steps(self, num_pictures: int, batch_size: int, world: int) -> int:
+        """Optimizer steps of the whole run."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, math.ceil(self.epochs * num_pictures / (batch_size * world * self.accumulate)))
+
+    def rate_factor(self, step: int, total: int) -> float:
+        """Learning rate at ``step`` (from 0) of ``total`` over its peak: a pure function, so that runs resume."""
+        warmup = min(total // 20, 500) if self.warmup is None else self.warmup
+        if step < warmup:
+            return (step + 1) / warmup
+        share = (step - warmup) / max(total - warmup, 1)
+        if self.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * share))
+        return (1 - share) ** _POLY_POWER if self.schedule == "poly" else 1.0

@@ -1,0 +1,56 @@
+"""Which tasks a run trains, and by which it is judged."""
+
+from __future__ import annotations
+
+from garnish.data.dataset import Dataset
+from garnish.errors import DataError
+from garnish.model.model import Model
+from garnish.tasks.task import Task
+from garnish.training.best_step import Ranking
+from garnish.training.evaluate import shared_tasks, told_of
+from garnish.training.idle_options import refuse_without_val
+from garnish.training.train_options import TrainOptions
+
+
+def trained_tasks(model: Model, train: Dataset) -> dict[str, Task]:
+    """Task name → task, of those that are trained.
+
+    Raises:
+        DataError: a task without labels in the training data.
+    """
+    shared = shared_tasks(model, train)
+    wanted = {n: t for n, t in model.tasks.items() if n not in model.frozen_tasks}
+    for name in wanted:
+        if name not in shared:
+            raise DataError(
+                f"{train.name}: has no labels of task {name!r} (its tasks: {', '.join(train.tasks)}); add them, or"
+                f" leave the task out of the model (or freeze it: model.freeze([{name!r}]))"
+            )
+    return wanted
+
+
+def ranking(model: Model, tasks: dict[str, Task], val: Dataset | None, options: TrainOptions) -> Ranking | None:
+    """What chooses the best evaluation; None without validation data.
+
+    Raises:
+        OptionError, DataError: options that need validation data, or data that none of the tasks can be judged on.
+    """
+    if val is None:
+        refuse_without_val(options)
+        return None
+    seen = shared_tasks(model, val)
+    ranked = {name: task for name, task in tasks.items() if name in seen}
+    if not ranked:
+        raise DataError(f"{val.name}: has labels of no trained task ({', '.join(tasks)}); give other validation data")
+    return Ranking(ranked, options.best_by)
+
+
+def about_labels(model: Model, train: Dataset, val: Dataset | None) -> list[str]:
+    """What should be known of the labels beside the model's tasks, one line each."""
+    found = told_of(model, train, shared_tasks(model, train), training=True)
+    for name, task in model.tasks.items():
+        if name not in model.frozen_tasks:
+            found += [f"task {name!r}: {line}, so it does nothing here" for line in task.idle_options]
+    if val is not None:
+        found += told_of(model, val, shared_tasks(model, val), training=False)
+    return found
