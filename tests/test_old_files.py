@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from garnish.comparing.options import read_options
-from garnish.recipe import read_recipe
-from garnish.recipe_splits import validation
 from safetensors.torch import load_file
 
 import garnish as gn
 import old_files_cases as cases
 from garnish.cli import main
+from garnish.comparing.compare_options import read_options
+from garnish.recipes.recipe import read_recipe
+from garnish.recipes.splits import validation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -262,7 +262,7 @@ def test_a_recipe_says_at_the_command_line_what_it_said(files, capsys, name):
 
 
 def test_recipes_use_every_section():
-    from garnish.recipe import IN_FILE
+    from garnish.recipes.recipe import IN_FILE
 
     used = {
         key for name in ("all", "onto") for key in yaml.safe_load((cases.FILES / f"recipes/{name}.yaml").read_text())

@@ -227,8 +227,8 @@ def told(bundle: str) -> dict[str, Any]:
 
 def recipe(file: str) -> dict[str, Any]:
     """Every option as it is read, and the model that is built: its report, its tensors' names and shapes."""
-    from garnish.comparing.options import read_options
-    from garnish.recipe import read_recipe
+    from garnish.comparing.compare_options import read_options
+    from garnish.recipes.recipe import read_recipe
 
     read = read_recipe(file)
     model = read.build(read.open("train"))

@@ -30,9 +30,8 @@ import torch
 from torch import Tensor, nn
 
 import garnish as gn
-from garnish import context
 from garnish.backbones.backbone import Backbone
-from garnish.engine import passes
+from garnish.engine import context, passes
 from garnish.engine.adapter import Method
 from garnish.engine.maps import TaskMaps
 from garnish.model.model import Model

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from garnish.moved import say_where
+
 __version__ = "0.1.0"
 
 #: public function or class → module that defines it; methods, heads, tasks are found by :mod:`garnish.registry`
@@ -31,6 +33,8 @@ _PUBLIC = {
 }
 
 __all__ = ["__version__", *_PUBLIC]
+
+say_where()
 
 
 def __getattr__(name: str) -> Any:

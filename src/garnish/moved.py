@@ -1,0 +1,45 @@
+"""Modules that lie elsewhere since 0.1: importing one from its old place says where it is. Goes with release 0.3."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from importlib.abc import MetaPathFinder
+from typing import Any, NoReturn, final
+
+
+@cache
+def places() -> dict[str, str]:
+    """Old module → where it lies now, both with ``garnish.`` in front."""
+    lines = resources.files("garnish").joinpath("assets", "moved.txt").read_text("utf-8").splitlines()
+    return {f"garnish.{old}": f"garnish.{new}" for old, new in map(str.split, lines)}
+
+
+@final
+class _Finder(MetaPathFinder):
+    """Asked last, so only for modules that there are not."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname.startswith("garnish.") and fullname in places():
+            # without a name, for with one ``from garnish import …`` would swallow it
+            raise ModuleNotFoundError(f"{fullname} is now {places()[fullname]}; import it from there")
+
+
+def say_where() -> None:
+    """Answer imports of old places from now on."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
+
+
+def names_of(package: str) -> Callable[[str], Any]:
+    """``__getattr__`` of a package that stands where a module was."""
+
+    def gone(name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        new = places()[package]
+        raise ImportError(f"what was in {package} is now in {new}; write: from {new} import {name}")
+
+    return gone
