@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from garnish.drawing.painting import paint_shares
 from garnish.errors import OptionError
 from garnish.tasks.binary import BinaryTask, balanced_bce
 from garnish.tasks.metrics.boundaries import BoundaryMetric
@@ -121,10 +122,8 @@ class Edges(BinaryTask):
 
     def paint(self, decoded: Tensor) -> np.ndarray:
         """(H, W) or (1, H, W) → (H, W, 3): edges black on white, light grey where there is no label."""
-        values = decoded.detach().float().reshape(decoded.shape[-2:])
-        shade = torch.where(values == IGNORE, 0.8, 1 - values.clamp(0, 1))
-        grey = (shade * 255).round().to(torch.uint8).cpu().numpy()
-        return np.repeat(grey[..., None], 3, axis=-1)
+        shares = decoded.detach().float().reshape(decoded.shape[-2:]).cpu().numpy()
+        return paint_shares(shares, none=IGNORE, none_colour=(204, 204, 204), dark=True)
 
 
 @final
