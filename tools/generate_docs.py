@@ -30,6 +30,7 @@ MEASURED = ROOT / "benchmarks" / "methods" / "results.json"
 sys.path += [str(ROOT / "tests"), str(ROOT / "tools")]
 import compared  # noqa: E402  (beside this file)
 import decoder_costs  # noqa: E402
+import draw_rooms  # noqa: E402
 
 import tiny  # noqa: E402  (the tests' tiny trunks)
 
@@ -217,7 +218,7 @@ def decoders_page(former: str) -> str:
 
 def pages() -> dict[Path, str]:
     """File → what it should hold."""
-    made = {DOCS / "help.md": help_pages(), **compared.pictures()}
+    made = {DOCS / "help.md": help_pages(), draw_rooms.DRAWING: draw_rooms.draw(), **compared.pictures()}
     renewed = {
         DOCS / "methods.md": methods_page,
         DOCS / "decoders.md": decoders_page,

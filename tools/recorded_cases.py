@@ -15,7 +15,12 @@ from typing import Any
 import torch
 
 import garnish as gn
-from garnish import errors, registry
+from garnish import errors
+
+try:
+    from garnish import registry
+except ImportError:  # in trees older than the rooms
+    from garnish import lookup as registry  # type: ignore[attr-defined,no-redef]
 
 #: family → name and options of a tiny trunk
 TRUNKS: dict[str, tuple[str, dict[str, Any]]] = {
