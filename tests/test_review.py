@@ -94,7 +94,7 @@ def test_maps_appear_whole_or_not_at_all(tmp_path, full):
 def test_a_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
     write_png(np.full((4, 4), 7, np.uint8), tmp_path / "a.png")
     failing = lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output"))  # noqa: E731
-    monkeypatch.setattr("garnish.drawing.map_files.os.replace", failing)
+    monkeypatch.setattr("garnish.files.atomic.os.replace", failing)
     with pytest.raises(DataError, match=r"a\.png: cannot be written \(Input/output\)"):
         write_png(np.zeros((4, 4), np.uint8), tmp_path / "a.png")
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from garnish.drawing.colours import NOTHING, scale_colours
-from garnish.drawing.map_files import with_suffix, write_png, write_whole
+from garnish.drawing.map_files import with_suffix, write_png, write_map
 from garnish.errors import DataError, OptionError
 from garnish.tasks.metrics.totals import Totals, exact, ratio
 from garnish.tasks.task import Role, Task
@@ -158,7 +158,7 @@ class Depth(Task):
             file = with_suffix(path, ".npy")
             data = io.BytesIO()
             np.save(data, values.astype(np.float32), allow_pickle=False)
-            return write_whole(data.getvalue(), file)
+            return write_map(data.getvalue(), file)
         millimetres = np.where(valid, np.clip(np.rint(values * 1000), 1, 65535), 0).astype(np.uint16)
         return write_png(millimetres, with_suffix(path, ".png"))
 
