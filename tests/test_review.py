@@ -180,7 +180,7 @@ def test_evaluating_on_nothing_is_an_error():
     ("given", "message"),
     [
         ({"balance": {"seg": "abc"}}, r"train\.balance\.seg: expected float, got 'abc'"),
-        ({"augment": {"size": 50}}, r"train\.augment\.size: expected a list of 2 or null, got 50"),
+        ({"augment": {"size": 50}}, r"train\.augment\.size: expected 2 values \(int, int\) or null, got 50"),
     ],
 )
 def test_values_of_another_type_are_named(given, message):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from garnish.drawing.colours import NOTHING, scale_colours
-from garnish.drawing.map_files import with_suffix, write_png, write_map
+from garnish.drawing.map_files import with_suffix, write_map, write_png
 from garnish.errors import DataError, OptionError
 from garnish.tasks.metrics.totals import Totals, exact, ratio
 from garnish.tasks.task import Role, Task

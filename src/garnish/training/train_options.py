@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, final, get_args
+from typing import Any, Literal, final
 
 from garnish.balancing.balancing import balancing_of
 from garnish.checking.arguments import Options
@@ -127,9 +127,6 @@ class TrainOptions(Options):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise OptionError(f"train.{name}: {value} is out of range; set a finite value above 0")
-        for name, choices in (("schedule", Schedule), ("precision", Precision), ("strategy", Strategy)):
-            if getattr(self, name) not in get_args(choices):
-                raise OptionError(f"train.{name}: {getattr(self, name)!r}; choose from {', '.join(get_args(choices))}")
         for name in self.log or ():
             check_name(name)
         balancing_of(self.balance)
