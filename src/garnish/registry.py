@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from garnish.checking.plain_data import Reading, read_as
 from garnish.errors import OptionError, suggest
@@ -30,6 +30,14 @@ KINDS = {
     "backbones": ("garnish.backbones", "garnish.backbones.backbone", "Backbone"),
     "layouts": ("garnish.data.layouts", "garnish.data.layouts.layout", "Layout"),
 }
+
+
+class SpecFacts(TypedDict):
+    """A class by name with its options, as files keep it."""
+
+    name: str
+    options: dict[str, Any]
+
 
 _OPTIONS = Reading(wraps=True)
 
@@ -93,8 +101,8 @@ def options_of(spec: Any) -> dict[str, Any]:
     return {f.name: plain(getattr(spec, f.name)) for f in dataclasses.fields(spec) if f.init}
 
 
-def describe(spec: Any) -> dict[str, Any]:
-    """``{"name": class name, "options": {...}}``: how a spec is stored in a bundle."""
+def describe(spec: Any) -> SpecFacts:
+    """How a spec is stored in a bundle."""
     return {"name": type(spec).__name__, "options": options_of(spec)}
 
 

@@ -1,30 +1,12 @@
 """``bundle.json``: what it holds, and reading it without trusting it. Nothing here needs torch.
 
-Keys of format 1 (those with ``?`` may be absent):
-
-- ``format`` 1; ``versions`` of garnish, torch and timm that wrote it; ``dtype`` of the floating-point tensors.
-- ``tuned_as``: how ``tuned.*`` tensors are stored: ``difference`` to the frozen parameter of that name (float16), or
-  the ``value`` itself (float32, since a difference need not give the value back exactly).
-- ``backbone``: ``name``, ``options``, ``taps?`` ("stage" where absent), ``fingerprint``, ``licence``,
-  ``non_commercial``, ``weights_source``.
-- ``owners``: in order, ``tasks`` and the ``methods`` (name and options) whose tensors they share.
-- ``tasks``: by name: the task's ``name`` and ``options``, its ``head``, ``channels``, ``labels`` in the order of their
-  ids and ``palette`` (label → RGB in 0 … 255; empty for continuous maps).
-- ``decoders?``: lists of tasks that share a decoder, in the order it was built for.
-- ``preprocessing``: ``input`` "RGB in [0,1]", then ``mean`` and ``std``, then padding to ``multiple`` pixels.
-- ``metrics``: task → metric → value reached (null: nothing was seen).
-- ``metrics_rounding?``: task → metric → value with the stored, rounded tensors minus ``metrics``, as training measured
-  it on at most 200 validation pictures.
-- ``sizes``: ``weights_bytes``, ``encoder_parameters``, ``decoder_parameters``; ``sha256`` of weights.safetensors.
-- ``extra?``: whatever the caller of save added.
-
-Beside it ``SHA256SUMS`` lists both files (:mod:`garnish.files.checksums`); bundles of versions before it have none.
+:class:`BundleFacts` says what stands in it. Beside it ``SHA256SUMS`` lists both files of a bundle
+(:mod:`garnish.files.checksums`); bundles of versions before it have none.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
@@ -33,6 +15,7 @@ from garnish.checking.plain_data import Reading, matching, read_as
 from garnish.errors import BundleError
 from garnish.files.atomic import present
 from garnish.files.strict_json import read_json
+from garnish.registry import SpecFacts
 
 FORMAT = 1
 DESCRIPTION = "bundle.json"
@@ -47,20 +30,11 @@ FACTS = Reading(
 
 _Hex64 = Annotated[str, matching("[0-9a-f]{64}")]
 _TaskName = Annotated[str, matching("[A-Za-z][A-Za-z0-9_-]*")]
-_Metrics = Mapping[str, Mapping[str, float | None]]
+_Metrics = dict[str, dict[str, float | None]]
 
 
-class SpecFacts(TypedDict):
-    """A class of ours by name, with its options."""
-
-    name: str
-    options: dict[str, Any]
-
-
-class _BackboneFacts(TypedDict):
-    name: str
-    options: dict[str, Any]
-    taps: NotRequired[Literal["stage", "merged"]]
+class _BackboneFacts(SpecFacts):
+    taps: NotRequired[Literal["stage", "merged"]]  # "stage" where absent
     fingerprint: _Hex64
     licence: str
     non_commercial: bool
@@ -69,18 +43,18 @@ class _BackboneFacts(TypedDict):
 
 class _OwnerFacts(TypedDict):
     tasks: list[_TaskName]
-    methods: list[SpecFacts]
+    methods: list[SpecFacts]  # whose tensors the tasks share
 
 
 class _TaskFacts(SpecFacts):
     head: SpecFacts
     channels: int
-    labels: list[str]
-    palette: Mapping[str, list[int]]
+    labels: list[str]  # in the order of their ids
+    palette: dict[str, list[int]]  # label → RGB in 0 … 255; empty for continuous maps
 
 
 class _Preprocessing(TypedDict):
-    input: str
+    input: str  # "RGB in [0,1]", then mean and std, then padding to multiple pixels
     mean: list[float]
     std: list[float]
     multiple: int
@@ -93,22 +67,26 @@ class _Sizes(TypedDict):
 
 
 class BundleFacts(TypedDict):
-    """``bundle.json``; the keys are described above."""
+    """``bundle.json`` of format 1; keys that are ``NotRequired`` may be absent."""
 
     format: int
-    versions: dict[str, str]
-    dtype: Literal["float16", "float32"]
+    versions: dict[str, str]  # of garnish, torch and timm that wrote it
+    dtype: Literal["float16", "float32"]  # of the floating-point tensors
+    #: How ``tuned.*`` tensors are stored: as the difference to the frozen parameter of that name (float16), or as the
+    #: value itself (float32, since a difference need not give the value back exactly).
     tuned_as: Literal["difference", "value"]
     backbone: _BackboneFacts
-    owners: list[_OwnerFacts]
+    owners: list[_OwnerFacts]  # in order
     tasks: dict[str, _TaskFacts]
-    decoders: NotRequired[list[list[_TaskName]]]
+    decoders: NotRequired[list[list[_TaskName]]]  # tasks that share one, in the order it was built for
     preprocessing: _Preprocessing
-    metrics: _Metrics
+    metrics: _Metrics  # task → metric → value reached (null: nothing was seen)
+    #: The same with the stored, rounded tensors minus ``metrics``, as training measured it on at most 200 validation
+    #: pictures.
     metrics_rounding: NotRequired[_Metrics]
     sizes: _Sizes
-    sha256: _Hex64
-    extra: NotRequired[dict[str, Any]]
+    sha256: _Hex64  # of weights.safetensors
+    extra: NotRequired[dict[str, Any]]  # whatever the caller of save added
 
 
 def read_description(path: str | os.PathLike[str]) -> BundleFacts:
@@ -118,7 +96,7 @@ def read_description(path: str | os.PathLike[str]) -> BundleFacts:
         path: a bundle's folder.
 
     Returns:
-        The dictionary described above.
+        The dictionary, see :class:`BundleFacts`.
 
     Raises:
         BundleError: no such folder, not a bundle, damaged, or of another format.

@@ -1,10 +1,7 @@
 """What stands beside PEFT's files in a folder that we wrote: ``task.json`` and ``heads.safetensors``, and a README.md.
 
 PEFT leaves files alone that it does not know, so the tasks, their heads and the backbone's fingerprint travel with the
-adapter. Keys of ``task.json``, format 1: ``format``; ``versions``; ``dialect`` and ``prefix`` of the module names;
-``backbone`` (``name``, ``options``, ``taps``, ``fingerprint``, ``licence``, ``weights_source``); ``tasks``: by name
-the task's ``name`` and ``options`` and its ``head`` (``name`` and ``options``), in the model's order; ``decode_head``:
-the task whose head PEFT's file holds, or null.
+adapter.
 """
 
 from __future__ import annotations
@@ -23,13 +20,14 @@ from torch import Tensor
 
 from garnish import __version__
 from garnish.backbones.weights import is_non_commercial
-from garnish.bundles.bundle_json import FACTS, SpecFacts
+from garnish.bundles.bundle_json import FACTS
 from garnish.bundles.specs import Specs, backbone_facts
 from garnish.bundles.tensors import read_tensors
 from garnish.checking.plain_data import read_as
 from garnish.errors import BundleError, OptionError, one_line
 from garnish.files.strict_json import read_json
 from garnish.model.model import Model
+from garnish.registry import SpecFacts
 
 FORMAT = 1
 TASK, HEADS, README = "task.json", "heads.safetensors", "README.md"
@@ -39,9 +37,7 @@ _PIPELINES = {"Semantic": "image-segmentation", "Saliency": "image-segmentation"
 _LICENCES = {"apache-2.0", "apache 2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"}
 
 
-class _Backbone(TypedDict):
-    name: str
-    options: dict[str, Any]
+class _Backbone(SpecFacts):
     taps: str
     fingerprint: str
     licence: str
@@ -53,15 +49,15 @@ class _Task(SpecFacts):
 
 
 class _Facts(TypedDict):
-    """``task.json``; the keys are described above."""
+    """``task.json`` of format 1."""
 
     format: int
     versions: dict[str, str]
-    dialect: str
-    prefix: str
+    dialect: str  # of the module names
+    prefix: str  # of the module names
     backbone: _Backbone
-    tasks: dict[str, _Task]
-    decode_head: str | None
+    tasks: dict[str, _Task]  # in the model's order
+    decode_head: str | None  # the task whose head PEFT's file holds
 
 
 @dataclass(frozen=True, kw_only=True)
