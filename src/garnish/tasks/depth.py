@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from garnish.drawing.map_files import with_suffix, write_png, write_whole
+from garnish.drawing.map_files import with_suffix, write_map, write_png
 from garnish.drawing.painting import paint_distances
 from garnish.errors import DataError, OptionError
 from garnish.tasks.metrics.totals import Totals, exact, ratio
@@ -154,7 +154,7 @@ class Depth(Task):
             file = with_suffix(path, ".npy")
             data = io.BytesIO()
             np.save(data, values.astype(np.float32), allow_pickle=False)
-            return write_whole(data.getvalue(), file)
+            return write_map(data.getvalue(), file)
         millimetres = np.where(valid, np.clip(np.rint(values * 1000), 1, 65535), 0).astype(np.uint16)
         return write_png(millimetres, with_suffix(path, ".png"))
 

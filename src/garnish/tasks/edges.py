@@ -73,8 +73,6 @@ class Edges(BinaryTask):
             raise OptionError(f"Edges.positive_weight: {self.positive_weight}; set a value between 0 and 1")
         if self.tolerance_px < 0:
             raise OptionError(f"Edges.tolerance_px: {self.tolerance_px}; set 0 or more pixels")
-        if self.protocol not in ("pooled", "ods"):
-            raise OptionError(f'Edges.protocol: {self.protocol!r}; set "pooled" or "ods"')
         if self.processes < 1:
             raise OptionError(f"Edges.processes: {self.processes}; set 1 or more")
         if not 0 <= self.max_distance < 1:

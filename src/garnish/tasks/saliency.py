@@ -59,8 +59,6 @@ class Saliency(BinaryTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_f_at not in _F_AT:
-            raise OptionError(f"Saliency.max_f_at: {self.max_f_at!r}; set {' or '.join(map(repr, _F_AT))}")
         for option, known in (("iou_threshold", HUNDREDTHS), ("f_threshold", self.f_thresholds)):
             if (value := getattr(self, option)) is not None and value not in known:
                 raise OptionError(f"Saliency.{option}: {value}; set one of {known[0]}, {known[1]:.2f} … {known[-1]}")
