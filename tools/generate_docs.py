@@ -20,7 +20,6 @@ from garnish.comparing.compare_options import CompareOptions
 from garnish.data.augment import Augment
 from garnish.data.sources import SceneOptions
 from garnish.engine.adapter import Adapter, Plan
-from garnish.errors import SiteError
 from garnish.training.train_options import TrainOptions
 
 ROOT = Path(__file__).parents[1]
@@ -106,11 +105,9 @@ def matrix() -> list[str]:
 
 
 def plan_of(name: str, trunk: Any) -> Plan | None:
-    """The plan of a method's defaults on a trunk; None where it is refused."""
-    try:
-        return tiny.example("adapters", name).plan(trunk)
-    except SiteError:
-        return None
+    """The plan of a method's defaults on a trunk; None where it does not fit."""
+    method = tiny.example("adapters", name)
+    return None if method.fits(trunk) is not None else method.plan(trunk)
 
 
 def merging(plan: Plan) -> str:
