@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 
 import garnish as gn
 from garnish.cli import main
 from garnish.errors import OptionError
 from garnish.planning import budget as budgets
+from garnish.planning import stopwatch as stopwatches
 from garnish.planning import survey as surveys
 from garnish.planning.budget import Budget
 from garnish.planning.candidates import Candidate
@@ -53,10 +56,24 @@ def test_budgets_are_read_strictly(how, text):
 
 
 def fake_step(method: gn.Method) -> Prediction:
-    """Memory and time that a rule can be checked with: beside the trunk little, inside it more with every size."""
+    """Memory that a rule can be checked with: beside the trunk little, inside it more with every size."""
     inside = 0 if type(method).__name__ in ("SideTuning", "Frozen") else 1_000_000
-    size = getattr(method, "rank", 1)
-    return Prediction(10_000_000 + inside * (10 + size), 1.0 + (0.5 + size / 100 if inside else 0.1), 100, 5)
+    return Prediction(10_000_000 + inside * (10 + getattr(method, "rank", 1)), 5)
+
+
+class FakeStopwatch:
+    """Time likewise: of heads only 2 seconds, inside the trunk half as much again and more with every size."""
+
+    asked: list[gn.Method]
+
+    def __init__(self, setting: Setting) -> None:
+        FakeStopwatch.asked = []
+
+    def timed(self, found: Prediction, method: gn.Method) -> Prediction | str:
+        self.asked.append(method)
+        inside = type(method).__name__ not in ("SideTuning", "Frozen")
+        ratio = 1.5 + getattr(method, "rank", 1) / 100 if inside else 1.0
+        return replace(found, step_seconds=2.0 * ratio, step_ratio=ratio)
 
 
 KNOWN: dict[str, object] = {}
@@ -76,9 +93,9 @@ def once(function):
 
 @pytest.fixture
 def setting(monkeypatch):
-    monkeypatch.setattr(surveys, "calibrated", lambda: None)
-    monkeypatch.setattr(surveys, "resident_bytes", lambda: 50)
-    monkeypatch.setattr(surveys, "predict", lambda trunk, method, *rest: fake_step(method))
+    monkeypatch.setattr(surveys, "baseline_bytes", lambda: 50)
+    monkeypatch.setattr(surveys, "predict", lambda setting, method: fake_step(method))
+    monkeypatch.setattr(surveys, "Stopwatch", FakeStopwatch)
     monkeypatch.setattr(surveys, "candidates", once(surveys.candidates))
     monkeypatch.setattr(surveys, "count", once(surveys.count))
     return Setting(ShapedTrunk("mit_b0", TINY), TASKS, None, 2, (64, 64))
@@ -132,10 +149,54 @@ def test_memory_leaves_out_what_needs_more_and_its_larger_kin_unpredicted(settin
 
 
 def test_step_time_is_held_against_heads_only(setting):
-    heads = fake_step(gn.Frozen()).step_seconds
-    bound = fake_step(gn.LoRA(rank=8)).step_seconds / heads
-    found = survey(setting, Budget(step_ratio=bound), ["LoRA", "Frozen"])
+    found = survey(setting, Budget(step_ratio=1.58), ["LoRA", "Frozen"])
     assert {row.counted.candidate.size.get("rank") for row in found.rows} == {None, 1, 2, 4, 8}
+    assert found.heads_only.step_seconds == 2.0 and found.heads_only.step_ratio == 1.0
+    assert found.left_out["LoRA rank=16, mlp, shared"] == "takes 1.66 times the step of heads only"
+    assert [m for m in FakeStopwatch.asked if m == gn.LoRA(rank=16)] == [gn.LoRA(rank=16)]
+    copied = "larger than one that takes 1.66 times the step of heads only"
+    assert found.left_out["LoRA rank=16, mlp, per task"] == copied  # a copy for each task takes no less
+
+
+def test_where_both_bounds_are_given_no_step_is_made_that_breaks_the_one_on_memory(setting):
+    bound = fake_step(gn.LoRA(rank=2)).memory_bytes + 50
+    found = survey(setting, Budget(step_ratio=9.0, memory_bytes=bound), ["LoRA"])
+    assert {row.counted.candidate.size["rank"] for row in found.rows} == {1, 2}
+    assert {method.rank for method in FakeStopwatch.asked if type(method) is gn.LoRA} == {1, 2}
+
+
+def test_only_so_many_are_timed_where_no_bound_asks_for_it(setting):
+    found = survey(setting, Budget(memory_bytes=10**12), ["LoRA"], most=4)
+    assert all(row.predicted is not None for row in found.rows)
+    assert len(FakeStopwatch.asked) == 4 + 1  # and heads only
+    assert found.untimed == len(found.rows) - 4 and not found.unpredicted
+    timed = [row.counted for row in found.rows if row.predicted.step_seconds is not None]
+    assert found.recommendation.choice in timed
+    assert FakeStopwatch.asked[1] == found.recommendation.choice.candidate.method
+
+
+def test_a_step_that_is_not_made_is_said(setting, monkeypatch):
+    class Short(FakeStopwatch):
+        def timed(self, found, method):
+            return "no room" if type(method) is gn.LoRA else super().timed(found, method)
+
+    monkeypatch.setattr(surveys, "Stopwatch", Short)
+    told: list[str] = []
+    found = survey(setting, Budget(), ["LoRA", "Frozen"], say=told.append)
+    assert found.untimed == 30 and len(found.rows) == 31
+    assert [line for line in told if line.endswith("no room")] == [
+        line for line in told if line.startswith("LoRA rank=")
+    ]
+    bounded = survey(setting, Budget(step_ratio=9.0), ["LoRA", "Frozen"])
+    assert names(bounded) == ["Frozen"]
+    assert len(bounded.left_out) == 30 and set(bounded.left_out.values()) == {"no room"}
+
+
+def test_heads_only_without_a_time_is_said(setting, monkeypatch):
+    monkeypatch.setattr(FakeStopwatch, "timed", lambda self, found, method: "no room")
+    told: list[str] = []
+    found = survey(setting, Budget(), ["Frozen"], say=told.append)
+    assert found.heads_only.step_seconds is None and told.count("Frozen: no room") == 2
 
 
 def test_where_memory_excludes_the_trunk_s_activations_side_tuning_is_recommended(setting):
@@ -146,7 +207,7 @@ def test_where_memory_excludes_the_trunk_s_activations_side_tuning_is_recommende
 
 
 def test_a_step_that_cannot_be_predicted_is_said_and_not_guessed(setting, monkeypatch):
-    def fails(trunk, method, *rest):
+    def fails(setting, method):
         if type(method) is gn.LoRA:
             raise NotImplementedError("no such fake operation")
         return fake_step(method)
@@ -158,6 +219,18 @@ def test_a_step_that_cannot_be_predicted_is_said_and_not_guessed(setting, monkey
     assert sum("cannot be predicted (no such fake operation)" in line for line in told) == 2
     found = survey(setting, Budget(memory_bytes=10**12), ["LoRA", "Frozen"])
     assert names(found) == ["Frozen"]
+
+
+def test_what_is_larger():
+    def lora(rank, placement="all", sharing="shared"):
+        return Candidate(gn.LoRA(rank=rank), placement, sharing)
+
+    assert lora(8).exceeds(lora(8)) and lora(8).exceeds(lora(4)) and not lora(4).exceeds(lora(8))
+    assert lora(8, sharing="per task").exceeds(lora(4)) and not lora(8).exceeds(lora(4, sharing="per task"))
+    assert not lora(8).exceeds(lora(4, "mlp")) and not lora(8).exceeds(Candidate(gn.MTLoRA(rank=4), "all", "shared"))
+    small, large = (Candidate(gn.SideTuning(reduction=r)) for r in (16.0, 4.0))
+    assert large.exceeds(small) and not small.exceeds(large)  # as the method's grid says: fewer times narrower
+    assert Candidate(gn.BitFit(), "", "per task").exceeds(Candidate(gn.BitFit(), "", "shared"))
 
 
 def counted(method: gn.Method, trainable: int, **traits) -> Counted:
@@ -206,6 +279,8 @@ def test_the_command_prints_json(capsys):
     )
     predicted = [row for row in found["fits"] if row["memory_bytes"] is not None]
     assert len(predicted) == 1 and all(row["macs"] and row["step_ratio"] > 0 for row in predicted)
+    assert predicted[0]["step_seconds"] > 0 and found["heads_only"]["step_seconds"] > 0
+    assert all(row["step_seconds"] is None for row in found["fits"] if row not in predicted)
     assert "VPT prompts=5" in found["refused"] and found["left_out"]
     trunk = gn.backbone("mit_b0")
     row = next(r for r in found["fits"] if r["name"] == "BitFit, shared")
@@ -223,6 +298,32 @@ def test_the_command_prints_a_table(capsys):
     assert main([*one, "--methods", "Frozen,VPT", "--memory", "1k"]) == 0
     out = capsys.readouterr().out
     assert "recommended: none; nothing fits" in out and "break the budget" in out and "takes no prompt tokens" in out
+
+
+def test_a_step_without_room_is_left_empty_and_told(capsys, monkeypatch):
+    monkeypatch.setattr(stopwatches, "free_bytes", lambda: 1000)
+    words = (*COMMAND, "--methods", "BitFit", "--predictions", "1")
+    assert main([*words]) == 0
+    out, err = capsys.readouterr()
+    assert "1 row without a step's time: memory is short" in out
+    assert "BitFit, per task: its step is not timed, for it needs 0." in err and "1e-06 GB are free" in err
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["heads_only"]["step_seconds"] is None and found["heads_only"]["memory_bytes"] > 0
+    row = next(row for row in found["fits"] if row["memory_bytes"] is not None)
+    assert row["macs"] and row["step_seconds"] is None and row["step_ratio"] is None
+    assert main([*COMMAND, "--methods", "BitFit", "--step-time", "9x", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert not found["fits"] and all("is not timed" in why for why in found["left_out"].values())
+
+
+def test_the_caller_s_random_numbers_go_on_as_if_nothing_had_been_planned():
+    setting = Setting(ShapedTrunk("mit_b0", TINY), TASKS, None, 1, (32, 32))
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    found = survey(setting, Budget(), ["AdaptFormer", "FullFineTuning"], most=2)  # the first has a dropout
+    assert sum(row.predicted is not None and row.predicted.step_seconds > 0 for row in found.rows) == 2
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(

@@ -62,18 +62,9 @@ def test_counts_are_those_of_real_models_and_of_the_files_they_save(short, tmp_p
 )
 def test_macs_are_those_of_the_real_model(short, name):
     method = registry.build("adapters", name)
-    found = predict(Setting(shaped(short), tasks(), head(), 2, (64, 96)), method, KnownTimes())
+    found = predict(Setting(shaped(short), tasks(), head(), 2, (64, 96)), method)
     model = adapt(tiny.backbone(short), method, tasks(), head())
     assert found.macs == count_macs(model, (64, 96))[0]
-
-
-class KnownTimes:
-    """Stands in for measured times, so that nothing is measured."""
-
-    device = torch.device("cpu")
-
-    def of(self, record) -> float:
-        return 1.0
 
 
 @pytest.mark.parametrize(
@@ -162,7 +153,7 @@ def test_candidates_know_what_the_rule_asks():
 
 
 def test_a_trunk_of_fake_tensors_is_the_real_one_in_shape():
-    trunk = shaped("mit").to_run(FakeTensorMode(), "cpu")
+    trunk = shaped("mit").to_run(FakeTensorMode())
     real = tiny.backbone("mit").frozen_tensors()
     assert {n: t.shape for n, t in trunk.frozen_tensors().items()} == {n: t.shape for n, t in real.items()}
     assert {t.device.type for t in trunk.frozen_tensors().values()} == {"cpu"}

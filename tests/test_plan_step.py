@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,20 +13,22 @@ from pathlib import Path
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 import garnish as gn
 import tiny
 from garnish import registry
 from garnish.model.model import adapt
-from garnish.model.report import flop_counter
-from garnish.planning.arguments import Far, real_arguments
+from garnish.planning import memory
+from garnish.planning import stopwatch as stopwatches
 from garnish.planning.counting import Setting
 from garnish.planning.example_step import ExampleStep
-from garnish.planning.op_times import OpTimes
-from garnish.planning.recording import Call, Listed, Record, Recorder, Shaped, frozen
+from garnish.planning.recording import Recorder
 from garnish.planning.shaped_trunk import ShapedTrunk
-from garnish.planning.step_cost_prediction import calibrated, predict, record_step
+from garnish.planning.step_cost_prediction import Prediction, predict, record_step
+from garnish.planning.stopwatch import Stopwatch
 
 METHODS = ("Frozen", "LoRA", "AdaptFormer", "VMTAdapter", "MTLoRA", "SideTuning")
 
@@ -35,49 +38,49 @@ def tasks(*, every: bool = False) -> dict[str, gn.Task]:
     return found | {"edges": gn.Edges(), "saliency": gn.Saliency()} if every else found
 
 
-def fake_record(short: str, method: gn.Method, batch: int = 2, size: tuple[int, int] = (64, 64)) -> Record:
-    _, name, options = tiny.BACKBONES[short]
-    fake = FakeTensorMode()
-    trunk = ShapedTrunk(name, options).to_run(fake, "cpu")
-    with fake:
-        return record_step(adapt(trunk, method, tasks(every=True), None), batch, size)
+class Operations(TorchDispatchMode):
+    """Counts operations with the shapes that they are given.
 
-
-def real_record(short: str, method: gn.Method, batch: int = 2, size: tuple[int, int] = (64, 64)) -> Record:
-    step = ExampleStep(adapt(tiny.backbone(short), method, tasks(every=True), None), batch, size)
-    with Recorder(step.tensors()) as recorder:
-        step()
-    return recorder.record
-
-
-def operations(record: Record) -> Counter:
-    """How often each operation is called with which shapes.
-
-    Strides over axes of length one may differ, and with them whether a reshape copies or views.
+    Left out are views and questions about a fake tensor, and what depends on strides over axes of length one, which may
+    differ, and with them whether a reshape copies or views.
     """
 
-    def shape(value):
-        if isinstance(value, Listed):
-            return tuple(map(shape, value.entries))
-        return value.shape if isinstance(value, Shaped) else value
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter = Counter()
 
-    found: Counter = Counter()
-    for call, number in record.calls.items():
-        if str(call.op) in ("aten.clone.default", "aten._unsafe_view.default"):
-            continue
-        found[call.op, tuple(map(shape, call.args))] += number
-    return found
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        no_work = func.namespace in ("prim", "profiler") or func.is_view
+        if not no_work and str(func) not in ("aten.clone.default", "aten._unsafe_view.default"):
+            shapes = tree_map(lambda v: tuple(v.shape) if isinstance(v, torch.Tensor) else v, args)
+            self.found[str(func), str(shapes)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def record(model: gn.Model) -> tuple[Recorder, Counter, int]:
+    with Operations() as operations, FlopCounterMode(display=False) as flops:
+        recorder = record_step(model, 2, (64, 64))
+    return recorder, operations.found, flops.get_total_flops()
+
+
+def fake_record(short: str, method: gn.Method) -> tuple[Recorder, Counter, int]:
+    _, name, options = tiny.BACKBONES[short]
+    fake = FakeTensorMode()
+    trunk = ShapedTrunk(name, options).to_run(fake)
+    with fake:
+        return record(adapt(trunk, method, tasks(every=True), None))
 
 
 @pytest.mark.parametrize("short", ["vit", "swin", "mit"])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_simulated_step_is_the_real_one(short, name):
     method = registry.build("adapters", name)
-    fake, real = fake_record(short, method), real_record(short, method)
-    assert operations(fake) == operations(real)
+    fake, operations, flops = fake_record(short, method)
+    real, real_operations, real_flops = record(adapt(tiny.backbone(short), method, tasks(every=True), None))
+    assert operations == real_operations and operations
     assert fake.start_bytes == real.start_bytes
     assert fake.peak_bytes == real.peak_bytes
-    assert fake.flops == real.flops > 0
+    assert flops == real_flops > 0
 
 
 def test_bytes_alive_by_hand():
@@ -89,9 +92,8 @@ def test_bytes_alive_by_hand():
         c = torch.cat([b, b])  # 16,000: the most
         del b
         d = c[0].clone()  # 12,000 + 400
-    assert recorder.record.start_bytes == 4000
-    assert recorder.record.peak_bytes == 16_000
-    assert recorder.record.views == 2
+    assert recorder.start_bytes == 4000
+    assert recorder.peak_bytes == 16_000
     del c, d
 
 
@@ -99,8 +101,7 @@ def test_what_is_written_in_place_is_counted_once():
     x = torch.zeros(1000)
     with Recorder([x]) as recorder:
         x.add_(1).mul_(2)
-    assert recorder.record.peak_bytes == 4000
-    assert recorder.record.calls.total() == 2
+    assert recorder.peak_bytes == 4000
 
 
 def test_the_optimizer_s_state_is_there_before_the_step():
@@ -128,86 +129,104 @@ def test_preparing_a_step_changes_nothing_and_the_step_trains():
     assert {n.split(".")[0] for n in changed} == {"adapters", "heads"}
 
 
-def test_flops_are_those_of_torch_s_counter():
-    model = adapt(tiny.backbone("mit"), gn.LoRA(rank=2), tasks(), None)  # attention without a mask, convolutions
-    x = torch.rand(2, 3, 64, 64)
-    with FlopCounterMode(display=False) as theirs:
-        sum(o.square().mean() for o in model(x).values()).backward()
-    with Recorder() as recorder:
-        sum(o.square().mean() for o in model(x).values()).backward()
-    assert recorder.record.flops == theirs.get_total_flops() > 0
-    with torch.no_grad(), Recorder() as recorder, flop_counter() as ours:
-        model(x)
-    assert recorder.record.flops <= ours.get_total_flops()
+# ---- time ---------------------------------------------------------------------------------------------------------
 
 
-ADD = torch.ops.aten.add.Tensor
+def setting(short: str = "vit") -> Setting:
+    _, name, options = tiny.BACKBONES[short]
+    return Setting(ShapedTrunk(name, options), tasks(), None, 2, (64, 64))
 
 
-def test_what_was_touched_long_ago_is_far():
-    small, large = torch.zeros(2**16), torch.zeros(2**19)  # 256 KiB and 2 MiB
-    with Recorder([small, large]) as recorder:
-        a = small + small  # touched before the start: far
-        b = a + a  # just made: near
-        c = large + large  # far
-        d = a + b  # two large ones later: far again
-        e = d + d  # near
-    found = Counter({(call.args[0].shape[0], call.far): n for call, n in recorder.record.calls.items()})
-    assert found == {(2**16, True): 2, (2**16, False): 2, (2**19, True): 1}
-    del c, e
+def timed(stopwatch: Stopwatch, method: gn.Method) -> Prediction | str:
+    return stopwatch.timed(Prediction(1, 1), method)
 
 
-@pytest.mark.parametrize("far", [True, False])
-def test_each_kind_of_call_is_measured_once(far):
-    call = Call(ADD, (Shaped((64, 64), (64, 1), torch.float32),) * 2, (), far)
-    times = OpTimes()
-    first = times.one(call)
-    assert 0 < first < 0.1
-    times._measure = None  # it must not be asked again
-    assert times.one(call) == first
+@pytest.mark.parametrize(
+    ("heads", "own", "pairs", "seconds", "ratio"),
+    [
+        ([0.5], [1.6, 1.2], 2, 1.2, 2.4),  # a long step: its first counts only where it is the fastest
+        ([0.6, 0.5], [1.0, 1.1], 2, 1.0, 2.0),
+        ([0.1, 0.09], [0.2, 0.15, 0.16], 2, 0.15, 0.15 / 0.09),  # two are a third of a second
+        ([0.1], [0.12, 0.11, 0.13], 3, 0.11, 1.1),
+        ([0.01], [0.02], 15, 0.02, 2.0),
+    ],
+)
+def test_a_step_is_timed_in_pairs_with_one_of_heads_only(monkeypatch, heads, own, pairs, seconds, ratio):
+    asked: list[bool] = []
+
+    def scripted(step):
+        is_heads_only = not any(name.startswith("adapters") for name in step.training_step.trained)
+        asked.append(is_heads_only)
+        script = heads if is_heads_only else own
+        return script[min(asked.count(is_heads_only), len(script)) - 1]
+
+    monkeypatch.setattr(stopwatches, "_seconds", scripted)
+    found = timed(Stopwatch(setting()), gn.LoRA(rank=2))
+    assert asked == [True, False] * pairs
+    assert found == Prediction(1, 1, pytest.approx(seconds), pytest.approx(ratio))
 
 
-def test_far_memory_is_handed_out_round_and_round():
-    far = Far(4 * 100, torch.device("cpu"))
-    one, two, again = far.take(40), far.take(40), far.take(60)
-    assert one.data_ptr() + 4 * 48 == two.data_ptr()  # parts begin at multiples of 64 bytes
-    assert again.data_ptr() == one.data_ptr()
-    assert far.take(200).shape == (200,)
+def test_heads_only_take_as_long_as_themselves():
+    found = timed(Stopwatch(setting()), gn.Frozen())
+    assert found.step_ratio == 1.0 and 0 < found.step_seconds < 10
 
 
-def test_more_work_takes_more_time():
-    def product(n: int) -> float:
-        call = Call(torch.ops.aten.mm.default, (Shaped((n, n), (n, 1), torch.float32),) * 2, (), False)
-        return OpTimes().one(call)
+@pytest.mark.parametrize("short", ["vit", "swin", "mit", "cnn"])
+def test_all_steps_are_made_on_one_trunk_which_stays_as_it_was(short, monkeypatch):
+    trunks = []
+    build = ShapedTrunk.with_values
+    monkeypatch.setattr(ShapedTrunk, "with_values", lambda self: trunks.append(build(self)) or trunks[-1])
+    monkeypatch.setattr(stopwatches, "_MOST", 2)
+    stopwatch = Stopwatch(setting(short))
+    known = timed(stopwatch, gn.Frozen())
+    assert isinstance(known, Prediction)
+    (trunk,) = trunks
+    before = {name: tensor.clone() for name, tensor in trunk.state_dict().items()}
+    bytes_of_it = {tensor.data_ptr() for tensor in trunk.parameters()}
+    seen = []
+    monkeypatch.setattr(stopwatches, "_seconds", lambda step: seen.append(step) or 1.0)
+    for method in (gn.LoRA(rank=2), gn.FullFineTuning(), gn.BitFit(), gn.SideTuning()):
+        assert isinstance(timed(stopwatch, method), Prediction), method
+    for step in seen:
+        assert {p.data_ptr() for p in step.training_step.model.backbone.frozen_tensors().values()} & bytes_of_it
+        assert not bytes_of_it & {p.data_ptr() for p in step.training_step.trained.values()}
+    assert len(trunks) == 1 and not trunk.is_adapted
+    assert all(torch.equal(before[name], tensor) for name, tensor in trunk.state_dict().items())
 
-    assert product(512) > 8 * product(128)  # 64 times the work
+
+def test_a_step_that_does_not_fit_is_not_made_and_nothing_is_built_for_it(monkeypatch):
+    monkeypatch.setattr(ShapedTrunk, "with_values", None)
+    monkeypatch.setattr(stopwatches, "free_bytes", lambda: 1.1e9)
+    found = Stopwatch(setting()).timed(Prediction(10**9, 1), gn.Frozen())  # a fifth more than its tensors
+    assert found == "its step is not timed, for it needs 1.2 GB and 1.1 GB are free"
 
 
-def test_arguments_are_of_the_shapes_strides_and_types_that_were_seen():
-    x, index = torch.rand(4, 6).t(), torch.tensor([0, 3])
-    call = Call(torch.ops.aten.index_select.default, tuple(map(frozen, (x, 1, index))), (), False)
-    args, _ = real_arguments(call, torch.device("cpu"))
-    assert args[0].stride() == x.stride() and args[0].shape == x.shape and args[0].dtype == x.dtype
-    assert args[2].dtype == torch.int64 and int(args[2].max()) < 4
-    torch.ops.aten.index_select.default(*args)
-    table = Call(
-        torch.ops.aten.index.Tensor, tuple(map(frozen, (torch.rand(5, 9), [None, torch.arange(7)]))), (), False
-    )
-    args, _ = real_arguments(table, torch.device("cpu"))
-    assert args[1][0] is None and args[1][1].tolist() == list(range(7))
-    assert torch.ops.aten.index.Tensor(*args).shape == (5, 7)
+def test_a_step_that_fails_is_told(monkeypatch):
+    stopwatch = Stopwatch(setting())
+    step = ExampleStep.__call__
+
+    def fails(self):
+        if self.training_step.model.owners[0].methods[0] != gn.Frozen():
+            raise RuntimeError("DefaultCPUAllocator: not enough memory")
+        step(self)
+
+    monkeypatch.setattr(ExampleStep, "__call__", fails)
+    assert timed(stopwatch, gn.LoRA(rank=2)) == "its step cannot be timed (DefaultCPUAllocator: not enough memory)"
+    assert isinstance(timed(stopwatch, gn.Frozen()), Prediction)
 
 
-def test_what_passes_between_operations_is_learnt(monkeypatch):
-    record = Record(views=3)
-    record.calls[Call(ADD, (Shaped((2,), (1,), torch.float32),) * 2, (), False)] = 2
-    times = OpTimes()
-    monkeypatch.setattr(times, "_measure", lambda call, warm=False: 1e-3 if warm else 2e-3)
-    times.learn(record, 7e-3)  # two calls of one millisecond, and five things around which pass the other five
-    assert times.around == pytest.approx(1e-3)
-    assert times.of(record) == pytest.approx(4e-3 + 5e-3)
-    times.learn(record, 0.0)
-    assert times.around == 0.0
+def test_a_step_in_the_trunk_takes_longer_than_heads_only():
+    found = timed(Stopwatch(setting()), gn.FullFineTuning())
+    assert found.step_ratio > 1.2  # a backward pass through four blocks, and an optimizer over them
+
+
+def test_free_memory_is_what_the_machine_and_the_container_have(monkeypatch):
+    told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    assert memory.free_bytes() == pytest.approx(int(told["MemAvailable"].split()[0]) * 1024, rel=0.2)
+    monkeypatch.setattr(memory, "machine_bytes", lambda: memory.resident_bytes() + 5_000_000)
+    assert memory.free_bytes() == pytest.approx(5_000_000, abs=1_000_000)
+    monkeypatch.setattr(memory, "Path", lambda name: Path("/nowhere"))
+    assert memory.free_bytes() == math.inf and memory.resident_bytes() == 0
 
 
 ONE = """
@@ -231,22 +250,9 @@ def test_memory_is_predicted_within_a_fifth(trunk, method):
     found = predict(
         Setting(ShapedTrunk(measure.TRUNKS[trunk]), measure.tasks(), None, 2, (224, 224)),
         registry.build("adapters", method),
-        calibrated_without_measuring(),
     )
     code = ONE.format(folder=str(folder), trunk=trunk, method=method)
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env).stdout
     real = json.loads(out.splitlines()[-1])["memory_bytes"]
     assert found.memory_bytes == pytest.approx(real, rel=0.2)
-
-
-def calibrated_without_measuring() -> OpTimes:
-    times = OpTimes()
-    times.of = lambda record: 1.0
-    return times
-
-
-@pytest.mark.slow
-def test_what_passes_between_operations_is_microseconds():
-    times = calibrated()
-    assert 0 < times.around < 1e-3

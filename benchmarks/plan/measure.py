@@ -1,14 +1,15 @@
-"""Predicted against measured: memory and time of a training step, five methods on three trunks.
+"""What a plan says of a training step against a process of its own: memory and time, six methods on three trunks.
 
     OMP_NUM_THREADS=1 python benchmarks/plan/measure.py [--steps 7] [--batch 2] [--only ViT-S/16]
     python benchmarks/plan/measure.py --table       # writes the table of docs/plan.md anew
 
-Random weights at 224², four tasks with 21, 7, 1 and 3 outputs, linear heads, default options. Each case is measured in
-a process of its own, right after it was predicted: memory is the largest resident size during the steps less that just
-before the model was built, after a tiny one had made a step, with glibc's malloc as it is ("memory") and told to give
-back at once what is free ("tensors", MALLOC_MMAP_THRESHOLD_=65536, which costs time); time is the median of the steps
-after the second. One thread, and seconds of the processor on both sides, so that other processes on the machine count
-as little as they can. Results go to benchmarks/plan/results.json.
+Random weights at 224², four tasks with 21, 7, 1 and 3 outputs, linear heads, default options. Each case is planned here
+(memory predicted, time measured beside heads only), and right after it measured in a process of its own. Memory is the
+largest resident size during the steps less that just before the model was built, after a tiny one had made a step, with
+glibc's malloc as it is ("memory") and told to give back at once what is free ("tensors", MALLOC_MMAP_THRESHOLD_=65536,
+which costs time); time is the median of the steps after the second, and the ratio that over heads only's. One thread,
+and seconds of the processor on both sides, so that other processes on the machine count as little as they can. Results
+go to benchmarks/plan/results.json.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ import garnish as gn
 from garnish import registry
 from garnish.planning.counting import Setting
 from garnish.planning.example_step import ExampleStep
-from garnish.planning.op_times import OpTimes, now
+from garnish.planning.memory import baseline_bytes
 from garnish.planning.shaped_trunk import ShapedTrunk
-from garnish.planning.step_cost_prediction import calibrated, predict
-from garnish.planning.survey import resident_bytes
+from garnish.planning.step_cost_prediction import Prediction, predict
+from garnish.planning.stopwatch import Stopwatch, now
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parents[2] / "docs" / "plan.md"
@@ -40,6 +41,13 @@ BEGIN, END = "<!-- written by benchmarks/plan/measure.py -->\n", "<!-- end of wh
 TRUNKS = {"ViT-S/16": "vit_small_patch16_224", "Swin-T": "swin_tiny_patch4_window7_224", "MiT-B0": "mit_b0"}
 METHODS = ("Frozen", "LoRA", "AdaptFormer", "VMTAdapter", "MTLoRA", "SideTuning")
 SIZE = (224, 224)
+#: Title of a column, and what its figures are multiplied by and rounded to.
+COLUMNS = {
+    "tensor_bytes": ("tensors MB", 1e-6, 0),
+    "memory_bytes": ("memory MB", 1e-6, 0),
+    "step_seconds": ("step s", 1.0, 3),
+    "step_ratio": ("× heads", 1.0, 2),
+}
 #: With it glibc's malloc keeps nothing that is free: what a process takes is then what its tensors hold.
 GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
@@ -61,8 +69,7 @@ def peak_resident() -> int:
 
 def measured(trunk: str, method: str, batch: int, steps: int) -> dict[str, float]:
     """Real steps, in this process."""
-    calibrated()  # so that what the libraries need to run at all is there before
-    before = resident_bytes()
+    before = baseline_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the largest size is counted from here
     model = gn.adapt(gn.backbone(TRUNKS[trunk]), registry.build("adapters", method), tasks())
     step = ExampleStep(model, batch, SIZE)
@@ -82,36 +89,40 @@ def apart(words: list[str], steps: int, environment: dict[str, str]) -> dict[str
     return found
 
 
-def predicted(trunk: ShapedTrunk, method: str, batch: int, times: OpTimes) -> dict[str, float]:
-    found = predict(Setting(trunk, tasks(), None, batch, SIZE), registry.build("adapters", method), times)
-    return {
-        "tensor_bytes": found.tensor_bytes,
-        "memory_bytes": found.memory_bytes,
-        "step_seconds": found.step_seconds,
-    }
+def planned(setting: Setting, method: str, stopwatch: Stopwatch) -> dict[str, float]:
+    """What ``garnish plan`` says."""
+    made = registry.build("adapters", method)
+    found = stopwatch.timed(predict(setting, made), made)
+    assert isinstance(found, Prediction), found
+    return {name: getattr(found, name) for name in ("tensor_bytes", "memory_bytes", "step_seconds", "step_ratio")}
 
 
-def cells(trunk: str, method: str, row: dict[str, Any]) -> str:
+def cells(trunk: str, method: str, rows: dict[str, Any]) -> str:
     """One line of the table."""
-    shown = [trunk, method]
-    for key, scale, digits in (("tensor_bytes", 1e-6, 0), ("memory_bytes", 1e-6, 0), ("step_seconds", 1.0, 3)):
-        one, other = row["predicted"][key], row["measured"][key]
-        shown += [f"{one * scale:.{digits}f}", f"{other * scale:.{digits}f}", f"{100 * (one / other - 1):+.0f} %"]
+    row, shown = rows[method], [trunk, method]
+    if "step_ratio" in row["planned"]:
+        beside = rows["Frozen"]["measured"]["step_seconds"]
+        row["measured"]["step_ratio"] = row["measured"]["step_seconds"] / beside
+    for key, (_, scale, digits) in COLUMNS.items():
+        if key in row["planned"]:
+            one, other = row["planned"][key], row["measured"][key]
+            shown += [f"{one * scale:.{digits}f}", f"{other * scale:.{digits}f}", f"{100 * (one / other - 1):+.0f} %"]
     return f"| {' | '.join(shown)} |"
 
 
 def table(found: dict[str, Any]) -> list[str]:
-    """What docs/plan.md shows."""
+    """What docs/plan.md shows; without time where that was not measured on the version at hand."""
     machine, run = found["machine"], found["run"]
+    known = next(iter(found["trunks"].values()))["Frozen"]["planned"]
+    titles = [f"{title}, planned | own process | off by" for key, (title, _, _) in COLUMNS.items() if key in known]
     return [
-        "| trunk | method | tensors MB, predicted | measured | off by | memory MB, predicted | measured | off by "
-        "| step s, predicted | measured | off by |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-        *(cells(trunk, method, row) for trunk, rows in found["trunks"].items() for method, row in rows.items()),
+        f"| trunk | method | {' | '.join(titles)} |",
+        f"|---|---|{'---|' * 3 * len(titles)}",
+        *(cells(trunk, method, rows) for trunk, rows in found["trunks"].items() for method in rows),
         "",
         f"`benchmarks/plan/measure.py`: {run['batch']} pictures of 224², {run['steps']} steps, one thread of",
         f"{machine['processor']}, torch {machine['torch']}; other work on the machine (load up to",
-        f"{max(machine['load']):.0f} on {machine['cores']} cores), seconds of the processor.",
+        f"{max(machine['load']):.0f} on {machine['cores']} cores).",
     ]
 
 
@@ -142,18 +153,18 @@ def main() -> None:
         return print(json.dumps(measured(*args.case, args.batch, args.steps)))
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     load = []
-    times = calibrated()
     for trunk in args.only:
-        shaped = ShapedTrunk(TRUNKS[trunk])
+        setting = Setting(ShapedTrunk(TRUNKS[trunk]), tasks(), None, args.batch, SIZE)
+        stopwatch = Stopwatch(setting)
         rows = found.setdefault("trunks", {}).setdefault(trunk, {})
         for method in METHODS:
-            ours = predicted(shaped, method, args.batch, times)
+            ours = planned(setting, method, stopwatch)
             words = [sys.executable, __file__, "--case", trunk, method]
             words += ["--batch", str(args.batch)]
             theirs = apart(words, args.steps, {}) | {"tensor_bytes": apart(words, 1, GIVING_BACK)["memory_bytes"]}
-            rows[method] = {"predicted": ours, "measured": theirs}
+            rows[method] = {"planned": ours, "measured": theirs}
             load.append(os.getloadavg()[0])
-            print(cells(trunk, method, rows[method]), flush=True)
+            print(cells(trunk, method, rows), flush=True)
     found["machine"] = {
         "cores": os.cpu_count(),
         "processor": processor(),

@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from garnish.planning.survey import Row, Survey
 
 _EPILOG = """\
-Nothing is trained, and no weights are read. Parameters, bytes and MACs are exact. Memory and time of a training step
-are predicted from every operation it makes, each timed here on its own; MACs come with them. Memory holds parameters,
-batch, gradients, optimizer state and activations, a fifth for what malloc keeps free between them, and what this
-process takes for Python and its libraries. Several budgets must hold together. Without --memory and --step-time only
-so many steps are predicted as --predictions says.
+Nothing is trained, and no weights are read. Parameters, bytes and MACs are exact. Memory of a training step is
+predicted from every operation it makes; it holds parameters, batch, gradients, optimizer state and activations, a fifth
+for what malloc keeps free between them, and what this process takes for Python and its libraries. Time is measured:
+each step is made here a few times with random weights, beside one of heads only, where it fits into the memory that is
+free. Several budgets must hold together. Without --memory and --step-time only so many steps are looked at as
+--predictions says; with --memory alone so many are timed as without.
 
 examples:
   garnish plan vit_small_patch14_dinov2 --tasks seg=Semantic,depth=Depth --tasks.seg.classes 19 --budget 1%
   garnish plan swin_tiny_patch4_window7_224 --tasks seg=Semantic --tasks.seg.classes 19 --bytes 500k --step-time 1.5x
   garnish plan mit_b2 --tasks seg=Semantic --tasks.seg.classes 11 --memory 8GB --batch-size 8 --methods LoRA,SideTuning
 """
-#: Steps predicted where no budget asks for them.
+#: Steps predicted, and timed, where no budget asks for them.
 _PREDICTIONS = 16
 
 
@@ -77,7 +78,7 @@ def run(words: Sequence[str]) -> int:
         setting,
         budget,
         given.methods,
-        most=None if budget.needs_a_step else given.predictions or _PREDICTIONS,
+        most=given.predictions or _PREDICTIONS,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if given.json:
@@ -132,7 +133,7 @@ def facts_of(found: Survey, setting: Setting, backbone: str) -> dict[str, Any]:
         "tasks": {name: describe(task) for name, task in setting.tasks.items()},
         "batch_size": setting.batch_size,
         "size": list(setting.size),
-        "fits": [_row_facts(row, found) for row in found.rows],
+        "fits": [_row_facts(row) for row in found.rows],
         "recommended": None if choice is None else str(choice.candidate),
         "method": None if choice is None else describe(choice.candidate.method),
         "reason": found.recommendation.reason,
@@ -143,12 +144,12 @@ def facts_of(found: Survey, setting: Setting, backbone: str) -> dict[str, Any]:
     }
 
 
-def _row_facts(row: Row, found: Survey) -> dict[str, Any]:
+def _row_facts(row: Row) -> dict[str, Any]:
     from garnish.registry import describe
 
     counted, step = row.counted, row.predicted
     exact = ("encoder_total", "encoder_trainable", "share", "decoder_trainable", "bundle_bytes")
-    of_step = ("macs", "tensor_bytes", "memory_bytes", "step_seconds")
+    of_step = ("macs", "tensor_bytes", "memory_bytes", "step_seconds", "step_ratio")
     return {
         "name": str(counted.candidate),
         "method": describe(counted.candidate.method),
@@ -156,7 +157,6 @@ def _row_facts(row: Row, found: Survey) -> dict[str, Any]:
         "sharing": counted.candidate.sharing or None,
         **{name: getattr(counted, name) for name in exact},
         **{name: None if step is None else getattr(step, name) for name in of_step},
-        "step_ratio": None if step is None else step.step_seconds / found.heads_only.step_seconds,
     }
 
 
@@ -174,6 +174,10 @@ def _print(found: Survey, setting: Setting, backbone: str) -> None:
     print(f"trained besides: {heads}; memory holds {found.baseline_bytes / 1e9:.2f} GB of Python and its libraries")
     if found.unpredicted:
         print(f"{found.unpredicted} rows without a predicted step: raise --predictions, or choose with --methods")
+    if found.untimed:
+        print(
+            f"{plural(found.untimed, 'row')} without a step's time: memory is short, or no --step-time asks for so many"
+        )
     if found.left_out:
         print(f"{len(found.left_out)} candidates break the budget (--json says which and why)")
     for refused in found.refused:
@@ -198,5 +202,5 @@ def _cells(row: Row, found: Survey, *, is_choice: bool) -> list[str]:
     if step is None:
         return [*exact, "", "", "", ""]
     memory = (step.memory_bytes + found.baseline_bytes) / 1e9
-    ratio = step.step_seconds / found.heads_only.step_seconds
-    return [*exact, f"{step.macs / 1e9:.2f}", f"{memory:.2f}", f"{step.step_seconds:.2f}", f"{ratio:.2f}"]
+    times = ["" if time is None else f"{time:.2f}" for time in (step.step_seconds, step.step_ratio)]
+    return [*exact, f"{step.macs / 1e9:.2f}", f"{memory:.2f}", *times]

@@ -62,6 +62,18 @@ class Candidate:
         """What candidates have in common that differ in size only."""
         return self.name, self.placement, self.sharing
 
+    def exceeds(self, other: Candidate) -> bool:
+        """Whether it is another one at its size or a larger one, or a copy of such for each task."""
+        return (
+            (self.name, self.placement) == (other.name, other.placement)
+            and other.sharing in (self.sharing, "shared")
+            and self._position >= other._position
+        )
+
+    @property
+    def _position(self) -> list[int]:
+        return [values.index(self.size[option]) for option, values in type(self.method).grid.items()]
+
     def __str__(self) -> str:
         """``LoRA rank=8, attention, per task``."""
         size = " ".join(f"{option}={value:g}" for option, value in self.size.items())

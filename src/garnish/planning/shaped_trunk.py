@@ -23,6 +23,7 @@ class ShapedTrunk:
     """
 
     def __init__(self, name: str, options: Mapping[str, Any] | None = None) -> None:
+        self._name, self._options = name, options
         with torch.device("meta"):
             self._meta = backbone(name, options=options)
 
@@ -35,18 +36,22 @@ class ShapedTrunk:
         """A bare copy on the device "meta": enough to count what is trained."""
         return copy.deepcopy(self._meta)
 
-    def to_run(self, fake: FakeTensorMode, device: torch.device | str) -> Backbone:
-        """A bare copy of fake tensors on ``device``: it can be run, and does nothing."""
+    def with_values(self) -> Backbone:
+        """One of real tensors with random values."""
+        return backbone(self._name, options=self._options)
+
+    def to_run(self, fake: FakeTensorMode) -> Backbone:
+        """A bare copy of fake tensors: it can be run, and does nothing."""
         made = copy.deepcopy(self._meta)  # outside the mode, or the copies would bring modes of their own
         with fake:
             for module in made.modules():
                 for held in (module._parameters, module._buffers):
                     for name, tensor in held.items():
                         if tensor is not None:
-                            held[name] = _like(tensor, device)  # type: ignore[assignment]
+                            held[name] = _like(tensor)  # type: ignore[assignment]
         return made
 
 
-def _like(tensor: Tensor, device: torch.device | str) -> Tensor:
-    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+def _like(tensor: Tensor) -> Tensor:
+    empty = torch.empty(tensor.shape, dtype=tensor.dtype)
     return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty

@@ -1,11 +1,9 @@
-"""The whole plan: candidates, counts, the bounds that need no step, predictions, the bounds that need one, a choice."""
+"""The whole plan: candidates, counts, the bounds that need no step, steps, the bounds that need one, a choice."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import torch
@@ -15,9 +13,10 @@ from garnish.errors import GarnishError, one_line
 from garnish.planning.budget import Budget
 from garnish.planning.candidates import Candidate, Refused, candidates
 from garnish.planning.counting import Counted, Setting, count
-from garnish.planning.op_times import OpTimes
+from garnish.planning.memory import baseline_bytes
 from garnish.planning.recommend import Recommendation, recommend
-from garnish.planning.step_cost_prediction import Prediction, calibrated, predict
+from garnish.planning.step_cost_prediction import Prediction, predict
+from garnish.planning.stopwatch import Stopwatch
 
 
 @final
@@ -43,8 +42,7 @@ class Survey:
         rows: what fits, fewest trained parameters in the encoder first.
         recommendation: which to take.
         refused: what does not fit the trunk.
-        left_out: candidate → the bound that it breaks.
-        unpredicted: rows without a prediction, for there were too many.
+        left_out: candidate → the bound that it breaks, or why it cannot be held against one.
         heads_only: step of the frozen trunk with heads.
         baseline_bytes: what this process took after a tiny step, before anything was planned: Python and its libraries;
             added to predicted memory before it is held against a bound.
@@ -54,11 +52,21 @@ class Survey:
     recommendation: Recommendation
     refused: list[Refused]
     left_out: dict[str, str]
-    unpredicted: int
     heads_only: Prediction
     baseline_bytes: int
 
+    @property
+    def unpredicted(self) -> int:
+        """Rows without a prediction."""
+        return sum(row.predicted is None for row in self.rows)
 
+    @property
+    def untimed(self) -> int:
+        """Rows with a prediction whose step was not timed."""
+        return sum(row.predicted is not None and row.predicted.step_seconds is None for row in self.rows)
+
+
+@torch.random.fork_rng(devices=[])
 def survey(
     setting: Setting,
     budget: Budget,
@@ -73,14 +81,13 @@ def survey(
         setting: backbone, tasks, heads, batch.
         budget: the bounds.
         methods: names of those to try; all when left out.
-        most: predictions to make at most; None: as many as there are candidates. Bounds on a step are held against all.
+        most: steps to predict, and to time, at most; None: of all candidates. Bounds on a step are held against all.
         say: told what goes on.
 
     Raises:
         OptionError: an unknown method, heads that do not fit.
     """
-    times = calibrated()
-    baseline_bytes = resident_bytes()
+    python_bytes = baseline_bytes()
     found, refused = candidates(setting.trunk.without_memory(), len(setting.tasks), methods)
     say(f"counting {len(found)} candidates")
     left_out: dict[str, str] = {}
@@ -94,52 +101,67 @@ def survey(
         else:
             fitting.append(counted)
     say("measuring a step of heads only")
-    heads_only = _predicted(setting, Candidate(Frozen()), times)
-    predicted: dict[Candidate, Prediction] = {}
-    chosen = fitting if budget.needs_a_step or most is None else _first(fitting, most, len(setting.tasks))
+    stopwatch = Stopwatch(setting)
+    heads_only = _timed(predict(setting, Frozen()), Candidate(Frozen()), stopwatch, say)
+    steps: dict[Candidate, Prediction] = {}
     memory_excludes = False
-    full: dict[tuple[str, str, str], str] = {}
+    too_much: dict[Candidate, str] = {}
+    chosen = fitting if budget.needs_a_step else _first(fitting, most, len(setting.tasks))
     for number, counted in enumerate(chosen, start=1):
         candidate = counted.candidate
-        if budget.needs_a_step and candidate.family in full:
-            left_out[str(candidate)] = f"larger than one that {full[candidate.family]}"
+        smaller = next((why for other, why in too_much.items() if candidate.exceeds(other)), None)
+        if smaller is not None:
+            left_out[str(candidate)] = f"larger than one that {smaller}"
             continue
         say(f"step {number} of {len(chosen)}: {candidate}")
-        try:
-            found_step = _predicted(setting, candidate, times)
-        except GarnishError:
-            raise
-        except Exception as error:  # an operation that fake tensors lack: said, never guessed
-            reason = f"its step cannot be predicted ({one_line(error, 120)})"
+        step = _predicted(setting, candidate)
+        if budget.step_ratio is not None and not isinstance(step, str) and not _step_broken(step, budget, python_bytes):
+            step = stopwatch.timed(step, candidate.method)
+        if isinstance(step, str):  # said, never guessed
             if budget.needs_a_step:
-                left_out[str(candidate)] = reason
+                left_out[str(candidate)] = step
             else:
-                say(f"{candidate}: {reason}")
+                say(f"{candidate}: {step}")
             continue
-        predicted[candidate] = found_step
-        step_broken = list(_step_broken(found_step, heads_only, budget, baseline_bytes))
-        if step_broken:
-            left_out[str(candidate)] = full[candidate.family] = " and ".join(step_broken)
-            memory_excludes |= step_broken[0].startswith("needs")
+        steps[candidate] = step
+        if broken := _step_broken(step, budget, python_bytes):
+            left_out[str(candidate)] = too_much[candidate] = broken
+            memory_excludes |= broken.startswith("needs")
+    fitting = [counted for counted in fitting if str(counted.candidate) not in left_out]
+    if budget.step_ratio is None:
+        chosen = [c for c in _first(fitting, most, len(setting.tasks)) if c.candidate in steps]
+        for number, candidate in enumerate((counted.candidate for counted in chosen), start=1):
+            say(f"timing {number} of {len(chosen)}: {candidate}")
+            steps[candidate] = _timed(steps[candidate], candidate, stopwatch, say)
     rows = [
-        Row(c, predicted.get(c.candidate))
-        for c in sorted(fitting, key=lambda c: (c.encoder_trainable, str(c.candidate)))
-        if str(c.candidate) not in left_out
+        Row(c, steps.get(c.candidate)) for c in sorted(fitting, key=lambda c: (c.encoder_trainable, str(c.candidate)))
     ]
     return Survey(
         rows,
         recommend([row.counted for row in rows], len(setting.tasks), memory_excludes=memory_excludes),
         refused,
         left_out,
-        sum(row.predicted is None for row in rows),
         heads_only,
-        baseline_bytes,
+        python_bytes,
     )
 
 
-def _predicted(setting: Setting, candidate: Candidate, times: OpTimes) -> Prediction:
-    with torch.random.fork_rng(devices=[]):
-        return predict(setting, candidate.method, times)
+def _predicted(setting: Setting, candidate: Candidate) -> Prediction | str:
+    try:
+        return predict(setting, candidate.method)
+    except GarnishError:
+        raise
+    except Exception as error:  # an operation that fake tensors lack
+        return f"its step cannot be predicted ({one_line(error, 120)})"
+
+
+def _timed(step: Prediction, candidate: Candidate, stopwatch: Stopwatch, say: Callable[[str], None]) -> Prediction:
+    """A step with its time; without, and the reason is said, where it cannot be made here."""
+    timed = stopwatch.timed(step, candidate.method)
+    if isinstance(timed, str):
+        say(f"{candidate}: {timed}")
+        return step
+    return timed
 
 
 def _broken(counted: Counted, budget: Budget) -> str:
@@ -151,24 +173,19 @@ def _broken(counted: Counted, budget: Budget) -> str:
     return ""
 
 
-def _step_broken(step: Prediction, heads_only: Prediction, budget: Budget, baseline_bytes: int) -> Iterator[str]:
-    memory = step.memory_bytes + baseline_bytes
+def _step_broken(step: Prediction, budget: Budget, python_bytes: int) -> str:
+    """The bound that a step breaks; empty where none, as far as it is known."""
+    memory = step.memory_bytes + python_bytes
     if budget.memory_bytes is not None and memory > budget.memory_bytes:
-        yield f"needs {memory / 1e9:.3g} GB"
-    ratio = step.step_seconds / heads_only.step_seconds
-    if budget.step_ratio is not None and ratio > budget.step_ratio:
-        yield f"takes {ratio:.2f} times the step of heads only"
+        return f"needs {memory / 1e9:.3g} GB"
+    if budget.step_ratio is not None and step.step_ratio is not None and step.step_ratio > budget.step_ratio:
+        return f"takes {step.step_ratio:.2f} times the step of heads only"
+    return ""
 
 
-def _first(fitting: Sequence[Counted], most: int, num_tasks: int) -> list[Counted]:
+def _first(fitting: Sequence[Counted], most: int | None, num_tasks: int) -> list[Counted]:
     """What to predict where not all can be: what will be recommended, the largest of each family, then the others."""
     ends = list({c.candidate.family: c for c in fitting}.values())
     ends.sort(key=lambda c: c.candidate.sharing == "per task")
     first = [recommend(fitting, num_tasks).choice, *ends, *fitting]
     return list({c.candidate: c for c in first if c is not None}.values())[:most]
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process; 0 where the system does not say."""
-    status = Path("/proc/self/statm")
-    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0

@@ -123,8 +123,13 @@ def available(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(0.9 * (free + torch.cuda.memory_reserved(device)))
+    return machine_bytes() // 2
+
+
+def machine_bytes() -> int:
+    """Bytes of memory of the machine, or of the container where it may use less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         total = min(total, int(text))
-    return total // 2
+    return total

@@ -1,0 +1,37 @@
+"""Memory of this process and of the machine."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from garnish.adapters.reference import Frozen
+from garnish.backbones.build import backbone
+from garnish.model.model import adapt
+from garnish.planning.example_step import ExampleStep
+from garnish.tasks.semantic import Semantic
+from garnish.training.batch_size import machine_bytes
+
+_TINY = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
+
+
+def baseline_bytes() -> int:
+    """What this process takes after a tiny step, which loads all that steps need: Python and its libraries."""
+    ExampleStep(adapt(backbone("mit_b0", options=_TINY), Frozen(), {"seg": Semantic(classes=2)}), 1, (32, 32))()
+    return resident_bytes()
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not say."""
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0
+
+
+def free_bytes() -> float:
+    """Memory that this process may take beside what it has; endless where the system does not say."""
+    told = Path("/proc/meminfo")
+    if not told.exists():
+        return math.inf
+    line = next(line for line in told.read_text().splitlines() if line.startswith("MemAvailable:"))
+    return min(int(line.split()[1]) * 1024, machine_bytes() - resident_bytes())
