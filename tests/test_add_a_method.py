@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from outside.package import ROOT, conformance, installed, run
+
 PAGE = ROOT / "docs" / "add-a-method.md"
 
 SCRIPT = """
@@ -75,17 +72,7 @@ def outside(tmp_path_factory) -> dict[str, str]:
     assert blocks[0].count("\n") < 60, "the example is short"
     site = tmp_path_factory.mktemp("site")
     (site / "outside_rescale.py").write_text(blocks[0], "utf-8")
-    info = site / "outside_rescale-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-rescale\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[garnish.adapters]\nRescale = outside_rescale:Rescale\n")
-    return {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-
-
-def run(environment: dict[str, str], *args: str) -> str:
-    done = subprocess.run([sys.executable, *args], env=environment, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    return installed(site, {"adapters Rescale": "outside_rescale:Rescale"})
 
 
 def test_the_example_runs_from_outside(outside):
@@ -94,9 +81,7 @@ def test_the_example_runs_from_outside(outside):
 
 def test_the_conformance_suite_finds_it_without_an_edit(outside):
     # one family here; -m slow adds the others
-    suite = [str(ROOT / "tests" / "conformance"), "-k", "Rescale and dinov2"]
-    out = run(outside, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *suite)
-    assert int(re.search(r"(\d+) passed", out).group(1)) >= 10
+    assert len(conformance(outside, "Rescale and dinov2")) >= 10
 
 
 def test_nothing_of_it_is_in_the_package():
@@ -106,6 +91,4 @@ def test_nothing_of_it_is_in_the_package():
 
 @pytest.mark.slow
 def test_the_whole_suite_passes_on_it(outside):
-    suite = [str(ROOT / "tests" / "conformance"), "-k", "Rescale", "-m", "slow or not slow"]
-    out = run(outside, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *suite)
-    assert "failed" not in out
+    assert conformance(outside, "Rescale", "-m", "slow or not slow")

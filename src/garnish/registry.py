@@ -58,11 +58,14 @@ def classes(kind: str) -> dict[str, type]:
                 found[name] = value
     for point in entry_points(group=f"garnish.{kind}"):
         value = point.load()
-        if not (inspect.isclass(value) and issubclass(value, base)):
-            raise OptionError(
-                f"entry point {point.name!r} of group garnish.{kind} is not a {base_name}; fix its package"
-            )
-        found[point.name] = value
+        at = f"entry point {point.name!r} of group garnish.{kind}"
+        if not (inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value)):
+            raise OptionError(f"{at} is not a {base_name} that can be made; fix its package")
+        if point.name != value.__name__:  # bundles and recipes find a class by its own name
+            raise OptionError(f"{at} is the class {value.__name__}; call it so in its package")
+        if found.setdefault(point.name, value) is not value:
+            taken = found[point.name].__module__
+            raise OptionError(f"{at} stands for {value.__module__}, but {taken} has that name; rename one of them")
     return found
 
 
