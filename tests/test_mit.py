@@ -375,7 +375,7 @@ def test_only_tensors_are_read(tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(1)}, "extra": Arbitrary()}, file)
     assert "objects other than tensors" in raised(file)
     torch.save({"a": torch.zeros(1), "epoch": 3}, file)
-    assert "1 of 2 entries are no named tensors (first: 'epoch', int)" in raised(file)
+    assert "1 of 2 entries are not named tensors (first: 'epoch', int)" in raised(file)
     torch.save([torch.zeros(1)], file)
     assert "holds list" in raised(file)
     torch.save({"epoch": 3, "teacher": {"state_dict": {"a": torch.ones(2)}}}, file)

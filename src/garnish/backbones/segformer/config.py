@@ -1,4 +1,4 @@
-"""What lies beside the tensors of a SegFormer: transformers' ``config.json``, the notes of NVlabs' training."""
+"""Metadata stored with a SegFormer's tensors: transformers' ``config.json`` and the notes of NVlabs' training."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from typing import Any
 from garnish.backbones.weights import CONFIG, read_notes
 from garnish.errors import WeightsError, one_line
 
-#: A description is some kilobytes; more than this is not read.
+#: Largest ``config.json`` that is read; a real one has a few kilobytes.
 _MOST_BYTES = 4 * 2**20
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
-#: what SegFormer's configuration may say that changes the result but no tensor's shape
+#: configuration entries that change the result but no tensor's shape, with SegFormer's values
 _FIXED = {"hidden_act": "gelu", "strides": [4, 2, 2, 2], "reshape_last_stage": True}
 
 
 def read_config(file: str | Path) -> dict[str, Any]:
-    """The ``config.json`` beside some weights; empty where there is none.
+    """The ``config.json`` in the folder of a weights file; empty if there is none.
 
     Args:
-        file: of the weights, as :func:`garnish.backbones.weights.weights_file` gives it.
+        file: the weights file, as :func:`garnish.backbones.weights.weights_file` gives it.
 
     Raises:
-        WeightsError: it is damaged.
+        WeightsError: the ``config.json`` is damaged.
     """
     file = Path(file).parent / CONFIG
     if not file.is_file():
         return {}
     try:
         if (size := file.stat().st_size) > _MOST_BYTES:
-            raise WeightsError(f"{file}: {size} bytes are more than a model's description has; remove it")
+            raise WeightsError(f"{file}: {size} bytes are too many for a model's configuration; remove it")
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{file}: cannot be read ({one_line(error, 120)}); fetch it again, or remove it") from error
     if not isinstance(found, dict):
-        raise WeightsError(f"{file}: is no mapping; fetch it again, or remove it")
+        raise WeightsError(f"{file}: is not a mapping; fetch it again, or remove it")
     return found
 
 
 def check_architecture(config: Mapping[str, Any], arch: Any, source: str) -> None:
-    """Refuse weights whose ``config.json`` says that they compute something else with the same tensors.
+    """Refuse weights whose ``config.json`` describes another computation with the same tensors.
 
     Args:
-        config: as :func:`read_config` gives it; one of another kind of model says nothing.
+        config: as :func:`read_config` gives it; that of another kind of model is ignored.
         arch: the options of an MiT.
-        source: of the weights, for messages.
+        source: where the weights are from, for messages.
 
     Raises:
-        WeightsError: other heads of attention, activation or strides.
+        WeightsError: another number of attention heads, activation, reduction or strides.
     """
     if config.get("model_type") != "segformer":
         return
@@ -65,7 +65,7 @@ def check_architecture(config: Mapping[str, Any], arch: Any, source: str) -> Non
 
 
 def stated_classes(file: str | Path) -> tuple[str, ...] | None:
-    """The classes that ``config.json`` beside a weights file, or else the notes in it, give; None where neither does.
+    """The class names in the ``config.json`` beside a weights file, else in the file's notes; None without either.
 
     Raises:
         WeightsError: as :func:`read_config`.
@@ -78,9 +78,9 @@ def stated_classes(file: str | Path) -> tuple[str, ...] | None:
 
 
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The classes of ``id2label`` in the order of their ids; None where it is absent, has gaps or placeholders.
+    """The class names of ``id2label`` in the order of their ids; None if it is absent, has gaps or placeholders.
 
-    A name that several classes bear gets their ids behind it.
+    Names that several classes share get the class id appended.
     """
     labels = config.get("id2label")
     if not isinstance(labels, Mapping):
