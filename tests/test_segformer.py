@@ -373,7 +373,7 @@ def test_wrong_tensors_are_refused(folder):
     )
     assert "fuse.weight of its decoder is (12, 36, 1, 1)" in changed(**{fuse: torch.zeros(WIDTH, 36, 1, 1)})
     save_file({n: t for n, t in good.items() if not n.startswith("decode_head.")}, file)
-    assert "holds no decode_head, so it is an encoder alone" in refused(folder)
+    assert "holds no decode_head, only an encoder" in refused(folder)
     save_file({n: t for n, t in good.items() if n != "decode_head.batch_norm.num_batches_tracked"}, file)
     assert finished(folder).head("seg").state_dict()["norm.num_batches_tracked"] == 0
 

@@ -23,9 +23,7 @@ NUM_TAPS = 4
 def split_stages(blocks: Sequence[Mapping[str, nn.Module]], name: str) -> list[Stage]:
     """Split a plain trunk's blocks into ``NUM_TAPS`` stages; a feature map is read at the end of each."""
     if len(blocks) < NUM_TAPS:
-        raise OptionError(
-            f"{name}: {len(blocks)} blocks are fewer than the {NUM_TAPS} feature maps; use depth >= 4"
-        )
+        raise OptionError(f"{name}: {len(blocks)} blocks are fewer than the {NUM_TAPS} feature maps; use depth >= 4")
     ends = [round(len(blocks) * (i + 1) / NUM_TAPS) for i in range(NUM_TAPS)]
     return [
         Stage(nn.Identity(), blocks[start:end], nn.Identity()) for start, end in zip([0, *ends[:-1]], ends, strict=True)

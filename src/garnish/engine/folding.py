@@ -59,8 +59,7 @@ def fold_shared(trunk: T, owner: Owner) -> T:
         raise SiteError(f"{trunk.name}: no task owns a part of {owner.name}; merge it in full")
     if not all(part.streamed for part in owner.parts) or owner.prompts or len(owner.shared):
         raise SiteError(
-            f"{trunk.name}: the tasks of {owner.name} share no adapters that could be merged; "
-            "keep the bundle unmerged"
+            f"{trunk.name}: the tasks of {owner.name} share no adapters that could be merged; keep the bundle unmerged"
         )
     folded = _settled(trunk, owner)
     kept = {at.site.name for part in owner.parts for at in part.places.values()}

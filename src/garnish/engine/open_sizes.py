@@ -60,7 +60,7 @@ def averaged(x: Tensor, side: int) -> Tensor:
 
 
 def ordered(x: Tensor) -> Tensor:
-    """x itself; in an exported graph a contiguous copy, as mixing two memory layouts adds guards on strides."""
+    """The same tensor; in an exported graph a contiguous copy, as mixed memory layouts add guards on strides."""
     return x.contiguous() if torch.compiler.is_exporting() else x
 
 
