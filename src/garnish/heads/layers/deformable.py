@@ -170,7 +170,7 @@ def _torchvision_can(x: Tensor) -> bool:
 
 @cache
 def _operator() -> object | None:
-    """torchvision's compiled operator, or None if torchvision was built without it."""
+    """The compiled operator of torchvision, or None if torchvision was built without it."""
     try:
         found: object = torch.ops.torchvision.deform_conv2d
     except AttributeError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from garnish.tasks.metrics.totals import ratio
+from garnish.tasks.metrics.totals import ratio_or_nan
 from garnish.tasks.task import IGNORE
 
 
@@ -28,9 +28,9 @@ def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Ten
 def class_iou(matrix: Tensor) -> Tensor:
     """(C,) float64 intersection over union; NaN for a class that neither the targets nor the predictions hold."""
     both = matrix.diagonal()
-    return ratio(both, matrix.sum(0) + matrix.sum(1) - both)
+    return ratio_or_nan(both, matrix.sum(0) + matrix.sum(1) - both)
 
 
 def pixel_accuracy(matrix: Tensor) -> Tensor:
     """() float64 share of labelled pixels that are right; NaN where there are none."""
-    return ratio(matrix.diagonal().sum(), matrix.sum())
+    return ratio_or_nan(matrix.diagonal().sum(), matrix.sum())

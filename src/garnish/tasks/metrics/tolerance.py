@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from garnish.tasks.metrics.totals import ratio
+from garnish.tasks.metrics.totals import ratio_or_nan
 
 
 def disc_maximum(x: Tensor, radius_px: int) -> Tensor:
@@ -49,8 +49,8 @@ def precision_recall(
     if nothing is predicted either, else 0. So two empty sets agree perfectly.
     """
     neither = ((num_predicted == 0) & (num_true == 0)).double()
-    precision = torch.where(num_predicted == 0, neither, ratio(matched_predicted, num_predicted))
-    recall = torch.where(num_true == 0, neither, ratio(matched_true, num_true))
+    precision = torch.where(num_predicted == 0, neither, ratio_or_nan(matched_predicted, num_predicted))
+    recall = torch.where(num_true == 0, neither, ratio_or_nan(matched_true, num_true))
     return precision, recall
 
 

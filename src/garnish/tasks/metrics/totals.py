@@ -33,6 +33,6 @@ def exact(x: Tensor) -> Tensor:
     return x.cpu().double() if x.device.type == "mps" else x.double()
 
 
-def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+def ratio_or_nan(numerator: Tensor, denominator: Tensor) -> Tensor:
     """``numerator / denominator`` in float64, NaN where the denominator is 0."""
     return numerator.double() / torch.where(denominator == 0, torch.nan, denominator.double())
