@@ -1,4 +1,4 @@
-"""Files of decoded maps, which appear whole or not at all."""
+"""Writing map files (PNG and others) atomically: a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def with_suffix(path: Path, suffix: str) -> Path:
 
 
 def write_png(pixels: NDArray[np.uint8] | NDArray[np.uint16], path: Path) -> Path:
-    """Write (H, W) uint8 or uint16, or (H, W, 3) uint8, without loss; returns ``path``."""
+    """Write (H, W) uint8 or uint16, or (H, W, 3) uint8, losslessly; returns ``path``."""
     return write_whole(picture_bytes(Image.fromarray(np.ascontiguousarray(pixels)), "PNG"), path)
 
 
 def picture_bytes(image: Image.Image, kind: str) -> bytes:
-    """The content of a picture file of a format that PIL knows (``PNG``, ``JPEG``)."""
+    """Encode a picture in a format that PIL knows (``PNG``, ``JPEG``)."""
     data = io.BytesIO()
     image.save(data, format=kind)
     return data.getvalue()
@@ -35,10 +35,10 @@ def _remedy(path: Path, error: OSError) -> str:
 
 
 def write_whole(data: bytes, path: Path) -> Path:
-    """Write or replace one file, in one rename; returns ``path``.
+    """Write or replace one file by a single rename; returns ``path``.
 
     Raises:
-        DataError: no space, no permission, no such folder; a former file is as it was, and no part of one is left.
+        DataError: no space, no permission, no such folder; an existing file is unchanged, no partial file is left.
     """
     new = path.with_name(f".{path.name}.writing")
     try:
