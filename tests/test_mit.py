@@ -172,14 +172,14 @@ def test_keys_and_values_are_stacked_in_that_order():
     torch.testing.assert_close(written[at + "value.weight"], kv[16:])
 
 
-@pytest.mark.parametrize("dialect", list(dialects.DIALECTS))
+@pytest.mark.parametrize("dialect", list(dialects.ENCODER_DIALECTS))
 @pytest.mark.parametrize("prefix", [None, "", "module.backbone."])
 def test_round_trip(dialect, prefix, tmp_path):
     ours = tiny()
     randomise(ours)
     file = tmp_path / "encoder.safetensors"
     written = dialects.write(ours.frozen_tensors(), dialect, prefix=prefix)
-    assert dialects.detect(written, "")[0].name == dialect
+    assert dialects.encoder_dialect(written, "")[0].name == dialect
     save_file(written, file)
     with pytest.warns(UserWarning, match="module") if prefix == "module.backbone." else contextlib.nullcontext():
         again = tiny(str(file))

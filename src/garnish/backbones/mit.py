@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.name_prefixes import said_of
 from garnish.backbones.segformer import dialects
-from garnish.backbones.segformer.config import check_architecture, read_config
+from garnish.backbones.segformer.config import check_architecture, segformer_config
 from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.backbones.weights import check_floats, read_weights, weights_file
 from garnish.engine.blocks import Branch, FeatureInfo, Residual, Stage
@@ -170,20 +170,20 @@ class MiT(Backbone):
             return cls._bundled(weights, options)
         arch = _checked(name, options)
         source = _PUBLISHED[name] if weights is True else weights or None
-        dialect = dialects.OWN
+        dialect = dialects.GARNISH
         tensors: dict[str, Tensor] = {}
         licence: str | None = None
         if source is not None:
             file = str(weights_file(source))
             tensors, licence = read_weights(file)
-            dialect, prefix = dialects.detect(tensors, source)
+            dialect, prefix = dialects.encoder_dialect(tensors, source)
             if wrapper := prefix.removesuffix(dialect.prefix):
                 warnings.warn(said_of(wrapper, tensors, f"{name}: weights {source}"), stacklevel=2)
-            check_architecture(read_config(file), arch, source)
+            check_architecture(segformer_config(file), arch, source)
         norm_eps = arch.norm_eps or dialect.norm_eps
         embed_eps = arch.embed_norm_eps or arch.norm_eps or dialect.embed_norm_eps
         given = dict(options)
-        if (norm_eps, embed_eps) != (dialects.OWN.norm_eps, dialects.OWN.embed_norm_eps):
+        if (norm_eps, embed_eps) != (dialects.GARNISH.norm_eps, dialects.GARNISH.embed_norm_eps):
             # The same tensors, saved under our own names, must compute the same when read again.
             given |= {"norm_eps": norm_eps, "embed_norm_eps": embed_eps}
         backbone = cls(
@@ -227,7 +227,7 @@ def _licence(source: str, stated: str | None, dialect: dialects.Dialect) -> str:
         return NVIDIA_LICENCE
     if stated is not None:
         return stated
-    if dialect is dialects.OWN:
+    if dialect is dialects.GARNISH:
         return "unknown (stated nowhere beside the weights)"
     return "unknown (stated nowhere beside the weights; NVIDIA's own MiT weights are non-commercial)"
 

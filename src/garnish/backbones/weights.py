@@ -20,7 +20,7 @@ _PICKLED = (".pth", ".pt", ".bin")
 #: File names of a repository's weights, best first.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
 #: File name of a repository's model configuration.
-CONFIG = "config.json"
+HUB_CONFIG = "config.json"
 #: Keys under which training scripts keep the tensors.
 _WRAPPERS = ("state_dict", "model", "teacher")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -171,7 +171,7 @@ def _from_hub(hub_id: str) -> Path:
         # One request before any download, because without network a download retries for half a minute.
         held = {file.rfilename for file in HfApi().model_info(hub_id, timeout=20).siblings or ()}
         names = [name for name in _HUB_FILES if name in held]
-        for beside in ("README.md", CONFIG):  # the licence, the classes of a complete model
+        for beside in ("README.md", HUB_CONFIG):  # the licence, the classes of a complete model
             if names and beside in held:
                 hf_hub_download(hub_id, beside)
         if names:

@@ -35,10 +35,10 @@ class Place:
     @property
     def key(self) -> str:
         """The key under which the wrapper at this place looks up the adapter."""
-        return key_of(self.site.name, self.level)
+        return adapter_key(self.site.name, self.level)
 
 
-def key_of(site: str, level: int) -> str:
+def adapter_key(site: str, level: int) -> str:
     """Key of an adapter within its owner, with slashes, since torch allows no dots in module names."""
     return f"{site}.{level}".replace(".", "/")
 

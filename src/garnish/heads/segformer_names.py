@@ -15,7 +15,7 @@ from garnish.errors import OptionError, WeightsError, suggest
 
 DECODE_HEAD = "decode_head"
 #: dialect → our name of a part → its name there; ``{i}`` is the map's number from 0, ``{n}`` from 1
-DIALECTS: Mapping[str, Mapping[str, str]] = {
+DECODER_DIALECTS: Mapping[str, Mapping[str, str]] = {
     "nvlabs": {
         "projections": "linear_c{n}.proj",
         "fuse": "linear_fuse.conv",
@@ -50,14 +50,14 @@ _OURS = (
 
 
 def names_in(dialect: str, ours: Iterable[str]) -> dict[str, str]:
-    """Our tensor names → ``decode_head.…`` in a dialect of :data:`DIALECTS`.
+    """Our tensor names → ``decode_head.…`` in a dialect of :data:`DECODER_DIALECTS`.
 
     Raises:
         OptionError: no such dialect, or a tensor that the published decoder does not have.
     """
-    if dialect not in DIALECTS:
-        raise OptionError(f"unknown SegFormer dialect {dialect!r}{suggest(dialect, DIALECTS)}")
-    table, names = DIALECTS[dialect], {}
+    if dialect not in DECODER_DIALECTS:
+        raise OptionError(f"unknown SegFormer dialect {dialect!r}{suggest(dialect, DECODER_DIALECTS)}")
+    table, names = DECODER_DIALECTS[dialect], {}
     for name in ours:
         part, rest = name.split(".", 1)
         if part not in table:
@@ -67,7 +67,7 @@ def names_in(dialect: str, ours: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def detect(names: Iterable[str]) -> str:
+def decoder_dialect(names: Iterable[str]) -> str:
     """The dialect of some ``decode_head.…`` names, told by its projections; transformers 5's if no other matches."""
     for dialect, mark in (("nvlabs", ".linear_c1."), ("transformers4", ".linear_c.")):
         if any(mark in name for name in names):
@@ -94,7 +94,7 @@ def read_decoder(source: str) -> dict[str, Tensor]:
         raise WeightsError(
             f"{source}: holds no {DECODE_HEAD}, only an encoder; give the weights of a finished SegFormer"
         )
-    names = names_in(dialect := detect(list(found)), _OURS)
+    names = names_in(dialect := decoder_dialect(list(found)), _OURS)
     missing = [n for ours, n in names.items() if n not in found and ours != COUNTER]
     unexpected = [n for n in found if n not in set(names.values())]
     if missing or unexpected:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from garnish.backbones.weights import CONFIG, read_notes
+from garnish.backbones.weights import HUB_CONFIG, read_notes
 from garnish.errors import WeightsError, one_line
 
 #: Largest ``config.json`` that is read; a real one has a few kilobytes.
@@ -18,7 +18,7 @@ _PLACEHOLDER = re.compile(r"LABEL_\d+")
 _FIXED = {"hidden_act": "gelu", "strides": [4, 2, 2, 2], "reshape_last_stage": True}
 
 
-def read_config(file: str | Path) -> dict[str, Any]:
+def segformer_config(file: str | Path) -> dict[str, Any]:
     """The ``config.json`` in the folder of a weights file; empty if there is none.
 
     Args:
@@ -27,7 +27,7 @@ def read_config(file: str | Path) -> dict[str, Any]:
     Raises:
         WeightsError: the ``config.json`` is damaged.
     """
-    file = Path(file).parent / CONFIG
+    file = Path(file).parent / HUB_CONFIG
     if not file.is_file():
         return {}
     try:
@@ -45,7 +45,7 @@ def check_architecture(config: Mapping[str, Any], arch: Any, source: str) -> Non
     """Refuse weights whose ``config.json`` describes another computation with the same tensors.
 
     Args:
-        config: as :func:`read_config` gives it; that of another kind of model is ignored.
+        config: as :func:`segformer_config` gives it; that of another kind of model is ignored.
         arch: the options of an MiT.
         source: where the weights are from, for messages.
 
@@ -61,23 +61,25 @@ def check_architecture(config: Mapping[str, Any], arch: Any, source: str) -> Non
             remedy = (
                 f"set the option {option}" if option in ("num_heads", "sr_ratios") else "only SegFormer's own is known"
             )
-            raise WeightsError(f"{source}: its {CONFIG} has {key} {one_line(repr(said), 60)}, not {value!r}; {remedy}")
+            raise WeightsError(
+                f"{source}: its {HUB_CONFIG} has {key} {one_line(repr(said), 60)}, not {value!r}; {remedy}"
+            )
 
 
 def stated_classes(file: str | Path) -> tuple[str, ...] | None:
     """The class names in the ``config.json`` beside a weights file, else in the file's notes; None without either.
 
     Raises:
-        WeightsError: as :func:`read_config`.
+        WeightsError: as :func:`segformer_config`.
     """
-    named = class_names(read_config(file))
+    named = config_classes(segformer_config(file))
     noted = read_notes(file).get("CLASSES") if named is None else None
     if isinstance(noted, list | tuple) and all(isinstance(name, str) for name in noted):
-        named = class_names({"id2label": dict(enumerate(noted))})
+        named = config_classes({"id2label": dict(enumerate(noted))})
     return named
 
 
-def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+def config_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The class names of ``id2label`` in the order of their ids; None if it is absent, has gaps or placeholders.
 
     Names that several classes share get the class id appended.

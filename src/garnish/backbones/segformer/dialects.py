@@ -80,7 +80,7 @@ def _layers(number: int) -> dict[str, tuple[str, ...]]:
     return outside | {role: tuple(_BLOCK[number] + name for name in names) for role, names in inside.items()}
 
 
-OWN = Dialect(
+GARNISH = Dialect(
     name="garnish",
     layers={
         **{role: ("stages.{s}." + role,) for role in _OUTSIDE_BLOCKS},
@@ -104,16 +104,16 @@ TRANSFORMERS_5 = Dialect(
     name="transformers5", layers=_layers(2), prefix="segformer.", norm_eps=1e-5, embed_norm_eps=1e-5
 )
 
-DIALECTS = {dialect.name: dialect for dialect in (OWN, NVLABS, TRANSFORMERS_4, TRANSFORMERS_5)}
+ENCODER_DIALECTS = {dialect.name: dialect for dialect in (GARNISH, NVLABS, TRANSFORMERS_4, TRANSFORMERS_5)}
 
 
-def detect(tensors: Mapping[str, Tensor], where: str) -> tuple[Dialect, str]:
+def encoder_dialect(tensors: Mapping[str, Tensor], where: str) -> tuple[Dialect, str]:
     """The dialect of some tensor names and their prefix (``segformer.``, ``backbone.``, ``module.``, none).
 
     Raises:
         WeightsError: no dialect's first patch embedding is found, or several of one (a student's and a teacher's).
     """
-    for dialect in DIALECTS.values():
+    for dialect in ENCODER_DIALECTS.values():
         (anchor,) = dialect.names_of("stages.0.enter.proj.weight")
         prefixes = prefixes_of(tensors, (anchor,))
         check_one(prefixes, where)
@@ -121,8 +121,8 @@ def detect(tensors: Mapping[str, Tensor], where: str) -> tuple[Dialect, str]:
             return dialect, prefixes[0]
     found = ", ".join(list(tensors)[:3])
     raise WeightsError(
-        f"{where}: no MiT encoder in any known dialect ({', '.join(DIALECTS)}); its first names: {found or 'none'}; "
-        "give weights of a SegFormer encoder"
+        f"{where}: no MiT encoder in any known dialect ({', '.join(ENCODER_DIALECTS)}); "
+        f"its first names: {found or 'none'}; give weights of a SegFormer encoder"
     )
 
 
@@ -137,7 +137,7 @@ def read(tensors: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where:
     Raises:
         WeightsError: an unknown dialect, or tensors that are missing, unexpected or of other shapes (names a few).
     """
-    dialect, prefix = detect(tensors, where)
+    dialect, prefix = encoder_dialect(tensors, where)
     sources = {name: [prefix + part for part in dialect.names_of(name)] for name in wanted}
     expected = {part for parts in sources.values() for part in parts}
     missing = [part for parts in sources.values() for part in parts if part not in tensors]
@@ -165,15 +165,15 @@ def write(tensors: Mapping[str, Tensor], dialect: str, *, prefix: str | None = N
 
     Args:
         tensors: canonical name → tensor (:meth:`Backbone.frozen_tensors`).
-        dialect: one of :data:`DIALECTS`.
+        dialect: one of :data:`ENCODER_DIALECTS`.
         prefix: prefix of each name; None: that of a whole model of that library.
 
     Raises:
         OptionError: no such dialect.
     """
-    if dialect not in DIALECTS:
-        raise OptionError(f"unknown MiT dialect {dialect!r}{suggest(dialect, DIALECTS)}")
-    table = DIALECTS[dialect]
+    if dialect not in ENCODER_DIALECTS:
+        raise OptionError(f"unknown MiT dialect {dialect!r}{suggest(dialect, ENCODER_DIALECTS)}")
+    table = ENCODER_DIALECTS[dialect]
     before = table.prefix if prefix is None else prefix
     out: dict[str, Tensor] = {}
     for canonical, tensor in tensors.items():
