@@ -55,7 +55,7 @@ def backbone(
     set_drop_path(built, drop_path)
     named = {built.source_names.get(name, name): tensor for name, tensor in built.frozen_tensors().items()}
     if odd := not_finite(named):
-        raise WeightsError(f"{name}: weights {built.weights_source}: {odd}; fetch or train them anew")
+        raise WeightsError(f"{name}: weights {built.weights_source}: {odd}; fetch or train them again")
     built.requires_grad_(False)
     built.eval()
     return built

@@ -29,7 +29,7 @@ class Fixed(Balancing):
     def __post_init__(self) -> None:
         for task, weight in self.weights.items():
             if not 0 <= weight < math.inf:
-                raise OptionError(f"train.balance.{task}: {weight}; set a finite weight from 0")
+                raise OptionError(f"train.balance.{task}: {weight}; set a finite weight of 0 or more")
 
     def build(self, tasks: Mapping[str, Task]) -> FixedWeights:
         """The weighted sum as a module; raises :class:`OptionError` for a weight of an unknown task."""

@@ -206,7 +206,7 @@ class Owner(nn.Module):
             self._twin.catch_up()
 
     def lay_out(self, trunk: Body) -> None:
-        """Copy the trunk's current modules anew; does nothing if it tunes no parameter."""
+        """Copy the trunk's current modules again; does nothing if it tunes no parameter."""
         if len(self.tuned):
             made = Twin(trunk, self.tuned)
             if self._twin is not None:  # keep the modes of the previous copy, whose dropout may be active

@@ -105,7 +105,7 @@ def read_decoder(source: str) -> dict[str, Tensor]:
             "only SegFormer's own decoder can be read, in NVlabs' or transformers' names"
         )
     if odd := not_finite({name: found[name] for name in names.values() if name in found}):
-        raise WeightsError(f"{source}: {odd}; fetch or train them anew")
+        raise WeightsError(f"{source}: {odd}; fetch or train them again")
     return {ours: found[name] for ours, name in names.items() if name in found}
 
 
