@@ -16,7 +16,7 @@ import torch
 import garnish as gn
 import tiny
 from garnish import registry
-from garnish.engine.folding import merge
+from garnish.engine.folding import merge_adapters
 
 assert gn.Rescale.__module__ == "outside_rescale"
 assert registry.describe(gn.Rescale(per_task=True)) == {"name": "Rescale", "options": {"per_task": True, "layers": []}}
@@ -50,7 +50,7 @@ for short in ("dinov2", "swin"):
         # it merges
         for owner in model.owners:
             want = model.backbone(model.prepare(x), owner)
-            got = merge(model.backbone, owner)(model.prepare(x))
+            got = merge_adapters(model.backbone, owner)(model.prepare(x))
             assert max(tiny.far(a, b) for a, b in zip(got, want)) < 1e-5
             assert tiny.far(want[-1], bare[-1]) > 1e-2
 

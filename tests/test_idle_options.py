@@ -68,7 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train --config r.yaml --onto ,", "with --onto: ',' names no bundle"),
         ("train --config r.yaml --onto depth --backbone.taps merged", "backbone.taps: merged, but depth has stage"),
         ("train --config r.yaml --adapter LoRA,Frozen", "Frozen: adds nothing beside LoRA; leave it out"),
-        ("train --config r.yaml --adapter LoRA --adapter.alpha 0", "LoRA.alpha: with 0 nothing would learn"),
+        ("train --config r.yaml --adapter LoRA --adapter.alpha 0", "LoRA.alpha: with 0 nothing would be learned"),
     ],
 )
 def test_a_command_line_that_cannot_act_as_written_is_refused(
@@ -114,7 +114,9 @@ def test_comparing_tells_options_that_no_run_reads(place: Path, capsys: pytest.C
 )
 def test_a_factor_with_which_nothing_learns_is_refused(name: str, option: str) -> None:
     for value in (0.0, float("nan"), float("inf")):
-        with pytest.raises(OptionError, match=rf"{name}\.{option}: with .* nothing would learn; set a finite value"):
+        with pytest.raises(
+            OptionError, match=rf"{name}\.{option}: with .* nothing would be learned; set a finite value"
+        ):
             getattr(gn, name)(**{option: value})
 
 
@@ -127,8 +129,11 @@ def test_a_scale_in_words_is_the_one_that_is_known() -> None:
     ("methods", "says"),
     [
         ([gn.Frozen(), gn.LoRA(rank=2)], "Frozen: adds nothing beside LoRA; leave it out"),
-        ([gn.FullFineTuning(), gn.BitFit()], "BitFit: all that it tunes is tuned by FullFineTuning already"),
-        ([gn.NormTuning(), gn.BitFit(), gn.NormTuning(places=("mlp",))], "NormTuning: all that it tunes is tuned by"),
+        ([gn.FullFineTuning(), gn.BitFit()], "BitFit: everything it tunes is already tuned by FullFineTuning"),
+        (
+            [gn.NormTuning(), gn.BitFit(), gn.NormTuning(places=("mlp",))],
+            "NormTuning: everything it tunes is already tuned by",
+        ),
     ],
 )
 def test_a_method_that_adds_nothing_beside_others_is_refused(methods: list[Method], says: str) -> None:

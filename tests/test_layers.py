@@ -244,7 +244,7 @@ def extended(classes: list[type]) -> list[str]:
 
 
 def is_open(base: type) -> bool:
-    """A base that is abstract by its declaration although no method of it must be given (``Adapter``'s doors)."""
+    """A base that is abstract by its declaration although no method of it must be given (``Adapter``)."""
     return any(b.__name__ in ("ABC", "Protocol") for b in base.__bases__)
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 import garnish as gn
 from garnish.backbones.mit import NVIDIA_LICENCE, MiT
 from garnish.backbones.segformer import dialects
-from garnish.backbones.segformer.config import class_names
+from garnish.backbones.segformer.config import config_classes
 from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.cli import main
 from garnish.errors import GarnishError, OptionError, WeightsError
@@ -197,7 +197,7 @@ def test_nvlabs_file_computes_with_its_own_epsilons(theirs, folder):
     assert finished(file, classes=CLASSES).tasks["seg"].names == tuple(CLASSES)
 
 
-@pytest.mark.parametrize("dialect", list(segformer_names.DIALECTS))
+@pytest.mark.parametrize("dialect", list(segformer_names.DECODER_DIALECTS))
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_round_trip(dialect, prefix, folder):
     model = finished(folder)
@@ -209,7 +209,7 @@ def test_round_trip(dialect, prefix, folder):
     encoder = dialects.write(model.backbone.frozen_tensors(), dialect)
     file = folder.parent / "whole.safetensors"
     save_file({prefix + name: tensor for name, tensor in (encoder | written).items()}, file)
-    assert segformer_names.detect(list(written)) == dialect
+    assert segformer_names.decoder_dialect(list(written)) == dialect
     again = segformer_names.read_decoder(str(file))
     assert list(again) == list(segformer_names.names_in(dialect, again))
     assert set(again) == set(state) and all(torch.equal(again[name], state[name]) for name in state)
@@ -231,8 +231,8 @@ def test_round_trip(dialect, prefix, folder):
     ],
 )
 def test_class_names(labels, expected):
-    assert class_names({"id2label": labels}) == expected
-    assert class_names({}) is None
+    assert config_classes({"id2label": labels}) == expected
+    assert config_classes({}) is None
 
 
 def test_a_label_list_of_another_length_is_not_taken(folder):
@@ -373,7 +373,7 @@ def test_wrong_tensors_are_refused(folder):
     )
     assert "fuse.weight of its decoder is (12, 36, 1, 1)" in changed(**{fuse: torch.zeros(WIDTH, 36, 1, 1)})
     save_file({n: t for n, t in good.items() if not n.startswith("decode_head.")}, file)
-    assert "holds no decode_head, so it is an encoder alone" in refused(folder)
+    assert "holds no decode_head, only an encoder" in refused(folder)
     save_file({n: t for n, t in good.items() if n != "decode_head.batch_norm.num_batches_tracked"}, file)
     assert finished(folder).head("seg").state_dict()["norm.num_batches_tracked"] == 0
 

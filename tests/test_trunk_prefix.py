@@ -150,9 +150,9 @@ def test_a_start_that_does_not_fit_is_refused():
     with pytest.raises(OptionError, match=r"Partial changes stages\.3\.blocks\.0\.attn, which lies before it"):
         model(images, start=late)
     early = begin(model, images, prefix_of(model, TASKS))
-    with pytest.raises(OptionError, match="kept of 2 pictures of 50x64, not of 1 of 50x64"):
+    with pytest.raises(OptionError, match="kept for 2 pictures of 50x64, not for 1 of 50x64"):
         model(images[:1], start=early)
-    with pytest.raises(OptionError, match="kept of 2 pictures of 50x64, not of 2 of 64x50"):
+    with pytest.raises(OptionError, match="kept for 2 pictures of 50x64, not for 2 of 64x50"):
         model(images.transpose(2, 3), start=early)
     side = made("vit", "SideTuning")
     with pytest.raises(OptionError, match="side network"):

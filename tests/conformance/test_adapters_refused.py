@@ -158,7 +158,7 @@ BAD: dict[str, list[tuple[dict[str, Any], str | None, str]]] = {
     "BitFit": [],
     "Convpass": [
         ({"bottleneck": 0}, None, "bottleneck: 0 is below 1; use 1 or more"),
-        ({"scale": 0.0}, None, "scale: with 0 nothing would learn; set a finite value other than 0"),
+        ({"scale": 0.0}, None, "scale: with 0 nothing would be learned; set a finite value other than 0"),
         ({"dropout": -0.5}, None, r"dropout: -0.5 is outside \[0, 1\); use 0 to 0.9"),
     ],
     "Extras": [],

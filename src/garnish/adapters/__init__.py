@@ -1,1 +1,1 @@
-"""Adapter methods: one file a method or tight family."""
+"""The adapter methods (LoRA, bottlenecks, prompts, …): one file per method or closely related family."""

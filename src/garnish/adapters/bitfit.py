@@ -15,17 +15,17 @@ from garnish.engine.trunk import Trunk
 class BitFit(Method):
     """Every bias of layers and norms is trained in place, nothing is added: the identity at the start.
 
-    Released codes train whatever has "bias" in its name, and so Swin's relative-position tables too; published counts
-    for Swin hold them. Here that is ``tables``. Tuned values cannot differ by row, so each owner takes a pass.
+    Released codes train whatever has "bias" in its name, so Swin's relative-position tables too, and published counts
+    for Swin include them: see ``tables``. Tuned values cannot differ by row, so each owner needs a pass of its own.
 
     Attributes:
-        tables: the relative-position tables as well, where the trunk has any (Swin).
+        tables: train the relative-position tables too, if the trunk has any (Swin).
     """
 
     tables: bool = False
 
     def plan(self, backbone: Trunk) -> Plan:
-        """All biases, and the tables where they are wanted."""
+        """All biases, and the tables if asked for, as tuned; no adapter."""
         names = biases(backbone) + (tables(backbone) if self.tables else ())
         require(names, "BitFit", backbone, "biases")
         return Plan(tuned=names)

@@ -1,4 +1,4 @@
-"""Bottleneck adapters at their three places: Houlsby, Pfeiffer, AdaptFormer.
+"""Bottleneck adapters: Houlsby (after attention and MLP), Pfeiffer (after the MLP), AdaptFormer (parallel to the MLP).
 
 Houlsby et al., ICML 2019; Pfeiffer et al., EACL 2021; Chen et al., AdaptFormer, NeurIPS 2022.
 Shape letters: R rows, N tokens (or H W map), d width of the stage, m bottleneck.
@@ -25,13 +25,13 @@ from garnish.engine.trunk import Trunk
 
 @dataclass(frozen=True, kw_only=True)
 class Houlsby(Method):
-    """Two adapters a block, on what attention and MLP put out, inside the residual: ``z + U σ(D z + b_D) + b_U``.
+    """Two adapters per block, on the outputs z of attention and MLP: ``z + U σ(D z + b_D) + b_U``, inside the residual.
 
     Starts near the identity, not at it: weights N(0, 0.01²), biases zero, as published.
 
     Attributes:
         reduction: ρ = d/m; the bottleneck of a stage of width d is d/ρ.
-        bottleneck: m, the same in every stage; used instead of ``reduction`` where given.
+        bottleneck: m, the same in every stage; replaces ``reduction`` if given.
         activation: σ.
         dropout: on the hidden vector.
     """
@@ -55,13 +55,13 @@ class Houlsby(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Pfeiffer(Method):
-    """One adapter a block, on what the MLP puts out, inside drop-path and residual; the identity at the start.
+    """One adapter per block, on the output of the MLP, inside drop-path and residual; the identity at the start.
 
-    U is zero and D N(0, 0.01²): a widespread code zeroes both, after which neither ever learns.
+    U is zero and D is N(0, 0.01²); a widespread implementation zeroes both, after which neither ever learns.
 
     Attributes:
         reduction: ρ = d/m.
-        bottleneck: m, the same in every stage; used instead of ``reduction`` where given.
+        bottleneck: m, the same in every stage; replaces ``reduction`` if given.
         activation: σ.
         dropout: on the hidden vector.
     """
@@ -85,13 +85,13 @@ class Pfeiffer(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptFormer(Method):
-    """One adapter a block, parallel to the MLP's branch: ``h + branch(h) + s·(U σ(D h + b_D) + b_U)``, U zero.
+    """One adapter per block, parallel to the MLP's branch: ``h + branch(h) + s·(U σ(D h + b_D) + b_U)``, U zero.
 
-    It reads the stream before the norm and stands outside the branch's drop-path.
+    It reads the stream before the norm and is not subject to the branch's drop-path.
 
     Attributes:
         bottleneck: m, the same in every stage.
-        scale: s; "learnable" makes it a trained scalar that starts at 1.
+        scale: s, factor of the update; "learnable" makes it a trained scalar that starts at 1.
         activation: σ.
         dropout: on the hidden vector.
     """
@@ -109,7 +109,7 @@ class AdaptFormer(Method):
             check_factor("AdaptFormer.scale", self.scale)
 
     def plan(self, backbone: Trunk) -> Plan:
-        """An adapter beside every MLP branch."""
+        """An adapter parallel to every MLP branch."""
         sites = [s for s in backbone.sites() if s.kind == "branch" and s.place == "mlp"]
         require(sites, "AdaptFormer", backbone, "MLP branches")
         return Plan(

@@ -1,4 +1,4 @@
-"""Convpass: a convolutional bottleneck beside attention and MLP (Jie & Deng, 2022, arXiv 2207.07039).
+"""Convpass: a convolutional bottleneck parallel to attention and MLP (Jie & Deng, 2022, arXiv 2207.07039).
 
 Shape letters: R rows, N tokens, P prefix tokens, H W grid, d width of the stage, m bottleneck.
 """
@@ -26,17 +26,17 @@ Start = Literal["identity", "xavier"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Convpass(Method):
-    """Beside attention and MLP of every block: ``x + f(LN x) + s·P(LN x)``, up zero: the identity at the start.
+    """Parallel to attention and MLP of every block: ``x + f(LN x) + s·P(LN x)``, up zero: the identity at the start.
 
     ``P = up ∘ dropout ∘ q ∘ conv3×3 ∘ q ∘ down`` with ``q(x) = x·sigmoid(1.702 x)`` and a dense convolution m → m with
     bias, on the whole map (on Swin neither shifted nor cut into windows). Each class, register or prompt token is
-    convolved as a 1×1 map of its own, as the released ViT code does with the class token: it meets the centre tap
-    only. The released code draws the block's drop-path for P too; here P is never dropped, and the trunk's
-    branch only where ``garnish.backbone`` is given a ``drop_path``.
+    convolved as a separate 1×1 map, as the released ViT code does with the class token: only the centre tap acts on
+    it. The released code applies the block's drop-path to P too; here P is never dropped, and the trunk's branch
+    only if ``garnish.backbone`` is given a ``drop_path``.
 
     Attributes:
         bottleneck: m, the same in every stage.
-        scale: s; the paper searches 0.01, 0.1, 1, 10, 100.
+        scale: s, factor of the update; the paper searches 0.01, 0.1, 1, 10, 100.
         dropout: on the convolved hidden vector.
         init: the convolution starts as the "identity" (zero but for the centre tap; ViT) or "xavier" (Swin).
     """
@@ -56,7 +56,7 @@ class Convpass(Method):
             raise OptionError(f"Convpass.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
 
     def plan(self, backbone: Trunk) -> Plan:
-        """An adapter beside every branch."""
+        """An adapter parallel to every residual branch."""
         sites = [s for s in backbone.sites() if s.kind == "beside"]
         require(sites, "Convpass", backbone, "residual branches with a norm")
         return Plan({s.name: ConvpassAdapter(width_at(backbone, s), self) for s in sites})
@@ -64,7 +64,7 @@ class Convpass(Method):
 
 @final
 class ConvpassAdapter(Adapter):
-    """``y + s·P(x)``, x what the branch's norm gives and y what the branch adds to the stream."""
+    """``y + s·P(x)``, x the output of the branch's norm and y that of the branch."""
 
     convolves = True
 

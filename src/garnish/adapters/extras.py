@@ -1,4 +1,4 @@
-"""What multi-task methods of the MTLoRA line train besides their adapters, alone: the control for those methods.
+"""Extras: what MTLoRA trains besides its adapters, without them; the control experiment for such methods.
 
 Agiza et al., MTLoRA, CVPR 2024: patch embedding, norms, relative-position tables and patch-merging reductions.
 """
@@ -18,11 +18,11 @@ from garnish.engine.trunk import Trunk
 class Extras(Method):
     """MTLoRA's extras without its adapters: patch embedding, every norm, position tables and reductions, in place.
 
-    On Swin-T 51,258 parameters and 1,548,288 of reductions: more than half of all that MTLoRA trains in the encoder at
-    rank 16. A trunk's final norm is left out. Tuned values cannot differ by row, so each owner takes a pass.
+    On Swin-T 51,258 parameters plus 1,548,288 of reductions: more than half of what MTLoRA trains in the encoder at
+    rank 16. Trunks have no final norm. Tuned values cannot differ by row, so each owner needs a pass of its own.
 
     Attributes:
-        reductions: train the layers that lead from stage to stage too (MTLoRA; MTLoRA+ does not).
+        reductions: train the layers between stages too (MTLoRA does, MTLoRA+ does not).
     """
 
     is_reference: ClassVar[bool] = True
@@ -30,7 +30,7 @@ class Extras(Method):
     reductions: bool = True
 
     def plan(self, backbone: Trunk) -> Plan:
-        """The parameters; those of a plain ViT are its patch embedding and norms."""
+        """These parameters as tuned, no adapter; in a plain ViT they are the patch embedding and the norms."""
         names = extras(backbone, with_reductions=self.reductions)
         require(names, "Extras", backbone, "a patch embedding, norms, position tables or reductions")
         return Plan(tuned=names)

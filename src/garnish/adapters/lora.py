@@ -18,7 +18,7 @@ from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError
 
-#: what timm calls a squeeze-and-excitation gate
+#: timm's names of squeeze-and-excitation modules
 _GATES = {"se", "se_module"}
 
 
@@ -29,13 +29,13 @@ class LoRA(Method):
     Attributes:
         rank: r, width of the low-rank update.
         alpha: α; the scale s is α/r, or α/√r with ``rs``.
-        dropout: probability of dropping entries of x on the low-rank path.
+        dropout: probability, on the input x of the low-rank path.
         rs: rank-stabilised scale α/√r (rsLoRA, eq. 4).
-        dora: learn direction and magnitude apart (DoRA, eq. 5): ``W' = m ⊙ (W + sBA) / ‖W + sBA‖`` with one m per
-            output, the norm a constant in the backward pass. Mixed batches then hold one full weight a row.
-        layers: roles, places and roles, or site names to adapt; empty: every linear layer in the blocks, or, in a
-            backbone whose blocks have none (a CNN), every ungrouped convolution there that is no part of a
-            squeeze-and-excitation gate. A grouped convolution wants a rank that its groups divide.
+        dora: learn direction and magnitude separately (DoRA, eq. 5): ``W' = m ⊙ (W + sBA) / ‖W + sBA‖`` with one m per
+            output, the norm a constant in the backward pass. Compiled mixed batches then hold one full weight per row.
+        layers: layers to adapt, by role (``qkv``), place and role (``attn.qkv``) or site name; empty: every linear
+            layer in the blocks or, if there are none (a CNN), every ungrouped convolution there outside
+            squeeze-and-excitation gates. A grouped convolution needs a rank that is a multiple of its groups.
     """
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"rank": (1, 2, 4, 8, 16, 32)}

@@ -1,4 +1,4 @@
-"""Mona: a bottleneck with depthwise convolutions of three sizes behind each residual (Yin et al., CVPR 2025).
+"""Mona: a bottleneck with depthwise convolutions of three sizes after each residual (Yin et al., CVPR 2025).
 
 Shape letters: R rows, N tokens, P prefix tokens, H W grid, d width of the stage, m bottleneck.
 """
@@ -20,20 +20,20 @@ from garnish.engine.context import ForwardContext
 from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError
 
-#: where the scaled norm starts: the adapter reads the bare stream at first
+#: initial γ, so small that the adapter reads almost the bare stream at first
 _GAMMA = 1e-6
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Mona(Method):
-    """On the stream behind every residual: ``x + U dropout(GELU(c(D u)))`` with ``u = γ ⊙ LN(x) + γ_x ⊙ x``.
+    """On the stream after every residual: ``x + U dropout(GELU(c(D u)))`` with ``u = γ ⊙ LN(x) + γ_x ⊙ x``.
 
     c acts on the map: ``v + (dw3(v) + dw5(v) + dw7(v))/3``, then ``v + conv1×1(v)``. Starts near the identity, not at
     it: γ = 1e-6, γ_x = 1, D and U truncated normal (0.02), their biases 0, convolutions torch's own, as published. The
     class, register and prompt tokens of a plain ViT, for which nothing was published, skip all of c.
 
-    Published on ADE20K with the trunk's drop-path at 0.2: ``drop_path`` of ``garnish.backbone``, 0 if nothing is said.
+    Published on ADE20K with the trunk's drop-path at 0.2: ``drop_path`` of ``garnish.backbone``, by default 0.
 
     Attributes:
         bottleneck: m, the same in every stage.
@@ -52,7 +52,7 @@ class Mona(Method):
             raise OptionError(f"Mona.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
 
     def plan(self, backbone: Trunk) -> Plan:
-        """An adapter behind every residual: two a block, one where a block has one branch (ConvNeXt)."""
+        """An adapter after every residual: two per block, or one if a block has one branch (ConvNeXt)."""
         sites = [s for s in backbone.sites() if s.kind == "residual"]
         require(sites, "Mona", backbone, "residuals")
         return Plan({s.name: MonaAdapter(width_at(backbone, s), self.bottleneck, self.dropout) for s in sites})
@@ -60,7 +60,7 @@ class Mona(Method):
 
 @final
 class MonaAdapter(Adapter):
-    """One Mona layer; 133 d + 9,728 parameters at m = 64."""
+    """The Mona layer after one residual; 133 d + 9,728 parameters at m = 64."""
 
     convolves = True
 
@@ -81,7 +81,7 @@ class MonaAdapter(Adapter):
             nn.init.zeros_(layer.bias)
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
-        """Stream behind the residual (R, P + H·W, d) or (R, H, W, d) → the same shape."""
+        """Stream y after the residual, (R, P + H·W, d) or (R, H, W, d) → the same shape."""
         prefix, v = to_map(self.down(self.gamma * self.norm(y) + self.gamma_x * y), ctx)
         v = v + (self.conv3(v) + self.conv5(v) + self.conv7(v)) / 3
         v = v + self.conv1(v)

@@ -1,4 +1,4 @@
-"""MTLoRA and MTLoRA+: shared low-rank updates, and small ones of each task in the last block of every stage.
+"""MTLoRA and MTLoRA+: shared low-rank updates, and small ones per task in the last block of every stage.
 
 Agiza, Neseem, Reda, CVPR 2024 (sections 3.2 and 3.3).
 Shape letters: r rank, r_t a task's rank.
@@ -20,7 +20,7 @@ from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, SiteError
 
-#: Layers that read the tokens before attention mixes them: tasks own nothing here, so attention is run once.
+#: Layers that read the tokens before attention mixes them: they get no task updates, so attention runs once.
 _SHARED_ROLES = ("qkv", "q", "k", "v", "kv")
 
 
@@ -30,31 +30,31 @@ class MTLoRA(Method):
     """``y = W x + s·B A dropout(x)`` in every block, ``y_t = W x + s·B_t A_t x_t`` in each stage's last, one pass.
 
     In the last block of a stage each task has a stream of its own from the attention's output projection to the
-    feature map (where the projection has no x_t yet, dropout(x) stands for it, dropped once for all); only the shared
-    stream enters the next stage. The frozen product is that of the shared x, computed once. All B are zero at the
-    start: the identity. Besides, patch embedding, norms, relative-position tables and the reductions between stages are
-    trained in place; of a published MTLoRA at r = 16 they are more than half. ``Extras`` trains them alone.
+    feature map (at the projection there is no x_t yet; it reads dropout(x), with one mask for all tasks); only the
+    shared stream enters the next stage. The frozen W x is computed once, from the shared x. All B are zero at the
+    start: the identity. In addition, patch embedding, norms, relative-position tables and the reductions between stages
+    are trained in place, more than half of a published MTLoRA at r = 16. ``Extras`` trains only these.
 
-    As published, the shared update of fc2 in the very last block is trained by nothing (tasks read their own streams,
-    and no stage follows). A task's update at fc1 is read through its B_t at fc2 alone, which is zero at the start:
-    there B_t learns from the second step on and A_t from the third, one step later than elsewhere.
+    As published, the shared update of fc2 in the very last block gets no gradient (tasks read their own streams, and no
+    stage follows). A task's update at fc1 acts only through its B_t at fc2, which is zero at the start: there B_t
+    learns from the second step on and A_t from the third, one step later than elsewhere.
 
-    The scale is used as it is (not α/r). Decoders of this line read maps after the reductions:
+    The scale is used as it is (not α/r). MTLoRA's decoders read maps after the reductions:
     ``garnish.backbone(..., taps="merged")``. On trunks without stages (plain ViT) a stage is a quarter of the blocks.
-    The released code skips the task updates where the shared rank is 0; here the shared rank is at least 1. It trains
-    with the trunk's drop-path at 0.2, drawn for each stream; here that is ``drop_path`` of ``garnish.backbone``, 0 if
-    nothing is said.
+    The released code skips the task updates if the shared rank is 0; here the shared rank is at least 1. It trains
+    with the trunk's drop-path at 0.2, drawn for each stream; here that is ``drop_path`` of ``garnish.backbone``, by
+    default 0.
 
     Attributes:
         rank: r, of the shared updates.
         task_rank: r_t, of each task's updates.
-        scale: s, of both.
-        dropout: on what the shared low-rank path reads, and tasks' updates at the projection (not on x_t).
-        plus: MTLoRA+: a shared low-rank update on the reductions, which stay frozen otherwise.
-        add_shared: y_t holds the shared update of x too (the released code's "matrixv2").
-        extras: train the parts named above; off, only the updates are.
-        folded: the shared updates and the extras are in the trunk's weights already wherever no task owns an update
-            (``garnish merge`` writes such a trunk); what is left sits in the last blocks.
+        scale: s, factor of both.
+        dropout: on the input of the shared updates and of the tasks' updates at the projection (not on x_t).
+        plus: MTLoRA+: a shared low-rank update of the reductions, which are frozen otherwise.
+        add_shared: y_t includes the shared update of x (the released code's "matrixv2").
+        extras: train the parts named above as well; off: only the low-rank updates.
+        folded: the shared updates and the extras are already merged into the trunk's weights wherever tasks have no
+            updates of their own (``garnish merge`` writes such a trunk); the rest sits in the last blocks.
     """
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"rank": (4, 8, 16, 32)}
@@ -77,7 +77,7 @@ class MTLoRA(Method):
         check_factor("MTLoRA.scale", self.scale)
 
     def plan(self, backbone: Trunk) -> Plan:
-        """Shared updates on every linear layer in the blocks, a task's on those after attention in last blocks."""
+        """Shared updates of every linear layer in the blocks; per task, of those after attention in last blocks."""
         layers = {s.name: bare(m) for s, m in backbone.sites_with_modules() if s.kind == "layer"}
         linear = [s for s in backbone.sites() if s.block >= 0 and isinstance(layers.get(s.name), nn.Linear)]
         if not linear:
@@ -88,7 +88,7 @@ class MTLoRA(Method):
         def update(site: Site, rank: int, dropout: float) -> LoRAAdapter:
             return low_rank(f"MTLoRA at {site.name}", layers[site.name], rank, self.scale, dropout)
 
-        for site in mine:  # tasks' updates are made when the plan is carried out, and must be known to fit before
+        for site in mine:  # checked now, as the tasks' updates are made only when the plan is carried out
             check_rank(f"MTLoRA.task_rank at {site.name}", layers[site.name], self.task_rank)
 
         def own() -> dict[str, Adapter]:

@@ -16,18 +16,18 @@ from garnish.errors import SiteError
 class NormTuning(Method):
     """Every norm's weight and bias are trained in place, nothing is added: the identity at the start.
 
-    Norms are found by what they are; released codes take what has "norm" in its name. The trunk's final norm, part of
-    published counts, is left out of trunks here. Tuned values cannot differ by row, so each owner takes a pass.
+    Norms are recognised by module type; released codes take what has "norm" in its name. Published counts include the
+    trunk's final norm, which trunks here do not have. Tuned values cannot differ by row, so each owner needs a pass.
 
     Attributes:
-        places: where: "stem", "enter" (patch merging), "attn" and "mlp" (those branches), "leave" (a stage's end);
-            ("mlp",) is one norm a block; empty: every norm.
+        places: the norms of "stem", "enter" (patch merging), "attn" and "mlp" branches, "leave" (a stage's end);
+            ("mlp",) is one norm per block; empty: every norm.
     """
 
     places: tuple[str, ...] = ()
 
     def plan(self, backbone: Trunk) -> Plan:
-        """The norms at the chosen places."""
+        """Weights and biases of the norms at the chosen places as tuned, no adapter."""
         found = norms(backbone)
         require(found, "NormTuning", backbone, "norms with weights")
         known = list(dict.fromkeys(s.place for s in found))

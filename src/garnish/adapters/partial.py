@@ -17,12 +17,12 @@ from garnish.errors import OptionError, SiteError
 class Partial(Method):
     """Every parameter of the last ``blocks`` blocks is trained in place: the identity at the start.
 
-    Blocks are counted from the end of the trunk, across stages; what lies between and behind them (patch merging, a
-    stage's last norm) stays frozen. The trunk's dropout and drop-path stay off. Tuned values cannot differ by row, so
-    each owner takes a pass.
+    Blocks are counted from the end of the trunk, across stages; layers between and after them (patch merging, the norm
+    at a stage's end) stay frozen. The trunk's dropout and drop-path stay off. Tuned values cannot differ by row, so
+    each owner needs a pass of its own.
 
     Attributes:
-        blocks: how many.
+        blocks: number of blocks to train.
     """
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"blocks": (1, 2, 4)}
@@ -34,7 +34,7 @@ class Partial(Method):
             raise OptionError(f"Partial.blocks: {self.blocks} is below 1; use 1 or more")
 
     def plan(self, backbone: Trunk) -> Plan:
-        """All parameters of the last blocks."""
+        """All parameters of the last blocks as tuned, no adapter."""
         there = [f"stages.{s}.blocks.{b}." for s, st in enumerate(backbone.stages) for b in range(len(st.blocks))]
         require(there, "Partial", backbone, "blocks")
         if self.blocks > len(there):

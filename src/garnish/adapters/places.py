@@ -1,6 +1,6 @@
-"""Parts of a trunk by what they are (norms, patch embedding, reductions, tables, biases), for methods that name them.
+"""Finding parts of a trunk (norms, patch embedding, reductions, position tables, biases, widths) for the methods.
 
-Parts are told apart by kind of site and by the attribute a parameter is kept in, never by a substring of a name: a
+Parts are recognised by kind of site and by the attribute that holds a parameter, never by a substring of a name: a
 substring filter on "bias" or "norm" also catches relative-position tables.
 """
 
@@ -15,41 +15,41 @@ from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
 from garnish.errors import SiteError
 
-#: attribute in which attention keeps one trained offset for each pair of positions in a window
+#: attribute in which attention keeps the learned bias of each pair of relative positions in a window
 _TABLE = "relative_position_bias_table"
 
 
 def parameters(backbone: Trunk) -> list[tuple[str, str]]:
-    """(canonical name, attribute) of every parameter of the bare trunk; buffers are left out."""
+    """(canonical name, attribute) of every parameter of the bare trunk, without buffers."""
     slots = backbone.named_slots()
     return [(n, leaf) for n, module, leaf in slots if isinstance(module._parameters.get(leaf), nn.Parameter)]
 
 
 def biases(backbone: Trunk) -> tuple[str, ...]:
-    """Every bias of layers and norms, also where attention keeps it itself (``q_bias``); no position table."""
+    """Names of all biases of layers and norms, and of attention's own (``q_bias``); no relative-position tables."""
     return tuple(n for n, leaf in parameters(backbone) if leaf == "bias" or leaf.endswith("_bias"))
 
 
 def tables(backbone: Trunk) -> tuple[str, ...]:
-    """Every table of relative positions."""
+    """Names of all relative-position tables."""
     return tuple(n for n, leaf in parameters(backbone) if leaf == _TABLE)
 
 
 def norms(backbone: Trunk) -> list[Site]:
-    """Every norm that has parameters, in forward order."""
+    """Sites of all norms that have parameters, in forward order."""
     found = backbone.sites_with_modules()
     return [s for s, m in found if s.kind == "norm" and any(p is not None for p in bare(m)._parameters.values())]
 
 
 def patch_embed(backbone: Trunk) -> list[Site]:
-    """The layers through which a picture becomes patches: those of the stem, or of the first stage's entrance."""
+    """Sites of the patch embedding's layers, in the stem or in the first stage's entrance."""
     layers = [s for s in backbone.sites() if s.kind == "layer"]
     stem = [s for s in layers if s.place == "stem"]
     return stem or [s for s in layers if s.place == "enter" and s.stage == 0]
 
 
 def reductions(backbone: Trunk) -> list[Site]:
-    """The layers that lead from stage to stage (Swin's patch merging, MiT's and ConvNeXt's convolutions)."""
+    """Sites of the layers between stages (Swin's patch merging, MiT's and ConvNeXt's convolutions)."""
     first = {s.name for s in patch_embed(backbone)}
     return [s for s in backbone.sites() if s.kind == "layer" and s.place == "enter" and s.name not in first]
 
@@ -61,7 +61,7 @@ def of_sites(backbone: Trunk, sites: Iterable[Site]) -> tuple[str, ...]:
 
 
 def extras(backbone: Trunk, *, with_reductions: bool) -> tuple[str, ...]:
-    """What methods of the MTLoRA line train in place: patch embedding, norms, reductions if asked for, tables."""
+    """Names of what MTLoRA trains in place: patch embedding, norms, reductions if asked for, position tables."""
     sites = [*patch_embed(backbone), *norms(backbone), *(reductions(backbone) if with_reductions else ())]
     return of_sites(backbone, sites) + tables(backbone)
 
@@ -69,7 +69,7 @@ def extras(backbone: Trunk, *, with_reductions: bool) -> tuple[str, ...]:
 def width_at(backbone: Trunk, site: Site) -> int:
     """Channels of the stream at a branch, sublayer or residual: the length of that branch's norm.
 
-    Feature maps may be wider (they can be read behind the next stage's merging).
+    Feature maps may be wider (they can be read after the next stage's merging).
     """
     for other, module in backbone.sites_with_modules():
         weight = getattr(bare(module), "weight", None)
@@ -80,10 +80,10 @@ def width_at(backbone: Trunk, site: Site) -> int:
 
 
 def require(found: Iterable[object], label: str, backbone: Trunk, needs: str) -> None:
-    """Refuse a trunk in which a method finds nothing.
+    """Refuse a trunk that lacks the parts that a method adapts.
 
     Raises:
-        SiteError: ``found`` is empty; ``needs`` says what the method looks for.
+        SiteError: ``found`` is empty; ``needs`` names the parts in the message.
     """
     if not any(True for _ in found):
         raise SiteError(f"{label}: {backbone.name} has none of what it needs ({needs}); use another method")

@@ -1,4 +1,4 @@
-"""Polyhistor-Lite: one hyper-network writes the adapters of all tasks and layers, scaled to each stage's width.
+"""Polyhistor-Lite: one hyper-network generates the adapters of all tasks and layers, scaled to each stage's width.
 
 Liu, Ma, Tian, He, Kira, NeurIPS 2022 (arXiv 2210.03265), sections 3.2 and 3.3.
 Shape letters: d width of a stage, d_1 of the first, m = d/ρ, s = d/d_1 width multiple, h hidden width, q rank.
@@ -26,21 +26,21 @@ from garnish.errors import OptionError, SiteError
 @final
 @dataclass(frozen=True, kw_only=True)
 class PolyhistorLite(Method):
-    """``h + branch(h) + c·(U σ(D h + b_D) + b_U)`` a task, with ``D = Σ_i K_i ⊗ T_i``, i = 1 … s, and likewise U, b.
+    """Per task ``h + branch(h) + c·(U σ(D h + b_D) + b_U)``, ``D = Σ_i K_i ⊗ T_i``, i = 1 … s, and likewise U, b.
 
-    Templates T_i have the first stage's size. One hyper-network, shared by all tasks and layers, writes them as
+    Templates T_i have the first stage's size. One hyper-network, shared by all tasks and layers, generates them as
     products of two factors of rank q, from an embedding of the task and s embeddings of the layer; the kernels K_i
-    (s × s, one set a layer) scale them to the stage's width. σ is GELU; the hyper-network has a ReLU inside. The factor
-    that U begins with is zero at the start: the identity. A task adapts the trunk from its first block, so each task
-    takes a pass, as published; heads of the paper have a norm for each map (``SegFormerHead(norm=True)``). Ranks, ρ and
-    embedding sizes of the published 0.41 M are not known: sizes here are ours, 383,408 on Swin-T with four tasks.
+    (s × s, one set per layer) scale them to the stage's width. σ is GELU; the hyper-network has a ReLU inside. The left
+    factor of U is zero at the start: the identity. A task adapts the trunk from its first block, so each task needs a
+    pass, as published; the paper's heads have a norm for each map (``SegFormerHead(norm=True)``). The ranks, ρ and
+    embedding sizes behind the published 0.41 M are not known: sizes here are ours, 383,408 on Swin-T with four tasks.
 
     Attributes:
         reduction: ρ = d/m.
         rank: q, of the templates.
         embedding: length of the embeddings of tasks and of layers.
         hidden: h, width of the hyper-network.
-        scale: c.
+        scale: c, factor of the update.
     """
 
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (16.0, 8.0, 4.0)}
@@ -59,7 +59,7 @@ class PolyhistorLite(Method):
                 raise OptionError(f"PolyhistorLite.{option}: {getattr(self, option)} is below 1; use 1 or more")
 
     def plan(self, backbone: Trunk) -> Plan:
-        """One hyper-network; of each task an embedding and, beside every MLP's branch, what is written for it."""
+        """One shared hyper-network; per task an embedding and a generated adapter parallel to every MLP branch."""
         sites = [s for s in backbone.sites() if s.kind == "branch" and s.place == "mlp"]
         require(sites, "PolyhistorLite", backbone, "MLP branches")
         widths = [width_at(backbone, site) for site in sites]
@@ -104,7 +104,7 @@ class HyperNetwork(nn.Module):
         self.up_kernels = nn.ParameterList(nn.Parameter(torch.randn(s, s, s)) for s in multiples)
         self.down_bias_kernels = nn.ParameterList(nn.Parameter(torch.randn(s, s, 1)) for s in multiples)
         self.up_bias_kernels = nn.ParameterList(nn.Parameter(torch.randn(s, s, 1)) for s in multiples)
-        # the last norm's output has variance 1: left factors of variance 1/q, right ones of standard deviation 0.02
+        # the last norm's output has variance 1, so left factors get variance 1/q, right ones standard deviation 0.02
         for made, std in (
             *((left, 1 / math.sqrt(hidden * rank)) for left in (self.down_left,)),
             *((right, 0.02 / math.sqrt(hidden)) for right in (self.down_right, self.up_right, self.down_bias)),
@@ -139,7 +139,7 @@ def _scaled(kernels: Tensor, templates: Tensor) -> Tensor:
 
 @final
 class Written(Adapter):
-    """What the hyper-network writes for one task at one layer; the first layer's keeps the task's embedding."""
+    """The adapter that the hyper-network generates for one task at one layer; the first one holds the embedding."""
 
     def __init__(
         self,
@@ -157,14 +157,14 @@ class Written(Adapter):
         self.scale = scale
         if keeps_task:
             self.task = task
-        # in tuples, so that neither is registered again here: the trunk keeps the one, the first layer the other
+        # in tuples, so that neither is registered here again: the owner holds the one, the first layer the other
         self._net = (net,)
         self._task = (task,)
         multiple = width // net.width
         self._form = (ParallelAdapter(width, multiple * narrow, "gelu", 0.0, scale),)
 
     def for_row(self) -> tuple[nn.Module, dict[str, Tensor]]:
-        """A plain parallel adapter, and the weights written for it."""
+        """A plain parallel adapter, and the weights generated for it."""
         return self._form[0], self._net[0](self.number, self._task[0])
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:

@@ -1,4 +1,4 @@
-"""What adapters are measured against: nothing trained in the backbone, or all of it."""
+"""The references that adapters are compared with: a frozen backbone (heads only) and full fine-tuning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Frozen(Method):
     may_be_empty: ClassVar[bool] = True
 
     def plan(self, backbone: Trunk) -> Plan:
-        """No adapter."""
+        """An empty plan."""
         return Plan()
 
 
@@ -28,14 +28,14 @@ class Frozen(Method):
 class FullFineTuning(Method):
     """Every parameter of the backbone is trained in place; its own dropout and drop-path act in training.
 
-    A bundle stores the difference to the frozen values. Tuned weights cannot differ by row, so each owner's tasks
-    take a pass of their own.
+    A bundle stores the difference to the frozen values. Tuned weights cannot differ by row, so each owner needs a
+    pass of its own.
     """
 
     is_reference: ClassVar[bool] = True
 
     def plan(self, backbone: Trunk) -> Plan:
-        """Every parameter, nothing else."""
+        """All parameters of the backbone as tuned, no adapter."""
         slots = backbone.named_slots()
         names = tuple(n for n, module, leaf in slots if isinstance(module._parameters.get(leaf), nn.Parameter))
         return Plan(tuned=names, drops=True)

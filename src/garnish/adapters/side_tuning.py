@@ -1,4 +1,4 @@
-"""Side tuning with a ladder: a small network beside the trunk, which is run without gradients.
+"""Ladder side tuning: a small network beside the trunk, which runs without gradients.
 
 Sung, Cho, Bansal, LST, NeurIPS 2022 (section 3).
 Shape letters: I images, H W map, d width of a stage, w = d/ρ width of the side network there.
@@ -29,19 +29,18 @@ _TEMPERATURE = 0.1
 class SideTuning(Method):
     """``s_l = block_l(μ_l s + (1 − μ_l) P_l x_l)``, ``μ_l = σ(α_l / 0.1)``; a map is ``f + U s`` at each stage's end.
 
-    x_l is the trunk's stream after its l-th block, P_l goes from d to w = d/ρ, α starts at 0 and U at zero: the
-    identity. The trunk keeps nothing for the backward pass, and one pass of it serves any number of side networks.
+    x_l is the trunk's stream after its l-th block, P_l maps d to w = d/ρ, α starts at 0 and U at zero: the
+    identity. The trunk keeps no activations for the backward pass; one pass of it serves any number of side networks.
 
-    Of the paper's ladder kept are the width, one side block for each block, and the gates. Ours are: side blocks of a
-    depthwise 3×3 convolution and an MLP (the paper's are narrow copies of the trunk's layers, begun from pruned
-    weights, which fits one family only); strided convolutions between stages; and the trunk's own maps added at the
-    end, so that heads start from what they would get from the frozen trunk. The released
-    code's norm behind the last side block is left out. Beside a CNN there is one side block a
-    stage.
+    As in the paper: the width, one side block per block, and the gates. Different here: side blocks are a
+    depthwise 3×3 convolution and an MLP (the paper's are narrow copies of the trunk's layers, initialised with pruned
+    weights, which fits one family only); strided convolutions connect the stages; and the trunk's own maps are added
+    at the end, so that heads start with the maps of the frozen trunk. The released code's norm after the last side
+    block is left out. Beside a CNN there is one side block per stage.
 
     Attributes:
         reduction: ρ = d/w.
-        mlp_ratio: hidden width of a side block's MLP over w.
+        mlp_ratio: hidden width of a side block's MLP, divided by w.
     """
 
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (16.0, 8.0, 4.0)}
@@ -54,7 +53,7 @@ class SideTuning(Method):
             check_ratio(f"SideTuning.{option}", getattr(self, option))
 
     def plan(self, backbone: Trunk) -> Plan:
-        """The side network."""
+        """One side network, no adapter."""
         if backbone.merged:
             raise SiteError(f'SideTuning: {backbone.name} is read after merging; build it with taps="stage"')
         widths = []
@@ -76,7 +75,7 @@ class Ladder(nn.Module):
     def __init__(self, backbone: Trunk, widths: Sequence[int], mlp_ratio: float) -> None:
         super().__init__()
         features = backbone.features
-        # stages that are opaque (CNNs) change width inside a block: there the ladder has one rung a stage, at its end
+        # opaque stages (CNNs) change width inside a block: there the ladder has one side block per stage, at its end
         self.opaque = any(
             isinstance(b, Whole) for stage in backbone.stages for block in stage.blocks for b in block.values()
         )
@@ -98,10 +97,10 @@ class Ladder(nn.Module):
             self.ups.append(up)
 
     def forward(self, states: Sequence[Sequence[Tensor]], maps: Sequence[Tensor]) -> list[Tensor]:
-        """Run beside a pass of the trunk.
+        """Compute feature maps from the maps of one pass of the trunk.
 
         Args:
-            states: for each stage the stream (I, d, H, W) at its beginning and after each of its blocks.
+            states: for each stage the stream (I, d, H, W) after its entrance and after each of its blocks.
             maps: the trunk's feature maps (I, d, H, W).
 
         Returns:
@@ -120,7 +119,7 @@ class Ladder(nn.Module):
         return done
 
     def _down(self, s: Tensor, index: int, like: Tensor) -> Tensor:
-        """(I, H, W, w) → the next stage's grid and width."""
+        """Strided convolution to the next stage's grid and width: (I, H, W, w) → (I, H', W', w')."""
         conv = self.downs[index - 1]
         assert isinstance(conv, nn.Conv2d)
         ratio = conv.stride[0]
@@ -132,7 +131,7 @@ class Ladder(nn.Module):
 
 @final
 class Gate(nn.Module):
-    """``μ s + (1 − μ) P x`` with ``μ = σ(α / 0.1)``."""
+    """Learned mix of side stream s and trunk stream x: ``μ s + (1 − μ) P x`` with ``μ = σ(α / 0.1)``."""
 
     def __init__(self, width: int, narrow: int) -> None:
         super().__init__()
@@ -160,7 +159,7 @@ class SideBlock(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, s: Tensor) -> Tensor:
-        """(I, H, W, w) → (I, H, W, w)."""
+        """Run the block on the side stream: (I, H, W, w) → (I, H, W, w)."""
         s = s + self.mix(self.norm1(s).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         out: Tensor = s + self.fc2(F.gelu(self.fc1(self.norm2(s))))
         return out

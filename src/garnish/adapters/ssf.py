@@ -1,4 +1,4 @@
-"""SSF: scale and shift what layers and norms put out (Lian et al., NeurIPS 2022).
+"""SSF: scale and shift the outputs of layers and norms (Lian et al., NeurIPS 2022).
 
 Shape letters: R rows, H W map, C channels of a layer's output.
 """
@@ -25,16 +25,16 @@ _STD = 0.02
 @final
 @dataclass(frozen=True, kw_only=True)
 class SSF(Method):
-    """``y = γ ⊙ z + β`` after each layer and norm, one γ and β for each channel of z; merges into the trunk in full.
+    """``y = γ ⊙ z + β`` after each layer and norm, one γ and β per channel of z; can be merged into the trunk.
 
     Starts near the identity, not at it: γ ~ N(1, 0.02²), β ~ N(0, 0.02²), as in the released code.
 
     Places: the patch embedding's convolution; every norm (of the patch embedding, of both branches, of patch merging,
     at a stage's end); every linear layer and convolution in the blocks (Swin and ViT: qkv, proj, fc1, fc2; MiT also
-    its reductions of keys and values and its depthwise convolutions). Not the reductions between stages, not networks
-    that compute a position bias, and not norms that do more than norm (an activation in the same module, a skip
-    around it), for nothing could be merged there. The published places have the trunk's final norm too, which trunks
-    here leave out. Where attention adds its bias behind the layer (DINOv3), γ and β act before that bias.
+    its reductions of keys and values and its depthwise convolutions). Left out are the reductions between stages,
+    networks that compute a position bias, and norms that do more than normalise (an activation in the same module, a
+    skip around it), where nothing could be merged. The published places include the trunk's final norm, which trunks
+    here do not have. Where attention adds its bias after the layer (DINOv3), γ and β act before that bias.
     """
 
     def plan(self, backbone: Trunk) -> Plan:
@@ -72,19 +72,19 @@ class SSFAdapter(Adapter):
         return y * self.scale + self.shift
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``diag(γ) W`` and ``γ ⊙ b + β`` (also of a norm's weight and bias); a layer without bias gets one, β."""
+        """``diag(γ) W`` and ``γ ⊙ b + β``, for layers and norms; a layer without bias gets the bias β."""
         scaled = self.scale.view(-1, *[1] * (weight.ndim - 1)) * weight
         return scaled, self.shift if bias is None else self.scale * bias + self.shift
 
 
 def _only_norms(norm: nn.Module) -> bool:
-    """Whether a norm's last act is its own factor and offset, so that another factor and offset merge into them."""
+    """Whether a norm ends with its own weight and bias, so that γ and β can be merged into them."""
     # a batch norm with an activation is one module in timm; ConvNeXtV2's global response norm adds its input
     plain = all(isinstance(child, nn.Identity) for child in norm.children())
     return plain and not isinstance(norm, GlobalResponseNorm) and isinstance(norm.weight, Tensor)
 
 
 def _channels_first(layer: nn.Module) -> bool:
-    """Whether a layer or norm puts out (R, C, H, W): convolutions, and the norms made for them."""
-    # timm's channels-first norms derive from torch's channels-last ones; only their names tell
+    """Whether a layer or norm returns (R, C, H, W): convolutions, and the norms made for them."""
+    # timm's channels-first norms derive from torch's channels-last ones and differ only in name
     return isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.GroupNorm) or "2d" in type(layer).__name__

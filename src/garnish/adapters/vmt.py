@@ -1,6 +1,6 @@
-"""VMT-Adapter and VMT-Adapter-Lite: one shared adapter a block, a scale and a shift a task at the feature maps.
+"""VMT-Adapter and VMT-Adapter-Lite: one shared adapter per block, and per task a scale and shift of the feature maps.
 
-A reconstruction: no code is public. After Xin, Du, Wang, Lin, Yan, AAAI 2024 (arXiv 2312.08733).
+A reconstruction, as no code is public, of Xin, Du, Wang, Lin, Yan, AAAI 2024 (arXiv 2312.08733).
 Shape letters: R rows, H W map, d width of the stage, m = d/ρ.
 """
 
@@ -25,11 +25,11 @@ from garnish.engine.trunk import Trunk
 
 @dataclass(frozen=True, kw_only=True)
 class _VMT(Method):
-    """What both share: where they sit, and the part of each task.
+    """Base of both: the sites, and the adapters of each task.
 
     Attributes:
         reduction: ρ = d/m.
-        scale: s.
+        scale: s, factor of the shared update.
         activation: σ.
         dropout: on the hidden vector.
     """
@@ -46,7 +46,7 @@ class _VMT(Method):
         check_factor(f"{type(self).__name__}.scale", self.scale)
 
     def plan(self, backbone: Trunk) -> Plan:
-        """A shared adapter beside every MLP's branch, a task's scale and shift at every feature map."""
+        """A shared adapter parallel to every MLP branch, and per task a scale and shift of every feature map."""
         label = type(self).__name__
         sites = [s for s in backbone.sites() if s.kind == "branch" and s.place == "mlp"]
         require(sites, label, backbone, "MLP branches")
@@ -62,23 +62,23 @@ class _VMT(Method):
 
     @abstractmethod
     def _shared(self, width: int, narrow: int) -> Adapter:
-        """The adapter beside one branch, from d to m and back."""
+        """The adapter parallel to one branch, with width d and bottleneck m."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class VMTAdapter(_VMT):
-    """``h + branch(h) + s·(U σ(D h + b_D) + b_U)``, shared; ``f_t = γ_t ⊙ f + β_t`` a task, at the feature maps only.
+    """Shared ``h + branch(h) + s·(U σ(D h + b_D) + b_U)``; per task ``f_t = γ_t ⊙ f + β_t`` at the feature maps only.
 
-    Our reconstruction of VMT-Adapter: the abstract says that knowledge is shared over tasks, that light modules of
-    each task stand beside it, and that cost is nearly constant in the number of tasks; the rest is inferred. Tasks'
-    modules sit at the stages' ends, for a decoder reads nothing else; on every block they would be dead weight. D is
+    Our reconstruction of VMT-Adapter: the abstract says that tasks share knowledge, that each has light modules of
+    its own, and that cost is nearly constant in the number of tasks; the rest is inferred. The tasks' modules sit at
+    the stages' ends, as a decoder reads nothing else; in every block they would have no effect. D is
     Kaiming-uniform, U zero, γ one, β zero: the identity at the start. On Swin-T with ρ = 4 and four tasks 1,095,312
-    parameters, a count of ours; the published one was not seen.
+    parameters by our count; we do not know the published one.
 
     Attributes:
         reduction: ρ = d/m.
-        scale: s.
+        scale: s, factor of the shared update.
         activation: σ.
         dropout: on the hidden vector.
     """
@@ -90,15 +90,15 @@ class VMTAdapter(_VMT):
 @final
 @dataclass(frozen=True, kw_only=True)
 class VMTAdapterLite(_VMT):
-    """``h + branch(h) + s·(g ⊙ Dᵀ σ(D h + b_D) + b_U)``: down and up share D; ``f_t = γ_t ⊙ f + β_t`` a task.
+    """``h + branch(h) + s·(g ⊙ Dᵀ σ(D h + b_D) + b_U)``: down and up share D; per task ``f_t = γ_t ⊙ f + β_t``.
 
-    Our reconstruction of VMT-Adapter-Lite, of which is known that down and up share parameters; that they are
-    transposes, and the gate g (one a channel), are our reading. A tied U cannot be zero at the start, so g is: the
+    Our reconstruction of VMT-Adapter-Lite: the paper says that down and up share parameters; that one is the other's
+    transpose, and the gate g (one per channel), are our reading. A tied U cannot be zero at the start, so g is: the
     identity. On Swin-T with ρ = 4 and four tasks 560,592 parameters.
 
     Attributes:
         reduction: ρ = d/m.
-        scale: s.
+        scale: s, factor of the shared update.
         activation: σ.
         dropout: on the hidden vector.
     """
@@ -109,7 +109,7 @@ class VMTAdapterLite(_VMT):
 
 @final
 class TiedAdapter(Adapter):
-    """``y + s·(g ⊙ Dᵀ σ(D x + b_D) + b_U)`` beside the wrapped branch."""
+    """``y + s·(g ⊙ Dᵀ σ(D x + b_D) + b_U)``, parallel to the wrapped branch with input x and output y."""
 
     def __init__(self, width: int, bottleneck: int, activation: Activation, dropout: float, scale: float) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class TiedAdapter(Adapter):
 
 @final
 class TaskScale(Adapter):
-    """``γ ⊙ f + β`` on a feature map."""
+    """``γ ⊙ f + β`` on a feature map f."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class TaskScale(Adapter):
         self.shift = nn.Parameter(torch.zeros(channels))
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
-        """(R, d, H, W) → (R, d, H, W)."""
-        # One pass over y, also where it is spread over tasks; channels last as streams are, for of other strides export
-        # asks whether one divides another.
+        """Scale and shift the map y, (R, d, H, W) → (R, d, H, W)."""
+        # One pass over y, also when vmapped over tasks; channels last like the stream, as mixed strides add guards to
+        # an exported graph.
         return torch.addcmul(self.shift, y.permute(0, 2, 3, 1), self.scale).permute(0, 3, 1, 2)

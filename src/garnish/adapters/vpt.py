@@ -26,19 +26,19 @@ from garnish.errors import OptionError, SiteError
 @final
 @dataclass(frozen=True, kw_only=True)
 class VPT(Method):
-    """p trained tokens stand behind the class token; deep: every block has its own, which replace what came before.
+    """p trained tokens after the class token; deep: every block has its own, which replace those of the block before.
 
     In Swin they join every window: attention runs over p + w² tokens, position bias and shift mask are zero for
-    prompts, and what the windows make of a prompt is averaged; shallow prompts pass patch merging as four copies. In
-    SwinV2 the position bias, which lies between 0 and 16, is 8 for prompts. The released code lays prompts out window
-    by window while windows lie picture by picture, which mixes pictures from the second block on; here a picture's
-    windows get its own. Prompts take part in the softmax from the first step, so the method does not start at the
-    identity. Heads never see prompts. Each owner takes a pass.
+    prompts, and a prompt's outputs are averaged over the windows; shallow prompts pass patch merging as four copies. In
+    SwinV2 the position bias, which lies between 0 and 16, is 8 for prompts. The released code orders prompts by window
+    but windows by picture, which mixes pictures from the second block on; here a picture's windows get its own.
+    Prompts take part in the softmax from the first step, so the method does not start at the identity. Heads never see
+    prompts. Each owner needs a pass of its own.
 
     Attributes:
         prompts: p (5 by default in the released code; 50 in Polyhistor's tables).
-        deep: a set for every block; else one set that is carried from the first block on.
-        dropout: on prompts as they enter.
+        deep: a set of prompts for every block; else one set, inserted before the first block and kept.
+        dropout: on prompts as they are inserted.
     """
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"prompts": (5, 10, 50)}
@@ -81,7 +81,7 @@ class VPT(Method):
 
 @final
 class Prompts(Adapter):
-    """One set of prompts, (p, d)."""
+    """One set of prompts, (p, d), inserted before a block."""
 
     def __init__(self, count: int, width: int, bound: float, dropout: float, *, enters: bool) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Frozen trunks: one file a family."""
+"""The backbone families: one file each, plus loading of weights and ``garnish.backbone``."""

@@ -1,4 +1,4 @@
-"""What a family of backbones says: the names that it knows, and how it builds them."""
+"""Base class of the backbone families: their names, building one, the forward pass, and the fingerprint of weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Small = Mapping[str, tuple[str, Mapping[str, Any]]]
 
 
 class Backbone(Trunk, ABC):
-    """A frozen trunk. A family subclasses it, builds ``stem`` and ``stages`` and says how the stream becomes a map.
+    """A frozen trunk with a forward pass. Each family is a subclass, which builds ``stem`` and ``stages``.
 
     Attributes:
         small: label → (name, options) of trunks that are built and run in a moment: what the tests hold the family to.
@@ -34,7 +34,7 @@ class Backbone(Trunk, ABC):
     @classmethod
     @abstractmethod
     def names(cls) -> list[str]:
-        """Every name this family can build."""
+        """All names that this family can build."""
 
     @classmethod
     @abstractmethod
@@ -54,17 +54,17 @@ class Backbone(Trunk, ABC):
         unread: bool = False,
         start: TrunkState | None = None,
     ) -> tuple[Tensor | TaskMaps, ...]:
-        """One pass: raw feature maps, finest first, each (I or R, C_i, H_i, W_i).
+        """Run one pass: raw feature maps, finest first, each (I or R, C_i, H_i, W_i).
 
         Args:
             images: (I, 3, H, W) float32, normalised; sides a multiple of ``multiple``.
-            owners: whose adapters act; ``()``: nobody's; left out: the only owner's, if there is any.
-            rows: as for :func:`garnish.engine.one_pass.run_pass`, and so are the others.
-            unread: see there.
-            start: see there.
+            owners: whose adapters act; ``()``: nobody's; None: the only owner's, if there is one.
+            rows: as for :func:`garnish.engine.one_pass.run_pass`.
+            unread: likewise.
+            start: likewise.
 
         Raises:
-            OptionError: several owners, and none is named.
+            OptionError: there are several owners and ``owners`` is None.
         """
         present: tuple[Owner | None, ...] = (owners,) if isinstance(owners, Owner) else owners or (None,)
         if owners is None and len(self.owners):
@@ -75,10 +75,10 @@ class Backbone(Trunk, ABC):
         return run_pass(self, images, present, rows, unread=unread, start=start)
 
     def fingerprint(self, *, anew: bool = True) -> str:
-        """What identifies the frozen tensors, so that a bundle can refuse another backbone: see :func:`fingerprint`.
+        """Hash of the frozen tensors, by which a bundle recognises its backbone: see :func:`fingerprint`.
 
         Args:
-            anew: read them all; False: only where :func:`garnish.checking.tensor_facts.remembered` says so.
+            anew: compute it again; False: use the cached one (:func:`garnish.checking.tensor_facts.remembered`).
         """
         if anew:
             return fingerprint(self.frozen_tensors())
@@ -86,7 +86,7 @@ class Backbone(Trunk, ABC):
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and float32 values, by name, so that any storage dtype agrees."""
+    """SHA-256 over names, shapes and float32 values, sorted by name; the same for every storage dtype."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())

@@ -1,4 +1,4 @@
-"""``garnish.backbone``: a name → a frozen trunk, whatever family it is of."""
+"""``garnish.backbone``: builds the frozen trunk of a given name, of any family."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def backbone(
             ``swin_tiny_patch4_window7_224``, ``mit_b0``.
         weights: None for random weights, True for the published ones from the Hub, else a ``.safetensors`` or
             ``.pth`` file (read with ``weights_only=True``) or a Hub id.
-        options: architecture overrides, for other widths or depths than the name says.
-        taps: where feature maps are read: at the end of each stage, or after the patch merging that follows it
-            (decoders of the MTLoRA line; see :meth:`Backbone.read_merged`).
-        drop_path: rate of stochastic depth (Huang et al., ECCV 2016) in training, whichever method trains: a residual
-            branch is left out with a probability that grows linearly from 0 in the first block to this in the last, and
-            what stays is divided by the rest. 0: a frozen trunk drops nothing, and full fine-tuning what the
-            architecture's own option says. Each row draws for itself: a picture, from where rows fork a picture and
-            owner, in streams a picture and task, as tasks trained apart would. Checkpointing repeats the draws. Kept
-            features are refused. Evaluation is untouched, so bundles do not hold it: whoever trains on says it again.
-            Frozen tasks that a model in training mode is asked for are under it too.
+        options: architecture overrides, for widths or depths other than those of the name.
+        taps: where feature maps are read: "stage": at the end of each stage; "merged": after the patch merging that
+            follows it (for decoders such as MTLoRA's; see :meth:`Backbone.read_merged`).
+        drop_path: rate of stochastic depth (Huang et al., ECCV 2016) in training, for every method: a residual
+            branch is dropped with a probability that grows linearly from 0 in the first block to this in the last, and
+            kept branches are divided by the probability of keeping them. 0: a frozen trunk drops nothing; full
+            fine-tuning follows the architecture's own option. Each row is drawn separately: per picture, after a fork
+            per picture and owner, in streams per picture and task, as if the tasks were trained separately.
+            Checkpointing repeats the draws; kept features are refused. Evaluation is not affected, so bundles do not
+            store it: set it again to train on. It also acts on frozen tasks of a model in training mode.
 
     Returns:
-        The trunk in evaluation mode, no parameter of which requires a gradient.
+        The trunk in evaluation mode; none of its parameters requires a gradient.
 
     Raises:
-        OptionError: an unknown name or option, or a drop_path that the trunk has no place for.
+        OptionError: an unknown name or option, or a drop_path for a trunk without residual branches.
         WeightsError: weights that cannot be read, do not fit or are not finite.
     """
     built = family(name).create(name, weights, dict(options or {}))
@@ -53,7 +53,7 @@ def backbone(
     set_drop_path(built, drop_path)
     named = {built.source_names.get(name, name): tensor for name, tensor in built.frozen_tensors().items()}
     if odd := not_finite(named):
-        raise WeightsError(f"{name}: weights {built.weights_source}: {odd}; fetch or train them anew")
+        raise WeightsError(f"{name}: weights {built.weights_source}: {odd}; fetch or train them again")
     built.requires_grad_(False)
     built.eval()
     return built
@@ -63,7 +63,7 @@ def family(name: str) -> type[Backbone]:
     """The family that builds ``name``.
 
     Raises:
-        OptionError: no family knows it; the message gives the nearest names.
+        OptionError: no family knows the name; the message gives the nearest ones.
     """
     plain = name.split(".", 1)[0]
     known: list[str] = []

@@ -1,4 +1,4 @@
-"""Convolutional networks of timm's, as ``features_only=True`` cuts them: ResNets, EfficientNets, RegNets and others.
+"""CNNs from timm, built with ``features_only=True``: ResNets, EfficientNets, RegNets and others.
 
 Shape letters: I pictures, H W map, C channels.
 """
@@ -21,34 +21,34 @@ from garnish.backbones.timm_models import TimmTrunk, create_timm
 from garnish.engine.blocks import FeatureInfo, Stage, Whole
 from garnish.errors import OptionError
 
-#: Modules of timm's whose networks are a sequence of modules read in between. Left out: those that are read through
-#: hooks (NASNet, Xception) or run several resolutions beside each other (HRNet), and Inception, whose maps are not
-#: the picture's sides over a stride.
+#: timm modules whose networks are a sequence of modules with maps read in between. Left out: those that are read
+#: through hooks (NASNet, Xception) or run several resolutions in parallel (HRNet), and Inception, whose map sides are
+#: not the picture's divided by a stride.
 _MODULES = (
     "byobnet", "cspnet", "densenet", "dla", "dpn", "efficientnet", "fasternet", "ghostnet", "hgnet", "inception_next",
     "lcnetv2", "mobilenetv3", "nfnet", "rdnet", "regnet", "repghost", "repvit", "res2net", "resnest", "resnet",
     "resnetv2", "rexnet", "senet", "sknet", "starnet", "tresnet", "vgg", "vovnet",
 )  # fmt: skip
 
-#: Those that come as a class of their own unless the list is asked for.
+#: Those that timm builds as a class of its own unless ``feature_cls="list"`` is given.
 _BY_CLASS = ("efficientnet", "mobilenetv3")
 
-#: Maps finer than this are left out unless ``out_indices`` asks for them: no head needs them, and they are the dearest.
+#: Maps finer than this are left out unless ``out_indices`` asks for them: no head needs them, and they cost the most.
 _FINEST_STRIDE = 4
 
 
 class CNN(TimmTrunk):
     """Stages of opaque blocks; maps are read where timm's ``features_only`` reads them, from stride 4 on.
 
-    Blocks are run as they are. Adapters find layers, norms and feature maps; methods that need a residual, a branch or
-    a sublayer have no place here. Batch norms keep their statistics, also where a method trains the trunk.
+    Blocks are run unchanged. The adapter sites are layers, norms and feature maps; methods that need a residual, a
+    branch or a sublayer find none. Batch norms keep their statistics, even if a method trains the trunk.
     """
 
     small: ClassVar[Small] = {"cnn": ("test_efficientnet", {})}
 
     @classmethod
     def names(cls) -> list[str]:
-        """Names known to timm in the modules that this family reads."""
+        """Names that timm lists in the modules of this family."""
         return list(_names())
 
     @classmethod
@@ -61,7 +61,7 @@ class CNN(TimmTrunk):
         net, licence, source = create_timm(name, weights, options, fixed, names.as_in, names.of)
         replace_same_convolutions(net)
         for module in net.modules():
-            # an adapter may have kept what an activation would overwrite
+            # an in-place activation would overwrite tensors that an adapter keeps for its backward pass
             if getattr(module, "inplace", False):
                 module.inplace = False
         strides, channels = net.feature_info.reduction(), net.feature_info.channels()
@@ -83,7 +83,7 @@ class CNN(TimmTrunk):
         return backbone
 
     def read_merged(self) -> None:
-        """Refuse: a CNN's stage begins with a block that is finer inside, not with a layer that merges.
+        """Refuse, as no layer merges patches between the stages of a CNN; its blocks reduce the resolution inside.
 
         Raises:
             OptionError: always.
@@ -91,7 +91,7 @@ class CNN(TimmTrunk):
         raise OptionError(f'{self.name}: a CNN has no layer between its stages that merges; use taps="stage"')
 
     def train(self, mode: bool = True) -> CNN:
-        """Training mode for all but the trunk's batch norms, whose statistics are frozen whatever is trained."""
+        """Set training mode, except for the trunk's batch norms, whose statistics are always frozen."""
         super().train(mode)
         for _, module, _ in self.named_slots():
             if isinstance(module, _BatchNorm):
@@ -105,7 +105,7 @@ def _names() -> tuple[str, ...]:
 
 
 class _Names:
-    """From the names in timm's whole network, which checkpoints use, to those in the cut one, and back."""
+    """Conversion between tensor names in timm's whole network, used by checkpoints, and in the features-only one."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self.name = name
@@ -113,13 +113,13 @@ class _Names:
 
     @cached_property
     def whole(self) -> nn.Module:
-        """The whole network with its classifier, without memory."""
+        """The whole network with its classifier, on the meta device."""
         with torch.device("meta"):
             built: nn.Module = timm.create_model(self.name, **self.options)
         return built
 
     def of(self, theirs: str) -> str:
-        """``stages_0.1.conv.weight`` → ``stages.0.1.conv.weight``: sequences are unrolled where the network is cut."""
+        """``stages_0.1.conv.weight`` → ``stages.0.1.conv.weight``: timm flattens sequences in features-only mode."""
         head, _, tail = theirs.partition(".")
         for name, module in self.whole.named_children():
             for key, _ in module.named_children() if isinstance(module, nn.Sequential) else ():
@@ -128,7 +128,7 @@ class _Names:
         return theirs
 
     def as_in(self, state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-        """A checkpoint in the cut network's names; what lies behind the last map is left out, counters may lack."""
+        """A checkpoint in the features-only names, without layers after the last map; counters may be missing."""
         ours = {self.of(theirs): theirs for theirs in net.state_dict()}
         behind = self.whole.state_dict().keys() - ours.keys()
         read = {ours.get(name, name): tensor for name, tensor in state.items() if name not in behind}
@@ -137,7 +137,7 @@ class _Names:
 
 
 class _Stem(nn.Module):
-    """What leads into the first stage."""
+    """The layers before the first stage."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class _Stem(nn.Module):
 
 
 def _cut(modules: Sequence[tuple[str, nn.Module]], ends: Sequence[str]) -> tuple[nn.Module, list[Stage]]:
-    """Stem and stages: a stage begins with simple modules, has blocks, and ends with a module in ``ends``."""
+    """Stem and stages: each stage starts with simple modules, then has blocks, the last of them in ``ends``."""
     stem: nn.Module = nn.Identity()
     stages: list[Stage] = []
     pending: list[tuple[str, nn.Module]] = []
@@ -161,7 +161,7 @@ def _cut(modules: Sequence[tuple[str, nn.Module]], ends: Sequence[str]) -> tuple
         lead = 0
         while lead < len(pending) and (_is_simple(pending[lead][1]) or pending[lead][0].startswith("stem")):
             lead += 1
-        if lead == len(pending):  # a stage without blocks (VGG's): all of it is one
+        if lead == len(pending):  # a stage without blocks (VGG's) becomes one block
             lead = 0
             pending = [(key, nn.Sequential(OrderedDict(pending)))]
         leading = nn.Sequential(OrderedDict(pending[:lead])) if lead else nn.Identity()
@@ -174,7 +174,7 @@ def _cut(modules: Sequence[tuple[str, nn.Module]], ends: Sequence[str]) -> tuple
 
 
 def _unrolled(module: nn.Module) -> Iterator[nn.Module]:
-    """The blocks of a sequence of blocks; any other module as it is."""
+    """The blocks of a (nested) sequence of blocks; any other module as it is."""
     if type(module).forward is nn.Sequential.forward and not _is_simple(module):
         for child in module.children():
             yield from _unrolled(child)
@@ -183,6 +183,6 @@ def _unrolled(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _is_simple(module: nn.Module) -> bool:
-    """A layer, norm, activation or pooling, or a few of them in a row: nothing in it has parts with parameters."""
+    """Whether it is a layer, norm, activation or pooling, or a few in a row: no child has children with parameters."""
     inner = [part for child in module.children() for part in child.children()]
     return not any(True for part in inner for _ in part.parameters())

@@ -20,14 +20,14 @@ from garnish.backbones.timm_models import TimmTrunk, create_timm
 from garnish.engine.blocks import Beside, FeatureInfo, LayerScale, Residual, Stage
 from garnish.errors import OptionError
 
-#: channels-first norms of timm's, and the same over the last axis
+#: timm's channels-first norms → the same norms over the last axis
 _LAST = {LayerNorm2d: LayerNorm, RmsNorm2d: RmsNorm, SimpleNorm2d: SimpleNorm}
 
 
 class ConvNeXt(TimmTrunk):
     """Four stages of one-branch blocks; maps are read before the next stage's downsampling, without a final norm.
 
-    A block has one residual, called "mlp": methods that sit once a branch sit once a block here.
+    A block has one residual, called "mlp": methods with one adapter per branch have one per block here.
     """
 
     timm_module = "convnext"
@@ -63,7 +63,7 @@ class ConvNeXt(TimmTrunk):
 class ConvBranch(nn.Module):
     """A residual branch that mixes space before its norm: depthwise convolution → norm → MLP → scale → drop-path.
 
-    The MLP is the sublayer; an adapter beside the branch gets what the norm gives, so what the convolution has mixed.
+    The MLP is the sublayer; an adapter beside the branch reads the norm's output, so after the depthwise convolution.
     """
 
     def __init__(
@@ -78,18 +78,18 @@ class ConvBranch(nn.Module):
         self.beside = Beside()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(R, H, W, C) → what is to be added to it."""
+        """Stream (R, H, W, C) → branch output of the same shape, to be added to it."""
         normed = self.norm(_first_to_last(self.conv_dw(_last_to_first(x))))
         out: Tensor = self.beside(normed, self.drop_path(self.scale(self.layer(normed))))
         return out
 
     def parts(self) -> tuple[tuple[str, nn.Module], ...]:
-        """As :meth:`garnish.engine.blocks.Branch.parts`."""
+        """(name suffix, module) pairs, as :meth:`garnish.engine.blocks.Branch.parts`."""
         return (".conv_dw", self.conv_dw), (".norm", self.norm), ("", self.layer), (".scale", self.scale)
 
 
 class _Mlp(nn.Module):
-    """fc1 → activation → global response norm, where there is one → fc2, with linear layers or 1×1 convolutions."""
+    """fc1 → activation → global response norm (V2) → fc2, with linear layers or 1×1 convolutions."""
 
     def __init__(self, mlp: Any) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ def _branch(block: Any, name: str) -> ConvBranch:
 
 
 def _last(norm: nn.Module, name: str) -> nn.Module:
-    """The same norm, with the same parameters, over the last axis."""
+    """The norm, with the same parameters, as one over the last axis."""
     if type(norm) in _LAST.values():
         return norm
     if type(norm) not in _LAST:

@@ -1,4 +1,4 @@
-"""Convolutions whose padding depends on the size of the map, and running a convolution's geometry with other weights.
+"""Convolutions with size-dependent "same" padding, and running a convolution's geometry with other weights.
 
 Shape letters: R rows, i o channels in and out, H W map.
 """
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow pads: H' = ⌈H / stride⌉, the odd pixel at the bottom and right.
+    """A convolution with TensorFlow's "same" padding: H' = ⌈H / stride⌉, an odd pixel goes to the bottom and right.
 
-    Timm's own does this in a forward pass of its own, past anything that runs the layer with another weight.
+    Timm's pads in ``forward``, which does not run when the layer is run with another weight.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -24,7 +24,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def replace_same_convolutions(net: nn.Module) -> None:
-    """Put a :class:`SameConv2d` with the same parameters in the place of each of timm's."""
+    """Replace each ``Conv2dSame`` of timm by a :class:`SameConv2d` with the same parameters."""
     for parent in list(net.modules()):
         for key, child in parent.named_children():
             if type(child) is Conv2dSame:
@@ -38,7 +38,7 @@ def replace_same_convolutions(net: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a convolution moves over a map: everything about it but its weights."""
+    """Geometry of a convolution: kernel size, stride, padding, dilation and groups, without its weights."""
 
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -49,12 +49,12 @@ class Geometry:
 
     @classmethod
     def of(cls, layer: nn.Conv2d) -> Geometry:
-        """That of a layer."""
+        """The geometry of a layer."""
         same = isinstance(layer, SameConv2d)
         return cls(layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, same)
 
     def run(self, x: Tensor, weight: Tensor) -> Tensor:
-        """(R, i, H, W) and (o, i/groups, *kernel_size) → (R, o, H', W')."""
+        """Convolve x (R, i, H, W) with a weight (o, i/groups, *kernel_size) → (R, o, H', W')."""
         if self.same:
             x = _padded(x, self)
         padding = self.padding if isinstance(self.padding, str) else list(self.padding)

@@ -20,7 +20,7 @@ from garnish.errors import OptionError
 
 
 class Eva(Plain):
-    """A plain transformer with rotary position embedding as four stages of equal depth."""
+    """A plain transformer with rotary position embedding, split into four stages of equal depth."""
 
     timm_module = "eva"
     small: ClassVar[Small] = {
@@ -42,7 +42,7 @@ class Eva(Plain):
             if type(block) is not EvaBlock:
                 raise OptionError(f"{name}: blocks of type {type(block).__name__} are not supported; use a DINOv3 ViT")
             if isinstance(block.attn, EvaAttention):
-                # else the module reads qkv.weight itself and an adapter on qkv would train nothing, silently
+                # otherwise the module reads qkv.weight directly, past an adapter, which would train nothing
                 block.attn.qkv_bias_separate = True
         blocks = [
             {
@@ -54,7 +54,7 @@ class Eva(Plain):
         return cls.of_blocks(eva, blocks, eva.rope, name=name, options=options, licence=licence, weights_source=source)
 
     def prompted(self, extras: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-        """Prompts have no position: they are rotated by nothing (sine 0, cosine 1)."""
+        """Extras with rotary entries for prompts, which have no position and are not rotated (sine 0, cosine 1)."""
         rope: Tensor | None = extras["rope"]
         if rope is None:
             return extras

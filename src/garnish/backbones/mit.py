@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from garnish.backbones.backbone import Backbone, Small
 from garnish.backbones.name_prefixes import said_of
 from garnish.backbones.segformer import dialects
-from garnish.backbones.segformer.config import check_architecture, read_config
+from garnish.backbones.segformer.config import check_architecture, segformer_config
 from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.backbones.weights import check_floats, read_weights, weights_file
 from garnish.engine.blocks import Branch, FeatureInfo, Residual, Stage
@@ -46,17 +46,17 @@ _SIZES |= {name: _SIZES[name.replace("segformer", "mit")] for name in FINISHED}
 
 @dataclass(frozen=True, kw_only=True)
 class MiTOptions:
-    """The architecture of one MiT; each sequence has one entry a stage, of which there are four.
+    """The architecture of one MiT; each sequence has one entry per stage, of which there are four.
 
     Attributes:
         embed_dims: channels.
         depths: number of blocks.
-        num_heads: attention heads.
-        sr_ratios: side of the patches whose keys and values are reduced to one.
-        mlp_ratio: hidden width of the Mix-FFN over the stage's channels.
+        num_heads: number of attention heads.
+        sr_ratios: spatial reduction of keys and values: side of the patches that are reduced to one token.
+        mlp_ratio: hidden width of the Mix-FFN, divided by the stage's channels.
         drop_path: rate of stochastic depth at the last block, growing linearly from 0 at the first.
         norm_eps: epsilon of the norms of blocks and stages; None: that of the weights' dialect.
-        embed_norm_eps: the same of the norms behind patch embeddings and reductions; None: ``norm_eps`` where that
+        embed_norm_eps: epsilon of the norms after patch embeddings and reductions; None: ``norm_eps`` if that
             is given, else that of the weights' dialect.
     """
 
@@ -75,7 +75,7 @@ BUNDLED = "garnish_b0"
 
 
 class PictureStem(nn.Module):
-    """Nothing but the layout: MiT's first patch embedding belongs to its first stage."""
+    """A stem that only changes the layout, as MiT's first patch embedding belongs to its first stage."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
         """(I, 3, H, W) → the stream (I, H, W, 3), its grid, no extras."""
@@ -97,7 +97,7 @@ class OverlapPatchEmbed(nn.Module):
 
 
 class EfficientAttention(nn.Module):
-    """Self-attention whose keys and values come from a map reduced by ``sr_ratio`` a side (eq. 1 and 2)."""
+    """Self-attention whose keys and values come from a map reduced by ``sr_ratio`` per side (eq. 1 and 2)."""
 
     def __init__(self, channels: int, num_heads: int, sr_ratio: int, eps: float) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class EfficientAttention(nn.Module):
 
 
 class MixFfn(nn.Module):
-    """fc1 → depthwise 3×3 → GELU → fc2; the convolution stands for a position embedding (eq. 3)."""
+    """fc1 → depthwise 3×3 → GELU → fc2; the convolution replaces a position embedding (eq. 3)."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class MixFfn(nn.Module):
 
 
 class MiT(Backbone):
-    """Hierarchical encoder with four maps at strides 4, 8, 16 and 32."""
+    """SegFormer's hierarchical encoder with four maps at strides 4, 8, 16 and 32."""
 
     small: ClassVar[Small] = {
         "mit": ("mit_b0", {"embed_dims": [16, 32, 48, 64], "depths": [1, 1, 2, 1], "num_heads": [1, 2, 2, 4]})
@@ -149,7 +149,7 @@ class MiT(Backbone):
 
     @classmethod
     def names(cls) -> list[str]:
-        """mit_b0 … mit_b5 (encoders), segformer_b0 … segformer_b5 (the encoders of finished SegFormers, whose decoder
+        """mit_b0 … mit_b5 (encoders), segformer_b0 … segformer_b5 (the encoders of complete SegFormers, whose decoder
         :func:`garnish.finished` and ``SegFormerHead(init="published")`` read), and ``garnish_b0``: a B0 with the
         weights that come with the package.
         """
@@ -161,9 +161,9 @@ class MiT(Backbone):
 
         Args:
             name: one of :meth:`names`.
-            weights: None or False: random (of the bundled name, False alone); True: NVIDIA's from the Hub
-                (non-commercial licence), trained on ImageNet, of a segformer name on ADE20K; else a file, a folder or
-                a Hub id, in the names of NVlabs, transformers 4 or 5, or our own.
+            weights: None or False: random (for ``garnish_b0`` only False); True: NVIDIA's from the Hub
+                (non-commercial licence), trained on ImageNet, for segformer names on ADE20K; else a file, a folder or
+                a Hub id, with the tensor names of NVlabs, transformers 4 or 5, or our own.
             options: fields of :class:`MiTOptions`.
 
         Raises:
@@ -174,21 +174,21 @@ class MiT(Backbone):
             return cls._bundled(weights, options)
         arch = _checked(name, options)
         source = _PUBLISHED[name] if weights is True else weights or None
-        dialect = dialects.OWN
+        dialect = dialects.GARNISH
         tensors: dict[str, Tensor] = {}
         licence: str | None = None
         if source is not None:
             file = str(weights_file(source))
             tensors, licence = read_weights(file)
-            dialect, prefix = dialects.detect(tensors, source)
+            dialect, prefix = dialects.encoder_dialect(tensors, source)
             if wrapper := prefix.removesuffix(dialect.prefix):
                 warnings.warn(said_of(wrapper, tensors, f"{name}: weights {source}"), stacklevel=2)
-            check_architecture(read_config(file), arch, source)
+            check_architecture(segformer_config(file), arch, source)
         norm_eps = arch.norm_eps or dialect.norm_eps
         embed_eps = arch.embed_norm_eps or arch.norm_eps or dialect.embed_norm_eps
         given = dict(options)
-        if (norm_eps, embed_eps) != (dialects.OWN.norm_eps, dialects.OWN.embed_norm_eps):
-            # The same tensors written in our own names must compute the same again.
+        if (norm_eps, embed_eps) != (dialects.GARNISH.norm_eps, dialects.GARNISH.embed_norm_eps):
+            # The same tensors, saved under our own names, must compute the same when read again.
             given |= {"norm_eps": norm_eps, "embed_norm_eps": embed_eps}
         backbone = cls(
             name=name,
@@ -231,7 +231,7 @@ def _licence(source: str, stated: str | None, dialect: dialects.Dialect) -> str:
         return NVIDIA_LICENCE
     if stated is not None:
         return stated
-    if dialect is dialects.OWN:
+    if dialect is dialects.GARNISH:
         return "unknown (stated nowhere beside the weights)"
     return "unknown (stated nowhere beside the weights; NVIDIA's own MiT weights are non-commercial)"
 

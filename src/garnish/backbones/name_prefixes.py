@@ -1,4 +1,4 @@
-"""Names of tensors behind a prefix of a wrapper: ``module.`` of DDP, ``_orig_mod.`` of compile, ``student.`` …."""
+"""Removing wrapper prefixes from tensor names: ``module.`` of DDP, ``_orig_mod.`` of compile, ``student.`` …."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 from garnish.errors import WeightsError
 
-#: this many parts named beside a prefix
+#: how many of the other parts of a file a message names
 _FEW = 3
 
 
 def without_prefix(
     tensors: Mapping[str, Tensor], known: Collection[str], where: str
 ) -> tuple[dict[str, Tensor], str | None]:
-    """The tensors of one trunk by their own names, wherever a file keeps them.
+    """Find the tensors of one trunk in a file and remove their common prefix.
 
     Args:
         tensors: what the file holds.
@@ -23,11 +23,11 @@ def without_prefix(
         where: the file, for messages.
 
     Returns:
-        The tensors, without a prefix under which at least half of the known names lie where without it fewer do, and
-        without all that lies beside it; and a line that says what was taken off and left out, None where nothing was.
+        All tensors and None, if at least half of the known names are there without a prefix or under none. Otherwise
+        only the tensors under the one prefix that has them, without it, and a line that says what was removed.
 
     Raises:
-        WeightsError: several prefixes have the trunk's tensors below them (a student and its teacher).
+        WeightsError: the trunk's tensors are there under several prefixes (a student and its teacher).
     """
     prefixes = prefixes_of(tensors, known)
     if not prefixes or "" in prefixes:
@@ -39,7 +39,7 @@ def without_prefix(
 
 
 def prefixes_of(tensors: Collection[str], known: Collection[str]) -> list[str]:
-    """What stands before at least half of the known names, in the order of the file."""
+    """The prefixes under which at least half of the known names are found, in the order of the file."""
     anchor = next(iter(known), "")
     found = dict.fromkeys(
         name.removesuffix(anchor) for name in tensors if name == anchor or name.endswith(f".{anchor}")
@@ -48,7 +48,7 @@ def prefixes_of(tensors: Collection[str], known: Collection[str]) -> list[str]:
 
 
 def check_one(prefixes: Collection[str], where: str) -> None:
-    """Raise :class:`WeightsError` where there are several prefixes."""
+    """Raise :class:`WeightsError` if there are several prefixes."""
     if len(prefixes) > 1:
         named = " and ".join(repr(prefix) for prefix in prefixes)
         raise WeightsError(
@@ -58,7 +58,7 @@ def check_one(prefixes: Collection[str], where: str) -> None:
 
 
 def said_of(prefix: str, tensors: Collection[str], where: str) -> str:
-    """One line: which prefix was taken off, and what lies beside it."""
+    """One line for a warning: which prefix was removed, and which other tensors were left out."""
     beside = [name for name in tensors if not name.startswith(prefix)]
     parts = list(dict.fromkeys(name.split(".", 1)[0] for name in beside))
     others = f"; {len(beside)} tensors beside it are left out ({', '.join(parts[:_FEW])}{', …' * (len(parts) > _FEW)})"

@@ -1,4 +1,4 @@
-"""What plain transformers share: the stem, and how blocks that have no stages are cut into some.
+"""Base of the plain (single-stride) transformers: their stem, and the split of their blocks into four stages.
 
 Shape letters: I pictures, N tokens, H W grid, C channels.
 """
@@ -21,11 +21,9 @@ NUM_TAPS = 4
 
 
 def split_stages(blocks: Sequence[Mapping[str, nn.Module]], name: str) -> list[Stage]:
-    """Split a plain trunk's blocks into ``NUM_TAPS`` stages whose ends are read as features."""
+    """Split a plain trunk's blocks into ``NUM_TAPS`` stages; a feature map is read at the end of each."""
     if len(blocks) < NUM_TAPS:
-        raise OptionError(
-            f"{name}: {len(blocks)} blocks are fewer than the {NUM_TAPS} depths that are read; use depth >= 4"
-        )
+        raise OptionError(f"{name}: {len(blocks)} blocks are fewer than the {NUM_TAPS} feature maps; use depth >= 4")
     ends = [round(len(blocks) * (i + 1) / NUM_TAPS) for i in range(NUM_TAPS)]
     return [
         Stage(nn.Identity(), blocks[start:end], nn.Identity()) for start, end in zip([0, *ends[:-1]], ends, strict=True)
@@ -33,7 +31,7 @@ def split_stages(blocks: Sequence[Mapping[str, nn.Module]], name: str) -> list[S
 
 
 class PlainStem(nn.Module):
-    """Patch embedding, class and register tokens, positions resampled to the picture's grid, a rotary table or none."""
+    """Patch embedding, class and register tokens, position embedding resampled to the grid, optional rotary table."""
 
     def __init__(self, trunk: Any, rope: nn.Module | None) -> None:
         super().__init__()
@@ -47,7 +45,7 @@ class PlainStem(nn.Module):
         self.num_prefix = trunk.num_prefix_tokens
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
-        """(I, 3, H, W) → (I, prefix + N, C), the grid, and ``rope``: its rotary table (None without one)."""
+        """(I, 3, H, W) → (I, prefix + N, C), the grid, and ``rope``: the rotary table of this grid, or None."""
         x = self.patch_embed(images)  # (I, H, W, C)
         grid = (x.shape[1], x.shape[2])
         x = x.flatten(1, 2)
@@ -71,7 +69,7 @@ class PlainStem(nn.Module):
 
 
 class Plain(TimmTrunk):
-    """A plain transformer of timm's."""
+    """A plain transformer built from timm's modules."""
 
     @classmethod
     def of_blocks(

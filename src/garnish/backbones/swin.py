@@ -33,7 +33,7 @@ class Swin(Windowed):
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> Swin:
         """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depths``, …)."""
-        # full windows always: timm's own shrinking of windows at build time is wrong at any other size
+        # always full windows: timm shrinks windows at build time, which is wrong at any other picture size
         fixed = {"strict_img_size": False, "always_partition": True}
         swin, licence, source = create_timm(name, weights, options, fixed, checkpoint_filter_fn)
         if type(swin) is not SwinTransformer:
@@ -42,18 +42,18 @@ class Swin(Windowed):
 
     @staticmethod
     def reduce(merging: Any, x: Tensor) -> Tensor:
-        """(R, N, 4C) → (R, N, 2C)."""
+        """Norm, then reduction: (R, N, 4C) → (R, N, 2C)."""
         out: Tensor = merging.reduction(merging.norm(x))
         return out
 
 
-#: Hides tokens from each other. The paper's code adds -100, which leaves weights of about e^-100: denormal numbers,
-#: with which products take up to a hundred times as long on a CPU. With this they are 0.
+#: Added to masked logits. The paper's code adds -100, which leaves weights of about e^-100: denormal numbers, with
+#: which products take up to a hundred times as long on a CPU. With this value they are 0.
 _APART = -1000.0
 
 
 class BiasedAttention(nn.Module):
-    """Attention within windows, with a trained bias for each pair of relative positions (eq. 4)."""
+    """Attention within windows, with a learned relative position bias (eq. 4)."""
 
     def __init__(self, attn: Any) -> None:
         """Take over the parameters of a timm ``WindowAttention``."""
@@ -68,12 +68,12 @@ class BiasedAttention(nn.Module):
         self.proj_drop = attn.proj_drop
 
     def forward(self, x: Tensor, apart: Apart | None = None, prompts: int = 0) -> Tensor:
-        """(R·n, p + w², C), and which tokens are apart, → (R·n, p + w², C)."""
+        """Window tokens (R·n, p + w², C) and the mask of a rolled map → (R·n, p + w², C)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         index: Tensor = self.index  # type: ignore[assignment]
         bias = self.relative_position_bias_table[index].permute(2, 0, 1)
         bias = unseen_by_prompts(bias, prompts)
-        # once a row; rows may have grown in number behind qkv
+        # one mask per row; task streams may have begun at qkv, so q may have more rows than x
         bias = bias[None] if apart is None else apart.added_to(bias, q.shape[0], prompts)
         dropout = self.attn_drop.p if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=self.scale)

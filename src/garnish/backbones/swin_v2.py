@@ -21,17 +21,17 @@ from garnish.engine.blocks import Beside, Residual
 from garnish.engine.sites import OffStream
 from garnish.errors import OptionError
 
-#: The temperature of cosine attention is learnt as a logarithm and never below 0.01 (section 3.2).
+#: Largest learned log-scale of cosine attention: its temperature is never below 0.01 (section 3.2).
 _MOST_LOGIT = math.log(1 / 0.01)
-#: Position biases lie between 0 and this by a sigmoid (timm and the papers' code).
+#: Position biases are this times a sigmoid (timm and the papers' code).
 _MOST_BIAS = 16.0
 
 
 class SwinV2(Windowed):
     """Four stages of shifted-window blocks with cosine attention; maps are read before the next stage's merging.
 
-    Windows are those timm builds for the picture size of the weights (``img_size`` to state another) and stay as they
-    are at every picture size: where the last map was smaller than a window in training, so is the window.
+    Window sizes are those that timm builds for the picture size of the weights (or ``img_size``) and stay the same at
+    every picture size: if the last map was smaller than a window in training, so is the window.
     """
 
     timm_module = "swin_transformer_v2"
@@ -53,7 +53,7 @@ class SwinV2(Windowed):
 
     @staticmethod
     def reduce(merging: Any, x: Tensor) -> Tensor:
-        """(R, N, 4C) → (R, N, 2C)."""
+        """Reduction, then norm: (R, N, 4C) → (R, N, 2C)."""
         out: Tensor = merging.norm(merging.reduction(x))
         return out
 
@@ -61,8 +61,8 @@ class SwinV2(Windowed):
 class PostNormBranch(nn.Module):
     """A residual branch whose norm comes last: layer → norm → drop-path (res-post-norm, section 3.1).
 
-    There is no norm in front, so what an adapter beside the branch gets as its input is the stream itself, and what
-    the sublayer puts out is not yet normalised.
+    There is no norm in front, so an adapter beside the branch reads the stream itself, and the output of the sublayer
+    is not yet normalised.
     """
 
     def __init__(self, layer: nn.Module, norm: nn.Module, drop_path: nn.Module) -> None:
@@ -73,24 +73,24 @@ class PostNormBranch(nn.Module):
         self.beside = Beside()
 
     def forward(self, x: Tensor, **extras: Any) -> Tensor:
-        """Stream in, what is to be added to it out."""
+        """Stream → branch output, to be added to the stream."""
         out: Tensor = self.beside(x, self.drop_path(self.norm(self.layer(x, **extras))))
         return out
 
     def parts(self) -> tuple[tuple[str, nn.Module], ...]:
-        """As :meth:`garnish.engine.blocks.Branch.parts`."""
+        """(name suffix, module) pairs, as :meth:`garnish.engine.blocks.Branch.parts`."""
         return ("", self.layer), (".norm", self.norm)
 
 
-#: Hides tokens from each other, softly: logits reach from -100 to 116 here, and published weights were trained with it.
+#: Added to masked logits; a soft mask, as logits here range from -100 to 116; published weights were trained with it.
 _APART = -100.0
 
 
 class CosineAttention(nn.Module):
-    """Attention of the cosines of queries and keys, with a learnt temperature and bias (eq. 2 and 3).
+    """Attention on the cosines of queries and keys, with a learned temperature and position bias (eq. 2 and 3).
 
-    The bias is a small MLP of token distances. It reads constants and not the stream, so its linear layers are no
-    places for adapters, and "every linear layer in the blocks" leaves them out; tuned in place they can be.
+    The bias is a small MLP of token distances. It reads constants instead of the stream, so its linear layers are not
+    adapter sites, and "every linear layer in the blocks" does not include them; they can be tuned in place.
     """
 
     def __init__(self, attn: Any) -> None:
@@ -98,7 +98,7 @@ class CosineAttention(nn.Module):
         super().__init__()
         self.num_heads: int = attn.num_heads
         self.qkv = attn.qkv
-        # its own parameters: keys have no bias
+        # separate parameters, as keys have no bias
         self.q_bias: nn.Parameter | None = attn.q_bias
         self.v_bias: nn.Parameter | None = attn.v_bias
         self.logit_scale: nn.Parameter = attn.logit_scale
@@ -110,15 +110,15 @@ class CosineAttention(nn.Module):
         self.register_buffer("distance_index", attn.relative_position_index, persistent=False)
 
     def forward(self, x: Tensor, apart: Apart | None = None, prompts: int = 0) -> Tensor:
-        """(R·n, p + w², C), and which tokens are apart, → (R·n, p + w², C)."""
+        """Window tokens (R·n, p + w², C) and the mask of a rolled map → (R·n, p + w², C)."""
         qkv = self.qkv(x)
         if self.q_bias is not None and self.v_bias is not None:
             qkv = qkv + torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         scale = self.logit_scale.clamp(max=_MOST_LOGIT).exp()
-        # the middle, a sigmoid's of 0: with a bias of 0, e⁸ times less, next to nothing would be read from prompts
+        # the middle of the range, sigmoid(0); a bias of 0, e⁸ times less, would all but hide the prompts
         bias = unseen_by_prompts(self.position_bias(), prompts, value=_MOST_BIAS / 2)
-        # once a row; rows may have grown in number behind qkv
+        # one mask per row; task streams may have begun at qkv, so q may have more rows than x
         bias = bias[None] if apart is None else apart.added_to(bias, q.shape[0], prompts)
         dropout = self.attn_drop.p if self.training else 0.0
         out = F.scaled_dot_product_attention(
@@ -128,7 +128,7 @@ class CosineAttention(nn.Module):
         return mixed
 
     def position_bias(self) -> Tensor:
-        """(h, w², w²): 16 times the sigmoid of the MLP of log-spaced distances."""
+        """Relative position bias (h, w², w²): 16 times the sigmoid of the MLP of log-spaced distances."""
         index: Tensor = self.distance_index  # type: ignore[assignment]
         table: Tensor = self.cpb_mlp(self.distances).flatten(0, -2)  # (distances, h)
         return _MOST_BIAS * torch.sigmoid(table[index]).permute(2, 0, 1)

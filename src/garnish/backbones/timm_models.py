@@ -1,4 +1,4 @@
-"""What the families built from timm's modules share: building a model, loading weights into it, naming its parts."""
+"""Base of the families built from timm's modules: creating a timm model, loading its weights, naming its tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from garnish.backbones.name_prefixes import without_prefix
 from garnish.backbones.weights import check_floats, read_weights
 from garnish.errors import OptionError, WeightsError, one_line
 
-#: Parts of timm's models that a dense trunk leaves out; checkpoints may hold them or not.
+#: Parts of timm's models that a dense trunk does not use; checkpoints may hold them or not.
 _UNUSED = ("head.", "head_dist.", "fc_norm.", "norm.", "mask_token", "attn_pool.")
 
 StateFilter = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
@@ -32,14 +32,14 @@ def create_timm(
 
     Args:
         name: timm's model name, a pretrained tag allowed after a dot.
-        weights: None random; True timm's published ones; else a file or Hub id.
+        weights: None: random; True: timm's published ones; else a file or Hub id.
         options: architecture overrides for timm's constructor.
-        fixed: overrides the family needs.
+        fixed: overrides that the family needs; ``options`` may not contain them.
         dialects: the family's conversion of published checkpoints to timm's names.
-        known: a name in the model built here → that in a checkpoint, where they differ.
+        known: tensor name in the model built here → its name in a checkpoint, if they differ.
 
     Returns:
-        The timm model, the licence of its weights and where they came from.
+        The timm model, the licence of its weights, and their source.
     """
     clash = sorted(set(options) & set(fixed))
     if clash:
@@ -48,7 +48,7 @@ def create_timm(
         model = timm.create_model(name, pretrained=weights is True, num_classes=0, **{**fixed, **options})
     except TypeError as error:
         raise OptionError(f"{name}: timm refuses the options {dict(options)}: {one_line(error)}") from None
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:  # timm asserts what widths must divide
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:  # timm asserts that widths divide
         if weights is not True:
             raise OptionError(f"{name}: timm cannot build it with {dict(options)}: {one_line(error)}") from None
         raise WeightsError(
@@ -67,9 +67,9 @@ def create_timm(
     first = next(iter(state), "nothing")
     try:
         state = dialects(state, model)
-    except (KeyError, IndexError, RuntimeError) as error:  # a conversion that looks for what another family lacks
+    except (KeyError, IndexError, RuntimeError) as error:  # the conversion misses tensors that it expects
         raise WeightsError(
-            f"{where} hold {first} and others that cannot be converted "
+            f"{where} hold {first} and others, which cannot be converted "
             f"({one_line(error, 80)}); is it the right architecture?"
         ) from None
     _load(model, state, where, first)
@@ -98,9 +98,9 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], where: str, first: str)
 
 
 class TimmTrunk(Backbone):
-    """A family that is put together from timm's modules."""
+    """A family whose trunks are built from timm's modules."""
 
-    #: The module of timm's whose models it builds.
+    #: Name of the timm module whose models it builds.
     timm_module: ClassVar[str]
 
     @classmethod
@@ -110,7 +110,7 @@ class TimmTrunk(Backbone):
 
     @classmethod
     def assemble(cls, model: Any, **facts: Any) -> Self:
-        """A trunk of parts of ``model``, whose names its tensors keep; ``facts`` are the constructor's other ones."""
+        """A trunk from parts of ``model``, keeping its tensor names as sources; ``facts``: for the constructor."""
         backbone = cls(mean=model.pretrained_cfg["mean"], std=model.pretrained_cfg["std"], **facts)
         theirs = {id(p): n for n, p in [*model.named_parameters(), *model.named_buffers()]}
         for name, module, leaf in backbone.named_slots():

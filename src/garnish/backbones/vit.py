@@ -19,7 +19,7 @@ from garnish.errors import OptionError
 
 
 class ViT(Plain):
-    """A plain transformer as four stages of equal depth, all of one stride."""
+    """A plain vision transformer, split into four stages of equal depth and one stride."""
 
     timm_module = "vision_transformer"
     small: ClassVar[Small] = {

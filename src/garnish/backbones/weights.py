@@ -1,4 +1,4 @@
-"""Reading weights for every family: a local file or folder, or a repository on the Hub; never anything unpickled."""
+"""Reading weights and their licence from a local file or folder or a Hub repository, never unpickling objects."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from garnish.errors import WeightsError, one_line
 
 _SAFETENSORS = ".safetensors"
 _PICKLED = (".pth", ".pt", ".bin")
-#: Files that hold a repository's weights, best first.
+#: File names of a repository's weights, best first.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
-#: What describes a repository's model.
-CONFIG = "config.json"
+#: File name of a repository's model configuration.
+HUB_CONFIG = "config.json"
 #: Keys under which training scripts keep the tensors.
 _WRAPPERS = ("state_dict", "model", "teacher")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-#: A licence's short name as it is written in running text.
+#: Short names of licences as written in running text.
 _SHORT_NAME = re.compile(
     r"(?<![a-z0-9])(?:apache[- ]2\.0|mit(?= licen[cs]e\b|$|[;,.)])|bsd[- ][23][- ]clause"
     r"|cc[- ]by(?:[- ]sa)?[- ]4\.0|cc0[- ]1\.0|[al]?gpl[- ]?v?[23](?:\.[01])?)",
@@ -38,18 +38,18 @@ _NON_COMMERCIAL = re.compile(
 
 
 def read_weights(source: str) -> tuple[dict[str, Tensor], str | None]:
-    """Tensors and licence of some weights.
+    """Read tensors and licence of a weights file.
 
     Args:
         source: a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, a folder that holds one, or a Hub id
-            ``owner/name``. A file's ``state_dict``, ``model`` or ``teacher`` entry is taken where there is one.
+            ``owner/name``. If a file has a ``state_dict``, ``model`` or ``teacher`` entry, that is read.
 
     Returns:
-        Name → tensor on the CPU (float16 and bfloat16 widened to float32), and the licence: what the file's metadata
-        says, else the ``Licence:`` line of a README.md beside it (or the Hub's card), else None.
+        Name → tensor on the CPU (float16 and bfloat16 converted to float32), and the licence: from the file's metadata,
+        else the ``Licence:`` line of a README.md beside it (or the Hub's model card), else None.
 
     Raises:
-        WeightsError: no such file or repository, a damaged file, or one that holds other things than tensors.
+        WeightsError: no such file or repository, a damaged file, or one that holds other objects than tensors.
     """
     file = weights_file(source)
     if file.suffix == _SAFETENSORS:
@@ -63,7 +63,7 @@ def read_weights(source: str) -> tuple[dict[str, Tensor], str | None]:
 
 
 def weights_file(source: str) -> Path:
-    """The file that :func:`read_weights` reads; a repository's is fetched, with its card and its config.json.
+    """The file that :func:`read_weights` reads; a repository's is downloaded, with its model card and config.json.
 
     Raises:
         WeightsError: no such file or repository.
@@ -82,7 +82,7 @@ def weights_file(source: str) -> Path:
 
 
 def read_notes(file: str | Path) -> dict[str, Any]:
-    """What a training run noted beside the tensors of a ``.pth`` file (``meta``); empty where there is nothing."""
+    """The ``meta`` entry that a training run stored in a ``.pth`` file; empty if there is none."""
     path = Path(file)
     if path.suffix not in _PICKLED:
         return {}
@@ -95,14 +95,14 @@ def read_notes(file: str | Path) -> dict[str, Any]:
 
 
 def check_floats(name: str, tensor: Tensor, own: Tensor, where: str) -> None:
-    """Raise WeightsError where whole or complex numbers stand for floats, which a copy would turn into others."""
+    """Raise WeightsError for an integer or complex tensor in place of a float one, which a copy would convert."""
     if own.is_floating_point() and not tensor.is_floating_point():
         kinds = [str(t.dtype).removeprefix("torch.") for t in (tensor, own)]
         raise WeightsError(f"{where}: {name} holds {kinds[0]}, the architecture {kinds[1]}; save it as {kinds[1]}")
 
 
 def is_non_commercial(licence: str) -> bool:
-    """Whether a licence's text or short name forbids commercial use (CC BY-NC, research only, NVIDIA's source code)."""
+    """Whether a licence's text or name forbids commercial use (CC BY-NC, research only, NVIDIA source code licence)."""
     return _NON_COMMERCIAL.search(licence.lower()) is not None
 
 
@@ -134,7 +134,7 @@ def _read_pickled(file: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         # A damaged file may also end here; the two cannot be told apart without unpickling.
         raise WeightsError(
-            f"{file}: refused, for it holds objects other than tensors or is damaged; "
+            f"{file}: refused, because it holds objects other than tensors or is damaged; "
             f"save its state_dict alone as {_SAFETENSORS}"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
@@ -150,35 +150,35 @@ def _read_pickled(file: Path) -> dict[str, Tensor]:
     if other:
         kind = type(loaded[other[0]]).__name__
         raise WeightsError(
-            f"{file}: {len(other)} of {len(loaded)} entries are no named tensors (first: {other[0]!r}, {kind}); "
+            f"{file}: {len(other)} of {len(loaded)} entries are not named tensors (first: {other[0]!r}, {kind}); "
             "save the state_dict alone"
         )
     return dict(loaded)
 
 
 def _from_hub(hub_id: str) -> Path:
-    """The weights file of a Hub repository in the local cache, with its card beside it where there is one."""
+    """The weights file of a Hub repository in the local cache, with its model card beside it if it has one."""
     from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 
     remedy = "give the path of a downloaded file"
     try:
-        # The cache first: what was loaded once loads again offline, at once, and is the same.
+        # The cache first: weights that were loaded once load again offline, immediately and unchanged.
         for name in _HUB_FILES:
             cached = try_to_load_from_cache(hub_id, name)
             if isinstance(cached, str):
                 return Path(cached)
-        # One request before any download, for a download retries for half a minute where there is no network.
+        # One request before any download, because without network a download retries for half a minute.
         held = {file.rfilename for file in HfApi().model_info(hub_id, timeout=20).siblings or ()}
         names = [name for name in _HUB_FILES if name in held]
-        for beside in ("README.md", CONFIG):  # the licence, the classes of a finished model
+        for beside in ("README.md", HUB_CONFIG):  # the licence, the classes of a complete model
             if names and beside in held:
                 hf_hub_download(hub_id, beside)
         if names:
             return Path(hf_hub_download(hub_id, names[0]))
     except GatedRepoError as error:
         raise WeightsError(
-            f"{hub_id}: this Hub repository asks for consent; accept its terms on huggingface.co and run "
+            f"{hub_id}: this Hub repository is gated; accept its terms on huggingface.co and run "
             f"`hf auth login`, or {remedy}"
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
@@ -188,7 +188,7 @@ def _from_hub(hub_id: str) -> Path:
             f"{hub_id}: no such file, not in the Hub's local cache, and HF_HUB_OFFLINE is set; "
             f"unset it once, or {remedy}"
         ) from error
-    except Exception as error:  # the network client below, and so what it raises, differs by version
+    except Exception as error:  # the network client, and so its exceptions, differ by version
         raise WeightsError(
             f"{hub_id}: no such file, not in the Hub's local cache, and the Hub cannot be reached "
             f"({one_line(error, 100)}); go online once, or {remedy}"
@@ -197,7 +197,7 @@ def _from_hub(hub_id: str) -> Path:
 
 
 def _licence_beside(file: Path) -> str | None:
-    """What the README.md beside a file says in its ``Licence:`` line (a Hub card's front matter has one too)."""
+    """The ``Licence:`` line of the README.md beside a file (the front matter of a Hub card has one too)."""
     readme = file.parent / "README.md"
     if not readme.is_file():
         return None
@@ -211,7 +211,7 @@ def _licence_beside(file: Path) -> str | None:
         return None
     if said.lower() == "other":
         said = stated.get("license_name", said)
-    if is_non_commercial(said):  # A line may name a free licence for the code beside a restricted one.
+    if is_non_commercial(said):  # A line may name a free licence for the code next to a restricted one.
         return said[:200]
     named = _SHORT_NAME.search(said)
     return named.group() if named else said[:200]

@@ -1,4 +1,4 @@
-"""Attention within windows of a map: padding, rolling, cutting and what may see what; shared by the Swin families.
+"""Shifted-window attention, shared by the Swin families: padding, rolling, partitioning into windows, masking.
 
 Shape letters: R rows, H W map, C channels, n windows of one map, w² tokens of one window.
 """
@@ -21,23 +21,23 @@ from garnish.engine.open_sizes import at_most_one, cropped, folded, rounded_up
 
 
 class ShiftedWindows(nn.Module):
-    """Attention within windows of a map that is padded, then rolled, then masked; windows of one row stay together.
+    """Attention within windows of a map that is padded, then rolled, then masked; windows of one row are adjacent.
 
-    Windows keep their size at every picture size. A map that they do not divide gets zeros below and to the right, is
-    rolled with them, and is masked where the roll brought opposite borders together; so does the segmentation code of
-    Liu et al. (ICCV 2021). Padded tokens take part, and with the trained bias their keys are not zero. timm 1.0 rolls
+    Windows keep their size at every picture size. A map that they do not divide is zero-padded below and to the right,
+    rolled with the padding, and masked where rolling brought opposite borders together, as in the segmentation code of
+    Liu et al. (ICCV 2021). Padded tokens take part; because of the trained bias their keys are not zero. timm 1.0 rolls
     first and pads afterwards but masks as if it had padded first: there opposite borders attend to each other at such
     sizes, and features differ from ours; where windows divide every map they agree.
 
-    A side that one window covers is not shifted, whatever the other side has: the rule of timm. There libraries
-    differ: transformers' Swin shifts neither side and makes windows as small as the side, unless it is told to
+    A side that one window covers is not shifted, regardless of the other side, as in timm. Other libraries differ
+    here: transformers' Swin shifts neither side and shrinks windows to the side, unless it is set to
     partition always; the segmentation code always shifts and masks.
     """
 
     def __init__(self, attention: nn.Module, size: tuple[int, int], shift: tuple[int, int], apart: float) -> None:
-        """Cut windows of ``size`` from a map rolled by ``shift`` for ``attention(tokens, apart=…)``.
+        """Partition a map rolled by ``shift`` into windows of ``size`` and run ``attention(tokens, apart=…)`` in each.
 
-        ``apart`` is added to the logits of tokens that must not see each other.
+        ``apart`` is added to the logits of pairs of tokens that must not attend to each other.
         """
         super().__init__()
         self.apart = apart
@@ -46,10 +46,10 @@ class ShiftedWindows(nn.Module):
         self.full_shift = shift
 
     def forward(self, x: Tensor, place: tuple[tuple[int, int], int] = ((0, 0), 0)) -> Tensor:
-        """(R, H, W, C) → (R, H, W, C), or tokens (R, p + H·W, C) with p prompts first → the same.
+        """(R, H, W, C) → (R, H, W, C), or tokens (R, p + H·W, C) with p prompts first → the same shape.
 
-        Prompts join every window and have neither position nor mask (Jia et al., VPT, ECCV 2022); what the windows make
-        of them is averaged. ``place``: the grid (H, W) and p.
+        Prompts join every window and have neither position nor mask (Jia et al., VPT, ECCV 2022); their outputs are
+        averaged over the windows. ``place``: the grid (H, W) and p.
         """
         grid, count = place
         prompts: Tensor | None = None
@@ -58,35 +58,35 @@ class ShiftedWindows(nn.Module):
         _, height, width, _ = x.shape
         grid = (height, width)
         (wh, ww), (sh, sw) = self.size, self.full_shift
-        # no branch by a size, here and below, so that one exported graph serves all: a side of one window shifts by 0
+        # no branch on a size, here and below, so that one exported graph serves all; a side of one window shifts by 0
         shift = (sh * at_most_one((height - 1) // wh), sw * at_most_one((width - 1) // ww))
         order = window_order(grid, self.size, shift, x.device)
         num_windows = order.source.shape[0] // (wh * ww)
-        # one copy each way: padding, rolling and cutting one after the other are four
-        tokens = F.pad(folded(x, x.shape[0], height * width), (0, 0, 1, 0))  # the first stands for all of the padding
+        # one gather each way, instead of four copies for padding, rolling and partitioning
+        tokens = F.pad(folded(x, x.shape[0], height * width), (0, 0, 1, 0))  # token 0 is the padding
         windows = folded(tokens.index_select(1, order.source), x.shape[0] * num_windows, wh * ww)  # (R·n, w², C)
         apart = Apart(order.part, self.apart) if sh or sw else None
         if prompts is None:
             windows = self.window(windows, apart=apart)
         else:
-            # the windows of one row lie together, so its prompts are repeated in place, not as a whole batch
+            # the windows of one row are adjacent, so each row's prompts are repeated in place
             windows = torch.cat([prompts.repeat_interleave(num_windows, 0), windows], 1)
             windows = self.window(windows, apart=apart, prompts=count)
             prompts = windows[:, :count].reshape(-1, num_windows, count, windows.shape[2]).mean(1)
             windows = windows[:, count:]
-        # task streams may begin in the window, so more rows may leave it than came
+        # task streams may begin inside the attention, so it may return more rows than it got
         rows = windows.shape[0] // num_windows
         x = folded(windows, rows, num_windows * wh * ww).index_select(1, order.place)
         return folded(x, rows, *grid) if prompts is None else torch.cat([prompts, x], 1)
 
 
 class Order(NamedTuple):
-    """How the tokens of a padded and rolled map lie in its windows.
+    """Index tables between the tokens of a map and those of the windows of the padded and rolled map.
 
     Attributes:
-        source: (n·w²,) int64, the number of each window token's map token counted from 1, 0 for padding.
-        place: (H·W,) int64, the place of each map token among those of the windows, counted from 0.
-        part: (n·w²,) int64, 1 to 3 for tokens that the roll brought from the other border, else 0.
+        source: (n·w²,) int64, for each window token the map token it is, counted from 1; 0 for padding.
+        place: (H·W,) int64, for each map token its index among the window tokens, counted from 0.
+        part: (n·w²,) int64, 1 to 3 for tokens that rolling brought from the opposite border, else 0.
     """
 
     source: Tensor
@@ -95,18 +95,18 @@ class Order(NamedTuple):
 
 
 def window_order(grid: tuple[int, int], size: tuple[int, int], shift: tuple[int, int], device: torch.device) -> Order:
-    """The order of the windows of a map that is padded below and to the right, then rolled.
+    """The index tables for a map that is padded below and to the right, then rolled.
 
     Args:
         grid: (H, W) of the map.
-        size: of a window.
+        size: height and width of a window.
         shift: by how much the padded map is rolled up and left, less than a window.
-        device: of the map.
+        device: device of the map.
     """
     (height, width), (wh, ww), (sh, sw) = grid, size, shift
     high, wide = rounded_up(height, wh), rounded_up(width, ww)
-    # Of the padded map. No side of a tensor here is a bare number of windows: export takes what is not 1 in its example
-    # never to be 1. Nor does it know the remainder of a tensor by a size, so places after the roll are compared.
+    # Sides of the padded map. No tensor here has the bare number of windows as a side: export assumes that a size that
+    # is not 1 in its example is never 1. It cannot take a tensor modulo a size either, so the roll uses comparisons.
     row, column = torch.arange(high, device=device), torch.arange(wide, device=device)
     down, right = row - sh + high * (row < sh), column - sw + wide * (column < sw)
     rows = down // wh * wide * wh + down % wh * ww
@@ -120,18 +120,18 @@ def window_order(grid: tuple[int, int], size: tuple[int, int], shift: tuple[int,
 
 
 class Apart(NamedTuple):
-    """What must not see each other in the windows of a rolled map.
+    """The attention mask of the windows of a rolled map.
 
     Attributes:
-        part: (n·w²,) as :class:`Order` has it.
-        value: added to the logits of tokens of different parts.
+        part: (n·w²,), see :class:`Order`.
+        value: added to the logits of pairs of tokens of different parts.
     """
 
     part: Tensor
     value: float
 
     def added_to(self, bias: Tensor, rows: int, prompts: int) -> Tensor:
-        """A bias of window tokens behind ``prompts``, (h, p + w², p + w²), → (rows, h, p + w², p + w²), rows R·n."""
+        """Add the mask to a position bias (h, p + w², p + w²) with p prompts first → (R·n, h, p + w², p + w²)."""
         tokens = bias.shape[-1] - prompts
         part = folded(self.part.expand(rows * tokens // self.part.shape[0], -1), rows)  # (R·n, w²)
         hidden = part[:, :, None] != part[:, None, :]
@@ -140,17 +140,17 @@ class Apart(NamedTuple):
 
 
 def unseen_by_prompts(table: Tensor, prompts: int, value: float = 0.0) -> Tensor:
-    """A bias or mask over pairs of a window's tokens, (…, w², w²) → (…, p + w², p + w²), ``value`` for prompts.
+    """Extend a bias or mask over pairs of window tokens by p prompts: (…, w², w²) → (…, p + w², p + w²).
 
-    It is what a pair has of which the trunk learned nothing: 0 of a mask and of a table.
+    Pairs with a prompt, for which the trunk has learned no bias, get ``value``: 0 for masks and bias tables.
     """
     return F.pad(table, (prompts, 0, prompts, 0), value=value) if prompts else table
 
 
 def gathered(x: Tensor, grid: tuple[int, int], prompts: int) -> tuple[Tensor, tuple[int, int]]:
-    """What patch merging reads, of tokens with prompts: (R, p + H·W, C) → (R, p + ⌈H/2⌉·⌈W/2⌉, 4C) and the new grid.
+    """Input of patch merging for tokens with prompts: (R, p + H·W, C) → (R, p + ⌈H/2⌉·⌈W/2⌉, 4C) and the new grid.
 
-    Four neighbours side by side, in timm's order; a prompt four times (Jia et al., VPT, ECCV 2022, for Swin).
+    Four neighbours are concatenated in timm's order; a prompt with itself (Jia et al., VPT, ECCV 2022, for Swin).
     """
     rows, _, channels = x.shape
     (height, width), own = grid, x[:, :prompts]
@@ -162,11 +162,11 @@ def gathered(x: Tensor, grid: tuple[int, int], prompts: int) -> tuple[Tensor, tu
 
 
 class Windowed(TimmTrunk):
-    """What the two versions of Swin share: how a trunk is put together from timm's, and merging with prompts."""
+    """Base of both versions of Swin: building the trunk from timm's modules, and patch merging with prompts."""
 
     @classmethod
     def with_windows(cls, swin: Any, residuals: Callable[[Any], dict[str, nn.Module]], **facts: Any) -> Self:
-        """A trunk from timm's ``swin``; ``residuals`` makes the two of a block; for ``facts`` see :meth:`assemble`."""
+        """A trunk from timm's ``swin``; ``residuals`` makes a block's two; for ``facts`` see :meth:`assemble`."""
         stages, features = [], []
         for layer, info in zip(swin.layers, swin.feature_info, strict=True):
             stages.append(Stage(layer.downsample, [residuals(block) for block in layer.blocks], nn.Identity()))
@@ -182,7 +182,7 @@ class Windowed(TimmTrunk):
         """Norm and reduction of a patch merging, in the family's order: (R, N, 4C) → (R, N, 2C)."""
 
     def enter(self, entrance: nn.Module, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
-        """Patch merging of a stream with prompts too."""
+        """Run patch merging, also of a stream with prompts; returns the new stream and its grid."""
         if x.ndim == 4:
             return super().enter(entrance, x, ctx)
         x, grid = gathered(x, ctx.grid, ctx.num_prefix)

@@ -1,1 +1,1 @@
-"""How the losses of several tasks become one: one file each."""
+"""Loss balancing: ways to combine the losses of several tasks into one, one file each."""

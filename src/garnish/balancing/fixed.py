@@ -1,4 +1,4 @@
-"""Fixed weights: those that the tasks have from the literature, or others."""
+"""Fixed loss weights: the tasks' own, which are the literature's by default, or given ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Fixed(Balancing):
     """Σ w · loss with fixed weights w.
 
     Attributes:
-        weights: task → w; a task left out keeps its own ``weight``, whose default is the literature's.
+        weights: task → w; a task that is left out keeps its own ``weight``, whose default is the literature's.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -29,19 +29,19 @@ class Fixed(Balancing):
     def __post_init__(self) -> None:
         for task, weight in self.weights.items():
             if not 0 <= weight < math.inf:
-                raise OptionError(f"train.balance.{task}: {weight}; set a finite weight from 0")
+                raise OptionError(f"train.balance.{task}: {weight}; set a finite weight of 0 or more")
 
     def build(self, tasks: Mapping[str, Task]) -> FixedWeights:
-        """See :class:`FixedWeights`."""
+        """The weighted sum as a module; raises :class:`OptionError` for a weight of an unknown task."""
         return FixedWeights(tasks, self.weights)
 
 
 @final
 class FixedWeights(Balance):
-    """Σ weight · loss.
+    """Σ weight · loss with fixed weights.
 
     Args:
-        tasks: every trained task; its ``loss_weight`` counts where ``weights`` says nothing.
+        tasks: every trained task; its ``loss_weight`` is used if it is not in ``weights``.
         weights: task → weight.
 
     Raises:
@@ -56,5 +56,5 @@ class FixedWeights(Balance):
         self.weights = {name: task.loss_weight for name, task in tasks.items()} | dict(weights or {})
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """() weighted sum."""
+        """The weighted sum of the losses, ()."""
         return torch.stack([self.weights[task] * loss for task, loss in losses.items()]).sum()

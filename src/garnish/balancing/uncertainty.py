@@ -1,4 +1,4 @@
-"""Uncertainty weighting: each task's weight follows from a noise level that is learnt with the model.
+"""Uncertainty weighting: each task's loss weight follows from a noise level that is learned with the model.
 
 Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018, sections 3.2 and 3.3.
 """
@@ -21,44 +21,44 @@ from garnish.tasks.task import Task
 @final
 @dataclass(frozen=True, kw_only=True)
 class Uncertainty(Balancing):
-    """Σ c e^(−s) loss + s/2 with one learnt s a task, the logarithm of its noise's variance σ² (Kendall et al. 2018).
+    """Σ c e^(−s) loss + s/2 with one learned s per task, the log of its noise variance σ² (Kendall et al. 2018).
 
-    c is 1/2 for regression (depth, normals) and 1 for classification (all whose targets are masks), as a Gaussian's
-    and a softmax's likelihoods have it (their eqs. 7 and 10). For a loss that stays at L, s ends at ln(2 c L), where
-    the task contributes 1/2 whatever its scale. The tasks' own weights have no effect but through ``start``.
+    c is 1/2 for regression (depth, normals) and 1 for classification (tasks whose targets are masks), from the
+    Gaussian and the softmax likelihood (their eqs. 7 and 10). If a loss stays at L, s converges to ln(2 c L), where
+    the task contributes 1/2 regardless of its scale. The tasks' own weights only matter for ``start="weights"``.
 
-    A task counts in the steps that have labels of it; where its loss is exactly 0 (no pixel has a label, though its
-    picture does) its s gets no gradient, for else it would fall without any evidence. AdamW moves s by at most about
-    the learning rate a step, so that short runs end near their start.
+    A task counts in the steps that have labels of it; if its loss is exactly 0 (its pictures have no labelled pixel)
+    its s gets no gradient, as it would otherwise fall without evidence. AdamW moves s by at most about
+    the learning rate per step, so short runs end near their start.
 
     Attributes:
-        start: of s; "zero": 0, so that weights begin at c; "weights": weights begin at the tasks' own.
+        start: initial s: "zero": 0, so that weights start at c; "weights": so that they start at the tasks' own.
     """
 
     start: Literal["zero", "weights"] = "zero"
 
     def build(self, tasks: Mapping[str, Task]) -> UncertaintyWeights:
-        """See :class:`UncertaintyWeights`.
+        """The module that learns one s per task.
 
         Raises:
-            OptionError: a task of weight 0 to start from.
+            OptionError: a task of weight 0, with ``start="weights"``.
         """
         return UncertaintyWeights(tasks, from_weights=self.start == "weights")
 
 
 @final
 class UncertaintyWeights(Balance):
-    """See :class:`Uncertainty`.
+    """The loss of :class:`Uncertainty`, with its learned s.
 
     Args:
         tasks: every trained task.
-        from_weights: begin at the tasks' own weights.
+        from_weights: start at the tasks' own weights.
     """
 
     def __init__(self, tasks: Mapping[str, Task], *, from_weights: bool) -> None:
         super().__init__()
         self.factors = {name: 1.0 if task.target_kind == "mask" else 0.5 for name, task in tasks.items()}
-        #: s of each task, apart, so that a step without labels of a task leaves it (and its moments) as it is
+        #: one parameter s per task, so that a step without labels of a task changes neither it nor its moments
         self.log_variances = nn.ParameterDict()
         for name, task in tasks.items():
             if from_weights and task.loss_weight <= 0:
@@ -70,15 +70,15 @@ class UncertaintyWeights(Balance):
             self.log_variances[name] = nn.Parameter(torch.tensor(start))
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """() Σ c e^(−s) loss + s/2 over the tasks of this step."""
+        """Σ c e^(−s) loss + s/2 over the tasks of this step, ()."""
         terms = []
         for name, loss in losses.items():
             s = self.log_variances[name]
             term = self.factors[name] * (-s).exp() * loss + s / 2
-            # != and not >, so that NaN comes through
+            # != instead of >, so that NaN is passed on
             terms.append(torch.where(loss.detach() != 0, term, 0.0 * s))
         return torch.stack(terms).sum()
 
     def learnt_weights(self) -> dict[str, float]:
-        """Task → c e^(−s)."""
+        """Task → current factor c e^(−s) of its loss."""
         return {name: self.factors[name] * math.exp(-float(s.detach())) for name, s in self.log_variances.items()}

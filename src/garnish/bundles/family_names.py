@@ -53,7 +53,7 @@ def _dialect(backbone: MiT) -> str:
     """The dialect from whose names the norms' epsilons are read as they are here; else NVlabs' (options give them)."""
     norm: nn.LayerNorm = backbone.stages[0].leave  # type: ignore[assignment]
     embed: nn.LayerNorm = backbone.stages[0].enter.norm  # type: ignore[assignment]
-    for dialect in (dialects.NVLABS, dialects.TRANSFORMERS_4, dialects.OWN):
+    for dialect in (dialects.NVLABS, dialects.TRANSFORMERS_4, dialects.GARNISH):
         if (dialect.norm_eps, dialect.embed_norm_eps) == (norm.eps, embed.eps):
             return dialect.name
     return dialects.NVLABS.name

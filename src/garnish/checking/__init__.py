@@ -1,1 +1,1 @@
-"""What is given is checked: types of arguments, devices, finite tensors."""
+"""Checks of inputs: argument types, devices, finite tensors, and a cache of facts about tensors."""

@@ -1,4 +1,4 @@
-"""What is given to a public function, or to a class of options, is of the type that its annotation says; else one line.
+"""Checks the arguments of public functions and option classes against their type annotations, with one-line errors.
 
 Types, and the choices of a ``Literal``: whether a number is in range is for whoever reads it.
 """
@@ -23,7 +23,7 @@ from garnish.errors import OptionError, one_line, suggest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Class → how a message calls it, and where one is had from.
+#: Class → its description in messages, and how to get one.
 _CALLED = {
     "Model": "a model (of gn.adapt, gn.load or gn.finished)",
     "Backbone": "a backbone (of gn.backbone)",
@@ -43,9 +43,9 @@ _CALLED = {
 
 
 def checked(function: F) -> F:
-    """The same function, which raises :class:`OptionError` for an argument that it lacks or does not have.
+    """Decorate a function to raise :class:`OptionError` for a missing or unknown argument.
 
-    Likewise for one of another type than is annotated.
+    Likewise for an argument whose type is not the annotated one.
     """
     signature = inspect.signature(function)
     kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
@@ -71,7 +71,7 @@ def checked(function: F) -> F:
 
 
 def _unbound(signature: inspect.Signature, given: Mapping[str, Any], error: TypeError) -> str:
-    """Why arguments do not fit a function that takes others."""
+    """Message for arguments that do not fit a function's signature."""
     plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     known = [name for name, p in signature.parameters.items() if name != "self" and p.kind in plain]
     unknown = [name for name in given if name not in known]
@@ -83,9 +83,9 @@ def _unbound(signature: inspect.Signature, given: Mapping[str, Any], error: Type
 
 
 class _ByName(ABCMeta):
-    """What a call of a class of options checks; copies and pickles of one are made without a call.
+    """Metaclass that checks the arguments when an option class is called; copying and unpickling do not call it.
 
-    A class of a third party with an ``__init__`` of its own is called as it is.
+    A third-party class with a hand-written ``__init__`` is called without checks.
     """
 
     def __call__(cls, *args: Any, **given: Any) -> Any:
@@ -120,15 +120,15 @@ class _ByName(ABCMeta):
 
 
 class Options(ABC, metaclass=_ByName):
-    """Base of frozen dataclasses of options: they are known, and of the type that is annotated.
+    """Base of frozen dataclasses of options, whose names and annotated types are checked when one is made.
 
-    Ours are given by name alone. Numbers of numpy become Python's, and lists tuples where those are annotated, so that
-    equal options are equal, can be hashed and are written as YAML and JSON.
+    Ours take keywords only. NumPy numbers become Python's, and lists become tuples where those are annotated, so that
+    equal options are equal, can be hashed and can be written as YAML and JSON.
     """
 
 
 def _taken(value: Any, hint: Any, where: str, of_several: str = "") -> Any:
-    """A value as it is handed on; raises OptionError where it is not of the annotated type."""
+    """The value, converted as :class:`Options` says; raises OptionError if it is not of the annotated type."""
     value = _of_python(value)
     with contextlib.suppress(Unfit):
         return conform(value, hint, where, GIVEN)
@@ -140,7 +140,7 @@ def _taken(value: Any, hint: Any, where: str, of_several: str = "") -> Any:
 
 
 def _of_python(value: Any) -> Any:
-    """Numbers, truth values and text of numpy as Python's, in lists, tuples and mappings too; all else is itself."""
+    """Convert NumPy scalars and strings to Python's, also in lists, tuples and dicts; other values are unchanged."""
     if isinstance(value, np.number | np.bool_ | np.str_):
         return value.item()
     if type(value) in (list, tuple):
@@ -153,7 +153,7 @@ def _of_python(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """Its type, and itself where that is short."""
+    """A value in a message: its type, and the value itself if that is short."""
     name = type(value).__name__
     if isinstance(value, str | bytes | int | float | complex | os.PathLike | type):
         return f"{name} {one_line(repr(value if not isinstance(value, Path) else str(value)), 40)}"

@@ -1,4 +1,4 @@
-"""A device that can be computed on here."""
+"""Checks that torch can use a named device on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from garnish.errors import OptionError
 
 
 def usable_device(name: str | torch.device, where: str) -> torch.device:
-    """The device of a name; raises :class:`OptionError`, which starts with ``where``, if torch cannot use it here."""
+    """The device called ``name``; raises :class:`OptionError`, starting with ``where``, if torch cannot use it here."""
     try:
         chosen = torch.device(name)
         torch.empty(0, device=chosen)

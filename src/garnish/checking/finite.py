@@ -1,4 +1,4 @@
-"""Whether tensors are finite: what is not is never saved, ranked, or shown as a map.
+"""Checks whether tensors are finite; others are never saved, ranked, or shown as a map.
 
 Shape letters: K pictures.
 """
@@ -14,15 +14,15 @@ from garnish.checking.tensor_facts import remembered
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """What is infinite or not a number among some tensors, for a message; empty where all are finite.
+    """Name the tensors with infinite or NaN values, for a message; empty if all are finite.
 
-    Reads each tensor once and allocates nothing, so that it costs little beside reading or writing a file.
+    Reads each tensor once and allocates nothing, so it costs little compared to reading or writing a file.
 
     Args:
         tensors: of any dtype, shape and device; integers are finite.
 
     Returns:
-        ``NAME holds 1 of 768 values that are not finite``, and how many tensors more there are; or "".
+        ``NAME holds 1 of 768 values that are not finite``, with the number of further such tensors; or "".
     """
     odd = [name for name, tensor in tensors.items() if not is_finite(tensor)]
     if not odd:
@@ -33,22 +33,22 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str:
 
 
 def all_finite(module: nn.Module) -> bool:
-    """Whether a module's tensors are finite; they are read again only where :func:`remembered` says so."""
+    """Whether a module's tensors are finite; cached until one is written or replaced (:func:`remembered`)."""
     return remembered(module, "finite", lambda: all(map(is_finite, (*module.parameters(), *module.buffers()))))
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values of a tensor are; True of integers, of an empty one, and of one without values (meta)."""
+    """Whether all values of a tensor are finite; True for integers, empty tensors and meta tensors."""
     if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
         return True
     values = tensor.detach()
-    # a minimum and a maximum hand on NaN; float8 has neither
+    # minimum and maximum propagate NaN; float8 supports neither
     least, most = torch.aminmax(values.float() if values.element_size() == 1 else values)
     return bool(least.isfinite() & most.isfinite())
 
 
 def odd_rows(outputs: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    """Task → the rows of its output (K, …) that are not finite; tasks all of whose rows are do not occur."""
+    """Task → the rows of its output (K, …) that are not finite, for tasks that have any."""
     return {
         name: torch.nonzero(~out.isfinite().flatten(1).all(1)).flatten().tolist()
         for name, out in outputs.items()
@@ -57,7 +57,7 @@ def odd_rows(outputs: Mapping[str, Tensor]) -> dict[str, list[int]]:
 
 
 def why_odd(tensors: Mapping[str, Tensor]) -> str:
-    """Why the outputs of a model that consists of these tensors are not finite, and what to do, for a message."""
+    """Why the outputs of a model with these tensors are not finite, and what to do, for a message."""
     if held := not_finite(tensors):
-        return f"for the model's {held}; train it anew, or take a model that was saved before"
+        return f"for the model's {held}; train it again, or use a model that was saved before"
     return "though all of the model's tensors are finite, so its numbers overflow: run it in float32 (model.float())"

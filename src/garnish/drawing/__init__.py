@@ -1,1 +1,1 @@
-"""Maps as pictures: colours, contact sheets, files. Numpy and Pillow alone."""
+"""Drawing maps as pictures: colours, contact sheets, image files; with NumPy and Pillow only."""

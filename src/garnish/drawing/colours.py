@@ -1,7 +1,7 @@
 """Colours of painted maps: distinct ones for classes, a perceptual scale for distances.
 
 Class colours are chosen in OKLab (Ottosson 2020), where equal distances look about equal: each is the one farthest
-from all before it, among moderate lightnesses and chromas that sRGB can show.
+from all before it, among the sRGB colours of moderate lightness and chroma.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-#: Where a map holds nothing.
+#: Pixels without a value.
 NOTHING = (0, 0, 0)
-#: Class 0 where it is called background.
+#: A class called background.
 BACKGROUND = (58, 60, 66)
 
 #: OKLab → cube roots of cone responses → linear sRGB.
@@ -33,14 +33,14 @@ _LMS_TO_RGB = np.array(
 
 
 def class_colours(names: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
-    """One RGB colour a class, by its id alone and the same on every machine; a background is dark grey."""
+    """One RGB colour per class, which depends on its id only, on every machine; a background is dark grey."""
     chosen = zip(names, distinct_colours(), strict=False)
     return tuple(BACKGROUND if name.lower() == "background" else colour for name, colour in chosen)
 
 
 @cache
 def distinct_colours(count: int = 255) -> tuple[tuple[int, int, int], ...]:
-    """``count`` colours, each as far as can be from those before it; the first is a blue."""
+    """``count`` colours, each as different as possible from those before it; the first is a blue."""
     lightness, chroma, hue = np.meshgrid(
         np.linspace(0.5, 0.86, 7), np.linspace(0.08, 0.17, 4), np.linspace(0, 2 * np.pi, 60, endpoint=False)
     )
@@ -49,7 +49,7 @@ def distinct_colours(count: int = 255) -> tuple[tuple[int, int, int], ...]:
     shown = ((linear >= 0) & (linear <= 1)).all(1)
     lab, linear = lab[shown], linear[shown]
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    # Rounded, so that ties and the last digits of cosines do not decide otherwise elsewhere.
+    # Rounded, so that ties and the last digits of cosines give the same choice on every machine.
     lab, rgb = lab.round(6), (255 * encoded).round().astype(int)
 
     picked = [int(np.argmin(((lab - (0.62, -0.04, -0.15)) ** 2).sum(1).round(6)))]
@@ -71,7 +71,7 @@ def scale_colours(share: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 @cache
 def _viridis() -> NDArray[np.uint8]:
-    """(256, 3) the colour scale of van der Walt and Smith (2015), which is in the public domain (CC0)."""
+    """The viridis colour scale, (256, 3), of van der Walt and Smith (2015), in the public domain (CC0)."""
     with Image.open(BytesIO(resources.files("garnish").joinpath("assets", "viridis.png").read_bytes())) as image:
         scale: NDArray[np.uint8] = np.asarray(image)[0]
     return scale

@@ -1,4 +1,4 @@
-"""Files of decoded maps, which appear whole or not at all."""
+"""Writing map files (PNG and others) atomically: a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_png(pixels: NDArray[np.uint8] | NDArray[np.uint16], path: Path) -> Pat
 
 
 def picture_bytes(image: Image.Image, kind: str) -> bytes:
-    """The content of a picture file of a format that PIL knows (``PNG``, ``JPEG``)."""
+    """Encode a picture in a format that PIL knows (``PNG``, ``JPEG``)."""
     data = io.BytesIO()
     image.save(data, format=kind)
     return data.getvalue()
@@ -36,7 +36,7 @@ def write_map(data: bytes, path: Path) -> Path:
     """Write or replace one file of a folder that exists, in one rename; returns ``path``.
 
     Raises:
-        DataError: no space, no permission, no such folder; a former file is as it was, and no part of one is left.
+        DataError: no space, no permission, no such folder; an existing file is unchanged, no partial file is left.
     """
     if not path.parent.is_dir():
         raise DataError(f"{path}: cannot be written ({os.strerror(errno.ENOENT)}); make its folder")

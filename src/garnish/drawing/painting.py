@@ -1,6 +1,6 @@
-"""Maps as colours, one way of painting a kind of map.
+"""Painting maps as (H, W, 3) uint8 RGB: classes, distances, unit vectors, probabilities.
 
-Shape letters: H W pixels. Everything gives (H, W, 3) uint8 RGB.
+Shape letters: H W pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from garnish.drawing.colours import NOTHING, scale_colours
 
-#: Vectors shorter than this are the zero vector, which says that there is none.
+#: Vectors shorter than this count as the zero vector, which means "no vector".
 SHORTEST_VECTOR = 1e-3
 
 RGB = tuple[int, int, int]
@@ -21,7 +21,7 @@ Floats = NDArray[np.floating]
 
 
 def paint_classes(ids: NDArray[np.integer], colours: Sequence[RGB]) -> Painted:
-    """(H, W) ids → the colour of each; black for ids from 0 to 255 that have none."""
+    """(H, W) class ids, 0 to 255 → the colour of each; black for ids without a colour."""
     table = np.full((256, 3), NOTHING, np.uint8)
     table[: len(colours)] = colours
     painted: Painted = table[ids]
@@ -29,7 +29,7 @@ def paint_classes(ids: NDArray[np.integer], colours: Sequence[RGB]) -> Painted:
 
 
 def paint_distances(metres: Floats, nearest: float, farthest: float) -> Painted:
-    """(H, W) metres → yellow where near, dark violet at ``farthest``; black outside of ``nearest`` to ``farthest``."""
+    """(H, W) metres → yellow for near, dark violet at ``farthest``; black outside of ``nearest`` to ``farthest``."""
     valid = (metres >= nearest) & (metres <= farthest)
     painted = scale_colours(1 - np.where(valid, metres, np.float32(0)) / np.float32(farthest))
     painted[~valid] = NOTHING
@@ -37,7 +37,7 @@ def paint_distances(metres: Floats, nearest: float, farthest: float) -> Painted:
 
 
 def paint_vectors(vectors: Floats) -> Painted:
-    """(3, H, W) unit vectors → (n + 1)/2 as RGB; black where the vector is zero or not finite."""
+    """(3, H, W) unit vectors n → (n + 1)/2 as RGB; black where the vector is zero or not finite."""
     painted = vectors_as_rgb(vectors)
     length = np.linalg.norm(vectors, axis=0)
     painted[~(np.isfinite(length) & (length > SHORTEST_VECTOR))] = NOTHING
@@ -45,17 +45,17 @@ def paint_vectors(vectors: Floats) -> Painted:
 
 
 def vectors_as_rgb(vectors: Floats) -> Painted:
-    """(3, H, W) in [-1, 1] → (n + 1)/2 · 255, rounded; the zero vector is mid-grey."""
+    """(3, H, W) vectors n in [-1, 1] → (n + 1)/2 · 255, rounded; the zero vector is mid-grey."""
     return eight_bits((vectors + 1) / 2).transpose(1, 2, 0)
 
 
 def paint_shares(shares: Floats, *, none: float = np.nan, none_colour: RGB, dark: bool = False) -> Painted:
-    """(H, W) in [0, 1] → grey, 1 is white.
+    """(H, W) values in [0, 1] → grey; 1 is white.
 
     Args:
         shares: probabilities, or targets of 0 and 1.
-        none: the value that stands for no label.
-        none_colour: what is painted there.
+        none: the value that means "no label".
+        none_colour: the colour of pixels without a label.
         dark: 1 is black instead.
     """
     grey = eight_bits(1 - np.clip(shares, 0, 1) if dark else shares)
@@ -65,6 +65,6 @@ def paint_shares(shares: Floats, *, none: float = np.nan, none_colour: RGB, dark
 
 
 def eight_bits(shares: Floats) -> NDArray[np.uint8]:
-    """Numbers in [0, 1] → 0 to 255, cut and rounded."""
+    """Numbers in [0, 1] → 0 to 255 as uint8, clipped and rounded."""
     scaled: Painted = np.rint(np.clip(shares, 0, 1) * np.float32(255)).astype(np.uint8)
     return scaled

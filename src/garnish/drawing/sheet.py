@@ -1,4 +1,4 @@
-"""Contact sheets: pictures and maps in a grid of equal cells, one row a picture, titles above the columns."""
+"""Contact sheets: pictures and maps in a grid of equal cells, one row per picture, titles above the columns."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def draw_sheet(
     legend: Mapping[str, tuple[int, int, int]] | None = None,
     cell_px: int = 256,
 ) -> Path:
-    """Draw a contact sheet and write it to ``path`` (its suffix says the format).
+    """Draw a contact sheet and write it to ``path`` (its suffix determines the format).
 
     Args:
-        rows: one picture a row, as (title, (H, W, 3) uint8) cells. Cells of one title share a column; columns stand
-            in the order in which titles first appear; a row without some title leaves that cell empty.
+        rows: one row per picture, as (title, (H, W, 3) uint8) cells. Cells with the same title share a column;
+            columns are ordered by the first appearance of their title; a row without a title has an empty cell there.
         path: the file to write.
-        legend: labels and their colours, drawn below the grid.
-        cell_px: longer side of a cell; all cells take the shape of the first picture, others are fitted inside.
+        legend: label → colour, drawn below the grid.
+        cell_px: longer side of a cell; all cells have the aspect ratio of the first picture, others are fitted inside.
     """
     titles = list(dict.fromkeys(title for row in rows for title, _ in row))
     assert titles, "a sheet needs at least one cell"
@@ -71,7 +71,7 @@ def draw_sheet(
 
 
 def _paste(sheet: Image.Image, pixels: np.ndarray, corner: tuple[int, int], cell: tuple[int, int]) -> None:
-    """Fit a picture into a cell, centred, its shape kept; small maps grow in whole pixels, large ones are smoothed."""
+    """Fit a picture into a cell, centred, keeping its aspect ratio: nearest neighbour up, Lanczos down."""
     image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8))
     scale = min(cell[0] / image.width, cell[1] / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -84,7 +84,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def _shorten(text: str, font: _Font, width: int) -> str:
-    """``text``, cut with dots so that it fits ``width``."""
+    """``text``, shortened with dots to fit ``width`` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:
@@ -93,14 +93,14 @@ def _shorten(text: str, font: _Font, width: int) -> str:
 
 
 def _label_width(name: str, font: _Font) -> float:
-    """Pixels that one label of the legend takes, with the space after it."""
+    """Width in pixels of one label of the legend, with the space after it."""
     return _LEGEND_PX + 6 + font.getlength(name) + 18
 
 
 def _wrap(
     legend: Mapping[str, tuple[int, int, int]], font: _Font, width: int
 ) -> list[list[tuple[str, tuple[int, int, int]]]]:
-    """The labels of a legend in lines of at most ``width`` pixels."""
+    """Break the labels of a legend into lines of at most ``width`` pixels."""
     lines: list[list[tuple[str, tuple[int, int, int]]]] = []
     used = 0.0
     for name, colour in legend.items():

@@ -1,1 +1,1 @@
-"""Where rows, owners and units meet: the block loop, adapters in their places, and which owners share a pass."""
+"""The block loop: frozen trunk, adapters at their sites, their owners, and how a mixed batch is split into passes."""

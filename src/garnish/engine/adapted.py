@@ -1,7 +1,7 @@
-"""The wrapper that stands in a frozen module's place: adapters of one owner, of several at once, and of task streams.
+"""The wrapper that replaces a frozen module and runs adapters on it: of one owner, of several, or of task streams.
 
-The rows of one owner lie together, so each owner's adapter runs on its part; in a compiled pass, in which no shape may
-depend on how many rows an owner has, see :mod:`garnish.engine.stacks`.
+The rows of one owner are adjacent, so each owner's adapter runs on its slice; in a compiled pass, where no shape may
+depend on how many rows an owner has, :mod:`garnish.engine.stacks` is used.
 
 Shape letters: I images, R rows, k entries a row owns (windows).
 """
@@ -23,15 +23,15 @@ from garnish.engine.stacks import Stack, merged_of, run_layer
 
 @final
 class Adapted(Wrapper):
-    """A frozen module at which owners may have adapters; it holds none of them, each owner knows its own.
+    """Wraps a frozen module at which owners may have adapters; the owners hold them, not the wrapper.
 
-    It answers ``in_features`` and ``out_features`` and nothing else of the module it wraps, above all not
-    ``weight``: code that reads a weight behind the wrapper's back must fail, not train nothing.
+    It exposes ``in_features`` and ``out_features`` of the wrapped module and nothing else, in particular not
+    ``weight``: code that reads the weight directly would bypass the adapter, so it must fail.
 
     Args:
         layer: the module, or the wrapper of the level below.
-        key: by which owners know their adapters here.
-        binding: the cell with the context of the pass.
+        key: the key of the adapters here within their owners.
+        binding: gives the context of the pass.
     """
 
     def __init__(self, layer: nn.Module, key: str, binding: Binding) -> None:
@@ -51,7 +51,7 @@ class Adapted(Wrapper):
         return self.layer.out_features  # type: ignore[return-value]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """What the wrapped module takes (masks and rotary tables pass through), adapted for each row's owner."""
+        """Run the wrapped module with the adapter of each row's owner; masks and rotary tables are passed on."""
         ctx = self.binding.current()
         if ctx.streams is not None and self.acts_in(ctx):
             return self.streamed(x, args, kwargs, ctx, self.binding.kept)
@@ -60,12 +60,12 @@ class Adapted(Wrapper):
         return self.mixed(x, args, kwargs, ctx)
 
     def of(self, owner: Whose) -> Adapter | None:
-        """The adapter of an owner, or None where it leaves the place alone."""
+        """The adapter of an owner here, or None if it has none."""
         found: Adapter | None = None if owner is None else owner.at(self.key)
         return found
 
     def alone(self, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
-        """All rows belong to ``ctx.owner``: its adapter runs on the whole tensor."""
+        """Run with the adapter of ``ctx.owner``, to which all rows belong."""
         adapter = self.of(ctx.owner)
         if adapter is None:
             return self.layer(x, *args, **kwargs)  # type: ignore[no-any-return]
@@ -81,15 +81,15 @@ class Adapted(Wrapper):
         return any(self.of(owner) is not None for owner in ctx.streams.present)
 
     def streamed(self, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext, kept: Kept) -> Tensor:
-        """Images' own rows and task streams: the frozen module runs on the images' rows alone.
+        """Images' own rows plus task streams; the frozen module runs on the images' rows only.
 
-        ``y_t = after_t(x_t, y)`` with y of the image's own row (Agiza et al., MTLoRA, CVPR 2024, section 3.2): so each
-        task costs its adapter and nothing of the module.
+        ``y_t = after_t(x_t, y)`` with y of the image's own row (Agiza et al., MTLoRA, CVPR 2024, section 3.2), so a
+        further task costs its adapter but no run of the module.
         """
         streams = ctx.streams
         assert streams is not None
         alone = replace(ctx, streams=None, part="all", ends=False)
-        if ctx.part == "stream" and self.key in kept:  # one stream for itself, after the images' own rows
+        if ctx.part == "stream" and self.key in kept:  # a single stream, run after the images' own rows
             base = streams.take(kept[self.key], ctx.num_images)
             return self._after(x, base, replace(alone, rows=streams))
         own, beside = x, x[:0]
@@ -118,7 +118,7 @@ class Adapted(Wrapper):
     def _one_by_one(
         self, read: Tensor, beside: Tensor, adapted: Tensor, base: Tensor, ctx: ForwardContext
     ) -> Iterator[Tensor]:
-        """The images' own rows, unless streams end here, and each task's; where they begin, of ``read``."""
+        """The images' own rows, unless streams end here, then each task's; streams that begin here read ``read``."""
         assert ctx.streams is not None
         if not ctx.ends:
             yield adapted
@@ -138,7 +138,7 @@ class Adapted(Wrapper):
         return True
 
     def mixed(self, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
-        """Rows of several owners: each row as if it were alone."""
+        """Rows of several owners; the result of each row is as if it were alone."""
         assert ctx.rows is not None
         if ctx.rows.counts is None:
             return self._mixed_whole(x, args, kwargs, ctx)
@@ -154,7 +154,7 @@ class Adapted(Wrapper):
         return self._after(x, self.layer(entered, *args, **kwargs), ctx)
 
     def _after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
-        """The door ``after`` of each row's owner."""
+        """Run ``after`` of each row's owner."""
         assert ctx.rows is not None
         if ctx.rows.counts is not None:
             return self._by_owner("after", ctx, x, y)
@@ -162,15 +162,15 @@ class Adapted(Wrapper):
             y = stack.select(stack.call("after", ctx, x, y), y, ctx)
         return y
 
-    def _by_owner(self, door: Literal["before", "after"], ctx: ForwardContext, *streams: Tensor) -> Tensor:
-        """Run a door on the rows of each owner in turn; rows of owners without an adapter keep the last stream."""
+    def _by_owner(self, step: Literal["before", "after"], ctx: ForwardContext, *streams: Tensor) -> Tensor:
+        """Run ``before`` or ``after`` of each owner on its rows; owners without an adapter keep the last stream."""
         assert ctx.rows is not None
         done = []
         for owner, *parts in zip(ctx.rows.present, *map(ctx.rows.split, streams), strict=True):
             adapter = self.of(owner)
             if parts[-1].shape[0]:
                 row = replace(ctx, rows=None, owner=owner)
-                done.append(parts[-1] if adapter is None else adapter(door, *parts, row))
+                done.append(parts[-1] if adapter is None else adapter(step, *parts, row))
         return torch.cat(done) if len(done) > 1 else done[0]  # cat copies even one part
 
     def _mixed_whole(self, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
@@ -195,7 +195,7 @@ class Adapted(Wrapper):
             if adapter is None:
                 continue
             for method, positions, adapters in groups:
-                # a frozen owner's dropout must not act because another owner of its method trains, nor the reverse
+                # owners in training and in evaluation mode are not stacked together: their dropout differs
                 alike = type(adapters[0]) is type(adapter) and adapters[0].training == adapter.training
                 if method == owner.places[self.key].method and alike:
                     positions.append(position)

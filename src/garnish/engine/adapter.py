@@ -1,6 +1,6 @@
-"""What an adapter is (it sits at one site) and what a method is (its plan over all sites).
+"""Base classes of adapters, which sit at one site, and of methods, which plan the adapters of a whole trunk.
 
-Shape letters: R rows, N tokens, C channels; layers may see windows folded into R.
+Shape letters: R rows, N tokens, C channels; at layers, windows may be folded into R.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from garnish.errors import OptionError, SiteError, suggest
 
 
 class Adapter(nn.Module, ABC):
-    """What sits at one site for one owner. Three doors, all optional; each leaves things as they are by default.
+    """One owner's adapter at one site. Override any of ``before``, ``after`` and ``merged``; the defaults do nothing.
 
-    An adapter is written as if every row were its own: where tasks own adapters, the rows of each are brought to it
-    by :mod:`garnish.engine.adapted`. It never reaches for a global, and must not depend on the number of rows.
+    An adapter is written as if all rows were its own: :mod:`garnish.engine.adapted` passes it the rows of its owner.
+    It uses no global state, and must not depend on the number of rows.
 
     Attributes:
-        in_weight_space: the wrapper runs the frozen layer once with :meth:`merged`'s weight instead of calling the
-            doors ``before`` and ``after`` (DoRA and other maps that are not sums).
-        convolves: the doors run convolutions with weights of their own. In compiled passes of several owners each then
-            runs on all rows, for a convolution mapped over rows has as many groups as rows, which a graph holds fast.
-        on_adapted: of a task's own adapter in a stream: ``y`` of :meth:`after` is what the shared adapter made of the
-            frozen module's output, not that output itself.
+        in_weight_space: the wrapper runs the frozen layer once with the weight of :meth:`merged` instead of calling
+            ``before`` and ``after`` (DoRA and other updates that are not additive).
+        convolves: it runs convolutions with weights of its own. In compiled passes of several owners each adapter then
+            runs on all rows, since vmap makes a grouped convolution whose group count, the rows, a graph would fix.
+        on_adapted: for a task's own adapter in a stream: ``y`` of :meth:`after` is the output of the shared adapter
+            instead of the frozen module's.
     """
 
     in_weight_space: bool = False
@@ -42,54 +42,54 @@ class Adapter(nn.Module, ABC):
     on_adapted: bool = True
 
     def before(self, x: Tensor, ctx: ForwardContext) -> Tensor:
-        """Edit what enters the frozen module."""
+        """Change the input of the frozen module."""
         return x
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
-        """Edit what leaves the frozen module, given ``x``, which entered the wrapper.
+        """Change the output ``y`` of the frozen module, given ``x``, the input of the wrapper.
 
         At a layer ``x`` is the layer's input; at a branch, the stream before the norm; at a residual, the stream
-        before the branch, and ``y`` the stream after the add; beside a branch, what its norm gives, and ``y`` what the
-        branch adds; at a feature both are the map (R, C, H, W).
+        before the branch, and ``y`` the stream after the addition; beside a branch, the output of its norm, and ``y``
+        that of the branch; at a feature both are the map (R, C, H, W).
         """
         return y
 
     def fork(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> tuple[Tensor, Tensor]:
-        """:meth:`after` where streams of tasks begin, and what their own adapters read in place of ``x``."""
+        """Output of :meth:`after` where task streams begin, and the input of the tasks' own adapters there."""
         return self.after(x, y, ctx), x
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
-        """The same map as a plain layer with the shapes of ``weight`` and ``bias``; None where there is none."""
+        """Weight and bias, in the same shapes, of a plain layer that computes the same; None if there is none."""
         return None
 
     def for_row(self) -> tuple[nn.Module, dict[str, Tensor]]:
-        """A module with these doors, and the tensors with which a row runs it: by default itself and its own.
+        """The module and the tensors with which a single row is run: by default the adapter and its own tensors.
 
-        Adapters whose weights are generated return the module that the generated weights run in.
+        Adapters whose weights are generated return the module that the generated weights are used in.
         """
         return self, dict([*self.named_parameters(), *self.named_buffers()])
 
-    def forward(self, door: Literal["before", "after", "merged"], *args: Any) -> Any:
-        """Call one of the three doors by name (what ``torch.func.functional_call`` needs; not for subclasses)."""
-        return getattr(self, door)(*args)
+    def forward(self, step: Literal["before", "after", "merged"], *args: Any) -> Any:
+        """Call ``before``, ``after`` or ``merged`` by name, for ``torch.func.functional_call``; do not override."""
+        return getattr(self, step)(*args)
 
 
 @dataclass(eq=False)
 class Plan:
-    """What one owner adds to a backbone.
+    """What one method adds to a backbone for one owner.
 
     Attributes:
-        adapters: site name → adapter; at most one a site and method.
+        adapters: site name → adapter; at most one per site and method.
         tuned: canonical names of backbone parameters trained in place (stored as named deltas).
-        drops: whether the backbone's own dropout and drop-path act in training (only where it is trained itself).
-        own: called once for each of the owner's tasks: the adapters that the task owns beside the shared ones.
-        routing: where a task's own adapters lead. "stream": its rows run beside the images' own from the first of
-            them in a stage to that stage's feature map, so the trunk itself is run once for all tasks. "rows": its
-            rows are forked from the images before the first of them and run on to the end.
-        shared: a module that the owner's adapters are made with and that is trained once (a hyper-network).
-        prompts: number of prompt tokens that the owner's stream carries; an adapter puts them there.
-        side: a network beside the trunk, which is run without gradients: (maps by stage after its entrance and each
-            block, raw feature maps) → feature maps of the same shapes.
+        drops: whether the backbone's own dropout and drop-path act in training (only if it is trained itself).
+        own: called once per task of the owner; returns the adapters that belong to this task alone.
+        routing: how a task's own adapters run. "stream": in each stage, the task's rows run beside the images' own
+            from its first adapter to the stage's feature map, so the trunk runs once for all tasks. "rows": the
+            task's rows fork from the images before its first adapter and run through the rest of the trunk.
+        shared: a module, trained once, that the owner's adapters are generated from (a hyper-network).
+        prompts: number of prompt tokens in the owner's stream; an adapter inserts them.
+        side: a network beside the trunk, which then runs without gradients: (by stage the maps after its entrance and
+            each block, raw feature maps) → feature maps of the same shapes.
     """
 
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
@@ -103,24 +103,24 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing at all would be trained in the backbone."""
+        """Whether nothing would be trained in the backbone."""
         return not (self.adapters or self.tuned or self.own or self.side)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Options, ABC):
-    """The options of a method; :meth:`plan` says what it puts where. Subclasses are frozen dataclasses.
+    """The options of a method; :meth:`plan` makes its adapters. Subclasses are frozen dataclasses.
 
     Attributes:
-        per_task: each task owns its own copy (else one copy is shared by all tasks it is trained for).
+        per_task: each task has its own copy (else all tasks it is trained for share one).
     """
 
     per_task: bool = False
 
-    #: whether a plan without anything is what the method means (heads only), not a sign that it found no place
+    #: whether an empty plan is intended (heads only), instead of a sign that the method found no site
     may_be_empty: ClassVar[bool] = False
 
-    #: whether it is what methods are measured against, and never recommended itself
+    #: whether it is a reference that methods are compared with, never a recommendation
     is_reference: ClassVar[bool] = False
 
     #: options that set the size, each with values from small to large, for ``garnish plan`` to try
@@ -131,7 +131,7 @@ class Method(Options, ABC):
         """New adapters for a bare or adapted backbone, initialised from torch's global generator.
 
         Raises:
-            SiteError: where the options do not fit (rank over width, no such site), with the values.
+            SiteError: the options do not fit (rank above width, no such site); the message gives the values.
         """
 
     @final
@@ -172,21 +172,21 @@ def check_names(method: Method, what: str, names: Iterable[str], known: Collecti
 
 
 def check_factor(at: str, value: float) -> None:
-    """Raise :class:`OptionError` for a factor of an update with which nothing would learn."""
+    """Raise :class:`OptionError` if the scale of an update is 0 or not finite, so that nothing would be learned."""
     if value == 0 or not math.isfinite(value):
-        raise OptionError(f"{at}: with {value:g} nothing would learn; set a finite value other than 0")
+        raise OptionError(f"{at}: with {value:g} nothing would be learned; set a finite value other than 0")
 
 
 def select_layers(
     backbone: Trunk, wanted: tuple[str, ...], default: tuple[type[nn.Module], ...], label: str
 ) -> list[tuple[Site, nn.Module]]:
-    """The layers a method is asked to adapt, with the bare module of each.
+    """The layers that a method is to adapt, with the bare module of each.
 
     Args:
         backbone: the trunk.
         wanted: roles in the blocks (``qkv``), places and roles (``attn.qkv``, ``enter.reduction``) or site names;
-            empty: every layer in the blocks that is of a type in ``default``.
-        default: types taken where nothing is asked for.
+            empty: every layer in the blocks whose type is in ``default``.
+        default: types of layers that are adapted if ``wanted`` is empty.
         label: the method's name, for messages.
 
     Raises:

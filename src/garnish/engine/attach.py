@@ -1,8 +1,8 @@
-"""Giving a trunk an owner, and taking one from it, in time that does not depend on how many it has.
+"""Adding owners of adapters to a trunk and removing them, in time independent of how many it has.
 
-An owner is made whole before anything of it is placed, so what does not fit leaves the trunk as it was. Passes may run
-meanwhile: wrappers change nothing for owners without adapters in them, and those of an owner that is gone stay, since a
-pass of it may be under way.
+An owner is complete before any of it is placed, so an error leaves the trunk unchanged. Passes may run meanwhile:
+a wrapper changes nothing for owners without an adapter in it, and the wrappers of a removed owner stay, since one of
+its passes may still be running.
 
 Shape letters: I images, H W pixels.
 """
@@ -25,15 +25,15 @@ from garnish.errors import SiteError
 
 
 def make_owner(trunk: Trunk, methods: Sequence[Method], tasks: Sequence[str]) -> Owner:
-    """What the methods plan for some tasks, made but not placed.
+    """Make the adapters that some methods plan for some tasks, without placing them in the trunk.
 
     Args:
-        trunk: adapted for others or not.
-        methods: what to make, innermost first.
-        tasks: the owner's tasks; where a method gives tasks adapters of their own, each gets a part.
+        trunk: bare, or already adapted by other owners.
+        methods: the methods, innermost first.
+        tasks: the owner's tasks; if a method gives each task adapters of its own, each task gets a part.
 
     Raises:
-        SiteError: a plan is empty, names a site or parameter that does not exist, or two methods exclude each other.
+        SiteError: a plan is empty, names a site or parameter that does not exist, or two methods cannot be combined.
     """
     plans = [(method, method.plan(trunk)) for method in methods]
     _check_together(trunk, plans)
@@ -63,14 +63,14 @@ def make_owner(trunk: Trunk, methods: Sequence[Method], tasks: Sequence[str]) ->
             changes=_first_changed(placed, []),
         )
         for (method, plan), made in zip(plans, own, strict=True)
-        for task, adapters in zip(tasks, made, strict=False)  # one method at most gives tasks any
+        for task, adapters in zip(tasks, made, strict=False)  # at most one method makes adapters per task
         for placed in [_in_order(trunk, sites, [(method, adapters)])]
     )
     return owner
 
 
 def place(trunk: Trunk, owner: Owner) -> None:
-    """Let a trunk run passes of an owner and its parts."""
+    """Add an owner and its parts to a trunk, wrapping the modules at their sites."""
     members = (owner, *owner.parts)
     there = {site.name: _levels(module) for site, module in trunk.sites_with_modules()}
     parents: dict[int, tuple[nn.Module, str]] = {}
@@ -94,26 +94,26 @@ def place(trunk: Trunk, owner: Owner) -> None:
 
 
 def place_all(trunk: Trunk, owners: Iterable[Owner]) -> None:
-    """:func:`place` several, all of them or, where one fails, none."""
+    """:func:`place` several owners: all of them or, if one fails, none."""
     placed: list[Owner] = []
     try:
         for owner in owners:
             place(trunk, owner)
             placed.append(owner)
-    except BaseException:  # no memory left, or an interrupt
+    except BaseException:  # out of memory, or an interrupt
         for owner in placed:
             detach(trunk, owner)
         raise
 
 
 def detach(trunk: Trunk, owner: Owner) -> None:
-    """Let a trunk forget an owner and its parts; passes of it that are under way end as they began."""
+    """Remove an owner and its parts from a trunk; its passes that are running are not affected."""
     for member in (*owner.parts, owner):
         del trunk.owners[str(member.number)]
 
 
 def adapted_sites(trunk: Trunk) -> Iterator[tuple[Site, Adapted]]:
-    """Every wrapper with its site, in forward order; innermost first where there are several."""
+    """Every wrapper with its site, in forward order; at one site innermost first."""
     for site, module in trunk.sites_with_modules():
         for wrapper in _levels(module)[1:]:
             assert isinstance(wrapper, Adapted)
@@ -121,14 +121,14 @@ def adapted_sites(trunk: Trunk) -> Iterator[tuple[Site, Adapted]]:
 
 
 def check_sites(trunk: Trunk, images: Tensor) -> None:
-    """Run one probe pass and name any adapted site that did not fire exactly once.
+    """Run one probe pass and check that the wrapper at each adapted site runs exactly once.
 
     Args:
-        trunk: an adapted one.
+        trunk: with adapters.
         images: (I, 3, H, W) normalised probe pictures, sides a multiple of ``trunk.multiple``.
 
     Raises:
-        SiteError: an adapter that would silently train nothing, or act twice.
+        SiteError: an adapter that would silently train nothing, or act twice; the message names its site.
     """
     fired: Counter[str] = Counter()
     handles = []
@@ -152,7 +152,7 @@ def check_sites(trunk: Trunk, images: Tensor) -> None:
 
 
 def _levels(module: nn.Module) -> list[nn.Module]:
-    """A bare module and the wrappers around it, innermost first."""
+    """The bare module and the wrappers around it, innermost first."""
     found = [module]
     while isinstance(found[-1], Adapted):
         found.append(found[-1].layer)
@@ -162,7 +162,7 @@ def _levels(module: nn.Module) -> list[nn.Module]:
 def _in_order(
     trunk: Trunk, sites: Mapping[str, tuple[int, Site]], planned: Sequence[tuple[Method, Mapping[str, Adapter]]]
 ) -> list[tuple[Place, Adapter]]:
-    """The adapters of one owner with their places, in forward order, at one site innermost first."""
+    """The adapters of one owner with their places, in forward order; at one site innermost first."""
     found: dict[str, list[tuple[Place, Adapter]]] = {}
     for method, adapters in planned:
         check_names(method, "site", adapters, sites, trunk)
@@ -178,7 +178,7 @@ def _in_order(
 
 
 def _tuned(trunk: Trunk, plans: Sequence[tuple[Method, Plan]]) -> tuple[TunedSet, list[int]]:
-    """The named parameters, starting from the frozen values, and the units that they are of."""
+    """The tuned parameters, initialised with the frozen values, and the units that they belong to."""
     values: dict[str, nn.Parameter] = {}
     found = slots_of(trunk.body) if any(plan.tuned for _, plan in plans) else ()
     slots = {
@@ -212,7 +212,7 @@ def _check_together(trunk: Trunk, plans: Sequence[tuple[Method, Plan]]) -> None:
         label = type(method).__name__
         if plan.tuned and not (plan.adapters or plan.own) and tuned.keys() >= set(plan.tuned):
             whose = ", ".join(dict.fromkeys(tuned[name] for name in plan.tuned))
-            raise SiteError(f"{label}: all that it tunes is tuned by {whose} already; leave it out")
+            raise SiteError(f"{label}: everything it tunes is already tuned by {whose}; leave it out")
         tuned |= {name: tuned.get(name, label) for name in plan.tuned}
     for what, chosen in (
         ("give tasks a part of their own", [m for m, p in plans if p.own]),

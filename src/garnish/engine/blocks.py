@@ -1,4 +1,4 @@
-"""What trunks are made of: residuals with their branches, stages of blocks, and what is said of a feature map.
+"""Building blocks of trunks: residuals and their branches, stages of blocks, wrappers, and facts of a feature map.
 
 Shape letters: R rows of the stream, H W grid, C channels.
 """
@@ -24,10 +24,10 @@ class FeatureInfo:
 
 
 class Wrapper(nn.Module, ABC):
-    """Stands in a frozen module's place and runs it.
+    """Base of modules that replace a frozen module and run it.
 
     Attributes:
-        layer: the module, or another wrapper of it.
+        layer: the frozen module, or another wrapper of it.
     """
 
     layer: nn.Module
@@ -41,10 +41,10 @@ def bare(module: nn.Module) -> Any:
 
 
 class Beside(nn.Module):
-    """Nothing yet: where an adapter can run parallel to a branch, on what the branch's norm gives."""
+    """A no-op that marks the site where an adapter can run parallel to a branch, on the output of the branch's norm."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Normalised stream and branch output in, branch output out."""
+        """Normalised stream x and branch output y → y."""
         return y
 
 
@@ -60,18 +60,18 @@ class Branch(nn.Module):
         self.beside = Beside()
 
     def forward(self, x: Tensor, **extras: Any) -> Tensor:
-        """Stream in, what is to be added to it out; ``extras`` (rope) go to the layer."""
+        """Stream → branch output, to be added to the stream; ``extras`` (rope) go to the layer."""
         normed = self.norm(x)
         out: Tensor = self.beside(normed, self.drop_path(self.scale(self.layer(normed, **extras))))
         return out
 
     def parts(self) -> tuple[tuple[str, nn.Module], ...]:
-        """(what its name ends in, module) of all that holds layers or norms, in forward order; "" is the sublayer."""
+        """(name suffix, module) of all parts that hold layers or norms, in forward order; "" is the sublayer."""
         return (".norm", self.norm), ("", self.layer), (".scale", self.scale)
 
 
 class Residual(nn.Module):
-    """Stream plus branch. ``takes`` names the stem's extras that the branch's layer wants."""
+    """Stream plus branch. ``takes`` names the stem's extras that the branch's layer needs."""
 
     def __init__(self, branch: nn.Module, takes: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Residual(nn.Module):
         self.binding: Binding | None = None
 
     def forward(self, x: Tensor, **extras: Any) -> Tensor:
-        """Stream in, stream out; where task streams fork inside the branch, they follow the images' own rows."""
+        """Stream → stream; rows of task streams that fork inside the branch come after the images' own rows."""
         ctx = None if self.binding is None else self.binding.context
         if ctx is None or self.binding is None or not ctx.is_apart(x):
             added: Tensor = self.branch(x, **extras)
@@ -98,9 +98,9 @@ class Residual(nn.Module):
 
 
 class Whole(nn.Module):
-    """A block that is not rewritten as residuals (a CNN's): layers and norms inside are its only places for adapters.
+    """A block that is not rewritten as residuals (a CNN's): only the layers and norms inside are adapter sites.
 
-    It runs channels-first between channels-last streams; the change of layout is a view.
+    It runs channels-first inside a channels-last stream; the permutation is a view.
     """
 
     takes: tuple[str, ...] = ()
@@ -116,19 +116,19 @@ class Whole(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """Per-channel factor of a branch, for families that keep it as a bare parameter."""
+    """Per-channel scale of a branch, for families that keep it as a bare parameter."""
 
     def __init__(self, gamma: nn.Parameter) -> None:
         super().__init__()
         self.gamma = gamma
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, C) → (…, C)."""
+        """Multiply by the scale: (…, C) → (…, C)."""
         return x * self.gamma
 
 
 class Stage(nn.Module):
-    """What leads into a stage (patch embedding, merging), its blocks (each residuals by role), what ends it."""
+    """A stage: its entrance (patch embedding or merging), its blocks (residuals by role) and its exit (a norm)."""
 
     def __init__(self, enter: nn.Module, blocks: Sequence[Mapping[str, nn.Module]], leave: nn.Module) -> None:
         super().__init__()

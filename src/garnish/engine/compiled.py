@@ -1,4 +1,4 @@
-"""The compiled trunk of a model: one graph serves every mix of tasks; passes of different owners have one each."""
+"""A trunk run through ``torch.compile``: one graph serves every mix of tasks whose owners share a pass."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from garnish.engine.trunk import Trunk
 
 @final
 class CompiledTrunk:
-    """Runs passes of an adapted trunk through ``torch.compile``; no module, for the trunk is the model's already.
+    """Runs passes of an adapted trunk through ``torch.compile``; not a module, as the model already holds the trunk.
 
     Attributes:
-        options: of ``torch.compile``.
+        options: keyword arguments of ``torch.compile``.
     """
 
     def __init__(self, trunk: Trunk, options: dict[str, Any]) -> None:
@@ -28,27 +28,27 @@ class CompiledTrunk:
         self.run: Any = torch.compile(_ByText(trunk), fullgraph=True, **options)
 
     def __call__(self, images: Tensor, step: Pass) -> tuple[Tensor | TaskMaps, ...]:
-        """Feature maps of one pass, as of :class:`garnish.backbones.backbone.Backbone`."""
+        """Feature maps of one pass, as :meth:`garnish.backbones.backbone.Backbone.forward` gives them."""
         tables: tuple[Tensor | None, ...] = (None, None)
         if step.rows is not None:
             tables = (step.rows.images, step.rows.owners)
             for rows in (step.rows.images, step.rows.owners):
                 torch._dynamo.maybe_mark_dynamic(rows, 0)
-        # its owner's modules catch up here: within the graph that cannot be traced
+        # the owner's own modules are synchronised here, as this cannot be traced within the graph
         step.present[0].root.catch_up(self.trunk.body)
         try:
             maps: tuple[Tensor, ...] = self.run(images, *tables, " ".join(str(owner.number) for owner in step.present))
         except Exception:
             if all(str(owner.number) in self.trunk.owners for owner in step.present):
                 raise
-            # one was removed meanwhile, so the graph cannot find it any more; the pass ends as it began
+            # an owner was removed meanwhile and the graph cannot look it up; finish the pass uncompiled
             return self.trunk(images, step.present, step.rows)  # type: ignore[no-any-return]
         return maps
 
 
 @final
 class _ByText(nn.Module):
-    """The trunk with owners given as text: numbers that differ by pass would be made variables of one graph."""
+    """The trunk with owners given as text, a constant of the graph; integers would be traced as variables."""
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()
@@ -57,11 +57,11 @@ class _ByText(nn.Module):
     def forward(
         self, images: Tensor, row_images: Tensor | None, row_owners: Tensor | None, present: str
     ) -> tuple[Tensor | TaskMaps, ...]:
-        """One pass; ``present`` holds the owners' numbers with blanks between them."""
+        """Feature maps of one pass; ``present`` holds the owners' numbers separated by spaces."""
         owners: list[Owner] = [self.trunk.owners[number] for number in present.split()]  # type: ignore[misc]
         if row_images is None or row_owners is None:
             return self.trunk(images, tuple(owners))  # type: ignore[no-any-return]
-        # one number of rows, not two that happen to be equal: what follows divides one by the other
+        # tell the compiler that both sizes are the same number: one is divided by the other later
         torch._check(row_images.shape[0] == row_owners.shape[0])
         rows = Rows(row_images, row_owners, tuple(owners), None)
         return self.trunk(images, tuple(owners), rows)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The facts of one forward pass, handed to every adapter and never looked up elsewhere.
+"""The context of one forward pass (token grid, row table, owner), which the block loop hands to every adapter.
 
 Shape letters: I images, R rows of the stream, k entries a row owns (windows), N tokens, H W token grid, C channels.
 """
@@ -13,19 +13,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-#: An :class:`garnish.engine.owner.Owner`, or None for nobody: what is said here does not look into it.
+#: An :class:`garnish.engine.owner.Owner`, or None for nobody; this file never looks inside it.
 Whose = Any
 
-#: Devices on which residuals run owner by owner: a frozen layer gains little from more rows there, and what all rows
-#: need at once is memory that malloc gets afresh from the kernel each time (docs/benchmarks.md, "One pass").
+#: Devices on which residuals run owner by owner: larger batches speed up a frozen layer little there, and malloc
+#: requests the larger activations afresh from the kernel each time (docs/benchmarks.md, "One pass").
 APART_ON = ("cpu",)
 
-#: Bytes of one owner's part of the stream from which residuals do so; smaller ones share the reading of the weights.
+#: Bytes of one owner's part of the stream from which they do so; smaller parts gain by reading the weights once.
 APART_FROM = 2**19
 
 
 def joined(parts: Iterable[Tensor], num_rows: int) -> Tensor:
-    """``torch.cat`` of parts that have ``num_rows`` together, made one by one; without gradients, none is kept."""
+    """``torch.cat`` of parts made one by one, ``num_rows`` in all; without gradients, each is freed once copied."""
     if torch.is_grad_enabled():
         kept = list(parts)
         return kept[0] if len(kept) == 1 else torch.cat(kept)
@@ -43,12 +43,12 @@ def joined(parts: Iterable[Tensor], num_rows: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Which image and which owner each row belongs to; the rows of one owner lie together.
+    """Row table: which image and which owner each row belongs to; the rows of one owner are adjacent.
 
     Attributes:
         images: (R,) int64, index of the row's image in the pass.
         owners: (R,) int64, position of the row's owner in ``present``, ascending.
-        present: the owners that rows of this pass may belong to, in the order in which they were added.
+        present: the owners that rows of this pass may belong to, in the order in which they were added to the trunk.
         counts: rows of each owner of ``present``; None in a compiled pass, whose shapes must not depend on the mix.
     """
 
@@ -59,7 +59,7 @@ class Rows:
 
     @classmethod
     def whole(cls, num_images: int, present: tuple[Whose, ...], device: torch.device) -> Rows:
-        """A row of each owner for every image; of any number of images, one of a graph (a ``SymInt``) too."""
+        """A row of each owner for every image; ``num_images`` may be symbolic (a ``SymInt`` of a graph)."""
         images = torch.arange(num_images, device=device)
         if len(present) > 1:
             owners = torch.arange(len(present), device=device)[:, None].expand(-1, num_images).reshape(-1)
@@ -68,7 +68,7 @@ class Rows:
 
     def take(self, x: Tensor, num_images: int) -> Tensor:
         """(I·k, …) → (R·k, …): the entries of each row's image; windows folded into I stay together."""
-        if self.counts == (num_images,):  # images of an owner are distinct and ascending: these are all of them
+        if self.counts == (num_images,):  # an owner's images are distinct and ascending, so these are all images
             return x
         split = x.reshape(num_images, x.shape[0] // num_images, *x.shape[1:])
         return split.index_select(0, self.images).flatten(0, 1)
@@ -82,17 +82,17 @@ class Rows:
         return list(torch.split(x, [count * entries for count in self.counts]))
 
     def by_owner(self) -> list[Rows]:
-        """The rows of each owner of ``present`` for themselves; asserts that ``counts`` are known."""
+        """One row table per owner of ``present``; asserts that ``counts`` are known."""
         return [self] if len(self.present) == 1 else [self.at(position) for position in range(len(self.present))]
 
     def at(self, position: int) -> Rows:
-        """The rows of one owner of ``present`` for themselves; asserts that ``counts`` are known."""
+        """A row table of one owner of ``present`` only; asserts that ``counts`` are known."""
         span = self.span(position)
         images = self.images[span]
         return Rows(images, torch.zeros_like(images), (self.present[position],), (span.stop - span.start,))
 
     def span(self, position: int) -> slice:
-        """Where the rows of one owner of ``present`` lie; asserts that ``counts`` are known."""
+        """The slice of rows of one owner of ``present``; asserts that ``counts`` are known."""
         assert self.counts is not None
         start = sum(self.counts[:position])
         return slice(start, start + self.counts[position])
@@ -109,14 +109,14 @@ class ForwardContext:
     Attributes:
         grid: (H, W) of the token grid here.
         num_prefix: class, register and prompt tokens before the grid's tokens (0 where the stream is a map).
-        rows: None while every row is one image and all rows belong to ``owner``; the row table after the fork.
+        rows: the row table after the fork; None before it, where each row is one image and belongs to ``owner``.
         owner: the owner whose adapters act on every row when ``rows`` is None.
-        streams: rows that run beside the images' own from somewhere in a stage to its feature map, one for each
-            (image, task) that is wanted; then x holds the ``num_images`` rows of the images first, these after them.
-        num_images: rows of the images' own where ``streams`` are given.
-        part: which rows x holds: "all"; where streams run one at a time, first the "images"' own, then those of each
-            "stream".
-        ends: streams end here, so modules at which tasks own adapters hand out the streams' rows alone.
+        streams: table of task streams, rows that run beside the images' own from some site of a stage to its feature
+            map, one for each (image, task) asked for; x then holds the ``num_images`` rows of the images, then these.
+        num_images: number of the images' own rows if there are ``streams``.
+        part: which rows x holds: "all" or, if streams run one at a time, first the images' own ("images"), then those
+            of each stream ("stream").
+        ends: streams end here, so a module with tasks' own adapters returns the streams' rows only.
     """
 
     grid: tuple[int, int]
@@ -129,17 +129,17 @@ class ForwardContext:
     ends: bool = False
 
     def is_apart(self, x: Tensor) -> bool:
-        """Whether a residual runs the rows of x owner by owner: see :data:`APART_ON`."""
+        """Whether a residual runs the rows of x owner by owner: see :data:`APART_ON` and :data:`APART_FROM`."""
         if self.part != "all" or x.device.type not in APART_ON or torch.compiler.is_compiling():
             return False
-        if self.streams is not None:  # begun before this residual, or its branch begins them
+        if self.streams is not None:  # x holds streams' rows only if they began before this residual
             return self.streams.counts is not None and x.shape[0] > self.num_images
         if self.rows is None or self.rows.counts is None or len(self.rows.present) < 2:
             return False
         return x.numel() * x.element_size() >= APART_FROM * len(self.rows.present)
 
     def apart(self, x: Tensor) -> Iterator[tuple[Tensor, ForwardContext]]:
-        """The rows of each owner with a context of their own; the images' own come before those of streams."""
+        """The rows of each owner, each with its context; with streams, first the images' own, then each stream's."""
         if self.streams is None:
             assert self.rows is not None
             for part, owner in zip(self.rows.split(x), self.rows.present, strict=True):
@@ -158,7 +158,7 @@ class ForwardContext:
         return x.reshape(num_rows, x.shape[0] // num_rows, *x.shape[1:])
 
     def add(self, x: Tensor, added: Tensor) -> Tensor:
-        """``x + added`` where streams begin in the branch that ``added`` comes from: (I, …) and (I + R, …)."""
+        """``x + added`` if streams begin in the branch: (I, …) and (I + R, …) → (I + R, …)."""
         assert self.streams is not None
         if self.streams.is_every(self.num_images):
             return (x + added.view(-1, *x.shape)).flatten(0, 1)
@@ -173,14 +173,14 @@ class ForwardContext:
         return tokens.transpose(1, 2).reshape(x.shape[0], x.shape[2], height, width)
 
 
-#: By place, what a module gave for the images' own rows of one call of a residual, whose streams run after them.
+#: Key of a wrapper → its output for the images' own rows of one residual, kept for the streams that run after them.
 Kept = dict[str, Tensor]
 
 
 class _Here(threading.local):
-    """Of each thread its own: Dynamo traces this, a ContextVar it refuses.
+    """Thread-local state of a binding; Dynamo can trace this, but not a ContextVar.
 
-    The attributes are set as a thread first comes by, so that graphs, which ask whether they are there, serve all
+    The attributes are set on a thread's first access, so that graphs, which guard on their presence, serve all
     threads.
     """
 
@@ -190,11 +190,11 @@ class _Here(threading.local):
 
 
 class Binding:
-    """The cell through which the block loop hands the context to the adapters of one model.
+    """Holds the current context of each thread, through which the block loop hands it to the adapters of one backbone.
 
-    One cell belongs to one backbone and is copied with it, empty. Each thread has a context of its own in it, so passes
-    of several threads do not see each other's. The loop binds inside the checkpointed function, so that recomputation
-    in the backward pass sees the context of its own forward pass, in whichever thread it runs.
+    Each backbone has one; a copy of the backbone gets an empty one. The context is per thread, so concurrent passes
+    do not see each other's. The loop binds inside the checkpointed function, so that recomputation in the backward
+    pass sees the context of its own forward pass, in whichever thread it runs.
     """
 
     def __init__(self) -> None:
@@ -202,26 +202,26 @@ class Binding:
 
     @property
     def context(self) -> ForwardContext | None:
-        """The context bound by this thread; None where no pass of its is under way."""
+        """The context bound by this thread; None if it is running no pass."""
         return self._here.context
 
     @property
     def kept(self) -> Kept:
-        """What is bound beside the context; written where its ``part`` is "images", read where it is "stream"."""
+        """Outputs bound with the context: written while its ``part`` is "images", read while it is "stream"."""
         return self._here.kept
 
     def current(self) -> ForwardContext:
-        """The bound context; asserts that a pass is under way."""
+        """The bound context; asserts that a pass is running."""
         ctx = self.context
         assert ctx is not None, "an adapted layer was called outside its backbone's forward pass"
         return ctx
 
     def bound(self, ctx: ForwardContext, kept: Kept | None = None) -> Bound:
-        """Bind ``ctx`` for a ``with`` block; ``kept`` goes with the parts of one residual."""
+        """Bind ``ctx`` for a ``with`` block; ``kept`` is shared by the parts of one residual."""
         return Bound(self, ctx, kept)
 
     def bind(self, ctx: ForwardContext | None, kept: Kept) -> None:
-        """Put a context in place for this thread; for :class:`Bound` alone."""
+        """Set this thread's context; used by :class:`Bound` only."""
         self._here.context = ctx
         self._here.kept = kept
 
@@ -230,7 +230,7 @@ class Binding:
 
 
 class Bound:
-    """Binds a context for the length of a ``with`` block; the former one comes back, also after an exception."""
+    """Context manager that binds a context and restores the former one, also after an exception."""
 
     def __init__(self, binding: Binding, ctx: ForwardContext, kept: Kept | None) -> None:
         self.binding = binding

@@ -1,4 +1,4 @@
-"""Stochastic depth of a trunk, frozen or tuned (Huang et al., Deep networks with stochastic depth, ECCV 2016)."""
+"""Stochastic depth of a frozen or tuned trunk (Huang et al., Deep networks with stochastic depth, ECCV 2016)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from garnish.engine.owner import Owner, owners_of
 from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError
 
-#: architecture options of the families that say the same for full fine-tuning alone
+#: architecture options of the families that set the same, but for full fine-tuning only
 _OPTIONS = ("drop_path", "drop_path_rate")
 
 
 def set_drop_path(trunk: Trunk, rate: float) -> None:
-    """Let the residual branches of a trunk be dropped in training, whatever trains: see :func:`garnish.backbone`.
+    """Set stochastic depth for the residual branches of a trunk in training: see :func:`garnish.backbone`.
 
-    A block's branches share its rate, which grows linearly over the blocks from 0 at the first to ``rate`` at the last
+    The branches of a block share its rate, which grows linearly from 0 at the first block to ``rate`` at the last
     (section 3 of the paper, and every family's own code).
 
     Args:
-        trunk: adapted or not.
-        rate: 0 leaves the trunk as it is.
+        trunk: with adapters or without.
+        rate: in [0, 1); 0 leaves the trunk as it is.
 
     Raises:
-        OptionError: no rate, one out of range, one that an architecture option gives too, or a trunk without residuals.
+        OptionError: a rate that is no number, out of range or also given as an option, or a trunk without residuals.
     """
     if isinstance(rate, bool) or not isinstance(rate, int | float):
         raise OptionError(f"{trunk.name}: drop_path: expected a number, got {rate!r}")
@@ -39,7 +39,7 @@ def set_drop_path(trunk: Trunk, rate: float) -> None:
         raise OptionError(f"{trunk.name}: drop_path {rate} and the option {given[0]}: leave one of them out")
     blocks = [list(_branches(block)) for stage in trunk.stages for block in stage.blocks]
     if not all(blocks):
-        raise OptionError(f"{trunk.name}: drop_path: its blocks are no residuals whose branches could be dropped")
+        raise OptionError(f"{trunk.name}: drop_path: its blocks have no residual branches to drop; leave it out")
     for number, branches in enumerate(blocks):
         for branch in branches:
             branch.drop_path = DropPath(rate * number / max(len(blocks) - 1, 1)).eval()
@@ -49,16 +49,16 @@ def set_drop_path(trunk: Trunk, rate: float) -> None:
 
 
 def let_paths_drop(trunk: Trunk, owners: Collection[Owner], acting: Collection[Owner]) -> None:
-    """Let paths drop in passes of some owners; those without modules of their own share the trunk's, with all such.
+    """Turn stochastic depth on in the passes of some owners; owners without their own modules share the trunk's.
 
     Args:
         trunk: with a rate or without one.
-        owners: all of the trunk.
-        acting: those of them in whose passes paths drop.
+        owners: all owners of the trunk.
+        acting: the owners in whose passes branches are dropped.
     """
     if not trunk.drop_path:
         return
-    # full fine-tuning's own modules are in training mode as a whole
+    # owners that fully fine-tune have all their modules in training mode anyway
     apart = [owner for owner in owners if len(owner.tuned) and not owner.drops]
     shared = any(not len(owner.tuned) for owner in acting)
     for mode, following in (

@@ -1,6 +1,6 @@
-"""Adapters folded into the frozen weights: all of one owner, or what its tasks share where they own parts.
+"""Merging adapters into the frozen weights: all of one owner, or only those that its tasks share.
 
-What remains is smaller and the same to rounding: MTLoRA's shared updates outside the last blocks cost nothing then.
+The result is smaller and equal up to rounding; MTLoRA's shared updates outside the last blocks then cost nothing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from garnish.errors import SiteError
 T = TypeVar("T", bound=Trunk)
 
 
-def merge(trunk: T, owner: Owner) -> T:
-    """A plain copy of the trunk with one owner's adapters folded into its layers; the original stays as it is.
+def merge_adapters(trunk: T, owner: Owner) -> T:
+    """A plain copy of the trunk with one owner's adapters merged into its layers; the original is unchanged.
 
     Raises:
-        SiteError: naming the first site whose adapter is not a plain layer.
+        SiteError: an adapter cannot be written as a plain layer; names its site.
     """
     for has, what in (
         (owner.parent is not None or owner.parts, "parts that differ by task"),
@@ -42,25 +42,24 @@ def merge(trunk: T, owner: Owner) -> T:
 
 
 def fold_shared(trunk: T, owner: Owner) -> T:
-    """A copy with an owner's shared updates folded into the frozen weights wherever none of its tasks owns a part.
+    """A copy with an owner's shared updates merged into the frozen weights at sites where no task has its own adapter.
 
-    Where a task does, its stream starts from the frozen layer's own output, so the shared update stays an adapter
-    there, beside the task's. Values that the owner tunes become the frozen ones. Other owners are dropped, for they
-    were trained on another trunk. The original stays as it is.
+    Where a task has one, its stream starts from the frozen layer's output, so the shared update stays an adapter there.
+    Values that the owner tunes become the frozen ones. Other owners are dropped, since they were trained on another
+    trunk. The original is unchanged.
 
     Args:
-        trunk: one on which tasks of ``owner`` own streams (MTLoRA).
-        owner: no task's part.
+        trunk: one on which the tasks of ``owner`` have streams of their own (MTLoRA).
+        owner: a whole owner, not a task's part.
 
     Raises:
-        SiteError: no task of the owner owns a stream, or a shared adapter is no plain layer (the first is named).
+        SiteError: no task has a stream, or a shared adapter cannot be written as a plain layer (names the first).
     """
     if not owner.parts:
         raise SiteError(f"{trunk.name}: no task owns a part of {owner.name}; merge it in full")
     if not all(part.streamed for part in owner.parts) or owner.prompts or len(owner.shared):
         raise SiteError(
-            f"{trunk.name}: the tasks of {owner.name} run apart, so nothing shared can be folded; "
-            "keep the bundle unmerged"
+            f"{trunk.name}: the tasks of {owner.name} share no adapters that could be merged; keep the bundle unmerged"
         )
     folded = _settled(trunk, owner)
     kept = {at.site.name for part in owner.parts for at in part.places.values()}
@@ -73,10 +72,10 @@ def fold_shared(trunk: T, owner: Owner) -> T:
 
 
 def fold(wrapper: Adapted, owner: Owner, where: str) -> None:
-    """Give a bare layer or norm the weight and bias with which it computes what the owner's adapter makes of it.
+    """Replace weight and bias of a wrapped layer or norm by those with the owner's adapter merged in.
 
     Raises:
-        SiteError: naming the site ``where``: no such weight and bias exist.
+        SiteError: no such weight and bias exist; names the site ``where``.
     """
     adapter, layer = wrapper.of(owner), wrapper.layer
     assert adapter is not None
@@ -92,7 +91,7 @@ def fold(wrapper: Adapted, owner: Owner, where: str) -> None:
 
 
 def _settled(trunk: T, owner: Owner) -> T:
-    """A copy of a trunk without owners, in which the values that one tuned are the frozen ones."""
+    """A copy of a trunk without owners, whose frozen values are those that ``owner`` tuned."""
     copied = copy.deepcopy(trunk, {id(trunk.owners): nn.ModuleDict()})
     slots = {name: (module, leaf) for name, module, leaf in copied.named_slots()}
     for name, value in owner.tuned.items():
@@ -102,7 +101,7 @@ def _settled(trunk: T, owner: Owner) -> T:
 
 
 def _only(owner: Owner, sites: set[str]) -> Owner:
-    """A copy of an owner and its parts with what sits at some sites alone."""
+    """A copy of an owner and its parts that keeps only the adapters at some sites."""
     copied: dict[int, object] = {}
 
     def made(of: Owner, parent: Owner | None) -> Owner:
@@ -117,7 +116,7 @@ def _only(owner: Owner, sites: set[str]) -> Owner:
 
 
 def _unwrap(trunk: Trunk, wrapper: Adapted) -> None:
-    """Put what a wrapper wraps back in its place."""
+    """Replace a wrapper by the module that it wraps."""
     for parent in trunk.body.modules():
         for key, child in parent._modules.items():
             if child is wrapper:

@@ -1,4 +1,4 @@
-"""What goes into a trunk: pictures, checked, normalised and padded.
+"""The input of a trunk: pictures are checked, normalised and padded.
 
 Shape letters: I pictures, H W pixels.
 """
@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from garnish.engine.open_sizes import rounded_up
 from garnish.errors import OptionError
 
-#: Floats above this are not in [0, 1], but in 0 … 255.
+#: Float pictures with values above this are taken to be in 0 … 255 instead of [0, 1].
 _BRIGHT = 16.0
 
 
 def check_images(images: object) -> None:
-    """Raise :class:`OptionError` unless these are pictures as :meth:`garnish.model.model.Model.forward` takes them."""
+    """Raise :class:`OptionError` unless ``images`` is what :meth:`garnish.model.model.Model.forward` accepts."""
     if not isinstance(images, Tensor):
         what = type(images).__name__
         raise OptionError(f"pictures must be a tensor (N, 3, H, W), got {what}; model.predict takes files and arrays")
@@ -25,7 +25,7 @@ def check_images(images: object) -> None:
         raise OptionError(f"pictures must be (N, 3, H, W), got {tuple(images.shape)}; stack RGB pictures of one size")
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise OptionError(f"pictures are {images.dtype}; give uint8 in 0 … 255, or floats in [0, 1]")
-    # in inference, and not where it would stop a GPU or a trace; the bound is far from what noise and normalisation do
+    # inference on a CPU only: reading the maximum would stall a GPU or break a trace; noise stays far below the bound
     known = type(images) is Tensor and images.device.type == "cpu" and not torch.compiler.is_compiling()
     known = known and not torch.is_grad_enabled() and images.numel() > 0
     if known and images.is_floating_point() and not _is_traced() and float(images.detach().amax()) > _BRIGHT:
@@ -37,15 +37,15 @@ def _is_traced() -> bool:
 
 
 def prepared(images: Tensor, mean: Tensor, std: Tensor, multiple: int) -> Tensor:
-    """Normalised, and padded right and bottom with the mean colour.
+    """Normalise pictures and pad them right and bottom with the mean colour: (I, 3, H, W) → (I, 3, H', W').
 
     Args:
         images: (I, 3, H, W) float in [0, 1], or uint8 in 0 … 255.
-        mean: (1, 3, 1, 1).
-        std: (1, 3, 1, 1).
-        multiple: of pixels, to which sides are padded.
+        mean: (1, 3, 1, 1), of pictures in [0, 1]; its dtype is that of the result.
+        std: (1, 3, 1, 1), likewise.
+        multiple: H' and W' are the next multiples of this many pixels.
     """
-    own = mean.dtype  # of float64 and float16 models too
+    own = mean.dtype  # float64 and float16 models have their own
     images = images.to(own) / 255 if images.dtype == torch.uint8 else images.to(own)
     x = (images - mean) / std
     height, width = x.shape[-2:]

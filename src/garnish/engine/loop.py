@@ -1,4 +1,4 @@
-"""The one block loop, from any unit to any unit (:mod:`garnish.engine.units`).
+"""The block loop: runs a trunk from any unit to any other (:mod:`garnish.engine.units`), for all families.
 
 Shape letters: I images, R rows of the stream, C channels, H W grid.
 """
@@ -28,12 +28,12 @@ Watch = Callable[[Tensor, int], None]
 @final
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """What runs through the loop.
+    """State of a pass between two units.
 
     Attributes:
         x: the stream; before the stem, the pictures.
-        ctx: facts of the pass at this point.
-        extras: what the stem gave beside the stream.
+        ctx: context of the pass at this point.
+        extras: extra inputs of the blocks that the stem made (a rotary table).
         maps: feature maps read so far.
     """
 
@@ -43,7 +43,7 @@ class Flow:
     maps: tuple[Tensor | TaskMaps, ...] = ()
 
 
-def run(
+def run_units(
     trunk: Trunk,
     flow: Flow,
     rows: Rows | None,
@@ -53,16 +53,16 @@ def run(
     watch: Watch | None = None,
     unread: bool = False,
 ) -> Flow:
-    """Run units ``first`` to ``end`` - 1 (all that follow where it is None).
+    """Run the units from ``first`` up to but without ``end``.
 
     Args:
-        trunk: whose units.
-        flow: what enters unit ``first``, at which the trunk rests; so it does at ``end``.
-        rows: what rows the images fork into; None: nothing forks.
-        first: see above.
-        end: see above.
-        watch: see :data:`Watch`.
-        unread: maps that tasks' own adapters change alone are handed out as :class:`TaskMaps`, to be read later.
+        trunk: the trunk.
+        flow: the state before unit ``first``.
+        rows: the rows that the images fork into; None: no fork.
+        first: number of the first unit, not in the middle of a block (``Unit.rests``).
+        end: number of the unit to stop before, likewise; None: run to the end.
+        watch: called with intermediate maps, see :data:`Watch`.
+        unread: return maps that only tasks' own adapters change as :class:`TaskMaps`, to be made later.
     """
     owner: Owner | None = flow.ctx.owner
     body = trunk.body if owner is None else owner.body(trunk.body)
@@ -70,7 +70,7 @@ def run(
     end = len(body.units) if end is None else end
     if not (trunk.checkpointing and torch.is_grad_enabled()):
         return loop.run(flow, first, end)
-    for start, stop in body.spans(first, end):  # a block is run again as a whole
+    for start, stop in body.spans(first, end):  # a block is recomputed as a whole
         if body.units[start].kind == "residual":
             flow = checkpoint(loop.run, flow, start, stop, use_reentrant=False)
         else:
@@ -80,7 +80,7 @@ def run(
 
 @final
 class _Loop:
-    """What stays the same through one pass."""
+    """One pass through the units, with what stays the same during it."""
 
     def __init__(self, trunk: Trunk, body: Body, rows: Rows | None, watch: Watch | None, unread: bool) -> None:
         self.trunk = trunk
@@ -120,16 +120,16 @@ class _Loop:
 
 
 def fork_of(present: Iterable[Owner]) -> int | None:
-    """Unit before which rows of these owners fork; None where none of them adapts anything.
+    """Number of the unit before which the rows of these owners fork; None if none of them has adapters.
 
-    Owners that a pass does not serve have no say, so that it stays bit-identical when others are added.
+    Only the owners in the pass count, so that its results stay bit-identical when other owners are added.
     """
     units = [owner.first for owner in present if owner.first is not None]
     return min(units) if units else None
 
 
 def tapped(trunk: Trunk, tap: nn.Module, x: Tensor, ctx: ForwardContext, unread: bool) -> Tensor | TaskMaps:
-    """The map (R, C, H, W) as it is handed to heads; that of streams, where there are any."""
+    """A map (R, C, H, W) after its tap, as the heads get it; only the streams' rows, if there are streams."""
     if unread and ctx.streams is not None and x.shape[0] == ctx.num_images and _is_own(tap, ctx):
         assert isinstance(tap, Adapted)
         return TaskMaps(tap, x, ctx)
@@ -143,7 +143,7 @@ def tapped(trunk: Trunk, tap: nn.Module, x: Tensor, ctx: ForwardContext, unread:
 
 
 def _is_own(tap: nn.Module, ctx: ForwardContext) -> bool:
-    """Whether adapters of tasks stand at a tap, in one level and alone: no shared one acts there before them."""
+    """Whether a tap has tasks' own adapters only, at one level, without a shared adapter before them."""
     if not isinstance(tap, Adapted) or isinstance(tap.layer, Adapted):
         return False
     return tap.acts_in(ctx) and tap.of(ctx.owner) is None

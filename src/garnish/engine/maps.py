@@ -1,6 +1,6 @@
-"""Feature maps of one pass, by task, and maps that differ between tasks by their own adapters alone.
+"""Feature maps of one pass by task, and maps that only the tasks' own adapters change, made when they are read.
 
-Shape letters: I images, R rows, n pictures that want a task, C channels, H W grid.
+Shape letters: I images, R rows, n images that a task is asked of, C channels, H W grid.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from garnish.engine.context import ForwardContext, Whose
 @final
 @dataclass(frozen=True, eq=False)
 class TaskMaps:
-    """What tasks' own adapters will make of one map of the images.
+    """One feature map to which the tasks' own adapters are still to be applied.
 
-    A task's map is made when its head reads it: the copies of many tasks are never in memory together, and the head
+    A task's map is made when its head reads it, so the maps of many tasks are never in memory together, and the head
     finds its own in the cache.
 
     Attributes:
-        tap: where the adapters sit.
+        tap: the wrapper that holds the adapters.
         x: (I, C, H, W), the map of the images' own rows.
-        ctx: of the pass; its streams begin at the tap.
+        ctx: context of the pass; its streams begin at the tap.
     """
 
     tap: Adapted
@@ -35,7 +35,7 @@ class TaskMaps:
     ctx: ForwardContext
 
     def of(self, owner: Whose) -> Tensor:
-        """(n, C, H, W): the rows of one owner."""
+        """The map of one owner's rows, (n, C, H, W)."""
         streams = self.ctx.streams
         assert streams is not None
         position = next(k for k, other in enumerate(streams.present) if other is owner)
@@ -46,12 +46,12 @@ class TaskMaps:
 @final
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Where tasks find their rows in the maps of a pass; None stands for all, a slice for rows that lie together.
+    """Which rows of the maps of a pass a task reads; None: all; a slice: adjacent rows.
 
     Attributes:
-        owner: whose tasks they are.
-        images: (n,) int64 into the pass's images, for maps from below the fork.
-        rows: (n,) int64 into the pass's rows, for maps from above it.
+        owner: the owner of the tasks.
+        images: (n,) int64 into the pass's images, for maps before the fork.
+        rows: (n,) int64 into the pass's rows, for maps after it.
     """
 
     owner: Whose
@@ -64,9 +64,9 @@ class Maps:
     """The feature maps of one pass.
 
     Args:
-        found: of the pass, finest first: (I, C, H, W) before the fork, (R, C, H, W) behind it.
-        forked: index of the first map behind the fork.
-        tasks: task → its rows; those that want the same rows name the very same selection.
+        found: the maps, finest first: (I, C, H, W) before the fork, (R, C, H, W) after it.
+        forked: index of the first map after the fork.
+        tasks: task → its rows; tasks that read the same rows share one selection object.
     """
 
     def __init__(self, found: Sequence[Tensor | TaskMaps], forked: int, tasks: Mapping[str, Selection]) -> None:
@@ -75,7 +75,7 @@ class Maps:
         self._forked = forked
 
     def of(self, tasks: Sequence[str]) -> dict[str, list[Tensor]]:
-        """Task → its maps, each (n, C, H, W), finest first; tasks that want the same rows get the very same tensors."""
+        """Task → its maps, each (n, C, H, W), finest first; tasks that read the same rows get the same tensors."""
         read: dict[int, list[Tensor]] = {}
         for task in tasks:
             wanted = self.tasks[task]
@@ -90,14 +90,14 @@ class Maps:
 
 
 def pick(x: Tensor, where: Tensor | slice | None) -> Tensor:
-    """Rows of x; a copy only where they do not lie together."""
+    """Select rows of x; copies only if they are not adjacent."""
     if where is None:
         return x
     return x[where] if isinstance(where, slice) else x.index_select(0, where)
 
 
 def index_of(values: Sequence[int], size: int, device: torch.device) -> Tensor | slice | None:
-    """``values`` as :func:`pick` takes them, of ``size`` rows."""
+    """Row numbers in the form that :func:`pick` takes: None if they are all of ``size`` rows, a slice, or a tensor."""
     if list(values) == list(range(size)):
         return None
     if list(values) == list(range(values[0], values[0] + len(values))):

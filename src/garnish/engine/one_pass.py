@@ -1,4 +1,4 @@
-"""One pass of the trunk: of one owner, of several with a row each, of task streams, or of side networks beside it.
+"""One pass of the trunk: for one owner, for several whose rows fork, with task streams, or with side networks.
 
 Shape letters: I images, R rows, C channels, H W grid.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from garnish.engine.context import ForwardContext, Rows
-from garnish.engine.loop import Flow, fork_of, run
+from garnish.engine.loop import Flow, fork_of, run_units
 from garnish.engine.maps import TaskMaps
 from garnish.engine.owner import Owner
 from garnish.engine.trunk import Trunk
@@ -30,16 +30,16 @@ def run_pass(
     """Run the trunk once.
 
     Args:
-        trunk: adapted or not.
+        trunk: with adapters or without.
         images: (I, 3, H, W) float32, normalised; sides a multiple of ``trunk.multiple``.
-        present: owners that act in this pass, which can share one; exactly one where nothing forks, None for nobody.
-        rows: the rows after the fork; None: nothing forks.
-        unread: maps that tasks' own adapters change alone are handed out as :class:`TaskMaps`, to be read later.
-        start: what the bare trunk made of the images before the first unit that an owner of this pass changes; the
-            pass goes on from there, and of ``images`` only their number is looked at.
+        present: owners whose adapters act, which must be able to share a pass; one if ``rows`` is None; None: nobody.
+        rows: the rows after the fork; None: no fork.
+        unread: return maps that only tasks' own adapters change as :class:`TaskMaps`, to be made later.
+        start: state of the bare trunk for these images, at or before the first unit that an owner of this pass
+            changes; the pass resumes there, and of ``images`` only the number is used.
 
     Returns:
-        Raw feature maps, finest first, each (I or R, C_i, H_i, W_i): rows from :func:`first_forked` on.
+        Raw feature maps, finest first, each (I, C_i, H_i, W_i), or (R, C_i, H_i, W_i) from :func:`first_forked` on.
     """
     first = present[0]
     alone = Rows.whole(images.shape[0], present, images.device) if rows is None else rows
@@ -50,11 +50,11 @@ def run_pass(
         rows, ctx = None, replace(ctx, owner=first.parent, streams=alone, num_images=images.shape[0])
     if start is not None:
         return run_from(trunk, start, ctx, rows, unread=unread)
-    return run(trunk, Flow(images, ctx), rows, unread=unread).maps
+    return run_units(trunk, Flow(images, ctx), rows, unread=unread).maps
 
 
 def first_forked(trunk: Trunk, present: tuple[Owner, ...]) -> int:
-    """Index of the first feature map that has a row per owner in a forked pass; the number of maps if none has."""
+    """Index of the first feature map after the fork of a forked pass; the number of maps if there is none."""
     reading = trunk.body.reading()
     if present[0].streamed or present[0].side is not None:
         return 0
@@ -63,12 +63,12 @@ def first_forked(trunk: Trunk, present: tuple[Owner, ...]) -> int:
 
 
 def _run_beside(trunk: Trunk, images: Tensor, rows: Rows, start: TrunkState | None) -> tuple[Tensor, ...]:
-    """Side networks of one or several owners on one frozen pass, without gradients through the trunk."""
+    """Run the side networks of one or several owners on one frozen pass, without gradients through the trunk."""
     if start is None:
         with torch.no_grad():
             start = run_prefix(trunk, images, (0, 0), len(trunk.units), beside=True)
     states, maps = start.by_stage, list(start.maps)
-    assert states is not None, "side networks read what a state without their maps does not hold"
+    assert states is not None, "the kept state lacks the maps that side networks read"
     done = []
     for position, owner in enumerate(rows.present):
         if rows.counts is None:

@@ -1,9 +1,8 @@
-"""Cutting and rearranging by sizes that an export does not know, so that one graph serves pictures of all sizes.
+"""Tensor operations without conditions on dynamic sizes, so that one exported graph serves pictures of all sizes.
 
-``torch.export`` traces with one example. Where a size is left open it keeps an expression, and whatever is asked of it
-(whether a slice cuts anything off, whether one side divides another) becomes a condition of the graph, which then
-refuses the sizes of which it does not hold. What stands here asks nothing. Outside of exports it does as plain code
-does, view for view.
+``torch.export`` traces with one example. A dynamic size is kept as an expression, and every test on it (does a slice
+cut anything off, does one side divide another) becomes a guard of the graph, which then refuses the sizes for which
+it is false. The functions here test nothing. Outside of exports they give what plain code gives, views included.
 
 Shape letters: h w sides before, H W after.
 """
@@ -18,28 +17,28 @@ from torch.nn import functional as F
 
 
 def rounded_up(side: int, multiple: int) -> int:
-    """The smallest multiple that is not below a side; by division, for export knows little of remainders."""
+    """The smallest multiple that is at least ``side``; by division, as export handles remainders poorly."""
     return (side + multiple - 1) // multiple * multiple
 
 
 def cropped(x: Tensor, *sides: int) -> Tensor:
-    """(…, h, w) → (…, H, W): what lies below and to the right of the last axes' ``sides`` is cut off; a view.
+    """(…, h, w) → (…, H, W): crop the last axes to ``sides``, keeping the top left; a view.
 
-    In an exported graph it is a copy, made by padding with less than nothing: a slice would be asked whether it is all.
+    In an exported graph it is a copy, made by negative padding: a slice would add a guard on whether it cuts anything.
     """
     if torch.compiler.is_exporting():
         pads = [pad for side, now in zip(sides, x.shape[-len(sides) :], strict=True) for pad in (side - now, 0)]
         return F.pad(x, pads[::-1])
-    # by slices, which leave a whole axis alone: what is narrowed is padded again in the backward pass
+    # slices, unlike narrow, cost no padding in the backward pass where they keep a whole axis
     kept: tuple[Any, ...] = (..., *(slice(side) for side in sides))
     return x[kept]
 
 
 def folded(x: Tensor, *sides: int) -> Tensor:
-    """``x.reshape(*sides, -1)``.
+    """``x.reshape(*sides, -1)`` without guards.
 
     A traced ``reshape`` compares the sides before and after, and so excludes a map of one window or of one column.
-    Taken one by one from a single axis, each is compared with a multiple of it.
+    Here the sides are split off a single axis one by one, so each is compared with a multiple of itself only.
     """
     x = x.flatten()
     for side in sides:
@@ -48,10 +47,10 @@ def folded(x: Tensor, *sides: int) -> Tensor:
 
 
 def averaged(x: Tensor, side: int) -> Tensor:
-    """(n, C, H, W) → (n, C, ⌈H/side⌉, ⌈W/side⌉): means of squares, smaller ones at the far edges.
+    """(n, C, H, W) → (n, C, ⌈H/side⌉, ⌈W/side⌉): average pooling over squares, smaller ones at the far edges.
 
-    Where the number of squares is rounded up, an export asks whether the last one begins within the map. Sums over a
-    map padded with zeros, over what they count, are the same (for a side of 2 to the last bit).
+    Pooling with ``ceil_mode`` adds a guard on whether the last square begins within the map. Dividing the pooled,
+    zero-padded map by the pooled, padded ones gives the same (bit-identical for a side of 2).
     """
     if not torch.compiler.is_exporting():
         return F.avg_pool2d(x, side, ceil_mode=True, count_include_pad=False)
@@ -61,11 +60,11 @@ def averaged(x: Tensor, side: int) -> Tensor:
 
 
 def ordered(x: Tensor) -> Tensor:
-    """The same; in an exported graph contiguous, for of two layouts that meet export asks whether strides divide."""
+    """The same tensor; in an exported graph a contiguous copy, as mixed memory layouts add guards on strides."""
     return x.contiguous() if torch.compiler.is_exporting() else x
 
 
 def at_most_one(count: int) -> int:
-    """The smaller of a count and 1; an expression, where the count is one."""
+    """min(count, 1); for a symbolic count a symbolic expression."""
     smaller: int = torch.sym_min(1, count)  # type: ignore[assignment]  # declared as int or SymInt
     return smaller

@@ -1,4 +1,4 @@
-"""Who adapts a trunk: the tasks that share a set of adapters, and all that was made for them."""
+"""Owners: a set of adapters and tuned parameters with the tasks that share it; a trunk can have many."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Place:
     """Where an adapter of an owner sits.
 
     Attributes:
-        site: of the trunk.
-        level: 0 next to the frozen module; an owner's second adapter at a site stands around its first, at 1.
-        method: what made the adapter.
+        site: the site of the trunk.
+        level: 0 directly around the frozen module; an owner's second adapter at the same site wraps its first, at 1.
+        method: the method that made the adapter.
     """
 
     site: Site
@@ -34,40 +34,40 @@ class Place:
 
     @property
     def key(self) -> str:
-        """By which the wrapper that stands there finds the adapter."""
-        return key_of(self.site.name, self.level)
+        """The key under which the wrapper at this place looks up the adapter."""
+        return adapter_key(self.site.name, self.level)
 
 
-def key_of(site: str, level: int) -> str:
-    """Name of an adapter within its owner; a module's name may hold no dot."""
+def adapter_key(site: str, level: int) -> str:
+    """Key of an adapter within its owner, with slashes, since torch allows no dots in module names."""
     return f"{site}.{level}".replace(".", "/")
 
 
 @final
 class Owner(nn.Module):
-    """One set of adapters and whatever else a list of methods trains in the backbone, as :mod:`.attach` makes it.
+    """One set of adapters and all else that a list of methods trains in the backbone; :mod:`.attach` makes it.
 
-    It is made whole before the trunk knows of it, and does not change afterwards but for the values of its tensors.
-    A task's own part of an owner (a stream of MTLoRA, the rows of Polyhistor) is an owner itself, with a parent.
+    It is complete before it is added to the trunk; afterwards only the values of its tensors change.
+    The part that belongs to one task alone (a stream of MTLoRA, the rows of Polyhistor) is an owner with a parent.
 
     Attributes:
-        tasks: names of the tasks that use it; one where it is a task's own part.
-        methods: what made it, innermost first.
-        parent: the owner that it is a part of; None: it is none.
-        parts: the parts that its tasks own.
+        tasks: names of the tasks that use it; exactly one for a task's own part.
+        methods: the methods that made it, innermost first.
+        parent: the owner that this one is a part of, or None.
+        parts: the parts that belong to single tasks.
         adapters: key → adapter, in forward order.
         places: key → where it sits.
         forks: keys of the places at which the streams of this part begin, one in each stage.
-        streamed: as a part, its rows leave the trunk at the feature maps (``Plan.routing``).
+        streamed: for a part: its rows leave the trunk at the feature maps (``Plan.routing``).
         tuned: parameters of the backbone that it trains in place.
         drops: the backbone's own dropout and drop-path act in training.
-        prompts: prompt tokens that its stream carries.
+        prompts: number of prompt tokens in its stream.
         side: a network beside the trunk, or None.
-        shared: modules that its adapters are made with (hyper-networks).
+        shared: modules that its adapters are generated from (hyper-networks).
         first: unit before which its rows fork from those of others; None: it has no adapters.
-        changes: the first unit that runs otherwise than in the bare trunk (adapters of feature maps change none, side
-            networks neither); None: none does.
-        number: its place among all that the trunk ever had; -1 before it was placed.
+        changes: the first unit that computes something other than in the bare trunk (adapters of feature maps and
+            side networks change no unit); None: none does.
+        number: unique within the trunk and never reused; -1 before it is added.
     """
 
     def __init__(
@@ -105,25 +105,25 @@ class Owner(nn.Module):
         self.changes = changes
         self._twin: Twin | None = None
 
-    # ---- who it is ----------------------------------------------------------------------------------------------
+    # ---- identity -----------------------------------------------------------------------------------------------
 
     @property
     def parent(self) -> Owner | None:
-        """The owner that it is a part of."""
+        """The owner that this one is a part of, or None."""
         return self._parent[0]
 
     @property
     def root(self) -> Owner:
-        """Its parent, or itself where it is no part."""
+        """Its parent, or itself if it has none."""
         return self if self.parent is None else self.parent
 
     @property
     def name(self) -> str:
-        """``seg+depth``, of a task's part ``seg+depth:seg``: names the owner's tensors in a bundle."""
+        """``seg+depth``, or ``seg+depth:seg`` for a task's part; prefixes the owner's tensors in a bundle."""
         return self.name_for((*self.tasks, *self.root.tasks))
 
     def name_for(self, tasks: Collection[str]) -> str:
-        """The name where only some tasks are kept; empty where none of its own is."""
+        """The name if only ``tasks`` are kept; empty if none of its own tasks is."""
         kept = "+".join(task for task in self.tasks if task in tasks)
         if self.parent is None or not kept:
             return kept
@@ -131,24 +131,24 @@ class Owner(nn.Module):
 
     @property
     def made_by(self) -> str:
-        """Its methods in words, for messages."""
+        """The names of its methods, for messages."""
         return " + ".join(type(method).__name__ for method in self.methods)
 
     @property
     def acts(self) -> bool:
-        """Whether passes of it differ from those of the bare trunk."""
+        """Whether its passes differ from those of the bare trunk."""
         there = self.side is not None or self.parent is not None
         return bool(there or self.places or len(self.tuned) or self.prompts or self.parts)
 
     @property
     def runs_apart(self) -> bool:
-        """Whether it cannot share a pass: tuned values, prompts and the start of streams do not differ by row."""
+        """Whether it needs passes of its own: tuned values, prompts and streams cannot differ by row."""
         return bool(len(self.root.tuned) or self.root.prompts or self.streamed)
 
-    # ---- what it has --------------------------------------------------------------------------------------------
+    # ---- adapters and tensors -----------------------------------------------------------------------------------
 
     def at(self, key: str) -> Adapter | None:
-        """Its adapter at a place, or None where it leaves that alone."""
+        """Its adapter with this key, or None if it has none there."""
         if key not in self.adapters:
             return None
         adapter = self.adapters[key]
@@ -163,7 +163,7 @@ class Owner(nn.Module):
             yield place, adapter
 
     def named_trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """(stored name, parameter) of all that it trains in the encoder."""
+        """(name in a bundle, parameter) of everything it trains in the encoder."""
         adapters, others = self._named_modules()
         for at, module in adapters:
             yield from ((f"{at}.{leaf}", parameter) for leaf, parameter in module.named_parameters())
@@ -172,24 +172,24 @@ class Owner(nn.Module):
             yield from ((f"{at}.{leaf}", parameter) for leaf, parameter in module.named_parameters())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its adapters, tuned parameters, side network and shared modules, buffers included, by stored name."""
+        """Name in a bundle → tensor: adapters, tuned parameters, side network, shared modules, with buffers."""
         found: dict[str, Tensor] = dict(self.named_trained())
         for at, module in itertools.chain(*self._named_modules()):
             found.update({f"{at}.{leaf}": buffer for leaf, buffer in module.named_buffers()})
         return found
 
     def _named_modules(self) -> tuple[list[tuple[str, nn.Module]], list[tuple[str, nn.Module]]]:
-        """What the names of their tensors begin with, and the modules: adapters; side network and shared modules."""
+        """(name prefix in a bundle, module) pairs: of the adapters, and of side network and shared modules."""
         at = f"adapters.{self.name}"
         adapters = [(f"{at}.{where.site.name}.{where.level}", self.adapters[key]) for key, where in self.places.items()]
         others = [("side", self.side)] if self.side is not None else []
         others += [(f"shared{number or ''}", module) for number, module in enumerate(self.shared)]
         return adapters, [(f"{kind}.{self.name}", module) for kind, module in others]
 
-    # ---- what it runs through -----------------------------------------------------------------------------------
+    # ---- its modules of the trunk -------------------------------------------------------------------------------
 
     def body(self, trunk: Body) -> Body:
-        """The modules that its passes run through: the trunk's, or those with its values in place."""
+        """The modules that its passes run through: the trunk's, or a copy that holds its tuned values."""
         if self._twin is None:
             return trunk
         if not torch.compiler.is_compiling():
@@ -197,7 +197,7 @@ class Owner(nn.Module):
         return self._twin.body
 
     def catch_up(self, trunk: Body) -> None:
-        """Let modules of its own hold the tensors that the trunk and its tuned values hold now."""
+        """Update its copy of the modules to the current tensors of the trunk and its tuned values."""
         if self._twin is None:
             return
         if self._twin.is_stale:
@@ -206,20 +206,20 @@ class Owner(nn.Module):
             self._twin.catch_up()
 
     def lay_out(self, trunk: Body) -> None:
-        """Make its own modules anew, as the trunk's stand now; nothing where it tunes none of them."""
+        """Copy the trunk's current modules again; does nothing if it tunes no parameter."""
         if len(self.tuned):
             made = Twin(trunk, self.tuned)
-            if self._twin is not None:  # laid out before: dropout of its own may be acting
+            if self._twin is not None:  # keep the modes of the previous copy, whose dropout may be active
                 made.follow(self._twin)
             self._twin = made
 
     def train_own(self, mode: bool) -> None:
-        """Put modules of its own into training or evaluation mode: see :meth:`garnish.engine.twin.Twin.train`."""
+        """Set training or evaluation mode of its copy of the modules: :meth:`garnish.engine.twin.Twin.train`."""
         if self._twin is not None:
             self._twin.train(mode)
 
     def follow(self) -> None:
-        """Bring its own modules into the modes, training or evaluation, that the trunk's have now."""
+        """Set its copy of the modules to the current modes, training or evaluation, of the trunk's."""
         if self._twin is not None:
             self._twin.follow()
 

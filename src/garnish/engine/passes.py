@@ -1,6 +1,6 @@
-"""From "which picture wants which tasks" to passes through the trunk, and the rows within each.
+"""Planning passes: from "which tasks for which picture" to runs of the trunk and the rows in each.
 
-Which owners share a pass is decided here (:func:`group_of`), where rows fork by :func:`garnish.engine.loop.fork_of`.
+:func:`group_of` decides which owners share a pass, :func:`garnish.engine.loop.fork_of` where their rows fork.
 
 Shape letters: I images of the batch, P images of a pass, R rows of a forked pass.
 """
@@ -24,13 +24,13 @@ from garnish.errors import OptionError, suggest
 @final
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """Which tasks each picture wants.
+    """Which tasks are asked of each picture.
 
     Attributes:
-        tasks: all that are wanted by any, in the order of the model.
-        by_image: those of each picture; None: every picture wants them all, however many pictures there are (a graph
-            may leave their number open).
-        num_images: I; in a graph that leaves it open, a ``SymInt``.
+        tasks: all tasks that are asked of any picture, in the order of the model.
+        by_image: the tasks of each picture; None: all of them for every picture, however many there are (the batch
+            size of a graph may be dynamic).
+        num_images: I; in a graph with a dynamic batch size, a ``SymInt``.
     """
 
     tasks: tuple[str, ...]
@@ -44,21 +44,21 @@ class Wanted:
         """Read a ``tasks=`` argument.
 
         Args:
-            tasks: None: all; names: these of every picture; a list of names for each picture.
+            tasks: None: all; names: these for every picture; or a list of names for each picture.
             num_images: I.
-            known: the tasks that there are, in the order of the model.
+            known: the tasks of the model, in its order.
 
         Raises:
-            OptionError: an unknown task, or a list that is not one entry an image.
+            OptionError: an unknown task, or a list whose length is not the number of images.
         """
         if tasks is None:
-            none = isinstance(num_images, int) and not num_images  # which of a graph is no int, and never 0
+            none = isinstance(num_images, int) and not num_images  # in a graph it is a SymInt and never 0
             return cls(() if none else tuple(known), None, num_images)
         if isinstance(tasks, str):
             raise OptionError(f"tasks={tasks!r} is a string; give a list, tasks=[{tasks!r}]")
         if not isinstance(tasks, Sequence | Set) or not all(isinstance(t, str | Sequence | Set) for t in tasks):
             raise OptionError(
-                f"tasks is {type(tasks).__name__}; give names, tasks=['seg'], or a list of them a picture"
+                f"tasks is {type(tasks).__name__}; give names, tasks=['seg'], or a list of names for each picture"
             )
         if not tasks and num_images:
             raise OptionError("tasks is an empty list; name some, or leave it out for all")
@@ -83,12 +83,12 @@ class Wanted:
         return cls(whole.tasks, tuple(tuple(t for t in named if t in names) for names in each), num_images)
 
     def with_needed(self, needed: Callable[[Sequence[str]], tuple[str, ...]]) -> Wanted:
-        """The same with all tasks whose maps are needed for those of each picture."""
+        """The same plus, for each picture, the tasks whose feature maps its tasks need."""
         by_image = None if self.by_image is None else tuple(map(needed, self.by_image))
         return Wanted(needed(self.tasks), by_image, self.num_images)
 
     def rows_for(self, task: str, asked: Wanted, device: torch.device) -> Tensor | slice | None:
-        """Which of the pictures that a task was run for asked for it: they may need it for another task alone."""
+        """Of the pictures that a task ran for, those that asked for it; others need it only for another task."""
         if self.by_image is None and asked.by_image is None:
             return None
         mine, theirs = (w.by_image or (w.tasks,) * self.num_images for w in (self, asked))
@@ -103,9 +103,9 @@ class Pass:
 
     Attributes:
         images: (P,) int64 into the batch; None: all.
-        present: owners that act; one where nothing forks.
-        rows: of each owner; None where nothing forks. In compiled passes their counts are not known.
-        tasks: what each task reads.
+        present: the owners whose adapters act; exactly one if there is no fork.
+        rows: the rows of each owner; None if there is no fork. In compiled passes their counts are unknown.
+        tasks: task → the rows that it reads.
     """
 
     images: Tensor | slice | None
@@ -115,13 +115,13 @@ class Pass:
 
 
 def group_of(owner: Owner, body: Body, *, whole: bool) -> Hashable:
-    """What owners that share a pass of the trunk have in common.
+    """Key of the group of owners that share a pass of the trunk.
 
-    Owners that tune the trunk in place, carry prompts or have task streams take a pass of their own, with all their
-    parts; side networks share one, on the bare trunk. Of the rest, those that adapt the trunk from its first block
-    share nothing worth a joint pass: on a CPU, rows forked there took 0.91 of a pass an owner at 224 pixels and 1.01 at
-    448, rows forked in the second block 0.83 and 0.93 (docs/benchmarks.md, "One pass"). They are joined in compiled
-    models only (``whole``), where one graph must serve every mix.
+    Owners that tune the trunk in place, have prompts or task streams take a pass of their own, with all their parts;
+    side networks share one pass of the bare trunk. Of the rest, those that adapt the first block gain nothing from a
+    joint pass: on a CPU, rows forked there took per owner 0.91 of a pass at 224 pixels and 1.01 at 448; rows forked in
+    the second block 0.83 and 0.93 (docs/benchmarks.md, "One pass"). They share one in compiled models only (``whole``),
+    where one graph must serve every mix.
     """
     if owner.runs_apart:
         return owner.root.number
@@ -139,15 +139,15 @@ def plan_passes(
     *,
     whole: bool = False,
 ) -> Iterator[Pass]:
-    """Group owners into passes and lay out rows, those of one owner together.
+    """Group owners into passes and order the rows of each pass by owner.
 
     Args:
         wanted: tasks of each image.
         owner_of: every task → the owner whose adapters it uses.
         body: the trunk's modules.
-        device: where index tensors go.
-        whole: passes fork wherever a group has several owners, name all of them and take all images, so that a
-            compiled trunk sees one structure for every mix.
+        device: of the index tensors.
+        whole: a pass holds all owners of its group and all images, whatever is asked, so that a compiled trunk sees
+            one structure for every mix.
     """
     asked = sorted({owner_of[task] for task in wanted.tasks}, key=lambda owner: owner.number)
     groups: dict[Hashable, list[Owner]] = {group_of(owner, body, whole=whole): [] for owner in asked}
@@ -166,7 +166,7 @@ def plan_passes(
 def _uniform(
     wanted: Wanted, owner_of: Mapping[str, Owner], present: tuple[Owner, ...], device: torch.device, whole: bool
 ) -> Pass:
-    """All images want the same: nothing is listed for each of them, so a graph may leave their number open."""
+    """The same tasks for all images; nothing is listed per image, so their number may be dynamic in a graph."""
     number = wanted.num_images
     asked = [owner for owner in present if any(owner_of[task] is owner for task in wanted.tasks)]
     if len(present) == 1:
@@ -183,11 +183,11 @@ def _uniform(
 def _mixed(
     wanted: Wanted, owner_of: Mapping[str, Owner], present: tuple[Owner, ...], device: torch.device, whole: bool
 ) -> Pass:
-    """Images want different tasks."""
+    """Different tasks for different images."""
     assert wanted.by_image is not None
     mine = [tuple(t for t in names if t in wanted.tasks) for names in wanted.by_image]
     images = [i for i, names in enumerate(mine) if names or whole]
-    tasks = list(dict.fromkeys(task for names in mine for task in names))  # decoded in this order
+    tasks = list(dict.fromkeys(task for names in mine for task in names))  # heads run in this order
     of_images = {t: [p for p, i in enumerate(images) if t in mine[i]] for t in tasks}
     rows = [
         (p, k)
@@ -198,7 +198,7 @@ def _mixed(
     known: dict[tuple[tuple[int, ...], ...], Selection] = {}
 
     def selection(task: str) -> Selection:
-        """Tasks that read the same share one, by which they are known to."""
+        """The rows that a task reads; tasks that read the same rows get the same object."""
         owner = owner_of[task]
         of_rows = [r for r, (p, k) in enumerate(rows) if present[k] is owner and task in mine[images[p]]]
         key = (tuple(of_images[task]), tuple(of_rows))

@@ -1,4 +1,4 @@
-"""Places an adapter can sit, and canonical names of what a trunk is made of; both see through wrappers."""
+"""Sites, the places where an adapter can sit, and the canonical names of a trunk's tensors; wrappers change neither."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ SiteKind = Literal["layer", "norm", "sublayer", "branch", "beside", "residual", 
 
 @dataclass(frozen=True)
 class Site:
-    """A place an adapter can sit.
+    """A place where an adapter can sit.
 
     Attributes:
         name: canonical dotted name, e.g. ``stages.0.blocks.1.attn.qkv``; stable across timm and transformers versions.
-        kind: "layer" (linear, convolution), "norm", "sublayer" (all of attention or MLP), "branch" (norm to
-            drop-path), "beside" (parallel to a branch: what the norm gives in, what is added to the stream out),
+        kind: "layer" (linear, convolution), "norm", "sublayer" (the whole attention or MLP), "branch" (norm to
+            drop-path), "beside" (parallel to a branch: reads the norm's output, adds to the branch's),
             "residual" (stream plus branch) or "feature" (a map handed to the heads).
-        place: "stem", "enter", "attn", "mlp" (the block's branch by role), "leave" or "feature".
+        place: part of the trunk: "stem", "enter" or "leave" of a stage, "attn" or "mlp" of a block, "feature".
         role: last part of the name: qkv, proj, fc1, fc2, q, kv, sr, dw, norm, …
         stage: number of the stage, -1 for the stem.
         block: number of the block within the stage, -1 outside blocks.
-        unit: number of the unit that holds the site, of a feature map that which it is read after.
+        unit: number of the unit that holds the site; for a feature map, of the unit after which it is read.
     """
 
     name: str
@@ -40,23 +40,23 @@ class Site:
 
 
 class OffStream(nn.Sequential):
-    """Layers that read constants and not the stream (position tables made by an MLP): no places for adapters."""
+    """Layers that read constants instead of the stream (an MLP that makes a position table): not adapter sites."""
 
 
 def _is_layer(module: nn.Module) -> bool:
-    # a subclass with a forward pass of its own (standardised weights) is no plain map of its weight
+    # a subclass that overrides forward (standardised weights) does not compute a plain function of its weight
     return isinstance(module, nn.Linear | nn.Conv2d) and type(module).forward in (nn.Linear.forward, nn.Conv2d.forward)
 
 
 def _is_norm(module: nn.Module) -> bool:
-    # it holds its own factors: a container such as ConvNorm does not
+    # a norm has parameters of its own; a container such as ConvNorm does not
     return "Norm" in type(module).__name__ and len(module._parameters) > 0
 
 
 def sites_below(
     module: nn.Module, name: str, place: str, stage: int, block: int, unit: int
 ) -> Iterator[tuple[Site, nn.Module]]:
-    """Every layer and norm below a module called ``name``, with what stands there now."""
+    """Every layer and norm inside a module called ``name``, with its current module or wrapper."""
     inner = bare(module)
     role = name.rsplit(".", 1)[-1]
     if isinstance(inner, OffStream):
@@ -71,7 +71,7 @@ def sites_below(
 
 
 def slots_below(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module, str]]:
-    """(canonical name, module, attribute) of each parameter and persistent buffer below a module called ``name``."""
+    """(canonical name, module, attribute) of each parameter and persistent buffer inside a module called ``name``."""
     inner = bare(module)
     for leaf, parameter in inner._parameters.items():
         if parameter is not None:
@@ -84,12 +84,12 @@ def slots_below(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module, 
 
 
 def _join(name: str, child: str) -> str:
-    """Canonical name of a child; a module called ``window`` only carries another and leaves no trace."""
+    """Canonical name of a child; ``window``, which only holds another module, does not appear in names."""
     return name if child == "window" else f"{name}.{child}"
 
 
 def sites_of(body: Body) -> Iterator[tuple[Site, nn.Module]]:
-    """Every place an adapter can sit, in forward order, with what stands there now."""
+    """Every site, in forward order, with its current module or wrapper."""
     for unit in body.units:
         if unit.kind == "residual":
             yield from _sites_of_residual(unit)
@@ -118,7 +118,7 @@ def _sites_of_residual(unit: Unit) -> Iterator[tuple[Site, nn.Module]]:
 
 
 def slots_of(body: Body) -> Iterator[tuple[Unit, str, nn.Module, str]]:
-    """(unit, canonical name, module, attribute) of each parameter and persistent buffer, seen through wrappers."""
+    """(unit, canonical name, module, attribute) of each parameter and persistent buffer; wrappers are skipped."""
     for unit in body.units:
         for name, module in _parts_of(unit):
             yield from ((unit, *slot) for slot in slots_below(module, name))

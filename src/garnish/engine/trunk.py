@@ -1,7 +1,7 @@
-"""The frozen trunk as data: stem, stages of residual blocks, feature maps, sites, names of tensors, and its owners.
+"""The frozen trunk, base class of all backbones: stem, stages, feature maps, adapter sites, tensor names and owners.
 
-Shape letters: R rows of the stream, N tokens, H W grid, C channels. The stream is (R, N, C) tokens or (R, H, W, C)
-maps, by family.
+Shape letters: R rows of the stream, N tokens, H W grid, C channels. Depending on the family, the stream (what flows
+from block to block) is (R, N, C) tokens or (R, H, W, C) maps.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from garnish.errors import OptionError
 
 
 class Trunk(nn.Module, ABC):
-    """What methods plan for and the block loop runs. Families derive from ``garnish.backbones.backbone.Backbone``.
+    """The frozen network that methods adapt and the block loop runs; families derive from its subclass ``Backbone``.
 
     Attributes:
-        name: what ``garnish.backbone`` was called with.
-        options: the architecture overrides it was called with.
+        name: the name given to ``garnish.backbone``.
+        options: the architecture overrides given to it.
         body: the frozen modules, with wrappers where adapters sit.
-        owners: all that adapt this trunk, by number (see :mod:`garnish.engine.owner`).
+        owners: number → owner of adapters in this trunk (see :mod:`garnish.engine.owner`).
         features: channels and stride of each feature map.
         mean, std: normalisation of the three input channels (pictures arrive in [0, 1]).
         multiple: picture sides are padded to a multiple of this many pixels.
-        num_prefix: class and register tokens before the grid's.
+        num_prefix: number of class and register tokens before the grid's tokens.
         licence: licence of the loaded weights; "none (random weights)" where nothing was loaded.
         source_names: canonical parameter or buffer name → name in the family's own checkpoints.
         drop_path: rate of stochastic depth in training at the last block (see :func:`garnish.backbone`); 0: none.
-        checkpointing: run blocks again in the backward pass instead of keeping what they made.
-        most_prompts: prompt tokens that a stream can carry; 0 where the family's attention takes none.
+        checkpointing: recompute blocks in the backward pass instead of keeping their activations.
+        most_prompts: the largest number of prompt tokens; 0 where the family's attention supports none.
     """
 
     most_prompts: int = 0
@@ -76,7 +76,7 @@ class Trunk(nn.Module, ABC):
 
     @property
     def stem(self) -> nn.Module:
-        """From pictures to the stream, its grid and extras."""
+        """The stem: pictures → the stream, its grid and extra inputs of the blocks (a rotary table)."""
         return self.body.stem
 
     @property
@@ -86,35 +86,35 @@ class Trunk(nn.Module, ABC):
 
     @property
     def taps(self) -> nn.ModuleList:
-        """One module for each feature map, through which it passes on the way to the heads."""
+        """One identity module per feature map, where adapters of feature maps attach."""
         return self.body.taps
 
     @property
     def binding(self) -> Binding:
-        """The cell through which the loop hands each pass's context to the modules."""
+        """The object through which the loop hands the context of a pass to the modules."""
         return self.body.binding
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """The smallest parts of the block loop, in forward order."""
+        """The steps of the block loop, in forward order."""
         return self.body.units
 
     def enter(self, entrance: nn.Module, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
-        """Run a stage's entrance: the stream and its grid."""
+        """Run a stage's entrance (patch embedding or merging); returns the new stream and its grid."""
         x = entrance(x)
         return x, (x.shape[1], x.shape[2]) if x.ndim == 4 else ctx.grid
 
     def prompted(self, extras: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-        """The stem's extras for a stream that has ``count`` prompt tokens behind its prefix tokens."""
+        """The stem's extras, adjusted to a stream with ``count`` prompt tokens after its prefix tokens."""
         return extras
 
     @property
     def is_adapted(self) -> bool:
-        """Whether any owner has added or tunes anything."""
+        """Whether any owner adds adapters or tunes parameters."""
         return any(owner.acts for owner in self.owners.values())
 
     def next_number(self) -> int:
-        """A number that no owner has had."""
+        """A number for a new owner; numbers are never reused."""
         self._added += 1
         return self._added - 1
 
@@ -127,11 +127,11 @@ class Trunk(nn.Module, ABC):
     # ---- sites and names ----------------------------------------------------------------------------------------
 
     def sites(self) -> tuple[Site, ...]:
-        """Every place an adapter can sit, in forward order (names are those of the bare backbone, adapted or not)."""
+        """Every place where an adapter can sit, in forward order; adapting does not change their names."""
         return tuple(site for site, _ in self.sites_with_modules())
 
     def sites_with_modules(self) -> Iterator[tuple[Site, nn.Module]]:
-        """Sites with the module that stands there now (an ``Adapted`` where one was put)."""
+        """Sites, each with its current module (the ``Adapted`` wrapper where there is one)."""
         return sites_of(self.body)
 
     def named_slots(self) -> Iterator[tuple[str, nn.Module, str]]:
@@ -140,7 +140,7 @@ class Trunk(nn.Module, ABC):
             yield name, module, leaf
 
     def frozen_tensors(self) -> dict[str, Tensor]:
-        """Parameters and persistent buffers of the bare backbone by canonical name, before any adapting or tuning."""
+        """Canonical name → parameter or persistent buffer of the bare backbone, without any adapter or tuned value."""
         found: dict[str, Tensor] = {}
         for name, module, leaf in self.named_slots():
             tensor = module._parameters.get(leaf)
@@ -151,21 +151,21 @@ class Trunk(nn.Module, ABC):
 
     @property
     def merged(self) -> bool:
-        """Maps are read after the next stage's entrance (patch merging), not before (see :meth:`read_merged`)."""
+        """Whether maps are read after the next stage's entrance (patch merging); see :meth:`read_merged`."""
         return self.body.merged
 
     @property
     def taps_at(self) -> Literal["stage", "merged"]:
-        """Where maps are read."""
+        """Where maps are read, as :func:`garnish.backbone` takes it."""
         return "merged" if self.merged else "stage"
 
     def read_merged(self) -> None:
-        """Read maps after the next stage's entrance, as decoders of the MTLoRA line do, instead of at stage ends.
+        """Read maps after the next stage's patch merging, as the decoders of MTLoRA do, instead of at stage ends.
 
         On Swin-T: 192, 384, 768, 768 channels at strides 8, 16, 32, 32.
 
         Raises:
-            OptionError: a plain trunk has no merging.
+            OptionError: a plain transformer, which has no patch merging.
         """
         if len({f.stride for f in self.features}) == 1:
             raise OptionError(f'{self.name}: a trunk of one stride merges no patches; use taps="stage"')

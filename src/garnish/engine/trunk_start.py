@@ -1,4 +1,4 @@
-"""The part of a trunk that nobody changes: where it ends, the state there, and passes that go on from a kept state.
+"""The first part of a trunk that no owner changes: running it once, keeping the state, and resuming passes from it.
 
 Shape letters: I images, R rows of the stream, N tokens, H W grid, C channels.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from garnish.engine.context import ForwardContext, Rows
-from garnish.engine.loop import Flow, Watch, fork_of, run, tapped
+from garnish.engine.loop import Flow, Watch, fork_of, run_units, tapped
 from garnish.engine.maps import TaskMaps, pick
 from garnish.engine.owner import Owner
 from garnish.engine.trunk import Trunk
@@ -23,16 +23,16 @@ from garnish.errors import OptionError
 @final
 @dataclass(frozen=True, eq=False)
 class TrunkState:
-    """What the bare trunk has made of some pictures before one of its units.
+    """State of the bare trunk before one of its units, for some pictures.
 
     Attributes:
-        unit: the unit that comes next; the number of units where all maps are there.
+        unit: number of the next unit; the number of units if all have run.
         size: (H, W) of the pictures, without padding.
-        grid: of the stream.
-        x: the stream, (I, N, C) or (I, H, W, C); None where no unit is left.
+        grid: (H, W) of the stream's grid.
+        x: the stream, (I, N, C) or (I, H, W, C); None if no unit is left.
         maps: raw feature maps read so far, each (I, C, H, W).
-        by_stage: for side networks, the maps by stage after its entrance and each block; None: none were kept.
-        extras: what the stem gave beside the stream (a rotary table): it depends on the grid alone, not on the picture.
+        by_stage: for side networks, by stage the maps after its entrance and each block; None: not kept.
+        extras: extra inputs of the blocks that the stem made (a rotary table); they depend on the grid alone.
     """
 
     unit: int
@@ -48,28 +48,28 @@ class TrunkState:
         return first.shape[0]
 
     def pick(self, rows: Tensor | slice | None) -> TrunkState:
-        """The state of some of the pictures; None stands for all."""
+        """The state of some of the pictures; None: all."""
         return self if rows is None else self._each(lambda x: pick(x, rows))
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TrunkState:
-        """The same on another device."""
+        """The same state on another device."""
         extras = {n: None if x is None else x.to(device, non_blocking=non_blocking) for n, x in self.extras.items()}
         return replace(self._each(lambda x: x.to(device, non_blocking=non_blocking)), extras=extras)
 
     @classmethod
     def stack(cls, states: Sequence[TrunkState]) -> TrunkState:
-        """One state of the pictures of several, all of one size and unit."""
+        """Concatenate several states, all of one picture size and unit."""
         one = states[0]
         assert all((s.unit, s.size, s.grid) == (one.unit, one.size, one.grid) for s in states)
         others = [dict(s.named()) for s in states]
         joined: dict[int, Tensor] = {}
         for name, x in one.named():
-            if id(x) not in joined:  # what stands in two places is stacked once
+            if id(x) not in joined:  # a tensor that appears twice is concatenated once
                 joined[id(x)] = _cat([other[name] for other in others])
         return one._each(lambda x: joined[id(x)])
 
     def named(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor) of all that differs by picture."""
+        """(name, tensor) of everything that differs by picture."""
         if self.x is not None:
             yield "x", self.x
         for index, x in enumerate(self.maps):
@@ -87,7 +87,7 @@ class TrunkState:
         size: tuple[int, int],
         grid: tuple[int, int],
     ) -> Self:
-        """The inverse of :meth:`named`."""
+        """Build a state from the pairs of :meth:`named` and the facts that all pictures share."""
         by_stage: dict[int, dict[int, Tensor]] = {}
         for name, x in named.items():
             if name.startswith("stages."):
@@ -114,14 +114,14 @@ class TrunkState:
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:
-    """``torch.cat`` that leaves maps in the order of memory they have: channels last, where the trunk's are."""
+    """``torch.cat`` that keeps the memory format of maps (channels last, if the trunk's are)."""
     if parts[0].ndim == 4 and parts[0].stride(1) == 1:
         return torch.cat([x.permute(0, 2, 3, 1) for x in parts]).permute(0, 3, 1, 2)
     return torch.cat(list(parts))
 
 
 def first_changer(owners: Iterable[Owner]) -> Owner | None:
-    """The owner that changes the earliest unit (parts are owners of their own here); None where none changes any."""
+    """The owner (parts count as owners) that changes the earliest unit; None if none changes any."""
     return min(
         (owner for owner in owners if owner.changes is not None),
         key=lambda owner: (owner.changes, owner.number),
@@ -138,7 +138,7 @@ def check_start(
     training: bool,
     compiled: bool,
 ) -> None:
-    """Raise :class:`OptionError` where a pass of some owners cannot go on from a kept state of these pictures."""
+    """Raise :class:`OptionError` if a pass of these owners cannot resume from a kept state of these pictures."""
     size = (images.shape[-2], images.shape[-1])
     if compiled:
         raise OptionError("start: a compiled trunk always starts at its stem; use the model uncompiled")
@@ -146,37 +146,37 @@ def check_start(
         raise OptionError(f"start: drop_path {trunk.drop_path} acts on the whole trunk in training; leave start out")
     if len(start) != images.shape[0] or start.size != size:
         kept = f"{len(start)} pictures of {start.size[0]}x{start.size[1]}"
-        raise OptionError(f"start: kept of {kept}, not of {images.shape[0]} of {size[0]}x{size[1]}; keep it anew")
+        raise OptionError(f"start: kept for {kept}, not for {images.shape[0]} of {size[0]}x{size[1]}; keep it again")
     owners = {*present, *(owner.root for owner in present)}
     first = first_changer(owners)
     if first is not None and first.changes is not None and first.changes < start.unit:
         at = trunk.units[first.changes].name
         raise OptionError(f"start: {first.made_by} changes {at}, which lies before it")
     if start.by_stage is None and any(owner.side is not None for owner in owners):
-        raise OptionError("start: holds nothing that a side network reads; keep it with beside=True")
+        raise OptionError("start: lacks the maps that a side network reads; keep it with beside=True")
 
 
 def run_prefix(trunk: Trunk, images: Tensor, size: tuple[int, int], unit: int, *, beside: bool = False) -> TrunkState:
-    """Run the bare trunk, as nobody adapts it, up to a unit.
+    """Run the bare trunk, without anyone's adapters, up to a unit.
 
     Args:
-        trunk: adapted or not.
+        trunk: with adapters or without.
         images: (I, 3, H, W) float32, normalised; sides a multiple of ``trunk.multiple``.
         size: (H, W) of the pictures without padding.
-        unit: at which the trunk rests, not the first; the number of units runs them all.
-        beside: keep what side networks read; then all units are run.
+        unit: number of the unit to stop before, not in the middle of a block, above 0; the number of units: run all.
+        beside: keep the maps that side networks read; needs all units.
     """
     states: list[list[Tensor]] = [[] for _ in trunk.stages]
     watch: Watch | None = (lambda x, index: states[index].append(x)) if beside else None
     ctx = ForwardContext(grid=(0, 0), num_prefix=trunk.num_prefix)
-    flow = run(trunk, Flow(images, ctx), None, end=unit, watch=watch)
+    flow = run_units(trunk, Flow(images, ctx), None, end=unit, watch=watch)
     over = unit == len(trunk.units)
     return TrunkState(
         unit=unit,
         size=size,
         grid=flow.ctx.grid,
         x=None if over else flow.x,
-        maps=tuple(x for x in flow.maps if isinstance(x, Tensor)),  # all: nobody's streams run here
+        maps=tuple(x for x in flow.maps if isinstance(x, Tensor)),  # all of them: no streams run here
         by_stage=tuple(map(tuple, states)) if beside else None,
         extras={} if over else dict(flow.extras),
     )
@@ -185,7 +185,7 @@ def run_prefix(trunk: Trunk, images: Tensor, size: tuple[int, int], unit: int, *
 def run_from(
     trunk: Trunk, state: TrunkState, ctx: ForwardContext, rows: Rows | None, *, unread: bool = False
 ) -> tuple[Tensor | TaskMaps, ...]:
-    """The maps of a pass that goes on from a kept state."""
+    """Feature maps, finest first, of a pass that resumes from a kept state; arguments as for :func:`run_pass`."""
     at = None if rows is None else fork_of(rows.present)
     body = trunk.body if ctx.owner is None else ctx.owner.body(trunk.body)
     reading = body.reading()
@@ -199,6 +199,6 @@ def run_from(
         return tuple(maps)
     x, ctx = state.x, replace(ctx, grid=state.grid)
     if rows is not None and at is not None and at < state.unit:
-        # rows that differ at the maps before, not in the stream
+        # the rows forked before the kept state, but differ in earlier maps only, not in the stream
         x, ctx = x.index_select(0, rows.images), replace(ctx, rows=rows)
-    return run(trunk, Flow(x, ctx, state.extras, tuple(maps)), rows, first=state.unit, unread=unread).maps
+    return run_units(trunk, Flow(x, ctx, state.extras, tuple(maps)), rows, first=state.unit, unread=unread).maps

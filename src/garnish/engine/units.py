@@ -1,6 +1,6 @@
-"""The units of a trunk: the smallest parts of the block loop, in one list that is made once.
+"""The modules of a trunk and its units, the steps of the block loop, in one list.
 
-First the stem, then of each stage its entrance, the residuals of its blocks, and what ends it.
+First the stem; then for each stage its entrance, the residuals of its blocks, and its exit ("leave").
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class Unit:
     """One step of the block loop.
 
     Attributes:
-        number: its place in the list.
+        number: its index in the list.
         name: canonical name of its module: ``stem``, ``stages.0.enter``, ``stages.0.blocks.1.attn``.
-        kind: what it is.
-        stage: number of the stage, -1 of the stem.
+        kind: stem, entrance of a stage, residual of a block, or exit of a stage.
+        stage: number of the stage, -1 for the stem.
         block: number of the block within the stage, -1 outside blocks.
-        rests: a pass can be taken up again before it: it does not stand within a block.
-        shows: after it, side networks read the stream: it is an entrance, or the last of its block.
-        reads: the feature map that is read after it; None: none is.
-        holder, key: the module that it is kept in, and by which name: adapters are put in its place.
+        rests: a pass can resume before it, as it is not in the middle of a block.
+        shows: side networks read the stream after it: it is an entrance or the last residual of its block.
+        reads: index of the feature map that is read after it, or None.
+        holder, key: parent module and attribute name of its module, where a wrapper is put in its place.
     """
 
     number: int
@@ -45,21 +45,21 @@ class Unit:
 
     @property
     def module(self) -> nn.Module:
-        """What runs: the frozen module, or the outermost wrapper around it."""
+        """The module that runs: the frozen one, or the outermost wrapper around it."""
         found: nn.Module = getattr(self.holder, self.key)
         return found
 
 
 @final
 class Body(nn.Module):
-    """The modules that passes run through: the trunk's own, or those of one owner.
+    """The modules that passes run through: the trunk's own, or an owner's copy of them.
 
     Attributes:
-        stem: from pictures to the stream, its grid and extras.
-        taps: one for each feature map, which passes through it on the way to the heads.
-        merged: maps are read after the next stage's entrance (patch merging), not before.
-        binding: the cell through which the loop hands each pass's context to the modules.
-        units: see :class:`Unit`.
+        stem: pictures → the stream, its grid and extra inputs of the blocks.
+        taps: one identity module per feature map, where adapters of feature maps attach.
+        merged: maps are read after the next stage's entrance (patch merging) instead of at stage ends.
+        binding: the object through which the loop hands the context of a pass to the modules.
+        units: the steps of the block loop, in forward order.
     """
 
     def __init__(self, stem: nn.Module, stages: Sequence[Stage], num_maps: int) -> None:
@@ -76,11 +76,11 @@ class Body(nn.Module):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """In forward order."""
+        """The stages in forward order."""
         return tuple(stage for stage in self._stages if isinstance(stage, Stage))
 
     def read_merged(self) -> None:
-        """Read maps after the next stage's entrance from now on."""
+        """From now on, read maps after the next stage's entrance."""
         self.merged = True
         self.units = tuple(self._listed())
 
@@ -103,23 +103,23 @@ class Body(nn.Module):
             number += 1
 
     def reading(self) -> list[int]:
-        """The units after which feature maps are read, finest first."""
+        """Numbers of the units after which feature maps are read, finest map first."""
         return [unit.number for unit in self.units if unit.reads is not None]
 
     def spans(self, first: int, end: int) -> Iterator[tuple[int, int]]:
-        """``range(first, end)`` cut where units rest: a block's residuals stay together."""
+        """Split ``range(first, end)`` into (start, end) spans that never divide a block."""
         starts = [n for n in range(first, end) if n == first or self.units[n].rests]
         yield from zip(starts, [*starts[1:], end], strict=True)
 
     def end_of_first_block(self) -> int:
-        """The unit after the trunk's first block."""
+        """Number of the unit that follows the trunk's first block."""
         return next(unit.number + 1 for unit in self.units if unit.kind == "residual" and unit.shows)
 
     def second_block(self) -> int:
-        """The first unit of the trunk's second block; the number of units where it has one."""
+        """Number of the first unit of the trunk's second block; the number of units if there is one block."""
         starts = [unit.number for unit in self.units if unit.kind == "residual" and unit.rests]
         return starts[1] if len(starts) > 1 else len(self.units)
 
     def rest_before(self, number: int) -> int:
-        """The last unit up to ``number`` at which a pass can be taken up again."""
+        """The last unit up to ``number`` at which a pass can resume."""
         return max(n for n in range(number + 1) if n == len(self.units) or self.units[n].rests)

@@ -1,1 +1,1 @@
-"""Decoders: one file each."""
+"""The decoders (heads), which turn feature maps into a task's output maps: one file each."""

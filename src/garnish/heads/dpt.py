@@ -25,24 +25,24 @@ _DEPTH_WIDTH = 32
 @final
 @dataclass(frozen=True, kw_only=True)
 class DPTHead(Head):
-    """Maps reassembled at four sizes, fused from coarse to fine by residual convolution units.
+    """Maps are reassembled at four sizes and fused from coarse to fine by residual convolution units.
 
-    Maps of one stride s (plain ViTs) are read as they are and brought to strides s/4, s/2, s and 2s by learned layers;
-    trunks hand out maps without class token, so the readout is the paper's "ignore". Maps of growing stride need no
+    Maps of one stride s (plain ViTs) are resampled to strides s/4, s/2, s and 2s by learned layers;
+    trunks return maps without the class token, so the readout is the paper's "ignore". Maps of growing stride need no
     reassembling and enter the fusion directly, as in MiDaS 3.1's Swin models; then ``widths`` is not used.
     Outputs are finer than the finest map: of the picture's size ("depth"), or 8 times a plain ViT's grid and twice a
-    pyramid's finest ("segmentation"). From there the published segmentation model upsamples by 2 with corners
-    aligned; here the model brings every head's output to the picture's size without, which lies up to a quarter of a
-    pixel of that map beside it, most at the borders.
+    pyramid's finest ("segmentation"). From there the published segmentation model upsamples by 2 with
+    ``align_corners=True``; here the model resizes every head's output to the picture's size without it, which shifts
+    the result by up to a quarter of a pixel of that map, most at the borders.
 
     Attributes:
         channels: width of the fusion.
-        widths: channels of the reassembled maps, finest first; (96, 192, 384, 768) are the published ViT-B's,
-            (256, 512, 1024, 1024) ViT-L's; Depth Anything's ViT-S has (48, 96, 192, 384) with 64 channels.
+        widths: channels of the reassembled maps, finest first: (96, 192, 384, 768) in the published ViT-B models,
+            (256, 512, 1024, 1024) for ViT-L; Depth Anything's ViT-S has (48, 96, 192, 384) with 64 channels.
         output: the paper's output layers: "depth" has no norms and ends at the picture's size (for regression, and
             cheaper), "segmentation" has a batch norm and dropout and leaves the last upsampling to the model.
-        norm: batch norms in the residual units, as the paper's segmentation models have.
-        dropout: probability of dropping an entry in front of the classifier of the segmentation output in training.
+        norm: batch norms in the residual units, as in the paper's segmentation models.
+        dropout: probability, on the input of the classifier of the segmentation output.
     """
 
     channels: int = 256
@@ -60,10 +60,10 @@ class DPTHead(Head):
             raise OptionError(f"DPTHead.dropout: {self.dropout} is out of range; give 0 to below 1")
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> DPTDecoder:
-        """The module.
+        """The decoder for these feature maps.
 
         Raises:
-            OptionError: without features or outputs, or for maps of one stride that are not four.
+            OptionError: no features or no outputs, or maps of one stride that are not four.
         """
         if not features or out_channels < 1:
             raise OptionError(f"DPTHead: needs features and outputs, got {len(features)} and {out_channels}")
@@ -77,7 +77,7 @@ class DPTHead(Head):
 
 @final
 class DPTDecoder(nn.Module):
-    """Reassemble, 3×3 w_i→C a map, then from the coarsest on: add, fuse, upsample to the next; output layers."""
+    """Reassemble, 3×3 w_i→C per map; then, starting with the coarsest: add, fuse, upsample; last the output layers."""
 
     def __init__(self, features: Sequence[FeatureInfo], out_channels: int, options: DPTHead) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class DPTDecoder(nn.Module):
             each = zip(features, widths, PYRAMID_SCALES, strict=True)
             self.reassemble = nn.ModuleList(_reassemble(f.channels, width, scale) for f, width, scale in each)
         self.entrances = nn.ModuleList(nn.Conv2d(w, channels, 3, padding=1, bias=False) for w in widths)
-        # the coarsest map has nothing to be added to; published code carries a unit there that never runs
+        # there is nothing to add at the coarsest map; the published code has an unused unit there
         self.laterals = nn.ModuleList(ResidualUnit(channels, norm=options.norm) for _ in features[:-1])
         self.units = nn.ModuleList(ResidualUnit(channels, norm=options.norm) for _ in features)
         self.projections = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in features)
@@ -100,8 +100,8 @@ class DPTDecoder(nn.Module):
             self.output = SegmentationOutput(channels, out_channels, options.dropout)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C_i, H_i, W_i) → (B, out_channels, k·H_0, k·W_0); k is the output's."""
-        # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
+        """Maps (B, C_i, H_i, W_i) → (B, out_channels, k·H_0, k·W_0); k depends on the output layers."""
+        # contiguous, as for other layouts torch's order of summation depends on whether the weight is trained
         maps = [reassemble(x.contiguous()) for x, reassemble in zip(features, self.reassemble, strict=True)]
         maps = [enter(x) for x, enter in zip(maps, self.entrances, strict=True)]
         last = len(maps) - 1
@@ -109,9 +109,9 @@ class DPTDecoder(nn.Module):
         for i in range(last, -1, -1):
             if i < last:
                 x = x + self.laterals[i](maps[i])
-            # A 1×1 convolution and upsampling commute: projected first, a quarter of the published code's work.
+            # A 1×1 convolution and upsampling commute: projecting first needs a quarter of the published code's work.
             x = self.projections[i](self.units[i](x))
-            # To the next map's size rather than times 2, which differs on odd grids: the maps then stay in register.
+            # To the next map's size instead of times 2, which differs on odd grids, so that the maps stay aligned.
             size = maps[i - 1].shape[-2:] if i else [2 * side for side in x.shape[-2:]]
             x = F.interpolate(x, size, mode="bilinear", align_corners=True)
         height, width = features[0].shape[-2:]
@@ -120,7 +120,7 @@ class DPTDecoder(nn.Module):
 
 
 def _reassemble(channels: int, width: int, scale: float) -> nn.Sequential:
-    """1×1 C→w, then to ``scale`` times the grid: a transposed convolution, nothing, or a 3×3 of stride 2."""
+    """1×1 C→w, then resampling by ``scale``: a transposed convolution, nothing, or a 3×3 convolution of stride 2."""
     layers: list[nn.Module] = [nn.Conv2d(channels, width, 1)]
     if scale > 1:
         times = int(scale)
@@ -132,7 +132,7 @@ def _reassemble(channels: int, width: int, scale: float) -> nn.Sequential:
 
 @final
 class ResidualUnit(nn.Module):
-    """``x + c₂(ReLU(c₁(ReLU(x))))``, each c a 3×3 convolution, with a batch norm behind it where ``norm`` is set."""
+    """``x + c₂(ReLU(c₁(ReLU(x))))``, each c a 3×3 convolution, followed by a batch norm if ``norm`` is set."""
 
     def __init__(self, channels: int, *, norm: bool) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class ResidualUnit(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → the same shape."""
+        """Run the unit: (B, C, H, W) → the same shape."""
         y = self.norm1(self.conv1(F.relu(x)))
         out: Tensor = x + self.norm2(self.conv2(F.relu(y)))
         return out
@@ -150,7 +150,7 @@ class ResidualUnit(nn.Module):
 
 @final
 class DepthOutput(nn.Module):
-    """3×3 C→C/2, bilinear to the picture's size, 3×3 C/2→32 + ReLU, 1×1; the published ReLU at the end is left out."""
+    """3×3 C→C/2, bilinear to the picture's size, 3×3 C/2→32 + ReLU, 1×1; without the published ReLU at the end."""
 
     def __init__(self, channels: int, out_channels: int, times: int) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class DepthOutput(nn.Module):
 
 @final
 class SegmentationOutput(nn.Module):
-    """3×3 C→C + norm + ReLU, dropout, 1×1."""
+    """3×3 C→C + batch norm + ReLU, dropout, 1×1 to the outputs."""
 
     def __init__(self, channels: int, out_channels: int, dropout: float) -> None:
         super().__init__()
@@ -179,6 +179,6 @@ class SegmentationOutput(nn.Module):
         self.classifier = nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
-        """(B, C, H', W') → (B, out_channels, H', W'); the finest map's size is not needed."""
+        """(B, C, H', W') → (B, out_channels, H', W'); ``height`` and ``width`` are not used."""
         out: Tensor = self.classifier(self.dropout(F.relu(self.norm(self.hidden(x)))))
         return out

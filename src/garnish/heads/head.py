@@ -1,4 +1,4 @@
-"""What a head is: it turns the backbone's feature maps into one task's output maps.
+"""Base classes of heads (decoders), of one task or joint for several, and the feature pyramid made from plain ViTs.
 
 Shape letters: B pictures, C channels, H W feature grid.
 """
@@ -22,74 +22,74 @@ from garnish.engine.open_sizes import averaged
 class Head(Options, ABC):
     """The options of a decoder. Subclasses are frozen dataclasses; :meth:`build` makes the module."""
 
-    #: Whether the decoder wants maps of strides s, 2s, 4s, 8s; a plain ViT's maps of one stride are resampled then.
+    #: Whether the decoder needs maps of strides s, 2s, 4s, 8s; a plain ViT's maps of one stride are then resampled.
     pyramid: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> nn.Module:
         """A module from a list of raw feature maps, each (B, C_i, H_i, W_i), to (B, out_channels, k·H_0, k·W_0).
 
-        k is a whole number: 1 for most; a decoder that ends finer than its finest map has its own.
+        k is an integer: 1 for most, more for a decoder whose output is finer than its finest map.
 
-        Features arrive as the backbone's stages leave them: the module owns its norms.
-        Batch norms may be given one value a channel: see :mod:`garnish.heads.layers.batch_norm`.
-        Their memory layout varies; give linear layers contiguous inputs, or outputs change when a head is frozen.
+        Features are the raw outputs of the backbone's stages; norms for them belong to the module.
+        Batch norms may get one value per channel: see :mod:`garnish.heads.layers.batch_norm`.
+        Memory layouts of maps vary; give linear layers contiguous inputs, or outputs change when a head is frozen.
 
         Raises:
-            OptionError: where the options do not fit the features.
+            OptionError: the options do not fit the features.
         """
 
     def begin(self, module: nn.Module, source: str) -> tuple[Head, str]:
-        """Put into a new module what it is to start from, where that is not random.
+        """Initialise a new module with published weights, if the options ask for it.
 
         Args:
-            module: what :meth:`build` gave; filled in place.
+            module: made by :meth:`build`; filled in place.
             source: where the trunk's weights are from: a file, a folder or a Hub id; "random", "bundled".
 
         Returns:
-            The options that a bundle keeps, which build the same module without that start, and one line that says
-            what was taken from where; empty where nothing was.
+            The options that a bundle stores, which build the same module with random weights, and one line that says
+            which weights were loaded; empty if none were.
 
         Raises:
-            WeightsError: what it starts from cannot be read. OptionError: or does not fit the options.
+            WeightsError: the weights cannot be read. OptionError: they do not fit the options.
         """
         return self, ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JointHead(Head):
-    """A decoder that several tasks share: the tasks of one ``adapt`` call that name equal options are built as one."""
+    """A decoder that several tasks share: the tasks of one ``adapt`` call with equal options get one module."""
 
-    #: Whether a task's output depends on other tasks' maps: then all are run where one is asked for.
+    #: Whether a task's output depends on other tasks' maps; then all tasks run if one is asked for.
     interacts: ClassVar[bool] = False
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> nn.Module:
-        """Never called: see :meth:`build_joint`."""
+        """Not used by joint heads, which are built by :meth:`build_joint`."""
         raise AssertionError("a joint head is built for all its tasks at once")
 
     @abstractmethod
     def build_joint(self, features: Sequence[FeatureInfo], channels: Mapping[str, int]) -> nn.Module:
         """The module of all tasks of a group.
 
-        A submodule ``task_NAME`` holds what a task has for itself: other tasks' losses are not expected to reach it.
+        A submodule ``task_NAME`` holds the part of one task; other tasks' losses should not reach it.
 
         Args:
-            features: of the raw maps, finest first; the same for all tasks.
+            features: facts of the raw maps, finest first; the same for all tasks.
             channels: task → number of its output maps, in the order of the tasks; at least one task.
 
         Returns:
-            From {task: its maps, finest first, each (B_t, C_i, H_i, W_i)} to {task: (B_t, channels, H_0, W_0)}.
-            Tasks that read the trunk alike pass the very same tensors. Where the decoder interacts, every task of the
-            group is there, with the same pictures in the same order; otherwise any of them, each with its own number
-            of pictures. No row's output may depend on another row's picture in evaluation mode.
+            A module from {task: its maps, finest first, each (B_t, C_i, H_i, W_i)} to {task: (B_t, channels, H_0,
+            W_0)}. Tasks with the same adapters pass the same tensors. If the decoder ``interacts``, all tasks of the
+            group are passed, with the same pictures in the same order; otherwise any of them, each with its own number
+            of pictures. In evaluation mode the output for one picture must not depend on other pictures.
 
         Raises:
-            OptionError: where the options do not fit the features.
+            OptionError: the options do not fit the features.
         """
 
 
 def by_maps(features: Mapping[str, Sequence[Tensor]]) -> list[tuple[Sequence[Tensor], list[str]]]:
-    """Tasks grouped by the maps they read: those that are given the very same tensors stand together."""
+    """(maps, tasks) pairs: groups of tasks that read the same tensors."""
     found: list[tuple[Sequence[Tensor], list[str]]] = []
     for task, maps in features.items():
         same = [tasks for given, tasks in found if all(a is b for a, b in zip(given, maps, strict=True))]
@@ -100,17 +100,17 @@ def by_maps(features: Mapping[str, Sequence[Tensor]]) -> list[tuple[Sequence[Ten
     return found
 
 
-#: Scale of each of four equal maps in a pyramid made from a plain ViT (as DPT: stride/4, stride/2, stride, 2·stride).
+#: Scales of a plain ViT's four maps in the pyramid made from them (as in DPT: stride/4, stride/2, stride, 2·stride).
 PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)
 
 
 def is_plain(features: Sequence[FeatureInfo]) -> bool:
-    """Whether all maps have one stride, as those of a plain ViT do."""
+    """Whether there are four maps of one stride, as from a plain ViT."""
     return len(features) == len(PYRAMID_SCALES) and len({f.stride for f in features}) == 1
 
 
 def pyramid_info(features: Sequence[FeatureInfo]) -> tuple[FeatureInfo, ...]:
-    """What :func:`resample_pyramid` gives for these features."""
+    """Channels and strides of the maps that :func:`resample_pyramid` returns for these features."""
     return tuple(FeatureInfo(f.channels, f.stride / s) for f, s in zip(features, PYRAMID_SCALES, strict=True))
 
 

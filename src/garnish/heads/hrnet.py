@@ -1,4 +1,4 @@
-"""The decoder of the MTLoRA line, after HRNet's (Wang et al., TPAMI 2021; used by Agiza et al., MTLoRA, CVPR 2024).
+"""HRNet's decoder (Wang et al., TPAMI 2021) as MTLoRA uses it (Agiza et al., CVPR 2024).
 
 Shape letters: B pictures, C channels, H W feature grid.
 """
@@ -17,21 +17,21 @@ from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import Head
 
-#: the joined map is widened by this factor before it is classified
+#: the concatenated map is widened by this factor before the classifier
 _EXPANSION = 4
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class HRNetHead(Head):
-    """Each map to its own width, all to the finest grid, joined, widened fourfold, classified.
+    """Each map is projected to its width and resized to the finest grid; concatenated, widened fourfold, classified.
 
-    The published ones read Swin-T's maps behind the next stage's merging (``taps="merged"``): four of them, for
-    21, 7, 1 and 3 outputs, have 1,946,624 parameters. Their classifier starts as torch makes it; here it starts from
-    N(0, 0.01²) and biases of zero, so that outputs begin near zero.
+    MTLoRA's read Swin-T's maps after the next stage's merging (``taps="merged"``): four of them, for
+    21, 7, 1 and 3 outputs, have 1,946,624 parameters. Their classifier has torch's initialisation; here it is
+    N(0, 0.01²) with zero biases, so that outputs start near zero.
 
     Attributes:
-        widths: channels each map is brought to, finest first (18, 36, 72, 144: those of HRNet-W18).
+        widths: channels to which each map is projected, finest first (18, 36, 72, 144: those of HRNet-W18).
     """
 
     pyramid: ClassVar[bool] = True
@@ -43,7 +43,7 @@ class HRNetHead(Head):
             raise OptionError(f"HRNetHead.widths: {list(self.widths)}; give at least 1 for each feature map")
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> HRNetDecoder:
-        """The module; raises :class:`OptionError` without outputs, or where widths and features differ in number."""
+        """The decoder for these maps; raises :class:`OptionError` without outputs, or if ``widths`` are not as many."""
         if not features or out_channels < 1:
             raise OptionError(f"HRNetHead: needs features and outputs, got {len(features)} and {out_channels}")
         if len(features) != len(self.widths):
@@ -55,7 +55,7 @@ class HRNetHead(Head):
 
 @final
 class HRNetDecoder(nn.Module):
-    """1×1 C_i→w_i without bias, bilinear to the finest, joined, 1×1 Σw→4Σw + norm + ReLU, 1×1 to the outputs."""
+    """1×1 C_i→w_i without bias, bilinear to the finest, concat, 1×1 Σw→4Σw + norm + ReLU, 1×1 to the outputs."""
 
     def __init__(self, features: Sequence[FeatureInfo], out_channels: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class HRNetDecoder(nn.Module):
         self.projections = nn.ModuleList(nn.Conv2d(f.channels, w, 1, bias=False) for f, w in pairs)
         self.coarser = [f.stride != features[0].stride for f in features]
         hidden = _EXPANSION * sum(widths)
-        # its bias does nothing before a batch norm; published counts have it
+        # its bias has no effect before a batch norm, but published counts include it
         self.fuse = nn.Conv2d(sum(widths), hidden, 1)
         self.norm = nn.BatchNorm2d(hidden)
         self.classifier = nn.Conv2d(hidden, out_channels, 1)
@@ -74,7 +74,7 @@ class HRNetDecoder(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Maps (B, C_i, H_i, W_i), finest first → (B, out_channels, H_0, W_0)."""
         size = features[0].shape[-2:]
-        # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
+        # contiguous, as for other layouts torch's order of summation depends on whether the weight is trained
         maps = [project(x.contiguous()) for x, project in zip(features, self.projections, strict=True)]
         each = zip(maps, self.coarser, strict=True)
         maps = [F.interpolate(m, size, mode="bilinear") if coarser else m for m, coarser in each]

@@ -1,4 +1,4 @@
-"""The smallest decoder: a norm and a linear map on the backbone's features.
+"""The smallest decoder: a norm and a linear layer on the backbone's feature maps.
 
 Shape letters: B pictures, C channels, H W feature grid.
 """
@@ -22,23 +22,23 @@ Taps = Literal["all", "last"]
 
 @dataclass(frozen=True, kw_only=True)
 class LinearHead(Head):
-    """Norm over channels, then a 1×1 convolution; maps are brought to the finest grid and added.
+    """Norm over channels, then a 1×1 convolution; the results are resized to the finest grid and added.
 
     Attributes:
-        taps: "all" uses every feature map, "last" the last one only.
+        taps: "all": use every feature map; "last": only the last one.
     """
 
     taps: Taps = "all"
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> LinearDecoder:
-        """The module; raises :class:`OptionError` where there are no features or no outputs."""
+        """The decoder for these feature maps; raises :class:`OptionError` if there are no features or no outputs."""
         if not features or out_channels < 1:
             raise OptionError(f"LinearHead: needs features and outputs, got {len(features)} and {out_channels}")
         return LinearDecoder(features, out_channels, first=0 if self.taps == "all" else len(features) - 1)
 
 
 class LinearDecoder(nn.Module):
-    """Σ_i upsample(conv1×1_i(norm_i(x_i))): the same map as one 1×1 convolution of the joined maps, but cheaper."""
+    """Σ_i upsample(conv1×1_i(norm_i(x_i))): equals a 1×1 convolution of the concatenated maps, but is cheaper."""
 
     def __init__(self, features: Sequence[FeatureInfo], out_channels: int, first: int = 0) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class LinearDecoder(nn.Module):
         self.first = first
         self.coarser = [f.stride != features[0].stride for f in used]
         self.norms = nn.ModuleList(LayerNorm2d(f.channels, eps=1e-6) for f in used)
-        # Upsampling keeps constants, so one bias does for all.
+        # Upsampling keeps constants, so one bias is enough for all.
         projections = [nn.Conv2d(f.channels, out_channels, 1, bias=i == 0) for i, f in enumerate(used)]
         for projection in projections:
             nn.init.normal_(projection.weight, std=0.01)

@@ -22,15 +22,15 @@ from garnish.heads.segformer_names import COUNTER, read_decoder
 
 @dataclass(frozen=True, kw_only=True)
 class SegFormerHead(Head):
-    """Each map to ``channels``, all to the finest grid, joined, fused, classified.
+    """Each map is projected to ``channels`` and resized to the finest grid; all are concatenated, fused, classified.
 
     Attributes:
         channels: width of the decoder (256 for B0 and B1, 768 for B2 to B5 in the paper).
         dropout: probability that a channel of the fused map is dropped in training.
-        norm: a LayerNorm over channels in front of each map, for trunks whose maps leave without one (Swin); published
-            counts of adapters on Swin-T hold one for each task and stage.
-        init: "random", or "published": the decoder that lies beside the encoder in the trunk's weights (those of a
-            finished SegFormer), whose width ``channels`` must be; a classifier of another number of outputs is new.
+        norm: a LayerNorm over channels of each map, for trunks whose maps are not normalised (Swin); published
+            parameter counts of adapters on Swin-T include one for each task and stage.
+        init: "random", or "published": the decoder stored with the encoder in the trunk's weights (of a finished
+            SegFormer); its width must be ``channels``; its classifier is used if the number of outputs agrees.
     """
 
     pyramid: ClassVar[bool] = True
@@ -49,13 +49,13 @@ class SegFormerHead(Head):
             raise OptionError(f"SegFormerHead.dropout: {self.dropout} is out of range; give 0 to below 1")
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> SegFormerDecoder:
-        """The module; raises :class:`OptionError` where there are no features or no outputs."""
+        """The decoder for these feature maps; raises :class:`OptionError` if there are no features or no outputs."""
         if not features or out_channels < 1:
             raise OptionError(f"SegFormerHead: needs features and outputs, got {len(features)} and {out_channels}")
         return SegFormerDecoder(features, out_channels, self.channels, self.dropout, self.norm)
 
     def begin(self, module: nn.Module, source: str) -> tuple[Head, str]:
-        """With ``init="published"``: the tensors of the trunk's own weights file."""
+        """With ``init="published"``, fill the decoder from the trunk's weights file; see :meth:`Head.begin`."""
         if self.init == "random":
             return self, ""
         if source in ("random", "bundled"):
@@ -68,7 +68,7 @@ class SegFormerHead(Head):
 
 
 class SegFormerDecoder(nn.Module):
-    """(LayerNorm,) linear d_i→C a map, bilinear to the finest, joined, 1×1 4C→C + norm + ReLU, dropout, 1×1."""
+    """(LayerNorm,) linear d_i→C per map, bilinear to the finest, concat, 1×1 4C→C + norm + ReLU, dropout, 1×1."""
 
     def __init__(
         self, features: Sequence[FeatureInfo], out_channels: int, channels: int, dropout: float, norm: bool
@@ -90,12 +90,12 @@ class SegFormerDecoder(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Maps (B, C_i, H_i, W_i), finest first → (B, out_channels, H_0, W_0)."""
         size = features[0].shape[-2:]
-        # The joined map is never built: a 1×1 convolution and upsampling commute, so each map passes its own columns
-        # of the fusing weight at its own size. Same result to rounding, a third of the work, a quarter of the memory.
+        # The maps are never concatenated: a 1×1 convolution and upsampling commute, so each map is multiplied by its
+        # columns of the weight at its own size. Equal up to rounding, a third of the work, a quarter of the memory.
         columns = self.fuse.weight.chunk(len(features), dim=1)[::-1]
         fused: Tensor | None = None
         for x, norm, project, weight in zip(features, self.input_norms, self.projections, columns, strict=True):
-            # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
+            # contiguous, as for other layouts torch's order of summation depends on whether the weight is trained
             y = F.conv2d(project(norm(x.permute(0, 2, 3, 1).contiguous())).permute(0, 3, 1, 2), weight)
             fused = y if fused is None else fused + F.interpolate(y, size, mode="bilinear", align_corners=False)
         out: Tensor = self.classifier(self.dropout(F.relu(self.norm(fused))))
@@ -103,18 +103,18 @@ class SegFormerDecoder(nn.Module):
 
 
 def fill_decoder(decoder: SegFormerDecoder, published: Mapping[str, Tensor], source: str) -> str:
-    """Put the tensors of a finished SegFormer's decoder into ours, all that fit its number of outputs.
+    """Copy the tensors of a published SegFormer decoder into ours.
 
     Args:
-        decoder: filled in place; its classifier stays as it is where the published one has another number of outputs.
+        decoder: filled in place; its classifier is left as it is if the published one has another number of outputs.
         published: by our names, as :func:`garnish.heads.segformer_names.read_decoder` gives them.
         source: where they are from, for messages.
 
     Returns:
-        One line: which tensors were kept, which are new.
+        One line: which parts were copied, which are new.
 
     Raises:
-        OptionError: another width. WeightsError: tensors of other shapes; nothing is put in then.
+        OptionError: another width. WeightsError: tensors of other shapes; then nothing is copied.
     """
     own = decoder.state_dict()
     wide, width = published["classifier.weight"].shape[0], published["fuse.weight"].shape[0]

@@ -1,4 +1,4 @@
-"""The names that SegFormer's decoder bears in the checkpoints of others: tables, and the way there and back.
+"""Tensor names of SegFormer's decoder in NVlabs' and transformers' checkpoints: tables, reading and writing.
 
 Ours are those of ``SegFormerDecoder``: ``projections.I`` (map I, finest first), ``fuse``, ``norm``, ``classifier``.
 """
@@ -14,8 +14,8 @@ from garnish.checking.finite import not_finite
 from garnish.errors import OptionError, WeightsError, suggest
 
 DECODE_HEAD = "decode_head"
-#: dialect → part of ours → its name there; ``{i}`` is the map from 0, ``{n}`` the map from 1
-DIALECTS: Mapping[str, Mapping[str, str]] = {
+#: dialect → our name of a part → its name there; ``{i}`` is the map's number from 0, ``{n}`` from 1
+DECODER_DIALECTS: Mapping[str, Mapping[str, str]] = {
     "nvlabs": {
         "projections": "linear_c{n}.proj",
         "fuse": "linear_fuse.conv",
@@ -35,9 +35,9 @@ DIALECTS: Mapping[str, Mapping[str, str]] = {
         "classifier": "classifier",
     },
 }
-#: what NVlabs' base class makes and its decoder never runs
+#: tensors of NVlabs' base class that its decoder does not use
 _UNUSED = ("conv_seg.weight", "conv_seg.bias")
-#: counts steps, which nothing reads; not every converter keeps it
+#: batch norm's step counter, which nothing uses and some converters drop
 COUNTER = "norm.num_batches_tracked"
 _MAPS = 4
 _OURS = (
@@ -50,14 +50,14 @@ _OURS = (
 
 
 def names_in(dialect: str, ours: Iterable[str]) -> dict[str, str]:
-    """Our tensor names → ``decode_head.…`` in a dialect of :data:`DIALECTS`.
+    """Our tensor names → ``decode_head.…`` in a dialect of :data:`DECODER_DIALECTS`.
 
     Raises:
-        OptionError: no such dialect, or a tensor that SegFormer's own decoder does not have.
+        OptionError: no such dialect, or a tensor that the published decoder does not have.
     """
-    if dialect not in DIALECTS:
-        raise OptionError(f"unknown SegFormer dialect {dialect!r}{suggest(dialect, DIALECTS)}")
-    table, names = DIALECTS[dialect], {}
+    if dialect not in DECODER_DIALECTS:
+        raise OptionError(f"unknown SegFormer dialect {dialect!r}{suggest(dialect, DECODER_DIALECTS)}")
+    table, names = DECODER_DIALECTS[dialect], {}
     for name in ours:
         part, rest = name.split(".", 1)
         if part not in table:
@@ -67,8 +67,8 @@ def names_in(dialect: str, ours: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def detect(names: Iterable[str]) -> str:
-    """The dialect of some ``decode_head.…`` names; transformers 5's where no other is known by its projections."""
+def decoder_dialect(names: Iterable[str]) -> str:
+    """The dialect of some ``decode_head.…`` names, told by its projections; transformers 5's if no other matches."""
     for dialect, mark in (("nvlabs", ".linear_c1."), ("transformers4", ".linear_c.")):
         if any(mark in name for name in names):
             return dialect
@@ -76,13 +76,13 @@ def detect(names: Iterable[str]) -> str:
 
 
 def read_decoder(source: str) -> dict[str, Tensor]:
-    """The decoder of a finished SegFormer, by our names.
+    """Our name → tensor of the decoder of a finished SegFormer.
 
     Args:
         source: as for :func:`garnish.backbones.weights.read_weights`.
 
     Raises:
-        WeightsError: weights that cannot be read or are not finite, or hold no whole decoder in a known dialect.
+        WeightsError: weights that cannot be read, are not finite, or hold no complete decoder in a known dialect.
     """
     tensors, _ = read_weights(source)
     found: dict[str, Tensor] = {}
@@ -92,9 +92,9 @@ def read_decoder(source: str) -> dict[str, Tensor]:
             found[here + rest] = tensor
     if not found:
         raise WeightsError(
-            f"{source}: holds no {DECODE_HEAD}, so it is an encoder alone; give the weights of a finished SegFormer"
+            f"{source}: holds no {DECODE_HEAD}, only an encoder; give the weights of a finished SegFormer"
         )
-    names = names_in(dialect := detect(list(found)), _OURS)
+    names = names_in(dialect := decoder_dialect(list(found)), _OURS)
     missing = [n for ours, n in names.items() if n not in found and ours != COUNTER]
     unexpected = [n for n in found if n not in set(names.values())]
     if missing or unexpected:
@@ -105,10 +105,10 @@ def read_decoder(source: str) -> dict[str, Tensor]:
             "only SegFormer's own decoder can be read, in NVlabs' or transformers' names"
         )
     if odd := not_finite({name: found[name] for name in names.values() if name in found}):
-        raise WeightsError(f"{source}: {odd}; fetch or train them anew")
+        raise WeightsError(f"{source}: {odd}; fetch or train them again")
     return {ours: found[name] for ours, name in names.items() if name in found}
 
 
 def write_decoder(state: Mapping[str, Tensor], dialect: str) -> dict[str, Tensor]:
-    """``decode_head.…`` → tensor of a decoder's ``state_dict()``; raises as :func:`names_in`."""
+    """A decoder's ``state_dict()`` under the ``decode_head.…`` names of a dialect; raises as :func:`names_in`."""
     return {theirs: state[ours].detach().contiguous() for ours, theirs in names_in(dialect, state).items()}

@@ -1,4 +1,4 @@
-"""One low-width decoder that several tasks share, with a small part for each.
+"""One narrow decoder that several tasks share, with a small part for each.
 
 Shape letters: B pictures, C the decoder's width, c_i channels of map i, H W the finest grid.
 """
@@ -25,20 +25,20 @@ class SharedBaseHead(JointHead):
     """One all-MLP base for all tasks; for each task a depthwise and a direct linear part.
 
     1. Base, shared: LayerNorm and linear c_i→C at every map's own size, bilinear to the finest grid, summed; LayerNorm,
-       ReLU, linear C→C. Its norms are those of a pixel, so that tasks with maps of their own share no statistics.
+       ReLU, linear C→C. Its norms are per pixel, so that tasks with maps of their own share no statistics.
     2. For each task: depthwise 3×3 + BatchNorm + ReLU, 1×1 convolution to its n outputs.
-    3. For each task, with ``direct``: a linear c_i→n of step 1's normed maps as well, grown and summed like them.
+    3. For each task, with ``direct``: also a linear c_i→n of step 1's normalised maps, resized and summed like them.
 
-    A design of ours, after SegFormer's decoder (Xie et al., NeurIPS 2021): adapters cost little, so that separate
-    decoders would be most of what a task adds. Tasks that read the trunk alike (one adapter for all of them) pass the
-    same maps, and the base runs once; with maps of their own (VMT-Adapter's, adapters for each task) it runs for each.
+    Our own design, after SegFormer's decoder (Xie et al., NeurIPS 2021): adapters are small, so separate decoders
+    would be most of what a task adds. Tasks with the same maps (one adapter for all of them) share one run of the base;
+    for tasks with maps of their own (VMT-Adapter, adapters per task) it runs once each.
 
-    Why the direct part: all tasks' losses move the base, and the largest move it most. In short runs a task with many
-    rare classes learns slowly through it (docs/benchmarks.md, "Do decoders learn"). Its weights grow with the outputs.
+    Why the direct part: all tasks' losses train the base, and the largest dominate. In short runs a task with many
+    rare classes learns slowly through it (docs/benchmarks.md, "Do decoders learn"). Its size grows with the outputs.
 
     Attributes:
-        channels: width C.
-        direct: a linear part of each task from the maps to its outputs.
+        channels: width C of the decoder.
+        direct: add a linear layer per task and map, from the map to the outputs.
     """
 
     pyramid: ClassVar[bool] = True
@@ -51,7 +51,7 @@ class SharedBaseHead(JointHead):
             raise OptionError(f"SharedBaseHead.channels: {self.channels} is out of range; give at least 1")
 
     def build_joint(self, features: Sequence[FeatureInfo], channels: Mapping[str, int]) -> SharedBaseDecoder:
-        """The module; raises :class:`OptionError` where there are no features, no tasks, or a task has no outputs."""
+        """The decoder of these tasks; raises :class:`OptionError` without features, tasks, or outputs of a task."""
         if not features or not channels or min(channels.values()) < 1:
             raise OptionError(
                 f"SharedBaseHead: needs features and outputs, got {len(features)} maps and {dict(channels)}"
@@ -61,21 +61,21 @@ class SharedBaseHead(JointHead):
 
 @final
 class SharedBaseDecoder(nn.Module):
-    """One base, and a part for each task."""
+    """The shared base, and a part for each task."""
 
     def __init__(self, widths: Sequence[int], outputs: Mapping[str, int], spec: SharedBaseHead) -> None:
         super().__init__()
         self.base = _Base(widths, spec.channels)
-        # the prefix keeps a task's name from being one of ModuleDict's own
+        # the prefix avoids clashes of task names with attributes of ModuleDict
         self.parts = nn.ModuleDict({f"task_{t}": _TaskPart(widths, spec, n) for t, n in outputs.items()})
 
     def forward(self, features: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
         """{task: maps (B, c_i, H_i, W_i), finest first}, all or some → {task: (B, its outputs, H, W)}.
 
-        ``torch.export`` takes tensors that are the same in its example to be so for ever, here as everywhere.
+        ``torch.export`` fixes which tasks share the same map tensors to what they are in its example.
         """
         out: dict[str, Tensor] = {}
-        for maps, tasks in by_maps(features):  # one base at a time: those of many tasks are never in memory together
+        for maps, tasks in by_maps(features):  # one run of the base at a time, to save memory
             parts = [cast("_TaskPart", self.parts[f"task_{task}"]) for task in tasks]
             h, direct = self.base(maps, [part.direct for part in parts])
             out |= {task: part(h, own) for task, part, own in zip(tasks, parts, direct, strict=True)}
@@ -83,12 +83,12 @@ class SharedBaseDecoder(nn.Module):
 
 
 class _Base(nn.Module):
-    """LayerNorm, linear c_i→C a map, bilinear to the finest, summed; LayerNorm, ReLU, linear C→C."""
+    """LayerNorm, linear c_i→C per map, bilinear to the finest, summed; LayerNorm, ReLU, linear C→C."""
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for width in widths)
-        # without a bias: what the norms add passes through here
+        # no bias: the biases of the norms take its place
         self.projections = nn.ModuleList(nn.Linear(width, channels, bias=False) for width in widths)
         self.norm = nn.LayerNorm(channels)
         self.fuse = nn.Linear(channels, channels)
@@ -96,11 +96,11 @@ class _Base(nn.Module):
     def forward(
         self, maps: Sequence[Tensor], direct: Sequence[nn.ModuleList | None]
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """The base's map, and what tasks read directly.
+        """The base's map, and the tasks' direct outputs.
 
         Args:
             maps: (B, c_i, H_i, W_i), finest first.
-            direct: of each task a linear layer c_i→n a map, or None.
+            direct: for each task a linear layer c_i→n per map, or None.
 
         Returns:
             (B, C, H, W), and for each task (B, n, H, W) or None.
@@ -108,12 +108,12 @@ class _Base(nn.Module):
         size = maps[0].shape[-2:]
         total: Tensor | None = None
         for i, (x, norm, project) in enumerate(zip(maps, self.norms, self.projections, strict=True)):
-            # the base's and all tasks': a map is read once, and grown once
+            # the base's weight and those of all tasks together: each map is read once, and resized once
             at_once = [project, *(layers[i] for layers in direct if layers is not None)]
             weight = torch.cat([cast("nn.Linear", layer).weight for layer in at_once])
-            # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
+            # contiguous, as for other layouts torch's order of summation depends on whether the weight is trained
             y = F.linear(norm(x.permute(0, 2, 3, 1).contiguous()), weight).permute(0, 3, 1, 2)
-            # in place here and below: new memory costs as much as the sum where a base runs for each of many tasks
+            # in place here and below: allocating costs as much as the sum when the base runs for each of many tasks
             total = y if total is None else total.add_(F.interpolate(y, size, mode="bilinear", align_corners=False))
         assert total is not None
         channels = self.fuse.in_features
@@ -128,7 +128,7 @@ class _Base(nn.Module):
 
 
 class _TaskPart(nn.Module):
-    """Depthwise 3×3 + BatchNorm + ReLU, 1×1 to the task's outputs; its direct linear layers, one a map."""
+    """Depthwise 3×3 + BatchNorm + ReLU, 1×1 to the task's outputs; its direct linear layers, one per map."""
 
     def __init__(self, widths: Sequence[int], spec: SharedBaseHead, outputs: int) -> None:
         super().__init__()
@@ -143,6 +143,6 @@ class _TaskPart(nn.Module):
             nn.init.normal_(cast("nn.Linear", layer).weight, std=0.01)
 
     def forward(self, h: Tensor, direct: Tensor | None) -> Tensor:
-        """The base's (B, C, H, W), and what is read directly, (B, outputs, H, W) → (B, outputs, H, W)."""
+        """The base's map (B, C, H, W) and the direct output (B, outputs, H, W) or None → (B, outputs, H, W)."""
         out: Tensor = self.classifier(F.relu(self.norm(self.depthwise(h)), inplace=True))
         return out if direct is None else out + ordered(direct)

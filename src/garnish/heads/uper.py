@@ -22,14 +22,14 @@ from garnish.heads.layers.batch_norm import BatchNorm2d
 @final
 @dataclass(frozen=True, kw_only=True)
 class UPerHead(Head):
-    """The coarsest map pooled at several scales, a feature pyramid built down from it, all levels fused.
+    """Pyramid pooling of the coarsest map, a top-down feature pyramid (FPN), fusion of all levels.
 
     A wide decoder: at the defaults 31 M parameters and 40 GMACs on Swin-T at 224². The auxiliary head of published
-    training recipes is not part of it.
+    training recipes is not included.
 
     Attributes:
         channels: width of every level (512 in the paper's successors, mmsegmentation and transformers).
-        pool_scales: sides of the grids that the coarsest map is averaged to.
+        pool_scales: sides of the grids to which the coarsest map is average-pooled.
         dropout: probability that a channel of the fused map is dropped in training.
     """
 
@@ -48,7 +48,7 @@ class UPerHead(Head):
             raise OptionError(f"UPerHead.dropout: {self.dropout} is out of range; give 0 to below 1")
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> UPerDecoder:
-        """The module; raises :class:`OptionError` where there are no features or no outputs."""
+        """The decoder for these feature maps; raises :class:`OptionError` if there are no features or no outputs."""
         if not features or out_channels < 1:
             raise OptionError(f"UPerHead: needs features and outputs, got {len(features)} and {out_channels}")
         return UPerDecoder(features, out_channels, self)
@@ -56,7 +56,7 @@ class UPerHead(Head):
 
 @final
 class UPerDecoder(nn.Module):
-    """Pyramid pooling + 3×3 on the coarsest; 1×1 laterals, summed downwards; 3×3 a level, joined, 3×3, 1×1."""
+    """Pyramid pooling + 3×3 on the coarsest; 1×1 laterals, summed top-down; 3×3 per level, concat, 3×3, 1×1."""
 
     def __init__(self, features: Sequence[FeatureInfo], out_channels: int, options: UPerHead) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class UPerDecoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Maps (B, C_i, H_i, W_i), finest first → (B, out_channels, H_0, W_0)."""
-        # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
+        # contiguous, as for other layouts torch's order of summation depends on whether the weight is trained
         features = [x.contiguous() for x in features]
         last = features[-1]
         pooled = [last]
@@ -85,7 +85,7 @@ class UPerDecoder(nn.Module):
         levels.append(self.pyramid(torch.cat(pooled, dim=1)))
         for i in range(len(levels) - 1, 0, -1):
             levels[i - 1] = levels[i - 1] + _resized(levels[i], levels[i - 1])
-        # the coarsest level is smooth already
+        # the coarsest level has had its 3×3 convolution
         levels = [*(unit(x) for x, unit in zip(levels, self.smooth, strict=False)), levels[-1]]
         fused = self.fuse(torch.cat([levels[0], *(_resized(x, levels[0]) for x in levels[1:])], dim=1))
         out: Tensor = self.classifier(self.dropout(fused))
@@ -98,12 +98,12 @@ def _resized(x: Tensor, like: Tensor) -> Tensor:
 
 @final
 class ConvUnit(nn.Module):
-    """A convolution without bias that keeps the size, batch norm, ReLU."""
+    """A convolution without bias and with same padding, batch norm, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
-        self.norm = BatchNorm2d(out_channels)  # one picture's map pooled to one position is one value a channel
+        self.norm = BatchNorm2d(out_channels)  # a single picture pooled to one position has one value per channel
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:

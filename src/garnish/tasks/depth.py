@@ -21,7 +21,7 @@ from torchmetrics import Metric
 from garnish.drawing.map_files import with_suffix, write_map, write_png
 from garnish.drawing.painting import paint_distances
 from garnish.errors import DataError, OptionError
-from garnish.tasks.metrics.totals import Totals, exact, ratio
+from garnish.tasks.metrics.totals import Totals, exact, ratio_or_nan
 from garnish.tasks.task import Role, Task
 
 #: Softplus of this is 1.
@@ -184,7 +184,7 @@ class DepthMetric(Totals):
 
     def compute(self) -> dict[str, Tensor]:
         """() float64 values by name."""
-        squared, relative, log = ratio(self.errors, self.counts[0].expand(3)).unbind()
-        deltas = ratio(self.counts[1:], self.counts[0].expand(3)).unbind()
+        squared, relative, log = ratio_or_nan(self.errors, self.counts[0].expand(3)).unbind()
+        deltas = ratio_or_nan(self.counts[1:], self.counts[0].expand(3)).unbind()
         values = {"rmse": squared.sqrt(), "abs_rel": relative, "log_rmse": log.sqrt()}
         return values | {f"delta{k}": value for k, value in enumerate(deltas, 1)}

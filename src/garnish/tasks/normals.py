@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from garnish.drawing.map_files import with_suffix, write_png
 from garnish.drawing.painting import paint_vectors, vectors_as_rgb
 from garnish.errors import DataError
-from garnish.tasks.metrics.totals import Totals, exact, ratio
+from garnish.tasks.metrics.totals import Totals, exact, ratio_or_nan
 from garnish.tasks.task import Task
 
 #: Width of a bin of the histogram that gives the median angle, degrees.
@@ -151,9 +151,9 @@ class NormalsMetric(Totals):
     def compute(self) -> dict[str, Tensor]:
         """() float64 values by name."""
         count = self.histogram.sum()
-        mean, square = ratio(self.degrees, count.expand(2)).unbind()
+        mean, square = ratio_or_nan(self.degrees, count.expand(2)).unbind()
         values = {"mean_angle": mean, "median_angle": self._median(), "rmse_angle": square.sqrt()}
-        shares = ratio(self.within, count.expand(len(self.within))).unbind()
+        shares = ratio_or_nan(self.within, count.expand(len(self.within))).unbind()
         return values | dict(zip(WITHIN_DEGREES, shares, strict=True))
 
     def _median(self) -> Tensor:
@@ -162,4 +162,4 @@ class NormalsMetric(Totals):
         half = upto[-1:] / 2
         k = torch.searchsorted(upto, half).clamp(max=len(upto) - 1)
         inside = self.histogram[k].double()
-        return (BIN_DEGREES * (k + 1 - ratio(upto[k] - half, inside)))[0]
+        return (BIN_DEGREES * (k + 1 - ratio_or_nan(upto[k] - half, inside)))[0]

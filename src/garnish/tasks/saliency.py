@@ -19,7 +19,7 @@ from garnish.errors import OptionError
 from garnish.tasks.binary import BinaryTask, balanced_bce
 from garnish.tasks.metrics.thresholds import HUNDREDTHS, TWENTIETHS, counts_above
 from garnish.tasks.metrics.tolerance import f_measure, precision_recall
-from garnish.tasks.metrics.totals import Totals, exact, ratio
+from garnish.tasks.metrics.totals import Totals, exact, ratio_or_nan
 from garnish.tasks.task import IGNORE, Role
 
 #: Thresholds of the intersection over union: .20, .25 … .90.
@@ -132,7 +132,7 @@ class SaliencyMetric(Totals):
 
     def compute(self) -> dict[str, Tensor]:
         """() float64 values by name."""
-        every_iou = ratio(self.iou, self.pictures.expand(len(HUNDREDTHS)))
+        every_iou = ratio_or_nan(self.iou, self.pictures.expand(len(HUNDREDTHS)))
         iou = every_iou[[HUNDREDTHS.index(t) for t in IOU_THRESHOLDS]]
         best = iou.argmax()
         precision, recall = precision_recall(

@@ -1,1 +1,1 @@
-"""What several methods are made of."""
+"""Adapter layers that several methods share: bottlenecks, low-rank updates, token maps."""

@@ -1,4 +1,4 @@
-"""The bottleneck adapters themselves, serial and parallel, and the checks of their options.
+"""Bottleneck adapter layers, serial and parallel, and the checks of their options.
 
 Shape letters: R rows, N tokens (or H W map), d width of the stage, m bottleneck.
 """
@@ -21,7 +21,7 @@ Activation = Literal["gelu", "relu", "silu"]
 
 
 class SerialAdapter(Adapter):
-    """``y + U σ(D y + b_D) + b_U`` on the wrapped module's output."""
+    """``y + U σ(D y + b_D) + b_U`` on the output y of the wrapped module."""
 
     def __init__(self, width: int, bottleneck: int, activation: Activation, dropout: float, *, up_std: float) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class SerialAdapter(Adapter):
         nn.init.zeros_(self.up.bias)
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
-        """(…, d) → (…, d)."""
+        """Add the bottleneck of the output y: (…, d) → (…, d)."""
         hidden = activate(self.down(y), self.activation)
         hidden = F.dropout(hidden, self.dropout, self.training)
         out: Tensor = y + self.up(hidden)
@@ -43,7 +43,7 @@ class SerialAdapter(Adapter):
 
 
 class ParallelAdapter(Adapter):
-    """``y + s·(U σ(D x + b_D) + b_U)`` beside the wrapped branch."""
+    """``y + s·(U σ(D x + b_D) + b_U)``, parallel to the wrapped branch with input x and output y."""
 
     def __init__(
         self, width: int, bottleneck: int, activation: Activation, dropout: float, scale: float | Literal["learnable"]
@@ -60,7 +60,7 @@ class ParallelAdapter(Adapter):
         nn.init.zeros_(self.up.bias)
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
-        """Stream (…, d) and branch output (…, d) → (…, d)."""
+        """Stream x (…, d) and branch output y (…, d) → (…, d)."""
         hidden = activate(self.down(x), self.activation)
         hidden = F.dropout(hidden, self.dropout, self.training)
         out: Tensor = y + self.scale * self.up(hidden)
@@ -68,14 +68,14 @@ class ParallelAdapter(Adapter):
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
-    """σ(x)."""
+    """Apply the named activation; the shape stays."""
     if activation == "relu":
         return F.relu(x)
     return F.gelu(x) if activation == "gelu" else F.silu(x)
 
 
 def narrow_width(label: str, width: int, reduction: float, bottleneck: int | None, site: Site) -> int:
-    """M of a stage of this width; raises :class:`SiteError` where the reduction leaves nothing."""
+    """Bottleneck m of a stage of this width; raises :class:`SiteError` if it would be below 1."""
     narrow = bottleneck if bottleneck is not None else int(width / reduction)
     if narrow < 1:
         raise SiteError(

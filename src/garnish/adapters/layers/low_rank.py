@@ -1,4 +1,4 @@
-"""The low-rank update of one layer, and whether a rank fits it: what the LoRA-type methods are made of.
+"""The low-rank update of a linear layer or convolution, shared by the LoRA-type methods, and the check of its rank.
 
 Shape letters: o output width, i input width, r rank, kh kw kernel, g groups of a convolution.
 """
@@ -21,14 +21,13 @@ from garnish.errors import SiteError
 def low_rank(
     where: str, layer: nn.Module, rank: int, scale: float, dropout: float, *, dora: bool = False
 ) -> LoRAAdapter:
-    """A new update of ``layer``, the identity at the start.
+    """A new low-rank update of ``layer``, the identity at the start.
 
-    Warns where the update of a grouped convolution holds more parameters than the convolution, as that of a depthwise
-    one always does.
+    Warns if the update of a grouped convolution has more parameters than the convolution, as for every depthwise one.
 
     Raises:
-        SiteError: a rank above the layer's smaller side, or no multiple of a convolution's groups; the message begins
-            with ``where``.
+        SiteError: the rank is above the layer's smaller side, or not a multiple of a convolution's groups; the message
+            begins with ``where``.
     """
     groups = check_rank(where, layer, rank)
     update = LoRAAdapter(layer, rank, scale, dropout, dora)
@@ -43,7 +42,7 @@ def low_rank(
 
 
 def check_rank(where: str, layer: nn.Module, rank: int) -> int:
-    """Number of groups of a layer that an update of this rank fits.
+    """Check that an update of this rank fits a layer; returns the number of groups of the layer.
 
     Raises:
         SiteError: as :func:`low_rank`.
@@ -63,9 +62,9 @@ def check_rank(where: str, layer: nn.Module, rank: int) -> int:
 class LoRAAdapter(Adapter):
     """A low-rank update of one linear layer or convolution.
 
-    Of a convolution of g groups A is (r, i/g, kh, kw) and B (o, r/g), both with g groups: each group has an update of
-    rank r/g, and the sum is again such a convolution. PEFT's A reads the channels of all groups, so that its update
-    cannot be merged; ours is one of PEFT's, with zeros between the groups.
+    For a convolution of g groups A is (r, i/g, kh, kw) and B (o, r/g), both with g groups: each group has an update of
+    rank r/g, and the sum is again such a convolution. PEFT's A reads the channels of all groups, so its update cannot
+    be merged; ours equals one of PEFT's with zeros between the groups.
     """
 
     def __init__(self, layer: nn.Module, rank: int, scale: float, dropout: float, dora: bool) -> None:
@@ -88,7 +87,7 @@ class LoRAAdapter(Adapter):
         return self._added(self._dropped(x), y)
 
     def fork(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> tuple[Tensor, Tensor]:
-        """:meth:`after`, and x as it was dropped there: one mask for the shared update and those of all tasks."""
+        """:meth:`after`, and x after dropout: the shared update and those of all tasks use one dropout mask."""
         x = self._dropped(x)
         return self._added(x, y), x
 
@@ -100,11 +99,11 @@ class LoRAAdapter(Adapter):
         if self.conv is not None:
             return y + F.conv2d(self.conv.run(x, self.lora_a), up[:, :, None, None], groups=self.groups)
         hidden = F.linear(x, self.lora_a)
-        # one pass over y: the update is added inside the product
+        # addmm adds the update within the matrix product, in one pass over y
         return torch.addmm(y.flatten(0, -2), hidden.flatten(0, -2), up.t()).view_as(y)
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """``W + sBA`` (group by group), or DoRA's rescaled weight; the bias is untouched."""
+        """``W + sBA`` (group by group), or DoRA's rescaled weight; the bias is unchanged."""
         b = self.lora_b.reshape(self.groups, -1, self.lora_b.shape[1])
         a = self.lora_a.reshape(self.groups, b.shape[2], -1)
         update = self.scale * (b @ a).reshape(weight.shape)

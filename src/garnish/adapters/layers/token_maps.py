@@ -1,4 +1,4 @@
-"""The stream as a map and back, for adapters that convolve it: prefix tokens are set aside and put back in front.
+"""Converting the stream to a map and back, for adapters that convolve it; prefix tokens are split off and put back.
 
 Shape letters: R rows, N tokens, P prefix tokens (class, register and prompt tokens), H W grid, C channels.
 """
@@ -18,7 +18,7 @@ def to_map(x: Tensor, ctx: ForwardContext) -> tuple[Tensor | None, Tensor]:
 
 
 def from_map(prefix: Tensor | None, on_map: Tensor, num_dims: int) -> Tensor:
-    """The way back: a stream of ``num_dims`` dimensions, 3 for tokens and 4 for channels-last maps."""
+    """Inverse of :func:`to_map`: a stream of ``num_dims`` dimensions, 3 for tokens and 4 for channels-last maps."""
     if num_dims == 4:
         return on_map.permute(0, 2, 3, 1)
     tokens = on_map.flatten(2).transpose(1, 2)

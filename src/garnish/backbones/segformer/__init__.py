@@ -1,1 +1,1 @@
-"""What a published SegFormer is called, configured and stored as."""
+"""Reading and writing published SegFormers: their names, configuration and tensor names."""

@@ -1,4 +1,4 @@
-"""What lies beside the tensors of a SegFormer: transformers' ``config.json``, the notes of NVlabs' training."""
+"""Metadata stored with a SegFormer's tensors: transformers' ``config.json`` and the notes of NVlabs' training."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from garnish.backbones.weights import CONFIG, read_notes
+from garnish.backbones.weights import HUB_CONFIG, read_notes
 from garnish.errors import WeightsError, one_line
 from garnish.files.strict_json import read_json
 
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
-#: what SegFormer's configuration may say that changes the result but no tensor's shape
+#: configuration entries that change the result but no tensor's shape, with SegFormer's values
 _FIXED = {"hidden_act": "gelu", "strides": [4, 2, 2, 2], "reshape_last_stage": True}
 
 
-def read_config(file: str | Path) -> dict[str, Any]:
-    """The ``config.json`` beside some weights; empty where there is none.
+def segformer_config(file: str | Path) -> dict[str, Any]:
+    """The ``config.json`` in the folder of a weights file; empty if there is none.
 
     Args:
-        file: of the weights, as :func:`garnish.backbones.weights.weights_file` gives it.
+        file: the weights file, as :func:`garnish.backbones.weights.weights_file` gives it.
 
     Raises:
-        WeightsError: it is damaged.
+        WeightsError: the ``config.json`` is damaged.
     """
-    file = Path(file).parent / CONFIG
+    file = Path(file).parent / HUB_CONFIG
     if not file.is_file():
         return {}
     found = read_json(file, "model's description", "fetch it again, or remove it", WeightsError)
     if not isinstance(found, dict):
-        raise WeightsError(f"{file}: is no mapping; fetch it again, or remove it")
+        raise WeightsError(f"{file}: is not a mapping; fetch it again, or remove it")
     return found
 
 
 def check_architecture(config: Mapping[str, Any], arch: Any, source: str) -> None:
-    """Refuse weights whose ``config.json`` says that they compute something else with the same tensors.
+    """Refuse weights whose ``config.json`` describes another computation with the same tensors.
 
     Args:
-        config: as :func:`read_config` gives it; one of another kind of model says nothing.
+        config: as :func:`segformer_config` gives it; that of another kind of model is ignored.
         arch: the options of an MiT.
-        source: of the weights, for messages.
+        source: where the weights are from, for messages.
 
     Raises:
-        WeightsError: other heads of attention, activation or strides.
+        WeightsError: another number of attention heads, activation, reduction or strides.
     """
     if config.get("model_type") != "segformer":
         return
@@ -54,26 +54,28 @@ def check_architecture(config: Mapping[str, Any], arch: Any, source: str) -> Non
             remedy = (
                 f"set the option {option}" if option in ("num_heads", "sr_ratios") else "only SegFormer's own is known"
             )
-            raise WeightsError(f"{source}: its {CONFIG} has {key} {one_line(repr(said), 60)}, not {value!r}; {remedy}")
+            raise WeightsError(
+                f"{source}: its {HUB_CONFIG} has {key} {one_line(repr(said), 60)}, not {value!r}; {remedy}"
+            )
 
 
 def stated_classes(file: str | Path) -> tuple[str, ...] | None:
-    """The classes that ``config.json`` beside a weights file, or else the notes in it, give; None where neither does.
+    """The class names in the ``config.json`` beside a weights file, else in the file's notes; None without either.
 
     Raises:
-        WeightsError: as :func:`read_config`.
+        WeightsError: as :func:`segformer_config`.
     """
-    named = class_names(read_config(file))
+    named = config_classes(segformer_config(file))
     noted = read_notes(file).get("CLASSES") if named is None else None
     if isinstance(noted, list | tuple) and all(isinstance(name, str) for name in noted):
-        named = class_names({"id2label": dict(enumerate(noted))})
+        named = config_classes({"id2label": dict(enumerate(noted))})
     return named
 
 
-def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The classes of ``id2label`` in the order of their ids; None where it is absent, has gaps or placeholders.
+def config_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The class names of ``id2label`` in the order of their ids; None if it is absent, has gaps or placeholders.
 
-    A name that several classes bear gets their ids behind it.
+    Names that several classes share get the class id appended.
     """
     labels = config.get("id2label")
     if not isinstance(labels, Mapping):

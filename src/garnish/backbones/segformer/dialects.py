@@ -1,4 +1,4 @@
-"""The names MiT's tensors bear in the checkpoints of others: tables, and the way there and back.
+"""Names of MiT's tensors in NVlabs' and transformers' checkpoints: tables, and conversion to and from our names.
 
 A layer's canonical name is ``stages.S.ROLE`` or ``stages.S.blocks.B.ROLE``. A table gives, by role, the layer's name
 in one dialect, with ``{s}`` the stage from 0, ``{n}`` the stage from 1 and ``{b}`` the block. Where a dialect keeps
@@ -17,12 +17,12 @@ from torch import Tensor
 from garnish.backbones.name_prefixes import check_one, prefixes_of
 from garnish.errors import OptionError, WeightsError, suggest
 
-#: Parts of whole models that stand beside the encoder in a file.
+#: Parts of whole models that a file may hold beside the encoder.
 _OTHER_PARTS = frozenset({"decode_head", "auxiliary_head", "classifier", "head"})
 _CANONICAL = re.compile(r"stages\.(\d+)(?:\.blocks\.(\d+))?\.(.+)")
 
-#: Role → the layer's name in NVlabs' code, in transformers 4 and in transformers 5, several one after the other; those
-#: of blocks below the block's own name.
+#: Role → the layer's name in NVlabs' code, in transformers 4 and in transformers 5 (several separated by spaces);
+#: names in blocks are relative to the block.
 _OUTSIDE_BLOCKS = {
     "enter.proj": ("patch_embed{n}.proj", "encoder.patch_embeddings.{s}.proj", "stages.{s}.patch_embeddings.proj"),
     "enter.norm": (
@@ -49,14 +49,14 @@ _IN_BLOCKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """How one library names MiT's layers, and what its norms compute.
+    """How one library names MiT's layers, and the epsilons of its norms.
 
     Attributes:
-        name: what it is called here.
+        name: its name here.
         layers: role → the layer's name or names.
-        prefix: what stands before the names in a whole model of that library.
+        prefix: prefix of the names in a whole model of that library.
         norm_eps: epsilon of the norms of blocks and stages.
-        embed_norm_eps: epsilon of the norms behind the patch embeddings and the spatial reductions.
+        embed_norm_eps: epsilon of the norms after the patch embeddings and the spatial reductions.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Dialect:
     embed_norm_eps: float
 
     def names_of(self, canonical: str) -> tuple[str, ...]:
-        """The names, without prefix, of a layer or tensor that we call ``canonical``."""
+        """The names in this dialect, without prefix, of the layer or tensor with the canonical name ``canonical``."""
         stage, block, rest = _parse(canonical)
         role, leaf = (rest, "") if rest in self.layers else rest.rpartition(".")[::2]
         place = {"s": stage, "n": stage + 1, "b": block}
@@ -74,13 +74,13 @@ class Dialect:
 
 
 def _layers(number: int) -> dict[str, tuple[str, ...]]:
-    """Role → the layer's name or names, of one column of the tables."""
+    """Role → the layer's name or names, from one column of the tables."""
     outside = {role: (names[number],) for role, names in _OUTSIDE_BLOCKS.items()}
     inside = {role: names[number].split() for role, names in _IN_BLOCKS.items()}
     return outside | {role: tuple(_BLOCK[number] + name for name in names) for role, names in inside.items()}
 
 
-OWN = Dialect(
+GARNISH = Dialect(
     name="garnish",
     layers={
         **{role: ("stages.{s}." + role,) for role in _OUTSIDE_BLOCKS},
@@ -104,16 +104,16 @@ TRANSFORMERS_5 = Dialect(
     name="transformers5", layers=_layers(2), prefix="segformer.", norm_eps=1e-5, embed_norm_eps=1e-5
 )
 
-DIALECTS = {dialect.name: dialect for dialect in (OWN, NVLABS, TRANSFORMERS_4, TRANSFORMERS_5)}
+ENCODER_DIALECTS = {dialect.name: dialect for dialect in (GARNISH, NVLABS, TRANSFORMERS_4, TRANSFORMERS_5)}
 
 
-def detect(tensors: Mapping[str, Tensor], where: str) -> tuple[Dialect, str]:
-    """The dialect of some names and the prefix they bear (``segformer.``, ``backbone.``, ``module.``, none).
+def encoder_dialect(tensors: Mapping[str, Tensor], where: str) -> tuple[Dialect, str]:
+    """The dialect of some tensor names and their prefix (``segformer.``, ``backbone.``, ``module.``, none).
 
     Raises:
-        WeightsError: no dialect's first patch embedding is there, or several of one (a student's and a teacher's).
+        WeightsError: no dialect's first patch embedding is found, or several of one (a student's and a teacher's).
     """
-    for dialect in DIALECTS.values():
+    for dialect in ENCODER_DIALECTS.values():
         (anchor,) = dialect.names_of("stages.0.enter.proj.weight")
         prefixes = prefixes_of(tensors, (anchor,))
         check_one(prefixes, where)
@@ -121,13 +121,13 @@ def detect(tensors: Mapping[str, Tensor], where: str) -> tuple[Dialect, str]:
             return dialect, prefixes[0]
     found = ", ".join(list(tensors)[:3])
     raise WeightsError(
-        f"{where}: no MiT encoder in any known dialect ({', '.join(DIALECTS)}); its names begin {found or 'nowhere'}; "
-        "give weights of a SegFormer encoder"
+        f"{where}: no MiT encoder in any known dialect ({', '.join(ENCODER_DIALECTS)}); "
+        f"its first names: {found or 'none'}; give weights of a SegFormer encoder"
     )
 
 
 def read(tensors: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
-    """Canonical names for the tensors of a file in any dialect; decode heads and classifiers are left out.
+    """Canonical name → tensor, from a file in any dialect; decode heads and classifiers are left out.
 
     Args:
         tensors: what the file holds.
@@ -135,9 +135,9 @@ def read(tensors: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where:
         where: the file, for messages.
 
     Raises:
-        WeightsError: an unknown dialect; tensors missing, left over or of other shapes, the first few named.
+        WeightsError: an unknown dialect, or tensors that are missing, unexpected or of other shapes (names a few).
     """
-    dialect, prefix = detect(tensors, where)
+    dialect, prefix = encoder_dialect(tensors, where)
     sources = {name: [prefix + part for part in dialect.names_of(name)] for name in wanted}
     expected = {part for parts in sources.values() for part in parts}
     missing = [part for parts in sources.values() for part in parts if part not in tensors]
@@ -161,19 +161,19 @@ def read(tensors: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where:
 
 
 def write(tensors: Mapping[str, Tensor], dialect: str, *, prefix: str | None = None) -> dict[str, Tensor]:
-    """The tensors of an encoder, given by canonical name, by the names of ``dialect``.
+    """The tensors of an encoder under the names of ``dialect``.
 
     Args:
         tensors: canonical name → tensor (:meth:`Backbone.frozen_tensors`).
-        dialect: one of :data:`DIALECTS`.
-        prefix: put before each name; None: as in a whole model of that library.
+        dialect: one of :data:`ENCODER_DIALECTS`.
+        prefix: prefix of each name; None: that of a whole model of that library.
 
     Raises:
         OptionError: no such dialect.
     """
-    if dialect not in DIALECTS:
-        raise OptionError(f"unknown MiT dialect {dialect!r}{suggest(dialect, DIALECTS)}")
-    table = DIALECTS[dialect]
+    if dialect not in ENCODER_DIALECTS:
+        raise OptionError(f"unknown MiT dialect {dialect!r}{suggest(dialect, ENCODER_DIALECTS)}")
+    table = ENCODER_DIALECTS[dialect]
     before = table.prefix if prefix is None else prefix
     out: dict[str, Tensor] = {}
     for canonical, tensor in tensors.items():

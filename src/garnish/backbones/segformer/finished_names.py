@@ -1,4 +1,4 @@
-"""The names of finished models, which recipes and commands tell from folders. Nothing here needs torch."""
+"""Names of complete published SegFormers, by which recipes and commands tell them from folders; needs no torch."""
 
 from __future__ import annotations
 

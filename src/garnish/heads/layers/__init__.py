@@ -1,1 +1,1 @@
-"""What several decoders are made of."""
+"""Layers that several decoders share: deformable convolution, attention, upsampling, batch norms."""

@@ -1,7 +1,7 @@
-"""Batch norms that train where a batch holds one value a channel: one picture of a task, and a map of one position.
+"""Batch norms that accept one value per channel in training: a single picture whose map has a single position.
 
-Such a value has no statistics of its own (its variance is 0), and torch refuses it. It occurs where small pictures meet
-a coarse map or a pooled one, and in a large batch too, when one of its pictures alone has labels of a task.
+Such a value has no statistics of its own (its variance is 0), and torch refuses it. It occurs for small pictures with
+a coarse or pooled map, also in a large batch if only one of its pictures has labels of a task.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from garnish.engine.open_sizes import ordered
 
 @final
 class BatchNorm1d(nn.BatchNorm1d):
-    """Torch's, but for one value a channel in training: it is normalised by the running statistics, which it leaves."""
+    """Torch's; but one value per channel in training is normalised by the running statistics, which stay unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C) or (B, C, L) → the same shape."""
+        """Normalise (B, C) or (B, C, L) → the same shape."""
         return by_running_statistics(self, x) if _is_single(self, x) else super().forward(ordered(x))
 
 
 @final
 class BatchNorm2d(nn.BatchNorm2d):
-    """Torch's, but for one value a channel in training: it is normalised by the running statistics, which it leaves."""
+    """Torch's; but one value per channel in training is normalised by the running statistics, which stay unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → the same shape."""
+        """Normalise (B, C, H, W) → the same shape."""
         return by_running_statistics(self, x) if _is_single(self, x) else super().forward(ordered(x))
 
 
 def accept_single_values(head: nn.Module) -> None:
-    """Make every batch norm in a head one of these, whoever wrote the head; tensors, hooks and references are kept."""
+    """Turn torch's batch norms in any head into those of this file; tensors, hooks and references are kept."""
     for module in head.modules():
         for theirs, ours in ((nn.BatchNorm1d, BatchNorm1d), (nn.BatchNorm2d, BatchNorm2d)):
             if type(module) is theirs:
@@ -42,7 +42,7 @@ def accept_single_values(head: nn.Module) -> None:
 
 
 def by_running_statistics(norm: _BatchNorm, x: Tensor) -> Tensor:
-    """What a norm makes of ``x`` in evaluation."""
+    """Normalise ``x`` with the running statistics, as in evaluation mode."""
     return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 

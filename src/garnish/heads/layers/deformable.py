@@ -1,6 +1,6 @@
 """Deformable convolution (Dai et al., ICCV 2017, eq. 2; with a mask: Zhu et al., CVPR 2019, eq. 1).
 
-torchvision's operator, and a twin in plain torch that equals it, gradients at whole positions included.
+torchvision's operator, and an equivalent in plain torch, also in its gradients at integer positions.
 
 Shape letters: B pictures, C input channels, O output channels, G offset groups, K taps (kernel height × width),
 H W input grid, h w output grid.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-#: devices torchvision has kernels for
+#: device types for which torchvision has kernels
 _KERNELS = ("cpu", "cuda")
 _HALVES = (torch.float16, torch.bfloat16)
 Pair = int | tuple[int, int]
@@ -27,7 +27,7 @@ Pair = int | tuple[int, int]
 
 @final
 class DeformableConv(nn.Module):
-    """Convolution of stride 1 whose input is sampled where offsets say; weight and bias start as ``nn.Conv2d``'s."""
+    """Deformable convolution of stride 1 with same padding; weight and bias are initialised as in ``nn.Conv2d``."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1) -> None:
         super().__init__()
@@ -54,29 +54,29 @@ def deform_conv2d(
     dilation: Pair = 1,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Convolution that reads each tap at its place plus an offset, bilinearly, zero outside.
+    """Convolution that samples each tap at its position plus an offset, bilinearly, with zeros outside.
 
-    torchvision's operator does it where it can; :func:`deform_conv2d_twin` where a graph is captured (compiling,
-    exporting, tracing), on devices without a kernel, where deterministic algorithms are asked for (torchvision's
-    gradients on CUDA are not) and where there are no pictures. Both give the same to rounding. Half precision is
-    computed in float32 (offsets of 100 pixels have steps of half a pixel in bfloat16), under autocast as well. Where an
-    offset is NaN, all outputs of that place are.
+    Runs torchvision's operator if possible; :func:`deform_conv2d_twin` while a graph is captured (compiling,
+    exporting, tracing), on devices without a kernel, if deterministic algorithms are requested (torchvision's
+    gradients on CUDA are not) and for empty batches. Both agree up to rounding. Half precision is
+    computed in float32 (offsets of 100 pixels have steps of half a pixel in bfloat16), also under autocast. If an
+    offset is NaN, all outputs at that position are NaN.
 
     Args:
         x: (B, C, H, W), floating point.
-        offset: (B, G · K · 2, h, w) in pixels: for each group and tap (row-major) down, then right.
+        offset: (B, G · K · 2, h, w) in pixels: for each group and tap (row-major) first down, then right.
         weight: (O, C / groups, kernel height, kernel width).
         bias: (O,).
-        stride: of the output grid, both ways or (down, right); as ``padding`` and ``dilation``.
-        padding: zeros around the picture.
-        dilation: pixels between taps.
+        stride: one number or (down, right), like ``padding`` and ``dilation``.
+        padding: rows and columns of zeros around the map.
+        dilation: distance between taps in pixels.
         mask: (B, G · K, h, w), a factor for each sample.
 
     Returns:
-        (B, O, h, w) of the dtype of ``x``.
+        (B, O, h, w) in the dtype of ``x``.
 
     Raises:
-        ValueError: shapes that do not fit each other; one line.
+        ValueError: shapes that do not fit each other.
     """
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     _check(x, offset, weight, stride, padding, dilation, mask)
@@ -85,7 +85,7 @@ def deform_conv2d(
     with without_autocast(x.device):
         x, offset, weight = _wide(x), _wide(offset), _wide(weight)
         bias, mask = None if bias is None else _wide(bias), None if mask is None else _wide(mask)
-        lost = offset.isnan()  # neither can look for a place that is no number: torchvision's ends the process
+        lost = offset.isnan()  # neither can index with NaN: torchvision's crashes the process
         offset = offset.masked_fill(lost, 0)
         out = run(x, offset, weight, bias, stride=stride, padding=padding, dilation=dilation, mask=mask)
         return out.masked_fill(lost.any(1, keepdim=True), math.nan).to(kind)
@@ -102,9 +102,9 @@ def deform_conv2d_twin(
     dilation: Pair = 1,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """:func:`deform_conv2d` in plain torch: compiles, exports, and has derivatives of any order.
+    """:func:`deform_conv2d` in plain torch: it can be compiled and exported, and has derivatives of any order.
 
-    It keeps about 16 numbers a sample for the backward pass, torchvision's none.
+    It keeps about 16 numbers per sample for the backward pass, torchvision's none.
     """
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     b, c, height, width = x.shape
@@ -120,27 +120,27 @@ def deform_conv2d_twin(
     sampled = _bilinear(x.reshape(b, groups, c // groups, height * width), y, x_, height, width)
     if mask is not None:
         sampled = sampled * mask.reshape(b, groups, 1, taps, h, w)
-    # a convolution over (channel, tap) pairs; the layout of the weight is already that
-    # by way of one axis, for export asks of a tap that is one alone whether it is a row
+    # a 1×1 convolution over (channel, tap) pairs, which is the layout of the weight already
+    # via a single axis: reshaped directly, export would add a guard for a single tap
     joined = torch.unflatten(sampled.flatten(), 0, (b, c * taps, h, w))
     return F.conv2d(joined, weight.flatten(1)[..., None, None], bias, groups=_groups(c, weight))
 
 
 def _places(kernel: int, dilation: int, count: int, stride: int, padding: int, like: Tensor) -> Tensor:
-    """(kernel, count): where taps stand without offsets, in pixels."""
+    """(kernel, count): positions of the taps without offsets, in pixels."""
     starts = torch.arange(count, device=like.device, dtype=like.dtype) * stride - padding
     return torch.arange(kernel, device=like.device, dtype=like.dtype)[:, None] * dilation + starts
 
 
 def _bilinear(source: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> Tensor:
-    """Samples (B, G, C/G, K, h, w) of ``source`` (B, G, C/G, H·W) at places (B, G, K, h, w), zero outside.
+    """Samples (B, G, C/G, K, h, w) of ``source`` (B, G, C/G, H·W) at positions (B, G, K, h, w), zero outside.
 
-    Not ``grid_sample``: its normalised places round, and at whole positions (where all offsets are 0) rounding would
-    choose which of two one-sided derivatives is given.
+    ``grid_sample`` is not used: its normalised coordinates are rounded, and at integer positions (where all offsets
+    are 0) the rounding would decide which of the two one-sided derivatives is returned.
     """
     b, groups, channels, _ = source.shape
-    # All is zero from one pixel outside on, so that farther places may as well be there: no index overflows. Not at
-    # -1 itself, where the derivative is that towards the map, and clamping's would be zero.
+    # Samples are zero from one pixel outside on, so farther positions can be clamped, and no index overflows. Not to
+    # -1 itself, where the derivative is that towards the map, which clamping would make zero.
     y, x = y.clamp(-2, height), x.clamp(-2, width)
     top, left = y.floor(), x.floor()
     low, aside = y - top, x - left
@@ -170,7 +170,7 @@ def _torchvision_can(x: Tensor) -> bool:
 
 @cache
 def _operator() -> object | None:
-    """The compiled operator; None where its compiled part is missing."""
+    """The compiled operator of torchvision, or None if torchvision was built without it."""
     try:
         found: object = torch.ops.torchvision.deform_conv2d
     except AttributeError:
@@ -179,9 +179,9 @@ def _operator() -> object | None:
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """A context in which nothing is cast down; nothing at all where autocast is off, so that graphs stay plain."""
+    """A context that turns autocast off; a null context if it is off already, which keeps captured graphs simple."""
     kind = device.type
-    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):  # others are not tried; asking does not trace
+    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):  # other devices are not tested
         return torch.autocast(kind, enabled=False)
     return contextlib.nullcontext()
 
@@ -229,10 +229,10 @@ def _check(
 
 
 def _flops(x: list[int], weight: list[int], *rest: object, out_shape: list[int]) -> int:
-    """Two for each multiplication of the convolution; sampling is no matrix product and does not count."""
+    """Two per multiplication of the convolution; sampling is not a matrix product and does not count."""
     return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
-# torch counts nothing for operators it does not know: costs would hang on which of the two is used
+# torch counts 0 FLOPs for unknown operators, so costs would depend on which implementation is used
 if _operator() is not None and _operator() not in flop_registry:
     register_flop_formula(_operator())(_flops)

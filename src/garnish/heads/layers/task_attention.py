@@ -1,4 +1,4 @@
-"""Multi-head attention between the tokens of several tasks, at each pixel or over a whole grid (DeMT).
+"""Multi-head attention between the tokens of several tasks, per pixel or over a whole grid, as DeMT uses it.
 
 Shape letters: B pictures, N pixels, Q query tokens, K key tokens, C channels, d channels of one head.
 """
@@ -18,7 +18,7 @@ from garnish.engine.open_sizes import averaged, ordered
 class TaskAttention(nn.Module):
     """Multi-head attention (output projection included), then a linear layer and a LayerNorm; no residual.
 
-    The key has no bias: it adds the same to all of a query's scores, and the softmax takes that away.
+    The key has no bias: it would add the same number to all scores of a query, which the softmax cancels.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -30,26 +30,26 @@ class TaskAttention(nn.Module):
         self.out = nn.Linear(channels, channels)
         self.mix = nn.Linear(channels, channels)
         self.norm = nn.LayerNorm(channels)
-        # as torch's own module: query, key and value are drawn as one matrix; projections start without a bias
+        # as in torch's module: query, key and value are initialised as one matrix, biases as zero
         for layer in (self.query, self.key, self.value):
             nn.init.uniform_(layer.weight, -((1.5 / channels) ** 0.5), (1.5 / channels) ** 0.5)
         for layer in (self.query, self.value, self.out):
             nn.init.zeros_(layer.bias)
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Over a grid: queries (B, Q, C), keys (B, K, C) → (B, Q, C); scores are never held whole."""
+        """Attention over a grid: queries (B, Q, C), keys (B, K, C) → (B, Q, C); scores are never stored whole."""
         q, k, v = (self._by_head(x) for x in (self.query(queries), self.key(keys), self.value(keys)))
         return self._finish(F.scaled_dot_product_attention(q, k, v))
 
     def at_each_pixel(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """At each pixel: queries (B, N, Q, C), keys (B, N, K, C) of the same pixels → (B, N, Q, C)."""
+        """Attention within each pixel: queries (B, N, Q, C), keys (B, N, K, C) of the same pixels → (B, N, Q, C)."""
         q = self._by_head(self.query(queries)) * self._per_head(queries) ** -0.5
         if queries.shape[-2] >= keys.shape[-2]:
             k, v = self._by_head(self.key(keys)), self._by_head(self.value(keys))
-            # not torch's attention: tens of thousands of tiny ones are more than its kernels take at a time
+            # not torch's attention, whose kernels cannot take tens of thousands of tiny problems at once
             return self._finish((q @ k.transpose(-2, -1)).softmax(-1) @ v)
-        # Fewer queries than keys: the key's weight goes to the query's side, (q Wk) · x instead of q · (Wk x), and the
-        # value's behind the sum over keys. Same result to rounding, 2.4 times less work for one query and four keys.
+        # Fewer queries than keys: the key's weight is applied to the query, (q Wk) · x instead of q · (Wk x), and the
+        # value's after the sum over keys. Equal up to rounding, 2.4 times less work for one query and four keys.
         own = torch.einsum("bnhqd,hdc->bnhqc", q, self._of_heads(self.key.weight))
         shares = torch.einsum("bnhqc,bnkc->bnhqk", own, keys).softmax(-1)
         seen = torch.einsum("bnhqk,bnkc->bnhqc", shares, keys)
@@ -74,10 +74,10 @@ class TaskAttention(nn.Module):
 
 
 class _ContiguousGradient(torch.autograd.Function):
-    """The identity, behind which gradients are contiguous.
+    """The identity, which makes the gradient contiguous.
 
-    Tokens give maps gradients of other strides. Where there is one picture, torch's batch norm on a CPU then takes one
-    layout for another and computes gradients that are wrong (2.14; a test of this holds it to the right ones).
+    The gradients of maps that come from tokens have other strides. For a single picture, torch's batch norm on a CPU
+    then confuses the layouts and computes wrong gradients (2.14; a test checks for the right ones).
     """
 
     @staticmethod
@@ -90,14 +90,14 @@ class _ContiguousGradient(torch.autograd.Function):
 
 
 def tokens_of(maps: Tensor, reduction: int = 1) -> Tensor:
-    """(B, C, H, W) → (B, tokens, C), contiguous; means of squares of ``reduction``, smaller at the far edges."""
+    """(B, C, H, W) → (B, tokens, C), contiguous; averaged over squares of side ``reduction``, smaller at far edges."""
     maps = _ContiguousGradient.apply(maps)
     if reduction > 1:
         maps = averaged(maps, reduction)
-    # contiguous, for torch sums other layouts in an order that depends on whether the weight is trained
+    # contiguous, as for other layouts torch's order of summation depends on whether the weight is trained
     return maps.flatten(2).transpose(1, 2).contiguous()
 
 
 def maps_of(tokens: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """(B, H·W, C) → (B, C, H, W), contiguous."""
+    """Tokens back to a map: (B, H·W, C) → (B, C, H, W), contiguous."""
     return tokens.transpose(1, 2).reshape(*tokens.shape[::2], *size).contiguous()

@@ -1,6 +1,6 @@
-"""From a head's grid to pixels: bilinear, with a backward pass that is two products of matrices on a CPU.
+"""Bilinear upsampling from a head's grid to pixels, with a faster backward pass on CPUs by two matrix products.
 
-Shape letters: n pictures, C channels, h w the grid, H W pixels.
+Shape letters: n pictures, C channels, h w grid, H W pixels.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(n, C, h, w) → (n, C, H, W), as ``F.interpolate`` does it bilinearly, without aligned corners.
+    """(n, C, h, w) → (n, C, H, W), as ``F.interpolate`` with ``mode="bilinear", align_corners=False``.
 
-    Its own backward pass on a CPU scatters pixel by pixel, which takes about a third of a step that trains heads alone;
-    the transposed maps of rows and columns give the same in less than half the time.
+    Torch's backward pass on a CPU scatters pixel by pixel, which takes about a third of a step that trains heads only;
+    multiplying by the transposed row and column matrices gives the same in less than half the time.
     """
     if x.requires_grad and torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling():
         made: Tensor = _Bilinear.apply(x.contiguous(), size)
@@ -45,7 +45,7 @@ def _bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _weights(n: int, m: int) -> np.ndarray:
-    """(m, n) float64: the weights with which m pixels of a line read its n grid points."""
+    """(m, n) float64: interpolation weights of m pixels of a line from its n grid points."""
     place = np.maximum((np.arange(m) + 0.5) * n / m - 0.5, 0)
     low = np.floor(place).astype(int)
     weights = np.zeros((m, n))
@@ -55,5 +55,5 @@ def _weights(n: int, m: int) -> np.ndarray:
 
 
 def _matrix(n: int, m: int, dtype: torch.dtype) -> Tensor:
-    """(m, n): made anew each time, for a tensor that was made in one mode of torch must not be met in another."""
+    """(m, n) interpolation matrix; not cached, as an inference tensor must not be reused in training."""
     return torch.tensor(_weights(n, m), dtype=dtype)

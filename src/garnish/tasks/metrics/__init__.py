@@ -1,1 +1,1 @@
-"""Metrics of dense tasks, streamed."""
+"""Streaming metrics of dense tasks: confusion matrices, the boundary benchmark, precision and recall, Δm."""

@@ -1,4 +1,4 @@
-"""ODS-F, OIS-F and AP of boundary maps: thinned predictions, one-to-one matching, 99 thresholds.
+"""The boundary benchmark: ODS-F, OIS-F and AP from thinned predictions, one-to-one matching and 99 thresholds.
 
 Shape letters: B pictures, H W pixels, T thresholds.
 """
@@ -27,28 +27,28 @@ Integers = NDArray[np.int64]
 class BoundaryMetric(Totals):
     """The boundary benchmark of BSDS as SEISM runs it for the multi-task literature, without MATLAB.
 
-    Per picture and threshold .01, .02 … .99: pixels with probability > threshold are thinned to lines one pixel wide
-    (:mod:`garnish.tasks.metrics.thinning`), and matched one to one with the true boundary pixels, at most
+    For each picture and threshold .01, .02 … .99: pixels with probability > threshold are thinned to lines one pixel
+    wide (:mod:`garnish.tasks.metrics.thinning`), and matched one to one with the true boundary pixels, at most
     ``max_distance`` times the picture's diagonal apart (:mod:`garnish.tasks.metrics.boundary_matching`). Then with the
     counts pooled over pictures:
 
     - ODS: precision, recall and F at the one threshold with the largest F, chosen on the evaluated set itself;
     - OIS: counts of each picture at its own best threshold, the lowest of equals, chosen on its own target;
     - AP: precision over recall, interpolated linearly at recall 0, .01 … 1, summed where there is a measured recall
-      to both sides (nothing is extrapolated) and divided by 100, as the reference does (of 101 points). Of several
-      thresholds with equal recall the lowest counts, as in MATLAB since 2013.
+      on both sides (no extrapolation) and divided by 100, as in the reference (for 101 points). Of several
+      thresholds with equal recall the lowest is used, as in MATLAB since 2013.
 
-    Precision is 0 where nothing is predicted and recall 0 where nothing is true, as in BSDS (SEISM sets precision to
-    1 there, which can move its AP only). Differences from the references: one target a picture; probabilities are
-    not rounded to 8 bits; BSDS takes probabilities ≥ threshold. Pixels without a label are background in both maps,
-    before anything is thinned, so nothing in them has any effect.
+    Precision is 0 if nothing is predicted and recall 0 if nothing is true, as in BSDS (SEISM sets precision to
+    1 there, which can change its AP only). Differences from the references: one target per picture; probabilities are
+    not rounded to 8 bits; BSDS takes probabilities ≥ threshold. Pixels without a label are set to background in both
+    maps before thinning, so their content has no effect.
 
     Args:
-        task: decodes predictions.
-        max_distance: largest distance of a pair as a share of the diagonal.
-        nms: suppress non-maxima before thresholds are applied. BSDS's edge detectors do, SEISM does not.
-        thin_target: thin the targets too. The references do not: their targets are one pixel wide as they come.
-        processes: how many of them share the pictures of one update; 1: this one alone.
+        task: decodes predictions to probabilities.
+        max_distance: largest distance of a pair as a share of the picture's diagonal.
+        nms: suppress non-maxima before thresholding. BSDS's edge detectors do, SEISM does not.
+        thin_target: thin the targets too. The references do not, as their targets are one pixel wide already.
+        processes: number of processes that share the pictures of one update; 1: only this one.
     """
 
     matched: Tensor
@@ -64,7 +64,7 @@ class BoundaryMetric(Totals):
         self.nms = nms
         self.thin_target = thin_target
         self.processes = processes
-        # Per threshold, pooled: pairs and predicted pixels; true pixels are the same at all.
+        # Pooled, per threshold: pairs and predicted pixels; true pixels are the same for all thresholds.
         self.add_total("matched", len(HUNDREDTHS), dtype=torch.int64)
         self.add_total("predicted", len(HUNDREDTHS), dtype=torch.int64)
         self.add_total("true", dtype=torch.int64)
@@ -73,7 +73,7 @@ class BoundaryMetric(Totals):
         self.add_total("pixels", dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add pictures: logits and {0, 1, 255}, both (B, 1, H, W)."""
+        """Add pictures: logits and a target of {0, 1, 255}, both (B, 1, H, W)."""
         valid = target[:, 0] != IGNORE
         probability = torch.where(valid, self.task.decode(prediction), 0.0).float().cpu().numpy()
         true = (target[:, 0] == 1).cpu().numpy()
@@ -95,7 +95,7 @@ class BoundaryMetric(Totals):
         self.add("pixels", valid.sum())
 
     def compute(self) -> dict[str, Tensor]:
-        """() float64 values by name."""
+        """Name → value, () float64; NaN if no pixel had a label."""
         num_true = int(self.true)
         precision, recall, f = _scores(self.matched.cpu().numpy(), self.predicted.cpu().numpy(), num_true)
         best = int(f.argmax())
@@ -121,7 +121,7 @@ class BoundaryMetric(Totals):
 
 
 def average_precision(precision: Floats, recall: Floats) -> float:
-    """BSDS's average precision of (T,) values by ascending threshold; see :class:`BoundaryMetric`. 0 of one point."""
+    """BSDS's average precision of (T,) values by ascending threshold (:class:`BoundaryMetric`); 0 for one recall."""
     known, first = np.unique(recall, return_index=True)
     if len(known) < 2:
         return 0.0
@@ -140,11 +140,11 @@ def best_between(precision: Floats, recall: Floats) -> float:
 
 
 def _scores(matched: Integers, predicted: Integers, num_true: int) -> tuple[Floats, Floats, Floats]:
-    """(T,) precision, recall and F; 0 where they divide by nothing."""
+    """(T,) precision, recall and F; 0 where the denominator is 0."""
     precision, recall = matched / np.maximum(predicted, 1), matched / max(num_true, 1)
     return precision, recall, _f(precision, recall)
 
 
 def _f(precision: Floats, recall: Floats) -> Floats:
-    """2·P·R / (P + R), 0 where both are 0."""
+    """F-measure 2·P·R / (P + R), 0 where both are 0."""
     return 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).eps)

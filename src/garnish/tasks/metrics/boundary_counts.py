@@ -1,4 +1,4 @@
-"""Counts of one picture for the boundary benchmark; imports no torch, so a process for it starts quickly.
+"""Counts of one picture for the boundary benchmark, without torch, so that worker processes start quickly.
 
 Shape letters: H W pixels, T thresholds.
 """
@@ -27,21 +27,21 @@ def count_picture(
     nms: bool,
     thin_target: bool,
 ) -> Counts:
-    """(T,) pairs and (T,) predicted pixels at each threshold, and the number of true pixels.
+    """Numbers of matched pairs (T,) and of predicted pixels (T,) at each threshold, and of true pixels.
 
     Args:
-        probability: (H, W) float32, 0 where there is no label.
+        probability: (H, W) float32, 0 for pixels without a label.
         true: (H, W) boundary pixels of the target.
         thresholds: T ascending numbers; a pixel is predicted where its probability is above, compared in float32.
-        max_distance: see :class:`~garnish.tasks.edges.Edges`, like the rest.
-        nms: see there.
-        thin_target: see there.
+        max_distance: largest distance of a pair as a share of the picture's diagonal.
+        nms: suppress non-maxima first.
+        thin_target: thin ``true`` too.
     """
     if nms:
         probability = suppress(probability)
     if thin_target:
         true = thin(true)
-    # The number of thresholds strictly below a value.
+    # The number of thresholds strictly below each value.
     levels = np.searchsorted(np.array(thresholds, np.float32), probability)
     pixels, kept = thin_levels(levels, len(thresholds))
     matched = num_matched(pixels, kept, true, reach_px((true.shape[0], true.shape[1]), max_distance))
@@ -50,6 +50,6 @@ def count_picture(
 
 @functools.cache
 def workers(processes: int) -> ProcessPoolExecutor:
-    """Processes that stay until the program ends; matching is many short calls, between which threads would wait."""
-    # A forked process would inherit torch's threads and devices.
+    """A pool of processes kept until the program ends; threads would wait for each other in many short calls."""
+    # Spawned, as a forked process would inherit torch's threads and devices.
     return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))

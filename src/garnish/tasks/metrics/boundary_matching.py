@@ -1,20 +1,20 @@
 """One-to-one matching of boundary pixels within a distance, as the boundary benchmarks count hits.
 
-What BSDS's ``correspondPixels`` does (SEISM calls the same file): two pixels may be matched where their Euclidean
+BSDS's ``correspondPixels`` (SEISM calls the same file): two pixels may be matched if their Euclidean
 distance is at most ``maxDist`` times the picture's diagonal; pixels without a partner in reach are left out; the rest
 is one assignment problem, in which each side gets as many outlier nodes as the other side has pixels. A pair costs
 its distance, in hundredths of a pixel and rounded; a link from a pixel to an outlier, or from outlier to outlier,
-costs 100 times the largest distance; a node is linked to six outliers only, drawn at random, plus one at 100 times
-that price so that a solution exists; Goldberg's cost-scaling solver finds the cheapest assignment. One pair more
+costs 100 times the largest distance; a node is linked to only six outliers, drawn at random, plus one at 100 times
+that cost so that a solution exists; Goldberg's cost-scaling solver finds the cheapest assignment. One more pair
 saves one outlier link, and no rearrangement costs as much unless it moves a hundred pairs by the whole tolerance. So
-what comes out is a matching with as many pairs as possible, up to the luck of the six links, and among those one of
-least total distance.
+the result is a matching with as many pairs as possible, up to the randomness of the six links, and of least total
+distance among those.
 
-What we do: precision and recall need no more than the number of pairs of such a matching with all outlier links there
-(no luck), which distances do not change, and :func:`num_matched` counts just these, exactly and for all thresholds of a
+This file: precision and recall need only the number of pairs of such a matching with all outlier links (without
+randomness), which does not depend on distances, and :func:`num_matched` counts these exactly, at all thresholds of a
 map: a maximum-cardinality matching, kept from threshold to threshold and repaired along shortest augmenting paths. With
 several annotators BSDS takes the union of the matched predictions, for which the pairs themselves would matter; the
-tasks here have one target a picture.
+tasks here have one target per picture.
 
 Shape letters: H W pixels, T thresholds, N predicted pixels (at some threshold), M true pixels, E candidate pairs.
 """
@@ -36,13 +36,13 @@ def reach_px(size: tuple[int, int], max_distance: float) -> float:
 
 
 def num_matched(pixels: Indices, kept: Mask, true: Mask, radius_px: float) -> NDArray[np.int64]:
-    """How many pairs a largest one-to-one matching has, at each threshold.
+    """Number of pairs of a maximum one-to-one matching, at each threshold.
 
     Args:
         pixels: (N,) indices into the flattened picture of all pixels predicted at any threshold, without repeats.
-        kept: (T, N) which of them are predicted at each threshold; the more alike neighbours are, the faster.
+        kept: (T, N) which of them are predicted at each threshold; faster if neighbouring thresholds are similar.
         true: (H, W) the true boundary pixels.
-        radius_px: pairs lie at most this far apart (Euclidean, between centres).
+        radius_px: largest distance of a pair (Euclidean, between centres).
 
     Returns:
         (T,) number of pairs.
@@ -52,7 +52,7 @@ def num_matched(pixels: Indices, kept: Mask, true: Mask, radius_px: float) -> ND
     if not len(row):
         return counts
     matching = _Matching(len(bounds) - 1, len(pixels))
-    # From the highest threshold down: few pixels at first, most of which stay.
+    # From the highest threshold down: few pixels at first, most of which are kept.
     for k in range(len(kept) - 1, -1, -1):
         if k + 1 < len(kept) and np.array_equal(kept[k], kept[k + 1]):
             counts[k] = counts[k + 1]
@@ -66,8 +66,8 @@ def num_matched(pixels: Indices, kept: Mask, true: Mask, radius_px: float) -> ND
 
 
 def _candidates(pixels: Indices, true: Mask, radius_px: float) -> tuple[Indices, Indices, Indices]:
-    """All pairs in reach: (E,) number of the true pixel, ascending; (E,) of the predicted, near ones first; (M + 1,)
-    where each true pixel's pairs begin.
+    """All pairs in reach: (E,) index of the true pixel, ascending; (E,) of the predicted, near ones first; (M + 1,)
+    start of each true pixel's pairs.
     """
     height, width = true.shape
     reach = int(radius_px)
@@ -89,11 +89,11 @@ def _candidates(pixels: Indices, true: Mask, radius_px: float) -> tuple[Indices,
 
 
 class _Matching:
-    """A one-to-one matching of M true with N predicted pixels that follows a changing graph."""
+    """A one-to-one matching of M true with N predicted pixels, updated as the graph changes."""
 
     def __init__(self, num_true: int, num_predicted: int) -> None:
         self.num_true = num_true
-        # Partner of each true pixel, −1: none; of each predicted one, M: none.
+        # Partner of each true pixel (−1: none) and of each predicted one (M: none).
         self.of_true = np.full(num_true, -1)
         self.of_predicted = np.full(num_predicted, num_true, np.int32)
 
@@ -103,19 +103,19 @@ class _Matching:
         return int((self.of_true >= 0).sum())
 
     def drop(self, present: Mask) -> None:
-        """Undo pairs of predicted pixels that are not ``present``, (N,)."""
+        """Remove the pairs of predicted pixels that are not ``present``, (N,) bool."""
         lost = (self.of_true >= 0) & ~present.take(self.of_true)
         self.of_predicted[self.of_true[lost]] = self.num_true
         self.of_true[lost] = -1
 
     def extend(self, row: Indices, column: Indices, starts: Indices) -> None:
-        """Make the matching a largest one of the graph with (E,) pairs ``row``–``column``, sorted by row.
+        """Extend the matching to a maximum one of the graph with (E,) edges ``row``–``column``, sorted by row.
 
-        In rounds (Hopcroft & Karp 1973, less strict): a breadth-first search from all single true pixels at once,
-        along any pair to a predicted pixel and from there along its own pair back, grows one tree a root. A path of a
-        tree to a single predicted pixel is augmenting; paths of different trees have no pixel in common but perhaps
-        the last, so one of each tree is flipped. Where no tree reaches a single pixel, no augmenting path is left,
-        and the matching is as large as any (Berge 1957).
+        In rounds (a relaxed Hopcroft & Karp 1973): a breadth-first search from all unmatched true pixels at once,
+        along any edge to a predicted pixel and from there along its matched edge back, grows one tree per root. A path
+        of a tree to an unmatched predicted pixel is augmenting; paths of different trees share at most
+        the last pixel, so one of each tree is flipped. If no tree reaches an unmatched pixel, no augmenting path is
+        left, and the matching is maximum (Berge 1957).
         """
         self._pair_singles(row, column)
         n = self.num_true
@@ -128,7 +128,7 @@ class _Matching:
             ends = np.flatnonzero(onward == n)
             if not len(single) or not len(ends):
                 return
-            # Nodes are the true pixels; a single predicted one is node n, and the source leads to the single true.
+            # Nodes: the true pixels; n for unmatched predicted ones; a source with edges to the unmatched true ones.
             targets = np.concatenate([onward, single], dtype=np.int32)
             pointer = np.concatenate([starts, [len(onward), len(targets)]], dtype=np.int32)
             graph = csr_array((weights[: len(targets)], targets, pointer), shape=(n + 2, n + 2))
@@ -137,14 +137,14 @@ class _Matching:
                 return
             rank = np.full(n + 2, n + 2)
             rank[order] = np.arange(len(order))
-            # What no tree reaches now, none will: flipping stays inside the trees.
+            # Pixels that no tree reaches now are never reached later, as flipping stays inside the trees.
             degree = np.diff(starts) * (rank[:n] < n + 2)
             if 2 * degree.sum() < len(row):
                 inside = np.flatnonzero(rank.take(row) < n + 2)
                 row, column = row.take(inside), column.take(inside)
                 starts = np.concatenate([[0], degree.cumsum()], dtype=np.int32)
                 ends = np.flatnonzero(self.of_predicted.take(column) == n)
-            # The first single partner of a true pixel is enough for one round.
+            # The first unmatched partner of a true pixel is enough for one round.
             last = row.take(ends)
             ends = ends[np.concatenate([[True], last[1:] != last[:-1]])]
             ends = ends[rank.take(row.take(ends)) < n + 2]
@@ -153,7 +153,7 @@ class _Matching:
             self._flip(row.take(ends), column.take(ends), root, before)
 
     def _pair_singles(self, row: Indices, column: Indices) -> None:
-        """Pair single pixels with each other while that is possible, the nearest of each true pixel first."""
+        """Greedily pair unmatched pixels with each other, the nearest of each true pixel first."""
         while True:
             both = (self.of_true.take(row) < 0) & (self.of_predicted.take(column) == self.num_true)
             row, column = row[both], column[both]
@@ -165,7 +165,7 @@ class _Matching:
             self.of_predicted[predicted] = true[chosen]
 
     def _flip(self, last: Indices, single: Indices, root: Indices, before: NDArray[np.int32]) -> None:
-        """Augment along the paths that end in ``last`` and then ``single``: one a root and one a single pixel."""
+        """Augment along paths that end in ``last`` then ``single``: at most one per root and per unmatched pixel."""
         while len(last):
             _, first = np.unique(root[last], return_index=True)
             new, chosen = np.unique(single[first], return_index=True)
@@ -184,7 +184,7 @@ class _Matching:
 
 
 def _roots(before: NDArray[np.int32], single: Indices) -> Indices:
-    """The root of each node's tree, by doubling; meaningless for nodes that no tree holds."""
+    """The root of each node's tree, by pointer doubling; meaningless for nodes outside the trees."""
     root = np.where(before >= 0, before, np.arange(len(before)))
     root[single] = single
     while True:

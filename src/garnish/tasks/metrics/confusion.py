@@ -1,4 +1,4 @@
-"""The confusion matrix of a segmentation, and what is read off it.
+"""The confusion matrix of a segmentation, with IoU and pixel accuracy from it.
 
 Shape letters: B pictures, H W pixels, C classes.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from garnish.tasks.metrics.totals import ratio
+from garnish.tasks.metrics.totals import ratio_or_nan
 from garnish.tasks.task import IGNORE
 
 
 def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """(C, C) int64 counts, rows the target's class, columns the predicted one; pixels without a label are left out.
+    """(C, C) int64 pixel counts, rows by target class, columns by predicted class; unlabelled pixels are ignored.
 
     Args:
         predicted: (B, H, W) ids below ``num_classes``.
-        target: (B, H, W) ids below ``num_classes``, or 255 where there is no label.
+        target: (B, H, W) ids below ``num_classes``, or 255 for pixels without a label.
         num_classes: C.
     """
     valid = target != IGNORE
@@ -26,11 +26,11 @@ def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Ten
 
 
 def class_iou(matrix: Tensor) -> Tensor:
-    """(C,) float64 intersection over union; NaN for a class that neither the targets nor the predictions hold."""
+    """(C,) float64 intersection over union; NaN for a class in neither the targets nor the predictions."""
     both = matrix.diagonal()
-    return ratio(both, matrix.sum(0) + matrix.sum(1) - both)
+    return ratio_or_nan(both, matrix.sum(0) + matrix.sum(1) - both)
 
 
 def pixel_accuracy(matrix: Tensor) -> Tensor:
-    """() float64 share of labelled pixels that are right; NaN where there are none."""
-    return ratio(matrix.diagonal().sum(), matrix.sum())
+    """() float64 share of labelled pixels that are correct; NaN if there are none."""
+    return ratio_or_nan(matrix.diagonal().sum(), matrix.sum())

@@ -1,4 +1,4 @@
-"""Δm: what learning several tasks together changes, as a mean over tasks."""
+"""Δm: the mean relative change of the tasks' metrics against single-task references."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from garnish.errors import OptionError
 def delta_m(
     metrics: Mapping[str, float], references: Mapping[str, float], higher_is_better: Mapping[str, bool]
 ) -> float:
-    """Mean relative change of the headline metrics against references, in percent; more is better.
+    """Mean relative change of the headline metrics against references, in percent; higher is better.
 
-    ``(100/T) · Σ_i ± (M_i − S_i) / S_i``, minus where lower is better (Maninis et al. 2019, eq. 2).
+    ``(100/T) · Σ_i ± (M_i − S_i) / S_i``, minus if lower is better (Maninis et al. 2019, eq. 2).
 
     Args:
-        metrics: M, a headline metric a task.
-        references: S, the same metric of what is compared with, e.g. single-task full fine-tuning.
-        higher_is_better: by task, whether a larger metric is better.
+        metrics: M, the headline metric of each task.
+        references: S, the same metrics of the reference, e.g. single-task full fine-tuning.
+        higher_is_better: task → whether a larger metric is better.
 
     Raises:
         OptionError: no task, a task missing on one side, or a reference that is 0 or not finite.

@@ -1,4 +1,4 @@
-"""Matching thin structures within a tolerance: dilation with a disc, and precision, recall and F from pooled counts.
+"""Comparing thin structures within a tolerance: dilation with a disc; precision, recall and F from pooled counts.
 
 Shape letters: B pictures, H W pixels.
 """
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from garnish.tasks.metrics.totals import ratio
+from garnish.tasks.metrics.totals import ratio_or_nan
 
 
 def disc_maximum(x: Tensor, radius_px: int) -> Tensor:
-    """(B, H, W) float → the largest value within ``radius_px`` (Euclidean, between pixel centres) of each pixel.
+    """(B, H, W) float → the maximum within ``radius_px`` (Euclidean, between pixel centres) of each pixel.
 
-    On a map of zeros and ones this is the dilation with a disc. As maximum and threshold commute, one call on a map
-    of probabilities dilates the masks of all thresholds at once.
+    On a map of zeros and ones this is the dilation with a disc. Since maximum and threshold commute, one call on a
+    probability map dilates the masks of all thresholds at once.
     """
     if radius_px == 0:
         return x
@@ -45,16 +45,16 @@ def precision_recall(
 ) -> tuple[Tensor, Tensor]:
     """Precision and recall in float64 from pooled counts.
 
-    Where nothing is predicted, precision is 1 if nothing is true either, else 0; where nothing is true, recall is 1
+    If nothing is predicted, precision is 1 if nothing is true either, else 0; if nothing is true, recall is 1
     if nothing is predicted either, else 0. So two empty sets agree perfectly.
     """
     neither = ((num_predicted == 0) & (num_true == 0)).double()
-    precision = torch.where(num_predicted == 0, neither, ratio(matched_predicted, num_predicted))
-    recall = torch.where(num_true == 0, neither, ratio(matched_true, num_true))
+    precision = torch.where(num_predicted == 0, neither, ratio_or_nan(matched_predicted, num_predicted))
+    recall = torch.where(num_true == 0, neither, ratio_or_nan(matched_true, num_true))
     return precision, recall
 
 
 def f_measure(precision: Tensor, recall: Tensor, beta_squared: float = 1.0) -> Tensor:
-    """(1 + β²)·P·R / (β²·P + R), 0 where both are 0."""
+    """F-measure (1 + β²)·P·R / (β²·P + R), 0 where both are 0."""
     below = beta_squared * precision + recall
     return torch.where(below == 0, 0.0, (1 + beta_squared) * precision * recall / below.clamp_min(1e-300))

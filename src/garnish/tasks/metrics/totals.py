@@ -1,4 +1,4 @@
-"""Streaming metrics as totals: counts in int64, sums in float64, whatever the precision and device of what comes in."""
+"""Base of the streaming metrics: totals with counts in int64 and sums in float64, for any input dtype and device."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torchmetrics import Metric
 
 
 class Totals(Metric):
-    """Base of this package's metrics: named totals that add up over updates and over processes.
+    """Base of this package's metrics: named totals that are summed over updates and over processes.
 
-    The totals stay where the metric is, and inputs may lie elsewhere. A backend without float64 (MPS) cannot hold
-    them: leave the metric on the CPU there, as it is made.
+    The totals are on the metric's device; inputs may be on another. A device without float64 (MPS) cannot hold
+    them: leave the metric on the CPU, where it is created.
     """
 
     full_state_update = False
@@ -24,15 +24,15 @@ class Totals(Metric):
     def add(self, name: str, value: Tensor) -> None:
         """Add ``value`` to the total ``name``."""
         total = getattr(self, name)
-        # First the device, then the precision: the value's own device may have no float64.
+        # First the device, then the dtype: the value's own device may have no float64.
         setattr(self, name, total + value.to(total.device).to(total.dtype))
 
 
 def exact(x: Tensor) -> Tensor:
-    """``x`` in float64, on the CPU where its device has no float64."""
+    """``x`` in float64, moved to the CPU if its device has no float64."""
     return x.cpu().double() if x.device.type == "mps" else x.double()
 
 
-def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+def ratio_or_nan(numerator: Tensor, denominator: Tensor) -> Tensor:
     """``numerator / denominator`` in float64, NaN where the denominator is 0."""
     return numerator.double() / torch.where(denominator == 0, torch.nan, denominator.double())
