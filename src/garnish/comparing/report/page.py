@@ -81,7 +81,7 @@ def page(results: Mapping[str, Any], folder: Path) -> str:
 
 
 def _own(name: str) -> str:
-    return resources.files("garnish.comparing").joinpath(name).read_text("utf-8")
+    return resources.files("garnish.comparing.report").joinpath(name).read_text("utf-8")
 
 
 def _data_url(kind: str, data: bytes) -> str:
