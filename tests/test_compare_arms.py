@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from comparing_cases import setting
+from comparing_cases import conditions
 from garnish.cli import main
 from garnish.comparing.arms import adapters_of, arms_of
 from garnish.comparing.compare_options import CompareOptions, read_options
 from garnish.comparing.held_out_score import best_score, chosen_rate, curve_of, is_at_edge, is_flat, rate_beyond
-from garnish.comparing.schedule import Plan
+from garnish.comparing.schedule import RunPlan
 from garnish.errors import OptionError
 from garnish.registry import options_of
 
@@ -141,10 +141,10 @@ def test_the_rate_beyond_an_end():
     ],
 )
 def test_a_search_goes_on_beyond_an_end_that_is_best(tmp_path, mit_weights, best, widen, tried, at_edge):
-    made = setting(
+    made = conditions(
         tmp_path / "report", mit_weights, references=["frozen"], rates=[3e-4, 1e-3, 3e-3], widen=widen, seeds=2
     )
-    plan, done = Plan(made), []
+    plan, done = RunPlan(made), []
     arm = made.arms["LoRA rank=2"]
     while jobs := [job for job in plan.jobs() if job.run.arm == arm.name and job.kind == "train"]:
         run = jobs[-1].run  # in any order: processes end as they like
@@ -161,7 +161,7 @@ def test_a_search_goes_on_beyond_an_end_that_is_best(tmp_path, mit_weights, best
 
 @pytest.fixture
 def recipe(tmp_path, mit_weights):
-    made = setting(tmp_path / "report", mit_weights)
+    made = conditions(tmp_path / "report", mit_weights)
     from garnish.files.strict_yaml import write_yaml
 
     plain = dict(made.recipe.plain) | {"compare": {"adapters": ["LoRA"], "seeds": 1, "references": ["frozen"]}}

@@ -13,7 +13,7 @@ from garnish.comparing.analysis.effects import RESAMPLES, Effects, mark_dominate
 from garnish.comparing.analysis.statistics import resamples
 from garnish.comparing.analysis.totals_by_picture import PictureTotals, save_totals
 from garnish.comparing.arms import Arm
-from garnish.comparing.conditions import Run
+from garnish.comparing.conditions import ArmRun
 from garnish.comparing.store import Store
 from garnish.comparing.test_scores import drawn_of
 
@@ -82,7 +82,7 @@ class Planned:
     def __init__(self, folder, arms=ARMS) -> None:
         store = Store(folder)
         parts = SimpleNamespace(test=lambda tasks=None: PICTURES)
-        self.setting = SimpleNamespace(
+        self.conditions = SimpleNamespace(
             tasks=TASKS, arms=arms, seeds=SEEDS, parts=parts, store=store, measure_key=self.key
         )
         for arm in arms.values():
@@ -92,17 +92,17 @@ class Planned:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     save_totals(file, {task: self.totals(run, task) for task in group})
 
-    def key(self, run: Run) -> str:
+    def key(self, run: ArmRun) -> str:
         return f"{run.arm}-{'-'.join(run.tasks)}-{run.seed}"
 
-    def totals(self, run: Run, task: str) -> PictureTotals:
+    def totals(self, run: ArmRun, task: str) -> PictureTotals:
         raw = raw_totals(run.arm, task, run.seed)
         return PictureTotals(PICTURES, {name: torch.from_numpy(values) for name, values in raw.items()})
 
-    def chosen(self, arm: Arm, group: tuple[str, ...]) -> list[Run]:
-        return [Run(arm.name, group, 0.1, seed) for seed in SEEDS]
+    def chosen(self, arm: Arm, group: tuple[str, ...]) -> list[ArmRun]:
+        return [ArmRun(arm.name, group, 0.1, seed) for seed in SEEDS]
 
-    def measure(self, run: Run):
+    def measure(self, run: ArmRun):
         headline = {"seg": "miou", "depth": "rmse"}
         return {
             "status": "done",
@@ -131,8 +131,8 @@ def test_draws_of_an_arm_are_the_means_of_its_seeds_on_the_same_pictures(effects
 
 def test_kept_draws_of_another_number_are_drawn_anew(effects):
     run = effects.runs(ARMS["lora"], "seg")[0]
-    assert len(drawn_of(effects.setting, run, DRAWS)["seg"]) == 1000
-    assert drawn_of(effects.setting, run, DRAWS[:7])["seg"] == pytest.approx(by_hand("lora", "seg", 3, DRAWS[:7]))
+    assert len(drawn_of(effects.conditions, run, DRAWS)["seg"]) == 1000
+    assert drawn_of(effects.conditions, run, DRAWS[:7])["seg"] == pytest.approx(by_hand("lora", "seg", 3, DRAWS[:7]))
 
 
 @pytest.mark.parametrize("name", ["frozen", "lora"])
@@ -178,7 +178,7 @@ def test_a_gap_that_closes_in_many_draws_is_void_and_said(effects, monkeypatch):
     monkeypatch.setattr("test_comparing_effects.LEVEL", closing)
     share = np.mean(hand("single", "seg") <= hand("frozen", "seg"))
     assert 0.03 < share < 0.9 and hand("single", "seg", ONCE) > hand("frozen", "seg", ONCE)
-    anew = Effects(Planned(effects.setting.store.folder / "closing"))
+    anew = Effects(Planned(effects.conditions.store.folder / "closing"))
     found, notes = anew.gap(ARMS["lora"])
     why = f"full fine-tuning is no better than the frozen trunk in {100 * share:.0f} % of the resampled test sets"
     assert found["seg"] == {"mean": None, "values": [], "interval": None, "void": why}

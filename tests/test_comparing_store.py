@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import garnish as gn
-from comparing_cases import setting
+from comparing_cases import conditions
 from garnish.comparing import runs
 from garnish.comparing import test_scores as measures
 from garnish.comparing.analysis.totals_by_picture import PictureTotals, save_totals
-from garnish.comparing.conditions import Run
+from garnish.comparing.conditions import ArmRun
 from garnish.comparing.keys import key_of, step_content, training_content
 from garnish.comparing.schedule import Job
 from garnish.comparing.store import Store, kept_json
@@ -27,7 +27,7 @@ from garnish.errors import BundleError, DataError, SiteError
 from garnish.training.train_options import TrainOptions
 
 KEY = "a" * 64
-RUN = Run("LoRA", ("seg",), 1e-3, 0)
+RUN = ArmRun("LoRA", ("seg",), 1e-3, 0)
 #: another value of each option of training than its default (with steps=10)
 OTHER: dict[str, Any] = {
     "steps": 11, "epochs": 2.0, "batch_size": 4, "accumulate": 2, "lr": 1e-2, "head_lr": 1e-2, "weight_decay": 0.1,
@@ -68,11 +68,11 @@ def test_keys_follow_what_each_thing_is_made_of(tmp_path, mit_weights):
     def keys(
         *, arm: str = "LoRA rank=2", tasks=("seg", "depth"), rate=1e-3, seed=0, train=None, **data: Any
     ) -> list[str]:
-        made = setting(tmp_path / "report", mit_weights, train=train)
+        made = conditions(tmp_path / "report", mit_weights, train=train)
         if data:
             plain = {**made.recipe.plain, "data": {**made.recipe.plain["data"], **data}}
             made = type(made)(dataclasses.replace(made.recipe, plain=plain), made.options, made.trunk_facts)
-        run = Run(arm, tasks, rate, seed)
+        run = ArmRun(arm, tasks, rate, seed)
         return [made.key(run), made.measure_key(run), key_of(made.cost_content(run))]
 
     base = keys()
@@ -258,11 +258,11 @@ def test_damaged_measures_are_made_again(tmp_path, monkeypatch, caplog):
     totals = {"seg": PictureTotals(("a", "b"), {"confusion": torch.arange(18).reshape(2, 3, 3)})}
     counted = []
 
-    def measure(model, test, **given):
+    def evaluate_by_picture(model, test, **given):
         counted.append(given)
         return {"seg": {"miou": 0.5}}, totals
 
-    monkeypatch.setattr(measures, "measure", measure)
+    monkeypatch.setattr(measures, "evaluate_by_picture", evaluate_by_picture)
     monkeypatch.setattr(measures, "open_bundle", lambda *given: None)
     training = options(eval_size=(32, 48), eval_batch_size=3)
     given = made(

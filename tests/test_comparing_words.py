@@ -22,13 +22,13 @@ def arm(name: str, role: str = "adapter", **facts) -> dict:
 def planned(*, best_by=None, eval_limit=None, variants=None, pictures=True, groups=1, warnings=()) -> SimpleNamespace:
     training = SimpleNamespace(best_by=best_by, eval_limit=eval_limit, variants=variants)
     arms = dict.fromkeys(["LoRA", "heads", "full"], SimpleNamespace(groups=[("seg",)] * groups))
-    setting = SimpleNamespace(
+    conditions = SimpleNamespace(
         training=training,
         arms=arms,
         options=SimpleNamespace(pictures=pictures),
         store=SimpleNamespace(folder=Path("/data/store")),
     )
-    return SimpleNamespace(setting=setting, outcomes={1: {"warnings": list(warnings)}, 2: {}})
+    return SimpleNamespace(conditions=conditions, outcomes={1: {"warnings": list(warnings)}, 2: {}})
 
 
 def results(arms: list[dict], **facts) -> dict:

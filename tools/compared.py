@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from garnish.comparing.report.number_format import count, find, metric, signed, size
-from garnish.comparing.report.page_table import Cell, Table, main_table, marks, rates_text
+from garnish.comparing.report.page_table import Cell, ReportTable, main_table, marks, rates_text
 from garnish.comparing.report.pareto import COSTS, FONT, Pareto, lay_out
 from garnish.comparing.report.pareto_svg import pareto_svg
 from garnish.comparing.report.svg import tag
@@ -122,7 +122,7 @@ def results_table() -> str:
     return "\n\n".join(section(name, results) for name, results in reports().items()) + "\n"
 
 
-def _part(table: Table, results: dict[str, Any], *, quality: bool) -> str:
+def _part(table: ReportTable, results: dict[str, Any], *, quality: bool) -> str:
     """Columns of the main table as Markdown; the first part has rates and marks beside it."""
     chosen = [n for n, column in enumerate(table.columns) if (column.group in QUALITY) == quality]
     head = ["", *(_heading(table, n) for n in chosen)] + (["rate", "note"] if quality else [])
@@ -134,7 +134,7 @@ def _part(table: Table, results: dict[str, Any], *, quality: bool) -> str:
     return _markdown(head, rows)
 
 
-def _heading(table: Table, number: int) -> str:
+def _heading(table: ReportTable, number: int) -> str:
     column = table.columns[number]
     first = {"Gap recovered": "gap recovered, ", "Δm": "Δm, "}.get(column.group, "")
     return (first + " ".join(column.name.split("\n")).strip()).replace("Δm, mean %", "Δm, %")

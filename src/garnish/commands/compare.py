@@ -84,23 +84,23 @@ def run(words: Sequence[str]) -> int:
     from garnish.commands.printing import print_json, print_table
     from garnish.comparing.compare import compare, preview
     from garnish.comparing.compare_options import CompareOptions, read_options
-    from garnish.comparing.conditions import Setting
+    from garnish.comparing.conditions import Conditions
 
     known = {field.name for field in dataclasses.fields(CompareOptions)}
     own = {name: value for name, value in vars(given).items() if name in known and value is not None}
     options = read_options(recipe.plain.get("compare"), own)
-    setting = Setting(recipe, options)
+    conditions = Conditions(recipe, options)
     say = functools.partial(print, file=sys.stdout if given.dry_run else sys.stderr, flush=True)
-    preview(setting, say, every=given.dry_run)
+    preview(conditions, say, every=given.dry_run)
     if given.dry_run:
         return 0
     command = shlex.join(["garnish", "compare", *words])
-    results = compare(setting, command=command, retry=given.retry_failed, quiet=given.quiet)
+    results = compare(conditions, command=command, retry=given.retry_failed, quiet=given.quiet)
     if given.json:
         print_json(results)
     else:
         print_table(*table(results))
-        print(f"report: {setting.out / 'index.html'}")
+        print(f"report: {conditions.out / 'index.html'}")
     failed = [arm for arm in results["arms"] if arm["status"] == "failed"]
     if failed and len(failed) == len(results["arms"]):
         raise GarnishError(f"compare: every arm failed, the first because: {failed[0]['reason']}")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True)
-class Run:
+class ArmRun:
     """One training: an arm, the tasks of one of its models, a learning rate and a seed."""
 
     arm: str
@@ -42,7 +42,7 @@ class Run:
 
 
 @final
-class Setting:
+class Conditions:
     """Shared by the runs of one process; what takes time is made when it is first asked for.
 
     Args:
@@ -63,10 +63,10 @@ class Setting:
         self.training = recipe.options
         _check(recipe, self.training)
         self._trunk = None if trunk is None else dict(trunk)
-        self._keys: dict[Run, str] = {}
+        self._keys: dict[ArmRun, str] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:  # another process makes its own
-        return Setting, (self.recipe, self.options, self.trunk_facts)
+        return Conditions, (self.recipe, self.options, self.trunk_facts)
 
     # ---- what is shared ---------------------------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ class Setting:
 
     # ---- what a run is ----------------------------------------------------------------------------------------------
 
-    def recipe_of(self, run: Run) -> Recipe:
+    def recipe_of(self, run: ArmRun) -> Recipe:
         """The recipe of one run."""
         arm = self.arms[run.arm]
         plain = {k: v for k, v in self.recipe.plain.items() if k not in ("compare", "onto")}
@@ -142,17 +142,17 @@ class Setting:
             train["log"] = ["csv"]
         return dataclasses.replace(self.recipe, plain=plain | {"train": train, "out": str(self.out)})
 
-    def build(self, run: Run) -> Model:
+    def build(self, run: ArmRun) -> Model:
         """The untrained model of a run."""
         return self.recipe_of(run).build(self.parts.train(run.tasks), trunk=self.random_trunk(run))
 
-    def random_trunk(self, run: Run) -> Backbone | None:
+    def random_trunk(self, run: ArmRun) -> Backbone | None:
         """The trunk of a run on random weights, which follow from its seed; None where it has the recipe's."""
         choice = self.recipe.backbone
         assert choice is not None
         return choice.build_random(run.seed) if self.arms[run.arm].trunk == "random" else None
 
-    def content(self, run: Run) -> dict[str, Any]:
+    def content(self, run: ArmRun) -> dict[str, Any]:
         """All that the numbers of a run follow from."""
         return {
             **self._model_content(run),
@@ -161,25 +161,25 @@ class Setting:
             "options": training_content(self.recipe_of(run).options),
         }
 
-    def key(self, run: Run) -> str:
+    def key(self, run: ArmRun) -> str:
         """Names a run by its content."""
         if run not in self._keys:
             self._keys[run] = key_of({"run": self.content(run)})
         return self._keys[run]
 
-    def measure_key(self, run: Run) -> str:
+    def measure_key(self, run: ArmRun) -> str:
         """Names what is measured of a run's bundle on the test set."""
         size = self.training.eval_size
         test = self.parts.digest("test", run.tasks)
         return key_of({"measured": self.key(run), "test": test, "size": size, "batch": self.training.eval_batch_size})
 
-    def cost_content(self, run: Run) -> dict[str, Any]:
+    def cost_content(self, run: ArmRun) -> dict[str, Any]:
         """All that the cost of a step of a run's model follows from."""
         options = self.recipe_of(run).options
         train = self.parts.digest("train", run.tasks)
         return {**self._model_content(run), "options": step_content(options), "train": train}
 
-    def _model_content(self, run: Run) -> dict[str, Any]:
+    def _model_content(self, run: ArmRun) -> dict[str, Any]:
         arm, head = self.arms[run.arm], self.recipe_of(run).head
         trunk = {key: self.trunk_facts[key] for key in ("name", "options", "taps", "fingerprint")}
         if arm.trunk == "random":

@@ -15,7 +15,7 @@ from typing import Any, final
 import torch
 
 from garnish.balancing.balancing import balancing_of
-from garnish.comparing.conditions import Run, Setting
+from garnish.comparing.conditions import ArmRun, Conditions
 from garnish.comparing.keys import key_of
 from garnish.comparing.runs import is_of_the_system, reason_of
 from garnish.comparing.store import keep_json, kept_json
@@ -34,17 +34,17 @@ PAIRS = 5
 class Stepper:
     """A fresh model of a run, stepped as training does."""
 
-    def __init__(self, setting: Setting, run: Run) -> None:
-        options = setting.recipe_of(run).options
+    def __init__(self, conditions: Conditions, run: ArmRun) -> None:
+        options = conditions.recipe_of(run).options
         fabric = make_fabric(options)
         self.device: torch.device = fabric.device
-        self.model: Model = setting.build(run).to(self.device)
+        self.model: Model = conditions.build(run).to(self.device)
         self.model.backbone.checkpointing = options.checkpointing
         self.model.train()
         balance = balancing_of(options.balance).build(self.model.tasks).to(self.device)
         self.step = TrainingStep(self.model, self.model.tasks, balance, options, fabric)
         assert isinstance(options.batch_size, int)
-        data = setting.parts.train(run.tasks)
+        data = conditions.parts.train(run.tasks)
         batches = StepBatches(data, options.batch_size, seed=options.seed, augment=options.augment)
         self.batch: Batch = batches.batch_at(0).to(self.device)
 
@@ -68,31 +68,31 @@ class Costs:
     """Measures what models cost.
 
     Args:
-        setting: see there.
+        conditions: see there.
         reference: a run of the frozen arm, whose steps those of others are timed beside; None: there is none, and so
             no ratio.
         timed: time steps; False: what is counted is enough for now.
     """
 
-    def __init__(self, setting: Setting, reference: Run | None, *, timed: bool) -> None:
-        self.setting, self.reference, self.timed = setting, reference, timed
+    def __init__(self, conditions: Conditions, reference: ArmRun | None, *, timed: bool) -> None:
+        self.conditions, self.reference, self.timed = conditions, reference, timed
         #: what could not be measured, and why
         self.faults: list[str] = []
         self._stepper: Stepper | None = None
 
-    def of(self, run: Run) -> dict[str, Any]:
+    def of(self, run: ArmRun) -> dict[str, Any]:
         """The cost of a run's model; what could not be measured is left out."""
-        cost = {"cost": self.setting.cost_content(run)}
+        cost = {"cost": self.conditions.cost_content(run)}
         found = self._kept(key_of(cost), run, self._count)
         if not self.timed:
             return found
         if self.reference is not None:
-            cost["beside"] = self.setting.cost_content(self.reference)
+            cost["beside"] = self.conditions.cost_content(self.reference)
         return found | self._kept(key_of({"time": cost}), run, self._time)
 
-    def _kept(self, key: str, run: Run, make: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
-        file = self.setting.store.cost(key)
-        with self.setting.store.lock(key):
+    def _kept(self, key: str, run: ArmRun, make: Callable[[ArmRun], dict[str, Any]]) -> dict[str, Any]:
+        file = self.conditions.store.cost(key)
+        with self.conditions.store.lock(key):
             found = kept_json(file)
             if found is None:
                 try:
@@ -105,17 +105,17 @@ class Costs:
                 keep_json(file, found)
             return found
 
-    def _count(self, run: Run) -> dict[str, Any]:
-        mine = Stepper(self.setting, run)
+    def _count(self, run: ArmRun) -> dict[str, Any]:
+        mine = Stepper(self.conditions, run)
         counts = mine.model.report((mine.batch.images.shape[-2], mine.batch.images.shape[-1]))
         mine.model.train()
         kept = ("encoder_total", "encoder_trainable", "decoder_trainable", "bundle_bytes", "macs", "macs_size")
         return {name: counts[name] for name in kept} | {"bytes_for_backward": mine.bytes_for_backward()}
 
-    def _time(self, run: Run) -> dict[str, Any]:
-        mine = Stepper(self.setting, run)
+    def _time(self, run: ArmRun) -> dict[str, Any]:
+        mine = Stepper(self.conditions, run)
         if self.reference is not None and self._stepper is None:
-            self._stepper = Stepper(self.setting, self.reference)
+            self._stepper = Stepper(self.conditions, self.reference)
             self._stepper.seconds()
         mine.seconds()  # the first step allocates
         steps, ratios = [], []
@@ -128,7 +128,9 @@ class Costs:
         del mine
         gc.collect()
         middle = statistics.median
-        if self.reference is not None and self.setting.cost_content(run) == self.setting.cost_content(self.reference):
+        if self.reference is not None and self.conditions.cost_content(run) == self.conditions.cost_content(
+            self.reference
+        ):
             return {"step_seconds": middle(steps), "step_ratio": 1.0}  # by definition; what was timed is the noise
         return {"step_seconds": middle(steps), "step_ratio": middle(ratios) if ratios else None}
 

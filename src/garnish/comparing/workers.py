@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, final
 
-from garnish.comparing.conditions import Setting
+from garnish.comparing.conditions import Conditions
 from garnish.comparing.schedule import Job
 from garnish.comparing.sweep import perform
 from garnish.errors import GarnishError, one_line
@@ -39,12 +39,12 @@ class Workers:
     the processes as SIGTERM: they write a checkpoint after the pass that is under way.
 
     Args:
-        setting: see there; the processes make their own.
+        conditions: see there; the processes make their own.
         jobs: how many.
     """
 
-    def __init__(self, setting: Setting, jobs: int) -> None:
-        self.setting, self.jobs = setting, jobs
+    def __init__(self, conditions: Conditions, jobs: int) -> None:
+        self.conditions, self.jobs = conditions, jobs
         self.threads = max((os.cpu_count() or 1) // jobs, 1)
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
@@ -130,7 +130,10 @@ class Workers:
     def _launch(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=serve, args=(self.setting, theirs, self.threads, os.getpid()), name="garnish compare", daemon=False
+            target=serve,
+            args=(self.conditions, theirs, self.threads, os.getpid()),
+            name="garnish compare",
+            daemon=False,
         )
         process.start()
         theirs.close()
@@ -144,16 +147,16 @@ class Workers:
         hint = "; most likely the memory did not suffice" if code == -signal.SIGKILL else ""
         outcome = {"status": "failed", "reason": f"its process ended {how}{hint}"}
         if job.kind == "train":
-            key = self.setting.key(job.run)
-            with self.setting.store.lock(key):
-                known = self.setting.store.outcome(key)
+            key = self.conditions.key(job.run)
+            with self.conditions.store.lock(key):
+                known = self.conditions.store.outcome(key)
                 if known is not None:
                     return known
-                self.setting.store.finish(key, outcome)
+                self.conditions.store.finish(key, outcome)
         return outcome
 
 
-def serve(setting: Setting, connection: Connection, threads: int, parent: int) -> None:
+def serve(conditions: Conditions, connection: Connection, threads: int, parent: int) -> None:
     """What a process does: jobs, until the connection is closed."""
     import torch
 
@@ -168,7 +171,7 @@ def serve(setting: Setting, connection: Connection, threads: int, parent: int) -
         except (EOFError, OSError):
             return
         try:
-            answer: tuple[str, Any] = ("done", perform(setting, job))
+            answer: tuple[str, Any] = ("done", perform(conditions, job))
         except (GarnishError, OSError) as error:
             answer = ("fault", one_line(error, 2000))
         try:

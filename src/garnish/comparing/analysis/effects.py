@@ -22,8 +22,8 @@ from garnish.comparing.analysis.statistics import (
 )
 from garnish.comparing.analysis.totals_by_picture import PictureTotals
 from garnish.comparing.arms import Arm
-from garnish.comparing.conditions import Run
-from garnish.comparing.schedule import Plan
+from garnish.comparing.conditions import ArmRun
+from garnish.comparing.schedule import RunPlan
 from garnish.comparing.test_scores import drawn_of, totals_of
 from garnish.tasks.metrics.delta_m import delta_m
 from garnish.tasks.task import Task
@@ -40,16 +40,16 @@ class Effects:
         plan: whose measures are looked at.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.setting = plan, plan.setting
-        self.tasks: dict[str, Task] = plan.setting.tasks
-        self.counts = resamples(len(plan.setting.parts.test()), RESAMPLES)
-        self._draws: dict[Run, dict[str, Floats]] = {}
-        self._totals: dict[Run, dict[str, PictureTotals | None]] = {}
+    def __init__(self, plan: RunPlan) -> None:
+        self.plan, self.conditions = plan, plan.conditions
+        self.tasks: dict[str, Task] = plan.conditions.tasks
+        self.counts = resamples(len(plan.conditions.parts.test()), RESAMPLES)
+        self._draws: dict[ArmRun, dict[str, Floats]] = {}
+        self._totals: dict[ArmRun, dict[str, PictureTotals | None]] = {}
 
     # ---- one arm ----------------------------------------------------------------------------------------------------
 
-    def runs(self, arm: Arm, task: str) -> list[Run]:
+    def runs(self, arm: Arm, task: str) -> list[ArmRun]:
         """The measured runs of an arm that have a task, by seed."""
         runs = [run for group in arm.groups if task in group for run in self.plan.chosen(arm, group)]
         return [run for run in runs if (self.plan.measure(run) or {}).get("status") == "done"]
@@ -89,23 +89,23 @@ class Effects:
         drawn = [found for run in runs if (found := self._drawn(run).get(task)) is not None]
         return np.mean(drawn, axis=0) if runs and len(drawn) == len(runs) else None
 
-    def _drawn(self, run: Run) -> dict[str, Floats]:
+    def _drawn(self, run: ArmRun) -> dict[str, Floats]:
         """Task → the headline metric of each draw, of one run; kept beside what was measured of it."""
         if run not in self._draws:
-            self._draws[run] = drawn_of(self.setting, run, self.counts)
+            self._draws[run] = drawn_of(self.conditions, run, self.counts)
         return self._draws[run]
 
-    def totals(self, run: Run) -> dict[str, PictureTotals | None]:
+    def totals(self, run: ArmRun) -> dict[str, PictureTotals | None]:
         """What each test picture adds to a run's metrics."""
         if run not in self._totals:
-            self._totals[run] = totals_of(self.setting, run)
+            self._totals[run] = totals_of(self.conditions, run)
         return self._totals[run]
 
     # ---- against references -----------------------------------------------------------------------------------------
 
     def reference(self, role: str) -> Arm | None:
         """The measured arm of a role; None where there is none, or it lacks a task."""
-        arm = next((arm for arm in self.setting.arms.values() if arm.role == role), None)
+        arm = next((arm for arm in self.conditions.arms.values() if arm.role == role), None)
         whole = arm is not None and all(math.isfinite(self.mean(arm, task)) for task in self.tasks)
         return arm if whole else None
 
@@ -126,7 +126,7 @@ class Effects:
             }
             for task in self.tasks
         }
-        seeds = [seed for seed in self.setting.seeds if all(seed in known for known in by_task.values())]
+        seeds = [seed for seed in self.conditions.seeds if all(seed in known for known in by_task.values())]
         if not seeds:
             return None
         values = [delta_m({task: by_task[task][seed] for task in self.tasks}, means, better) for seed in seeds]

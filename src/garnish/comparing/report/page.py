@@ -96,7 +96,7 @@ def _in_script(data: str) -> Markup:
 
 
 def _plain(value: Any, inside: bool = False) -> str:
-    """A setting in words: yes and no, lists with commas, mappings as ``name value``."""
+    """An option in words: yes and no, lists with commas, mappings as ``name value``."""
     if value is None:
         return "–"
     if isinstance(value, bool):

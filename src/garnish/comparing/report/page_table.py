@@ -58,7 +58,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ReportRow:
     """An arm in the table."""
 
     name: str
@@ -72,24 +72,24 @@ class Row:
 
 
 @dataclass(kw_only=True)
-class Table:
+class ReportTable:
     """``groups``: heading → number of columns; ``bodies``: heading → rows, the references apart from the adapters."""
 
     columns: list[Column]
     groups: list[tuple[str, int]] = field(default_factory=list)
-    bodies: dict[str, list[Row]] = field(default_factory=dict)
+    bodies: dict[str, list[ReportRow]] = field(default_factory=dict)
 
 
-def main_table(results: Mapping[str, Any]) -> Table:
+def main_table(results: Mapping[str, Any]) -> ReportTable:
     """Every arm with its figures; adapters first, then references, then controls."""
-    table = Table(columns=_columns(results["tasks"]))
+    table = ReportTable(columns=_columns(results["tasks"]))
     for column in table.columns:
         if table.groups and table.groups[-1][0] == column.group:
             table.groups[-1] = (column.group, table.groups[-1][1] + 1)
         else:
             table.groups.append((column.group, 1))
     best = [_best(results["arms"], column) for column in table.columns]
-    bodies: dict[str, list[Row]] = {"Adapters": [], "References": [], "Controls": []}
+    bodies: dict[str, list[ReportRow]] = {"Adapters": [], "References": [], "Controls": []}
     for number, arm in enumerate(results["arms"]):
         cells = tuple(_cell(results, number, column) for column in table.columns)
         adapter = arm["role"] == "adapter"
@@ -98,7 +98,7 @@ def main_table(results: Mapping[str, Any]) -> Table:
             for c, top in zip(cells, best, strict=True)
         )
         bodies[GROUPS.get(arm["role"], "References")].append(
-            Row(
+            ReportRow(
                 name=str(arm["name"]),
                 role=arm["role"],
                 about=ROLES.get(arm["role"], ""),

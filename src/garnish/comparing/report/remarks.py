@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from garnish.comparing.schedule import Plan
+from garnish.comparing.schedule import RunPlan
 
 #: Warnings of training that are passed on.
 _WARNINGS = 5
 
 
-def notes_of(plan: Plan, results: Mapping[str, Any], said: Sequence[str]) -> list[str]:
+def notes_of(plan: RunPlan, results: Mapping[str, Any], said: Sequence[str]) -> list[str]:
     """The notes of results.json.
 
     Args:
@@ -19,7 +19,7 @@ def notes_of(plan: Plan, results: Mapping[str, Any], said: Sequence[str]) -> lis
         results: all but the notes.
         said: what was noted while figures were made.
     """
-    setting = plan.setting
+    conditions = plan.conditions
     arms = results["arms"]
     notes = []
     if results["status"] == "unfinished":
@@ -35,12 +35,12 @@ def notes_of(plan: Plan, results: Mapping[str, Any], said: Sequence[str]) -> lis
         )
     if "depth" in str(licence["weights"]).lower() and any(t["task"] == "Depth" for t in results["tasks"].values()):
         notes.append("The trunk's weights come from training for depth, so that task starts from more than the others.")
-    if not setting.options.pictures:
+    if not conditions.options.pictures:
         notes.append("Pictures of the test set were left out of the report (--no-pictures).")
     notes += dict.fromkeys(said)
-    store = str(setting.store.folder.resolve())  # a report goes to others, who have no such folder
+    store = str(conditions.store.folder.resolve())  # a report goes to others, who have no such folder
     warnings = dict.fromkeys(
-        line.replace(str(setting.store.folder), "the store").replace(store, "the store")
+        line.replace(str(conditions.store.folder), "the store").replace(store, "the store")
         for _, outcome in sorted(plan.outcomes.items(), key=lambda item: str(item[0]))  # in whatever order they ended
         for line in outcome.get("warnings", ())
         if "non-commercial" not in line
@@ -48,8 +48,8 @@ def notes_of(plan: Plan, results: Mapping[str, Any], said: Sequence[str]) -> lis
     return [*notes, *(f"Training warned: {line}." for line in list(warnings)[:_WARNINGS])]
 
 
-def _about_search(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> list[str]:
-    best_by = plan.setting.training.best_by
+def _about_search(plan: RunPlan, arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    best_by = plan.conditions.training.best_by
     score = (
         f"{best_by}, with a minus where lower is better"
         if best_by is not None
@@ -74,7 +74,7 @@ def _about_search(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def _about_measures(plan: Plan, results: Mapping[str, Any]) -> list[str]:
+def _about_measures(plan: RunPlan, results: Mapping[str, Any]) -> list[str]:
     size = results["protocol"]["eval_size"]
     at = "their own size" if size is None else f"{size[0]} × {size[1]} pixels"
     notes = [
@@ -82,21 +82,21 @@ def _about_measures(plan: Plan, results: Mapping[str, Any]) -> list[str]:
         "Intervals say how far a figure depends on which pictures were tested, not on the seed; of frames of a video,"
         " which resemble each other, they are too narrow.",
     ]
-    limit = plan.setting.training.eval_limit
+    limit = plan.conditions.training.eval_limit
     if limit is not None and limit < results["protocol"]["held_out_pictures"]:
         notes.append(f"Scores on the held-out part are of {limit} of its pictures, evenly spaced.")
     return notes
 
 
-def _about_arms(plan: Plan, arms: Sequence[Mapping[str, Any]]) -> list[str]:
+def _about_arms(plan: RunPlan, arms: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = [f"{arm['name']} failed: {arm['reason']}." for arm in arms if arm["status"] == "failed"]
-    if any(arm["role"] == "single" and len(plan.setting.arms[arm["name"]].groups) > 1 for arm in arms):
+    if any(arm["role"] == "single" and len(plan.conditions.arms[arm["name"]].groups) > 1 for arm in arms):
         notes.append(
             "Of full fine-tuning with a model a task, parameters, bytes, multiply-accumulates and times are those of"
             " all its models together; bytes for backward are those of one."
         )
     cached = [arm["name"] for arm in arms if arm["cached"]]
-    variants = plan.setting.training.variants
+    variants = plan.conditions.training.variants
     if variants is not None:
         notes.append(
             f"All arms see the same {variants} augmented variants of each training picture; "

@@ -16,13 +16,13 @@ from garnish import __version__
 from garnish.backbones.weights import is_non_commercial
 from garnish.comparing.analysis.effects import RESAMPLES, Effects, mark_dominated
 from garnish.comparing.arms import Arm
-from garnish.comparing.conditions import Run, Setting
+from garnish.comparing.conditions import ArmRun, Conditions
 from garnish.comparing.costs import Costs, together
 from garnish.comparing.held_out_score import best_score, curve_of, is_at_edge, is_flat
 from garnish.comparing.report.page import write_page
 from garnish.comparing.report.remarks import notes_of
 from garnish.comparing.report.spreadsheet import csv_text
-from garnish.comparing.schedule import Plan
+from garnish.comparing.schedule import RunPlan
 from garnish.comparing.store import write_json
 from garnish.files.atomic import write_file
 from garnish.heads.linear import LinearHead
@@ -54,16 +54,16 @@ def results_of(
         command: what was asked for.
         wall_seconds: of training and evaluation, over all sittings.
     """
-    plan, setting = effects.plan, effects.setting
+    plan, conditions = effects.plan, effects.conditions
     arms, said = [], []
-    for arm in setting.arms.values():
+    for arm in conditions.arms.values():
         row, lines = _arm(effects, arm, costs)
         arms.append(row)
         said += lines
     mark_dominated(arms)
     results = {
         "format": FORMAT,
-        "title": setting.options.title or _title(setting),
+        "title": conditions.options.title or _title(conditions),
         "status": "done" if all(arm["status"] != "unfinished" for arm in arms) else "unfinished",
         "command": command,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -71,14 +71,14 @@ def results_of(
         "environment": environment(),
         "licences": {
             "backbone": {
-                "name": setting.trunk_facts["name"],
-                "licence": setting.trunk_facts["licence"],
-                "non_commercial": is_non_commercial(setting.trunk_facts["licence"]),
-                "weights": setting.trunk_facts["weights"],
+                "name": conditions.trunk_facts["name"],
+                "licence": conditions.trunk_facts["licence"],
+                "non_commercial": is_non_commercial(conditions.trunk_facts["licence"]),
+                "weights": conditions.trunk_facts["weights"],
             },
-            "data": setting.options.data_licence,
+            "data": conditions.options.data_licence,
         },
-        "protocol": _protocol(setting),
+        "protocol": _protocol(conditions),
         "tasks": {
             name: {
                 "task": type(task).__name__,
@@ -87,7 +87,7 @@ def results_of(
                 "unit": _UNITS.get(type(task).__name__, ""),
                 "classes": list(task.legend()) or None,
             }
-            for name, task in setting.tasks.items()
+            for name, task in conditions.tasks.items()
         },
         "arms": arms,
         "sheets": sheets or [],
@@ -125,9 +125,9 @@ def environment() -> dict[str, Any]:
 
 
 def _arm(effects: Effects, arm: Arm, costs: Costs) -> tuple[dict[str, Any], list[str]]:
-    plan, setting = effects.plan, effects.setting
+    plan, conditions = effects.plan, effects.conditions
     status, reason = plan.status(arm)
-    by = setting.training.best_by
+    by = conditions.training.best_by
     models = {group: _model(plan, arm, group) for group in arm.groups}
     rates = {model["rate"] for model in models.values()}
     flats = [model["flat"] for model in models.values()]
@@ -177,16 +177,16 @@ def _arm(effects: Effects, arm: Arm, costs: Costs) -> tuple[dict[str, Any], list
     return row | {name: found.get(name) for name in _COSTS}, said
 
 
-def model_runs(plan: Plan, arm: Arm) -> list[Run]:
+def model_runs(plan: RunPlan, arm: Arm) -> list[ArmRun]:
     """One run of each of an arm's models."""
     return [plan.search(arm, group)[0] for group in arm.groups]
 
 
-def _model(plan: Plan, arm: Arm, group: tuple[str, ...]) -> dict[str, Any]:
+def _model(plan: RunPlan, arm: Arm, group: tuple[str, ...]) -> dict[str, Any]:
     """What was chosen for one model of an arm."""
     rate, runs = plan.rate(arm, group), plan.chosen(arm, group)
     outcome = plan.outcome(runs[0]) if runs else None
-    curve = curve_of(outcome, plan.setting.training.best_by)
+    curve = curve_of(outcome, plan.conditions.training.best_by)
     flat = is_flat(curve, outcome["steps"]) if outcome is not None and outcome["status"] == "done" else None
     tried = [run.rate for run in plan.search(arm, group)]
     return {"rate": rate, "rate_at_edge": is_at_edge(rate, tried), "flat": flat}
@@ -198,17 +198,17 @@ def _state(outcome: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"status": outcome["status"], "reason": outcome.get("reason")}
 
 
-def _protocol(setting: Setting) -> dict[str, Any]:
-    options, parts, head = setting.training, setting.parts, setting.recipe.head
+def _protocol(conditions: Conditions) -> dict[str, Any]:
+    options, parts, head = conditions.training, conditions.parts, conditions.recipe.head
     assert isinstance(options.batch_size, int)
     heads = {t: flat(h) for t, h in head.items()} if isinstance(head, dict) else flat(head or LinearHead())
     return {
         "steps": options.total_steps(len(parts.train()), options.batch_size, 1),
         "batch_size": options.batch_size * options.accumulate,
-        "seeds": setting.seeds,
-        "rates": list(setting.options.rates),
-        "reference_rates": list(setting.options.reference_rates),
-        "widen": setting.options.widen,
+        "seeds": conditions.seeds,
+        "rates": list(conditions.options.rates),
+        "reference_rates": list(conditions.options.reference_rates),
+        "widen": conditions.options.widen,
         "head_rate": options.lr if options.head_lr is None else options.head_lr,
         "weight_decay": options.weight_decay,
         "schedule": options.schedule,
@@ -225,10 +225,10 @@ def _protocol(setting: Setting) -> dict[str, Any]:
     }
 
 
-def _title(setting: Setting) -> str:
-    source = setting.recipe.source
-    name = Path(source).stem if source != "command line" else setting.trunk_facts["name"]
-    return f"{name}: {len(setting.arms)} arms, {len(setting.seeds)} seeds"
+def _title(conditions: Conditions) -> str:
+    source = conditions.recipe.source
+    name = Path(source).stem if source != "command line" else conditions.trunk_facts["name"]
+    return f"{name}: {len(conditions.arms)} arms, {len(conditions.seeds)} seeds"
 
 
 def _processor() -> str:
