@@ -51,8 +51,26 @@ def conditions(folder: Path, weights: Path, *, train: dict[str, Any] | None = No
 def run(folder: Path, weights: Path, **given: Any) -> dict[str, Any]:
     """Its results."""
     from garnish.comparing.compare import compare
+    from garnish.comparing.typed_json import as_json
 
-    return compare(conditions(folder, weights, **given))
+    return as_json(compare(conditions(folder, weights, **given)))
+
+
+def trained(scores: list[tuple[int, float | None]], run: Any = None, warnings: tuple[str, ...] = ()) -> Any:
+    """What a run came to whose evaluations had these scores at these steps."""
+    from garnish.comparing.arms import ArmRun
+    from garnish.comparing.outcomes import Evaluation, Trained
+
+    return Trained(
+        run=run or ArmRun("LoRA", ("seg",), 1e-3, 0),
+        best_step=max(step for step, _ in scores),
+        steps=max(step for step, _ in scores),
+        history=tuple(Evaluation(step=step, score=score, metrics={}) for step, score in scores),
+        seconds=1.5,
+        batch_size=2,
+        cached=False,
+        warnings=warnings,
+    )
 
 
 def without_times(found: Any) -> Any:

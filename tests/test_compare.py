@@ -250,7 +250,7 @@ def test_random_trunks_differ_by_seed_and_are_not_the_recipes(tmp_path, mit_weig
     other = type(run)(run.arm, run.tasks, run.rate, 1)
     prints = [made.build(one).backbone.fingerprint() for one in (run, run, other)]
     assert prints[0] == prints[1] != prints[2]
-    assert made.trunk_facts["fingerprint"] not in prints
+    assert made.trunk_facts.fingerprint not in prints
     assert made.key(run) != made.key(runs["LoRA rank=2", 0])
     assert made.arms["full from scratch"].rates == (1e-4, 3e-4)
 

@@ -13,7 +13,8 @@ import tiny
 from comparing_cases import conditions
 from garnish import registry
 from garnish.backbones.backbone import Backbone
-from garnish.comparing.conditions import ArmRun, Conditions
+from garnish.comparing.arms import ArmRun
+from garnish.comparing.conditions import Conditions
 from garnish.engine.adapter import Method
 from garnish.errors import OptionError
 from garnish.model.model import Model, adapt

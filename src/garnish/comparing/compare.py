@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from garnish.comparing.analysis.effects import Effects
 from garnish.comparing.arms import Arm
@@ -13,15 +12,17 @@ from garnish.comparing.conditions import Conditions
 from garnish.comparing.costs import Costs
 from garnish.comparing.keys import key_of
 from garnish.comparing.live import Display
+from garnish.comparing.outcomes import Trained
+from garnish.comparing.report.assembly import model_runs, results_of, write_report
 from garnish.comparing.report.prediction_sheets import draw_sheets
-from garnish.comparing.report.results import model_runs, results_of, write_report
+from garnish.comparing.report.results import Results, Sheet
 from garnish.comparing.schedule import RunPlan
 from garnish.comparing.sweep import Alone, Crew, sweep
 from garnish.comparing.workers import Workers
 from garnish.errors import plural
 
 
-def compare(conditions: Conditions, *, command: str = "", retry: bool = False, quiet: bool = False) -> dict[str, Any]:
+def compare(conditions: Conditions, *, command: str = "", retry: bool = False, quiet: bool = False) -> Results:
     """Train and measure what has not been, and write the report.
 
     Whatever a run, an arm or the whole comparison came to is kept under the report's folder, so the same call goes on
@@ -34,7 +35,7 @@ def compare(conditions: Conditions, *, command: str = "", retry: bool = False, q
         quiet: no live table.
 
     Returns:
-        The content of results.json.
+        What it found, which is the content of results.json.
 
     Raises:
         OptionError, DataError: before the first run, where that can be known.
@@ -44,8 +45,8 @@ def compare(conditions: Conditions, *, command: str = "", retry: bool = False, q
     plan = RunPlan(conditions, retry=retry)
     effects = Effects(plan)
 
-    def report(costs: Costs, sheets: list[dict[str, Any]] | None) -> dict[str, Any]:
-        seconds = sum(outcome.get("seconds") or 0.0 for outcome in list(plan.outcomes.values()))
+    def report(costs: Costs, sheets: Sequence[Sheet]) -> Results:
+        seconds = sum((one.seconds for one in list(plan.outcomes.values()) if isinstance(one, Trained)), 0.0)
         found = results_of(effects, costs, sheets, command=command, wall_seconds=seconds)
         write_report(found, conditions.out)
         return found
@@ -53,7 +54,7 @@ def compare(conditions: Conditions, *, command: str = "", retry: bool = False, q
     def arm_done(arm: Arm) -> None:
         if any(plan.status(each)[0] == "unfinished" for each in conditions.arms.values()):
             with conditions.store.lock(place):
-                report(Costs(conditions, None, timed=False), None)
+                report(Costs(conditions, None, timed=False), ())
 
     # another process may write the same report
     place = key_of({"report": str(conditions.out.resolve())})
@@ -71,7 +72,7 @@ def compare(conditions: Conditions, *, command: str = "", retry: bool = False, q
         with conditions.store.lock(place, display.say, str(conditions.out)):
             frozen = effects.reference("frozen")
             costs = Costs(conditions, None if frozen is None else model_runs(plan, frozen)[0], timed=True)
-            sheets = draw_sheets(effects, conditions.out) if conditions.options.pictures else None
+            sheets = draw_sheets(effects, conditions.out) if conditions.options.pictures else ()
             return report(costs, sheets)
 
 
@@ -88,7 +89,7 @@ def preview(conditions: Conditions, say: Callable[[str], None], *, every: bool) 
             known += len(done)
             for run in runs if every else ():
                 outcome = plan.outcome(run)
-                say(f"{'to do' if outcome is None else outcome['status']:<6}  {run}")
+                say(f"{'to do' if outcome is None else outcome.status:<6}  {run}")
             if every and not chosen:
                 say(
                     f"to do   {arm.name}, {'+'.join(group)}, the chosen rate, {len(conditions.seeds) - 1} further seeds"

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from garnish.comparing.arms import Arm
 from garnish.comparing.held_out_score import best_score, curve_of
+from garnish.comparing.outcomes import Done, Failed, Measured
 from garnish.comparing.schedule import Job, RunPlan
 
 
@@ -56,27 +57,25 @@ class Display:
         """A job was begun."""
         self.active[job] = time.monotonic()
 
-    def finished(self, job: Job, outcome: dict[str, Any]) -> None:
+    def finished(self, job: Job, outcome: Done) -> None:
         """A job was done."""
         seconds = time.monotonic() - self.active.pop(job)
         if job.kind == "train":
             self.finished_seconds.append(seconds)
-        if self.live is None or outcome["status"] == "failed":
+        if self.live is None or isinstance(outcome, Failed):
             self.say(f"{self.line(job, outcome, seconds)}  [{self.progress()}]")
 
-    def line(self, job: Job, outcome: dict[str, Any], seconds: float) -> str:
+    def line(self, job: Job, outcome: Done, seconds: float) -> str:
         """What a job came to."""
         place = f"{job.run.arm}, {'+'.join(job.run.tasks)}: rate {job.run.rate:g}, seed {job.run.seed}"
-        if outcome["status"] == "failed":
-            return f"{place}: failed: {outcome['reason']}"
-        if job.kind == "measure":
+        if isinstance(outcome, Failed):
+            return f"{place}: failed: {outcome.reason}"
+        if isinstance(outcome, Measured):
             tasks = self.plan.conditions.tasks
-            heads = [
-                f"{t} {tasks[t].headline} {_number(m.get(tasks[t].headline))}" for t, m in outcome["metrics"].items()
-            ]
+            heads = [f"{t} {tasks[t].headline} {_number(m.get(tasks[t].headline))}" for t, m in outcome.metrics.items()]
             return f"{place}: test {', '.join(heads)} ({seconds:.0f} s)"
         score = best_score(curve_of(outcome, self.plan.conditions.training.best_by))
-        return f"{place}: held-out {_number(score)} at step {outcome['best_step']} ({seconds:.0f} s)"
+        return f"{place}: held-out {_number(score)} at step {outcome.best_step} ({seconds:.0f} s)"
 
     def progress(self) -> str:
         """``7 of 20 runs, about 0:12:30 left``."""
@@ -125,7 +124,7 @@ class Display:
         step = _column(folder / "log" / "scalars.csv", "step")
         by = self.plan.conditions.training.best_by
         scores = [float(value) for value in _column(folder / "results.csv", "score")]
-        best = best_score([[0, score if by is not None else math.exp(score)] for score in scores])
+        best = best_score(tuple((0, score if by is not None else math.exp(score)) for score in scores))
         return step[-1] if step else "", "" if best is None else _number(best)
 
 

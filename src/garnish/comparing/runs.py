@@ -7,9 +7,10 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from garnish.comparing.conditions import ArmRun, Conditions
+from garnish.comparing.arms import ArmRun
+from garnish.comparing.conditions import Conditions
+from garnish.comparing.outcomes import Evaluation, Failed, Outcome, Trained
 from garnish.data.dataset import Dataset
 from garnish.errors import BundleError, DataError, OptionError, one_line
 from garnish.model.model import Model
@@ -21,7 +22,7 @@ from garnish.training.train_options import TrainOptions
 _log = logging.getLogger(__name__)
 
 
-def carry_out(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+def carry_out(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | None = None) -> Outcome:
     """Train a run, unless it is done or has failed already.
 
     Args:
@@ -30,8 +31,8 @@ def carry_out(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | 
         say: is told in one line where another process is waited for.
 
     Returns:
-        ``status`` "done" with ``best_step``, ``history``, ``seconds``, ``batch_size``, ``cached``, ``warnings``; or
-        "failed" with its ``reason``: a loss that is not finite, no memory, a method that does not fit the trunk.
+        What it came to; failed are those with a loss that is not finite, no memory, a method that does not fit the
+        trunk.
 
     Raises:
         BundleError, OSError: nothing can be written. DataError: a picture that cannot be read.
@@ -45,7 +46,7 @@ def carry_out(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | 
             return known
         goes_on = store.begin(key, conditions.content(run))
         try:
-            outcome = _trained(conditions, run, goes_on)
+            outcome: Outcome = _trained(conditions, run, goes_on)
         except (DataError, OSError):
             raise
         except Exception as error:
@@ -53,7 +54,7 @@ def carry_out(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | 
                 raise
             # whatever it is, the other arms go on; the line says what, and the log of the run's folder stays
             _log.debug("%s", run, exc_info=True)
-            outcome = {"status": "failed", "reason": reason_of(error)}
+            outcome = Failed(reason=reason_of(error))
         store.finish(key, outcome)
         return outcome
 
@@ -77,7 +78,7 @@ def reason_of(error: BaseException) -> str:
     return told if ours else f"{type(error).__name__}: {told or 'without a message'}"
 
 
-def _trained(conditions: Conditions, run: ArmRun, goes_on: bool) -> dict[str, Any]:
+def _trained(conditions: Conditions, run: ArmRun, goes_on: bool) -> Trained:
     folder = conditions.store.training(conditions.key(run))
     recipe = conditions.recipe_of(run)
     recipe = dataclasses.replace(recipe, plain={**recipe.plain, "out": str(folder)})
@@ -94,9 +95,7 @@ def _trained(conditions: Conditions, run: ArmRun, goes_on: bool) -> dict[str, An
         return _fitted(conditions, run, recipe, conditions.build(run), folder, goes_on=False)
 
 
-def _fitted(
-    conditions: Conditions, run: ArmRun, recipe: Recipe, model: Model, folder: Path, goes_on: bool
-) -> dict[str, Any]:
+def _fitted(conditions: Conditions, run: ArmRun, recipe: Recipe, model: Model, folder: Path, goes_on: bool) -> Trained:
     train = conditions.parts.train(run.tasks)
     options = vars(recipe.options) | cache_options(conditions, model, train)
     result = fit(
@@ -109,20 +108,19 @@ def _fitted(
         progress=False,
         **options,
     )
-    return {
-        "status": "done",
-        "run": dataclasses.asdict(run),
-        "best_step": result.best_step,
-        "steps": result.steps,
-        "history": result.history,
-        "seconds": result.seconds,
-        "batch_size": result.batch_size,
-        "cached": options["cache"] is not None,
-        "warnings": result.warnings,
-    }
+    return Trained(
+        run=run,
+        best_step=result.best_step,
+        steps=result.steps,
+        history=tuple(Evaluation(**entry) for entry in result.history),
+        seconds=result.seconds,
+        batch_size=result.batch_size,
+        cached=options["cache"] is not None,
+        warnings=tuple(result.warnings),
+    )
 
 
-def cache_options(conditions: Conditions, model: Model, train: Dataset) -> dict[str, Any]:
+def cache_options(conditions: Conditions, model: Model, train: Dataset) -> dict[str, str | float | None]:
     """Where what the trunk makes of pictures is kept, of a model that leaves the beginning of the trunk as it is.
 
     With ``train.variants`` all arms see the same versions of pictures; those that cannot be kept are computed anew.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final
+from typing import Literal, final
 
-from garnish.comparing.arms import Arm
-from garnish.comparing.conditions import ArmRun, Conditions
+from garnish.comparing.arms import Arm, ArmRun
+from garnish.comparing.conditions import Conditions
 from garnish.comparing.held_out_score import best_score, chosen_rate, curve_of, rate_beyond
+from garnish.comparing.outcomes import Done, Failed, Measured, Outcome, Score, Trained
+from garnish.comparing.report.results import Status
 from garnish.comparing.test_scores import known_measure
 
-Status = Literal["done", "failed", "unfinished"]
 Group = tuple[str, ...]
 
 
@@ -39,8 +40,8 @@ class RunPlan:
 
     def __init__(self, conditions: Conditions, *, retry: bool = False) -> None:
         self.conditions, self.retry = conditions, retry
-        self.outcomes: dict[ArmRun, dict[str, Any]] = {}
-        self.measures: dict[ArmRun, dict[str, Any]] = {}
+        self.outcomes: dict[ArmRun, Outcome] = {}
+        self.measures: dict[ArmRun, Score] = {}
 
     # ---- which runs -------------------------------------------------------------------------------------------------
 
@@ -70,12 +71,12 @@ class RunPlan:
         rate = self.rate(arm, group)
         return [] if rate is None else [ArmRun(arm.name, group, rate, seed) for seed in self.conditions.seeds]
 
-    def outcome(self, run: ArmRun) -> dict[str, Any] | None:
+    def outcome(self, run: ArmRun) -> Outcome | None:
         """What a run came to, in this sitting or an earlier one."""
         if run not in self.outcomes:
             store, key = self.conditions.store, self.conditions.key(run)
             known = store.outcome(key)
-            if known is not None and known["status"] == "failed" and self.retry:
+            if isinstance(known, Failed) and self.retry:
                 store.forget_failure(key)
                 known = None
             if known is None:
@@ -83,8 +84,8 @@ class RunPlan:
             self.outcomes[run] = known
         return self.outcomes[run]
 
-    def measure(self, run: ArmRun) -> dict[str, Any] | None:
-        """What a run reached on the test set, in this sitting or an earlier one."""
+    def measure(self, run: ArmRun) -> Score | None:
+        """What a run reached on the test set, in this sitting or an earlier one; Failed: in this one it did not."""
         if run not in self.measures:
             known = known_measure(self.conditions, run) if self.is_done(run) else None
             if known is None:
@@ -94,8 +95,7 @@ class RunPlan:
 
     def is_done(self, run: ArmRun) -> bool:
         """Whether a run was trained to its end."""
-        outcome = self.outcome(run)
-        return outcome is not None and outcome["status"] == "done"
+        return isinstance(self.outcome(run), Trained)
 
     @property
     def total(self) -> int:
@@ -125,9 +125,14 @@ class RunPlan:
                         if self.is_done(run) and self.measure(run) is None:
                             yield Job("measure", run)
 
-    def note(self, job: Job, outcome: dict[str, Any]) -> None:
+    def note(self, job: Job, outcome: Done) -> None:
         """Keep what a job came to."""
-        (self.outcomes if job.kind == "train" else self.measures)[job.run] = outcome
+        if job.kind == "train":
+            assert not isinstance(outcome, Measured), "a training ends in what training comes to"
+            self.outcomes[job.run] = outcome
+        else:
+            assert not isinstance(outcome, Trained), "and measuring in what is measured"
+            self.measures[job.run] = outcome
 
     def status(self, arm: Arm) -> tuple[Status, str | None]:
         """How far an arm is, and why where it failed."""
@@ -139,14 +144,14 @@ class RunPlan:
                 waits = True
                 continue
             if self.rate(arm, group) is None:
-                said = next((o["reason"] for o in outcomes if o and o["status"] == "failed"), "no score is finite")
+                said = next((o.reason for o in outcomes if isinstance(o, Failed)), "no score is finite")
                 reasons.append(f"{of}every rate failed; {said}" if len(outcomes) > 1 else f"{of}{said}")
                 continue
             for run in self.chosen(arm, group):
                 outcome, measured = self.outcome(run), self.measure(run)
-                failed = outcome if outcome and outcome["status"] == "failed" else measured
-                if failed and failed.get("status") == "failed":
-                    reasons.append(f"{of}rate {run.rate:g}, seed {run.seed}: {failed['reason']}")
+                failed = outcome if isinstance(outcome, Failed) else measured
+                if isinstance(failed, Failed):
+                    reasons.append(f"{of}rate {run.rate:g}, seed {run.seed}: {failed.reason}")
                 elif outcome is None or measured is None:
                     waits = True
         if waits:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
 from garnish.comparing.arms import Arm
 from garnish.comparing.conditions import Conditions
 from garnish.comparing.live import Display
+from garnish.comparing.outcomes import Done, Failed
 from garnish.comparing.runs import carry_out, is_of_the_system, reason_of
 from garnish.comparing.schedule import Job, RunPlan
 from garnish.comparing.test_scores import measured
@@ -25,14 +26,14 @@ class Crew(Protocol):
     def start(self, job: Job) -> None:
         """Begin a job."""
 
-    def wait(self) -> list[tuple[Job, dict[str, Any]]]:
+    def wait(self) -> list[tuple[Job, Done]]:
         """Jobs that were done meanwhile, with what they came to; may be none."""
 
     def close(self) -> None:
         """End all work; what is under way is kept as far as it is."""
 
 
-def perform(conditions: Conditions, job: Job, say: Say | None = None) -> dict[str, Any]:
+def perform(conditions: Conditions, job: Job, say: Say | None = None) -> Done:
     """Do one job; what is wrong with the arm is in what it gives, what is wrong with the machine is raised."""
     if job.kind == "train":
         return carry_out(conditions, job.run, say)
@@ -43,7 +44,7 @@ def perform(conditions: Conditions, job: Job, say: Say | None = None) -> dict[st
     except Exception as error:
         if is_of_the_system(error):
             raise
-        return {"status": "failed", "reason": f"could not be measured: {reason_of(error)}"}
+        return Failed(reason=f"could not be measured: {reason_of(error)}")
 
 
 @final
@@ -62,7 +63,7 @@ class Alone:
         """See :class:`Crew`."""
         self._job = job
 
-    def wait(self) -> list[tuple[Job, dict[str, Any]]]:
+    def wait(self) -> list[tuple[Job, Done]]:
         """See :class:`Crew`."""
         assert self._job is not None
         job, self._job = self._job, None

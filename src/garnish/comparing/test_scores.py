@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +15,11 @@ from garnish.bundles.bundle import load
 from garnish.bundles.checkpoint import load_state, save_state
 from garnish.comparing.analysis.statistics import Floats, Integers, headline_draws
 from garnish.comparing.analysis.totals_by_picture import PictureTotals, evaluate_by_picture, load_totals, save_totals
-from garnish.comparing.conditions import ArmRun, Conditions
+from garnish.comparing.arms import ArmRun
+from garnish.comparing.conditions import Conditions
 from garnish.comparing.keys import key_of
-from garnish.comparing.store import has_picture, keep_json, keep_picture, kept_json
+from garnish.comparing.outcomes import Measured
+from garnish.comparing.store import has_picture, keep_json, keep_picture, kept
 from garnish.data.augment import resize_sample
 from garnish.data.dataset import Sample
 from garnish.drawing.map_files import picture_bytes
@@ -42,11 +43,8 @@ def open_bundle(conditions: Conditions, run: ArmRun) -> Model:
     return model.to(make_fabric(conditions.training).device)
 
 
-def measured(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+def measured(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | None = None) -> Measured:
     """The metrics of a run's bundle on the test set; what each picture adds to them is kept beside.
-
-    Returns:
-        ``metrics`` (task → metric → value, None where not finite) and ``pictures`` (names).
 
     Raises:
         DataError: a picture that cannot be read. BundleError, OSError: nothing can be written.
@@ -62,13 +60,13 @@ def measured(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | N
             open_bundle(conditions, run), test, size=training.eval_size, batch_size=training.eval_batch_size
         )
         save_totals(place.with_suffix(".safetensors"), totals)
-        keep_json(place.with_suffix(".json"), {"status": "done", "metrics": metrics, "num_pictures": len(test)})
+        keep_json(place.with_suffix(".json"), Measured(metrics=metrics, num_pictures=len(test)))
         found = known_measure(conditions, run)
         assert found is not None, "it was just written"
         return found
 
 
-def known_measure(conditions: Conditions, run: ArmRun) -> dict[str, Any] | None:
+def known_measure(conditions: Conditions, run: ArmRun) -> Measured | None:
     """What :func:`measured` found before; None where it did not yet."""
     place = conditions.store.measure(conditions.measure_key(run))
     totals = place.with_suffix(".safetensors")
@@ -79,7 +77,7 @@ def known_measure(conditions: Conditions, run: ArmRun) -> dict[str, Any] | None:
     except BundleError as error:
         _log.warning("%s (%s is measured again)", error, run)
         return None
-    return kept_json(place.with_suffix(".json"))
+    return kept(Measured, place.with_suffix(".json"))
 
 
 def totals_of(conditions: Conditions, run: ArmRun) -> dict[str, PictureTotals | None]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 from garnish.comparing.analysis.effects import Effects
 from garnish.comparing.analysis.statistics import per_picture
-from garnish.comparing.arms import Arm
-from garnish.comparing.conditions import ArmRun
+from garnish.comparing.arms import Arm, ArmRun
+from garnish.comparing.report.results import Sheet
 from garnish.comparing.store import write_bytes
 from garnish.comparing.test_scores import painted, painted_labels
 from garnish.data.subset import chosen
@@ -21,7 +20,7 @@ FOLDER = "pictures"
 SAMPLES, WORST = 3, 2
 
 
-def draw_sheets(effects: Effects, out: Path) -> list[dict[str, Any]]:
+def draw_sheets(effects: Effects, out: Path) -> list[Sheet]:
     """Paint cells into ``out/pictures`` and say what they are; files of former sheets are removed from there.
 
     Raises:
@@ -59,9 +58,7 @@ def draw_sheets(effects: Effects, out: Path) -> list[dict[str, Any]]:
         for name in runs[task]:
             cells[name] = put(maps[name, task, index], f"{index}-{task}-{_slug(name)}")
         values = {name: found[index] for name, found in scores[task].items() if math.isfinite(found[index])}
-        sheets.append(
-            {"kind": kind, "task": task, "picture": name_of(effects, index), "values": values, "cells": cells}
-        )
+        sheets.append(Sheet(kind=kind, task=task, picture=name_of(effects, index), values=values, cells=cells))
     for file in folder.glob("*.png") if folder.is_dir() else ():
         if file.name not in kept:
             file.unlink()
