@@ -14,7 +14,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import TypeVar, final
 
 from garnish.comparing.outcomes import Failed, Outcome, Trained
 from garnish.comparing.typed_json import as_json, from_json
@@ -154,7 +154,7 @@ def write_bytes(file: Path, data: bytes) -> None:
         write_file(file, data)
 
 
-def kept_json(file: Path) -> dict[str, Any] | None:
+def kept_json(file: Path) -> dict[str, object] | None:
     """What :func:`keep_json` wrote; None where there is no such file, or it is damaged."""
     try:
         data = file.read_bytes()

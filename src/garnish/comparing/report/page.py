@@ -67,7 +67,7 @@ def page(results: Results, folder: Path) -> str:
         details=_details(results),
         searches=search_panels(results),
         curves=curve_panels(results),
-        sheets=[_sheet(sheet, folder) for sheet in results.sheets],
+        sheets=[(sheet, _cells(sheet, folder)) for sheet in results.sheets],
         arms=[(arm, methods_text(arm), rates_text(arm)) for arm in results.arms],
         wall=seconds_text(results.wall_seconds),
         plain=_plain,
@@ -188,19 +188,9 @@ class _SheetCell:
     value: str
 
 
-@final
-@dataclass(frozen=True)
-class _ShownSheet:
-    kind: str
-    task: str
-    picture: str
-    cells: list[_SheetCell]
-
-
-def _sheet(sheet: Sheet, folder: Path) -> _ShownSheet:
+def _cells(sheet: Sheet, folder: Path) -> list[_SheetCell]:
     words = {name: metric_text(value) for name, value in sheet.values.items()}
-    cells = [_SheetCell(name, at, _picture(folder, at), words.get(name, "")) for name, at in sheet.cells.items()]
-    return _ShownSheet(sheet.kind, sheet.task, sheet.picture, cells)
+    return [_SheetCell(name, at, _picture(folder, at), words.get(name, "")) for name, at in sheet.cells.items()]
 
 
 def _picture(folder: Path, place: str) -> str | None:
