@@ -111,7 +111,7 @@ def test_start_at_the_tasks_own_weights():
     assert found == pytest.approx({t: task.loss_weight for t, task in ALL.items()}, rel=1e-6)
     with pytest.raises(OptionError, match=r"train\.balance\.start: weights, but the weight of task 'seg' is 0"):
         gn.Uncertainty(start="weights").build({"seg": gn.Semantic(classes=2, weight=0)})
-    with pytest.raises(OptionError, match=r"train\.balance\.start: 'one'; choose from zero, weights"):
+    with pytest.raises(OptionError, match=r"Uncertainty\.start: expected one of zero, weights; got 'one'"):
         gn.Uncertainty(start="one")
 
 

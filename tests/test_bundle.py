@@ -246,7 +246,7 @@ DAMAGE = {
     "preprocessing.multiple: expected int, got True": lambda f: f["preprocessing"].update(multiple=True),
     "unknown key hooks": lambda f: f.update(hooks={}),
     r"owners\[0\].tasks\[0\]: expected text like": lambda f: f["owners"][0].update(tasks=["../x"]),
-    "owners: expected a list, got None": lambda f: f.update(owners=None),
+    "owners: expected a list of mappings, got None": lambda f: f.update(owners=None),
     "task 'depth' has no owner": lambda f: f["owners"][0].update(tasks=["seg"]),
     "its SHA-256 is another": lambda f: f.update(sha256="0" * 64),
 }

@@ -448,7 +448,7 @@ def test_options_survive_lookup():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: DeMT(attention="pixels"), "DeMT.attention: unknown 'pixels'; did you mean 'pixel'.*token"),
+        (lambda: DeMT(attention="pixels"), "DeMT.attention: expected one of pixel, token; got 'pixels'"),
         (lambda: DeMT(channels=250), "DeMT.channels: 250 do not divide into 4 heads; nearest: 248"),
         (lambda: DeMT(channels=2), "2 do not divide into 4 heads; nearest: 4"),
         (lambda: DeMT(depth=0), "DeMT.depth: 0 is out of range; give at least 1"),

@@ -119,7 +119,7 @@ def test_a_factor_with_which_nothing_learns_is_refused(name: str, option: str) -
 
 
 def test_a_scale_in_words_is_the_one_that_is_known() -> None:
-    with pytest.raises(OptionError, match=r"AdaptFormer\.scale: 'learned'; set a number, or learnable"):
+    with pytest.raises(OptionError, match=r"AdaptFormer\.scale: expected a number or learnable, got str 'learned'"):
         gn.AdaptFormer(scale="learned")  # type: ignore[arg-type]
 
 

@@ -315,7 +315,7 @@ def test_the_two_conventions_of_max_f_differ_where_every_pixel_is_equally_sure()
 
 
 def test_unknown_thresholds_of_f_are_refused():
-    with pytest.raises(OptionError, match=r"Saliency\.max_f_at: 'tenths'; set 'hundredths' or 'twentieths'"):
+    with pytest.raises(OptionError, match=r"Saliency\.max_f_at: expected one of hundredths, twentieths; got 'tenths'"):
         Saliency(max_f_at="tenths")
     with pytest.raises(OptionError, match=r"Saliency\.f_threshold: 0\.51; set one of 0\.05, 0\.10 … 0\.95"):
         Saliency(max_f_at="twentieths", f_threshold=0.51)

@@ -186,7 +186,7 @@ def test_damaged_and_strange_files_are_refused(written, tmp_path):
     assert "not of format 1" in facts(lambda f: f.update(format=2))
     assert "backbone must have" in facts(lambda f: f["backbone"].pop("fingerprint"))
     assert "unknown task 'Semntic'" in facts(lambda f: f["tasks"]["seg"].update(name="Semntic"))
-    assert "each of tasks must have" in facts(lambda f: f["tasks"]["seg"].pop("head"))
+    assert "tasks.seg must have name, options, head" in facts(lambda f: f["tasks"]["seg"].pop("head"))
     assert "do not fit their description" in facts(lambda f: f["tasks"]["seg"]["options"].update(classes=6))
 
 

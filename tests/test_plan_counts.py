@@ -11,9 +11,9 @@ import garnish as gn
 import tiny
 from garnish import registry
 from garnish.engine.adapter import Method
-from garnish.files.safetensors_size import stored_bytes
 from garnish.model.model import adapt
 from garnish.model.report import count_macs, report_without_macs
+from garnish.model.stored_size import stored_bytes
 from garnish.planning.candidates import Candidate, Refused, candidates
 from garnish.planning.counting import Counted, Setting, count
 from garnish.planning.shaped_trunk import ShapedTrunk

@@ -94,7 +94,7 @@ def test_maps_appear_whole_or_not_at_all(tmp_path, full):
 def test_a_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
     write_png(np.full((4, 4), 7, np.uint8), tmp_path / "a.png")
     failing = lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output"))  # noqa: E731
-    monkeypatch.setattr("garnish.drawing.map_files.os.replace", failing)
+    monkeypatch.setattr("garnish.files.atomic.os.replace", failing)
     with pytest.raises(DataError, match=r"a\.png: cannot be written \(Input/output\)"):
         write_png(np.zeros((4, 4), np.uint8), tmp_path / "a.png")
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
@@ -180,7 +180,7 @@ def test_evaluating_on_nothing_is_an_error():
     ("given", "message"),
     [
         ({"balance": {"seg": "abc"}}, r"train\.balance\.seg: expected float, got 'abc'"),
-        ({"augment": {"size": 50}}, r"train\.augment\.size: expected a list of 2 or null, got 50"),
+        ({"augment": {"size": 50}}, r"train\.augment\.size: expected 2 values \(int, int\) or null, got 50"),
     ],
 )
 def test_values_of_another_type_are_named(given, message):

@@ -414,7 +414,7 @@ def test_options_that_do_not_fit_are_refused(folder, tmp_path):
     assert "did you mean 'segformer_b0'" in raised(lambda: gn.finished("segformer-b0", str(folder)))
     assert "a finished model has weights" in raised(lambda: gn.finished("segformer_b0", False))
     assert "no such weights file" in raised(lambda: gn.finished("segformer_b0", "./nowhere.pth"), WeightsError)
-    assert "expected random or published" in raised(lambda: gn.SegFormerHead(init="ade"))
+    assert "expected one of random, published" in raised(lambda: gn.SegFormerHead(init="ade"))
     assert "set norm=False" in raised(lambda: gn.SegFormerHead(init="published", norm=True))
     seg, head = {"seg": gn.Semantic(classes=5)}, gn.SegFormerHead(channels=16, init="published")
     trunk = gn.backbone("segformer_b0", str(folder), options=TINY_OPTIONS)

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 import garnish as gn
-from garnish.checking.arguments import Options, fits
+from garnish.checking.arguments import Options
+from garnish.checking.plain_data import fits
 from garnish.errors import DataError, GarnishError, OptionError
 
 TASKS = ("seg", "depth")

@@ -1,7 +1,7 @@
 """Tiny adapted models that nothing hides in: norms, layer scales and adapters are random, no two tasks alike.
 
-A new method, head, task or backbone is found by listing its folder. It needs an entry here only where a class cannot
-be built without options (``EXAMPLES``), or to be run with other options beside its defaults (``VARIANTS``).
+A new method, head, task or backbone is found by the registry and needs no entry here: it is built with its defaults, a
+family from what it names in ``small``. The tables hold what ours are run with beside that.
 """
 
 from __future__ import annotations
@@ -19,41 +19,15 @@ from garnish.backbones.backbone import Backbone
 from garnish.engine.adapter import Method
 from garnish.model.model import Model, adapt
 
-#: short name → (class, name, options); default options of every method must fit these widths
+#: label → (class, name, options) of every family's small trunks; default options of every method must fit these widths
 BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "vit": ("ViT", "vit_tiny_patch16_224", {"img_size": 64, "embed_dim": 48, "depth": 4, "num_heads": 3}),
-    "dinov2": (
-        "ViT",
-        "vit_small_patch14_dinov2",
-        {"img_size": 56, "embed_dim": 48, "depth": 4, "num_heads": 3, "init_values": 1.0},
-    ),
-    "dinov3": (
-        "Eva",
-        "vit_small_patch16_dinov3",
-        {"img_size": 64, "embed_dim": 48, "depth": 4, "num_heads": 3, "init_values": 1.0},
-    ),
-    "swin": (
-        "Swin",
-        "swin_tiny_patch4_window7_224",
-        {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 4]},
-    ),
-    "swinv2": (
-        "SwinV2",
-        "swinv2_tiny_window8_256",
-        {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 4]},
-    ),
-    "convnext": ("ConvNeXt", "convnextv2_tiny", {"dims": [16, 32, 48, 64], "depths": [1, 1, 2, 1]}),
-    "cnn": ("CNN", "test_efficientnet", {}),
-    "mit": (
-        "MiT",
-        "mit_b0",
-        {"embed_dims": [16, 32, 48, 64], "depths": [1, 1, 2, 1], "num_heads": [1, 2, 2, 4]},
-    ),
+    label: (family, name, dict(options))
+    for family, cls in registry.classes("backbones").items()
+    for label, (name, options) in getattr(cls, "small", {}).items()  # one without is told by the suite
 }
 
-#: kind → class → options without which it cannot be built
+#: kind → class of ours → options that it cannot be built without, or with which it is small
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
-    "adapters": {},
     "heads": {
         "SegFormerHead": {"channels": 16},
         "HRNetHead": {"widths": [4, 6, 8, 10]},
@@ -63,7 +37,6 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "SharedBaseHead": {"channels": 16},
     },
     "tasks": {"Semantic": {"classes": 5}, "Depth": {"max_metres": 10.0}},
-    "balancing": {},
 }
 
 #: method → further options to run it with
@@ -93,22 +66,6 @@ LISTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "LoRA+LoRA": [("LoRA", {"rank": 2, "layers": ["fc1", "proj"]}), ("LoRA", {"rank": 3, "layers": ["proj", "fc2"]})],
 }
 
-#: the method of docs/add-a-method.md, which a test adds from outside the package
-EXAMPLE_OF_THE_PAGE = "Rescale"
-
-#: Written by hand: family → methods and cases that it refuses, since nothing there is what they adapt. The suite holds
-#: it to both sides: what stands here is refused in one line, everything else works.
-REFUSED: dict[str, set[str]] = {
-    "mit": {"VPT"},  # its attention shortens keys by a convolution, which prompts cannot enter
-    "convnext": {"VPT", "LoRA-rank-rs-layers", "LoRA+LoRA"},  # no attention, no proj
-    "cnn": {
-        *("Houlsby", "Pfeiffer", "AdaptFormer", "Convpass", "Mona", "VMTAdapter", "VMTAdapterLite", "PolyhistorLite"),
-        *("MTLoRA", "VPT"),
-        *("LoRA-rank-rs-layers", "LoRA+LoRA", "NormTuning-places"),  # no fc1, no mlp
-        EXAMPLE_OF_THE_PAGE,  # linear layers only
-    },
-}
-
 #: three tasks, so that a mix can leave one out
 TASKS = {"seg": ("Semantic", {"classes": 5}), "depth": ("Depth", {"max_metres": 10.0}), "normals": ("Normals", {})}
 
@@ -120,27 +77,27 @@ def example(kind: str, name: str) -> Any:
     """The class ``name`` of a kind with its defaults, or with the options it needs.
 
     Raises:
-        AssertionError: it has required options that ``EXAMPLES`` does not give.
+        AssertionError: it has required options, and is not one of ours in ``EXAMPLES``.
     """
     try:
-        return registry.build(kind, name, EXAMPLES[kind].get(name, {}))
+        return registry.build(kind, name, EXAMPLES.get(kind, {}).get(name, {}))
     except garnish.errors.OptionError as error:
-        raise AssertionError(
-            f"{name}: give its fields defaults, or add its options to EXAMPLES in tests/tiny.py ({error})"
-        ) from None
+        raise AssertionError(f"{name}: give its fields defaults, with which it can be tried ({error})") from None
 
 
 def method_cases() -> dict[str, list[tuple[str, dict[str, Any]]]]:
     """Label → the methods (name, options) of one case: every class of the folder, its variants, and the lists."""
-    cases = {name: [(name, EXAMPLES["adapters"].get(name, {}))] for name in registry.classes("adapters")}
+    cases = {name: [(name, {})] for name in registry.classes("adapters")}
     for name, variants in VARIANTS.items():
         cases |= {f"{name}-{'-'.join(options)}": [(name, options)] for options in variants}
     return cases | LISTS
 
 
-def is_refused(case: str, short: str) -> bool:
-    """Whether a family refuses a case, or one of the methods in it."""
-    return not REFUSED.get(short, set()).isdisjoint({case, *(name for name, _ in method_cases()[case])})
+@cache
+def refusals(case: str, short: str) -> tuple[str, ...]:
+    """What the methods of a case say to a family, one line of each that does not fit it; empty: the case must work."""
+    lines = (method.fits(bare_trunk(short)) for method in methods(case, per_task=False))
+    return tuple(line for line in lines if line is not None)
 
 
 def methods(case: str, *, per_task: bool) -> list[Method]:
@@ -154,6 +111,12 @@ def backbone(short: str, *, seed: int = 0) -> Backbone:
     made = garnish.backbone(name, options=options)
     randomise_trunk(made, seed=seed)
     return made
+
+
+@cache
+def bare_trunk(short: str) -> Backbone:
+    """A tiny trunk that serves many questions: it is not to be adapted or changed."""
+    return backbone(short)
 
 
 @torch.no_grad()

@@ -20,7 +20,6 @@ from garnish.comparing.compare_options import CompareOptions
 from garnish.data.augment import Augment
 from garnish.data.sources import SceneOptions
 from garnish.engine.adapter import Adapter, Plan
-from garnish.errors import SiteError
 from garnish.training.train_options import TrainOptions
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +29,7 @@ MEASURED = ROOT / "benchmarks" / "methods" / "results.json"
 sys.path += [str(ROOT / "tests"), str(ROOT / "tools")]
 import compared  # noqa: E402  (beside this file)
 import decoder_costs  # noqa: E402
+import draw_rooms  # noqa: E402
 
 import tiny  # noqa: E402  (the tests' tiny trunks)
 
@@ -105,11 +105,9 @@ def matrix() -> list[str]:
 
 
 def plan_of(name: str, trunk: Any) -> Plan | None:
-    """The plan of a method's defaults on a trunk; None where it is refused."""
-    try:
-        return tiny.example("adapters", name).plan(trunk)
-    except SiteError:
-        return None
+    """The plan of a method's defaults on a trunk; None where it does not fit."""
+    method = tiny.example("adapters", name)
+    return None if method.fits(trunk) is not None else method.plan(trunk)
 
 
 def merging(plan: Plan) -> str:
@@ -217,7 +215,7 @@ def decoders_page(former: str) -> str:
 
 def pages() -> dict[Path, str]:
     """File → what it should hold."""
-    made = {DOCS / "help.md": help_pages(), **compared.pictures()}
+    made = {DOCS / "help.md": help_pages(), draw_rooms.DRAWING: draw_rooms.draw(), **compared.pictures()}
     renewed = {
         DOCS / "methods.md": methods_page,
         DOCS / "decoders.md": decoders_page,

@@ -1,7 +1,7 @@
 """The models whose outputs ``tools/record_outputs.py`` records: every method on every family, and mixtures of them.
 
 Only what users of the package call is used here, so that trees before and after a move build the same models. A new
-method, head or family is found by its room; a family needs a tiny trunk in ``TRUNKS``.
+method, head or family is found by its room.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from typing import Any
 import torch
 
 import garnish as gn
-from garnish import errors, registry
+from garnish import errors
 
-#: family → name and options of a tiny trunk
+try:
+    from garnish import registry
+except ImportError:  # in trees older than the rooms
+    from garnish import lookup as registry  # type: ignore[attr-defined,no-redef]
+
+#: family → name and options of a tiny trunk; newer families name theirs themselves
 TRUNKS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit_tiny_patch16_224", {"img_size": 64, "embed_dim": 48, "depth": 4, "num_heads": 3}),
     "dinov2": (
@@ -39,6 +44,13 @@ TRUNKS: dict[str, tuple[str, dict[str, Any]]] = {
     "convnext": ("convnextv2_tiny", {"dims": [16, 32, 48, 64], "depths": [1, 1, 2, 1]}),
     "cnn": ("test_efficientnet", {}),
     "mit": ("mit_b0", {"embed_dims": [16, 32, 48, 64], "depths": [1, 1, 2, 1], "num_heads": [1, 2, 2, 4]}),
+}
+
+TRUNKS |= {
+    label: (name, dict(options))
+    for cls in registry.classes("backbones").values()
+    if not {name for name, _ in TRUNKS.values()} & set(cls.names())
+    for label, (name, options) in getattr(cls, "small", {}).items()
 }
 
 #: families on which options beside the defaults, mixtures and training are recorded too: each runs in another way

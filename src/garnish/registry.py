@@ -12,14 +12,13 @@ import importlib
 import inspect
 import math
 import pkgutil
-import types
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypedDict
 
-from garnish.checking.arguments import fits, hints_of
+from garnish.checking.plain_data import Reading, read_as
 from garnish.errors import OptionError, suggest
 
 #: kind → (folder, module of the base class, name of the base class)
@@ -31,6 +30,16 @@ KINDS = {
     "backbones": ("garnish.backbones", "garnish.backbones.backbone", "Backbone"),
     "layouts": ("garnish.data.layouts", "garnish.data.layouts.layout", "Layout"),
 }
+
+
+class SpecFacts(TypedDict):
+    """A class by name with its options, as files keep it."""
+
+    name: str
+    options: dict[str, Any]
+
+
+_OPTIONS = Reading(wraps=True)
 
 
 @cache
@@ -84,21 +93,7 @@ def construct(cls: type, options: Mapping[str, Any] | None = None, *, where: str
     Raises:
         OptionError: as :func:`build`.
     """
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    given = dict(options or {})
-    for key in given:
-        if key not in fields:
-            raise OptionError(f"{where}: unknown option {key!r}{suggest(str(key), fields, limit=40)}")
-    missing = [
-        n
-        for n, f in fields.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and n not in given
-    ]
-    if missing:
-        raise OptionError(f"{where}: option {missing[0]!r} is required; options: {', '.join(fields)}")
-    hints = hints_of(cls)
-    values = {key: _coerce(value, hints.get(key, Any), f"{where}.{key}") for key, value in given.items()}
-    return cls(**values)
+    return read_as(dict(options or {}), cls, where, _OPTIONS)
 
 
 def options_of(spec: Any) -> dict[str, Any]:
@@ -106,8 +101,8 @@ def options_of(spec: Any) -> dict[str, Any]:
     return {f.name: plain(getattr(spec, f.name)) for f in dataclasses.fields(spec) if f.init}
 
 
-def describe(spec: Any) -> dict[str, Any]:
-    """``{"name": class name, "options": {...}}``: how a spec is stored in a bundle."""
+def describe(spec: Any) -> SpecFacts:
+    """How a spec is stored in a bundle."""
     return {"name": type(spec).__name__, "options": options_of(spec)}
 
 
@@ -132,57 +127,3 @@ def plain(value: Any, *, finite: bool = False) -> Any:
     if isinstance(value, Mapping):
         return {str(key): plain(inner, finite=finite) for key, inner in value.items()}
     return str(value) if isinstance(value, Path) else value
-
-
-def _coerce(value: Any, hint: Any, at: str) -> Any:
-    """Check ``value`` against a field's type; lists become tuples, ints become floats where a float is wanted."""
-    origin = get_origin(hint)
-    if hint is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        if isinstance(value, Mapping):  # its own message, not that of the union
-            for option in get_args(hint):
-                if dataclasses.is_dataclass(option) or _is_mapping(option):
-                    return _coerce(value, option, at)
-        for option in get_args(hint):
-            try:
-                return _coerce(value, option, at)
-            except OptionError:
-                continue
-        names = " or ".join(_name_of(o) for o in get_args(hint))
-        raise OptionError(f"{at}: expected {names}, got {value!r}")
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
-        return construct(hint, value, where=at)
-    if origin is tuple:
-        items = [value] if isinstance(value, str | int | float) else value
-        if not isinstance(items, list | tuple):
-            raise OptionError(f"{at}: expected a list, got {value!r}")
-        inner = get_args(hint)
-        kinds = [inner[0]] * len(items) if len(inner) == 2 and inner[1] is Ellipsis else list(inner)
-        if len(kinds) != len(items):
-            raise OptionError(f"{at}: expected {len(kinds)} values, got {len(items)}")
-        return tuple(_coerce(v, k, at) for v, k in zip(items, kinds, strict=True))
-    if _is_mapping(hint):
-        if not isinstance(value, Mapping):
-            raise OptionError(f"{at}: expected a mapping, got {value!r}")
-        inner = (*get_args(hint), Any)[1]
-        return {key: _coerce(entry, inner, f"{at}.{key}") for key, entry in value.items()}
-    if origin is not None and str(origin).endswith("Literal"):
-        if value in get_args(hint):
-            return value
-        raise OptionError(f"{at}: expected one of {', '.join(map(str, get_args(hint)))}; got {value!r}")
-    if fits(value, hint):
-        return float(value) if hint is float else value
-    raise OptionError(f"{at}: expected {_name_of(hint)}, got {value!r}")
-
-
-def _is_mapping(hint: Any) -> bool:
-    origin = get_origin(hint)
-    return inspect.isclass(origin) and issubclass(origin, Mapping)
-
-
-def _name_of(hint: Any) -> str:
-    if get_origin(hint) is tuple:
-        inner = get_args(hint)
-        return "a list" if Ellipsis in inner else f"a list of {len(inner)}"
-    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))

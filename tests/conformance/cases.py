@@ -21,6 +21,8 @@ from garnish.model.model import Model
 FAMILIES = tuple({cls: short for short, (cls, _, _) in tiny.BACKBONES.items()}.values())
 #: tokens with a prefix, and maps in windows
 FAST = ("dinov2", "swin")
+#: how near "near the identity" is, over the largest value, where ``tiny.NEAR`` knows no better
+NEAR_AT_MOST = 0.5
 #: runs on every family in the fast suite
 EVERYWHERE = "LoRA"
 
@@ -39,7 +41,7 @@ def is_fast(case: str, short: str, per_task: bool) -> bool:
 
 
 def triples() -> list[tuple[str, str, bool]]:
-    """(case, family, per task) that must work."""
+    """(case, family, per task) that must work: all that no method refuses (test_adapters_refused.py)."""
     found = []
     for case in tiny.method_cases():
         plain = case in registry.classes("adapters")
@@ -47,7 +49,7 @@ def triples() -> list[tuple[str, str, bool]]:
             for per_task in (False, True):
                 # variants and lists: shared on one family, per task on the other
                 taken = plain or (short, per_task) in {(FAST[0], False), (FAST[1], True)}
-                if taken and not tiny.is_refused(case, short):
+                if taken and not tiny.refusals(case, short):
                     found.append((case, short, per_task))
     return found
 
@@ -75,6 +77,11 @@ def made(case: str, short: str, per_task: bool, *, own: bool = True, tasks=tuple
     return tiny.model(short, tiny.methods(case, per_task=per_task), own=own, tasks=tasks)
 
 
+def trains(case: str) -> bool:
+    """Whether a case is to change the backbone's maps: references of heads only do not."""
+    return not all(m.may_be_empty for m in tiny.methods(case, per_task=False))
+
+
 def plans(case: str, short: str, per_task: bool) -> list[Plan]:
     """What the methods of a case plan, made apart from any model."""
     return [m.plan(tiny.backbone(short)) for m in tiny.methods(case, per_task=per_task)]
@@ -87,4 +94,4 @@ def near_the_identity(model: Model) -> float:
         for m in model.owners[0].methods
         if re.search("near the identity|not start at the identity", " ".join((m.__doc__ or "").split()))
     ]
-    return max((tiny.NEAR[name] for name in said), default=0.0)
+    return max((tiny.NEAR.get(name, NEAR_AT_MOST) for name in said), default=0.0)

@@ -2,61 +2,134 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import garnish
 import tiny
-from conformance.cases import FAMILIES
+from conformance.cases import FAMILIES, trains
 from garnish import registry
+from garnish.cli import main
+from garnish.engine.adapter import Adapter, Method, Plan
+from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, SiteError
+from garnish.planning.candidates import candidates
 
-#: what the message of each refused pair must say is needed there, or may be used in its place
-NEEDS = {
-    "VPT": "prompt tokens; use a plain ViT or a Swin",
-    "MTLoRA": "no linear layers in its blocks; use LoRA",
-    "Houlsby": r"needs \(attention or MLP\)",
-    "Pfeiffer": r"needs \(MLPs\)",
-    "AdaptFormer": r"needs \(MLP branches\)",
-    "VMTAdapter": r"needs \(MLP branches\)",
-    "VMTAdapterLite": r"needs \(MLP branches\)",
-    "PolyhistorLite": r"needs \(MLP branches\)",
-    "Convpass": r"needs \(residual branches with a norm\)",
-    "Mona": r"needs \(residuals\)",
-    "NormTuning": "it has them at",
-    "LoRA": "layers: ",
-    tiny.EXAMPLE_OF_THE_PAGE: "has no place for it",
-}
+PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
+CLASSES = registry.classes("adapters")
+
+#: a refusal says what is needed, what there is, or what to do
+REMEDY = re.compile(r"needs \(.+\); use |; (use|choose|set) |it has them at |layers: ")
 
 
 @pytest.mark.parametrize("short", FAMILIES)
 @pytest.mark.parametrize("case", list(tiny.method_cases()))
-def test_works_or_is_refused_as_the_table_says(case, short):
-    trunk = tiny.backbone(short)
-    methods = tiny.methods(case, per_task=False)
-    if not tiny.is_refused(case, short):
-        for method in methods:
-            assert method.may_be_empty or not method.plan(trunk).is_empty
+def test_what_does_not_fit_is_refused_in_that_line_and_all_else_works(case, short):
+    """No table: a method says it, and adapting and ``garnish plan`` say the same; what fits is run by the suite."""
+    methods, lines = tiny.methods(case, per_task=False), tiny.refusals(case, short)
+    by_hand, refused = candidates(tiny.bare_trunk(short), 1, [case]) if case in CLASSES else ([], [])
+    if not lines:
+        model = tiny.model(short, methods, own=False)
+        assert model.backbone.is_adapted == trains(case)
+        assert by_hand or case not in CLASSES
         return
     with pytest.raises(SiteError) as caught:
         tiny.model(short, methods)
-    assert any(re.search(NEEDS.get(type(m).__name__, "nothing"), str(caught.value)) for m in methods), caught.value
-    one_line(caught.value, tiny.BACKBONES[short][1])
+    assert str(caught.value) == lines[0]
+    one_line(lines[0], tiny.BACKBONES[short][1])
+    assert REMEDY.search(lines[0]) and re.split(r"\W", lines[0])[0] in {type(m).__name__ for m in methods}
+    # at any size, and for any of the layers
+    assert not by_hand and {r.reason for r in refused} == ({lines[0]} if case in CLASSES else set())
 
 
-def one_line(error: Exception, *named: Any) -> None:
+def test_every_method_fits_some_family_and_every_family_takes_some_method():
+    fitting = {(name, short) for name in CLASSES for short in FAMILIES if not tiny.refusals(name, short)}
+    assert {name for name, _ in fitting} == set(CLASSES)
+    for short in FAMILIES:
+        assert any(trains(name) for name, at in fitting if at == short), short
+
+
+def test_the_page_says_which_method_fits_which_family():
+    """docs/methods.md is made by tools/generate_docs.py and read by people: what it says changes in plain sight."""
+    rows = re.findall(r"^\| (\w+) \|[^|]+\|[^|]+\|[^|]+\| ([\w, ]+) \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+    families = {tiny.BACKBONES[short][0]: short for short in FAMILIES}
+    ours = {n for n, cls in CLASSES.items() if cls.__module__.startswith("garnish.")}
+    assert {name for name, _ in rows} - {"method"} == ours
+    for name, where in rows[1:]:
+        told = {f for f in families if f in where.split(", ") or where == "all"}
+        fits = {f for f, short in families.items() if not tiny.refusals(name, short)}
+        assert told == fits, name
+
+
+def test_the_command_line_says_why_in_the_same_line(capsys):
+    _, name, options = tiny.BACKBONES["cnn"]
+    assert not options
+    words = ["plan", name, "--tasks", "depth=Depth", "--size", "64,64", "--batch-size", "1", "--predictions", "1"]
+    assert main([*words, "--methods", "Frozen,VPT", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["refused"]["VPT prompts=5"] == tiny.refusals("VPT", "cnn")[0]
+
+
+def test_asking_changes_nothing():
+    trunk = tiny.backbone("swin")
+    before = [tensor.clone() for tensor in trunk.frozen_tensors().values()]
+    state = torch.get_rng_state()
+    for name in CLASSES:
+        assert tiny.example("adapters", name).fits(trunk) is None
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not trunk.is_adapted and len(trunk.owners) == 0
+    assert all(torch.equal(a, b) for a, b in zip(trunk.frozen_tensors().values(), before, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrong(Method):
+    """Plans what a trunk has not."""
+
+    what: str = "empty"
+
+    def plan(self, backbone: Trunk) -> Plan:
+        if self.what == "option":
+            raise OptionError("Wrong.what: option; use another")
+        nowhere = {"stages.9.nowhere": Adapter()}
+        return {
+            "site": Plan(nowhere),
+            "own": Plan(own=lambda: nowhere),
+            "tuned": Plan(tuned=("stages.9.nowhere.weight",)),
+            "buffer": Plan(tuned=tuple(n for n in backbone.frozen_tensors() if n.endswith("running_mean"))[:1]),
+            "empty": Plan(),
+        }[self.what]
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("site", "has no site 'stages.9.nowhere'"),
+        ("own", "has no site 'stages.9.nowhere'"),
+        ("tuned", "has no parameter 'stages.9.nowhere.weight'"),
+        ("buffer", "has no parameter 'stem.body.bn1.running_mean'"),
+        ("empty", "has no place for it; choose another method or backbone"),
+        ("option", "Wrong.what"),
+    ],
+)
+def test_fits_says_whatever_adapting_would(what, said):
+    trunk = tiny.backbone("cnn")
+    line = Wrong(what=what).fits(trunk)
+    assert line is not None and said in line
+    with pytest.raises((SiteError, OptionError), match=re.escape(line)) as caught:
+        tiny.adapt(trunk, Wrong(what=what), {"seg": garnish.Semantic(classes=2)})
+    assert str(caught.value) == line
+
+
+def one_line(error: Exception | str, *named: Any) -> None:
     """One line, short enough to read, that names what it is about."""
     assert "\n" not in str(error) and len(str(error)) < 250
     for value in named:
         assert str(value) in str(error)
-
-
-def test_no_pair_of_the_table_is_forgotten():
-    assert set(tiny.REFUSED) <= set(FAMILIES)
-    for cases in tiny.REFUSED.values():
-        assert cases <= {*tiny.method_cases(), tiny.EXAMPLE_OF_THE_PAGE}
 
 
 def test_side_networks_read_no_merged_maps():
@@ -93,6 +166,7 @@ BAD: dict[str, list[tuple[dict[str, Any], str | None, str]]] = {
     "Houlsby": [
         ({"reduction": 25.0}, "swin", "width 24 / reduction 25.0 is below 1; use 24 or less"),
         ({"reduction": 0.0}, None, "reduction: 0.0 is not positive; use 1 or more"),
+        ({"reduction": float("inf")}, None, "reduction: inf is not finite; use 1 or more"),
         ({"bottleneck": -2}, None, "bottleneck: -2 is below 1; use 1 or more"),
     ],
     "LoRA": [
@@ -139,25 +213,18 @@ BAD: dict[str, list[tuple[dict[str, Any], str | None, str]]] = {
 }
 
 
-def test_every_method_of_ours_is_asked_about_its_bad_options():
-    ours = {n for n, cls in registry.classes("adapters").items() if cls.__module__.startswith("garnish.")}
-    assert set(BAD) == ours
-    without = {name for name, cases in BAD.items() if not cases}
-    for name in without:  # nothing but switches
-        assert all(isinstance(v, bool) for v in registry.options_of(tiny.example("adapters", name)).values()), name
+def numbers(name: str) -> list[tuple[str, float]]:
+    """(option, a value that it cannot have) of each that is a number above 0 by default."""
+    options = registry.options_of(tiny.example("adapters", name)).items()
+    chosen = [(n, v) for n, v in options if isinstance(v, int | float) and not isinstance(v, bool) and v > 0]
+    return [(n, bad) for n, v in chosen for bad in ([-1] if isinstance(v, int) else [float("nan"), float("inf")])]
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "short", "said"), [(name, *case) for name, cases in BAD.items() for case in cases]
-)
-def test_bad_options_fail_when_the_plan_is_made(name, options, short, said):
-    if short is None:
-        with pytest.raises(OptionError, match=rf"{name}\.{said}") as caught:
-            registry.build("adapters", name, options)
-    else:
-        method = registry.build("adapters", name, options)  # right in itself
-        with pytest.raises(SiteError, match=f"{name}.*{said}") as caught:
-            method.plan(tiny.backbone(short))
+@pytest.mark.parametrize(("name", "option", "bad"), [(n, *pair) for n in CLASSES for pair in numbers(n)])
+def test_a_number_that_cannot_be_is_refused_when_it_is_given(name, option, bad):
+    """Of every method there is; what exactly is said of ours stands in the table above."""
+    with pytest.raises(OptionError, match=rf"{name}\.{option}") as caught:
+        registry.build("adapters", name, {option: bad})
     one_line(caught.value)
 
 

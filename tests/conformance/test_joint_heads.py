@@ -8,10 +8,10 @@ import torch
 import garnish as gn
 import joint_cases
 import tiny
+from conformance.cases import FAMILIES, FAST
 from garnish.engine.adapter import Method
 from garnish.model.report import count_macs
 
-FAMILIES = ("vit", "dinov3", "swin", "swinv2", "mit", "convnext", "cnn")
 #: what the tasks' maps come from: one for all; one each by owners, side networks or streams; by tuned copies
 METHODS: dict[str, Method] = {
     "shared": gn.LoRA(rank=2),
@@ -37,9 +37,9 @@ def cases() -> list:
     for number, head in enumerate(HEADS):
         for short in FAMILIES:
             for method in METHODS:
-                if method in tiny.REFUSED.get(short, ()):
+                if METHODS[method].fits(tiny.bare_trunk(short)) is not None:
                     continue
-                fast = method == "per_task" or short == ("swin", "vit")[number % 2]
+                fast = method == "per_task" or short == FAST[::-1][number % 2]
                 marks = [] if fast else [pytest.mark.slow]
                 found.append(pytest.param(head, short, method, id=f"{head}-{short}-{method}", marks=marks))
     return found

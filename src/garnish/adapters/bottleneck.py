@@ -21,7 +21,6 @@ from garnish.adapters.places import require, width_at
 from garnish.engine.adapter import Method, Plan, check_factor
 from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
-from garnish.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +105,7 @@ class AdaptFormer(Method):
 
     def __post_init__(self) -> None:
         check_options(type(self).__name__, 1.0, self.bottleneck, self.dropout)
-        if isinstance(self.scale, str):
-            if self.scale != "learnable":
-                raise OptionError(f"AdaptFormer.scale: {self.scale!r}; set a number, or learnable")
-        else:
+        if not isinstance(self.scale, str):
             check_factor("AdaptFormer.scale", self.scale)
 
     def plan(self, backbone: Trunk) -> Plan:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final, get_args
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +54,6 @@ class Convpass(Method):
         check_factor("Convpass.scale", self.scale)
         if not 0 <= self.dropout < 1:
             raise OptionError(f"Convpass.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
-        if self.init not in get_args(Start):
-            raise OptionError(f"Convpass.init: expected one of {', '.join(get_args(Start))}; got {self.init!r}")
 
     def plan(self, backbone: Trunk) -> Plan:
         """An adapter beside every branch."""

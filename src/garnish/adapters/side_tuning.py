@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.adapters.layers.bottleneck_layers import check_ratio
 from garnish.engine.adapter import Method, Plan
 from garnish.engine.blocks import Whole
 from garnish.engine.trunk import Trunk
-from garnish.errors import OptionError, SiteError
+from garnish.errors import SiteError
 
 #: Temperature of the gates, as published.
 _TEMPERATURE = 0.1
@@ -50,8 +51,7 @@ class SideTuning(Method):
 
     def __post_init__(self) -> None:
         for option in ("reduction", "mlp_ratio"):
-            if getattr(self, option) <= 0:
-                raise OptionError(f"SideTuning.{option}: {getattr(self, option)} is not positive; use 1 or more")
+            check_ratio(f"SideTuning.{option}", getattr(self, option))
 
     def plan(self, backbone: Trunk) -> Plan:
         """The side network."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -18,9 +18,18 @@ from garnish.engine.trunk import Trunk
 from garnish.engine.trunk_start import TrunkState
 from garnish.errors import OptionError
 
+#: label → (name, options)
+Small = Mapping[str, tuple[str, Mapping[str, Any]]]
+
 
 class Backbone(Trunk, ABC):
-    """A frozen trunk. A family subclasses it, builds ``stem`` and ``stages`` and says how the stream becomes a map."""
+    """A frozen trunk. A family subclasses it, builds ``stem`` and ``stages`` and says how the stream becomes a map.
+
+    Attributes:
+        small: label → (name, options) of trunks that are built and run in a moment: what the tests hold the family to.
+    """
+
+    small: ClassVar[Small]
 
     @classmethod
     @abstractmethod

@@ -50,8 +50,6 @@ def backbone(
     built = family(name).create(name, weights, dict(options or {}))
     if taps == "merged":
         built.read_merged()
-    elif taps != "stage":
-        raise OptionError(f"taps: expected stage or merged, got {taps!r}")
     set_drop_path(built, drop_path)
     named = {built.source_names.get(name, name): tensor for name, tensor in built.frozen_tensors().items()}
     if odd := not_finite(named):

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from garnish.backbones.backbone import Small
 from garnish.backbones.convolution import replace_same_convolutions
 from garnish.backbones.timm_models import TimmTrunk, create_timm
 from garnish.engine.blocks import FeatureInfo, Stage, Whole
@@ -42,6 +43,8 @@ class CNN(TimmTrunk):
     Blocks are run as they are. Adapters find layers, norms and feature maps; methods that need a residual, a branch or
     a sublayer have no place here. Batch norms keep their statistics, also where a method trains the trunk.
     """
+
+    small: ClassVar[Small] = {"cnn": ("test_efficientnet", {})}
 
     @classmethod
     def names(cls) -> list[str]:

@@ -7,13 +7,14 @@ runs a model channels-first (``conv_mlp``), so that an adapter finds channels la
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from timm.layers import GlobalResponseNormMlp, LayerNorm, LayerNorm2d, RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor, nn
 
+from garnish.backbones.backbone import Small
 from garnish.backbones.convolution import replace_same_convolutions
 from garnish.backbones.timm_models import TimmTrunk, create_timm
 from garnish.engine.blocks import Beside, FeatureInfo, LayerScale, Residual, Stage
@@ -30,6 +31,7 @@ class ConvNeXt(TimmTrunk):
     """
 
     timm_module = "convnext"
+    small: ClassVar[Small] = {"convnext": ("convnextv2_tiny", {"dims": [16, 32, 48, 64], "depths": [1, 1, 2, 1]})}
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> ConvNeXt:

@@ -6,12 +6,13 @@ Siméoni et al., DINOv3, 2025. Shape letters: I pictures, N tokens, H W grid, C 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.models.eva import EvaAttention, EvaBlock, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from garnish.backbones.backbone import Small
 from garnish.backbones.plain_blocks import Plain
 from garnish.backbones.timm_models import create_timm
 from garnish.engine.blocks import Branch, LayerScale, Residual
@@ -22,6 +23,12 @@ class Eva(Plain):
     """A plain transformer with rotary position embedding as four stages of equal depth."""
 
     timm_module = "eva"
+    small: ClassVar[Small] = {
+        "dinov3": (
+            "vit_small_patch16_dinov3",
+            {"img_size": 64, "embed_dim": 48, "depth": 4, "num_heads": 3, "init_values": 1.0},
+        )
+    }
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> Eva:

@@ -10,14 +10,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib.resources import as_file, files
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.backbone import Backbone
+from garnish.backbones.backbone import Backbone, Small
 from garnish.backbones.name_prefixes import said_of
 from garnish.backbones.segformer import dialects
 from garnish.backbones.segformer.config import check_architecture, read_config
@@ -142,6 +142,10 @@ class MixFfn(nn.Module):
 
 class MiT(Backbone):
     """Hierarchical encoder with four maps at strides 4, 8, 16 and 32."""
+
+    small: ClassVar[Small] = {
+        "mit": ("mit_b0", {"embed_dims": [16, 32, 48, 64], "depths": [1, 1, 2, 1], "num_heads": [1, 2, 2, 4]})
+    }
 
     @classmethod
     def names(cls) -> list[str]:

@@ -6,12 +6,13 @@ Shape letters: R rows, H W map, C channels, n windows of one map, w² tokens of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.backbones.backbone import Small
 from garnish.backbones.timm_models import create_timm
 from garnish.backbones.windows import Apart, ShiftedWindows, Windowed, unseen_by_prompts
 from garnish.engine.blocks import Branch, Residual
@@ -22,6 +23,12 @@ class Swin(Windowed):
     """Four stages of shifted-window blocks; maps are read before the next stage's merging."""
 
     timm_module = "swin_transformer"
+    small: ClassVar[Small] = {
+        "swin": (
+            "swin_tiny_patch4_window7_224",
+            {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 4]},
+        )
+    }
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> Swin:

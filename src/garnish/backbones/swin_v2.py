@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.models.swin_transformer_v2 import SwinTransformerV2, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.backbones.backbone import Small
 from garnish.backbones.timm_models import create_timm
 from garnish.backbones.windows import Apart, ShiftedWindows, Windowed, unseen_by_prompts
 from garnish.engine.blocks import Beside, Residual
@@ -34,6 +35,12 @@ class SwinV2(Windowed):
     """
 
     timm_module = "swin_transformer_v2"
+    small: ClassVar[Small] = {
+        "swinv2": (
+            "swinv2_tiny_window8_256",
+            {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 4]},
+        )
+    }
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> SwinV2:

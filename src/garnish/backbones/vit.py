@@ -7,10 +7,11 @@ Shape letters: I pictures, N tokens, H W grid, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from timm.models.vision_transformer import Block, checkpoint_filter_fn
 
+from garnish.backbones.backbone import Small
 from garnish.backbones.plain_blocks import Plain
 from garnish.backbones.timm_models import create_timm
 from garnish.engine.blocks import Branch, Residual
@@ -21,6 +22,13 @@ class ViT(Plain):
     """A plain transformer as four stages of equal depth, all of one stride."""
 
     timm_module = "vision_transformer"
+    small: ClassVar[Small] = {
+        "vit": ("vit_tiny_patch16_224", {"img_size": 64, "embed_dim": 48, "depth": 4, "num_heads": 3}),
+        "dinov2": (
+            "vit_small_patch14_dinov2",
+            {"img_size": 56, "embed_dim": 48, "depth": 4, "num_heads": 3, "init_values": 1.0},
+        ),
+    }
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> ViT:

@@ -37,10 +37,6 @@ class Uncertainty(Balancing):
 
     start: Literal["zero", "weights"] = "zero"
 
-    def __post_init__(self) -> None:
-        if self.start not in ("zero", "weights"):
-            raise OptionError(f"train.balance.start: {self.start!r}; choose from zero, weights")
-
     def build(self, tasks: Mapping[str, Task]) -> UncertaintyWeights:
         """See :class:`UncertaintyWeights`.
 

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import timm
 import torch
@@ -23,7 +23,7 @@ from garnish import __version__
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.build import backbone as build_backbone
 from garnish.backbones.weights import is_non_commercial
-from garnish.bundles.bundle_json import DESCRIPTION, FORMAT, INPUT, MOST_BYTES, WEIGHTS, bundle_folder, read_description
+from garnish.bundles.bundle_json import DESCRIPTION, FORMAT, INPUT, WEIGHTS, bundle_folder, read_description
 from garnish.bundles.specs import Specs, backbone_facts, build_described
 from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, read_tensors, read_weights, stored_tensors
 from garnish.checking.arguments import checked
@@ -31,6 +31,7 @@ from garnish.checking.device import usable_device
 from garnish.errors import BundleError, OptionError, WeightsError, one_line, suggest
 from garnish.files.atomic import present, write_folder, writing
 from garnish.files.checksums import with_sums
+from garnish.files.strict_json import MOST_BYTES
 from garnish.model.model import Model
 
 Metrics = Mapping[str, Mapping[str, float]]
@@ -67,8 +68,6 @@ def save(
         or beyond float16, facts that are not JSON, or no space; an earlier bundle is untouched then.
     """
     chosen = _chosen(model, tasks)
-    if dtype not in get_args(StoredDtype):
-        raise OptionError(f"dtype: expected one of {', '.join(get_args(StoredDtype))}; got {dtype!r}")
     folder = Path(path).expanduser()
     _check_place(folder)
     files = bundle_files(

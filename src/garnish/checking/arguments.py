@@ -1,24 +1,24 @@
 """What is given to a public function, or to a class of options, is of the type that its annotation says; else one line.
 
-Types only: whether a value is in range is for whoever reads it.
+Types, and the choices of a ``Literal``: whether a number is in range is for whoever reads it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
-import numbers
 import operator
 import os
-import types
 from abc import ABC, ABCMeta
-from collections.abc import Callable, Mapping, Sequence, Set, ValuesView
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_origin
 
 import numpy as np
 
+from garnish.checking.plain_data import GIVEN, Unfit, called, conform, fits, hints_of
 from garnish.errors import OptionError, one_line, suggest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -127,24 +127,16 @@ class Options(ABC, metaclass=_ByName):
     """
 
 
-@functools.cache
-def hints_of(of: Any) -> dict[str, Any]:
-    """Name → annotated type; empty where an annotation of a third party cannot be evaluated."""
-    try:
-        return get_type_hints(of)
-    except (
-        Exception
-    ):  # names that are not found from outside, text that is no Python, and whatever else such text raises
-        return {}
-
-
 def _taken(value: Any, hint: Any, where: str, of_several: str = "") -> Any:
     """A value as it is handed on; raises OptionError where it is not of the annotated type."""
     value = _of_python(value)
-    if fits(value, hint):
-        return _with_tuples(value, hint)
+    with contextlib.suppress(Unfit):
+        return conform(value, hint, where, GIVEN)
     is_list = of_several and isinstance(value, list | tuple) and value and all(fits(one, hint) for one in value)
-    raise OptionError(f"{where}: expected {_called(hint)}, got {_shown(value)}{f'; {of_several}' if is_list else ''}")
+    told = f"{where}: expected {called(hint, _CALLED)}"
+    if get_origin(hint) is Literal and isinstance(value, str):
+        raise OptionError(f"{told}; got {one_line(repr(value), 40)}")
+    raise OptionError(f"{told}, got {_shown(value)}{f'; {of_several}' if is_list else ''}")
 
 
 def _of_python(value: Any) -> Any:
@@ -158,67 +150,6 @@ def _of_python(value: Any) -> Any:
         changed = {_of_python(key): _of_python(entry) for key, entry in value.items()}
         return value if all(changed[key] is entry for key, entry in value.items()) else changed
     return value
-
-
-def _with_tuples(value: Any, hint: Any) -> Any:
-    """A value that fits its annotation, with tuples for the lists that were given for such."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return _with_tuples(value, next(option for option in inner if fits(value, option)))
-    if origin is tuple:
-        each = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else inner
-        new = tuple(map(_with_tuples, value, each))
-        return value if type(value) is not list and all(map(operator.is_, new, value)) else new
-    if inspect.isclass(origin) and issubclass(origin, Mapping) and type(value) is dict:
-        entries = {key: _with_tuples(entry, inner[1]) for key, entry in value.items()}
-        return value if all(entries[key] is entry for key, entry in value.items()) else entries
-    return value
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type; lists pass for tuples, and whole numbers for others."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(fits(value, option) for option in inner)
-    if origin is Literal:
-        return any(type(value) is type(option) for option in inner)
-    if hint in (None, type(None)):
-        return value is None
-    if hint is bool or hint is str:
-        return isinstance(value, hint)
-    if hint in (int, float):
-        number = numbers.Integral if hint is int else numbers.Real
-        return isinstance(value, number) and not isinstance(value, bool)
-    if origin is tuple:
-        if not isinstance(value, tuple | list):
-            return False
-        each = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else list(inner)
-        return len(each) == len(value) and all(map(fits, value, each))
-    if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
-    if inspect.isclass(origin) and issubclass(origin, Sequence):
-        plain = isinstance(value, Sequence | Set | ValuesView) and not isinstance(value, str | bytes)
-        return plain and all(fits(entry, inner[0]) for entry in value)
-    kind = hint if origin is None else origin
-    return not inspect.isclass(kind) or kind is object or isinstance(value, kind)
-
-
-def _called(hint: Any) -> str:
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_called(option) for option in inner))
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, inner))
-    if origin is tuple and Ellipsis not in inner:
-        return f"{len(inner)} values ({', '.join(map(_called, inner))})"
-    if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return f"a mapping from {_called(inner[0])} to {_called(inner[1])}"
-    if inspect.isclass(origin) and issubclass(origin, Sequence):
-        return f"a list of {_called(inner[0])}"
-    name = getattr(hint if origin is None else origin, "__name__", str(hint))
-    return _CALLED.get(name, name)
 
 
 def _shown(value: Any) -> str:

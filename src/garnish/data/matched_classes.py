@@ -38,8 +38,6 @@ def match_classes(
     Raises:
         OptionError: no task with class names in both, or a class that ``like`` lacks.
     """
-    if others not in ("refuse", "ignore"):
-        raise OptionError(f"match_classes: others = {others!r}; choose from refuse, ignore")
     known = like if isinstance(like, Mapping) else like.tasks
     tables: dict[str, tuple[int, ...]] = {}
     matched: dict[str, Task] = {}

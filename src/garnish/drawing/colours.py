@@ -7,9 +7,12 @@ from all before it, among moderate lightnesses and chromas that sRGB can show.
 from __future__ import annotations
 
 from functools import cache
+from importlib import resources
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 #: Where a map holds nothing.
 NOTHING = (0, 0, 0)
@@ -57,9 +60,18 @@ def distinct_colours(count: int = 255) -> tuple[tuple[int, int, int], ...]:
     return tuple((int(r), int(g), int(b)) for r, g, b in rgb[picked])
 
 
-def scale_colours(share: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(H, W) in [0, 1] → (H, W, 3) on matplotlib's viridis: 0 dark violet, 1 yellow."""
-    from matplotlib import colormaps  # late: importing it takes half a second
+def scale_colours(share: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """(H, W) in [0, 1] → (H, W, 3) on viridis: 0 dark violet, 1 yellow; NaN is black."""
+    missing = np.isnan(share)
+    places = np.minimum(np.where(missing, 0, np.clip(share, 0, 1)) * 256, 255).astype(np.intp)
+    painted: NDArray[np.uint8] = _viridis()[places]
+    painted[missing] = NOTHING
+    return painted
 
-    rgba = colormaps["viridis"](np.clip(share, 0, 1), bytes=True)
-    return np.ascontiguousarray(np.asarray(rgba, dtype=np.uint8)[..., :3])
+
+@cache
+def _viridis() -> NDArray[np.uint8]:
+    """(256, 3) the colour scale of van der Walt and Smith (2015), which is in the public domain (CC0)."""
+    with Image.open(BytesIO(resources.files("garnish").joinpath("assets", "viridis.png").read_bytes())) as image:
+        scale: NDArray[np.uint8] = np.asarray(image)[0]
+    return scale

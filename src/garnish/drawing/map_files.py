@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from garnish.errors import DataError, one_line, remedy_of
+from garnish.errors import DataError
+from garnish.files.atomic import write_file, writing
 
 
 def with_suffix(path: Path, suffix: str) -> Path:
@@ -20,7 +22,7 @@ def with_suffix(path: Path, suffix: str) -> Path:
 
 def write_png(pixels: NDArray[np.uint8] | NDArray[np.uint16], path: Path) -> Path:
     """Write (H, W) uint8 or uint16, or (H, W, 3) uint8, without loss; returns ``path``."""
-    return write_whole(picture_bytes(Image.fromarray(np.ascontiguousarray(pixels)), "PNG"), path)
+    return write_map(picture_bytes(Image.fromarray(np.ascontiguousarray(pixels)), "PNG"), path)
 
 
 def picture_bytes(image: Image.Image, kind: str) -> bytes:
@@ -30,26 +32,14 @@ def picture_bytes(image: Image.Image, kind: str) -> bytes:
     return data.getvalue()
 
 
-def _remedy(path: Path, error: OSError) -> str:
-    return "make its folder" if not path.parent.is_dir() else f"{remedy_of(error)} or choose another folder"
-
-
-def write_whole(data: bytes, path: Path) -> Path:
-    """Write or replace one file, in one rename; returns ``path``.
+def write_map(data: bytes, path: Path) -> Path:
+    """Write or replace one file of a folder that exists, in one rename; returns ``path``.
 
     Raises:
         DataError: no space, no permission, no such folder; a former file is as it was, and no part of one is left.
     """
-    new = path.with_name(f".{path.name}.writing")
-    try:
-        try:
-            new.write_bytes(data)
-            os.replace(new, path)  # noqa: PTH105
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror or one_line(error, 120)}); {_remedy(path, error)}"
-        ) from error
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: cannot be written ({os.strerror(errno.ENOENT)}); make its folder")
+    with writing(f"{path}:", " or choose another folder", DataError):
+        write_file(path, data, synced=False)
     return path

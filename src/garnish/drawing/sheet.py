@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from garnish.drawing.map_files import picture_bytes, write_whole
+from garnish.drawing.map_files import picture_bytes, write_map
 from garnish.errors import OptionError
 
 #: Colours of the sheet: paper, text, an empty cell, the hairline around cells.
@@ -67,7 +67,7 @@ def draw_sheet(
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
         raise OptionError(f"{path}: no picture format ends in {path.suffix!r}; write .png or .jpg")
-    return write_whole(picture_bytes(sheet, kind), path)
+    return write_map(picture_bytes(sheet, kind), path)
 
 
 def _paste(sheet: Image.Image, pixels: np.ndarray, corner: tuple[int, int], cell: tuple[int, int]) -> None:

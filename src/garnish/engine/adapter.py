@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, final
 
+import torch
 from torch import Tensor, nn
 
 from garnish.checking.arguments import Options
@@ -18,7 +19,7 @@ from garnish.engine.blocks import bare
 from garnish.engine.context import ForwardContext
 from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
-from garnish.errors import OptionError, SiteError
+from garnish.errors import OptionError, SiteError, suggest
 
 
 class Adapter(nn.Module, ABC):
@@ -132,6 +133,42 @@ class Method(Options, ABC):
         Raises:
             SiteError: where the options do not fit (rank over width, no such site), with the values.
         """
+
+    @final
+    def fits(self, backbone: Trunk) -> str | None:
+        """Why the method does not fit a trunk, in the line that adapting raises; None where it fits.
+
+        It asks :meth:`plan` and the checks of a plan, and is no door: a method that told beforehand what it will refuse
+        would say it twice, and the two would part. Trunk and torch's generator stay as they are.
+        """
+        try:
+            with torch.random.fork_rng(devices=[]):
+                plan = self.plan(backbone)
+                own = plan.own() if plan.own is not None else {}
+            check_not_empty(self, plan, backbone)
+            sites = [site.name for site in backbone.sites()]
+            parameters = [n for n, tensor in backbone.frozen_tensors().items() if isinstance(tensor, nn.Parameter)]
+            check_names(self, "site", plan.adapters, sites, backbone)
+            check_names(self, "parameter", plan.tuned, parameters, backbone)
+            check_names(self, "site", own, sites, backbone)
+        except (SiteError, OptionError) as error:
+            return str(error)
+        return None
+
+
+def check_not_empty(method: Method, plan: Plan, backbone: Trunk) -> None:
+    """Raise :class:`SiteError` for an empty plan, unless that is what the method means."""
+    if plan.is_empty and not method.may_be_empty:
+        raise SiteError(
+            f"{type(method).__name__}: {backbone.name} has no place for it; choose another method or backbone"
+        )
+
+
+def check_names(method: Method, what: str, names: Iterable[str], known: Collection[str], backbone: Trunk) -> None:
+    """Raise :class:`SiteError` for a site or parameter in a plan that the backbone has not."""
+    for name in names:
+        if name not in known:
+            raise SiteError(f"{type(method).__name__}: {backbone.name} has no {what} {name!r}{suggest(name, known)}")
 
 
 def check_factor(at: str, value: float) -> None:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from garnish.engine.adapted import Adapted
-from garnish.engine.adapter import Adapter, Method, Plan
+from garnish.engine.adapter import Adapter, Method, Plan, check_names, check_not_empty
 from garnish.engine.owner import Owner, Place
 from garnish.engine.sites import Site, slots_of
 from garnish.engine.trunk import Trunk
 from garnish.engine.twin import TunedSet
-from garnish.errors import SiteError, suggest
+from garnish.errors import SiteError
 
 
 def make_owner(trunk: Trunk, methods: Sequence[Method], tasks: Sequence[str]) -> Owner:
@@ -165,14 +165,13 @@ def _in_order(
     """The adapters of one owner with their places, in forward order, at one site innermost first."""
     found: dict[str, list[tuple[Place, Adapter]]] = {}
     for method, adapters in planned:
-        label = type(method).__name__
+        check_names(method, "site", adapters, sites, trunk)
         for name, adapter in adapters.items():
-            if name not in sites:
-                raise SiteError(f"{label}: {trunk.name} has no site {name!r}{suggest(name, sites)}")
             there = found.setdefault(name, [])
             if there and (adapter.in_weight_space or there[0][1].in_weight_space):
                 raise SiteError(
-                    f"{label} at {name}: a method that rewrites the weight cannot share a site; use one of the two"
+                    f"{type(method).__name__} at {name}: a method that rewrites the weight cannot share a site; "
+                    "use one of the two"
                 )
             there.append((Place(sites[name][1], len(there), method), adapter))
     return [pair for name in sorted(found, key=lambda name: sites[name][0]) for pair in found[name]]
@@ -182,16 +181,15 @@ def _tuned(trunk: Trunk, plans: Sequence[tuple[Method, Plan]]) -> tuple[TunedSet
     """The named parameters, starting from the frozen values, and the units that they are of."""
     values: dict[str, nn.Parameter] = {}
     found = slots_of(trunk.body) if any(plan.tuned for _, plan in plans) else ()
-    slots = {name: (unit.number, module, leaf) for unit, name, module, leaf in found}
+    slots = {
+        name: (unit.number, parameter)
+        for unit, name, module, leaf in found
+        if (parameter := module._parameters.get(leaf)) is not None
+    }
     for method, plan in plans:
+        check_names(method, "parameter", plan.tuned, slots, trunk)
         for name in plan.tuned:
-            _, module, leaf = slots.get(name, (0, None, ""))
-            parameter = None if module is None else module._parameters.get(leaf)
-            if parameter is None:
-                raise SiteError(
-                    f"{type(method).__name__}: {trunk.name} has no parameter {name!r}{suggest(name, slots)}"
-                )
-            values.setdefault(name, nn.Parameter(parameter.detach().clone()))
+            values.setdefault(name, nn.Parameter(slots[name][1].detach().clone()))
     return TunedSet(tuple(values), list(values.values())), [slots[name][0] for name in values]
 
 
@@ -202,8 +200,7 @@ def _first_changed(adapters: Sequence[tuple[Place, Adapter]], units: Sequence[in
 def _check_together(trunk: Trunk, plans: Sequence[tuple[Method, Plan]]) -> None:
     for method, plan in plans:
         label = type(method).__name__
-        if plan.is_empty and not method.may_be_empty:
-            raise SiteError(f"{label}: {trunk.name} has no place for it; choose another method or backbone")
+        check_not_empty(method, plan, trunk)
         others = [type(other).__name__ for other, _ in plans if other is not method]
         if plan.is_empty and others:
             raise SiteError(f"{label}: adds nothing beside {', '.join(others)}; leave it out")

@@ -12,18 +12,19 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from garnish.errors import BundleError, one_line, remedy_of
+from garnish.errors import BundleError, GarnishError, one_line, remedy_of
 
 Content = bytes | Sequence[memoryview]
 
 
-def write_file(path: Path, data: Content, *, keep: Path | None = None) -> None:
+def write_file(path: Path, data: Content, *, keep: Path | None = None, synced: bool = True) -> None:
     """Write or replace one file; a kill at any moment leaves the former file or the new one.
 
     Args:
         path: the file.
         data: its bytes, or pieces of them.
         keep: a name in the same folder that the former file gets.
+        synced: it lasts through a power cut, which takes milliseconds; False for what can be made again.
 
     Raises:
         OSError: no space, no permission; the former file is as it was.
@@ -33,14 +34,18 @@ def write_file(path: Path, data: Content, *, keep: Path | None = None) -> None:
     new = path.with_name(f".{path.name}.writing")
     with _alone(path.parent):
         try:
-            _write(new, data)
+            if synced:
+                _write(new, data)
+            else:
+                new.write_bytes(data if isinstance(data, bytes) else b"".join(data))
             if keep is not None and path.exists():
                 _link(path, keep)
             os.replace(new, path)  # noqa: PTH105
         except BaseException:
             new.unlink(missing_ok=True)
             raise
-        _sync(path.parent)
+        if synced:
+            _sync(path.parent)
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
@@ -84,22 +89,20 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 @contextlib.contextmanager
-def writing(what: object, then: str) -> Iterator[None]:
+def writing(what: object, then: str, error_kind: type[GarnishError] = BundleError) -> Iterator[None]:
     """Turn errors of the system inside a ``with`` block into one line.
 
     Args:
         what: the place, and what is written there where that does not say it.
         then: goes on after the remedy, which follows from the error ("free some space"): what else to do, and what is
             left of the former.
-
-    Raises:
-        BundleError: for any OSError.
+        error_kind: what is raised for any OSError.
     """
     try:
         yield
     except OSError as error:
         reason = error.strerror or one_line(error, 120)
-        raise BundleError(f"{what} cannot be written ({reason}); {remedy_of(error)}{then}") from error
+        raise error_kind(f"{what} cannot be written ({reason}); {remedy_of(error)}{then}") from error
 
 
 def resting_place(path: Path) -> Path:

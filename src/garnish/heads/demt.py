@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast, final, get_args
+from typing import ClassVar, Literal, cast, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.engine.blocks import FeatureInfo
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError
 from garnish.heads.head import JointHead, by_maps
 from garnish.heads.layers.deformable import DeformableConv, without_autocast
 from garnish.heads.layers.task_attention import TaskAttention, maps_of, tokens_of
@@ -79,10 +79,6 @@ class DeMT(JointHead):
     reduction: int = 8
 
     def __post_init__(self) -> None:
-        if self.attention not in get_args(Attention):
-            raise OptionError(
-                f"DeMT.attention: unknown {self.attention!r}{suggest(self.attention, get_args(Attention))}"
-            )
         for name in ("depth", "channels", "heads", "reduction"):
             if getattr(self, name) < 1:
                 raise OptionError(f"DeMT.{name}: {getattr(self, name)} is out of range; give at least 1")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, final, get_args
+from typing import Literal, final
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -56,8 +56,6 @@ class DPTHead(Head):
             raise OptionError(f"DPTHead.channels: {self.channels} is out of range; give at least 2")
         if len(self.widths) != len(PYRAMID_SCALES) or min(self.widths) < 1:
             raise OptionError(f"DPTHead.widths: {list(self.widths)}; give {len(PYRAMID_SCALES)}, each at least 1")
-        if self.output not in get_args(Output):
-            raise OptionError(f"DPTHead.output: expected one of {', '.join(get_args(Output))}; got {self.output!r}")
         if not 0 <= self.dropout < 1:
             raise OptionError(f"DPTHead.dropout: {self.dropout} is out of range; give 0 to below 1")
 

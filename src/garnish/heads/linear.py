@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
@@ -29,10 +29,6 @@ class LinearHead(Head):
     """
 
     taps: Taps = "all"
-
-    def __post_init__(self) -> None:
-        if self.taps not in get_args(Taps):
-            raise OptionError(f"LinearHead.taps: expected one of {', '.join(get_args(Taps))}; got {self.taps!r}")
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> LinearDecoder:
         """The module; raises :class:`OptionError` where there are no features or no outputs."""

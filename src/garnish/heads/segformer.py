@@ -41,8 +41,6 @@ class SegFormerHead(Head):
     init: Literal["random", "published"] = "random"
 
     def __post_init__(self) -> None:
-        if self.init not in ("random", "published"):
-            raise OptionError(f"SegFormerHead.init: expected random or published, got {self.init!r}")
         if self.init == "published" and self.norm:
             raise OptionError("SegFormerHead: the published decoder has no norm in front; set norm=False")
         if self.channels < 1:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from garnish.errors import one_line
-from garnish.files.safetensors_size import stored_bytes
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
+from garnish.model.stored_size import stored_bytes
 from garnish.registry import describe
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from garnish.backbones.backbone import Backbone
 from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.engine.blocks import bare
-from garnish.errors import OptionError, SiteError
+from garnish.errors import OptionError
 from garnish.registry import build, classes, find
 
 #: Option that says which layers a method adapts, and what the placements are called.
@@ -118,13 +118,14 @@ def _try(
     grid = _class(name).grid
     try:
         method: Method = build("adapters", name, options)
-        plan = method.plan(trunk)
-        if plan.is_empty and not method.may_be_empty:
-            raise SiteError(f"{name}: {trunk.name} has no place for it; choose another method or backbone")
-    except (SiteError, OptionError) as error:
+        reason = method.fits(trunk)
+    except OptionError as error:  # options that do not go together
+        reason = str(error)
+    if reason is not None:
         size = " ".join(f"{option}={value:g}" for option, value in options.items() if option in grid)
-        refused.append(Refused(f"{name} {size}".strip(), str(error)))
+        refused.append(Refused(f"{name} {size}".strip(), reason))
         return
+    plan = method.plan(trunk)
     # what tasks own parts of, or train nothing of, is no other thing when each task has a copy
     if sharing == "per task" and (plan.own is not None or plan.is_empty):
         return

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from garnish.drawing.map_files import with_suffix, write_png
+from garnish.drawing.painting import eight_bits
 from garnish.errors import DataError
 from garnish.tasks.task import IGNORE, Task
 
@@ -55,8 +56,8 @@ class BinaryTask(Task, ABC):
 
     def write(self, decoded: Tensor, path: Path) -> Path:
         """``path.png``: 8-bit grey, probability · 255."""
-        grey = (decoded.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
-        return write_png(grey.reshape(decoded.shape[-2:]).cpu().numpy(), with_suffix(path, ".png"))
+        shares = decoded.detach().float().reshape(decoded.shape[-2:]).cpu().numpy()
+        return write_png(eight_bits(shares), with_suffix(path, ".png"))
 
 
 def balanced_bce(sums: Tensor, positive_weight: float | None) -> Tensor:

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from garnish.drawing.colours import NOTHING, scale_colours
-from garnish.drawing.map_files import with_suffix, write_png, write_whole
+from garnish.drawing.map_files import with_suffix, write_map, write_png
+from garnish.drawing.painting import paint_distances
 from garnish.errors import DataError, OptionError
 from garnish.tasks.metrics.totals import Totals, exact, ratio
 from garnish.tasks.task import Role, Task
@@ -142,12 +142,8 @@ class Depth(Task):
 
     def paint(self, decoded: Tensor) -> np.ndarray:
         """(H, W) or (1, H, W) metres → (H, W, 3): near is yellow, ``max_metres`` dark violet; black without a label."""
-        metres = decoded.detach().float().reshape(decoded.shape[-2:])
-        valid = self.labelled(metres)
-        share = 1 - torch.where(valid, metres, 0.0) / self.max_metres
-        painted: np.ndarray = scale_colours(share.cpu().numpy())
-        painted[~valid.cpu().numpy()] = NOTHING
-        return painted
+        metres = decoded.detach().float().reshape(decoded.shape[-2:]).cpu().numpy()
+        return paint_distances(metres, self.min_metres, self.max_metres)
 
     def write(self, decoded: Tensor, path: Path) -> Path:
         """``path.png``: 16-bit, millimetres, 0 = none; where ``max_metres`` > 65.535, ``path.npy``: float32 metres."""
@@ -158,7 +154,7 @@ class Depth(Task):
             file = with_suffix(path, ".npy")
             data = io.BytesIO()
             np.save(data, values.astype(np.float32), allow_pickle=False)
-            return write_whole(data.getvalue(), file)
+            return write_map(data.getvalue(), file)
         millimetres = np.where(valid, np.clip(np.rint(values * 1000), 1, 65535), 0).astype(np.uint16)
         return write_png(millimetres, with_suffix(path, ".png"))
 

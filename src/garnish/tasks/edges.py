@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from garnish.drawing.painting import paint_shares
 from garnish.errors import OptionError
 from garnish.tasks.binary import BinaryTask, balanced_bce
 from garnish.tasks.metrics.boundaries import BoundaryMetric
@@ -72,8 +73,6 @@ class Edges(BinaryTask):
             raise OptionError(f"Edges.positive_weight: {self.positive_weight}; set a value between 0 and 1")
         if self.tolerance_px < 0:
             raise OptionError(f"Edges.tolerance_px: {self.tolerance_px}; set 0 or more pixels")
-        if self.protocol not in ("pooled", "ods"):
-            raise OptionError(f'Edges.protocol: {self.protocol!r}; set "pooled" or "ods"')
         if self.processes < 1:
             raise OptionError(f"Edges.processes: {self.processes}; set 1 or more")
         if not 0 <= self.max_distance < 1:
@@ -121,10 +120,8 @@ class Edges(BinaryTask):
 
     def paint(self, decoded: Tensor) -> np.ndarray:
         """(H, W) or (1, H, W) → (H, W, 3): edges black on white, light grey where there is no label."""
-        values = decoded.detach().float().reshape(decoded.shape[-2:])
-        shade = torch.where(values == IGNORE, 0.8, 1 - values.clamp(0, 1))
-        grey = (shade * 255).round().to(torch.uint8).cpu().numpy()
-        return np.repeat(grey[..., None], 3, axis=-1)
+        shares = decoded.detach().float().reshape(decoded.shape[-2:]).cpu().numpy()
+        return paint_shares(shares, none=IGNORE, none_colour=(204, 204, 204), dark=True)
 
 
 @final

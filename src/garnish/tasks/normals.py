@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from garnish.drawing.colours import NOTHING
 from garnish.drawing.map_files import with_suffix, write_png
+from garnish.drawing.painting import paint_vectors, vectors_as_rgb
 from garnish.errors import DataError
 from garnish.tasks.metrics.totals import Totals, exact, ratio
-from garnish.tasks.task import Task, to_uint8
+from garnish.tasks.task import Task
 
 #: Width of a bin of the histogram that gives the median angle, degrees.
 BIN_DEGREES = 0.05
@@ -99,13 +99,11 @@ class Normals(Task):
 
     def paint(self, decoded: Tensor) -> np.ndarray:
         """(3, H, W) → (H, W, 3): (n + 1)/2 as RGB; black where there is no normal."""
-        painted = to_uint8((decoded + 1) / 2)
-        painted[~labelled(decoded)[0].cpu().numpy()] = NOTHING
-        return painted
+        return paint_vectors(decoded.detach().float().cpu().numpy())
 
     def write(self, decoded: Tensor, path: Path) -> Path:
         """``path.png``: 8-bit RGB, value = (n + 1)/2 · 255."""
-        return write_png(to_uint8((decoded + 1) / 2), with_suffix(path, ".png"))
+        return write_png(vectors_as_rgb(decoded.detach().float().cpu().numpy()), with_suffix(path, ".png"))
 
 
 def unit(vectors: Tensor) -> Tensor:

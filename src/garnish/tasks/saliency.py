@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from garnish.drawing.painting import paint_shares
 from garnish.errors import OptionError
 from garnish.tasks.binary import BinaryTask, balanced_bce
 from garnish.tasks.metrics.thresholds import HUNDREDTHS, TWENTIETHS, counts_above
@@ -58,8 +59,6 @@ class Saliency(BinaryTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_f_at not in _F_AT:
-            raise OptionError(f"Saliency.max_f_at: {self.max_f_at!r}; set {' or '.join(map(repr, _F_AT))}")
         for option, known in (("iou_threshold", HUNDREDTHS), ("f_threshold", self.f_thresholds)):
             if (value := getattr(self, option)) is not None and value not in known:
                 raise OptionError(f"Saliency.{option}: {value}; set one of {known[0]}, {known[1]:.2f} … {known[-1]}")
@@ -87,11 +86,8 @@ class Saliency(BinaryTask):
 
     def paint(self, decoded: Tensor) -> np.ndarray:
         """(H, W) or (1, H, W) → (H, W, 3): salient is white, the rest black; blue-grey where there is no label."""
-        values = decoded.detach().float().reshape(decoded.shape[-2:])
-        grey = (values.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-        painted = np.repeat(grey[..., None], 3, axis=-1)
-        painted[(values == IGNORE).cpu().numpy()] = (70, 80, 110)
-        return painted
+        shares = decoded.detach().float().reshape(decoded.shape[-2:]).cpu().numpy()
+        return paint_shares(shares, none=IGNORE, none_colour=(70, 80, 110))
 
 
 @final

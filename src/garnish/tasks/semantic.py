@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from garnish.drawing.colours import NOTHING, class_colours
+from garnish.drawing.colours import class_colours
 from garnish.drawing.map_files import with_suffix, write_png
+from garnish.drawing.painting import paint_classes
 from garnish.errors import DataError, OptionError, plural
 from garnish.tasks.metrics.confusion import class_iou, confusion_matrix, pixel_accuracy
 from garnish.tasks.metrics.tolerance import disc_maximum, f_measure, precision_recall
@@ -205,10 +206,7 @@ class Semantic(Task):
 
     def paint(self, decoded: Tensor) -> np.ndarray:
         """(H, W) ids → (H, W, 3) the colours of :meth:`legend`; black where there is no label."""
-        table = np.full((256, 3), NOTHING, np.uint8)
-        table[: self.channels] = class_colours(self.names)
-        painted: np.ndarray = table[decoded.detach().to(torch.uint8).cpu().numpy()]
-        return painted
+        return paint_classes(decoded.detach().to(torch.uint8).cpu().numpy(), class_colours(self.names))
 
     def write(self, decoded: Tensor, path: Path) -> Path:
         """``path.png``: 8-bit grey, the ids themselves."""

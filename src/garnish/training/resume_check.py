@@ -10,8 +10,9 @@ from garnish.data.dataset import Dataset
 from garnish.data.identity import difference, identity
 from garnish.errors import OptionError, one_line
 from garnish.model.model import Model
-from garnish.registry import describe, plain
+from garnish.registry import SpecFacts, describe, plain
 from garnish.tasks.task import Task
+from garnish.training.run_state import Checkpoint, RunFacts
 from garnish.training.train_options import FREE_ON_RESUME, TrainOptions
 
 
@@ -22,11 +23,11 @@ def facts_of(
     total: int,
     batch_size: int,
     world: int,
-) -> dict[str, Any]:
+) -> RunFacts:
     """What a run must share with the one that it resumes; ``data`` by what it is for."""
     return {
         "options": plain({k: v for k, v in dataclasses.asdict(options).items() if k not in FREE_ON_RESUME}),
-        "cached": options.cache is not None,  # which changes roundings; its folder may be another
+        "cached": options.cache is not None,
         "total_steps": total,
         "batch_size": batch_size,
         "world": world,
@@ -39,7 +40,7 @@ def facts_of(
     }
 
 
-def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> str:
+def check_facts(saved: Checkpoint, now: RunFacts, where: str) -> str:
     """Raise OptionError where a run would not go on as it began, naming the first thing that differs.
 
     Returns:
@@ -69,12 +70,12 @@ def check_facts(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
         ("world", f"{saved['world']} processes, not {now['world']}"),
         ("total_steps", f"{saved['total_steps']} steps in all, not {now['total_steps']} (has the data changed?)"),
     ):
-        if saved.get(name, False) != now[name]:
+        if saved.get(name, False) != now.get(name):
             raise OptionError(f"{where}: was started with {what}; resume with the same, or train anew")
     if "data" in saved:
         return ""
     state = saved["state"]
-    kept = state["best_step"] is not None and not state.get("best_on_some")
+    kept = state.best_step is not None and not state.best_on_some
     rounding = "; what storing does to its best metrics is measured only if a later step is better" if kept else ""
     return f"{where}: an earlier version wrote it, which did not note its data; see to them{rounding}"
 
@@ -94,14 +95,14 @@ def _check_data(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
         raise OptionError(f"{where}: was started {what}; give those that it was started with (--data), or train anew")
 
 
-def _described(task: Task) -> dict[str, Any]:
+def _described(task: Task) -> SpecFacts:
     """Class and options of a task, but for those that change no number."""
     told = describe(task)
     kept = {name: value for name, value in told["options"].items() if task.roles.get(name) != "work"}
-    return {**told, "options": kept}
+    return {"name": told["name"], "options": kept}
 
 
-def _check_tasks(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+def _check_tasks(saved: Mapping[str, SpecFacts], now: Mapping[str, SpecFacts], where: str) -> None:
     """Raise OptionError where a task's class, class names or another option is not what the run was started with."""
     if set(saved) != set(now):
         raise OptionError(
@@ -112,7 +113,7 @@ def _check_tasks(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -
         _check_spec(before, now[task], f"tasks.{task}", where)
 
 
-def _check_spec(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, at: str, where: str) -> None:
+def _check_spec(before: SpecFacts | None, after: SpecFacts | None, at: str, where: str) -> None:
     """Raise OptionError where a class or an option differs; a checkpoint may be older than an option."""
     names = [None if spec is None else spec["name"] for spec in (before, after)]
     if before is None or after is None or names[0] != names[1]:

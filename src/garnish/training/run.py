@@ -35,6 +35,7 @@ from garnish.training.processes import check_data, make_fabric, start_alike
 from garnish.training.progress import Progress
 from garnish.training.resume_check import check_facts, facts_of
 from garnish.training.run_state import (
+    Checkpoint,
     RunState,
     odd_in_run,
     restore,
@@ -126,13 +127,13 @@ class Run:
         self.step = TrainingStep(model, self.tasks, self.balance, self.options, self.fabric)
         start_alike(model.backbone, [*self.step.trained.values(), *self.step.buffers().values()], self.fabric)
 
-    def _begin(self, train: Dataset, saved: tuple[dict[str, Tensor], dict[str, Any], str] | None) -> None:
+    def _begin(self, train: Dataset, saved: tuple[dict[str, Tensor], Checkpoint, str] | None) -> None:
         """Batch size, batches and number of steps."""
         options, fabric = self.options, self.fabric
         self.model.backbone.checkpointing = options.checkpointing
         self.model.train()
         if saved is not None:
-            size = int(saved[1]["batch_size"])
+            size = saved[1]["batch_size"]
         elif options.batch_size == "auto":
             size = largest_batch(self.model, train, options, self.step.own_loss, fabric)
         else:

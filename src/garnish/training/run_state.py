@@ -13,20 +13,21 @@ import io
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NotRequired, TypedDict, final
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from garnish.bundles.checkpoint import flatten, load_state, save_state, unflatten
+from garnish.bundles.checkpoint import Number, flatten, load_state, save_state, unflatten
 from garnish.checking.finite import not_finite
+from garnish.checking.plain_data import Reading, read_as
 from garnish.errors import BundleError
 from garnish.files.atomic import write_file, writing
 from garnish.files.strict_yaml import write_yaml
-from garnish.registry import plain
+from garnish.registry import SpecFacts, plain
 from garnish.training.run_folder import EARLIER, LAST, STATE, check_run, new_folder, working_in
 from garnish.training.step import TrainingStep
 
@@ -60,6 +61,33 @@ class RunState:
         return next((entry["metrics"] for entry in self.history if entry["step"] == step), {})
 
 
+class RunFacts(TypedDict):
+    """What a run must share with the one that it resumes; checkpoints of earlier versions lack some."""
+
+    options: dict[str, Any]
+    cached: NotRequired[bool]  # which changes roundings; its folder may be another
+    total_steps: int
+    batch_size: int
+    world: int
+    fingerprint: str
+    drop_path: NotRequired[float]
+    tasks: NotRequired[dict[str, SpecFacts]]
+    methods: NotRequired[dict[str, list[SpecFacts]]]
+    heads: NotRequired[dict[str, SpecFacts]]
+    data: NotRequired[dict[str, Any]]  # by what it is for
+
+
+class Checkpoint(RunFacts):
+    """The facts of a checkpoint."""
+
+    state: RunState
+    scaler: dict[str, Any]
+    optimizer: dict[str, dict[str, Number]]
+
+
+_READING = Reading(error=BundleError, unknown="unknown key {place}", missing="has no {place}; give another folder")
+
+
 def taken(out: str | Path, recipe: Mapping[str, Any], held: ExitStack, fabric: Fabric) -> Path:
     """Take the folder of a new run, on the first rank, lock it until ``held`` is closed, and write ``args.yaml``."""
     folder = ""
@@ -71,7 +99,7 @@ def taken(out: str | Path, recipe: Mapping[str, Any], held: ExitStack, fabric: F
     return Path(fabric.broadcast(folder) if fabric.world_size > 1 else folder)
 
 
-def resumed(folder: Path, held: ExitStack, fabric: Fabric) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+def resumed(folder: Path, held: ExitStack, fabric: Fabric) -> tuple[dict[str, Tensor], Checkpoint, str]:
     """What :func:`load_run` gives, once the folder is locked until ``held`` is closed."""
     check_run(folder)
     if fabric.is_global_zero:
@@ -117,7 +145,7 @@ def write_results(folder: Path, history: list[dict[str, Any]]) -> None:
     _write(folder / "results.csv", text.getvalue())
 
 
-def save_run(folder: Path, state: RunState, step: TrainingStep, facts: Mapping[str, Any]) -> None:
+def save_run(folder: Path, state: RunState, step: TrainingStep, facts: RunFacts) -> None:
     """Write or replace ``FOLDER/last/state.safetensors``; the state before stays beside it.
 
     Args:
@@ -131,7 +159,7 @@ def save_run(folder: Path, state: RunState, step: TrainingStep, facts: Mapping[s
     save_state(folder / STATE, _kept(step) | moments, {**facts, **changed}, keep=EARLIER.name)
 
 
-def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+def load_run(folder: Path) -> tuple[dict[str, Tensor], Checkpoint, str]:
     """What :func:`save_run` wrote, and a line about it: "", or that it is the state before, for the last is damaged.
 
     Raises:
@@ -140,14 +168,16 @@ def load_run(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     check_run(folder)
     last, earlier, line = folder / STATE, folder / EARLIER, ""
     try:
-        tensors, facts = load_state(last)
+        tensors, found = load_state(last)
     except BundleError as error:
         try:
-            tensors, facts = load_state(earlier)
+            tensors, found = load_state(earlier)
         except BundleError:
             raise error from None
-        reason, step = str(error).rpartition(";")[0], facts["state"]["step"]
-        line = f"{reason}; going on from the state before, of step {step} ({earlier})"
+        line = str(error).rpartition(";")[0]
+    facts: Checkpoint = read_as(found, Checkpoint, "", replace(_READING, file=f"{earlier if line else last}: "))
+    if line:
+        line += f"; going on from the state before, of step {facts['state'].step} ({earlier})"
     if odd := not_finite(tensors):
         raise BundleError(f"{last}: {odd}; the run had diverged: train anew at a lower lr")
     return tensors, facts, line
@@ -165,7 +195,7 @@ def odd_in_run(step: TrainingStep) -> str:
     return not_finite(step.trained | step.buffers() | _optimizer_state(step)[0])
 
 
-def restore(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], step: TrainingStep, where: str) -> RunState:
+def restore(tensors: Mapping[str, Tensor], facts: Checkpoint, step: TrainingStep, where: str) -> RunState:
     """Put a checkpoint back; nothing is changed where it does not fit.
 
     Raises:
@@ -192,7 +222,7 @@ def restore(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], step: Train
             k: v.to(parameter.device) if isinstance(v, Tensor) and (v.ndim or fused) else v for k, v in entries.items()
         }
     step.precision.load_state_dict(facts["scaler"])
-    return RunState(**facts["state"])
+    return facts["state"]
 
 
 def _kept(step: TrainingStep) -> dict[str, Tensor]:

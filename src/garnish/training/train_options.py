@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, final, get_args
+from typing import Any, Literal, final
 
 from garnish.balancing.balancing import balancing_of
 from garnish.checking.arguments import Options
@@ -110,10 +110,9 @@ class TrainOptions(Options):
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise OptionError(f"train: steps {self.steps}, epochs {self.epochs}; set exactly one of the two")
-        if self.batch_size != "auto" and not (isinstance(self.batch_size, int) and self.batch_size >= 1):
-            raise OptionError(f"train.batch_size: {self.batch_size!r}; set a number from 1, or auto")
-        if self.devices != "auto" and not (isinstance(self.devices, int) and self.devices >= 1):
-            raise OptionError(f"train.devices: {self.devices!r}; set a number from 1, or auto")
+        for name in ("batch_size", "devices"):
+            if (value := getattr(self, name)) != "auto" and value < 1:
+                raise OptionError(f"train.{name}: {value}; set a number from 1, or auto")
         at_least = {
             "steps": 1, "accumulate": 1, "warmup": 0, "seed": 0, "workers": 0, "eval_every": 1, "eval_batch_size": 1,
             "eval_limit": 1, "patience": 1, "save_every": 1, "log_every": 1, "weight_decay": 0, "check_pictures": 0,
@@ -127,9 +126,6 @@ class TrainOptions(Options):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise OptionError(f"train.{name}: {value} is out of range; set a finite value above 0")
-        for name, choices in (("schedule", Schedule), ("precision", Precision), ("strategy", Strategy)):
-            if getattr(self, name) not in get_args(choices):
-                raise OptionError(f"train.{name}: {getattr(self, name)!r}; choose from {', '.join(get_args(choices))}")
         for name in self.log or ():
             check_name(name)
         balancing_of(self.balance)

@@ -84,10 +84,15 @@ def narrow_width(label: str, width: int, reduction: float, bottleneck: int | Non
     return narrow
 
 
+def check_ratio(at: str, value: float) -> None:
+    """Raise :class:`OptionError` for what no width can be divided or multiplied by."""
+    if not 0 < value < math.inf:
+        raise OptionError(f"{at}: {value} is not {'finite' if value > 0 else 'positive'}; use 1 or more")
+
+
 def check_options(label: str, reduction: float, bottleneck: int | None, dropout: float) -> None:
     """Raise :class:`OptionError` for values that fit no backbone."""
-    if reduction <= 0:
-        raise OptionError(f"{label}.reduction: {reduction} is not positive; use 1 or more")
+    check_ratio(f"{label}.reduction", reduction)
     if bottleneck is not None and bottleneck < 1:
         raise OptionError(f"{label}.bottleneck: {bottleneck} is below 1; use 1 or more")
     if not 0 <= dropout < 1:

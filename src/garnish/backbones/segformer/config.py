@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any
 
 from garnish.backbones.weights import CONFIG, read_notes
 from garnish.errors import WeightsError, one_line
+from garnish.files.strict_json import read_json
 
-#: A description is some kilobytes; more than this is not read.
-_MOST_BYTES = 4 * 2**20
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 #: what SegFormer's configuration may say that changes the result but no tensor's shape
 _FIXED = {"hidden_act": "gelu", "strides": [4, 2, 2, 2], "reshape_last_stage": True}
@@ -30,12 +28,7 @@ def read_config(file: str | Path) -> dict[str, Any]:
     file = Path(file).parent / CONFIG
     if not file.is_file():
         return {}
-    try:
-        if (size := file.stat().st_size) > _MOST_BYTES:
-            raise WeightsError(f"{file}: {size} bytes are more than a model's description has; remove it")
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{file}: cannot be read ({one_line(error, 120)}); fetch it again, or remove it") from error
+    found = read_json(file, "model's description", "fetch it again, or remove it", WeightsError)
     if not isinstance(found, dict):
         raise WeightsError(f"{file}: is no mapping; fetch it again, or remove it")
     return found

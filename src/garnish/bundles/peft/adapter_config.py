@@ -11,12 +11,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from garnish.bundles.bundle_json import MOST_BYTES, parse_json
+from garnish.checking.plain_data import Reading, Within, hints_of, read_as
 from garnish.errors import BundleError, one_line
+from garnish.files.strict_json import read_json
 
 CONFIG = "adapter_config.json"
 
@@ -42,6 +43,15 @@ _READ = frozenset(
 _STARTS = ("gaussian", "eva", "orthogonal")
 #: A regular expression of a stranger can run for ever; these bounds keep it to about a tenth of a second a name.
 _MOST_PATTERN, _MOST_REPEATS = 2000, 5
+#: Keys that have a value in every file that says anything of them.
+_NEVER_NULL = ("r", "lora_alpha", "lora_dropout")
+
+_Rank = Annotated[int, Within("a whole number from 1", lambda rank: rank >= 1)]
+_Finite = Annotated[float, Within("a number", math.isfinite)]
+_Dropout = Annotated[float, Within("0 to below 1", lambda p: 0 <= p < 1)]
+_Flag = Annotated[bool, Within("true or false")]
+_Names = Annotated[tuple[str, ...], Within("a list of names", all)]
+_Targets = Annotated[_Names | str, Within("names of modules", bool)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +62,16 @@ class PeftConfig:
     ``rank_pattern`` and ``alpha_pattern`` map regular expressions for the ends of names to values.
     """
 
-    r: int
-    lora_alpha: float
-    lora_dropout: float
-    rank_pattern: Mapping[str, int]
-    alpha_pattern: Mapping[str, float]
-    use_rslora: bool
-    use_dora: bool
-    target_modules: tuple[str, ...] | str
-    exclude_modules: tuple[str, ...] | str
-    modules_to_save: tuple[str, ...]
+    r: _Rank = 8
+    lora_alpha: _Finite = 8.0
+    lora_dropout: _Dropout = 0.0
+    rank_pattern: Mapping[str, _Rank] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, _Finite] = field(default_factory=dict)
+    use_rslora: _Flag = False
+    use_dora: _Flag = False
+    target_modules: _Targets
+    exclude_modules: _Names | str = ()
+    modules_to_save: _Names = ()
 
     def rank_of(self, module: str) -> int:
         """R of one module."""
@@ -97,120 +107,60 @@ def read_config(file: Path) -> PeftConfig:
     Raises:
         BundleError: damaged, another method than LoRA, rsLoRA or DoRA, or a key that we cannot honour.
     """
-    try:
-        if file.stat().st_size > MOST_BYTES:
-            raise BundleError(f"{file}: {file.stat().st_size} bytes are more than a configuration can have")
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{file}: cannot be read ({one_line(error, 120)}); write the adapter again") from error
-    found = parse_json(text, str(file))
+    found = read_json(file, "configuration", "write the adapter again")
     if not isinstance(found, dict) or "peft_type" not in found:
         raise BundleError(f"{file}: is no configuration of PEFT's (it has no peft_type); give another folder")
     if found["peft_type"] != "LORA":
         raise BundleError(
             f"{file}: peft_type {found['peft_type']!r} is not read; only LORA is (with use_rslora or use_dora)"
         )
-    return _Reader(found, str(file)).read()
+    _check_ignored(found, str(file))
+    given = {k: v for k, v in found.items() if k in hints_of(PeftConfig) and (v is not None or k in _NEVER_NULL)}
+    how = Reading(error=BundleError, file=f"{file}: ", missing="has no {place}")
+    config: PeftConfig = read_as(given, PeftConfig, "", how)
+    for key in ("rank_pattern", "alpha_pattern", "target_modules", "exclude_modules"):
+        named = getattr(config, key)
+        for expression in [named] if isinstance(named, str) else named if isinstance(named, Mapping) else ():
+            _check_expression(expression, f"{file}: {key}")
+    return config
 
 
-class _Reader:
-    """The keys of one file; every error names the file and the key."""
-
-    def __init__(self, found: Mapping[str, Any], file: str) -> None:
-        self.found = found
-        self.file = file
-
-    def read(self) -> PeftConfig:
-        for key, value in self.found.items():
-            if key not in _READ | _WITHOUT_EFFECT and value not in (None, False, [], {}, ""):
-                raise BundleError(
-                    f"{self.file}: {key}: {one_line(repr(value), 60)} is not supported; "
-                    "plain LoRA, rsLoRA and DoRA of linear layers and convolutions are"
-                )
-        if self.found.get("bias", "none") != "none":
+def _check_ignored(found: Mapping[str, Any], file: str) -> None:
+    """Raise BundleError for a key that we do not read and that would change what the adapter computes."""
+    for key, value in found.items():
+        if key not in _READ | _WITHOUT_EFFECT and value not in (None, False, [], {}, ""):
             raise BundleError(
-                f"{self.file}: bias: {self.found['bias']!r} retrains the backbone's own biases; "
-                "only adapters of bias='none' are read"
+                f"{file}: {one_line(key, 60)}: {one_line(repr(value), 60)} is not supported; "
+                "plain LoRA, rsLoRA and DoRA of linear layers and convolutions are"
             )
-        start = self.found.get("init_lora_weights", True)
-        if isinstance(start, str) and start not in _STARTS:
-            raise BundleError(
-                f"{self.file}: init_lora_weights: {one_line(repr(start), 40)} rewrites the backbone's weights when "
-                "PEFT loads the file; save it as a plain LoRA first (path_initial_model_for_weight_conversion)"
-            )
-        ranks = self._mapping("rank_pattern")
-        alphas = self._mapping("alpha_pattern")
-        return PeftConfig(
-            r=self._rank("r", self.found.get("r", 8)),
-            lora_alpha=self._number("lora_alpha", self.found.get("lora_alpha", 8)),
-            lora_dropout=self._dropout(),
-            rank_pattern={k: self._rank(f"rank_pattern.{k}", v) for k, v in ranks.items()},
-            alpha_pattern={k: self._number(f"alpha_pattern.{k}", v) for k, v in alphas.items()},
-            use_rslora=self._flag("use_rslora"),
-            use_dora=self._flag("use_dora"),
-            target_modules=self._modules("target_modules", needed=True),
-            exclude_modules=self._modules("exclude_modules"),
-            modules_to_save=self._list("modules_to_save", self.found.get("modules_to_save")),
+    if (bias := found.get("bias", "none")) != "none":
+        raise BundleError(
+            f"{file}: bias: {one_line(repr(bias), 60)} retrains the backbone's own biases; "
+            "only adapters of bias='none' are read"
+        )
+    start = found.get("init_lora_weights", True)
+    if isinstance(start, str) and start not in _STARTS:
+        raise BundleError(
+            f"{file}: init_lora_weights: {one_line(repr(start), 40)} rewrites the backbone's weights when "
+            "PEFT loads the file; save it as a plain LoRA first (path_initial_model_for_weight_conversion)"
         )
 
-    def _expect(self, is_so: bool, key: str, expected: str, value: Any) -> None:
-        if not is_so:
-            told = f"{one_line(key, 60)}: expected {expected}, got {one_line(repr(value), 60)}"
-            raise BundleError(f"{self.file}: {told}")
 
-    def _rank(self, key: str, value: Any) -> int:
-        self._expect(type(value) is int and value >= 1, key, "a whole number from 1", value)
-        return int(value)
-
-    def _number(self, key: str, value: Any) -> float:
-        self._expect(type(value) in (int, float) and math.isfinite(value), key, "a number", value)
-        return float(value)
-
-    def _dropout(self) -> float:
-        value = self._number("lora_dropout", self.found.get("lora_dropout", 0.0))
-        self._expect(0 <= value < 1, "lora_dropout", "0 to below 1", value)
-        return value
-
-    def _flag(self, key: str) -> bool:
-        value = self.found.get(key) or False
-        self._expect(type(value) is bool, key, "true or false", value)
-        return bool(value)
-
-    def _mapping(self, key: str) -> dict[str, Any]:
-        value = self.found.get(key) or {}
-        self._expect(isinstance(value, dict), key, "a mapping", value)
-        return {self._pattern(key, pattern): entry for pattern, entry in value.items()}
-
-    def _modules(self, key: str, *, needed: bool = False) -> tuple[str, ...] | str:
-        value = self.found.get(key)
-        if isinstance(value, str):
-            return self._pattern(key, value)
-        names = self._list(key, value)
-        self._expect(bool(names) or not needed, key, "names of modules", value)
-        return names
-
-    def _list(self, key: str, value: Any) -> tuple[str, ...]:
-        found = () if value is None else value
-        are_names = isinstance(found, list | tuple) and all(isinstance(name, str) and name for name in found)
-        self._expect(are_names, key, "a list of names", value)
-        return tuple(found)
-
-    def _pattern(self, key: str, text: str) -> str:
-        repeats = len(re.findall(r"(?<![\\(])[*+{?]", text))
-        nested = re.search(r"(?<!\\)\)[*+{]", text)
-        if len(text) > _MOST_PATTERN or repeats > _MOST_REPEATS or nested or re.search(r"\\[1-9]|\(\?P=", text):
-            raise BundleError(
-                f"{self.file}: {key}: the expression {one_line(text, 60)!r} could run for ever (longer than "
-                f"{_MOST_PATTERN} characters, more than {_MOST_REPEATS} repeats, a repeated group or a reference); "
-                "write names out"
-            )
-        try:
-            re.compile(text)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise BundleError(
-                f"{self.file}: {key}: {one_line(text, 60)!r} is no regular expression ({one_line(error, 60)})"
-            ) from error
-        return text
+def _check_expression(text: str, where: str) -> None:
+    """Raise BundleError for what is no regular expression, or could run for ever."""
+    repeats = len(re.findall(r"(?<![\\(])[*+{?]", text))
+    nested = re.search(r"(?<!\\)\)[*+{]", text)
+    if len(text) > _MOST_PATTERN or repeats > _MOST_REPEATS or nested or re.search(r"\\[1-9]|\(\?P=", text):
+        raise BundleError(
+            f"{where}: the expression {one_line(text, 60)!r} could run for ever (longer than {_MOST_PATTERN} "
+            f"characters, more than {_MOST_REPEATS} repeats, a repeated group or a reference); write names out"
+        )
+    try:
+        re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise BundleError(
+            f"{where}: {one_line(text, 60)!r} is no regular expression ({one_line(error, 60)})"
+        ) from error
 
 
 def config_text(

@@ -1,10 +1,7 @@
 """What stands beside PEFT's files in a folder that we wrote: ``task.json`` and ``heads.safetensors``, and a README.md.
 
 PEFT leaves files alone that it does not know, so the tasks, their heads and the backbone's fingerprint travel with the
-adapter. Keys of ``task.json``, format 1: ``format``; ``versions``; ``dialect`` and ``prefix`` of the module names;
-``backbone`` (``name``, ``options``, ``taps``, ``fingerprint``, ``licence``, ``weights_source``); ``tasks``: by name
-the task's ``name`` and ``options`` and its ``head`` (``name`` and ``options``), in the model's order; ``decode_head``:
-the task whose head PEFT's file holds, or null.
+adapter.
 """
 
 from __future__ import annotations
@@ -12,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import timm
 import torch
@@ -23,19 +20,44 @@ from torch import Tensor
 
 from garnish import __version__
 from garnish.backbones.weights import is_non_commercial
-from garnish.bundles.bundle_json import MOST_BYTES, parse_json
+from garnish.bundles.bundle_json import FACTS
 from garnish.bundles.specs import Specs, backbone_facts
 from garnish.bundles.tensors import read_tensors
+from garnish.checking.plain_data import read_as
 from garnish.errors import BundleError, OptionError, one_line
+from garnish.files.strict_json import read_json
 from garnish.model.model import Model
+from garnish.registry import SpecFacts
 
 FORMAT = 1
 TASK, HEADS, README = "task.json", "heads.safetensors", "README.md"
 
-_BACKBONE_KEYS = {"name": str, "options": dict, "taps": str, "fingerprint": str, "licence": str, "weights_source": str}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PIPELINES = {"Semantic": "image-segmentation", "Saliency": "image-segmentation", "Depth": "depth-estimation"}
 _LICENCES = {"apache-2.0", "apache 2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"}
+
+
+class _Backbone(SpecFacts):
+    taps: str
+    fingerprint: str
+    licence: str
+    weights_source: str
+
+
+class _Task(SpecFacts):
+    head: SpecFacts
+
+
+class _Facts(TypedDict):
+    """``task.json`` of format 1."""
+
+    format: int
+    versions: dict[str, str]
+    dialect: str  # of the module names
+    prefix: str  # of the module names
+    backbone: _Backbone
+    tasks: dict[str, _Task]  # in the model's order
+    decode_head: str | None  # the task whose head PEFT's file holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,38 +104,25 @@ def read_sidecar(folder: Path) -> Sidecar | None:
     file = folder / TASK
     if not file.is_file():
         return None
-    try:
-        if file.stat().st_size > MOST_BYTES:
-            raise BundleError(f"{file}: {file.stat().st_size} bytes are more than a description can have")
-        text = file.read_text(encoding="utf-8")
-        data = (folder / HEADS).read_bytes()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{folder}: cannot be read ({one_line(error, 120)}); write the folder again") from error
-    found = parse_json(text, str(file))
+    found = read_json(file, "description", "write the folder again")
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise BundleError(f"{file}: is not of format {FORMAT}; move it away and pass tasks= and backbone=")
-    backbone, tasks = found.get("backbone"), found.get("tasks")
-    if not isinstance(backbone, dict) or not all(isinstance(backbone.get(k), t) for k, t in _BACKBONE_KEYS.items()):
-        raise BundleError(f"{file}: backbone must have {', '.join(_BACKBONE_KEYS)}; write the folder again")
-    if (
-        not isinstance(tasks, dict)
-        or not tasks
-        or not all(_is_spec(t) and _is_spec(t.get("head")) for t in tasks.values())
-    ):
-        raise BundleError(f"{file}: each of tasks must have name, options and head; write the folder again")
-    decode_head = found.get("decode_head")
+    missing = "{at} must have {known}; write the folder again"
+    facts: _Facts = read_as(found, _Facts, "", replace(FACTS, file=f"{file}: ", missing=missing))
+    tasks, decode_head = facts["tasks"], facts["decode_head"]
+    if not tasks:
+        raise BundleError(f"{file}: tasks: there are none; write the folder again")
     if decode_head is not None and decode_head not in tasks:
         raise BundleError(f"{file}: decode_head: {one_line(repr(decode_head), 40)} is none of the tasks")
     try:
         specs = Specs.read({"tasks": tasks}, str(file))
+        data = (folder / HEADS).read_bytes()
     except OptionError as error:
         raise BundleError(str(error)) from error
+    except OSError as error:
+        raise BundleError(f"{folder}: cannot be read ({one_line(error, 120)}); write the folder again") from error
     tensors = read_tensors(data, str(folder / HEADS))
-    return Sidecar(backbone=backbone, specs=specs, tensors=tensors, decode_head=decode_head)
-
-
-def _is_spec(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("options"), dict)
+    return Sidecar(backbone=facts["backbone"], specs=specs, tensors=tensors, decode_head=decode_head)
 
 
 def base_model_of(model: Model, dialect: str) -> str | None:

@@ -1,0 +1,229 @@
+"""A value is of the type that an annotation says; else one line says where not, what was expected and what was found.
+
+One reader for arguments, for options in recipes, and for what JSON and YAML files of strangers hold. What it knows of
+types: classes, unions, ``Literal``, tuples, sequences, mappings, dataclasses, ``TypedDict``, and ``Annotated`` with
+:class:`Within`. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import numbers
+import operator
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence, Set, ValuesView
+from dataclasses import dataclass, field
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Union,
+    final,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+from garnish.errors import GarnishError, OptionError, one_line, suggest
+
+
+@final
+@dataclass(frozen=True)
+class Within:
+    """In ``Annotated``: what a message calls the values of a type that are meant, and which ones those are."""
+
+    called: str
+    holds: Callable[[Any], object] = lambda _: True
+
+
+def matching(pattern: str) -> Within:
+    """Text that is as a regular expression says from its first to its last character."""
+    return Within(f"text like {pattern}", re.compile(pattern).fullmatch)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a place is read, and how it tells what is wrong.
+
+    Attributes:
+        error: what is raised.
+        file: what every line begins with, such as ``FILE: ``.
+        unknown, missing: lines about a key, with ``{at}``, ``{key}``, ``{place}`` (both, dotted) and ``{known}``.
+        names: class name → how a line calls it; others by their own names.
+        builds: mappings become the dataclasses that are annotated, and whole numbers floats; else both stay.
+        wraps: one text or number stands for a tuple of one.
+    """
+
+    error: type[GarnishError] = OptionError
+    file: str = ""
+    unknown: str = "{at}: unknown option {key!r}"
+    missing: str = "{at}: option {key!r} is required; options: {known}"
+    names: Mapping[str, str] = field(default_factory=lambda: {"NoneType": "null"})
+    builds: bool = True
+    wraps: bool = False
+
+
+#: As Python has them: options and arguments.
+GIVEN = Reading(builds=False)
+
+
+@final
+class Unfit(Exception):
+    """A value that does not fit; its line is put together where it is wanted, for unions try one type after another."""
+
+    def __init__(self, line: Callable[[], str]) -> None:
+        self.line = line
+
+
+def read_as(value: Any, hint: Any, at: str, how: Reading) -> Any:
+    """As :func:`conform`; raises the error of ``how``, one line."""
+    try:
+        return conform(value, hint, at, how)
+    except Unfit as unfit:
+        raise how.error(how.file + unfit.line()) from None
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value of Python is of an annotated type; lists pass for tuples, and whole numbers for others."""
+    try:
+        conform(value, hint, "", GIVEN)
+    except Unfit:
+        return False
+    return True
+
+
+@functools.cache
+def hints_of(of: Any) -> dict[str, Any]:
+    """Name → annotated type; empty where an annotation of a third party cannot be evaluated."""
+    try:
+        return get_type_hints(of, include_extras=True)
+    except Exception:  # names that are not found from outside, text that is no Python, whatever else such text raises
+        return {}
+
+
+def called(hint: Any, names: Mapping[str, str]) -> str:
+    """How a message calls a type."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return str(hint.__metadata__[0].called)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(called(option, names) for option in inner))
+    if origin is Literal:
+        return "one of " * (len(inner) > 1) + ", ".join(map(str, inner))
+    if origin is tuple and Ellipsis not in inner:
+        return f"{len(inner)} values ({', '.join(called(one, names) for one in inner)})"
+    if is_typeddict(hint):
+        return "a mapping"
+    if _is_a(origin, Mapping):
+        return f"a mapping from {called(inner[0], names)} to {called(inner[1], names)}"
+    if _is_a(origin, Sequence):
+        return f"a list of {'mappings' if is_typeddict(inner[0]) else called(inner[0], names)}"
+    name = getattr(hint if origin is None else origin, "__name__", str(hint))
+    return names.get(name, name)
+
+
+def conform(value: Any, hint: Any, at: str, how: Reading) -> Any:
+    """``value`` as the type ``hint`` has it: tuples for lists, and where ``how`` builds, dataclasses for mappings.
+
+    Args:
+        value: of any depth; itself where nothing changes.
+        hint: a type, as annotations have it.
+        at: its place, dotted, for messages.
+        how: see :class:`Reading`.
+
+    Raises:
+        Unfit: where it is not of the type.
+    """
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Annotated:
+        with contextlib.suppress(Unfit):
+            new = conform(value, inner[0], at, how)
+            if inner[1].holds(new):
+                return new
+    elif origin in (Union, types.UnionType):
+        for option in inner:
+            if how.builds and isinstance(value, Mapping) and (_has_keys(option) or _is_a(option, Mapping)):
+                return conform(value, option, at, how)  # its own line, not that of the union
+            with contextlib.suppress(Unfit):
+                return conform(value, option, at, how)
+    elif origin is Literal:
+        if any(type(value) is type(option) and value == option for option in inner):
+            return value
+    elif hint in (int, float):
+        number = numbers.Integral if hint is int else numbers.Real
+        if not isinstance(value, bool) and isinstance(value, number):
+            with contextlib.suppress(OverflowError):  # a whole number beyond every float
+                return float(value) if hint is float and how.builds else value
+    elif origin is tuple:
+        items = [value] if how.wraps and isinstance(value, str | int | float) else value
+        if isinstance(items, tuple | list):
+            each = [inner[0]] * len(items) if len(inner) == 2 and inner[1] is Ellipsis else inner
+            if len(each) == len(items):
+                made = tuple(conform(one, kind, at, how) for one, kind in zip(items, each, strict=True))
+                return items if type(items) is tuple and all(map(operator.is_, made, items)) else made
+    elif _is_a(origin, Mapping):
+        if isinstance(value, Mapping):
+            entries = {
+                conform(k, inner[0], at, how): conform(v, inner[1], _dotted(at, k), how) for k, v in value.items()
+            }
+            return value if all(entries.get(k, value) is v for k, v in value.items()) else entries
+    elif _is_a(origin, Sequence):
+        if isinstance(value, Sequence | Set | ValuesView) and not isinstance(value, str | bytes):
+            listed = [conform(one, inner[0], f"{at}[{number}]", how) for number, one in enumerate(value)]
+            return value if all(map(operator.is_, listed, value)) else listed
+    elif isinstance(value, Mapping) and _has_keys(hint) and (how.builds or is_typeddict(hint)):
+        return _with_keys(value, hint, at, how)
+    else:
+        kind = type(None) if hint is None else hint if origin is None else origin
+        if not inspect.isclass(kind) or (not is_typeddict(kind) and (kind is object or isinstance(value, kind))):
+            return value
+    raise Unfit(lambda: _line(value, hint, at, how))
+
+
+def _with_keys(value: Mapping[Any, Any], hint: Any, at: str, how: Reading) -> Any:
+    """What a mapping's keys say, as a dataclass or as the dictionary that a ``TypedDict`` describes."""
+    hints = hints_of(hint)
+    if is_typeddict(hint):
+        known = dict(hints)
+        needed = [name for name, kind in hints.items() if get_origin(kind) is not NotRequired]
+    else:
+        given = [one for one in dataclasses.fields(hint) if one.init]
+        known = {one.name: hints.get(one.name, Any) for one in given}
+        left = dataclasses.MISSING
+        needed = [one.name for one in given if one.default is left and one.default_factory is left]
+    told = {"at": at, "known": ", ".join(known)}
+    if odd := [key for key in value if key not in known]:
+        line = how.unknown.format(key=one_line(odd[0], 60), place=_dotted(at, odd[0]), **told)
+        raise Unfit(lambda: line + suggest(str(odd[0]), known, limit=40))
+    if missing := next((key for key in needed if key not in value), None):
+        raise Unfit(lambda: how.missing.format(key=missing, place=_dotted(at, missing), **told))
+    kinds = {key: kind.__args__[0] if get_origin(kind) is NotRequired else kind for key, kind in known.items()}
+    new = {key: conform(entry, kinds[key], _dotted(at, key), how) for key, entry in value.items()}
+    return new if is_typeddict(hint) else hint(**new)
+
+
+def _has_keys(hint: Any) -> bool:
+    return is_typeddict(hint) or (isinstance(hint, type) and dataclasses.is_dataclass(hint))
+
+
+def _is_a(hint: Any, base: type) -> bool:
+    origin = get_origin(hint) or hint
+    return inspect.isclass(origin) and issubclass(origin, base)
+
+
+def _dotted(at: str, key: object) -> str:
+    return f"{at}.{one_line(key, 60)}" if at else one_line(key, 60)
+
+
+def _line(value: Any, hint: Any, at: str, how: Reading) -> str:
+    told = f"{at}: expected {called(hint, how.names)}"
+    return f"{told}{';' if get_origin(hint) is Literal else ','} got {one_line(repr(value), 60)}"
