@@ -31,10 +31,10 @@ def write_weights(file: Path) -> Path:
     return file
 
 
-def setting(folder: Path, weights: Path, *, train: dict[str, Any] | None = None, **compare: Any):
+def conditions(folder: Path, weights: Path, *, train: dict[str, Any] | None = None, **compare: Any):
     """A comparison on eight scenes of 32 pixels, four steps a run, two rates."""
     from garnish.comparing.compare_options import read_options
-    from garnish.comparing.conditions import Setting
+    from garnish.comparing.conditions import Conditions
 
     plain = {
         "backbone": {"name": "mit_b0", "weights": str(weights), "options": OPTIONS},
@@ -45,14 +45,32 @@ def setting(folder: Path, weights: Path, *, train: dict[str, Any] | None = None,
         | (train or {}),
     }
     given = {"rates": [1e-3, 3e-3], "reference_rates": [1e-4, 3e-4], "widen": 0, "out": str(folder)} | ARMS | compare
-    return Setting(read_recipe(None, plain), read_options(None, given))
+    return Conditions(read_recipe(None, plain), read_options(None, given))
 
 
 def run(folder: Path, weights: Path, **given: Any) -> dict[str, Any]:
     """Its results."""
     from garnish.comparing.compare import compare
+    from garnish.comparing.typed_json import as_json
 
-    return compare(setting(folder, weights, **given))
+    return as_json(compare(conditions(folder, weights, **given)))
+
+
+def trained(scores: list[tuple[int, float | None]], run: Any = None, warnings: tuple[str, ...] = ()) -> Any:
+    """What a run came to whose evaluations had these scores at these steps."""
+    from garnish.comparing.arms import ArmRun
+    from garnish.comparing.outcomes import Evaluation, Trained
+
+    return Trained(
+        run=run or ArmRun("LoRA", ("seg",), 1e-3, 0),
+        best_step=max(step for step, _ in scores),
+        steps=max(step for step, _ in scores),
+        history=tuple(Evaluation(step=step, score=score, metrics={}) for step, score in scores),
+        seconds=1.5,
+        batch_size=2,
+        cached=False,
+        warnings=warnings,
+    )
 
 
 def without_times(found: Any) -> Any:

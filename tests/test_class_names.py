@@ -21,7 +21,7 @@ from PIL import Image
 
 import garnish as gn
 from garnish.cli import main
-from garnish.comparing.analysis.totals_by_picture import measure
+from garnish.comparing.analysis.totals_by_picture import evaluate_by_picture
 from garnish.data.dataset import Dataset
 from garnish.data.identity import identity
 from garnish.data.subset import Subset
@@ -76,7 +76,7 @@ SAID = (
     [
         pytest.param(lambda m, own, other: gn.evaluate(m, other), id="evaluate"),
         pytest.param(lambda m, own, other: gn.evaluate(m, other, tasks=["seg"]), id="evaluate one task"),
-        pytest.param(lambda m, own, other: measure(m, other), id="totals by picture"),
+        pytest.param(lambda m, own, other: evaluate_by_picture(m, other), id="totals by picture"),
         pytest.param(lambda m, own, other: gn.fit(m, other, steps=1, **QUIET), id="fit"),
         pytest.param(lambda m, own, other: gn.fit(m, own, other, steps=1, **QUIET), id="fit's val"),
         pytest.param(lambda m, own, other: gn.evaluate(m, Subset(other, [0])), id="a part of the set"),

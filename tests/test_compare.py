@@ -8,9 +8,9 @@ import os
 
 import pytest
 
-from comparing_cases import run, setting, without_times
+from comparing_cases import conditions, run, without_times
 from garnish.comparing import runs as training
-from garnish.comparing.schedule import Plan
+from garnish.comparing.schedule import RunPlan
 from garnish.data.scenes.scenes import Scenes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,9 +28,9 @@ def trained(monkeypatch):
     found = []
     inner = training._trained
 
-    def noted(setting, run, goes_on):
+    def noted(conditions, run, goes_on):
         found.append(str(run))
-        return inner(setting, run, goes_on)
+        return inner(conditions, run, goes_on)
 
     monkeypatch.setattr(training, "_trained", noted)
     return found
@@ -141,24 +141,24 @@ def test_an_arm_a_seed_and_a_rate_more_rerun_nothing(first, mit_weights, trained
 
 def test_an_option_that_changes_numbers_reruns_what_it_changes(first, mit_weights, trained):
     folder, _ = first
-    before = setting(folder, mit_weights)
+    before = conditions(folder, mit_weights)
     keys = {str(run): before.key(run) for run in every_run(before)}
-    free = setting(folder, mit_weights, train={"save_every": 3, "log_every": 1, "log": ["csv"], "check_pictures": 2})
+    free = conditions(folder, mit_weights, train={"save_every": 3, "log_every": 1, "log": ["csv"], "check_pictures": 2})
     assert {str(run): free.key(run) for run in every_run(free)} == keys
-    longer = setting(folder, mit_weights, train={"steps": 5})
+    longer = conditions(folder, mit_weights, train={"steps": 5})
     assert not set(keys.values()) & {longer.key(run) for run in every_run(longer)}
     # the searched rate of heads only is its head_lr, which is no other arm's
-    other = setting(folder, mit_weights, train={"head_lr": 0.5})
+    other = conditions(folder, mit_weights, train={"head_lr": 0.5})
     changed = {str(run) for run in every_run(other) if other.key(run) != keys[str(run)]}
     assert changed == {name for name in keys if not name.startswith("heads only")}
-    weighted = setting(folder, mit_weights, train={"balance": {"depth": 2.0}})
+    weighted = conditions(folder, mit_weights, train={"balance": {"depth": 2.0}})
     changed = {str(run) for run in every_run(weighted) if weighted.key(run) != keys[str(run)]}
     assert changed == {name for name in keys if ", seg, " not in name}
 
 
-def every_run(setting):
-    plan = Plan(setting)
-    return [run for arm in setting.arms.values() for group in arm.groups for run in plan.search(arm, group)]
+def every_run(conditions):
+    plan = RunPlan(conditions)
+    return [run for arm in conditions.arms.values() for group in arm.groups for run in plan.search(arm, group)]
 
 
 def test_a_diverging_arm_is_recorded_and_the_others_go_on(tmp_path, mit_weights, trained):
@@ -178,7 +178,7 @@ def test_a_diverging_arm_is_recorded_and_the_others_go_on(tmp_path, mit_weights,
     assert trained == [], "what failed is not tried again"
     from garnish.comparing.compare import compare
 
-    compare(setting(tmp_path / "report", mit_weights, **given), retry=True)
+    compare(conditions(tmp_path / "report", mit_weights, **given), retry=True)
     assert len(trained) == 2 and all("full, one task each" in name for name in trained)
 
 
@@ -192,10 +192,10 @@ def test_a_failed_rate_is_a_lost_candidate(tmp_path, mit_weights):
 def test_a_seed_that_fails_fails_its_arm_and_leaves_the_rest(tmp_path, mit_weights, monkeypatch):
     inner = training._trained
 
-    def sometimes(setting, run, goes_on):
+    def sometimes(conditions, run, goes_on):
         if run.arm == "LoRA rank=2" and run.seed == 1:
             raise MemoryError
-        return inner(setting, run, goes_on)
+        return inner(conditions, run, goes_on)
 
     monkeypatch.setattr(training, "_trained", sometimes)
     results = run(tmp_path / "report", mit_weights, references=["frozen"])
@@ -220,7 +220,7 @@ def test_a_search_is_widened_once_and_told(tmp_path, mit_weights, trained):
 
 def test_the_test_pictures_are_not_read_before_a_rate_is_chosen(tmp_path, mit_weights, monkeypatch):
     events = []
-    inner, outcome = Scenes.__getitem__, Plan.note
+    inner, outcome = Scenes.__getitem__, RunPlan.note
 
     def reading(self, index):
         if self.seed == 2:  # the third of a recipe's splits
@@ -232,7 +232,7 @@ def test_the_test_pictures_are_not_read_before_a_rate_is_chosen(tmp_path, mit_we
         outcome(self, job, found)
 
     monkeypatch.setattr(Scenes, "__getitem__", reading)
-    monkeypatch.setattr(Plan, "note", noting)
+    monkeypatch.setattr(RunPlan, "note", noting)
     run(tmp_path / "report", mit_weights, adapters="LoRA(rank=2)", references=["frozen"], controls=["random"])
     assert "test" in events
     for arm in ("heads only", "LoRA rank=2", "LoRA rank=2, random trunk"):
@@ -244,13 +244,13 @@ def test_the_test_pictures_are_not_read_before_a_rate_is_chosen(tmp_path, mit_we
 
 
 def test_random_trunks_differ_by_seed_and_are_not_the_recipes(tmp_path, mit_weights):
-    made = setting(tmp_path / "report", mit_weights, controls=["random"], references=["scratch"])
+    made = conditions(tmp_path / "report", mit_weights, controls=["random"], references=["scratch"])
     runs = {(run.arm, run.seed): run for run in every_run(made)}
     run = runs["LoRA rank=2, random trunk", 0]
     other = type(run)(run.arm, run.tasks, run.rate, 1)
     prints = [made.build(one).backbone.fingerprint() for one in (run, run, other)]
     assert prints[0] == prints[1] != prints[2]
-    assert made.trunk_facts["fingerprint"] not in prints
+    assert made.trunk_facts.fingerprint not in prints
     assert made.key(run) != made.key(runs["LoRA rank=2", 0])
     assert made.arms["full from scratch"].rates == (1e-4, 3e-4)
 

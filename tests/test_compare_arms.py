@@ -6,12 +6,13 @@ import math
 
 import pytest
 
-from comparing_cases import setting
+from comparing_cases import conditions, trained
 from garnish.cli import main
 from garnish.comparing.arms import adapters_of, arms_of
 from garnish.comparing.compare_options import CompareOptions, read_options
 from garnish.comparing.held_out_score import best_score, chosen_rate, curve_of, is_at_edge, is_flat, rate_beyond
-from garnish.comparing.schedule import Plan
+from garnish.comparing.outcomes import Failed
+from garnish.comparing.schedule import RunPlan
 from garnish.errors import OptionError
 from garnish.registry import options_of
 
@@ -107,16 +108,17 @@ def test_the_command_line_sets_options_of_the_section_anew():
 
 
 def test_scores():
-    history = [{"step": s, "score": math.log(v)} for s, v in ((25, 0.5), (50, 0.6), (75, 0.62), (100, 0.625))]
-    curve = curve_of({"history": [*history, {"step": 110, "score": None}]}, None)
-    assert curve[1] == [50, pytest.approx(0.6)] and curve[-1] == [110, None]
+    scores = [(s, math.log(v)) for s, v in ((25, 0.5), (50, 0.6), (75, 0.62), (100, 0.625))]
+    curve = curve_of(trained([*scores, (110, None)]), None)
+    assert curve[1] == (50, pytest.approx(0.6)) and curve[-1] == (110, None)
+    assert curve_of(None, None) == curve_of(Failed(reason="x"), None) == ()
     assert best_score(curve) == pytest.approx(0.625) and best_score([]) is None
     assert is_flat(curve[:-1], 100) is True, "0.8 % more"
-    assert is_flat([*curve[:3], [100, 0.627]], 100) is False
-    assert is_flat([*curve[:3], [100, 0.3]], 100) is True, "what falls is flat"
-    assert is_flat([[100, 0.6]], 100) is None
-    by = curve_of({"history": [{"step": 1, "score": -1.3}, {"step": 4, "score": -1.2}]}, "depth.rmse:min")
-    assert by == [[1, -1.3], [4, -1.2]] and is_flat(by, 4) is False
+    assert is_flat([*curve[:3], (100, 0.627)], 100) is False
+    assert is_flat([*curve[:3], (100, 0.3)], 100) is True, "what falls is flat"
+    assert is_flat([(100, 0.6)], 100) is None
+    by = curve_of(trained([(1, -1.3), (4, -1.2)]), "depth.rmse:min")
+    assert by == ((1, -1.3), (4, -1.2)) and is_flat(by, 4) is False
     assert chosen_rate({1e-3: 0.5, 3e-3: 0.5, 1e-2: None}) == 1e-3 and chosen_rate({1e-3: None}) is None
     assert is_at_edge(1e-3, (1e-3, 3e-3)) and not is_at_edge(1e-3, (1e-3,)) and not is_at_edge(3e-3, (1e-3, 3e-3, 1e-2))
 
@@ -141,18 +143,17 @@ def test_the_rate_beyond_an_end():
     ],
 )
 def test_a_search_goes_on_beyond_an_end_that_is_best(tmp_path, mit_weights, best, widen, tried, at_edge):
-    made = setting(
+    made = conditions(
         tmp_path / "report", mit_weights, references=["frozen"], rates=[3e-4, 1e-3, 3e-3], widen=widen, seeds=2
     )
-    plan, done = Plan(made), []
+    plan, done = RunPlan(made), []
     arm = made.arms["LoRA rank=2"]
     while jobs := [job for job in plan.jobs() if job.run.arm == arm.name and job.kind == "train"]:
         run = jobs[-1].run  # in any order: processes end as they like
         assert run.rate not in done or run.seed == 1
         done.append(run.rate)
         score = -abs(math.log10(run.rate / best))  # log of the score that is shown; a peak at ``best``
-        history = [{"step": 4, "score": None if run.rate > 0.05 else score}]
-        plan.note(jobs[-1], {"status": "done", "steps": 4, "history": history})
+        plan.note(jobs[-1], trained([(4, None if run.rate > 0.05 else score)], run))
     (group,) = arm.groups
     assert [run.rate for run in plan.search(arm, group)] == tried == sorted(done[:-1])
     assert plan.runs_of(arm) == len(done) == len(tried) + 1
@@ -161,7 +162,7 @@ def test_a_search_goes_on_beyond_an_end_that_is_best(tmp_path, mit_weights, best
 
 @pytest.fixture
 def recipe(tmp_path, mit_weights):
-    made = setting(tmp_path / "report", mit_weights)
+    made = conditions(tmp_path / "report", mit_weights)
     from garnish.files.strict_yaml import write_yaml
 
     plain = dict(made.recipe.plain) | {"compare": {"adapters": ["LoRA"], "seeds": 1, "references": ["frozen"]}}

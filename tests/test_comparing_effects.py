@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import garnish as gn
-from garnish.comparing.analysis.effects import RESAMPLES, Effects, mark_dominated
-from garnish.comparing.analysis.statistics import resamples
+from garnish.comparing.analysis.effects import RESAMPLES, Effects
+from garnish.comparing.analysis.statistics import dominated, resamples
 from garnish.comparing.analysis.totals_by_picture import PictureTotals, save_totals
-from garnish.comparing.arms import Arm
-from garnish.comparing.conditions import Run
+from garnish.comparing.arms import Arm, ArmRun
+from garnish.comparing.outcomes import Failed, Measured
+from garnish.comparing.report.results import Gap
 from garnish.comparing.store import Store
 from garnish.comparing.test_scores import drawn_of
 
@@ -82,7 +83,7 @@ class Planned:
     def __init__(self, folder, arms=ARMS) -> None:
         store = Store(folder)
         parts = SimpleNamespace(test=lambda tasks=None: PICTURES)
-        self.setting = SimpleNamespace(
+        self.conditions = SimpleNamespace(
             tasks=TASKS, arms=arms, seeds=SEEDS, parts=parts, store=store, measure_key=self.key
         )
         for arm in arms.values():
@@ -92,22 +93,20 @@ class Planned:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     save_totals(file, {task: self.totals(run, task) for task in group})
 
-    def key(self, run: Run) -> str:
+    def key(self, run: ArmRun) -> str:
         return f"{run.arm}-{'-'.join(run.tasks)}-{run.seed}"
 
-    def totals(self, run: Run, task: str) -> PictureTotals:
+    def totals(self, run: ArmRun, task: str) -> PictureTotals:
         raw = raw_totals(run.arm, task, run.seed)
         return PictureTotals(PICTURES, {name: torch.from_numpy(values) for name, values in raw.items()})
 
-    def chosen(self, arm: Arm, group: tuple[str, ...]) -> list[Run]:
-        return [Run(arm.name, group, 0.1, seed) for seed in SEEDS]
+    def chosen(self, arm: Arm, group: tuple[str, ...]) -> list[ArmRun]:
+        return [ArmRun(arm.name, group, 0.1, seed) for seed in SEEDS]
 
-    def measure(self, run: Run):
+    def measure(self, run: ArmRun):
         headline = {"seg": "miou", "depth": "rmse"}
-        return {
-            "status": "done",
-            "metrics": {t: {headline[t]: float(by_hand(run.arm, t, run.seed, ONCE)[0])} for t in run.tasks},
-        }
+        metrics = {t: {headline[t]: float(by_hand(run.arm, t, run.seed, ONCE)[0])} for t in run.tasks}
+        return Measured(metrics=metrics, num_pictures=6)
 
 
 @pytest.fixture
@@ -131,8 +130,8 @@ def test_draws_of_an_arm_are_the_means_of_its_seeds_on_the_same_pictures(effects
 
 def test_kept_draws_of_another_number_are_drawn_anew(effects):
     run = effects.runs(ARMS["lora"], "seg")[0]
-    assert len(drawn_of(effects.setting, run, DRAWS)["seg"]) == 1000
-    assert drawn_of(effects.setting, run, DRAWS[:7])["seg"] == pytest.approx(by_hand("lora", "seg", 3, DRAWS[:7]))
+    assert len(drawn_of(effects.conditions, run, DRAWS)["seg"]) == 1000
+    assert drawn_of(effects.conditions, run, DRAWS[:7])["seg"] == pytest.approx(by_hand("lora", "seg", 3, DRAWS[:7]))
 
 
 @pytest.mark.parametrize("name", ["frozen", "lora"])
@@ -141,8 +140,8 @@ def test_differences_are_paired_and_in_the_metrics_own_unit(effects, name):
     assert found.keys() == TASKS.keys()
     for task in TASKS:
         mean = (hand(name, task, ONCE) - hand("single", task, ONCE))[0]
-        assert found[task]["mean"] == pytest.approx(mean)
-        assert list(found[task]["interval"]) == pytest.approx(quantiles(hand(name, task) - hand("single", task)))
+        assert found[task].mean == pytest.approx(mean)
+        assert list(found[task].interval) == pytest.approx(quantiles(hand(name, task) - hand("single", task)))
     assert effects.difference(ARMS["single"]) == {}
 
 
@@ -154,10 +153,10 @@ def test_delta_m_is_against_the_mean_of_the_reference_and_its_interval_is_paired
     found = effects.delta_m(ARMS[name])
     full = [hand("single", task, ONCE)[0] for task in TASKS]
     values = [delta(*(by_hand(name, task, seed, ONCE)[0] for task in TASKS), *full) for seed in SEEDS]
-    assert found["values"] == pytest.approx(values)
-    assert found["mean"] == pytest.approx(sum(values) / 2, abs=1e-9)
+    assert found.values == pytest.approx(values)
+    assert found.mean == pytest.approx(sum(values) / 2, abs=1e-9)
     drawn = delta(*(hand(name, t) for t in TASKS), *(hand("single", t) for t in TASKS))
-    assert list(found["interval"]) == pytest.approx(quantiles(drawn), abs=1e-9)
+    assert list(found.interval) == pytest.approx(quantiles(drawn), abs=1e-9)
 
 
 def test_the_gap_recovered_is_the_arms_way_from_frozen_to_full(effects):
@@ -166,10 +165,10 @@ def test_the_gap_recovered_is_the_arms_way_from_frozen_to_full(effects):
     for task in TASKS:
         low, high = hand("frozen", task, ONCE)[0], hand("single", task, ONCE)[0]
         values = [(by_hand("lora", task, seed, ONCE)[0] - low) / (high - low) for seed in SEEDS]
-        assert found[task]["values"] == pytest.approx(values) and found[task]["void"] is None
-        assert found[task]["mean"] == pytest.approx(np.mean(values)) and 0.3 < np.mean(values) < 0.95
+        assert found[task].values == pytest.approx(values) and found[task].void is None
+        assert found[task].mean == pytest.approx(np.mean(values)) and 0.3 < np.mean(values) < 0.95
         drawn = (hand("lora", task) - hand("frozen", task)) / (hand("single", task) - hand("frozen", task))
-        assert list(found[task]["interval"]) == pytest.approx(quantiles(drawn))
+        assert list(found[task].interval) == pytest.approx(quantiles(drawn))
     assert effects.gap(ARMS["frozen"]) == effects.gap(ARMS["single"]) == ({}, [])
 
 
@@ -178,21 +177,21 @@ def test_a_gap_that_closes_in_many_draws_is_void_and_said(effects, monkeypatch):
     monkeypatch.setattr("test_comparing_effects.LEVEL", closing)
     share = np.mean(hand("single", "seg") <= hand("frozen", "seg"))
     assert 0.03 < share < 0.9 and hand("single", "seg", ONCE) > hand("frozen", "seg", ONCE)
-    anew = Effects(Planned(effects.setting.store.folder / "closing"))
+    anew = Effects(Planned(effects.conditions.store.folder / "closing"))
     found, notes = anew.gap(ARMS["lora"])
     why = f"full fine-tuning is no better than the frozen trunk in {100 * share:.0f} % of the resampled test sets"
-    assert found["seg"] == {"mean": None, "values": [], "interval": None, "void": why}
+    assert found["seg"] == Gap(mean=None, values=(), interval=None, void=why)
     assert notes == [f"seg: no gap recovered is told, for {why}."]
-    assert found["depth"]["void"] is None and found["depth"]["interval"] is not None
+    assert found["depth"].void is None and found["depth"].interval is not None
 
 
 def test_seeds_that_failed_are_left_out_of_every_figure(effects, monkeypatch):
     whole = effects.plan.measure
-    lost = {"status": "failed", "reason": "diverged"}
+    lost = Failed(reason="diverged")
     monkeypatch.setattr(effects.plan, "measure", lambda run: lost if (run.arm, run.seed) == ("lora", 3) else whole(run))
     assert effects.draws(ARMS["lora"], "seg") == pytest.approx(by_hand("lora", "seg", 5, DRAWS))
     assert effects.mean(ARMS["lora"], "seg") == pytest.approx(by_hand("lora", "seg", 5, ONCE)[0])
-    assert len(effects.delta_m(ARMS["lora"])["values"]) == 1
+    assert len(effects.delta_m(ARMS["lora"]).values) == 1
 
 
 def test_a_reference_that_lacks_a_task_is_none(tmp_path):
@@ -204,13 +203,9 @@ def test_a_reference_that_lacks_a_task_is_none(tmp_path):
     assert effects.gap(arms["lora"]) == ({}, [])
 
 
-def row(name: str, mean: float | None, size: int | None) -> dict:
-    return {"name": name, "delta_m": None if mean is None else {"mean": mean}, "encoder_trainable": size}
-
-
 def test_who_is_dominated():
     """Another has no less Δm with no more parameters, and one of both is better; equals do not dominate each other."""
-    arms = [row("small", 1.0, 10), row("worse", 0.9, 10), row("large", 1.0, 20), row("best", 3.0, 20),
-            row("twin", 3.0, 20), row("middle", 1.0, 15), row("none", None, 5), row("unknown", 9.0, None)]  # fmt: skip
-    mark_dominated(arms)
-    assert [a["name"] for a in arms if a["dominated"]] == ["worse", "large", "middle"]
+    arms = {"small": (1.0, 10), "worse": (0.9, 10), "large": (1.0, 20), "best": (3.0, 20), "twin": (3.0, 20),
+            "middle": (1.0, 15), "unknown": None}  # fmt: skip
+    found = dict(zip(arms, dominated(list(arms.values())), strict=True))
+    assert [name for name, out in found.items() if out] == ["worse", "large", "middle"]

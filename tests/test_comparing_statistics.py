@@ -24,7 +24,13 @@ from garnish.comparing.analysis.statistics import (
     void_reason,
     void_share,
 )
-from garnish.comparing.analysis.totals_by_picture import PictureTotals, load_totals, measure, metrics_of, save_totals
+from garnish.comparing.analysis.totals_by_picture import (
+    PictureTotals,
+    evaluate_by_picture,
+    load_totals,
+    metrics_of,
+    save_totals,
+)
 from garnish.errors import BundleError, DataError, OptionError
 from garnish.tasks.edges import Edges
 from garnish.tasks.semantic import Semantic
@@ -275,12 +281,12 @@ def model():
 def test_measure_is_evaluate(model):
     data = Blobs(PARTIAL, sizes=((48, 64), (32, 48), (40, 56)))
     expected = gn.evaluate(model, data)
-    found, totals = measure(model, data)
+    found, totals = evaluate_by_picture(model, data)
     assert found == expected
     assert totals["seg"].pictures == tuple(f"blob{i}" for i in range(16))
     labelled = torch.tensor(["depth" in labels for labels in PARTIAL])
     assert torch.equal(totals["depth"].states["counts"][:, 0] > 0, labelled)
-    together, kept = measure(model, data, batch_size=3)
+    together, kept = evaluate_by_picture(model, data, batch_size=3)
     assert together["seg"] == pytest.approx(gn.evaluate(model, data, batch_size=3)["seg"], rel=1e-12)
     assert kept["seg"].pictures == totals["seg"].pictures  # sizes come out of order, rows do not
     torch.testing.assert_close(kept["depth"].states["errors"], totals["depth"].states["errors"], rtol=1e-4, atol=1e-6)
@@ -291,13 +297,13 @@ def test_measure_is_evaluate(model):
 def test_measure_some_tasks_at_a_size_and_the_model_is_left_as_it_was(model):
     data = Blobs(every(3))
     model.train()
-    found, totals = measure(model, data, tasks=["depth"], size=(32, 32))
+    found, totals = evaluate_by_picture(model, data, tasks=["depth"], size=(32, 32))
     assert model.training and list(totals) == ["depth"]
     assert found == gn.evaluate(model, data, tasks=["depth"], size=(32, 32))
     with pytest.raises(OptionError, match="batch_size 0; set 1 or more"):
-        measure(model, data, batch_size=0)
+        evaluate_by_picture(model, data, batch_size=0)
     with pytest.raises(DataError, match="no pictures"):
-        measure(model, Blobs([]))
+        evaluate_by_picture(model, Blobs([]))
 
 
 class Last(Metric):
@@ -317,7 +323,7 @@ class Last(Metric):
 def test_a_metric_of_another_make_has_no_totals(model, monkeypatch, tmp_path):
     monkeypatch.setattr(Semantic, "metric", lambda self: Last())
     data = Blobs(every(2))
-    found, totals = measure(model, data)
+    found, totals = evaluate_by_picture(model, data)
     assert totals["seg"] is None and totals["depth"] is not None
     assert found == gn.evaluate(model, data)
     kept = load_totals(save_totals(tmp_path / "totals.safetensors", totals))
@@ -325,7 +331,7 @@ def test_a_metric_of_another_make_has_no_totals(model, monkeypatch, tmp_path):
 
 
 def test_totals_are_read_back_bit_for_bit(model, tmp_path):
-    _, totals = measure(model, Blobs(PARTIAL))
+    _, totals = evaluate_by_picture(model, Blobs(PARTIAL))
     path = save_totals(tmp_path / "totals.safetensors", totals)
     kept = load_totals(path)
     assert list(kept) == list(totals)
@@ -333,7 +339,7 @@ def test_totals_are_read_back_bit_for_bit(model, tmp_path):
         assert kept[name].pictures == theirs.pictures
         for state, value in theirs.states.items():
             assert kept[name].states[state].dtype == value.dtype and torch.equal(kept[name].states[state], value)
-    assert measure(model, Blobs(PARTIAL))[0]["seg"] == metrics_of(TASKS["seg"], kept["seg"])
+    assert evaluate_by_picture(model, Blobs(PARTIAL))[0]["seg"] == metrics_of(TASKS["seg"], kept["seg"])
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(BundleError, match="damaged"):
         load_totals(path)

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 import garnish as gn
-from comparing_cases import setting
+from comparing_cases import conditions, trained
 from garnish.comparing import runs
 from garnish.comparing import test_scores as measures
 from garnish.comparing.analysis.totals_by_picture import PictureTotals, save_totals
-from garnish.comparing.conditions import Run
+from garnish.comparing.arms import ArmRun
 from garnish.comparing.keys import key_of, step_content, training_content
+from garnish.comparing.outcomes import Failed, Measured
 from garnish.comparing.schedule import Job
 from garnish.comparing.store import Store, kept_json
 from garnish.comparing.workers import Workers
@@ -27,7 +28,7 @@ from garnish.errors import BundleError, DataError, SiteError
 from garnish.training.train_options import TrainOptions
 
 KEY = "a" * 64
-RUN = Run("LoRA", ("seg",), 1e-3, 0)
+RUN = ArmRun("LoRA", ("seg",), 1e-3, 0)
 #: another value of each option of training than its default (with steps=10)
 OTHER: dict[str, Any] = {
     "steps": 11, "epochs": 2.0, "batch_size": 4, "accumulate": 2, "lr": 1e-2, "head_lr": 1e-2, "weight_decay": 0.1,
@@ -68,11 +69,11 @@ def test_keys_follow_what_each_thing_is_made_of(tmp_path, mit_weights):
     def keys(
         *, arm: str = "LoRA rank=2", tasks=("seg", "depth"), rate=1e-3, seed=0, train=None, **data: Any
     ) -> list[str]:
-        made = setting(tmp_path / "report", mit_weights, train=train)
+        made = conditions(tmp_path / "report", mit_weights, train=train)
         if data:
             plain = {**made.recipe.plain, "data": {**made.recipe.plain["data"], **data}}
             made = type(made)(dataclasses.replace(made.recipe, plain=plain), made.options, made.trunk_facts)
-        run = Run(arm, tasks, rate, seed)
+        run = ArmRun(arm, tasks, rate, seed)
         return [made.key(run), made.measure_key(run), key_of(made.cost_content(run))]
 
     base = keys()
@@ -116,15 +117,16 @@ def test_a_run_that_was_cut_off_goes_on_or_begins_anew(tmp_path):
 def test_what_is_left_of_a_finished_and_of_a_failed_run(tmp_path):
     store = Store(tmp_path)
     write_checkpoint(store)
-    store.finish(KEY, {"status": "failed", "reason": "x"})
-    assert store.outcome(KEY) == {"status": "failed", "reason": "x"} and not store.training(KEY).exists()
+    failed, done = Failed(reason="x"), trained([(3, 0.5)])
+    store.finish(KEY, failed)
+    assert store.outcome(KEY) == failed and not store.training(KEY).exists()
     store.forget_failure(KEY)
     assert store.outcome(KEY) is None
     write_checkpoint(store)
-    store.finish(KEY, {"status": "failed", "reason": "x"})
+    store.finish(KEY, failed)
     write_checkpoint(store)
-    store.finish(KEY, {"status": "done", "best_step": 3})
-    assert store.outcome(KEY) == {"status": "done", "best_step": 3}, "that it was done once counts"
+    store.finish(KEY, done)
+    assert store.outcome(KEY) == done, "that it was done once counts"
     assert sorted(p.name for p in store.training(KEY).iterdir()) == ["best"]
 
 
@@ -165,17 +167,17 @@ def made(store: Store, **more: Any) -> Any:
 def test_a_run_is_trained_once_goes_on_and_is_made_again_where_its_result_is_damaged(tmp_path, monkeypatch, caplog):
     store, calls = Store(tmp_path), []
 
-    def trained(_, run, goes_on):
+    def train(_, run, goes_on):
         calls.append(goes_on)
-        return {"status": "done", "best_step": len(calls)}
+        return trained([(len(calls), 0.5)])
 
-    monkeypatch.setattr(runs, "_trained", trained)
-    assert runs.carry_out(made(store), RUN) == {"status": "done", "best_step": 1}
-    assert runs.carry_out(made(store), RUN)["best_step"] == 1 and calls == [False]
+    monkeypatch.setattr(runs, "_trained", train)
+    assert runs.carry_out(made(store), RUN) == trained([(1, 0.5)])
+    assert runs.carry_out(made(store), RUN).best_step == 1 and calls == [False]
     result = store.run(KEY) / "result.json"
     result.write_bytes(result.read_bytes().replace(b"1", b"7", 1))
     with caplog.at_level(logging.WARNING):
-        assert runs.carry_out(made(store), RUN)["best_step"] == 2
+        assert runs.carry_out(made(store), RUN).best_step == 2
     assert "result.json: is damaged (its SHA-256" in caplog.text and "it is made again" in caplog.text
     result.unlink()
     write_checkpoint(store)
@@ -204,12 +206,12 @@ def test_a_run_is_trained_once_goes_on_and_is_made_again_where_its_result_is_dam
 def test_what_is_wrong_with_an_arm_is_kept_and_what_is_wrong_with_the_machine_is_raised(
     tmp_path, monkeypatch, error, reason
 ):
-    def trained(*given):
+    def train(*given):
         if isinstance(error, BundleError):
             raise error from OSError("no space")
         raise error
 
-    monkeypatch.setattr(runs, "_trained", trained)
+    monkeypatch.setattr(runs, "_trained", train)
     store = Store(tmp_path)
     if reason is None:
         with pytest.raises(type(error)):
@@ -218,7 +220,7 @@ def test_what_is_wrong_with_an_arm_is_kept_and_what_is_wrong_with_the_machine_is
         with store.lock(KEY):  # which is free again
             return
     outcome = runs.carry_out(made(store), RUN)
-    assert outcome["status"] == "failed" and outcome["reason"].startswith(reason)
+    assert isinstance(outcome, Failed) and outcome.reason.startswith(reason)
     assert store.outcome(KEY) == outcome
 
 
@@ -239,15 +241,15 @@ def test_a_worker_that_died_fails_its_own_run_unless_that_was_done(tmp_path):
     store = Store(tmp_path)
     workers = Workers(made(store), 2)
     told = workers._died(Job("train", RUN), -signal.SIGKILL)
-    assert told["reason"] == "its process ended by signal 9; most likely the memory did not suffice"
+    assert told.reason == "its process ended by signal 9; most likely the memory did not suffice"
     assert store.outcome(KEY) == told
     store.forget_failure(KEY)
-    assert workers._died(Job("train", RUN), 3)["reason"] == "its process ended with code 3"
+    assert workers._died(Job("train", RUN), 3).reason == "its process ended with code 3"
     store.forget_failure(KEY)
-    store.finish(KEY, {"status": "done", "best_step": 1})
-    assert workers._died(Job("train", RUN), -signal.SIGTERM) == {"status": "done", "best_step": 1}
+    store.finish(KEY, trained([(1, 0.5)]))
+    assert workers._died(Job("train", RUN), -signal.SIGTERM) == trained([(1, 0.5)])
     other = Workers(made(Store(tmp_path / "other")), 2)
-    assert other._died(Job("measure", RUN), 1)["status"] == "failed" and not (tmp_path / "other").exists()
+    assert other._died(Job("measure", RUN), 1).status == "failed" and not (tmp_path / "other").exists()
 
 
 # ---- measures ---------------------------------------------------------------------------------------------------
@@ -258,17 +260,17 @@ def test_damaged_measures_are_made_again(tmp_path, monkeypatch, caplog):
     totals = {"seg": PictureTotals(("a", "b"), {"confusion": torch.arange(18).reshape(2, 3, 3)})}
     counted = []
 
-    def measure(model, test, **given):
+    def evaluate_by_picture(model, test, **given):
         counted.append(given)
         return {"seg": {"miou": 0.5}}, totals
 
-    monkeypatch.setattr(measures, "measure", measure)
+    monkeypatch.setattr(measures, "evaluate_by_picture", evaluate_by_picture)
     monkeypatch.setattr(measures, "open_bundle", lambda *given: None)
     training = options(eval_size=(32, 48), eval_batch_size=3)
     given = made(
         store, measure_key=lambda run: KEY, parts=SimpleNamespace(test=lambda tasks: [0, 1]), training=training
     )
-    wanted = {"status": "done", "metrics": {"seg": {"miou": 0.5}}, "num_pictures": 2}
+    wanted = Measured(metrics={"seg": {"miou": 0.5}}, num_pictures=2)
     assert measures.measured(given, RUN) == wanted == measures.measured(given, RUN)
     assert counted == [{"size": (32, 48), "batch_size": 3}]
     for number, suffix in enumerate((".safetensors", ".json")):

@@ -8,38 +8,51 @@ from types import SimpleNamespace
 
 import pytest
 
+from comparing_cases import trained
+from comparison_example import example
+from garnish.comparing.outcomes import Failed
 from garnish.comparing.report.remarks import notes_of
+from garnish.comparing.report.results import read_results
 from garnish.comparing.report.svg import Axis, log_ticks, padded, path, round_ticks, tag, text_width
 from garnish.comparing.report.verdict import verdict
 
 
 def arm(name: str, role: str = "adapter", **facts) -> dict:
     plain = {"name": name, "role": role, "status": "done", "reason": None, "trunk": "pretrained", "cached": False,
-             "flat": True, "rate_at_edge": False, "search": [], "step_ratio": None}  # fmt: skip
+             "flat": True, "rate_at_edge": False, "rate": 1e-3, "search": [], "runs": [], "methods": [], "metrics": {},
+             "per_class": {}, "delta_m": None, "gap": {}, "difference": {}, "wall_seconds": None, "dominated": False,
+             "encoder_total": None, "encoder_trainable": None, "decoder_trainable": None, "bundle_bytes": None,
+             "macs": None, "bytes_for_backward": None, "step_seconds": None, "step_ratio": None}  # fmt: skip
     return plain | facts
+
+
+def tried(status: str, **facts) -> dict:
+    return {"status": status, "score": None, "curve": []} | facts
 
 
 def planned(*, best_by=None, eval_limit=None, variants=None, pictures=True, groups=1, warnings=()) -> SimpleNamespace:
     training = SimpleNamespace(best_by=best_by, eval_limit=eval_limit, variants=variants)
     arms = dict.fromkeys(["LoRA", "heads", "full"], SimpleNamespace(groups=[("seg",)] * groups))
-    setting = SimpleNamespace(
+    conditions = SimpleNamespace(
         training=training,
         arms=arms,
         options=SimpleNamespace(pictures=pictures),
         store=SimpleNamespace(folder=Path("/data/store")),
     )
-    return SimpleNamespace(setting=setting, outcomes={1: {"warnings": list(warnings)}, 2: {}})
+    return SimpleNamespace(
+        conditions=conditions, outcomes={1: trained([(1, 0.5)], warnings=tuple(warnings)), 2: Failed(reason="x")}
+    )
 
 
-def results(arms: list[dict], **facts) -> dict:
-    plain = {
-        "status": "done",
-        "arms": arms,
-        "licences": {"backbone": {"non_commercial": False, "licence": "MIT", "weights": "w.safetensors"}},
-        "tasks": {"seg": {"task": "Semantic"}},
-        "protocol": {"eval_size": None, "held_out_pictures": 20},
-    }
-    return plain | facts
+def results(arms: list[dict], *, status="done", task="Semantic", licence=(False, "MIT", "w.safetensors"), size=None):
+    """Those of some arms on one task."""
+    non_commercial, name, weights = licence
+    whole = example(tasks=("seg",))
+    whole |= {"status": status, "arms": arms}
+    whole["licences"]["backbone"] |= {"non_commercial": non_commercial, "licence": name, "weights": weights}
+    whole["tasks"]["seg"]["task"] = task
+    whole["protocol"] |= {"eval_size": size, "held_out_pictures": 20}
+    return read_results(whole)
 
 
 ALWAYS = [
@@ -74,8 +87,8 @@ def test_nothing_to_note_but_what_is_always_said():
         (
             {
                 "search": [
-                    {"status": "failed", "task": "seg", "rate": 0.01, "reason": "inf"},
-                    {"status": "done", "task": None, "rate": 0.1, "reason": None},
+                    tried("failed", task="seg", rate=0.01, reason="inf"),
+                    tried("done", task=None, rate=0.1, reason=None),
                 ]
             },
             "LoRA, seg: rate 0.01 failed: inf.",
@@ -88,7 +101,10 @@ def test_a_note_is_there_where_its_fact_is(facts, told):
 
 
 def test_models_of_one_arm_are_named_by_their_tasks():
-    by_task = {"seg": {"flat": False, "rate_at_edge": False}, "depth": {"flat": True, "rate_at_edge": True}}
+    by_task = {
+        "seg": {"rate": 1.0, "flat": False, "rate_at_edge": False},
+        "depth": {"rate": 1.0, "flat": True, "rate_at_edge": True},
+    }
     full = arm("full", "single", flat=False, rate_at_edge=True, by_task=by_task)
     short, edge, together = beyond(planned(groups=2), results([full, arm("LoRA", flat=False)]))
     assert short.startswith("The budget is short for full (seg); LoRA: ")
@@ -117,7 +133,7 @@ def test_variants_and_caches(variants, cached, told):
 
 
 def test_the_rest_of_the_notes():
-    size = results([arm("LoRA")], protocol={"eval_size": [168, 112], "held_out_pictures": 20})
+    size = results([arm("LoRA")], size=[168, 112])
     assert any("on the test pictures at 168 × 112 pixels." in note for note in notes_of(planned(), size, []))
     best = notes_of(planned(best_by="seg.miou"), results([arm("LoRA")]), [])
     assert best[0] == "Scores on the held-out part are seg.miou, with a minus where lower is better."
@@ -129,8 +145,7 @@ def test_the_rest_of_the_notes():
 
 def test_licences_and_trunks_of_depth():
     def licensed(non_commercial: bool, weights: str, task: str) -> list[str]:
-        licence = {"non_commercial": non_commercial, "licence": "CC-BY-NC-4.0", "weights": weights}
-        found = results([arm("LoRA")], licences={"backbone": licence}, tasks={"it": {"task": task}})
+        found = results([arm("LoRA")], licence=(non_commercial, "CC-BY-NC-4.0", weights), task=task)
         return beyond(planned(), found)
 
     assert licensed(True, "w", "Depth") == [
@@ -206,25 +221,24 @@ def test_elements():
 
 def measured(name: str, mean: float, interval, size: int, difference=None, role: str = "adapter") -> dict:
     return arm(name, role) | {
-        "delta_m": {"mean": mean, "interval": interval},
+        "delta_m": {"mean": mean, "least": mean, "most": mean, "values": [mean], "interval": interval},
         "encoder_trainable": size,
         "difference": {} if difference is None else {"depth": difference},
     }
 
 
-COMPARED = {
+COMPARED = example(tasks=("depth",)) | {
     "arms": [
         measured("heads only", -4.0, [-5, -3], 0, role="frozen"),
         measured("full", 0.0, [0, 0], 20_000_000, role="single"),
         measured("small", -1.0, [-2, -0.5], 100_000, {"mean": 0.2, "interval": [0.1, 0.3]}),
         measured("good", 2.0, [1.0, 3.0], 1_000_000, {"mean": 0.05, "interval": [-0.1, 0.2]}),
     ],
-    "tasks": {"depth": {"headline": "rmse", "higher_is_better": False, "unit": "m"}},
 }
 
 
 def test_the_best_adapter_the_most_for_its_size_and_where_adapters_lose():
-    told = verdict(COMPARED)
+    told = verdict(read_results(COMPARED))
     assert told.line.startswith(
         "good beats full fine-tuning of one model a task: Δm +2.0 %, 95 % interval +1.0 to +3.0"
     )
@@ -236,16 +250,16 @@ def test_the_best_adapter_the_most_for_its_size_and_where_adapters_lose():
 def test_lower_is_better_turns_who_loses():
     other = copy.deepcopy(COMPARED)
     other["tasks"]["depth"]["higher_is_better"] = True
-    assert "Where adapters lose" not in " ".join(verdict(other).remarks)
+    assert "Where adapters lose" not in " ".join(verdict(read_results(other)).remarks)
     other["arms"][2]["difference"]["depth"] = {"mean": -0.2, "interval": [-0.3, -0.1]}
-    assert "depth: 1 of 2 lose" in " ".join(verdict(other).remarks)
+    assert "depth: 1 of 2 lose" in " ".join(verdict(read_results(other)).remarks)
     other["arms"][3]["difference"]["depth"] = {"mean": -0.1, "interval": [-0.2, -0.05]}
-    (lost,) = [remark for remark in verdict(other).remarks if "Where adapters" in remark]
+    (lost,) = [remark for remark in verdict(read_results(other)).remarks if "Where adapters" in remark]
     assert "depth: all 2 adapters lose (best " in lost and "0.1" in lost and "0.2" not in lost
 
 
 def test_no_gain_over_the_frozen_trunk():
     flat = copy.deepcopy(COMPARED)
     for one in flat["arms"][2:]:
-        one["delta_m"] = {"mean": -4.5, "interval": [-6, -4]}
-    assert "No adapter gains anything over the frozen trunk." in verdict(flat).remarks
+        one["delta_m"] |= {"mean": -4.5, "interval": [-6, -4]}
+    assert "No adapter gains anything over the frozen trunk." in verdict(read_results(flat)).remarks

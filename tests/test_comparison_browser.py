@@ -10,6 +10,7 @@ import pytest
 
 from comparison_example import example
 from garnish.comparing.report.page import write_page
+from garnish.comparing.report.results import read_results
 from garnish.comparing.report.spreadsheet import csv_text
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -31,7 +32,7 @@ def browser():
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     results = example()
-    return results, write_page(results, tmp_path_factory.mktemp("report")).as_uri()
+    return results, write_page(read_results(results), tmp_path_factory.mktemp("report")).as_uri()
 
 
 class Watched:
@@ -90,7 +91,7 @@ def test_the_table_equals_the_json(browser, report):
         assert len(figures) > 300 and all(shown == value for _, shown, value in figures)
         kept = json.loads(opened.page.locator("#results").text_content())
         assert kept == results
-        for link, content in (("JSON", None), ("CSV", csv_text(results))):
+        for link, content in (("JSON", None), ("CSV", csv_text(read_results(results)))):
             with opened.page.expect_download() as download:
                 opened.page.get_by_role("link", name=link, exact=True).click()
             text = Path(download.value.path()).read_text("utf-8")
@@ -141,7 +142,7 @@ def test_hostile_names_run_nothing(browser, tmp_path):
     results["notes"].append(hostile)
     for arm in results["arms"]:
         arm["name"] += hostile
-    with Watched(browser, write_page(results, tmp_path).as_uri()) as opened:
+    with Watched(browser, write_page(read_results(results), tmp_path).as_uri()) as opened:
         opened.page.locator("th[data-column='0'] button").click()
         assert opened.page.title() == results["title"] and opened.page.locator("img").count() == 0
         assert opened.troubles == [] and len(opened.asked_for()) == 1

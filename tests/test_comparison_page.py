@@ -17,6 +17,7 @@ from garnish.comparing.report import number_format as figures
 from garnish.comparing.report.page import WIDE, write_page
 from garnish.comparing.report.pareto import COSTS, lay_out
 from garnish.comparing.report.pareto_svg import pareto_svg
+from garnish.comparing.report.results import read_results
 from garnish.comparing.report.small_multiples import curve_panels, gap_panel, search_panels, void_everywhere
 from garnish.comparing.report.spreadsheet import csv_text
 from garnish.comparing.report.svg import text_width
@@ -71,7 +72,7 @@ def resolve(results, pointer):
 
 
 def read(results, folder):
-    return Reader(write_page(results, folder).read_text("utf-8"))
+    return Reader(write_page(read_results(results), folder).read_text("utf-8"))
 
 
 ONE = {"tasks": ("seg",), "arms": ["LoRA r=4", "BitFit", "Mona", "frozen", "full, one model a task"]}
@@ -181,7 +182,7 @@ def test_sheets_are_embedded_and_nothing_outside_the_folder_is_read(tmp_path):
 
 def test_the_csv_holds_every_arm_in_full():
     results = example()
-    rows = list(csv.DictReader(csv_text(results).splitlines()))
+    rows = list(csv.DictReader(csv_text(read_results(results)).splitlines()))
     assert [row["name"] for row in rows] == [arm["name"] for arm in results["arms"]]
     for row, arm in zip(rows, results["arms"], strict=True):
         assert row["status"] == arm["status"] and json.loads(row["methods"]) == arm["methods"]
@@ -201,7 +202,7 @@ def test_the_csv_holds_every_arm_in_full():
 @pytest.mark.parametrize("size", [*WIDE, (380, 360)])
 def test_labels_do_not_collide_and_the_front_is_the_front(cost, size):
     results = example()
-    plot = lay_out(results, COSTS[cost], *size)
+    plot = lay_out(read_results(results), COSTS[cost], *size)
     boxes = [label.box for label in plot.labels]
     assert not [
         (a, b) for a, b in combinations(boxes, 2) if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
@@ -227,7 +228,7 @@ def test_labels_do_not_collide_and_the_front_is_the_front(cost, size):
 
 
 def test_a_cost_of_zero_and_arms_far_below_have_their_places():
-    plot = lay_out(example(), COSTS[0], 820, 440)
+    plot = lay_out(read_results(example()), COSTS[0], 820, 440)
     at = {p.name: p for p in plot.points}
     assert at["frozen"].x == plot.zero < min(p.x for n, p in at.items() if n != "frozen")
     assert {p.name for p in plot.points if p.below} == {"from scratch", "LoRA r=16, random trunk"}
@@ -242,7 +243,7 @@ def test_the_frozen_trunk_is_drawn_to_scale():
         if arm["delta_m"] is not None:  # all within a point, heads only five below, a random trunk far below
             place = {"frozen": -5.0, "single": 0.0}.get(arm["role"], -0.5)
             arm["delta_m"]["mean"] = -50.0 if arm["trunk"] == "random" else place
-    plot = lay_out(results, COSTS[0], 820, 440)
+    plot = lay_out(read_results(results), COSTS[0], 820, 440)
     assert all(p.below == (p.delta == -50) for p in plot.points)
     at = {p.delta: p.y for p in plot.points}
     assert (at[-5.0] - at[0.0]) / (at[-0.5] - at[0.0]) == pytest.approx(10)
@@ -250,14 +251,16 @@ def test_the_frozen_trunk_is_drawn_to_scale():
 
 def test_nothing_to_draw_is_left_out(tmp_path):
     results = example(tasks=("seg",), arms=["Mona", "Convpass"])
-    assert lay_out(results, COSTS[0], 820, 440) is None and gap_panel(results, "seg") is None
-    assert curve_panels(results) == []
+    assert (
+        lay_out(read_results(results), COSTS[0], 820, 440) is None and gap_panel(read_results(results), "seg") is None
+    )
+    assert curve_panels(read_results(results)) == []
     page = read(results, tmp_path)
     assert "No adapter has a result yet." in page.text and "What it buys" not in page.text
 
 
 def test_the_pareto_picture_alone():
-    plot = lay_out(example(), COSTS[0], 820, 440)
+    plot = lay_out(read_results(example()), COSTS[0], 820, 440)
     assert plot is not None
     drawn = ET.fromstring(str(pareto_svg(plot)))
     words = {element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")}
@@ -289,7 +292,7 @@ def changed(mean, interval, **single):
     ],
 )
 def test_the_verdict_follows_the_figures(mean, interval, words):
-    found = verdict(changed(mean, interval))
+    found = verdict(read_results(changed(mean, interval)))
     assert found.line.startswith(words) and "trains 147\u00a0k encoder parameters" in found.line
 
 
@@ -298,27 +301,30 @@ def test_the_verdict_says_what_is_lost_and_what_is_doubtful():
     for arm in results["arms"]:
         if arm["role"] == "adapter":
             arm["difference"]["seg"] = {"mean": -0.02, "interval": [-0.03, -0.01]}
-    remarks = " ".join(verdict(results).remarks)
+    remarks = " ".join(verdict(read_results(results)).remarks)
     assert "seg: all 2 adapters lose (best −0.020 miou)" in remarks
     assert "its budget was short and its rate lies at the edge of the grid" in remarks
     assert "Most Δm per trained parameter: BitFit" in remarks  # 11 points with 39 k against 17 with 147 k
     results["arms"] = [arm for arm in results["arms"] if arm["role"] != "single"]
     for arm in results["arms"]:
         arm["delta_m"] = None
-    assert verdict(results).line == "Δm cannot be stated: full fine-tuning has no result."
+    assert verdict(read_results(results)).line == "Δm cannot be stated: full fine-tuning has no result."
 
 
 def test_panels_share_a_scale_and_say_what_is_wrong():
     results = example()
-    panels = {(p["name"], p["task"]): p for p in search_panels(results)}
-    assert panels["LoRA r=16", None]["note"] == "1 of 4 rates without a score"
-    assert panels["BitFit", None]["note"] == "edge of the grid"
-    assert panels["Mona", None]["svg"] is None
-    assert panels["from scratch", None]["note"] == "scale of its own"
+    panels = {(p.name, p.task): p for p in search_panels(read_results(results))}
+    assert panels["LoRA r=16", None].note == "1 of 4 rates without a score"
+    assert panels["BitFit", None].note == "edge of the grid"
+    assert panels["Mona", None].svg is None
+    assert panels["from scratch", None].note == "scale of its own"
     assert {task for name, task in panels if name == "full, one model a task"} == set(results["tasks"])
-    assert {p["name"] for p in curve_panels(results)} == {a["name"] for a in results["arms"] if a["status"] == "done"}
+    assert {p.name for p in curve_panels(read_results(results))} == {
+        a["name"] for a in results["arms"] if a["status"] == "done"
+    }
     assert (
-        void_everywhere(results, "edges") == "full is no better than frozen" and void_everywhere(results, "seg") is None
+        void_everywhere(read_results(results), "edges") == "full is no better than frozen"
+        and void_everywhere(read_results(results), "seg") is None
     )
 
 
@@ -328,8 +334,8 @@ def test_labels_of_many_rates_stand_apart():
     first = arm["search"][0]
     arm["search"] = [first | {"rate": r} for r in (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)]
     arm["rate"] = 3e-6
-    (panel,) = (p for p in search_panels(results) if p["name"] == "LoRA r=16")
-    drawn = re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="middle" class="tick">([^<]+)<', str(panel["svg"]))
+    (panel,) = (p for p in search_panels(read_results(results)) if p.name == "LoRA r=16")
+    drawn = re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="middle" class="tick">([^<]+)<', str(panel.svg))
     told = {label: float(x) for x, label in drawn}
     assert "3e−6" in told and "0.03" in told and 3 < len(told) < 10
     places = sorted((x, label) for label, x in told.items())
@@ -340,23 +346,23 @@ def test_labels_of_many_rates_stand_apart():
 @pytest.mark.parametrize(
     ("show", "value", "text"),
     [
-        (figures.count, 0, "0"),
-        (figures.count, 999, "999"),
-        (figures.count, 147_456, "147\u00a0k"),
-        (figures.count, 22_869_664, "22.9\u00a0M"),
-        (figures.size, 1_512_000, "1.51\u00a0MB"),
-        (figures.metric, -0.0123, "−0.012"),
-        (figures.metric, 19.44, "19.44"),
-        (figures.signed, -0.04, "0.0"),
-        (figures.signed, -1.25, "−1.2"),
-        (figures.seconds, 0.0412, "41.2\u00a0ms"),
-        (figures.seconds, 724, "12\u00a0min"),
-        (figures.seconds, 3599.6, "1\u00a0h"),
-        (figures.seconds, 15734.2, "4\u00a0h\u00a022\u00a0min"),
-        (figures.rate, 3e-4, "3e−4"),
-        (figures.rate, 0.01, "0.01"),
-        (figures.share, 0.873, "87"),
-        (figures.giga, 5.21e9, "5.21"),
+        (figures.count_text, 0, "0"),
+        (figures.count_text, 999, "999"),
+        (figures.count_text, 147_456, "147\u00a0k"),
+        (figures.count_text, 22_869_664, "22.9\u00a0M"),
+        (figures.bytes_text, 1_512_000, "1.51\u00a0MB"),
+        (figures.metric_text, -0.0123, "−0.012"),
+        (figures.metric_text, 19.44, "19.44"),
+        (figures.signed_text, -0.04, "0.0"),
+        (figures.signed_text, -1.25, "−1.2"),
+        (figures.seconds_text, 0.0412, "41.2\u00a0ms"),
+        (figures.seconds_text, 724, "12\u00a0min"),
+        (figures.seconds_text, 3599.6, "1\u00a0h"),
+        (figures.seconds_text, 15734.2, "4\u00a0h\u00a022\u00a0min"),
+        (figures.rate_text, 3e-4, "3e−4"),
+        (figures.rate_text, 0.01, "0.01"),
+        (figures.percent_text, 0.873, "87"),
+        (figures.giga_text, 5.21e9, "5.21"),
     ],
 )
 def test_figures_as_people_read_them(show, value, text):
@@ -367,5 +373,5 @@ def test_the_verdict_does_without_counts_that_could_not_be_made():
     results = example()
     for arm in results["arms"]:
         arm["encoder_trainable"] = None
-    line = verdict(results).line
+    line = verdict(read_results(results)).line
     assert "Δm" in line and "parameters" not in line and line.endswith(".")

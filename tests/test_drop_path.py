@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 import garnish
 import tiny
-from comparing_cases import setting
+from comparing_cases import conditions
 from garnish import registry
 from garnish.backbones.backbone import Backbone
-from garnish.comparing.conditions import Run, Setting
+from garnish.comparing.arms import ArmRun
+from garnish.comparing.conditions import Conditions
 from garnish.engine.adapter import Method
 from garnish.errors import OptionError
 from garnish.model.model import Model, adapt
@@ -210,12 +211,12 @@ def test_a_task_added_to_a_bundle_trains_under_it(tmp_path):
 
 
 def test_a_comparison_takes_no_result_from_another_rate(tmp_path, mit_weights):
-    plain = setting(tmp_path, mit_weights).recipe.plain
+    plain = conditions(tmp_path, mit_weights).recipe.plain
     keys = []
     for rate in (None, 0.0, 0.2, 0.3):
         named = plain["backbone"] | ({} if rate is None else {"drop_path": rate})
-        made = Setting(read_recipe(None, {**plain, "backbone": named}), setting(tmp_path, mit_weights).options)
-        run = Run(next(iter(made.arms)), ("seg", "depth"), 1e-3, 0)
+        made = Conditions(read_recipe(None, {**plain, "backbone": named}), conditions(tmp_path, mit_weights).options)
+        run = ArmRun(next(iter(made.arms)), ("seg", "depth"), 1e-3, 0)
         keys.append(made.key(run))
         assert made.build(run).backbone.drop_path == (rate or 0.0)
     assert keys[0] == keys[1] and len(set(keys)) == 3

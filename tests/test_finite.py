@@ -266,12 +266,12 @@ def test_an_overflow_of_finite_tensors_is_told_apart(tmp_path):
 
 
 def test_measuring_by_picture_tells_it_too():
-    from garnish.comparing.analysis.totals_by_picture import measure
+    from garnish.comparing.analysis.totals_by_picture import evaluate_by_picture
 
     model = tiny()
     spoil(model.head_tensors("depth")["heads.depth.projections.0.bias"])
     with pytest.raises(GarnishError, match="'depth' is not finite on picture blob0"):
-        measure(model, Blobs(every(2)))
+        evaluate_by_picture(model, Blobs(every(2)))
 
 
 class Keyed(Blobs):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
-from garnish.comparing.report.number_format import count, find, metric, signed, size
-from garnish.comparing.report.page_table import Cell, Table, main_table, marks, rates_text
+from garnish.comparing.report.number_format import bytes_text, count_text, metric_text, signed_text
+from garnish.comparing.report.page_table import Cell, ReportTable, main_table, marks, rates_text
 from garnish.comparing.report.pareto import COSTS, FONT, Pareto, lay_out
 from garnish.comparing.report.pareto_svg import pareto_svg
+from garnish.comparing.report.results import ArmResult, Results, TaskFacts, read_results
 from garnish.comparing.report.svg import tag
 from garnish.comparing.report.verdict import protocol, verdict
 
@@ -28,9 +28,10 @@ LIGHT = ("#ffffff", "#1f211e", "#77756d", "#bdb9ae", "#e4e2db", "#2c6e4f")
 DARK = ("#161815", "#e8e6df", "#8f8d85", "#66685f", "#30322e", "#7fc7a3")
 
 
-def reports() -> dict[str, dict[str, Any]]:
+def reports() -> dict[str, Results]:
     """Name of the folder → content of its results.json."""
-    return {file.parent.name: json.loads(file.read_text("utf-8")) for file in sorted(RESULTS.glob("*/results.json"))}
+    files = sorted(RESULTS.glob("*/results.json"))
+    return {file.parent.name: read_results(json.loads(file.read_text("utf-8")), str(file)) for file in files}
 
 
 def pictures() -> dict[Path, str]:
@@ -66,38 +67,38 @@ def standalone(plot: Pareto) -> str:
 def summary() -> str:
     """One row an arm, over all sets: its size, its headline metrics and Δm on each; the longer runs are left out."""
     found = {name: results for name, results in reports().items() if not name.endswith(LONGER)}
-    names = list(dict.fromkeys(a["name"] for results in found.values() for a in results["arms"]))
+    names = list(dict.fromkeys(arm.name for results in found.values() for arm in results.arms))
     order = {"frozen": 0, "adapter": 1, "single": 2, "multi": 2, "scratch": 3, "control": 4}
-    roles = {a["name"]: a["role"] for results in found.values() for a in results["arms"]}
+    roles = {arm.name: arm.role for results in found.values() for arm in results.arms}
     names.sort(key=lambda name: order[roles[name]])
     head = ["", "encoder, trained", "bundle"]
     for name, results in found.items():
         metrics = " / ".join(
-            f"{task} {about['headline'].removesuffix('_at_best_threshold')}"
-            + (" ↑" if about["higher_is_better"] else " ↓")
-            for task, about in results["tasks"].items()
+            f"{task} {about.headline.removesuffix('_at_best_threshold')}" + (" ↑" if about.higher_is_better else " ↓")
+            for task, about in results.tasks.items()
         )
         head += [f"[{name}](docs/results/README.md#{name}): {metrics}", "Δm, %"]
     rows = []
     for name in names:
-        arms = {key: next((a for a in results["arms"] if a["name"] == name), None) for key, results in found.items()}
+        arms = {key: next((a for a in results.arms if a.name == name), None) for key, results in found.items()}
         known = [arm for arm in arms.values() if arm is not None]
-        row = [name, *(_span(known, key, show) for key, show in (("encoder_trainable", count), ("bundle_bytes", size)))]
+        sizes = _span([arm.encoder_trainable for arm in known], count_text)
+        row = [name, sizes, _span([arm.bundle_bytes for arm in known], bytes_text)]
         for key, results in found.items():
-            row += _quality(arms[key], results["tasks"])
+            row += _quality(arms[key], results.tasks)
         rows.append(row)
     return _markdown(head, rows)
 
 
-def section(name: str, results: dict[str, Any]) -> str:
+def section(name: str, results: Results) -> str:
     """A report: what it shows, its tables, the command, the page."""
     said = verdict(results)
     table = main_table(results)
-    about = results["environment"]
+    about = vars(results.environment)
     lines = [
         f"## {name}",
         "",
-        f"{results['title']}. {said.line}",
+        f"{results.title}. {said.line}",
         "",
         *(f"- {remark}" for remark in said.remarks),
         "",
@@ -109,7 +110,7 @@ def section(name: str, results: dict[str, Any]) -> str:
         "",
         f"{_sentence(protocol(results))} {', '.join(f'{key} {value}' for key, value in about.items())}.",
         "",
-        f"    {results['command']}",
+        f"    {results.command}",
         "",
         f"[The page]({name}/index.html) (download it; it opens offline), [results.json]({name}/results.json),"
         f" [results.csv]({name}/results.csv).",
@@ -122,11 +123,11 @@ def results_table() -> str:
     return "\n\n".join(section(name, results) for name, results in reports().items()) + "\n"
 
 
-def _part(table: Table, results: dict[str, Any], *, quality: bool) -> str:
+def _part(table: ReportTable, results: Results, *, quality: bool) -> str:
     """Columns of the main table as Markdown; the first part has rates and marks beside it."""
     chosen = [n for n, column in enumerate(table.columns) if (column.group in QUALITY) == quality]
     head = ["", *(_heading(table, n) for n in chosen)] + (["rate", "note"] if quality else [])
-    arms = {arm["name"]: arm for arm in results["arms"]}
+    arms = {arm.name: arm for arm in results.arms}
     rows = []
     for row in (row for body in table.bodies.values() for row in body):
         cells = [row.name, *(_cell(row.cells[n]) for n in chosen)]
@@ -134,7 +135,7 @@ def _part(table: Table, results: dict[str, Any], *, quality: bool) -> str:
     return _markdown(head, rows)
 
 
-def _heading(table: Table, number: int) -> str:
+def _heading(table: ReportTable, number: int) -> str:
     column = table.columns[number]
     first = {"Gap recovered": "gap recovered, ", "Δm": "Δm, "}.get(column.group, "")
     return (first + " ".join(column.name.split("\n")).strip()).replace("Δm, mean %", "Δm, %")
@@ -148,20 +149,21 @@ def _cell(cell: Cell) -> str:
     return f"{main} ({cell.before}{under})" if under else main
 
 
-def _quality(arm: dict[str, Any] | None, tasks: dict[str, Any]) -> list[str]:
+def _quality(arm: ArmResult | None, tasks: Mapping[str, TaskFacts]) -> list[str]:
     if arm is None:
         return ["–", "–"]
-    if arm["status"] != "done":
-        return [arm["status"], ""]
-    values = [find(arm, "metrics", task, about["headline"], "mean") for task, about in tasks.items()]
-    delta, low, high = (find(arm, "delta_m", *path) for path in (("mean",), ("interval", 0), ("interval", 1)))
-    span = "" if low is None or high is None else f" ({signed(low)} to {signed(high)})"
-    return [" / ".join("–" if v is None else metric(v) for v in values), "–" if delta is None else signed(delta) + span]
+    if arm.status != "done":
+        return [arm.status, ""]
+    spreads = [arm.metrics.get(task, {}).get(about.headline) for task, about in tasks.items()]
+    shown = ["–" if one is None or one.mean is None else metric_text(one.mean) for one in spreads]
+    ends = arm.delta_interval
+    span = "" if ends is None else f" ({signed_text(ends[0])} to {signed_text(ends[1])})"
+    return [" / ".join(shown), "–" if arm.delta is None else signed_text(arm.delta) + span]
 
 
-def _span(arms: Sequence[dict[str, Any]], key: str, show: Any) -> str:
+def _span(figures: Sequence[int | None], show: Callable[[float], str]) -> str:
     """One figure, or the least and the largest of those on several sets."""
-    values = sorted(arm[key] for arm in arms if arm.get(key) is not None)
+    values = sorted(figure for figure in figures if figure is not None)
     ends = list(dict.fromkeys(show(value) for value in (values[:1] + values[-1:])))
     return " to ".join(ends) or "–"
 

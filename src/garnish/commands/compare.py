@@ -7,11 +7,14 @@ import dataclasses
 import functools
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from garnish.commands.parser import Parser, count, names
 from garnish.errors import GarnishError, OptionError
+
+if TYPE_CHECKING:
+    from garnish.comparing.report.results import Results
 
 #: Sections of a recipe that can be set from here; the arms take the place of ``adapter``.
 _SECTIONS = ("backbone", "head", "tasks", "data", "train")
@@ -84,58 +87,55 @@ def run(words: Sequence[str]) -> int:
     from garnish.commands.printing import print_json, print_table
     from garnish.comparing.compare import compare, preview
     from garnish.comparing.compare_options import CompareOptions, read_options
-    from garnish.comparing.conditions import Setting
+    from garnish.comparing.conditions import Conditions
+    from garnish.comparing.typed_json import as_json
 
     known = {field.name for field in dataclasses.fields(CompareOptions)}
     own = {name: value for name, value in vars(given).items() if name in known and value is not None}
     options = read_options(recipe.plain.get("compare"), own)
-    setting = Setting(recipe, options)
+    conditions = Conditions(recipe, options)
     say = functools.partial(print, file=sys.stdout if given.dry_run else sys.stderr, flush=True)
-    preview(setting, say, every=given.dry_run)
+    preview(conditions, say, every=given.dry_run)
     if given.dry_run:
         return 0
     command = shlex.join(["garnish", "compare", *words])
-    results = compare(setting, command=command, retry=given.retry_failed, quiet=given.quiet)
+    results = compare(conditions, command=command, retry=given.retry_failed, quiet=given.quiet)
     if given.json:
-        print_json(results)
+        print_json(as_json(results))
     else:
         print_table(*table(results))
-        print(f"report: {setting.out / 'index.html'}")
-    failed = [arm for arm in results["arms"] if arm["status"] == "failed"]
-    if failed and len(failed) == len(results["arms"]):
-        raise GarnishError(f"compare: every arm failed, the first because: {failed[0]['reason']}")
+        print(f"report: {conditions.out / 'index.html'}")
+    failed = [arm for arm in results.arms if arm.status == "failed"]
+    if failed and len(failed) == len(results.arms):
+        raise GarnishError(f"compare: every arm failed, the first because: {failed[0].reason}")
     return 0
 
 
-def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def table(results: Results) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of what is printed: arm, rate, headline metrics, Δm, parameters."""
-    tasks = results["tasks"]
+    tasks = results.tasks
     columns = [
         "arm",
         "rate",
-        *(f"{task} {about['headline']}" for task, about in tasks.items()),
+        *(f"{task} {about.headline}" for task, about in tasks.items()),
         "Δm %",
         "encoder",
         "step",
     ]
     rows = []
-    for arm in results["arms"]:
-        if arm["status"] == "failed":
-            rows.append([arm["name"], "failed", *[""] * (len(columns) - 2)])
+    for arm in results.arms:
+        if arm.status == "failed":
+            rows.append([arm.name, "failed", *[""] * (len(columns) - 2)])
             continue
-        rate = arm["rate"]
-        cells = [
-            _number((arm["metrics"].get(t, {}).get(about["headline"]) or {}).get("mean")) for t, about in tasks.items()
-        ]
-        delta, ratio = (arm["delta_m"] or {}).get("mean"), arm["step_ratio"]
+        spreads = [arm.metrics.get(task, {}).get(about.headline) for task, about in tasks.items()]
         rows.append(
             [
-                arm["name"],
-                "by task" if rate is None and "by_task" in arm else _number(rate),
-                *cells,
-                "–" if delta is None else f"{delta:+.2f}",
-                "–" if arm["encoder_trainable"] is None else f"{arm['encoder_trainable']:,}",
-                "–" if ratio is None else f"{ratio:.2f}×",
+                arm.name,
+                "by task" if arm.rate is None and arm.by_task is not None else _number(arm.rate),
+                *(_number(None if spread is None else spread.mean) for spread in spreads),
+                "–" if arm.delta is None else f"{arm.delta:+.2f}",
+                "–" if arm.encoder_trainable is None else f"{arm.encoder_trainable:,}",
+                "–" if arm.step_ratio is None else f"{arm.step_ratio:.2f}×",
             ]
         )
     return columns, rows

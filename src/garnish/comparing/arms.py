@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Literal, final
 
 from garnish import registry
 from garnish.comparing.compare_options import CompareOptions
@@ -13,6 +13,8 @@ from garnish.errors import OptionError, one_line, suggest
 from garnish.recipes.overrides import parse_value
 
 Role = Literal["adapter", "frozen", "single", "multi", "scratch", "control"]
+Trunk = Literal["pretrained", "random"]
+Groups = tuple[tuple[str, ...], ...]
 FULL = "FullFineTuning"
 
 
@@ -33,22 +35,35 @@ class Arm:
     name: str
     role: Role
     methods: tuple[Method, ...]
-    trunk: Literal["pretrained", "random"] = "pretrained"
+    trunk: Trunk = "pretrained"
     rates: tuple[float, ...]
-    groups: tuple[tuple[str, ...], ...]
+    groups: Groups
 
     @property
     def is_by_task(self) -> bool:
         """Whether each task has a model, and so a learning rate, of its own."""
         return self.role == "single"
 
-    def plain_methods(self) -> list[dict[str, Any]]:
+    def plain_methods(self) -> list[dict[str, object]]:
         """The methods as a recipe's section ``adapter`` holds them."""
-        described = [registry.describe(method) for method in self.methods]
-        return [{"name": told["name"], **told["options"]} for told in described]
+        return [registry.flat(method) for method in self.methods]
 
 
-def arms_of(options: CompareOptions, own: Any, tasks: Sequence[str]) -> list[Arm]:
+@final
+@dataclass(frozen=True)
+class ArmRun:
+    """One training: an arm, the tasks of one of its models, a learning rate and a seed."""
+
+    arm: str
+    tasks: tuple[str, ...]
+    rate: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.arm}, {'+'.join(self.tasks)}, rate {self.rate:g}, seed {self.seed}"
+
+
+def arms_of(options: CompareOptions, own: object, tasks: Sequence[str]) -> list[Arm]:
     """All arms, references first, in the order in which they are worked on.
 
     Args:
@@ -61,27 +76,30 @@ def arms_of(options: CompareOptions, own: Any, tasks: Sequence[str]) -> list[Arm
     """
     together = (tuple(tasks),)
 
-    def made(name: str, role: Role, methods: str | tuple[Method, ...], **given: Any) -> Arm:
-        methods = (registry.build("adapters", methods),) if isinstance(methods, str) else methods
+    def made(name: str, role: Role, *methods: Method, groups: Groups = together, trunk: Trunk = "pretrained") -> Arm:
         whole = any(type(method).__name__ == FULL for method in methods)
         rates = options.reference_rates if whole else options.rates
-        return Arm(**({"groups": together} | given), name=name, role=role, methods=methods, rates=rates)
+        return Arm(name=name, role=role, methods=methods, trunk=trunk, rates=rates, groups=groups)
+
+    def named(name: str) -> Method:
+        method: Method = registry.build("adapters", name)
+        return method
 
     given = adapters_of(options.adapters if options.adapters is not None else own)
-    adapters = [made(name, "adapter", methods) for name, methods in given]
+    adapters = [made(name, "adapter", *methods) for name, methods in given]
     first, last = [], []
     if "frozen" in options.references:
-        first.append(made("heads only", "frozen", "Frozen"))
+        first.append(made("heads only", "frozen", named("Frozen")))
     if "single" in options.references:
-        first.append(made("full, one task each", "single", FULL, groups=tuple((task,) for task in tasks)))
+        first.append(made("full, one task each", "single", named(FULL), groups=tuple((task,) for task in tasks)))
     if "multi" in options.references and len(tasks) > 1:
-        last.append(made("full, all tasks", "multi", FULL))
+        last.append(made("full, all tasks", "multi", named(FULL)))
     if "scratch" in options.references:
-        last.append(made("full from scratch", "scratch", FULL, trunk="random"))
+        last.append(made("full from scratch", "scratch", named(FULL), trunk="random"))
     if "extras" in options.controls:
-        last.append(made("extras alone", "control", "Extras"))
+        last.append(made("extras alone", "control", named("Extras")))
     if "random" in options.controls and adapters:
-        last.append(made(f"{adapters[0].name}, random trunk", "control", adapters[0].methods, trunk="random"))
+        last.append(made(f"{adapters[0].name}, random trunk", "control", *adapters[0].methods, trunk="random"))
     arms = [*first, *adapters, *last]
     for number, arm in enumerate(arms):
         for other in arms[:number]:
@@ -91,7 +109,7 @@ def arms_of(options: CompareOptions, own: Any, tasks: Sequence[str]) -> list[Arm
     return arms
 
 
-def adapters_of(given: Any) -> list[tuple[str, tuple[Method, ...]]]:
+def adapters_of(given: object) -> list[tuple[str, tuple[Method, ...]]]:
     """Name and methods of each arm that some text, or a list, stands for.
 
     Raises:
@@ -113,7 +131,7 @@ def adapters_of(given: Any) -> list[tuple[str, tuple[Method, ...]]]:
     return found
 
 
-def _entry(given: Any) -> tuple[str, dict[str, Any]]:
+def _entry(given: object) -> tuple[str, dict[str, object]]:
     """Name and options of ``LoRA``, ``LoRA(rank=2)`` or ``{name: LoRA, rank: 2}``."""
     if isinstance(given, Mapping) and isinstance(given.get("name"), str):
         return given["name"], {str(key): value for key, value in given.items() if key != "name"}
@@ -140,12 +158,12 @@ def _known(name: str) -> str:
     return name.strip()
 
 
-def _label(name: str, options: Mapping[str, Any]) -> str:
+def _label(name: str, options: Mapping[str, object]) -> str:
     """``LoRA rank=2``."""
     return " ".join([name, *(f"{key}={_short(value)}" for key, value in options.items())])
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, list | tuple):
         return ",".join(_short(entry) for entry in value)
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

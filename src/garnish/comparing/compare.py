@@ -2,84 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from garnish.comparing.analysis.effects import Effects
 from garnish.comparing.arms import Arm
 from garnish.comparing.compare_options import CompareOptions
-from garnish.comparing.conditions import Setting
+from garnish.comparing.conditions import Conditions
 from garnish.comparing.costs import Costs
 from garnish.comparing.keys import key_of
 from garnish.comparing.live import Display
+from garnish.comparing.outcomes import Trained
+from garnish.comparing.report.assembly import model_runs, results_of, write_report
 from garnish.comparing.report.prediction_sheets import draw_sheets
-from garnish.comparing.report.results import model_runs, results_of, write_report
-from garnish.comparing.schedule import Plan
+from garnish.comparing.report.results import Results, Sheet
+from garnish.comparing.schedule import RunPlan
 from garnish.comparing.sweep import Alone, Crew, sweep
 from garnish.comparing.workers import Workers
 from garnish.errors import plural
 
 
-def compare(setting: Setting, *, command: str = "", retry: bool = False, quiet: bool = False) -> dict[str, Any]:
+def compare(conditions: Conditions, *, command: str = "", retry: bool = False, quiet: bool = False) -> Results:
     """Train and measure what has not been, and write the report.
 
     Whatever a run, an arm or the whole comparison came to is kept under the report's folder, so the same call goes on
     where an earlier one was stopped, and one with further arms, seeds or rates does just those.
 
     Args:
-        setting: recipe and options.
+        conditions: recipe and options.
         command: what the report says was asked for.
         retry: try runs again that failed before.
         quiet: no live table.
 
     Returns:
-        The content of results.json.
+        What it found, which is the content of results.json.
 
     Raises:
         OptionError, DataError: before the first run, where that can be known.
         BundleError, OSError: a full disk; what was written before is kept.
         SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), after a checkpoint.
     """
-    plan = Plan(setting, retry=retry)
+    plan = RunPlan(conditions, retry=retry)
     effects = Effects(plan)
 
-    def report(costs: Costs, sheets: list[dict[str, Any]] | None) -> dict[str, Any]:
-        seconds = sum(outcome.get("seconds") or 0.0 for outcome in list(plan.outcomes.values()))
+    def report(costs: Costs, sheets: Sequence[Sheet]) -> Results:
+        seconds = sum((one.seconds for one in list(plan.outcomes.values()) if isinstance(one, Trained)), 0.0)
         found = results_of(effects, costs, sheets, command=command, wall_seconds=seconds)
-        write_report(found, setting.out)
+        write_report(found, conditions.out)
         return found
 
     def arm_done(arm: Arm) -> None:
-        if any(plan.status(each)[0] == "unfinished" for each in setting.arms.values()):
-            with setting.store.lock(place):
-                report(Costs(setting, None, timed=False), None)
+        if any(plan.status(each)[0] == "unfinished" for each in conditions.arms.values()):
+            with conditions.store.lock(place):
+                report(Costs(conditions, None, timed=False), ())
 
     # another process may write the same report
-    place = key_of({"report": str(setting.out.resolve())})
+    place = key_of({"report": str(conditions.out.resolve())})
     with Display(plan, quiet=quiet) as display:
         try:
             with ExitStack() as stack:
-                crew: Crew = Alone(setting, display.say)
-                if setting.options.jobs > 1:
-                    crew = stack.enter_context(Workers(setting, setting.options.jobs))
+                crew: Crew = Alone(conditions, display.say)
+                if conditions.options.jobs > 1:
+                    crew = stack.enter_context(Workers(conditions, conditions.options.jobs))
                 sweep(plan, crew, display, arm_done)
         except SystemExit:
             display.say("stopped; what is done is kept, and the same command goes on from there")
             raise
         display.say("measuring costs, drawing the report")
-        with setting.store.lock(place, display.say, str(setting.out)):
+        with conditions.store.lock(place, display.say, str(conditions.out)):
             frozen = effects.reference("frozen")
-            costs = Costs(setting, None if frozen is None else model_runs(plan, frozen)[0], timed=True)
-            sheets = draw_sheets(effects, setting.out) if setting.options.pictures else None
+            costs = Costs(conditions, None if frozen is None else model_runs(plan, frozen)[0], timed=True)
+            sheets = draw_sheets(effects, conditions.out) if conditions.options.pictures else ()
             return report(costs, sheets)
 
 
-def preview(setting: Setting, say: Callable[[str], None], *, every: bool) -> None:
+def preview(conditions: Conditions, say: Callable[[str], None], *, every: bool) -> None:
     """Say what there is to do: how many runs, and with ``every`` which, and which are there already."""
-    plan = Plan(setting)
+    plan = RunPlan(conditions)
     known = 0
-    for arm in setting.arms.values():
+    for arm in conditions.arms.values():
         for group in arm.groups:
             runs = plan.search(arm, group)
             chosen = plan.chosen(arm, group)
@@ -88,18 +89,20 @@ def preview(setting: Setting, say: Callable[[str], None], *, every: bool) -> Non
             known += len(done)
             for run in runs if every else ():
                 outcome = plan.outcome(run)
-                say(f"{'to do' if outcome is None else outcome['status']:<6}  {run}")
+                say(f"{'to do' if outcome is None else outcome.status:<6}  {run}")
             if every and not chosen:
-                say(f"to do   {arm.name}, {'+'.join(group)}, the chosen rate, {len(setting.seeds) - 1} further seeds")
-    parts, widen, default = setting.parts, setting.options.widen, CompareOptions()
-    if setting.options.held_out_every != default.held_out_every and parts.held_out_by == "the split val":
+                say(
+                    f"to do   {arm.name}, {'+'.join(group)}, the chosen rate, {len(conditions.seeds) - 1} further seeds"
+                )
+    parts, widen, default = conditions.parts, conditions.options.widen, CompareOptions()
+    if conditions.options.held_out_every != default.held_out_every and parts.held_out_by == "the split val":
         say("held_out_every is not used: the data have a split val")
-    own = setting.options.reference_rates
-    if own != default.reference_rates and all(arm.rates != own for arm in setting.arms.values()):
+    own = conditions.options.reference_rates
+    if own != default.reference_rates and all(arm.rates != own for arm in conditions.arms.values()):
         say("reference_rates are not used: no arm tunes a whole trunk")
     more = f", up to {widen} more where the best rate of a search is at an end" if widen else ""
     say(
-        f"{plural(len(setting.arms), 'arm')}, {plural(plan.total, 'run')}{more}, {known} there;"
+        f"{plural(len(conditions.arms), 'arm')}, {plural(plan.total, 'run')}{more}, {known} there;"
         f" {plural(len(parts.train()), 'picture')} to train"
         f" on, {len(parts.held_out())} held out ({parts.held_out_by}), {len(parts.test())} to test on"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from garnish.errors import OptionError, suggest
 
@@ -41,7 +41,7 @@ class CompareOptions:
         OptionError: a value out of range, naming it.
     """
 
-    adapters: Any = None
+    adapters: object = None
     seeds: int = 3
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     reference_rates: tuple[float, ...] = (1e-5, 3e-5, 1e-4, 3e-4)
@@ -77,7 +77,7 @@ class CompareOptions:
                     )
 
 
-def read_options(section: Any, given: Mapping[str, Any]) -> CompareOptions:
+def read_options(section: object, given: Mapping[str, object]) -> CompareOptions:
     """The options of a recipe's section ``compare``, with those of the command line set anew.
 
     Raises:

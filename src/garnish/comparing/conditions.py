@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 from garnish.adapters.reference import Frozen
-from garnish.comparing.arms import Arm, arms_of
+from garnish.comparing.arms import Arm, ArmRun, arms_of
 from garnish.comparing.compare_options import CompareOptions
 from garnish.comparing.keys import key_of, step_content, training_content
 from garnish.comparing.splits import Parts
@@ -28,33 +28,32 @@ if TYPE_CHECKING:
 
 
 @final
-@dataclass(frozen=True)
-class Run:
-    """One training: an arm, the tasks of one of its models, a learning rate and a seed."""
+@dataclass(frozen=True, kw_only=True)
+class TrunkFacts:
+    """Name, options, taps and content fingerprint of the trunk, its licence and where its weights are from."""
 
-    arm: str
-    tasks: tuple[str, ...]
-    rate: float
-    seed: int
-
-    def __str__(self) -> str:
-        return f"{self.arm}, {'+'.join(self.tasks)}, rate {self.rate:g}, seed {self.seed}"
+    name: str
+    options: Mapping[str, object]
+    taps: str
+    fingerprint: str
+    licence: str
+    weights: str
 
 
 @final
-class Setting:
+class Conditions:
     """Shared by the runs of one process; what takes time is made when it is first asked for.
 
     Args:
         recipe: as it was read.
         options: what is compared.
-        trunk: name, options, taps and fingerprint of the trunk, where another process has found them.
+        trunk: what another process has found of it.
 
     Raises:
         OptionError, DataError: a recipe that cannot be compared with.
     """
 
-    def __init__(self, recipe: Recipe, options: CompareOptions, trunk: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, recipe: Recipe, options: CompareOptions, trunk: TrunkFacts | None = None) -> None:
         self.recipe, self.options = recipe, options
         if options.out is None:
             raise OptionError("compare: no folder for the report; give --out FOLDER, or compare: {out: FOLDER}")
@@ -62,11 +61,11 @@ class Setting:
         self.store = Store(self.out / ".store" if options.store is None else Path(options.store))
         self.training = recipe.options
         _check(recipe, self.training)
-        self._trunk = None if trunk is None else dict(trunk)
-        self._keys: dict[Run, str] = {}
+        self._trunk = trunk
+        self._keys: dict[ArmRun, str] = {}
 
-    def __reduce__(self) -> tuple[Any, ...]:  # another process makes its own
-        return Setting, (self.recipe, self.options, self.trunk_facts)
+    def __reduce__(self) -> tuple[object, ...]:  # another process makes its own
+        return Conditions, (self.recipe, self.options, self.trunk_facts)
 
     # ---- what is shared ---------------------------------------------------------------------------------------------
 
@@ -92,8 +91,8 @@ class Setting:
         return [self.training.seed + number for number in range(self.options.seeds)]
 
     @property
-    def trunk_facts(self) -> dict[str, Any]:
-        """Name, options, taps and content fingerprint of the trunk, its licence and where its weights are from."""
+    def trunk_facts(self) -> TrunkFacts:
+        """What is known of the trunk."""
         if self._trunk is None:
             choice = self.recipe.backbone
             assert choice is not None
@@ -104,21 +103,21 @@ class Setting:
                     f"{choice.name} without weights is random, and there is nothing to compare on a random trunk; set"
                     " backbone.weights to a file or a Hub id, or true for the published ones",
                 )
-            self._trunk = {
-                "name": trunk.name,
-                "options": trunk.options,
-                "taps": trunk.taps_at,
-                "fingerprint": trunk.fingerprint(),
-                "licence": trunk.licence,
-                "weights": trunk.weights_source,
-            }
+            self._trunk = TrunkFacts(
+                name=trunk.name,
+                options=trunk.options,
+                taps=trunk.taps_at,
+                fingerprint=trunk.fingerprint(),
+                licence=trunk.licence,
+                weights=trunk.weights_source,
+            )
             # what is wrong with tasks or heads is wrong in every arm, and told before any is trained
             adapt(trunk, Frozen(), self.tasks, self.recipe.head)
         return self._trunk
 
     # ---- what a run is ----------------------------------------------------------------------------------------------
 
-    def recipe_of(self, run: Run) -> Recipe:
+    def recipe_of(self, run: ArmRun) -> Recipe:
         """The recipe of one run."""
         arm = self.arms[run.arm]
         plain = {k: v for k, v in self.recipe.plain.items() if k not in ("compare", "onto")}
@@ -142,17 +141,17 @@ class Setting:
             train["log"] = ["csv"]
         return dataclasses.replace(self.recipe, plain=plain | {"train": train, "out": str(self.out)})
 
-    def build(self, run: Run) -> Model:
+    def build(self, run: ArmRun) -> Model:
         """The untrained model of a run."""
         return self.recipe_of(run).build(self.parts.train(run.tasks), trunk=self.random_trunk(run))
 
-    def random_trunk(self, run: Run) -> Backbone | None:
+    def random_trunk(self, run: ArmRun) -> Backbone | None:
         """The trunk of a run on random weights, which follow from its seed; None where it has the recipe's."""
         choice = self.recipe.backbone
         assert choice is not None
         return choice.build_random(run.seed) if self.arms[run.arm].trunk == "random" else None
 
-    def content(self, run: Run) -> dict[str, Any]:
+    def content(self, run: ArmRun) -> dict[str, object]:
         """All that the numbers of a run follow from."""
         return {
             **self._model_content(run),
@@ -161,27 +160,33 @@ class Setting:
             "options": training_content(self.recipe_of(run).options),
         }
 
-    def key(self, run: Run) -> str:
+    def key(self, run: ArmRun) -> str:
         """Names a run by its content."""
         if run not in self._keys:
             self._keys[run] = key_of({"run": self.content(run)})
         return self._keys[run]
 
-    def measure_key(self, run: Run) -> str:
+    def measure_key(self, run: ArmRun) -> str:
         """Names what is measured of a run's bundle on the test set."""
         size = self.training.eval_size
         test = self.parts.digest("test", run.tasks)
         return key_of({"measured": self.key(run), "test": test, "size": size, "batch": self.training.eval_batch_size})
 
-    def cost_content(self, run: Run) -> dict[str, Any]:
+    def cost_content(self, run: ArmRun) -> dict[str, object]:
         """All that the cost of a step of a run's model follows from."""
         options = self.recipe_of(run).options
         train = self.parts.digest("train", run.tasks)
         return {**self._model_content(run), "options": step_content(options), "train": train}
 
-    def _model_content(self, run: Run) -> dict[str, Any]:
+    def _model_content(self, run: ArmRun) -> dict[str, object]:
         arm, head = self.arms[run.arm], self.recipe_of(run).head
-        trunk = {key: self.trunk_facts[key] for key in ("name", "options", "taps", "fingerprint")}
+        facts = self.trunk_facts
+        trunk: dict[str, object] = {
+            "name": facts.name,
+            "options": facts.options,
+            "taps": facts.taps,
+            "fingerprint": facts.fingerprint,
+        }
         if arm.trunk == "random":
             choice = self.recipe.backbone
             assert choice is not None

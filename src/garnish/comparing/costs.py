@@ -9,16 +9,19 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any, final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, final
 
 import torch
 
 from garnish.balancing.balancing import balancing_of
-from garnish.comparing.conditions import Run, Setting
+from garnish.comparing.arms import ArmRun
+from garnish.comparing.conditions import Conditions
 from garnish.comparing.keys import key_of
+from garnish.comparing.outcomes import Counts, StepTime
 from garnish.comparing.runs import is_of_the_system, reason_of
-from garnish.comparing.store import keep_json, kept_json
+from garnish.comparing.store import keep_json, kept
 from garnish.data.dataset import Batch
 from garnish.data.loader import StepBatches
 from garnish.model.model import Model
@@ -28,23 +31,24 @@ from garnish.training.step import TrainingStep
 
 #: Pairs of steps that are timed, after one that is not.
 PAIRS = 5
+T = TypeVar("T")
 
 
 @final
 class Stepper:
     """A fresh model of a run, stepped as training does."""
 
-    def __init__(self, setting: Setting, run: Run) -> None:
-        options = setting.recipe_of(run).options
+    def __init__(self, conditions: Conditions, run: ArmRun) -> None:
+        options = conditions.recipe_of(run).options
         fabric = make_fabric(options)
         self.device: torch.device = fabric.device
-        self.model: Model = setting.build(run).to(self.device)
+        self.model: Model = conditions.build(run).to(self.device)
         self.model.backbone.checkpointing = options.checkpointing
         self.model.train()
         balance = balancing_of(options.balance).build(self.model.tasks).to(self.device)
         self.step = TrainingStep(self.model, self.model.tasks, balance, options, fabric)
         assert isinstance(options.batch_size, int)
-        data = setting.parts.train(run.tasks)
+        data = conditions.parts.train(run.tasks)
         batches = StepBatches(data, options.batch_size, seed=options.seed, augment=options.augment)
         self.batch: Batch = batches.batch_at(0).to(self.device)
 
@@ -68,32 +72,32 @@ class Costs:
     """Measures what models cost.
 
     Args:
-        setting: see there.
+        conditions: see there.
         reference: a run of the frozen arm, whose steps those of others are timed beside; None: there is none, and so
             no ratio.
         timed: time steps; False: what is counted is enough for now.
     """
 
-    def __init__(self, setting: Setting, reference: Run | None, *, timed: bool) -> None:
-        self.setting, self.reference, self.timed = setting, reference, timed
+    def __init__(self, conditions: Conditions, reference: ArmRun | None, *, timed: bool) -> None:
+        self.conditions, self.reference, self.timed = conditions, reference, timed
         #: what could not be measured, and why
         self.faults: list[str] = []
         self._stepper: Stepper | None = None
 
-    def of(self, run: Run) -> dict[str, Any]:
-        """The cost of a run's model; what could not be measured is left out."""
-        cost = {"cost": self.setting.cost_content(run)}
-        found = self._kept(key_of(cost), run, self._count)
+    def of(self, run: ArmRun) -> tuple[Counts | None, StepTime | None]:
+        """The cost of a run's model; None where it could not be measured."""
+        cost = {"cost": self.conditions.cost_content(run)}
+        counts = self._kept(Counts, key_of(cost), run, self._count)
         if not self.timed:
-            return found
+            return counts, None
         if self.reference is not None:
-            cost["beside"] = self.setting.cost_content(self.reference)
-        return found | self._kept(key_of({"time": cost}), run, self._time)
+            cost["beside"] = self.conditions.cost_content(self.reference)
+        return counts, self._kept(StepTime, key_of({"time": cost}), run, self._time)
 
-    def _kept(self, key: str, run: Run, make: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
-        file = self.setting.store.cost(key)
-        with self.setting.store.lock(key):
-            found = kept_json(file)
+    def _kept(self, kind: type[T], key: str, run: ArmRun, make: Callable[[ArmRun], T]) -> T | None:
+        file = self.conditions.store.cost(key)
+        with self.conditions.store.lock(key):
+            found = kept(kind, file)
             if found is None:
                 try:
                     found = make(run)
@@ -101,21 +105,28 @@ class Costs:
                     if is_of_the_system(error):
                         raise
                     self.faults.append(f"Costs of {run.arm} could not be measured: {reason_of(error)}.")
-                    return {}
+                    return None
                 keep_json(file, found)
             return found
 
-    def _count(self, run: Run) -> dict[str, Any]:
-        mine = Stepper(self.setting, run)
+    def _count(self, run: ArmRun) -> Counts:
+        mine = Stepper(self.conditions, run)
         counts = mine.model.report((mine.batch.images.shape[-2], mine.batch.images.shape[-1]))
         mine.model.train()
-        kept = ("encoder_total", "encoder_trainable", "decoder_trainable", "bundle_bytes", "macs", "macs_size")
-        return {name: counts[name] for name in kept} | {"bytes_for_backward": mine.bytes_for_backward()}
+        return Counts(
+            encoder_total=counts["encoder_total"],
+            encoder_trainable=counts["encoder_trainable"],
+            decoder_trainable=counts["decoder_trainable"],
+            bundle_bytes=counts["bundle_bytes"],
+            macs=counts["macs"],
+            macs_size=tuple(counts["macs_size"]),
+            bytes_for_backward=mine.bytes_for_backward(),
+        )
 
-    def _time(self, run: Run) -> dict[str, Any]:
-        mine = Stepper(self.setting, run)
+    def _time(self, run: ArmRun) -> StepTime:
+        mine = Stepper(self.conditions, run)
         if self.reference is not None and self._stepper is None:
-            self._stepper = Stepper(self.setting, self.reference)
+            self._stepper = Stepper(self.conditions, self.reference)
             self._stepper.seconds()
         mine.seconds()  # the first step allocates
         steps, ratios = [], []
@@ -128,25 +139,44 @@ class Costs:
         del mine
         gc.collect()
         middle = statistics.median
-        if self.reference is not None and self.setting.cost_content(run) == self.setting.cost_content(self.reference):
-            return {"step_seconds": middle(steps), "step_ratio": 1.0}  # by definition; what was timed is the noise
-        return {"step_seconds": middle(steps), "step_ratio": middle(ratios) if ratios else None}
+        if self.reference is not None and self.conditions.cost_content(run) == self.conditions.cost_content(
+            self.reference
+        ):
+            return StepTime(step_seconds=middle(steps), step_ratio=1.0)  # by definition; what was timed is the noise
+        return StepTime(step_seconds=middle(steps), step_ratio=middle(ratios) if ratios else None)
 
 
-def together(costs: list[dict[str, Any]]) -> dict[str, Any]:
+@final
+@dataclass(frozen=True, kw_only=True)
+class ArmCost:
+    """What an arm costs; None where one of its models could not be measured."""
+
+    encoder_total: int | None
+    encoder_trainable: int | None
+    decoder_trainable: int | None
+    bundle_bytes: int | None
+    macs: int | None
+    bytes_for_backward: int | None
+    step_seconds: float | None
+    step_ratio: float | None
+
+
+def together(costs: Sequence[tuple[Counts | None, StepTime | None]]) -> ArmCost:
     """The cost of an arm of several models: their sums; bytes for backward of the largest, for they train in turn."""
-    summed = ("encoder_trainable", "decoder_trainable", "bundle_bytes", "macs", "step_seconds", "step_ratio")
-
-    def values(name: str) -> list[Any]:
-        return [cost[name] for cost in costs if cost.get(name) is not None]
-
-    def if_all(name: str, value: Any) -> Any:
-        return value if costs and len(values(name)) == len(costs) else None
-
-    found = {name: if_all(name, sum(values(name))) for name in summed}
-    for name in ("encoder_total", "bytes_for_backward"):
-        found[name] = if_all(name, max(values(name), default=None))
-    return found
+    counts = [counted for counted, _ in costs if counted is not None]
+    times = [time for _, time in costs if time is not None]
+    counted, timed = (bool(costs) and len(known) == len(costs) for known in (counts, times))
+    ratios = [time.step_ratio for time in times if time.step_ratio is not None]
+    return ArmCost(
+        encoder_total=max(one.encoder_total for one in counts) if counted else None,
+        encoder_trainable=sum(one.encoder_trainable for one in counts) if counted else None,
+        decoder_trainable=sum(one.decoder_trainable for one in counts) if counted else None,
+        bundle_bytes=sum(one.bundle_bytes for one in counts) if counted else None,
+        macs=sum(one.macs for one in counts) if counted else None,
+        bytes_for_backward=max(one.bytes_for_backward for one in counts) if counted else None,
+        step_seconds=sum(one.step_seconds for one in times) if timed else None,
+        step_ratio=sum(ratios) if timed and len(ratios) == len(times) else None,
+    )
 
 
 def _wait(device: torch.device) -> None:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from garnish.comparing.outcomes import Outcome, Trained
+from garnish.comparing.report.results import Curve
 
 #: A relative rise over the last quarter of the steps from which the budget counts as short.
 RISE = 0.01
 
-Curve = list[list[float | None]]
 
-
-def curve_of(outcome: Mapping[str, Any] | None, best_by: str | None) -> Curve:
-    """[[step, score], …] of a run's evaluations.
+def curve_of(outcome: Outcome | None, best_by: str | None) -> Curve:
+    """(step, score) of each of a run's evaluations; empty where it has failed or is not done.
 
     The score is the geometric mean over tasks of the headline metric, or of 1 over it where lower is better, so that
     equal relative changes count alike; with ``train.best_by`` it is that metric, with a minus where lower is better.
     """
-    history = (outcome or {}).get("history") or []
-    return [[entry["step"], _shown(entry["score"], best_by)] for entry in history]
+    history = outcome.history if isinstance(outcome, Trained) else ()
+    return tuple((entry.step, _shown(entry.score, best_by)) for entry in history)
 
 
 def best_score(curve: Curve) -> float | None:
@@ -39,7 +39,7 @@ def is_flat(curve: Curve, steps: int) -> bool | None:
 
     None where no evaluation lies before that quarter, so that nobody can tell.
     """
-    before = best_score([point for point in curve if point[0] is not None and point[0] <= 0.75 * steps])
+    before = best_score(tuple(point for point in curve if point[0] <= 0.75 * steps))
     whole = best_score(curve)
     if before is None or whole is None:
         return None

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,7 +16,8 @@ from rich.text import Text
 
 from garnish.comparing.arms import Arm
 from garnish.comparing.held_out_score import best_score, curve_of
-from garnish.comparing.schedule import Job, Plan
+from garnish.comparing.outcomes import Done, Failed, Measured
+from garnish.comparing.schedule import Job, RunPlan
 
 
 @final
@@ -28,7 +29,7 @@ class Display:
         quiet: lines in place of the live table.
     """
 
-    def __init__(self, plan: Plan, *, quiet: bool = False) -> None:
+    def __init__(self, plan: RunPlan, *, quiet: bool = False) -> None:
         self.plan = plan
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
         self.active: dict[Job, float] = {}
@@ -56,31 +57,29 @@ class Display:
         """A job was begun."""
         self.active[job] = time.monotonic()
 
-    def finished(self, job: Job, outcome: dict[str, Any]) -> None:
+    def finished(self, job: Job, outcome: Done) -> None:
         """A job was done."""
         seconds = time.monotonic() - self.active.pop(job)
         if job.kind == "train":
             self.finished_seconds.append(seconds)
-        if self.live is None or outcome["status"] == "failed":
+        if self.live is None or isinstance(outcome, Failed):
             self.say(f"{self.line(job, outcome, seconds)}  [{self.progress()}]")
 
-    def line(self, job: Job, outcome: dict[str, Any], seconds: float) -> str:
+    def line(self, job: Job, outcome: Done, seconds: float) -> str:
         """What a job came to."""
         place = f"{job.run.arm}, {'+'.join(job.run.tasks)}: rate {job.run.rate:g}, seed {job.run.seed}"
-        if outcome["status"] == "failed":
-            return f"{place}: failed: {outcome['reason']}"
-        if job.kind == "measure":
-            tasks = self.plan.setting.tasks
-            heads = [
-                f"{t} {tasks[t].headline} {_number(m.get(tasks[t].headline))}" for t, m in outcome["metrics"].items()
-            ]
+        if isinstance(outcome, Failed):
+            return f"{place}: failed: {outcome.reason}"
+        if isinstance(outcome, Measured):
+            tasks = self.plan.conditions.tasks
+            heads = [f"{t} {tasks[t].headline} {_number(m.get(tasks[t].headline))}" for t, m in outcome.metrics.items()]
             return f"{place}: test {', '.join(heads)} ({seconds:.0f} s)"
-        score = best_score(curve_of(outcome, self.plan.setting.training.best_by))
-        return f"{place}: held-out {_number(score)} at step {outcome['best_step']} ({seconds:.0f} s)"
+        score = best_score(curve_of(outcome, self.plan.conditions.training.best_by))
+        return f"{place}: held-out {_number(score)} at step {outcome.best_step} ({seconds:.0f} s)"
 
     def progress(self) -> str:
         """``7 of 20 runs, about 0:12:30 left``."""
-        done = sum(self.runs_done(arm) for arm in self.plan.setting.arms.values())
+        done = sum(self.runs_done(arm) for arm in self.plan.conditions.arms.values())
         left = self.plan.total - done
         said = f"{done} of {self.plan.total} runs"
         if not left or not self.finished_seconds:
@@ -101,7 +100,7 @@ class Display:
         made = Table(box=None, header_style="bold", pad_edge=False)
         for title in ("arm", "runs", "in work", "step", "held-out", "chosen rate"):
             made.add_column(title, no_wrap=True)
-        for arm in self.plan.setting.arms.values():
+        for arm in self.plan.conditions.arms.values():
             status, _ = self.plan.status(arm)
             jobs = [job for job in list(self.active) if job.run.arm == arm.name]
             steps, scores = zip(*map(self.peek, jobs), strict=True) if jobs else ((), ())
@@ -121,11 +120,11 @@ class Display:
         """Step and best held-out score of a run that is being trained, as its own files tell them."""
         if job.kind == "measure":
             return "", ""
-        folder = self.plan.setting.store.training(self.plan.setting.key(job.run))
+        folder = self.plan.conditions.store.training(self.plan.conditions.key(job.run))
         step = _column(folder / "log" / "scalars.csv", "step")
-        by = self.plan.setting.training.best_by
+        by = self.plan.conditions.training.best_by
         scores = [float(value) for value in _column(folder / "results.csv", "score")]
-        best = best_score([[0, score if by is not None else math.exp(score)] for score in scores])
+        best = best_score(tuple((0, score if by is not None else math.exp(score)) for score in scores))
         return step[-1] if step else "", "" if best is None else _number(best)
 
 

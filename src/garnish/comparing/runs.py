@@ -7,9 +7,10 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from garnish.comparing.conditions import Run, Setting
+from garnish.comparing.arms import ArmRun
+from garnish.comparing.conditions import Conditions
+from garnish.comparing.outcomes import Evaluation, Failed, Outcome, Trained
 from garnish.data.dataset import Dataset
 from garnish.errors import BundleError, DataError, OptionError, one_line
 from garnish.model.model import Model
@@ -21,31 +22,31 @@ from garnish.training.train_options import TrainOptions
 _log = logging.getLogger(__name__)
 
 
-def carry_out(setting: Setting, run: Run, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+def carry_out(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | None = None) -> Outcome:
     """Train a run, unless it is done or has failed already.
 
     Args:
-        setting: see there.
+        conditions: see there.
         run: which.
         say: is told in one line where another process is waited for.
 
     Returns:
-        ``status`` "done" with ``best_step``, ``history``, ``seconds``, ``batch_size``, ``cached``, ``warnings``; or
-        "failed" with its ``reason``: a loss that is not finite, no memory, a method that does not fit the trunk.
+        What it came to; failed are those with a loss that is not finite, no memory, a method that does not fit the
+        trunk.
 
     Raises:
         BundleError, OSError: nothing can be written. DataError: a picture that cannot be read.
         SystemExit: asked to stop, after a checkpoint.
     """
-    store, key = setting.store, setting.key(run)
+    store, key = conditions.store, conditions.key(run)
     with store.lock(key, say, str(run)):
         known = store.outcome(key)
         if known is not None:
             store.tidy(key)  # of a kill between the two steps of finishing
             return known
-        goes_on = store.begin(key, setting.content(run))
+        goes_on = store.begin(key, conditions.content(run))
         try:
-            outcome = _trained(setting, run, goes_on)
+            outcome: Outcome = _trained(conditions, run, goes_on)
         except (DataError, OSError):
             raise
         except Exception as error:
@@ -53,7 +54,7 @@ def carry_out(setting: Setting, run: Run, say: Callable[[str], None] | None = No
                 raise
             # whatever it is, the other arms go on; the line says what, and the log of the run's folder stays
             _log.debug("%s", run, exc_info=True)
-            outcome = {"status": "failed", "reason": reason_of(error)}
+            outcome = Failed(reason=reason_of(error))
         store.finish(key, outcome)
         return outcome
 
@@ -77,57 +78,56 @@ def reason_of(error: BaseException) -> str:
     return told if ours else f"{type(error).__name__}: {told or 'without a message'}"
 
 
-def _trained(setting: Setting, run: Run, goes_on: bool) -> dict[str, Any]:
-    folder = setting.store.training(setting.key(run))
-    recipe = setting.recipe_of(run)
+def _trained(conditions: Conditions, run: ArmRun, goes_on: bool) -> Trained:
+    folder = conditions.store.training(conditions.key(run))
+    recipe = conditions.recipe_of(run)
     recipe = dataclasses.replace(recipe, plain={**recipe.plain, "out": str(folder)})
-    model = setting.build(run)
+    model = conditions.build(run)
     # what training prints is kept beside the run; what is worth knowing of it is in the report
     with (folder.parent / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
         try:
-            return _fitted(setting, run, recipe, model, folder, goes_on)
+            return _fitted(conditions, run, recipe, model, folder, goes_on)
         except (OptionError, BundleError) as error:
             if not goes_on or is_of_the_system(error):
                 raise
         # a checkpoint of another version of the package, say, that this one does not go on from
-        setting.store.clear(setting.key(run))
-        return _fitted(setting, run, recipe, setting.build(run), folder, goes_on=False)
+        conditions.store.clear(conditions.key(run))
+        return _fitted(conditions, run, recipe, conditions.build(run), folder, goes_on=False)
 
 
-def _fitted(setting: Setting, run: Run, recipe: Recipe, model: Model, folder: Path, goes_on: bool) -> dict[str, Any]:
-    train = setting.parts.train(run.tasks)
-    options = vars(recipe.options) | cache_options(setting, model, train)
+def _fitted(conditions: Conditions, run: ArmRun, recipe: Recipe, model: Model, folder: Path, goes_on: bool) -> Trained:
+    train = conditions.parts.train(run.tasks)
+    options = vars(recipe.options) | cache_options(conditions, model, train)
     result = fit(
         model,
         train,
-        setting.parts.held_out(run.tasks),
+        conditions.parts.held_out(run.tasks),
         out=folder,
         resume=folder if goes_on else None,
         recipe=recipe.resolved(),
         progress=False,
         **options,
     )
-    return {
-        "status": "done",
-        "run": dataclasses.asdict(run),
-        "best_step": result.best_step,
-        "steps": result.steps,
-        "history": result.history,
-        "seconds": result.seconds,
-        "batch_size": result.batch_size,
-        "cached": options["cache"] is not None,
-        "warnings": result.warnings,
-    }
+    return Trained(
+        run=run,
+        best_step=result.best_step,
+        steps=result.steps,
+        history=tuple(Evaluation(**entry) for entry in result.history),
+        seconds=result.seconds,
+        batch_size=result.batch_size,
+        cached=options["cache"] is not None,
+        warnings=tuple(result.warnings),
+    )
 
 
-def cache_options(setting: Setting, model: Model, train: Dataset) -> dict[str, Any]:
+def cache_options(conditions: Conditions, model: Model, train: Dataset) -> dict[str, str | float | None]:
     """Where what the trunk makes of pictures is kept, of a model that leaves the beginning of the trunk as it is.
 
     With ``train.variants`` all arms see the same versions of pictures; those that cannot be kept are computed anew.
     """
-    options = setting.training
+    options = conditions.training
     if options.variants is None or can_cache(model) or train.key(0) is None:
         return {"cache": None, "cache_gb": TrainOptions.cache_gb}
     # each process counts for itself what it writes
-    most = options.cache_gb / setting.options.jobs
-    return {"cache": options.cache or str(setting.store.features), "cache_gb": most}
+    most = options.cache_gb / conditions.options.jobs
+    return {"cache": options.cache or str(conditions.store.features), "cache_gb": most}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final
+from typing import Literal, final
 
-from garnish.comparing.arms import Arm
-from garnish.comparing.conditions import Run, Setting
+from garnish.comparing.arms import Arm, ArmRun
+from garnish.comparing.conditions import Conditions
 from garnish.comparing.held_out_score import best_score, chosen_rate, curve_of, rate_beyond
+from garnish.comparing.outcomes import Done, Failed, Measured, Outcome, Score, Trained
+from garnish.comparing.report.results import Status
 from garnish.comparing.test_scores import known_measure
 
-Status = Literal["done", "failed", "unfinished"]
 Group = tuple[str, ...]
 
 
@@ -21,11 +22,11 @@ class Job:
     """A run to be trained, or one to be measured on the test set."""
 
     kind: Literal["train", "measure"]
-    run: Run
+    run: ArmRun
 
 
 @final
-class Plan:
+class RunPlan:
     """The runs of a comparison and what they came to.
 
     For each arm and model the rates are searched with the first seed, and further ones where the best is at an end; the
@@ -33,21 +34,21 @@ class Plan:
     set.
 
     Args:
-        setting: see there.
+        conditions: see there.
         retry: try runs again that failed in an earlier sitting.
     """
 
-    def __init__(self, setting: Setting, *, retry: bool = False) -> None:
-        self.setting, self.retry = setting, retry
-        self.outcomes: dict[Run, dict[str, Any]] = {}
-        self.measures: dict[Run, dict[str, Any]] = {}
+    def __init__(self, conditions: Conditions, *, retry: bool = False) -> None:
+        self.conditions, self.retry = conditions, retry
+        self.outcomes: dict[ArmRun, Outcome] = {}
+        self.measures: dict[ArmRun, Score] = {}
 
     # ---- which runs -------------------------------------------------------------------------------------------------
 
-    def search(self, arm: Arm, group: Group) -> list[Run]:
+    def search(self, arm: Arm, group: Group) -> list[ArmRun]:
         """The runs that a rate is chosen from, as far as they are known: one beyond an end waits for those before."""
-        runs = [Run(arm.name, group, rate, self.setting.seeds[0]) for rate in arm.rates]
-        for _ in range(self.setting.options.widen):
+        runs = [ArmRun(arm.name, group, rate, self.conditions.seeds[0]) for rate in arm.rates]
+        for _ in range(self.conditions.options.widen):
             further = rate_beyond(self._best(runs), [run.rate for run in runs])
             if further is None:
                 break
@@ -58,24 +59,24 @@ class Plan:
         """The chosen rate; None while the search goes on, or where no rate has a score."""
         return self._best(self.search(arm, group))
 
-    def _best(self, runs: list[Run]) -> float | None:
+    def _best(self, runs: list[ArmRun]) -> float | None:
         outcomes = {run.rate: self.outcome(run) for run in runs}
         if any(outcome is None for outcome in outcomes.values()):
             return None
-        by = self.setting.training.best_by
+        by = self.conditions.training.best_by
         return chosen_rate({rate: best_score(curve_of(outcome, by)) for rate, outcome in outcomes.items()})
 
-    def chosen(self, arm: Arm, group: Group) -> list[Run]:
+    def chosen(self, arm: Arm, group: Group) -> list[ArmRun]:
         """The runs of all seeds at the chosen rate."""
         rate = self.rate(arm, group)
-        return [] if rate is None else [Run(arm.name, group, rate, seed) for seed in self.setting.seeds]
+        return [] if rate is None else [ArmRun(arm.name, group, rate, seed) for seed in self.conditions.seeds]
 
-    def outcome(self, run: Run) -> dict[str, Any] | None:
+    def outcome(self, run: ArmRun) -> Outcome | None:
         """What a run came to, in this sitting or an earlier one."""
         if run not in self.outcomes:
-            store, key = self.setting.store, self.setting.key(run)
+            store, key = self.conditions.store, self.conditions.key(run)
             known = store.outcome(key)
-            if known is not None and known["status"] == "failed" and self.retry:
+            if isinstance(known, Failed) and self.retry:
                 store.forget_failure(key)
                 known = None
             if known is None:
@@ -83,34 +84,33 @@ class Plan:
             self.outcomes[run] = known
         return self.outcomes[run]
 
-    def measure(self, run: Run) -> dict[str, Any] | None:
-        """What a run reached on the test set, in this sitting or an earlier one."""
+    def measure(self, run: ArmRun) -> Score | None:
+        """What a run reached on the test set, in this sitting or an earlier one; Failed: in this one it did not."""
         if run not in self.measures:
-            known = known_measure(self.setting, run) if self.is_done(run) else None
+            known = known_measure(self.conditions, run) if self.is_done(run) else None
             if known is None:
                 return None
             self.measures[run] = known
         return self.measures[run]
 
-    def is_done(self, run: Run) -> bool:
+    def is_done(self, run: ArmRun) -> bool:
         """Whether a run was trained to its end."""
-        outcome = self.outcome(run)
-        return outcome is not None and outcome["status"] == "done"
+        return isinstance(self.outcome(run), Trained)
 
     @property
     def total(self) -> int:
         """Number of runs that are known of, if every search ends with a rate."""
-        return sum(self.runs_of(arm) for arm in self.setting.arms.values())
+        return sum(self.runs_of(arm) for arm in self.conditions.arms.values())
 
     def runs_of(self, arm: Arm) -> int:
         """Number of runs of an arm that are known of."""
-        return sum(len(self.search(arm, group)) + len(self.setting.seeds) - 1 for group in arm.groups)
+        return sum(len(self.search(arm, group)) + len(self.conditions.seeds) - 1 for group in arm.groups)
 
     # ---- what is next -----------------------------------------------------------------------------------------------
 
     def jobs(self) -> Iterator[Job]:
         """What can be begun now and has not been done, in order: an arm's search, its other seeds, its measuring."""
-        for arm in self.setting.arms.values():
+        for arm in self.conditions.arms.values():
             waits = False
             for group in arm.groups:
                 runs = self.search(arm, group)
@@ -125,9 +125,14 @@ class Plan:
                         if self.is_done(run) and self.measure(run) is None:
                             yield Job("measure", run)
 
-    def note(self, job: Job, outcome: dict[str, Any]) -> None:
+    def note(self, job: Job, outcome: Done) -> None:
         """Keep what a job came to."""
-        (self.outcomes if job.kind == "train" else self.measures)[job.run] = outcome
+        if job.kind == "train":
+            assert not isinstance(outcome, Measured), "a training ends in what training comes to"
+            self.outcomes[job.run] = outcome
+        else:
+            assert not isinstance(outcome, Trained), "and measuring in what is measured"
+            self.measures[job.run] = outcome
 
     def status(self, arm: Arm) -> tuple[Status, str | None]:
         """How far an arm is, and why where it failed."""
@@ -139,14 +144,14 @@ class Plan:
                 waits = True
                 continue
             if self.rate(arm, group) is None:
-                said = next((o["reason"] for o in outcomes if o and o["status"] == "failed"), "no score is finite")
+                said = next((o.reason for o in outcomes if isinstance(o, Failed)), "no score is finite")
                 reasons.append(f"{of}every rate failed; {said}" if len(outcomes) > 1 else f"{of}{said}")
                 continue
             for run in self.chosen(arm, group):
                 outcome, measured = self.outcome(run), self.measure(run)
-                failed = outcome if outcome and outcome["status"] == "failed" else measured
-                if failed and failed.get("status") == "failed":
-                    reasons.append(f"{of}rate {run.rate:g}, seed {run.seed}: {failed['reason']}")
+                failed = outcome if isinstance(outcome, Failed) else measured
+                if isinstance(failed, Failed):
+                    reasons.append(f"{of}rate {run.rate:g}, seed {run.seed}: {failed.reason}")
                 elif outcome is None or measured is None:
                     waits = True
         if waits:

@@ -14,14 +14,16 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import TypeVar, final
 
-from garnish.errors import one_line
+from garnish.comparing.outcomes import Failed, Outcome, Trained
+from garnish.comparing.typed_json import as_json, from_json
+from garnish.errors import OptionError, one_line
 from garnish.files.atomic import write_file, writing
 from garnish.files.checksums import KEY, is_sealed, sealed, with_place
 from garnish.files.locks import locked
-from garnish.registry import plain
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 #: Characters of a key that name its folder.
 _KEY = 32
@@ -53,12 +55,12 @@ class Store:
         """The best step of a run."""
         return self.training(key) / "best"
 
-    def outcome(self, key: str) -> dict[str, Any] | None:
-        """What a run came to: its ``status`` is "done" or "failed"; None while it is unfinished."""
-        done = kept_json(self.run(key) / RESULT)
-        return done if done is not None else kept_json(self.run(key) / FAILED)
+    def outcome(self, key: str) -> Outcome | None:
+        """What a run came to; None while it is unfinished."""
+        done = kept(Trained, self.run(key) / RESULT)
+        return done if done is not None else kept(Failed, self.run(key) / FAILED)
 
-    def begin(self, key: str, what: Mapping[str, Any]) -> bool:
+    def begin(self, key: str, what: Mapping[str, object]) -> bool:
         """Make the folder of a run ready; whether there is a checkpoint to go on from.
 
         What a run left that was killed before its first checkpoint is removed.
@@ -75,16 +77,16 @@ class Store:
         with _located(self.training(key)):
             shutil.rmtree(self.training(key), ignore_errors=False) if self.training(key).exists() else None
 
-    def finish(self, key: str, outcome: Mapping[str, Any]) -> None:
+    def finish(self, key: str, outcome: Outcome) -> None:
         """Keep what a run came to, then remove its checkpoint (optimizer state), which nothing needs any more."""
-        keep_json(self.run(key) / (RESULT if outcome["status"] == "done" else FAILED), outcome)
+        keep_json(self.run(key) / (RESULT if isinstance(outcome, Trained) else FAILED), outcome)
         self.tidy(key)
 
     def tidy(self, key: str) -> None:
         """Remove the checkpoint of a run that is finished, or everything that a failed one wrote."""
         outcome = self.outcome(key)
         if outcome is not None:
-            left = self.training(key) / "last" if outcome["status"] == "done" else self.training(key)
+            left = self.training(key) / "last" if isinstance(outcome, Trained) else self.training(key)
             shutil.rmtree(left, ignore_errors=True)
 
     def forget_failure(self, key: str) -> None:
@@ -128,8 +130,8 @@ class Store:
             yield
 
 
-def keep_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write or replace a file of the store, with its own SHA-256; numbers that are not finite become null.
+def keep_json(file: Path, value: object) -> None:
+    """Write or replace a file of the store, a dataclass or a mapping, with its own SHA-256.
 
     Raises:
         BundleError: it cannot be written; the former file is as it was.
@@ -137,7 +139,7 @@ def keep_json(file: Path, value: Mapping[str, Any]) -> None:
     write_bytes(file, b"".join(sealed(with_place(_json(value)).encode())))
 
 
-def write_json(file: Path, value: Mapping[str, Any]) -> None:
+def write_json(file: Path, value: object) -> None:
     """Write or replace a file that is for others; otherwise as :func:`keep_json`."""
     write_bytes(file, _json(value).encode())
 
@@ -152,7 +154,7 @@ def write_bytes(file: Path, data: bytes) -> None:
         write_file(file, data)
 
 
-def kept_json(file: Path) -> dict[str, Any] | None:
+def kept_json(file: Path) -> dict[str, object] | None:
     """What :func:`keep_json` wrote; None where there is no such file, or it is damaged."""
     try:
         data = file.read_bytes()
@@ -164,6 +166,16 @@ def kept_json(file: Path) -> dict[str, Any] | None:
         _log.warning("%s: is damaged (%s); it is made again", file, one_line(error, 120))
         return None
     return {name: x for name, x in found.items() if name != KEY} if isinstance(found, dict) else None
+
+
+def kept(kind: type[T], file: Path) -> T | None:
+    """A dataclass that :func:`keep_json` wrote; None as :func:`kept_json`, and where something else stands there."""
+    found = kept_json(file)
+    try:
+        return None if found is None else from_json(kind, found, str(file))
+    except OptionError as error:
+        _log.warning("%s; it is made again", error)
+        return None
 
 
 def keep_picture(file: Path, data: bytes) -> None:
@@ -188,8 +200,8 @@ def _beside(file: Path) -> Path:
     return file.with_name(f"{file.name}.{KEY}")
 
 
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(plain(value, finite=True), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def _json(value: object) -> str:
+    return json.dumps(as_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _located(place: Path) -> contextlib.AbstractContextManager[None]:

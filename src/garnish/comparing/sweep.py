@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
 from garnish.comparing.arms import Arm
-from garnish.comparing.conditions import Setting
+from garnish.comparing.conditions import Conditions
 from garnish.comparing.live import Display
+from garnish.comparing.outcomes import Done, Failed
 from garnish.comparing.runs import carry_out, is_of_the_system, reason_of
-from garnish.comparing.schedule import Job, Plan
+from garnish.comparing.schedule import Job, RunPlan
 from garnish.comparing.test_scores import measured
 from garnish.errors import DataError
 
@@ -25,33 +26,33 @@ class Crew(Protocol):
     def start(self, job: Job) -> None:
         """Begin a job."""
 
-    def wait(self) -> list[tuple[Job, dict[str, Any]]]:
+    def wait(self) -> list[tuple[Job, Done]]:
         """Jobs that were done meanwhile, with what they came to; may be none."""
 
     def close(self) -> None:
         """End all work; what is under way is kept as far as it is."""
 
 
-def perform(setting: Setting, job: Job, say: Say | None = None) -> dict[str, Any]:
+def perform(conditions: Conditions, job: Job, say: Say | None = None) -> Done:
     """Do one job; what is wrong with the arm is in what it gives, what is wrong with the machine is raised."""
     if job.kind == "train":
-        return carry_out(setting, job.run, say)
+        return carry_out(conditions, job.run, say)
     try:
-        return measured(setting, job.run, say)
+        return measured(conditions, job.run, say)
     except (DataError, OSError):
         raise
     except Exception as error:
         if is_of_the_system(error):
             raise
-        return {"status": "failed", "reason": f"could not be measured: {reason_of(error)}"}
+        return Failed(reason=f"could not be measured: {reason_of(error)}")
 
 
 @final
 class Alone:
     """Does one job after the other in this process."""
 
-    def __init__(self, setting: Setting, say: Say | None = None) -> None:
-        self.setting, self.say = setting, say
+    def __init__(self, conditions: Conditions, say: Say | None = None) -> None:
+        self.conditions, self.say = conditions, say
         self._job: Job | None = None
 
     def is_free(self) -> bool:
@@ -62,17 +63,17 @@ class Alone:
         """See :class:`Crew`."""
         self._job = job
 
-    def wait(self) -> list[tuple[Job, dict[str, Any]]]:
+    def wait(self) -> list[tuple[Job, Done]]:
         """See :class:`Crew`."""
         assert self._job is not None
         job, self._job = self._job, None
-        return [(job, perform(self.setting, job, self.say))]
+        return [(job, perform(self.conditions, job, self.say))]
 
     def close(self) -> None:
         """See :class:`Crew`."""
 
 
-def sweep(plan: Plan, crew: Crew, display: Display, arm_done: Callable[[Arm], None]) -> None:
+def sweep(plan: RunPlan, crew: Crew, display: Display, arm_done: Callable[[Arm], None]) -> None:
     """Do everything that a plan holds.
 
     Args:
@@ -86,7 +87,7 @@ def sweep(plan: Plan, crew: Crew, display: Display, arm_done: Callable[[Arm], No
         SystemExit: asked to stop; runs under way have written checkpoints.
     """
     active: set[Job] = set()
-    told = {name for name, arm in plan.setting.arms.items() if plan.status(arm)[0] != "unfinished"}
+    told = {name for name, arm in plan.conditions.arms.items() if plan.status(arm)[0] != "unfinished"}
     while True:
         for job in plan.jobs():
             if not crew.is_free():
@@ -101,7 +102,7 @@ def sweep(plan: Plan, crew: Crew, display: Display, arm_done: Callable[[Arm], No
             active.discard(job)
             plan.note(job, outcome)
             display.finished(job, outcome)
-            arm = plan.setting.arms[job.run.arm]
+            arm = plan.conditions.arms[job.run.arm]
             if arm.name not in told and plan.status(arm)[0] != "unfinished":
                 told.add(arm.name)
                 arm_done(arm)

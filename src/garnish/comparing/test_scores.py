@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,12 @@ from PIL import Image
 from garnish.bundles.bundle import load
 from garnish.bundles.checkpoint import load_state, save_state
 from garnish.comparing.analysis.statistics import Floats, Integers, headline_draws
-from garnish.comparing.analysis.totals_by_picture import PictureTotals, load_totals, measure, save_totals
-from garnish.comparing.conditions import Run, Setting
+from garnish.comparing.analysis.totals_by_picture import PictureTotals, evaluate_by_picture, load_totals, save_totals
+from garnish.comparing.arms import ArmRun
+from garnish.comparing.conditions import Conditions
 from garnish.comparing.keys import key_of
-from garnish.comparing.store import has_picture, keep_json, keep_picture, kept_json
+from garnish.comparing.outcomes import Measured
+from garnish.comparing.store import has_picture, keep_json, keep_picture, kept
 from garnish.data.augment import resize_sample
 from garnish.data.dataset import Sample
 from garnish.drawing.map_files import picture_bytes
@@ -33,44 +34,41 @@ _log = logging.getLogger(__name__)
 CELL_PX = 320
 
 
-def open_bundle(setting: Setting, run: Run) -> Model:
+def open_bundle(conditions: Conditions, run: ArmRun) -> Model:
     """The best step of a finished run, as it was stored."""
-    weights = setting.recipe.backbone.weights if setting.recipe.backbone is not None else None
-    trunk = setting.random_trunk(run)
+    weights = conditions.recipe.backbone.weights if conditions.recipe.backbone is not None else None
+    trunk = conditions.random_trunk(run)
     given = str(weights) if trunk is None and isinstance(weights, str) else None
-    model = load(setting.store.bundle(setting.key(run)), backbone=trunk, weights=given)
-    return model.to(make_fabric(setting.training).device)
+    model = load(conditions.store.bundle(conditions.key(run)), backbone=trunk, weights=given)
+    return model.to(make_fabric(conditions.training).device)
 
 
-def measured(setting: Setting, run: Run, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+def measured(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | None = None) -> Measured:
     """The metrics of a run's bundle on the test set; what each picture adds to them is kept beside.
-
-    Returns:
-        ``metrics`` (task → metric → value, None where not finite) and ``pictures`` (names).
 
     Raises:
         DataError: a picture that cannot be read. BundleError, OSError: nothing can be written.
     """
-    place = setting.store.measure(setting.measure_key(run))
-    with setting.store.lock(setting.measure_key(run), say, f"{run}, measuring"):
-        known = known_measure(setting, run)
+    place = conditions.store.measure(conditions.measure_key(run))
+    with conditions.store.lock(conditions.measure_key(run), say, f"{run}, measuring"):
+        known = known_measure(conditions, run)
         if known is not None:
             return known
-        test = setting.parts.test(run.tasks)
-        training = setting.training
-        metrics, totals = measure(
-            open_bundle(setting, run), test, size=training.eval_size, batch_size=training.eval_batch_size
+        test = conditions.parts.test(run.tasks)
+        training = conditions.training
+        metrics, totals = evaluate_by_picture(
+            open_bundle(conditions, run), test, size=training.eval_size, batch_size=training.eval_batch_size
         )
         save_totals(place.with_suffix(".safetensors"), totals)
-        keep_json(place.with_suffix(".json"), {"status": "done", "metrics": metrics, "num_pictures": len(test)})
-        found = known_measure(setting, run)
+        keep_json(place.with_suffix(".json"), Measured(metrics=metrics, num_pictures=len(test)))
+        found = known_measure(conditions, run)
         assert found is not None, "it was just written"
         return found
 
 
-def known_measure(setting: Setting, run: Run) -> dict[str, Any] | None:
+def known_measure(conditions: Conditions, run: ArmRun) -> Measured | None:
     """What :func:`measured` found before; None where it did not yet."""
-    place = setting.store.measure(setting.measure_key(run))
+    place = conditions.store.measure(conditions.measure_key(run))
     totals = place.with_suffix(".safetensors")
     if not totals.is_file():
         return None
@@ -79,32 +77,32 @@ def known_measure(setting: Setting, run: Run) -> dict[str, Any] | None:
     except BundleError as error:
         _log.warning("%s (%s is measured again)", error, run)
         return None
-    return kept_json(place.with_suffix(".json"))
+    return kept(Measured, place.with_suffix(".json"))
 
 
-def totals_of(setting: Setting, run: Run) -> dict[str, PictureTotals | None]:
+def totals_of(conditions: Conditions, run: ArmRun) -> dict[str, PictureTotals | None]:
     """What each test picture adds to the metrics of a measured run, by task."""
-    return load_totals(setting.store.measure(setting.measure_key(run)).with_suffix(".safetensors"))
+    return load_totals(conditions.store.measure(conditions.measure_key(run)).with_suffix(".safetensors"))
 
 
-def drawn_of(setting: Setting, run: Run, counts: Integers) -> dict[str, Floats]:
+def drawn_of(conditions: Conditions, run: ArmRun, counts: Integers) -> dict[str, Floats]:
     """The headline metric of a measured run in each draw of test pictures, by task, computed once.
 
     Args:
-        setting: see there.
+        conditions: see there.
         run: a measured one.
         counts: (R, P) see :func:`garnish.comparing.analysis.statistics.resamples`.
     """
-    key = setting.measure_key(run)
-    file = setting.store.measure(key).with_suffix(".draws.safetensors")
-    with setting.store.lock(key):
+    key = conditions.measure_key(run)
+    file = conditions.store.measure(key).with_suffix(".draws.safetensors")
+    with conditions.store.lock(key):
         with contextlib.suppress(BundleError):  # none yet, or a damaged one
             tensors, facts = load_state(file)
             if facts.get("draws") == len(counts):
                 return {task: values.numpy() for task, values in tensors.items()}
         found = {
-            task: headline_draws(setting.tasks[task], [totals], counts)
-            for task, totals in totals_of(setting, run).items()
+            task: headline_draws(conditions.tasks[task], [totals], counts)
+            for task, totals in totals_of(conditions, run).items()
             if totals is not None
         }
         save_state(file, {task: torch.from_numpy(values) for task, values in found.items()}, {"draws": len(counts)})
@@ -114,60 +112,60 @@ def drawn_of(setting: Setting, run: Run, counts: Integers) -> dict[str, Floats]:
 # ---- painting ---------------------------------------------------------------------------------------------------
 
 
-def sample_of(setting: Setting, index: int) -> Sample:
+def sample_of(conditions: Conditions, index: int) -> Sample:
     """Test picture ``index`` with all its labels, at the size that it is measured at."""
-    sample = setting.parts.test()[index]
-    size = setting.training.eval_size
+    sample = conditions.parts.test()[index]
+    size = conditions.training.eval_size
     return sample if size is None else resize_sample(sample, size)
 
 
-def painted(setting: Setting, run: Run, wanted: Mapping[str, Sequence[int]]) -> dict[tuple[str, int], Path]:
+def painted(conditions: Conditions, run: ArmRun, wanted: Mapping[str, Sequence[int]]) -> dict[tuple[str, int], Path]:
     """A run's predictions for some test pictures, painted.
 
     Args:
-        setting: see there.
+        conditions: see there.
         run: a finished one.
         wanted: task → indices of test pictures.
 
     Returns:
         (task, index) → PNG file in the store; what is there already is not painted again.
     """
-    key = setting.measure_key(run)
-    folder = setting.store.painting(key)
+    key = conditions.measure_key(run)
+    folder = conditions.store.painting(key)
     files = {(task, i): folder / f"{task}-{i}.png" for task, indices in wanted.items() for i in indices}
-    with setting.store.lock(key):
+    with conditions.store.lock(key):
         lacking = [at for at, file in files.items() if not has_picture(file)]
-        model = open_bundle(setting, run) if lacking else None
+        model = open_bundle(conditions, run) if lacking else None
         for index in sorted({i for _, i in lacking}):
             assert model is not None
-            images = sample_of(setting, index).image.as_subclass(torch.Tensor)[None].to(model.device)
+            images = sample_of(conditions, index).image.as_subclass(torch.Tensor)[None].to(model.device)
             names = [task for task, i in lacking if i == index]
             with torch.inference_mode():
                 for task, raw in model(images, names).items():
                     decoded = model.tasks[task].decode(raw.float())[0].cpu()
-                    write_cell(files[task, index], setting.tasks[task].paint(decoded))
+                    write_cell(files[task, index], conditions.tasks[task].paint(decoded))
     return files
 
 
-def painted_labels(setting: Setting, wanted: Mapping[str, Sequence[int]]) -> dict[tuple[str, int], Path]:
+def painted_labels(conditions: Conditions, wanted: Mapping[str, Sequence[int]]) -> dict[tuple[str, int], Path]:
     """The pictures themselves, as task "" of each, and their labels, painted; as :func:`painted`."""
-    tasks = list(setting.tasks)
-    size = setting.training.eval_size
-    test = setting.parts.digest("test", tasks)
+    tasks = list(conditions.tasks)
+    size = conditions.training.eval_size
+    test = conditions.parts.digest("test", tasks)
     key = key_of({"labels": test, "size": size})
-    folder = setting.store.painting(key)
+    folder = conditions.store.painting(key)
     files: dict[tuple[str, int], Path] = {}
     for task, indices in wanted.items():
         for index in indices:
             files["", index] = folder / f"picture-{index}.png"
             files[task, index] = folder / f"{task}-{index}.png"
-    with setting.store.lock(key):
+    with conditions.store.lock(key):
         for index in sorted({i for (_, i), file in files.items() if not has_picture(file)}):
-            sample = sample_of(setting, index)
+            sample = sample_of(conditions, index)
             write_cell(files["", index], to_uint8(sample.image.as_subclass(torch.Tensor) / 255), smooth=True)
             for task, target in sample.targets.items():
                 if (task, index) in files:
-                    write_cell(files[task, index], setting.tasks[task].paint(target.as_subclass(torch.Tensor)))
+                    write_cell(files[task, index], conditions.tasks[task].paint(target.as_subclass(torch.Tensor)))
     return {at: file for at, file in files.items() if file.is_file()}
 
 

@@ -11,9 +11,10 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, final
+from typing import final
 
-from garnish.comparing.conditions import Setting
+from garnish.comparing.conditions import Conditions
+from garnish.comparing.outcomes import Done, Failed, Outcome
 from garnish.comparing.schedule import Job
 from garnish.comparing.sweep import perform
 from garnish.errors import GarnishError, one_line
@@ -21,6 +22,23 @@ from garnish.training.signals import StopRequest
 
 #: Seconds between looks at whether the parent lives, and whether a signal came.
 _LOOK = 0.5
+
+
+@final
+@dataclass(frozen=True)
+class _Ready:
+    """A process has begun."""
+
+
+@final
+@dataclass(frozen=True)
+class _Fault:
+    """Something that every arm would meet."""
+
+    line: str
+
+
+_Answer = Done | _Ready | _Fault
 
 
 @dataclass(eq=False)
@@ -39,12 +57,12 @@ class Workers:
     the processes as SIGTERM: they write a checkpoint after the pass that is under way.
 
     Args:
-        setting: see there; the processes make their own.
+        conditions: see there; the processes make their own.
         jobs: how many.
     """
 
-    def __init__(self, setting: Setting, jobs: int) -> None:
-        self.setting, self.jobs = setting, jobs
+    def __init__(self, conditions: Conditions, jobs: int) -> None:
+        self.conditions, self.jobs = conditions, jobs
         self.threads = max((os.cpu_count() or 1) // jobs, 1)
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
@@ -71,7 +89,7 @@ class Workers:
         with contextlib.suppress(OSError):  # it is dead already, which is found when it is waited for
             worker.connection.send(job)
 
-    def wait(self) -> list[tuple[Job, dict[str, Any]]]:
+    def wait(self) -> list[tuple[Job, Done]]:
         """Jobs that were done within half a second, with what they came to.
 
         Raises:
@@ -80,18 +98,18 @@ class Workers:
         self._stop_if_asked()
         busy = [worker for worker in self._workers if worker.job is not None]
         wait([each for w in busy for each in (w.connection, w.process.sentinel)], timeout=_LOOK)
-        done = []
+        done: list[tuple[Job, Done]] = []
         for worker in busy:
             job = worker.job
             assert job is not None
-            answer: tuple[str, Any] | None = None
+            answer: _Answer | None = None
             lives = worker.process.is_alive()  # before what it sent is looked for, so that no answer is missed
             if worker.connection.poll():
                 with contextlib.suppress(EOFError, OSError):
                     answer = worker.connection.recv()
             elif lives:
                 continue
-            if answer is not None and answer[0] == "ready":
+            if isinstance(answer, _Ready):
                 worker.is_ready = True
                 continue
             worker.job = None
@@ -105,10 +123,10 @@ class Workers:
                         " began; use --jobs 1"
                     )
                 done.append((job, self._died(job, worker.process.exitcode)))
-            elif answer[0] == "fault":
-                raise GarnishError(answer[1])
+            elif isinstance(answer, _Fault):
+                raise GarnishError(answer.line)
             else:
-                done.append((job, answer[1]))
+                done.append((job, answer))
         return done
 
     def close(self) -> None:
@@ -130,7 +148,10 @@ class Workers:
     def _launch(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=serve, args=(self.setting, theirs, self.threads, os.getpid()), name="garnish compare", daemon=False
+            target=serve,
+            args=(self.conditions, theirs, self.threads, os.getpid()),
+            name="garnish compare",
+            daemon=False,
         )
         process.start()
         theirs.close()
@@ -138,22 +159,22 @@ class Workers:
         self._workers.append(worker)
         return worker
 
-    def _died(self, job: Job, code: int | None) -> dict[str, Any]:
+    def _died(self, job: Job, code: int | None) -> Outcome:
         """What a job came to whose process is gone."""
         how = f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
         hint = "; most likely the memory did not suffice" if code == -signal.SIGKILL else ""
-        outcome = {"status": "failed", "reason": f"its process ended {how}{hint}"}
+        outcome = Failed(reason=f"its process ended {how}{hint}")
         if job.kind == "train":
-            key = self.setting.key(job.run)
-            with self.setting.store.lock(key):
-                known = self.setting.store.outcome(key)
+            key = self.conditions.key(job.run)
+            with self.conditions.store.lock(key):
+                known = self.conditions.store.outcome(key)
                 if known is not None:
                     return known
-                self.setting.store.finish(key, outcome)
+                self.conditions.store.finish(key, outcome)
         return outcome
 
 
-def serve(setting: Setting, connection: Connection, threads: int, parent: int) -> None:
+def serve(conditions: Conditions, connection: Connection, threads: int, parent: int) -> None:
     """What a process does: jobs, until the connection is closed."""
     import torch
 
@@ -161,16 +182,16 @@ def serve(setting: Setting, connection: Connection, threads: int, parent: int) -
     torch.set_num_threads(min(torch.get_num_threads(), threads))
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     with contextlib.suppress(OSError):
-        connection.send(("ready", None))
+        connection.send(_Ready())
     while True:
         try:
             job = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            answer: tuple[str, Any] = ("done", perform(setting, job))
+            answer: _Answer = perform(conditions, job)
         except (GarnishError, OSError) as error:
-            answer = ("fault", one_line(error, 2000))
+            answer = _Fault(one_line(error, 2000))
         try:
             connection.send(answer)
         except OSError:  # nobody is left to hear it; it is in the store

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -21,9 +20,10 @@ from garnish.comparing.analysis.statistics import (
     void_reason,
 )
 from garnish.comparing.analysis.totals_by_picture import PictureTotals
-from garnish.comparing.arms import Arm
-from garnish.comparing.conditions import Run
-from garnish.comparing.schedule import Plan
+from garnish.comparing.arms import Arm, ArmRun
+from garnish.comparing.outcomes import Measured
+from garnish.comparing.report.results import DeltaM, Difference, Gap, Spread
+from garnish.comparing.schedule import RunPlan
 from garnish.comparing.test_scores import drawn_of, totals_of
 from garnish.tasks.metrics.delta_m import delta_m
 from garnish.tasks.task import Task
@@ -40,23 +40,28 @@ class Effects:
         plan: whose measures are looked at.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.setting = plan, plan.setting
-        self.tasks: dict[str, Task] = plan.setting.tasks
-        self.counts = resamples(len(plan.setting.parts.test()), RESAMPLES)
-        self._draws: dict[Run, dict[str, Floats]] = {}
-        self._totals: dict[Run, dict[str, PictureTotals | None]] = {}
+    def __init__(self, plan: RunPlan) -> None:
+        self.plan, self.conditions = plan, plan.conditions
+        self.tasks: dict[str, Task] = plan.conditions.tasks
+        self.counts = resamples(len(plan.conditions.parts.test()), RESAMPLES)
+        self._draws: dict[ArmRun, dict[str, Floats]] = {}
+        self._totals: dict[ArmRun, dict[str, PictureTotals | None]] = {}
 
     # ---- one arm ----------------------------------------------------------------------------------------------------
 
-    def runs(self, arm: Arm, task: str) -> list[Run]:
+    def runs(self, arm: Arm, task: str) -> list[ArmRun]:
         """The measured runs of an arm that have a task, by seed."""
         runs = [run for group in arm.groups if task in group for run in self.plan.chosen(arm, group)]
-        return [run for run in runs if (self.plan.measure(run) or {}).get("status") == "done"]
+        return [run for run in runs if isinstance(self.plan.measure(run), Measured)]
 
     def values(self, arm: Arm, task: str, metric: str) -> list[float | None]:
         """A metric of each seed's run."""
-        return [(self.plan.measure(run) or {})["metrics"][task].get(metric) for run in self.runs(arm, task)]
+        return [self._measured(run).metrics[task].get(metric) for run in self.runs(arm, task)]
+
+    def _measured(self, run: ArmRun) -> Measured:
+        found = self.plan.measure(run)
+        assert isinstance(found, Measured), "one of `runs`"
+        return found
 
     def headlines(self, arm: Arm, task: str) -> list[float | None]:
         """The headline metric of each seed's run."""
@@ -67,20 +72,22 @@ class Effects:
         found = None if arm is None else spread(self.headlines(arm, task)).mean
         return math.nan if found is None else found
 
-    def metrics(self, arm: Arm) -> tuple[dict[str, Any], dict[str, Any]]:
+    def metrics(self, arm: Arm) -> tuple[dict[str, dict[str, Spread]], dict[str, dict[str, Spread]]]:
         """Task → metric → spread over seeds, and task → class → spread of the metrics that are of one class."""
-        found: dict[str, Any] = {}
-        by_class: dict[str, Any] = {}
+        found: dict[str, dict[str, Spread]] = {}
+        by_class: dict[str, dict[str, Spread]] = {}
         for task in self.tasks:
             runs = self.runs(arm, task)
-            names = list((self.plan.measure(runs[0]) or {})["metrics"][task]) if runs else []
-            spreads = {name: as_plain(spread(self.values(arm, task, name))) for name in names}
+            names = list(self._measured(runs[0]).metrics[task]) if runs else []
+            spreads = {name: spread(self.values(arm, task, name)) for name in names}
             classes = {name: value for name, value in spreads.items() if name.startswith("iou/")}
             if runs:
                 found[task] = {name: value for name, value in spreads.items() if name not in classes}
             if classes:
-                kept = ("mean", "least", "most")
-                by_class[task] = {n.removeprefix("iou/"): {k: v[k] for k in kept} for n, v in classes.items()}
+                by_class[task] = {
+                    name.removeprefix("iou/"): dataclasses.replace(value, values=None)
+                    for name, value in classes.items()
+                }
         return found, by_class
 
     def draws(self, arm: Arm, task: str) -> Floats | None:
@@ -89,27 +96,27 @@ class Effects:
         drawn = [found for run in runs if (found := self._drawn(run).get(task)) is not None]
         return np.mean(drawn, axis=0) if runs and len(drawn) == len(runs) else None
 
-    def _drawn(self, run: Run) -> dict[str, Floats]:
+    def _drawn(self, run: ArmRun) -> dict[str, Floats]:
         """Task → the headline metric of each draw, of one run; kept beside what was measured of it."""
         if run not in self._draws:
-            self._draws[run] = drawn_of(self.setting, run, self.counts)
+            self._draws[run] = drawn_of(self.conditions, run, self.counts)
         return self._draws[run]
 
-    def totals(self, run: Run) -> dict[str, PictureTotals | None]:
+    def totals(self, run: ArmRun) -> dict[str, PictureTotals | None]:
         """What each test picture adds to a run's metrics."""
         if run not in self._totals:
-            self._totals[run] = totals_of(self.setting, run)
+            self._totals[run] = totals_of(self.conditions, run)
         return self._totals[run]
 
     # ---- against references -----------------------------------------------------------------------------------------
 
     def reference(self, role: str) -> Arm | None:
         """The measured arm of a role; None where there is none, or it lacks a task."""
-        arm = next((arm for arm in self.setting.arms.values() if arm.role == role), None)
+        arm = next((arm for arm in self.conditions.arms.values() if arm.role == role), None)
         whole = arm is not None and all(math.isfinite(self.mean(arm, task)) for task in self.tasks)
         return arm if whole else None
 
-    def delta_m(self, arm: Arm) -> dict[str, Any] | None:
+    def delta_m(self, arm: Arm) -> DeltaM | None:
         """Δm of each seed against the single-task reference's means, with its interval; None where one lacks a task."""
         single = self.reference("single")
         if single is None:
@@ -126,7 +133,7 @@ class Effects:
             }
             for task in self.tasks
         }
-        seeds = [seed for seed in self.setting.seeds if all(seed in known for known in by_task.values())]
+        seeds = [seed for seed in self.conditions.seeds if all(seed in known for known in by_task.values())]
         if not seeds:
             return None
         values = [delta_m({task: by_task[task][seed] for task in self.tasks}, means, better) for seed in seeds]
@@ -134,13 +141,13 @@ class Effects:
         theirs = {task: self.draws(single, task) for task in self.tasks}
         both = {t: d for t, d in ours.items() if d is not None}, {t: d for t, d in theirs.items() if d is not None}
         whole = len(both[0]) == len(both[1]) == len(self.tasks)
-        found = as_plain(spread(values))
-        return found | {"interval": interval(delta_m_draws(*both, better)) if whole else None}
+        drawn = interval(delta_m_draws(*both, better)) if whole else None
+        return DeltaM(**vars(spread(values)), interval=drawn)
 
-    def difference(self, arm: Arm) -> dict[str, Any]:
+    def difference(self, arm: Arm) -> dict[str, Difference]:
         """Task → headline metric minus the single-task reference's, in its unit, with its interval."""
         single = self.reference("single")
-        found: dict[str, Any] = {}
+        found: dict[str, Difference] = {}
         if single is None or arm is single:
             return found
         for task in self.tasks:
@@ -148,15 +155,15 @@ class Effects:
             mean = self.mean(arm, task) - self.mean(single, task)
             if math.isfinite(mean):
                 drawn = None if ours is None or theirs is None else paired_interval(ours, theirs)
-                found[task] = {"mean": mean, "interval": drawn}
+                found[task] = Difference(mean=mean, interval=drawn)
         return found
 
-    def gap(self, arm: Arm) -> tuple[dict[str, Any], list[str]]:
+    def gap(self, arm: Arm) -> tuple[dict[str, Gap], list[str]]:
         """Task → the gap recovered, with its interval, void where there hardly is a gap; and notes on those."""
         frozen, single = self.reference("frozen"), self.reference("single")
         if frozen is None or single is None or arm in (frozen, single):
             return {}, []
-        found: dict[str, Any] = {}
+        found: dict[str, Gap] = {}
         notes = []
         for task, about in self.tasks.items():
             if not self.runs(arm, task):
@@ -174,26 +181,5 @@ class Effects:
                 if (void := void_reason(draws)) is not None:
                     values, between = [], None
                     notes.append(f"{task}: no gap recovered is told, for {void}.")
-            found[task] = {"mean": spread(values).mean, "values": values, "interval": between, "void": void}
+            found[task] = Gap(mean=spread(values).mean, values=tuple(values), interval=between, void=void)
         return found, notes
-
-
-def as_plain(one: Any) -> dict[str, Any]:
-    """A spread as the report holds it."""
-    return {**dataclasses.asdict(one), "values": list(one.values)}
-
-
-def mark_dominated(arms: Sequence[dict[str, Any]]) -> None:
-    """Set ``dominated`` where another arm has no less Δm with no more trained encoder parameters, and one is better."""
-
-    def figures(arm: Mapping[str, Any]) -> tuple[float, float] | None:
-        mean = (arm["delta_m"] or {}).get("mean")
-        size = arm["encoder_trainable"]
-        return None if mean is None or size is None else (mean, -size)
-
-    for arm in arms:
-        mine = figures(arm)
-        others = [theirs for other in arms if (theirs := figures(other)) is not None]
-        arm["dominated"] = mine is not None and any(
-            theirs != mine and theirs[0] >= mine[0] and theirs[1] >= mine[1] for theirs in others
-        )

@@ -18,21 +18,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from garnish.comparing.analysis.totals_by_picture import PictureTotals, computed, metric_of
+from garnish.comparing.report.results import Interval, Spread
 from garnish.errors import DataError, OptionError
 from garnish.tasks.metrics.delta_m import delta_m
 from garnish.tasks.task import Task
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Interval = tuple[float, float]
 
 
 def resamples(num_pictures: int, draws: int = 1000, seed: int = 0) -> Integers:
@@ -171,24 +170,6 @@ def void_reason(draws: Floats, level: float = 0.95) -> str | None:
     return f"full fine-tuning is no better than the frozen trunk in {100 * share:.0f} % of the resampled test sets"
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Values of several seeds.
-
-    Attributes:
-        mean: of the finite values; None where there is none, like the others.
-        least: smallest.
-        most: largest.
-        values: one a seed, None where not finite.
-    """
-
-    mean: float | None
-    least: float | None
-    most: float | None
-    values: tuple[float | None, ...]
-
-
 def spread(values: Sequence[float | None]) -> Spread:
     """Mean, least and most of the finite values of several seeds."""
     kept = tuple(None if value is None or not math.isfinite(value) else float(value) for value in values)
@@ -198,11 +179,24 @@ def spread(values: Sequence[float | None]) -> Spread:
     return Spread(mean=math.fsum(finite) / len(finite), least=min(finite), most=max(finite), values=kept)
 
 
+def dominated(places: Sequence[tuple[float, float] | None]) -> list[bool]:
+    """Whether another one has no less at no more cost, and one of both is better; equals do not dominate each other.
+
+    Args:
+        places: (what is reached, what it costs) of each; None where one of both is not known.
+    """
+    known = [place for place in places if place is not None]
+    return [
+        mine is not None and any(gain >= mine[0] and cost <= mine[1] and (gain, cost) != mine for gain, cost in known)
+        for mine in places
+    ]
+
+
 def _headlines(task: Task, totals: PictureTotals, counts: Integers) -> Floats:
     """(R,) the headline metric of each draw."""
     metric = metric_of(task)
     weights = torch.from_numpy(counts).double()
-    pooled: dict[str, Any] = {}
+    pooled: dict[str, Tensor] = {}
     for name, state in totals.states.items():
         # In float64 (there is no fast product of integers), which holds counts of pixels exactly up to 2^53.
         product = weights @ state.double().reshape(len(state), -1)

@@ -46,7 +46,7 @@ class PictureTotals:
             assert len(state) == len(self.pictures), f"{name}: {len(state)} rows for {len(self.pictures)} pictures"
 
 
-def measure(
+def evaluate_by_picture(
     model: Model,
     dataset: Dataset,
     *,
@@ -75,7 +75,7 @@ def measure(
     """
     names = shared_tasks(model, dataset, tasks)
     if batch_size < 1:
-        raise OptionError(f"measure: batch_size {batch_size}; set 1 or more")
+        raise OptionError(f"evaluate_by_picture: batch_size {batch_size}; set 1 or more")
     if not len(dataset):
         raise DataError(f"{dataset.name}: no pictures; check its folders and split")
     metrics = {name: model.tasks[name].metric() for name in names}

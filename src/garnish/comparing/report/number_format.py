@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import final
 
 MISSING = "–"
 SPACE = "\u00a0"  # a number and its unit stay on one line
 
 
-def find(tree: Any, *path: str | int) -> Any:
-    """What stands at ``path``; None where any step of it is missing or null (arms that failed lack figures)."""
-    for step in path:
-        if isinstance(tree, Mapping):
-            tree = tree.get(str(step))
-        elif isinstance(tree, list | tuple) and isinstance(step, int) and step < len(tree):
-            tree = tree[step]
-        else:
-            return None
-    return tree
-
-
+@final
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """One number of results.json: ``text`` is what is read, ``value`` what stands at ``pointer`` (RFC 6901)."""
@@ -31,11 +20,9 @@ class Figure:
     pointer: str
 
 
-def figure(results: Mapping[str, Any], show: Callable[[float], str], *path: str | int) -> Figure:
-    """The number at ``path``, written by ``show``; a dash where there is none."""
-    value = find(results, *path)
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
-    return Figure(text=MISSING if number is None else show(number), value=number, pointer=pointer(*path))
+def figure(value: float | None, show: Callable[[float], str], *path: str | int) -> Figure:
+    """A number that stands at ``path``, written by ``show``; a dash where there is none."""
+    return Figure(text=MISSING if value is None else show(value), value=value, pointer=pointer(*path))
 
 
 def pointer(*path: str | int) -> str:
@@ -48,49 +35,49 @@ def minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def metric(value: float) -> str:
+def metric_text(value: float) -> str:
     """Metric in its own unit: 0.731, 12.31, 104.2."""
     size = abs(value)
     return minus(f"{value:.3f}" if size < 10 else f"{value:.2f}" if size < 100 else f"{value:.1f}")
 
 
-def signed(value: float) -> str:
+def signed_text(value: float) -> str:
     """Difference in per cent: +1.2, −0.4; 0.0 has no sign."""
     text = f"{value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else minus(text)
 
 
-def signed_metric(value: float) -> str:
+def signed_metric_text(value: float) -> str:
     """Difference in a metric's unit, with its sign."""
-    return ("+" if value > 0 else "") + metric(value)
+    return ("+" if value > 0 else "") + metric_text(value)
 
 
-def share(value: float) -> str:
+def percent_text(value: float) -> str:
     """Ratio as whole per cent, without the sign: 0.873 → 87."""
     return minus(f"{round(100 * value):d}")
 
 
-def ratio(value: float) -> str:
+def ratio_text(value: float) -> str:
     """1.319 → 1.32×."""
     return f"{value:.2f}×"
 
 
-def count(value: float) -> str:
+def count_text(value: float) -> str:
     """Parameters: 512, 34.2 k, 1.23 M."""
     return _scaled(value, 1000, ("", f"{SPACE}k", f"{SPACE}M", f"{SPACE}G"))
 
 
-def size(value: float) -> str:
+def bytes_text(value: float) -> str:
     """Bytes, in powers of ten: 34.2 kB, 1.23 MB."""
     return _scaled(value, 1000, tuple(f"{SPACE}{prefix}B" for prefix in ("", "k", "M", "G", "T")))
 
 
-def giga(value: float) -> str:
+def giga_text(value: float) -> str:
     """Multiply-accumulates in 10⁹: 4.51."""
     return _three(value / 1e9)
 
 
-def seconds(value: float) -> str:
+def seconds_text(value: float) -> str:
     """412 ms, 1.32 s, 12 min 4 s, 3 h 12 min."""
     return _duration(value).replace(" ", SPACE)
 
@@ -106,7 +93,7 @@ def _duration(value: float) -> str:
     return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
 
 
-def rate(value: float) -> str:
+def rate_text(value: float) -> str:
     """A learning rate: 3e-4, 0.01."""
     if value >= 0.01 or value == 0:
         return f"{value:g}"

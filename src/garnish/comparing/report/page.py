@@ -6,31 +6,35 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import final
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from garnish.comparing.report.number_format import figure, find, metric, seconds
-from garnish.comparing.report.page_table import GROUPS, main_table, methods_text, rates_text
+from garnish.comparing.report.number_format import Figure, figure, metric_text, seconds_text
+from garnish.comparing.report.page_table import main_table, methods_text, rates_text
 from garnish.comparing.report.pareto import COSTS, lay_out
 from garnish.comparing.report.pareto_svg import pareto_svg
+from garnish.comparing.report.results import Results, Sheet, Spread
 from garnish.comparing.report.small_multiples import curve_panels, gap_panel, search_panels, void_everywhere
 from garnish.comparing.report.spreadsheet import csv_text
 from garnish.comparing.report.verdict import protocol, verdict
+from garnish.comparing.typed_json import as_json
 from garnish.files.atomic import write_file
 
 #: picture files that a page may carry; nothing else of the folder is read into it
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
-#: sizes of the first Pareto picture; the page shows the one that fits
+#: Sizes of the first Pareto picture; the page shows the one that fits. One picture for all widths will not do: scaled
+#: from 760 pixels to a phone's 343, letters of 12 pixels are 5.4 high, and labels are placed for the letters they have.
 WIDE = ((1180, 480), (760, 440), (343, 380))
 SMALL = (380, 360)
 
 
-def write_page(results: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``folder/index.html``, whole or not at all, from the content of results.json; returns its path.
+def write_page(results: Results, folder: Path) -> Path:
+    """Write ``folder/index.html``, whole or not at all, from what a comparison found; returns its path.
 
     The page carries its style, scripts, pictures and data, asks nothing of any network (a policy in it forbids
     that) and runs no script but its own two. Pictures of contact sheets are read from ``folder``; one that is
@@ -44,10 +48,10 @@ def write_page(results: Mapping[str, Any], folder: Path) -> Path:
     return file
 
 
-def page(results: Mapping[str, Any], folder: Path) -> str:
+def page(results: Results, folder: Path) -> str:
     """HTML of the report; see :func:`write_page`."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    data = json.dumps(results, ensure_ascii=False, allow_nan=False)
+    data = json.dumps(as_json(results), ensure_ascii=False, allow_nan=False)
     scripts = [_own("theme.js"), _own("sort.js")]
     return environment.from_string(_own("page.html")).render(
         results=results,
@@ -57,20 +61,17 @@ def page(results: Mapping[str, Any], folder: Path) -> str:
         pareto=[svg for width, height in WIDE if (svg := _pareto(results, 0, width, height))],
         others=[svg for number in range(1, len(COSTS)) if (svg := _pareto(results, number, *SMALL))],
         gaps=[
-            (task, svg, void_everywhere(results, task))
-            for task in results["tasks"]
-            if (svg := gap_panel(results, task))
+            (task, svg, void_everywhere(results, task)) for task in results.tasks if (svg := gap_panel(results, task))
         ],
         heats=_heats(results),
         details=_details(results),
         searches=search_panels(results),
         curves=curve_panels(results),
-        sheets=[_sheet(sheet, folder) for sheet in results.get("sheets") or []],
-        arms=[
-            (arm, methods_text(arm), rates_text(arm), GROUPS.get(arm["role"], "Reference")) for arm in results["arms"]
-        ],
-        wall=seconds(results["wall_seconds"]) if results.get("wall_seconds") is not None else None,
+        sheets=[(sheet, _cells(sheet, folder)) for sheet in results.sheets],
+        arms=[(arm, methods_text(arm), rates_text(arm)) for arm in results.arms],
+        wall=seconds_text(results.wall_seconds),
         plain=_plain,
+        entries=vars,
         style=Markup(_own("page.css")),
         scripts=[Markup(script) for script in scripts],
         hashes=[f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts],
@@ -81,7 +82,7 @@ def page(results: Mapping[str, Any], folder: Path) -> str:
 
 
 def _own(name: str) -> str:
-    return resources.files("garnish.comparing").joinpath(name).read_text("utf-8")
+    return resources.files("garnish.comparing.report").joinpath(name).read_text("utf-8")
 
 
 def _data_url(kind: str, data: bytes) -> str:
@@ -95,8 +96,8 @@ def _in_script(data: str) -> Markup:
     return Markup(data)
 
 
-def _plain(value: Any, inside: bool = False) -> str:
-    """A setting in words: yes and no, lists with commas, mappings as ``name value``."""
+def _plain(value: object, inside: bool = False) -> str:
+    """An option in words: yes and no, lists with commas, mappings as ``name value``."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -109,62 +110,87 @@ def _plain(value: Any, inside: bool = False) -> str:
     return str(value)
 
 
-def _pareto(results: Mapping[str, Any], number: int, width: int, height: int) -> Markup | None:
+def _pareto(results: Results, number: int, width: int, height: int) -> Markup | None:
     plot = lay_out(results, COSTS[number], width, height)
     return pareto_svg(plot) if plot else None
 
 
-def _heats(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per task with classes: arms across, classes down, the depth of a cell's colour by its value."""
+@final
+@dataclass(frozen=True)
+class _Heat:
+    """A task with classes: its arms and their roles across, classes down with their best figure."""
+
+    task: str
+    arms: list[tuple[str, str]]
+    rows: list[tuple[str, list[tuple[Figure, Spread | None]], float]]
+    low: float
+    high: float
+
+
+def _heats(results: Results) -> list[_Heat]:
+    """Per task with classes, the depth of a cell's colour by its value."""
     found = []
-    for task, about in results["tasks"].items():
-        places = [n for n, arm in enumerate(results["arms"]) if find(arm, "per_class", task)]
-        if not places:
+    for task, about in results.tasks.items():
+        arms = [(number, arm, own) for number, arm in enumerate(results.arms) if (own := arm.per_class.get(task))]
+        if not arms:
             continue
-        names = list(about.get("classes") or [])
-        names += [c for n in places for c in results["arms"][n]["per_class"][task] if c not in names]
-        names = list(dict.fromkeys(str(name) for name in names))
+        names = dict.fromkeys([*(about.classes or ()), *(name for _, _, own in arms for name in own)])
         rows = []
         for name in names:
-            cells = [figure(results, metric, "arms", n, "per_class", task, name, "mean") for n in places]
-            spans = [find(results, "arms", n, "per_class", task, name) or {} for n in places]
+            spans = [own.get(name) for _, _, own in arms]
+            cells = [
+                figure(None if s is None else s.mean, metric_text, "arms", n, "per_class", task, name, "mean")
+                for (n, _, _), s in zip(arms, spans, strict=True)
+            ]
             values = [cell.value for cell in cells if cell.value is not None]
             if values:
                 rows.append((name, list(zip(cells, spans, strict=True)), max(values)))
         every = [c.value for _, cells, _ in rows for c, _ in cells if c.value is not None]
-        arms = [(str(results["arms"][n]["name"]), results["arms"][n]["role"]) for n in places]
-        found.append(
-            {"task": task, "arms": arms, "rows": rows, "low": min(every, default=0), "high": max(every, default=1)}
-        )
+        across = [(arm.name, str(arm.role)) for _, arm, _ in arms]
+        found.append(_Heat(task, across, rows, min(every, default=0), max(every, default=1)))
     return found
 
 
-def _details(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per task with more than its headline: every metric of every arm."""
+@final
+@dataclass(frozen=True)
+class _Detail:
+    """A task with more than its headline: names of the metrics, and arms with their figures."""
+
+    task: str
+    metrics: list[str]
+    rows: list[tuple[str, list[Figure]]]
+
+
+def _details(results: Results) -> list[_Detail]:
     found = []
-    for task in results["tasks"]:
-        places = [n for n, arm in enumerate(results["arms"]) if find(arm, "metrics", task)]
-        names = list(dict.fromkeys(m for n in places for m in results["arms"][n]["metrics"][task]))
+    for task in results.tasks:
+        arms = [(number, arm.name, own) for number, arm in enumerate(results.arms) if (own := arm.metrics.get(task))]
+        names = list(dict.fromkeys(name for _, _, own in arms for name in own))
         if len(names) < 2:
             continue
-        rows = [
-            (
-                str(results["arms"][n]["name"]),
-                [figure(results, metric, "arms", n, "metrics", task, m, "mean") for m in names],
-            )
-            for n in places
-        ]
-        found.append({"task": task, "metrics": names, "rows": rows})
+        rows = []
+        for number, arm, own in arms:
+            means = {name: None if (spread := own.get(name)) is None else spread.mean for name in names}
+            path = ("arms", number, "metrics", task)
+            rows.append((arm, [figure(mean, metric_text, *path, name, "mean") for name, mean in means.items()]))
+        found.append(_Detail(task, names, rows))
     return found
 
 
-def _sheet(sheet: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    cells = []
-    for name, place in sheet["cells"].items():
-        value = find(sheet, "values", name)
-        shown = metric(value) if isinstance(value, int | float) else ""
-        cells.append({"name": name, "place": str(place), "url": _picture(folder, str(place)), "value": shown})
-    return {"kind": sheet["kind"], "task": sheet["task"], "picture": str(sheet["picture"]), "cells": cells}
+@final
+@dataclass(frozen=True)
+class _SheetCell:
+    """A picture of a sheet: the arm or what else it is, its file, its content, its figure in words."""
+
+    name: str
+    place: str
+    url: str | None
+    value: str
+
+
+def _cells(sheet: Sheet, folder: Path) -> list[_SheetCell]:
+    words = {name: metric_text(value) for name, value in sheet.values.items()}
+    return [_SheetCell(name, at, _picture(folder, at), words.get(name, "")) for name, at in sheet.cells.items()]
 
 
 def _picture(folder: Path, place: str) -> str | None:

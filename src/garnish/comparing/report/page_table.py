@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from operator import attrgetter
+from typing import Literal, final
 
 from garnish.comparing.report.number_format import (
     Figure,
-    count,
+    bytes_text,
+    count_text,
     figure,
-    find,
-    giga,
-    metric,
-    rate,
-    ratio,
-    seconds,
-    share,
-    signed,
-    signed_metric,
-    size,
+    giga_text,
+    metric_text,
+    percent_text,
+    rate_text,
+    ratio_text,
+    seconds_text,
+    signed_metric_text,
+    signed_text,
 )
+from garnish.comparing.report.results import ArmResult, DeltaM, Difference, Gap, Results, Spread, TaskFacts
 
 GROUPS = {"adapter": "Adapters", "control": "Controls"}  # all other roles are references
 ROLES = {
@@ -31,19 +32,32 @@ ROLES = {
 }
 
 
+@final
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, what it is in full, and whether more is better (None: neither)."""
+    """A column: what an arm has of it, where in the arm its figure stands, and how that is written.
+
+    ``about`` is the heading in full; ``more_is_better`` None where neither is; ``second`` is what stands under a figure
+    that has neither a spread nor an interval; ``task`` whose quality it is.
+    """
 
     group: str
     name: str
     about: str
     more_is_better: bool | None
+    of: Callable[[ArmResult], Spread | DeltaM | Gap | float | None]
     path: tuple[str, ...]
     show: Callable[[float], str]
-    second: str = ""  # "range", "interval", "total" or "ratio": what stands under the figure
+    second: Literal["", "total", "ratio"] = ""
+    task: str | None = None
+
+    def value(self, arm: ArmResult) -> float | None:
+        """The figure of an arm."""
+        found = self.of(arm)
+        return found.mean if isinstance(found, Spread | DeltaM | Gap) else found
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """A figure, the two or one under it, words in its place where it is void, and what is said on hovering."""
@@ -57,8 +71,9 @@ class Cell:
     best: bool = False
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ReportRow:
     """An arm in the table."""
 
     name: str
@@ -71,41 +86,42 @@ class Row:
     cells: tuple[Cell, ...]
 
 
+@final
 @dataclass(kw_only=True)
-class Table:
+class ReportTable:
     """``groups``: heading → number of columns; ``bodies``: heading → rows, the references apart from the adapters."""
 
     columns: list[Column]
     groups: list[tuple[str, int]] = field(default_factory=list)
-    bodies: dict[str, list[Row]] = field(default_factory=dict)
+    bodies: dict[str, list[ReportRow]] = field(default_factory=dict)
 
 
-def main_table(results: Mapping[str, Any]) -> Table:
+def main_table(results: Results) -> ReportTable:
     """Every arm with its figures; adapters first, then references, then controls."""
-    table = Table(columns=_columns(results["tasks"]))
+    table = ReportTable(columns=_columns(results.tasks))
     for column in table.columns:
         if table.groups and table.groups[-1][0] == column.group:
             table.groups[-1] = (column.group, table.groups[-1][1] + 1)
         else:
             table.groups.append((column.group, 1))
-    best = [_best(results["arms"], column) for column in table.columns]
-    bodies: dict[str, list[Row]] = {"Adapters": [], "References": [], "Controls": []}
-    for number, arm in enumerate(results["arms"]):
-        cells = tuple(_cell(results, number, column) for column in table.columns)
-        adapter = arm["role"] == "adapter"
+    best = [_best(results.arms, column) for column in table.columns]
+    bodies: dict[str, list[ReportRow]] = {"Adapters": [], "References": [], "Controls": []}
+    for number, arm in enumerate(results.arms):
+        cells = [_cell(arm, number, column) for column in table.columns]
+        adapter = arm.role == "adapter"
         marked = tuple(
             replace(c, best=adapter and c.main.value is not None and c.main.value == top)
             for c, top in zip(cells, best, strict=True)
         )
-        bodies[GROUPS.get(arm["role"], "References")].append(
-            Row(
-                name=str(arm["name"]),
-                role=arm["role"],
-                about=ROLES.get(arm["role"], ""),
-                status=arm["status"],
-                reason=str(arm.get("reason") or ""),
+        bodies[GROUPS.get(arm.role, "References")].append(
+            ReportRow(
+                name=arm.name,
+                role=arm.role,
+                about=ROLES.get(arm.role, ""),
+                status=arm.status,
+                reason=arm.reason or "",
                 marks=tuple(marks(arm)),
-                dominated=bool(arm.get("dominated")),
+                dominated=arm.dominated,
                 cells=marked,
             )
         )
@@ -113,113 +129,123 @@ def main_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
-def marks(arm: Mapping[str, Any]) -> list[str]:
+def marks(arm: ArmResult) -> list[str]:
     """What a reader must know beside an arm's figures."""
-    by_task = arm.get("by_task") or {}
-    edge = [task for task, own in by_task.items() if own.get("rate_at_edge")]
-    short = [task for task, own in by_task.items() if own.get("flat") is False]
+    edge = [task for task, own in arm.by_model.items() if own.rate_at_edge]
+    short = [task for task, own in arm.by_model.items() if own.flat is False]
     found = []
-    if arm.get("rate_at_edge") or edge:
+    if arm.rate_at_edge or edge:
         found.append("rate at the edge of the grid" + (f" ({', '.join(edge)})" if edge else ""))
-    if arm.get("flat") is False or short:
+    if arm.flat is False or short:
         found.append("budget short" + (f" ({', '.join(short)})" if short else ""))
-    if arm.get("trunk") == "random" and arm["role"] != "scratch":
+    if arm.trunk == "random" and arm.role != "scratch":
         found.append("random trunk")
-    if arm.get("cached"):
+    if arm.cached:
         found.append("cached features")
     return found
 
 
-def methods_text(arm: Mapping[str, Any]) -> str:
+def methods_text(arm: ArmResult) -> str:
     """Methods with their options, as they are written in Python."""
-    return " + ".join(
-        f"{m['name']}({', '.join(f'{k}={v!r}' for k, v in (m.get('options') or {}).items())})"
-        for m in arm.get("methods") or []
-    )
+    return " + ".join(f"{m.name}({', '.join(f'{k}={v!r}' for k, v in m.options.items())})" for m in arm.methods)
 
 
-def rates_text(arm: Mapping[str, Any]) -> str:
+def rates_text(arm: ArmResult) -> str:
     """The chosen rate, or one a task."""
-    by_task = arm.get("by_task") or {}
-    chosen = {task: own["rate"] for task, own in by_task.items() if own.get("rate") is not None}
+    chosen = {task: own.rate for task, own in arm.by_model.items() if own.rate is not None}
     if len(set(chosen.values())) > 1:
-        return ", ".join(f"{task} {rate(value)}" for task, value in chosen.items())
-    value = arm.get("rate") if arm.get("rate") is not None else next(iter(chosen.values()), None)
-    return "–" if value is None else rate(value)
+        return ", ".join(f"{task} {rate_text(value)}" for task, value in chosen.items())
+    value = arm.rate if arm.rate is not None else next(iter(chosen.values()), None)
+    return "–" if value is None else rate_text(value)
 
 
-def _columns(tasks: Mapping[str, Mapping[str, Any]]) -> list[Column]:
-    found = [_quality(task, about) for task, about in tasks.items()]
+def _columns(tasks: Mapping[str, TaskFacts]) -> list[Column]:
     reference = "mean relative change against full fine-tuning of one model a task"
-    found.append(Column("Δm", "mean\n% ↑", reference, True, ("delta_m",), signed, "interval"))
-    for task in tasks:
-        part = f"part of the way from frozen to full fine-tuning that is covered in {task}"
-        found.append(Column("Gap recovered", f"{task}\n% ↑", part, True, ("gap", task), share, "interval"))
+    delta = ("delta_m", "mean")
     sizes, cost = "Trained parameters", "Cost"
     backward, step = "bytes held for the backward pass", "time of a training step, and over that of the frozen arm"
     return [
-        *found,
-        Column(sizes, "encoder\n↓", "trained of the encoder's", False, ("encoder_trainable",), count, "total"),
-        Column(sizes, "decoder\n ", "trained of the decoders'", None, ("decoder_trainable",), count),
-        Column(cost, "bundle\n↓", "bytes of the bundle on disk", False, ("bundle_bytes",), size),
-        Column(cost, "GMACs\n↓", "10⁹ multiply-accumulates of one picture", False, ("macs",), giga),
-        Column(cost, "backward\n↓", backward, False, ("bytes_for_backward",), size),
-        Column(cost, "step\n↓", step, False, ("step_seconds",), seconds, "ratio"),
-        Column(cost, "training\n↓", "wall time of the chosen run's training", False, ("wall_seconds",), seconds),
+        *(_quality(task, about) for task, about in tasks.items()),
+        Column("Δm", "mean\n% ↑", reference, True, lambda arm: arm.delta_m, delta, signed_text),
+        *(_gap(task) for task in tasks),
+        _of_arm(sizes, "encoder\n↓", "trained of the encoder's", False, "encoder_trainable", count_text, "total"),
+        _of_arm(sizes, "decoder\n ", "trained of the decoders'", None, "decoder_trainable", count_text),
+        _of_arm(cost, "bundle\n↓", "bytes of the bundle on disk", False, "bundle_bytes", bytes_text),
+        _of_arm(cost, "GMACs\n↓", "10⁹ multiply-accumulates of one picture", False, "macs", giga_text),
+        _of_arm(cost, "backward\n↓", backward, False, "bytes_for_backward", bytes_text),
+        _of_arm(cost, "step\n↓", step, False, "step_seconds", seconds_text, "ratio"),
+        _of_arm(cost, "training\n↓", "wall time of the chosen run's training", False, "wall_seconds", seconds_text),
     ]
 
 
-def _quality(task: str, about: Mapping[str, Any]) -> Column:
-    headline, unit, more = about["headline"], about.get("unit") or "", about["higher_is_better"]
+def _quality(task: str, about: TaskFacts) -> Column:
+    headline, unit, more = about.headline, about.unit, about.higher_is_better
     name = f"{task}\n{headline}{', ' + unit if unit else ''} {'↑' if more else '↓'}"
     full = f"{headline} of {task}{f' in {unit}' if unit else ''}; {'more' if more else 'less'} is better"
-    group = "Quality on test"
-    return Column(group, name, full, more, ("metrics", task, headline), metric, "range")
+
+    def of(arm: ArmResult) -> Spread | None:
+        return arm.metrics.get(task, {}).get(headline)
+
+    return Column("Quality on test", name, full, more, of, ("metrics", task, headline, "mean"), metric_text, task=task)
 
 
-def _cell(results: Mapping[str, Any], number: int, column: Column) -> Cell:
-    at: tuple[str | int, ...] = ("arms", number, *column.path)
-    nested = column.second in ("range", "interval")
-    main = figure(results, column.show, *at, *(("mean",) if nested else ()))
-    words = str(find(results, *at, "void") or "") if column.second == "interval" else ""
-    if words:
-        return Cell(main=main, words=words)
-    pairs = {
-        "range": (figure(results, column.show, *at, "least"), figure(results, column.show, *at, "most")),
-        "interval": (
-            figure(results, column.show, *at, "interval", 0),
-            figure(results, column.show, *at, "interval", 1),
-        ),
-        "total": (figure(results, count, "arms", number, "encoder_total"),),
-        "ratio": (figure(results, ratio, "arms", number, "step_ratio"),),
-    }
-    under = pairs.get(column.second, ())
+def _gap(task: str) -> Column:
+    full = f"part of the way from frozen to full fine-tuning that is covered in {task}"
+    path = ("gap", task, "mean")
+    return Column("Gap recovered", f"{task}\n% ↑", full, True, lambda arm: arm.gap.get(task), path, percent_text)
+
+
+def _of_arm(
+    group: str,
+    name: str,
+    about: str,
+    more_is_better: bool | None,
+    field: str,
+    show: Callable[[float], str],
+    second: Literal["", "total", "ratio"] = "",
+) -> Column:
+    """A figure that is a field of the arm."""
+    return Column(group, name, about, more_is_better, attrgetter(field), (field,), show, second)
+
+
+def _cell(arm: ArmResult, number: int, column: Column) -> Cell:
+    def shown(value: float | None, *path: str | int, show: Callable[[float], str] = column.show) -> Figure:
+        return figure(value, show, "arms", number, *path)
+
+    found, above = column.of(arm), column.path[:-1]
+    main = shown(column.value(arm), *column.path)
+    if isinstance(found, Gap) and found.void:
+        return Cell(main=main, words=found.void)
+    under: tuple[Figure, ...] = ()
+    if isinstance(found, Spread):
+        under = shown(found.least, *above, "least"), shown(found.most, *above, "most")
+    elif isinstance(found, DeltaM | Gap):
+        ends = found.interval or (None, None)
+        under = tuple(shown(end, *above, "interval", place) for place, end in enumerate(ends))
+    elif column.second == "total" and not (main.value or 0) > (arm.encoder_total or 0):
+        under = (shown(arm.encoder_total, "encoder_total", show=count_text),)
+    elif column.second == "ratio":
+        under = (shown(arm.step_ratio, "step_ratio", show=ratio_text),)
     if main.value is None or any(f.value is None for f in under):
         under = ()
-    if column.second == "total" and under and (main.value or 0) > (under[0].value or 0):
-        under = ()  # one model a task trains more than one encoder holds
     before = "of " if column.second == "total" else ""
-    between = " to " if column.second == "interval" or any((f.value or 0) < 0 for f in under) else "–"
-    return Cell(main=main, under=under, before=before, between=between, about=_difference(results, number, column))
+    is_range = not isinstance(found, DeltaM | Gap) and not any((f.value or 0) < 0 for f in under)
+    about = "" if column.task is None else _difference(arm.difference.get(column.task))
+    return Cell(main=main, under=under, before=before, between="–" if is_range else " to ", about=about)
 
 
-def _difference(results: Mapping[str, Any], number: int, column: Column) -> str:
+def _difference(found: Difference | None) -> str:
     """The headline against full fine-tuning, for the cells of quality."""
-    found = find(results, "arms", number, "difference", column.path[1]) if column.second == "range" else None
-    mean = find(found, "mean")
-    if mean is None:
+    if found is None:
         return ""
-    low, high = find(found, "interval", 0), find(found, "interval", 1)
-    span = "" if low is None or high is None else f" ({signed_metric(low)} to {signed_metric(high)})"
-    return f"{signed_metric(mean)}{span} against full fine-tuning"
+    ends = found.interval
+    span = "" if ends is None else f" ({signed_metric_text(ends[0])} to {signed_metric_text(ends[1])})"
+    return f"{signed_metric_text(found.mean)}{span} against full fine-tuning"
 
 
-def _best(arms: Sequence[Mapping[str, Any]], column: Column) -> float | None:
+def _best(arms: Sequence[ArmResult], column: Column) -> float | None:
     """Best figure among the adapters, where there are several and they differ."""
-    nested = column.second in ("range", "interval")
-    path = (*column.path, "mean") if nested else column.path
-    values = [v for arm in arms if arm["role"] == "adapter" and (v := find(arm, *path)) is not None]
+    values = [value for arm in arms if arm.role == "adapter" and (value := column.value(arm)) is not None]
     if column.more_is_better is None or len(set(values)) < 2:
         return None
-    best: float = max(values) if column.more_is_better else min(values)
-    return best
+    return max(values) if column.more_is_better else min(values)

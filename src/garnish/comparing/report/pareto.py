@@ -8,12 +8,14 @@ figure, so that they do not press the rest together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import final
 
-from garnish.comparing.report.number_format import count, find, seconds, signed, size
+from garnish.comparing.analysis.statistics import dominated
+from garnish.comparing.report.number_format import bytes_text, count_text, seconds_text, signed_text
+from garnish.comparing.report.results import ArmResult, Results
 from garnish.comparing.report.svg import Axis, padded, text_width
 
 FONT = 12.0
@@ -22,23 +24,30 @@ RADIUS = 5.0
 FAR = 1.5
 
 
+@final
 @dataclass(frozen=True)
-class Cost:
+class CostAxis:
     """A figure of an arm that Δm is drawn over."""
 
     key: str
     title: str
     show: Callable[[float], str]
 
+    def of(self, arm: ArmResult) -> float | None:
+        """The figure; None where it could not be measured."""
+        value: float | None = getattr(arm, self.key)
+        return value
+
 
 COSTS = (
-    Cost("encoder_trainable", "Trained encoder parameters", count),
-    Cost("bundle_bytes", "Bundle on disk", size),
-    Cost("bytes_for_backward", "Held for the backward pass", size),
-    Cost("step_seconds", "Time of a training step", seconds),
+    CostAxis("encoder_trainable", "Trained encoder parameters", count_text),
+    CostAxis("bundle_bytes", "Bundle on disk", bytes_text),
+    CostAxis("bytes_for_backward", "Held for the backward pass", bytes_text),
+    CostAxis("step_seconds", "Time of a training step", seconds_text),
 )
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """An arm: its figures and its place; ``below`` where its Δm lies under the picture."""
@@ -55,9 +64,10 @@ class Point:
     @property
     def label(self) -> str:
         """What stands beside the point."""
-        return f"{self.name}  {signed(self.delta)} ↓" if self.below else self.name
+        return f"{self.name}  {signed_text(self.delta)} ↓" if self.below else self.name
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class Label:
     """Text beside its point: its anchor on the baseline, its box, the end of a line to the point if it needs one."""
@@ -70,11 +80,12 @@ class Label:
     leader: tuple[float, float] | None
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class Pareto:
     """A picture of ``width`` × ``height`` pixels; ``front`` are the corners of the step line."""
 
-    cost: Cost
+    cost: CostAxis
     width: float
     height: float
     points: tuple[Point, ...]
@@ -88,36 +99,42 @@ class Pareto:
 Box = tuple[float, float, float, float]
 
 
-def lay_out(results: Mapping[str, Any], cost: Cost, width: float, height: float) -> Pareto | None:
+def lay_out(results: Results, cost: CostAxis, width: float, height: float) -> Pareto | None:
     """Place every arm that has both figures; None where none has a cost above zero."""
-    arms = [a for a in results["arms"] if find(a, "delta_m", "mean") is not None and find(a, cost.key) is not None]
-    if not any(arm[cost.key] > 0 for arm in arms):
+    arms = [
+        (arm, delta, price)
+        for arm in results.arms
+        if (delta := arm.delta) is not None and (price := cost.of(arm)) is not None
+    ]
+    deltas, prices = [delta for _, delta, _ in arms], [price for _, _, price in arms]
+    if not any(price > 0 for price in prices):
         return None
     left, right, top, bottom = 44.0, width - 14, 28.0, height - 46
-    with_zero = any(arm[cost.key] <= 0 for arm in arms)
+    with_zero = any(price <= 0 for price in prices)
     zero = left + 16 if with_zero else None
     across = Axis(
-        *padded((a[cost.key] for a in arms if a[cost.key] > 0), log=True, part=0.07),
+        *padded((price for price in prices if price > 0), log=True, part=0.07),
         left + (36 if with_zero else 0),
         right,
         log=True,
     )
-    deltas = [arm["delta_m"]["mean"] for arm in arms]
-    frozen = min((d for d, arm in zip(deltas, arms, strict=True) if arm["role"] == "frozen"), default=None)
+    frozen = min((delta for arm, delta, _ in arms if arm.role == "frozen"), default=None)
     up = Axis(*padded([_floor(deltas, frozen), max(*deltas, 0.0)], part=0.1), bottom, top)
-    off = _dominated(arms, cost)
+    # over parameters this stands in the results
+    known = [arm.dominated for arm, _, _ in arms] if cost.key == "encoder_trainable" else None
+    off = dominated(list(zip(deltas, prices, strict=True))) if known is None else known
     points = tuple(
         Point(
-            name=str(arm["name"]),
-            role=arm["role"],
-            cost=arm[cost.key],
+            name=arm.name,
+            role=arm.role,
+            cost=price,
             delta=delta,
-            x=across.at(arm[cost.key]) if arm[cost.key] > 0 else left + 16,
+            x=across.at(price) if price > 0 else left + 16,
             y=up.at(delta) if delta >= up.low else bottom - 9,
             dominated=out,
             below=delta < up.low,
         )
-        for arm, delta, out in zip(arms, deltas, off, strict=True)
+        for (arm, delta, price), out in zip(arms, off, strict=True)
     )
     front = _staircase([p for p in points if not p.dominated and not p.below], right)
     labels = _place(points, front, (left, top - 10, width - 2, bottom), up.at(0), FONT if width > 500 else 11.0)
@@ -145,14 +162,6 @@ def _floor(deltas: list[float], frozen: float | None) -> float:
         if far and (frozen is None or above[number] <= frozen):
             return above[number]
     return above[-1]
-
-
-def _dominated(arms: list[Mapping[str, Any]], cost: Cost) -> list[bool]:
-    """Whether another arm has no fewer Δm at no more cost; over parameters this stands in the results."""
-    if cost.key == "encoder_trainable":
-        return [bool(arm.get("dominated")) for arm in arms]
-    pairs = [(arm["delta_m"]["mean"], arm[cost.key]) for arm in arms]
-    return [any(d >= delta and c <= price and (d, c) != (delta, price) for d, c in pairs) for delta, price in pairs]
 
 
 def _staircase(points: list[Point], right: float) -> tuple[tuple[float, float], ...]:

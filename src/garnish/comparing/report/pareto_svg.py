@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from garnish.comparing.report.number_format import SPACE, signed
+from garnish.comparing.report.number_format import SPACE, signed_text
 from garnish.comparing.report.pareto import RADIUS, Pareto, Point
 from garnish.comparing.report.svg import line, path, picture, tag, text
 
@@ -18,7 +18,9 @@ def pareto_svg(plot: Pareto) -> Markup:
     for value in plot.up.ticks(4 if small else 6):
         y = plot.up.at(value)
         parts.append(line(edge, y, right, y, "zero" if value == 0 else "grid"))
-        parts.append(text(edge - 8, y + 4, signed(value) if value % 1 else signed(value).split(".")[0], "end", "tick"))
+        parts.append(
+            text(edge - 8, y + 4, signed_text(value) if value % 1 else signed_text(value).split(".")[0], "end", "tick")
+        )
     for value in plot.across.ticks(3 if small else 7):
         x = plot.across.at(value)
         parts.append(line(x, bottom, x, bottom + 4, "grid"))
@@ -48,7 +50,7 @@ def _tick(plot: Pareto, value: float) -> str:
 
 
 def _mark(plot: Pareto, point: Point) -> Markup:
-    about = f"{point.name}: Δm {signed(point.delta)} %, {plot.cost.title.lower()} {plot.cost.show(point.cost)}"
+    about = f"{point.name}: Δm {signed_text(point.delta)} %, {plot.cost.title.lower()} {plot.cost.show(point.cost)}"
     about += ", dominated" if point.dominated else ""
     style = f"mark {point.role}" + (" dominated" if point.dominated else "")
     inner = tag("title", {}, about)

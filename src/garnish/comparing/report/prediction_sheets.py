@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 from garnish.comparing.analysis.effects import Effects
 from garnish.comparing.analysis.statistics import per_picture
-from garnish.comparing.arms import Arm
-from garnish.comparing.conditions import Run
+from garnish.comparing.arms import Arm, ArmRun
+from garnish.comparing.report.results import Sheet
 from garnish.comparing.store import write_bytes
 from garnish.comparing.test_scores import painted, painted_labels
 from garnish.data.subset import chosen
@@ -21,25 +20,25 @@ FOLDER = "pictures"
 SAMPLES, WORST = 3, 2
 
 
-def draw_sheets(effects: Effects, out: Path) -> list[dict[str, Any]]:
+def draw_sheets(effects: Effects, out: Path) -> list[Sheet]:
     """Paint cells into ``out/pictures`` and say what they are; files of former sheets are removed from there.
 
     Raises:
         DataError: a picture that cannot be read. BundleError: nothing can be written.
     """
-    setting = effects.setting
-    runs = {task: runs_of(effects, task) for task in setting.tasks}
+    conditions = effects.conditions
+    runs = {task: runs_of(effects, task) for task in conditions.tasks}
     scores = {
         task: {name: scores_of(effects, task, run) for name, run in found.items()} for task, found in runs.items()
     }
     wanted = _wanted(effects, scores)
-    labels = painted_labels(setting, _indices(wanted))
+    labels = painted_labels(conditions, _indices(wanted))
     maps: dict[tuple[str, str, int], Path] = {}
-    for arm in setting.arms.values():
+    for arm in conditions.arms.values():
         for group in arm.groups:
             run = next((runs[task][arm.name] for task in group if arm.name in runs[task]), None)
             if run is not None:
-                drawn = painted(setting, run, {t: i for t, i in _indices(wanted).items() if t in group})
+                drawn = painted(conditions, run, {t: i for t, i in _indices(wanted).items() if t in group})
                 maps |= {(arm.name, task, index): file for (task, index), file in drawn.items()}
     folder, sheets = out / FOLDER, []
     kept: set[str] = set()
@@ -59,25 +58,23 @@ def draw_sheets(effects: Effects, out: Path) -> list[dict[str, Any]]:
         for name in runs[task]:
             cells[name] = put(maps[name, task, index], f"{index}-{task}-{_slug(name)}")
         values = {name: found[index] for name, found in scores[task].items() if math.isfinite(found[index])}
-        sheets.append(
-            {"kind": kind, "task": task, "picture": name_of(effects, index), "values": values, "cells": cells}
-        )
+        sheets.append(Sheet(kind=kind, task=task, picture=name_of(effects, index), values=values, cells=cells))
     for file in folder.glob("*.png") if folder.is_dir() else ():
         if file.name not in kept:
             file.unlink()
     return sheets
 
 
-def runs_of(effects: Effects, task: str) -> dict[str, Run]:
+def runs_of(effects: Effects, task: str) -> dict[str, ArmRun]:
     """The first seed's measured run of each arm that has the task."""
-    found: dict[str, Run] = {}
-    for arm in effects.setting.arms.values():
+    found: dict[str, ArmRun] = {}
+    for arm in effects.conditions.arms.values():
         if runs := effects.runs(arm, task):
             found[arm.name] = runs[0]
     return found
 
 
-def scores_of(effects: Effects, task: str, run: Run) -> list[float]:
+def scores_of(effects: Effects, task: str, run: ArmRun) -> list[float]:
     """The headline metric of each test picture; NaN where there is none."""
     totals = effects.totals(run).get(task)
     return per_picture(effects.tasks[task], totals) if totals is not None else [math.nan] * effects.counts.shape[1]
@@ -85,7 +82,7 @@ def scores_of(effects: Effects, task: str, run: Run) -> list[float]:
 
 def name_of(effects: Effects, index: int) -> str:
     """What a test picture is called, without the folders around it."""
-    arms: list[Arm] = list(effects.setting.arms.values())
+    arms: list[Arm] = list(effects.conditions.arms.values())
     for run in (run for arm in arms for task in effects.tasks for run in effects.runs(arm, task)):
         for totals in effects.totals(run).values():
             if totals is not None:

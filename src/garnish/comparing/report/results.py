@@ -1,240 +1,279 @@
-"""Everything that a comparison found, as results.json holds it, and the report's files."""
+"""Everything that a comparison found: the dataclasses whose fields are the entries of results.json, in their order.
+
+A field whose default is None is left out of the file where it is None; every other entry is always there.
+"""
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal, final
 
-import timm
-import torch
+from garnish.comparing.arms import Role, Trunk
+from garnish.comparing.typed_json import from_json
 
-from garnish import __version__
-from garnish.backbones.weights import is_non_commercial
-from garnish.comparing.analysis.effects import RESAMPLES, Effects, mark_dominated
-from garnish.comparing.arms import Arm
-from garnish.comparing.conditions import Run, Setting
-from garnish.comparing.costs import Costs, together
-from garnish.comparing.held_out_score import best_score, curve_of, is_at_edge, is_flat
-from garnish.comparing.report.page import write_page
-from garnish.comparing.report.remarks import notes_of
-from garnish.comparing.report.spreadsheet import csv_text
-from garnish.comparing.schedule import Plan
-from garnish.comparing.store import write_json
-from garnish.files.atomic import write_file
-from garnish.heads.linear import LinearHead
-from garnish.registry import describe, flat, options_of, plain
-
-FORMAT = 1
-RESULTS = "results.json"
-_UNITS = {"Depth": "m", "Normals": "°"}
-_COSTS = (
-    "encoder_total", "encoder_trainable", "decoder_trainable", "bundle_bytes", "macs", "bytes_for_backward",
-    "step_seconds", "step_ratio",
-)  # fmt: skip
+#: [step, score] of each evaluation on the held-out part.
+Curve = tuple[tuple[int, float | None], ...]
+#: Ends of a 95 % interval.
+Interval = tuple[float, float]
+Status = Literal["done", "failed", "unfinished"]
 
 
-def results_of(
-    effects: Effects,
-    costs: Costs,
-    sheets: list[dict[str, Any]] | None,
-    *,
-    command: str,
-    wall_seconds: float,
-) -> dict[str, Any]:
-    """The content of results.json; also of a comparison that is not finished.
+@final
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Values of several seeds.
 
-    Args:
-        effects: of the plan as it stands.
-        costs: measures what arms cost.
-        sheets: see :func:`garnish.comparing.report.prediction_sheets.draw_sheets`; None: the report has no pictures.
-        command: what was asked for.
-        wall_seconds: of training and evaluation, over all sittings.
+    Attributes:
+        mean: of the finite values; None where there is none, like the others.
+        least: smallest.
+        most: largest.
+        values: one a seed, None where not finite; left out of what is told of a class.
     """
-    plan, setting = effects.plan, effects.setting
-    arms, said = [], []
-    for arm in setting.arms.values():
-        row, lines = _arm(effects, arm, costs)
-        arms.append(row)
-        said += lines
-    mark_dominated(arms)
-    results = {
-        "format": FORMAT,
-        "title": setting.options.title or _title(setting),
-        "status": "done" if all(arm["status"] != "unfinished" for arm in arms) else "unfinished",
-        "command": command,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "wall_seconds": wall_seconds,
-        "environment": environment(),
-        "licences": {
-            "backbone": {
-                "name": setting.trunk_facts["name"],
-                "licence": setting.trunk_facts["licence"],
-                "non_commercial": is_non_commercial(setting.trunk_facts["licence"]),
-                "weights": setting.trunk_facts["weights"],
-            },
-            "data": setting.options.data_licence,
-        },
-        "protocol": _protocol(setting),
-        "tasks": {
-            name: {
-                "task": type(task).__name__,
-                "headline": task.headline,
-                "higher_is_better": task.higher_is_better,
-                "unit": _UNITS.get(type(task).__name__, ""),
-                "classes": list(task.legend()) or None,
-            }
-            for name, task in setting.tasks.items()
-        },
-        "arms": arms,
-        "sheets": sheets or [],
-        "notes": [],
-    }
-    results["notes"] = notes_of(plan, results, [*said, *costs.faults])
-    found: dict[str, Any] = plain(results, finite=True)
-    return found
+
+    mean: float | None
+    least: float | None
+    most: float | None
+    values: tuple[float | None, ...] | None = None
 
 
-def write_report(results: Mapping[str, Any], folder: Path) -> Path:
-    """Write results.json, results.csv and index.html; returns the page.
+@final
+@dataclass(frozen=True, kw_only=True)
+class DeltaM:
+    """Δm in per cent: its spread over seeds, and its interval over test pictures."""
+
+    mean: float | None
+    least: float | None
+    most: float | None
+    values: tuple[float | None, ...]
+    interval: Interval | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """The part of the way from the frozen trunk to full fine-tuning; ``void``: why there is none."""
+
+    mean: float | None
+    values: tuple[float | None, ...]
+    interval: Interval | None
+    void: str | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A headline metric minus that of full fine-tuning, in its own unit."""
+
+    mean: float
+    interval: Interval | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The rate that was chosen for one model; ``flat`` None: whether the budget sufficed cannot be told."""
+
+    rate: float | None
+    rate_at_edge: bool
+    flat: bool | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SearchRun:
+    """A run of the search over learning rates; ``task`` where an arm has one model a task."""
+
+    task: str | None
+    rate: float
+    score: float | None
+    curve: Curve
+    status: Status
+    reason: str | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SeedRun:
+    """A run at the chosen rate."""
+
+    seed: int
+    task: str | None
+    curve: Curve
+    best_step: int | None
+    seconds: float | None
+    status: Status
+    reason: str | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MethodUsed:
+    """A method with all its options."""
+
+    name: str
+    options: Mapping[str, object]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ArmResult:
+    """What one arm came to; figures that it lacks are None, and tasks and classes that it lacks are not there."""
+
+    name: str
+    role: Role
+    status: Status
+    reason: str | None
+    methods: tuple[MethodUsed, ...]
+    trunk: Trunk
+    rate: float | None
+    rate_at_edge: bool
+    flat: bool | None
+    by_task: Mapping[str, Choice] | None = None
+    cached: bool
+    search: tuple[SearchRun, ...]
+    runs: tuple[SeedRun, ...]
+    metrics: Mapping[str, Mapping[str, Spread]]
+    per_class: Mapping[str, Mapping[str, Spread]]
+    delta_m: DeltaM | None
+    gap: Mapping[str, Gap]
+    difference: Mapping[str, Difference]
+    wall_seconds: float | None
+    dominated: bool
+    encoder_total: int | None
+    encoder_trainable: int | None
+    decoder_trainable: int | None
+    bundle_bytes: int | None
+    macs: int | None
+    bytes_for_backward: int | None
+    step_seconds: float | None
+    step_ratio: float | None
+
+    @property
+    def delta(self) -> float | None:
+        """Mean Δm."""
+        return None if self.delta_m is None else self.delta_m.mean
+
+    @property
+    def delta_interval(self) -> Interval | None:
+        """The interval of Δm."""
+        return None if self.delta_m is None else self.delta_m.interval
+
+    @property
+    def by_model(self) -> Mapping[str, Choice]:
+        """Task → what was chosen for its model; empty where all tasks have one model."""
+        return self.by_task or {}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TaskFacts:
+    """A task: its class, its headline metric, and its classes where it has any."""
+
+    task: str
+    headline: str
+    higher_is_better: bool
+    unit: str
+    classes: tuple[str, ...] | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What ran the comparison, the machine's name left out."""
+
+    python: str
+    torch: str
+    timm: str
+    garnish: str
+    platform: str
+    processor: str
+    threads: int
+    device: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class BackboneLicence:
+    """Whose weights the trunk has, and what they may be used for."""
+
+    name: str
+    licence: str
+    non_commercial: bool
+    weights: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Licences:
+    """Of the trunk's weights and of the pictures."""
+
+    backbone: BackboneLicence
+    data: str | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What all arms have in common; ``head`` and ``augment`` as a recipe writes them."""
+
+    steps: int
+    batch_size: int
+    seeds: tuple[int, ...]
+    rates: tuple[float, ...]
+    reference_rates: tuple[float, ...]
+    widen: int
+    head_rate: float
+    weight_decay: float
+    schedule: str
+    precision: str
+    held_out: str
+    train_pictures: int
+    held_out_pictures: int
+    test_pictures: int
+    eval_size: tuple[int, int] | None
+    head: Mapping[str, object]
+    augment: Mapping[str, object] | None
+    variants: int | None
+    resamples: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A test picture with every arm's prediction: arm → headline metric, and arm, picture or target → its file."""
+
+    kind: str
+    task: str
+    picture: str
+    values: Mapping[str, float]
+    cells: Mapping[str, str]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The content of results.json; also of a comparison that is not finished."""
+
+    format: Literal[1] = 1
+    title: str
+    status: Literal["done", "unfinished"]
+    command: str
+    created: str
+    wall_seconds: float
+    environment: Environment
+    licences: Licences
+    protocol: Protocol
+    tasks: Mapping[str, TaskFacts]
+    arms: tuple[ArmResult, ...]
+    sheets: tuple[Sheet, ...]
+    notes: tuple[str, ...]
+
+
+def read_results(data: object, where: str = "results.json") -> Results:
+    """From what stands in a file.
 
     Raises:
-        BundleError, OSError: a file cannot be written; the former one is as it was.
+        OptionError: what is not in the form that is written, naming the entry.
     """
-    write_json(folder / RESULTS, results)
-    write_file(folder / "results.csv", csv_text(results).encode())
-    return write_page(results, folder)
-
-
-def environment() -> dict[str, Any]:
-    """What ran the comparison, the machine's name left out."""
-    cuda = torch.cuda.is_available()
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "timm": str(timm.__version__),
-        "garnish": __version__,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-    }
-
-
-def _arm(effects: Effects, arm: Arm, costs: Costs) -> tuple[dict[str, Any], list[str]]:
-    plan, setting = effects.plan, effects.setting
-    status, reason = plan.status(arm)
-    by = setting.training.best_by
-    models = {group: _model(plan, arm, group) for group in arm.groups}
-    rates = {model["rate"] for model in models.values()}
-    flats = [model["flat"] for model in models.values()]
-    metrics, by_class = effects.metrics(arm)
-    gap, said = effects.gap(arm)
-    row: dict[str, Any] = {
-        "name": arm.name,
-        "role": arm.role,
-        "status": status,
-        "reason": reason,
-        "methods": [describe(method) for method in arm.methods],
-        "trunk": arm.trunk,
-        "rate": next(iter(rates)) if len(rates) == 1 else None,
-        "rate_at_edge": any(model["rate_at_edge"] for model in models.values()),
-        "flat": False if False in flats else None if None in flats else True,
-    }
-    if arm.is_by_task:
-        row["by_task"] = {group[0]: model for group, model in models.items()}
-    search, runs = [], []
-    for group in arm.groups:
-        task = group[0] if arm.is_by_task else None
-        for run in plan.search(arm, group):
-            outcome = plan.outcome(run)
-            curve = curve_of(outcome, by)
-            told = {"task": task, "rate": run.rate, "score": best_score(curve), "curve": curve}
-            search.append(told | _state(outcome))
-        for run in plan.chosen(arm, group):
-            outcome = plan.outcome(run)
-            facts = {name: (outcome or {}).get(name) for name in ("best_step", "seconds")}
-            runs.append({"seed": run.seed, "task": task, "curve": curve_of(outcome, by), **facts, **_state(outcome)})
-    done = [outcome for group in arm.groups for run in plan.chosen(arm, group) if (outcome := plan.outcome(run))]
-    first = [plan.outcome(run) or {} for group in arm.groups for run in plan.chosen(arm, group)[:1]]
-    seconds = [outcome.get("seconds") for outcome in first]
-    row |= {
-        "cached": any(outcome.get("cached") for outcome in done),
-        "search": search,
-        "runs": runs,
-        "metrics": metrics,
-        "per_class": by_class,
-        "delta_m": effects.delta_m(arm),
-        "gap": gap,
-        "difference": effects.difference(arm),
-        "wall_seconds": sum(s for s in seconds if s) if seconds and all(seconds) else None,
-        "dominated": False,
-    }
-    found = together([costs.of(run) for run in model_runs(plan, arm)]) if metrics else {}
-    return row | {name: found.get(name) for name in _COSTS}, said
-
-
-def model_runs(plan: Plan, arm: Arm) -> list[Run]:
-    """One run of each of an arm's models."""
-    return [plan.search(arm, group)[0] for group in arm.groups]
-
-
-def _model(plan: Plan, arm: Arm, group: tuple[str, ...]) -> dict[str, Any]:
-    """What was chosen for one model of an arm."""
-    rate, runs = plan.rate(arm, group), plan.chosen(arm, group)
-    outcome = plan.outcome(runs[0]) if runs else None
-    curve = curve_of(outcome, plan.setting.training.best_by)
-    flat = is_flat(curve, outcome["steps"]) if outcome is not None and outcome["status"] == "done" else None
-    tried = [run.rate for run in plan.search(arm, group)]
-    return {"rate": rate, "rate_at_edge": is_at_edge(rate, tried), "flat": flat}
-
-
-def _state(outcome: Mapping[str, Any] | None) -> dict[str, Any]:
-    if outcome is None:
-        return {"status": "unfinished", "reason": None}
-    return {"status": outcome["status"], "reason": outcome.get("reason")}
-
-
-def _protocol(setting: Setting) -> dict[str, Any]:
-    options, parts, head = setting.training, setting.parts, setting.recipe.head
-    assert isinstance(options.batch_size, int)
-    heads = {t: flat(h) for t, h in head.items()} if isinstance(head, dict) else flat(head or LinearHead())
-    return {
-        "steps": options.total_steps(len(parts.train()), options.batch_size, 1),
-        "batch_size": options.batch_size * options.accumulate,
-        "seeds": setting.seeds,
-        "rates": list(setting.options.rates),
-        "reference_rates": list(setting.options.reference_rates),
-        "widen": setting.options.widen,
-        "head_rate": options.lr if options.head_lr is None else options.head_lr,
-        "weight_decay": options.weight_decay,
-        "schedule": options.schedule,
-        "precision": options.precision,
-        "held_out": parts.held_out_by,
-        "train_pictures": len(parts.train()),
-        "held_out_pictures": len(parts.held_out()),
-        "test_pictures": len(parts.test()),
-        "eval_size": None if options.eval_size is None else list(options.eval_size),
-        "head": heads,
-        "augment": None if options.augment is None else options_of(options.augment),
-        "variants": options.variants,
-        "resamples": RESAMPLES,
-    }
-
-
-def _title(setting: Setting) -> str:
-    source = setting.recipe.source
-    name = Path(source).stem if source != "command line" else setting.trunk_facts["name"]
-    return f"{name}: {len(setting.arms)} arms, {len(setting.seeds)} seeds"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    return from_json(Results, data, where)

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TypeVar, final
 
 from markupsafe import Markup
 
-from garnish.comparing.report.number_format import find, metric, rate, share
+from garnish.comparing.report.number_format import metric_text, percent_text, rate_text
+from garnish.comparing.report.results import ArmResult, Choice, Curve, Results, SearchRun, SeedRun
 from garnish.comparing.report.svg import Axis, line, padded, path, picture, tag, text, text_width
 
 WIDTH, HEIGHT = 250.0, 150.0
 #: Pixels of a tick's text.
 TICK = 11.5
+T = TypeVar("T", SearchRun, SeedRun)
 
 
-def gap_panel(results: Mapping[str, Any], task: str) -> Markup | None:
+@final
+@dataclass(frozen=True)
+class Panel:
+    """The picture of an arm, or of its model of one task: None where no rate has a score; ``note``: what is wrong."""
+
+    name: str
+    task: str | None
+    svg: Markup | None
+    note: str | None
+
+
+def gap_panel(results: Results, task: str) -> Markup | None:
     """Gap recovered of each arm in one task: a dot and its interval between frozen (0) and full fine-tuning (100 %)."""
-    arms = [arm for arm in results["arms"] if find(arm, "gap", task) is not None]
+    arms = [(arm, arm.gap[task]) for arm in results.arms if task in arm.gap]
     if not arms:
         return None
-    arms.sort(key=lambda arm: (arm["role"] != "adapter", -(find(arm, "gap", task, "mean") or -1e9)))
+    arms.sort(key=lambda pair: (pair[0].role != "adapter", -(pair[1].mean or -1e9)))
     width, row = 420.0, 24.0
-    left = min(max(text_width(str(arm["name"]), 12) for arm in arms) + 14, 190)
+    left = min(max(text_width(arm.name, 12) for arm, _ in arms) + 14, 190)
     bottom = 10 + row * len(arms)
-    means = [find(arm, "gap", task, "mean") for arm in arms]
-    shown = [m for m in means if m is not None and m > -0.5]
+    shown = [gap.mean for _, gap in arms if gap.mean is not None and gap.mean > -0.5]
     axis = Axis(min(-0.08, *shown, 0.0) - 0.04, max(1.08, *shown, 1.0) + 0.06, left, width - 10)
     parts: list[str] = [line(axis.at(v), 4, axis.at(v), bottom, "zero" if v in (0, 1) else "grid") for v in (0, 0.5, 1)]
     parts += [
@@ -34,72 +47,66 @@ def gap_panel(results: Mapping[str, Any], task: str) -> Markup | None:
         text(axis.at(1), bottom + 16, "full", "middle", "tick"),
         text(axis.at(0.5), bottom + 16, "50 %", "middle", "tick"),
     ]
-    for number, arm in enumerate(arms):
+    for number, (arm, gap) in enumerate(arms):
         y = 10 + row * (number + 0.5)
-        gap = arm["gap"][task]
-        adapter = arm["role"] == "adapter"
-        name = str(arm["name"])
+        adapter, name = arm.role == "adapter", arm.name
         parts.append(text(left - 12, y + 4, _cut(name, left - 12), "end", "name" if adapter else "name dim"))
-        if gap.get("mean") is None:
-            parts.append(text(axis.at(0) + 8, y + 4, f"void: {gap.get('void') or 'not measured'}", style="tick"))
+        if gap.mean is None:
+            parts.append(text(axis.at(0) + 8, y + 4, f"void: {gap.void or 'not measured'}", style="tick"))
             continue
-        about = f"{name}: {share(gap['mean'])} %"
-        interval = gap.get("interval")
-        if interval and None not in interval:
-            about += f" ({share(interval[0])} to {share(interval[1])} %)"
-        if interval and None not in interval and interval[1] > axis.low:
+        about = f"{name}: {percent_text(gap.mean)} %"
+        interval = gap.interval
+        if interval is not None:
+            about += f" ({percent_text(interval[0])} to {percent_text(interval[1])} %)"
+        if interval is not None and interval[1] > axis.low:
             parts.append(line(axis.clipped(interval[0]), y, axis.clipped(interval[1]), y, "whisker"))
-        if gap["mean"] < axis.low:
-            parts.append(text(left + 2, y + 4, f"◂ {share(gap['mean'])} %", style="tick"))
+        if gap.mean < axis.low:
+            parts.append(text(left + 2, y + 4, f"◂ {percent_text(gap.mean)} %", style="tick"))
             continue
-        style = "mark adapter" if adapter else f"mark {arm['role']}"
+        style = "mark adapter" if adapter else f"mark {arm.role}"
         parts.append(
-            tag("circle", {"cx": axis.at(gap["mean"]), "cy": y, "r": 4.5, "class": style}, tag("title", {}, about))
+            tag("circle", {"cx": axis.at(gap.mean), "cy": y, "r": 4.5, "class": style}, tag("title", {}, about))
         )
     return picture(width, bottom + 24, "chart gap", f"Gap recovered in {task}", *parts)
 
 
-def void_everywhere(results: Mapping[str, Any], task: str) -> str | None:
+def void_everywhere(results: Results, task: str) -> str | None:
     """The reason, where the gap of a task is void for every arm and for the same reason."""
-    gaps = [gap for arm in results["arms"] if (gap := find(arm, "gap", task)) is not None]
-    reasons = {str(gap.get("void")) for gap in gaps if gap.get("mean") is None and gap.get("void")}
-    return reasons.pop() if len(reasons) == 1 and all(gap.get("mean") is None for gap in gaps) else None
+    gaps = [arm.gap[task] for arm in results.arms if task in arm.gap]
+    reasons = {gap.void for gap in gaps if gap.mean is None and gap.void}
+    return reasons.pop() if len(reasons) == 1 and all(gap.mean is None for gap in gaps) else None
 
 
-def search_panels(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One panel an arm (and task, where an arm is one model a task): held-out score over learning rate.
-
-    Each entry: ``name``, ``task`` (or None), ``svg`` (None where no rate has a score), ``note`` (what is wrong with the
-    choice, or None).
-    """
-    groups = _groups(results, "search")
-    scores = {key: [s["score"] for s in found if s.get("score") is not None] for key, (_, found) in groups.items()}
+def search_panels(results: Results) -> list[Panel]:
+    """One panel an arm (and task, where an arm is one model a task): held-out score over learning rate."""
+    groups = _groups((arm, arm.search) for arm in results.arms)
+    scores = {key: [s.score for s in found if s.score is not None] for key, (_, found) in groups.items()}
     scales = _scales(scores, 0.15)
     panels = []
     for (name, task), (arm, searched) in groups.items():
-        failed = sum(s.get("score") is None for s in searched)
-        notes = ["edge of the grid"] if _of_task(arm, task, "rate_at_edge") else []
+        failed = sum(s.score is None for s in searched)
+        notes = ["edge of the grid"] if _of_task(arm, task).rate_at_edge else []
         notes += [f"{failed} of {len(searched)} rates without a score"] if failed else []
         svg = None
         if scores[name, task]:
             scale, own = scales[name, task]
             notes += ["scale of its own"] if own else []
             label = f"Held-out score of {name} over learning rate"
-            svg = _search_svg(searched, _of_task(arm, task, "rate"), scale, label)
-        panels.append({"name": name, "task": task, "svg": svg, "note": "; ".join(notes) or None})
+            svg = _search_svg(searched, _of_task(arm, task).rate, scale, label)
+        panels.append(Panel(name, task, svg, "; ".join(notes) or None))
     return panels
 
 
-def curve_panels(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+def curve_panels(results: Results) -> list[Panel]:
     """One panel an arm (and task): held-out score over steps, the chosen rate before the others, a line a seed."""
-    groups = _groups(results, "runs")
-    searched = _groups(results, "search")
+    groups = _groups((arm, arm.runs) for arm in results.arms)
+    searched = _groups((arm, arm.search) for arm in results.arms)
     curves, behind = {}, {}
     for key, (arm, runs) in groups.items():
-        chosen = _of_task(arm, key[1], "rate")
+        chosen = _of_task(arm, key[1]).rate
         others = searched.get(key, (arm, []))[1]
-        curves[key] = [run.get("curve") or [] for run in runs]
-        behind[key] = [s.get("curve") or [] for s in others if s.get("rate") != chosen]
+        curves[key] = [run.curve for run in runs]
+        behind[key] = [one.curve for one in others if one.rate != chosen]
     seen = {key: [p[1] for curve in found for p in curve if p[1] is not None] for key, found in curves.items()}
     scales = _scales(seen, 0.45)
     panels = []
@@ -107,28 +114,27 @@ def curve_panels(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not seen[key]:
             continue
         scale, own = scales[key]
-        notes = ["budget short"] if _of_task(arm, key[1], "flat") is False else []
+        notes = ["budget short"] if _of_task(arm, key[1]).flat is False else []
         notes += ["scale of its own"] if own else []
         svg = _curves_svg(curves[key], behind[key], scale, f"Learning curves of {key[0]}")
-        panels.append({"name": key[0], "task": key[1], "svg": svg, "note": "; ".join(notes) or None})
+        panels.append(Panel(key[0], key[1], svg, "; ".join(notes) or None))
     return panels
 
 
 Key = tuple[str, str | None]
-Groups = dict[Key, tuple[Mapping[str, Any], list[Mapping[str, Any]]]]
 
 
-def _groups(results: Mapping[str, Any], key: str) -> Groups:
-    found: Groups = {}
-    for arm in results["arms"]:
-        for entry in arm.get(key) or []:
-            found.setdefault((str(arm["name"]), entry.get("task")), (arm, []))[1].append(entry)
+def _groups(arms: Iterable[tuple[ArmResult, Sequence[T]]]) -> dict[Key, tuple[ArmResult, list[T]]]:
+    found: dict[Key, tuple[ArmResult, list[T]]] = {}
+    for arm, entries in arms:
+        for entry in entries:
+            found.setdefault((arm.name, entry.task), (arm, []))[1].append(entry)
     return found
 
 
-def _of_task(arm: Mapping[str, Any], task: str | None, key: str) -> Any:
-    own = find(arm, "by_task", task, key) if task is not None else None
-    return arm.get(key) if own is None else own
+def _of_task(arm: ArmResult, task: str | None) -> ArmResult | Choice:
+    """Where the rate of a model stands."""
+    return arm if task is None else arm.by_model.get(task, arm)
 
 
 def _scales(series: Mapping[Key, Sequence[float]], part: float) -> dict[Key, tuple[tuple[float, float], bool]]:
@@ -167,29 +173,25 @@ def _window(left: float, right: float, up: Axis, inner: Markup) -> Markup:
     return tag("svg", {**at, "viewBox": box, "class": "window"}, inner)
 
 
-def _search_svg(
-    searched: Sequence[Mapping[str, Any]], chosen: float | None, scale: tuple[float, float], label: str
-) -> Markup:
+def _search_svg(searched: Sequence[SearchRun], chosen: float | None, scale: tuple[float, float], label: str) -> Markup:
     left, right, bottom = 38.0, WIDTH - 10, HEIGHT - 26
-    rates = [s["rate"] for s in searched]
+    rates = [s.rate for s in searched]
     across, up = Axis(*padded(rates, log=True), left, right, log=True), Axis(*scale, bottom, 10)
     parts = _frame(up, left, right)
     for value in _told(rates, chosen, across):
-        parts.append(text(across.at(value), bottom + 18, rate(value), "middle", "tick"))
-    scored = sorted((s["rate"], s["score"]) for s in searched if s.get("score") is not None)
+        parts.append(text(across.at(value), bottom + 18, rate_text(value), "middle", "tick"))
+    scored = sorted((s.rate, s.score) for s in searched if s.score is not None)
     if len(scored) > 1:
         parts.append(_window(left, right, up, path(((across.at(r), up.at(v)) for r, v in scored), "curve")))
     for entry in searched:
-        x, score = across.at(entry["rate"]), entry.get("score")
+        x, score = across.at(entry.rate), entry.score
         if score is None:
-            why = entry.get("reason") or entry.get("status") or "no score"
+            why = entry.reason or entry.status
             parts.append(text(x, bottom - 5, "×", "middle", "cross"))
-            parts.append(
-                tag("circle", {"cx": x, "cy": bottom - 9, "r": 8, "class": "hover"}, tag("title", {}, str(why)))
-            )
+            parts.append(tag("circle", {"cx": x, "cy": bottom - 9, "r": 8, "class": "hover"}, tag("title", {}, why)))
             continue
-        style = "mark chosen" if entry["rate"] == chosen else "mark other"
-        about = f"{rate(entry['rate'])}: {metric(score)}" + (", chosen" if entry["rate"] == chosen else "")
+        style = "mark chosen" if entry.rate == chosen else "mark other"
+        about = f"{rate_text(entry.rate)}: {metric_text(score)}" + (", chosen" if entry.rate == chosen else "")
         inner = tag("title", {}, about)
         parts.append(tag("circle", {"cx": x, "cy": up.clipped(score), "r": 4.5, "class": style}, inner))
     return picture(WIDTH, HEIGHT, "chart panel", label, *parts)
@@ -199,15 +201,15 @@ def _told(rates: Sequence[float], chosen: float | None, across: Axis) -> list[fl
     """The rates that have room for a label: the chosen one, the ends, then the others from the left."""
     found: list[float] = []
     for value in sorted(rates, key=lambda r: (r != chosen, r not in (min(rates), max(rates)), r)):
-        half = text_width(rate(value), TICK) / 2 + 6
-        if all(abs(across.at(value) - across.at(o)) > half + text_width(rate(o), TICK) / 2 for o in found):
+        half = text_width(rate_text(value), TICK) / 2 + 6
+        if all(abs(across.at(value) - across.at(o)) > half + text_width(rate_text(o), TICK) / 2 for o in found):
             found.append(value)
     return found
 
 
 def _curves_svg(
-    curves: Sequence[Sequence[Sequence[Any]]],
-    behind: Sequence[Sequence[Sequence[Any]]],
+    curves: Sequence[Curve],
+    behind: Sequence[Curve],
     scale: tuple[float, float],
     label: str,
 ) -> Markup:

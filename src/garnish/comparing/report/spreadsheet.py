@@ -6,9 +6,9 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from typing import Any
 
-from garnish.comparing.report.number_format import find
+from garnish.comparing.report.results import ArmResult, DeltaM, Difference, Gap, Results, Spread, TaskFacts
+from garnish.comparing.typed_json import as_json
 
 SCALARS = (
     "name",
@@ -31,37 +31,41 @@ SCALARS = (
     "wall_seconds",
     "dominated",
 )
-#: column → where it stands in an arm
-DELTA = {
-    "delta_m": ("delta_m", "mean"),
-    "delta_m_least": ("delta_m", "least"),
-    "delta_m_most": ("delta_m", "most"),
-    "delta_m_low": ("delta_m", "interval", 0),
-    "delta_m_high": ("delta_m", "interval", 1),
-}
 
 
-def columns(results: Mapping[str, Any]) -> dict[str, tuple[str | int, ...]]:
-    """Column name → path of its figure inside an arm; a task's columns are named ``task.metric.mean`` and so on."""
-    found: dict[str, tuple[str | int, ...]] = {name: (name,) for name in SCALARS} | DELTA
-    for task, about in results["tasks"].items():
-        headline = about["headline"]
-        found |= {f"{task}.{headline}.{part}": ("metrics", task, headline, part) for part in ("mean", "least", "most")}
-        for kind in ("gap", "difference"):
-            found[f"{task}.{kind}"] = (kind, task, "mean")
-            found[f"{task}.{kind}_low"] = (kind, task, "interval", 0)
-            found[f"{task}.{kind}_high"] = (kind, task, "interval", 1)
-        found[f"{task}.gap_void"] = ("gap", task, "void")
+def row_of(arm: ArmResult, tasks: Mapping[str, TaskFacts]) -> dict[str, str | float | None]:
+    """Column → what stands in it; a task's columns are named ``task.metric.mean`` and so on."""
+    found: dict[str, str | float | None] = {name: getattr(arm, name) for name in SCALARS}
+    found["delta_m"], found["delta_m_least"], found["delta_m_most"] = _spread(arm.delta_m)
+    found["delta_m_low"], found["delta_m_high"] = _ends(arm.delta_m)
+    for task, about in tasks.items():
+        name = f"{task}.{about.headline}"
+        spread = _spread(arm.metrics.get(task, {}).get(about.headline))
+        found[f"{name}.mean"], found[f"{name}.least"], found[f"{name}.most"] = spread
+        gap, difference = arm.gap.get(task), arm.difference.get(task)
+        for kind, one in (("gap", gap), ("difference", difference)):
+            found[f"{task}.{kind}"] = None if one is None else one.mean
+            found[f"{task}.{kind}_low"], found[f"{task}.{kind}_high"] = _ends(one)
+        found[f"{task}.gap_void"] = None if gap is None else gap.void
     return found
 
 
-def csv_text(results: Mapping[str, Any]) -> str:
+def _spread(one: Spread | DeltaM | None) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if one is None else (one.mean, one.least, one.most)
+
+
+def _ends(one: DeltaM | Gap | Difference | None) -> tuple[float | None, float | None]:
+    return (None, None) if one is None or one.interval is None else one.interval
+
+
+def csv_text(results: Results) -> str:
     """The table with a header line; what is missing is empty, methods are JSON, numbers are written in full."""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    paths = columns(results)
-    writer.writerow([*paths, "methods"])
-    for arm in results["arms"]:
-        cells = ["" if (value := find(arm, *path)) is None else value for path in paths.values()]
-        writer.writerow([*cells, json.dumps(arm.get("methods") or [], ensure_ascii=False)])
+    rows = [
+        row_of(arm, results.tasks) | {"methods": json.dumps(as_json(arm.methods), ensure_ascii=False)}
+        for arm in results.arms
+    ]
+    writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return file.getvalue()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import final
 
-from garnish.comparing.report.number_format import count, find, signed, signed_metric
+from garnish.comparing.report.number_format import count_text, signed_metric_text, signed_text
+from garnish.comparing.report.results import ArmResult, Results, TaskFacts
 from garnish.errors import plural
 
 
+@final
 @dataclass(frozen=True)
 class Verdict:
     """One line, and what has to be said with it."""
@@ -18,111 +20,100 @@ class Verdict:
     remarks: tuple[str, ...]
 
 
-def verdict(results: Mapping[str, Any]) -> Verdict:
+def verdict(results: Results) -> Verdict:
     """The best adapter against full fine-tuning, the most for its size, where adapters lose, and what weakens this."""
-    arms = results["arms"]
-    adapters = [a for a in arms if a["role"] == "adapter" and find(a, "delta_m", "mean") is not None]
-    single = next((a for a in arms if a["role"] == "single"), None)
-    if not adapters:
-        finished = any(a["role"] == "adapter" and a["status"] == "done" for a in arms)
+    arms = results.arms
+    reached = [(arm.delta, arm) for arm in arms if arm.role == "adapter" and arm.delta is not None]
+    single = next((arm for arm in arms if arm.role == "single"), None)
+    if not reached:
+        finished = any(arm.role == "adapter" and arm.status == "done" for arm in arms)
         line = "Δm cannot be stated: full fine-tuning has no result." if finished else "No adapter has a result yet."
         return Verdict(line, tuple(_doubts(single) + _missing(arms)))
-    remarks = _for_its_size(adapters, arms) + _losses(adapters, results["tasks"]) + _doubts(single) + _missing(arms)
-    return Verdict(_line(adapters, single), tuple(remarks))
+    remarks = _for_its_size(reached, arms) + _losses([arm for _, arm in reached], results.tasks)
+    return Verdict(_line(reached, single), tuple(remarks + _doubts(single) + _missing(arms)))
 
 
-def _line(adapters: Sequence[Mapping[str, Any]], single: Mapping[str, Any] | None) -> str:
-    best = max(adapters, key=lambda a: a["delta_m"]["mean"])
-    mean, interval = best["delta_m"]["mean"], find(best, "delta_m", "interval") or [None, None]
-    low, high = interval
-    trained, full = find(best, "encoder_trainable"), find(single, "encoder_trainable")
+def _line(reached: Sequence[tuple[float, ArmResult]], single: ArmResult | None) -> str:
+    mean, best = max(reached, key=lambda pair: pair[0])
+    trained, full = best.encoder_trainable, None if single is None else single.encoder_trainable
     sizes = ""
     if trained is not None:
-        beside = f", full fine-tuning {count(full)}" if full else ""
-        sizes = f" It trains {count(trained)} encoder parameters{beside}."
-    if low is None or high is None:
-        return f"{best['name']} comes first with Δm {signed(mean)} % against full fine-tuning.{sizes}"
-    spread = f"Δm {signed(mean)} %, 95 % interval {signed(low)} to {signed(high)}"
+        beside = f", full fine-tuning {count_text(full)}" if full else ""
+        sizes = f" It trains {count_text(trained)} encoder parameters{beside}."
+    if best.delta_interval is None:
+        return f"{best.name} comes first with Δm {signed_text(mean)} % against full fine-tuning.{sizes}"
+    low, high = best.delta_interval
+    spread = f"Δm {signed_text(mean)} %, 95 % interval {signed_text(low)} to {signed_text(high)}"
     if high < 0:
-        every = all((find(a, "delta_m", "interval", 1) or a["delta_m"]["mean"]) < 0 for a in adapters)
-        who = "Every adapter loses" if every and len(adapters) > 1 else "Even the best adapter loses"
-        who = "The adapter loses" if len(adapters) == 1 else who
-        return f"{who} to full fine-tuning. {best['name']} comes closest: {spread}.{sizes}"
+        every = all((arm.delta_interval or (delta, delta))[1] < 0 for delta, arm in reached)
+        who = "Every adapter loses" if every and len(reached) > 1 else "Even the best adapter loses"
+        who = "The adapter loses" if len(reached) == 1 else who
+        return f"{who} to full fine-tuning. {best.name} comes closest: {spread}.{sizes}"
     if low > 0:
-        return f"{best['name']} beats full fine-tuning of one model a task: {spread}.{sizes}"
-    return f"{best['name']} cannot be told apart from full fine-tuning: {spread}.{sizes}"
+        return f"{best.name} beats full fine-tuning of one model a task: {spread}.{sizes}"
+    return f"{best.name} cannot be told apart from full fine-tuning: {spread}.{sizes}"
 
 
-def _for_its_size(adapters: Sequence[Mapping[str, Any]], arms: Sequence[Mapping[str, Any]]) -> list[str]:
+def _for_its_size(reached: Sequence[tuple[float, ArmResult]], arms: Sequence[ArmResult]) -> list[str]:
     """Δm gained over the frozen trunk for each trained encoder parameter."""
-    frozen = next((find(a, "delta_m", "mean") for a in arms if a["role"] == "frozen"), None)
-    gains = [
-        ((a["delta_m"]["mean"] - frozen) / a["encoder_trainable"], a)
-        for a in adapters
-        if frozen is not None and a.get("encoder_trainable")
-    ]
-    if len(gains) < 2:
+    frozen = next((arm.delta for arm in arms if arm.role == "frozen"), None)
+    sized = [(delta, arm.encoder_trainable, arm) for delta, arm in reached if arm.encoder_trainable]
+    if frozen is None or len(sized) < 2:
         return []
-    most, arm = max(gains, key=lambda pair: pair[0])
-    if most <= 0:
+    most, size, arm = max(sized, key=lambda one: (one[0] - frozen) / one[1])
+    if most <= frozen:
         return ["No adapter gains anything over the frozen trunk."]
-    gain = arm["delta_m"]["mean"] - frozen
     return [
-        f"Most Δm per trained parameter: {arm['name']}, {signed(gain)} points over the frozen trunk with"
-        f" {count(arm['encoder_trainable'])} encoder parameters."
+        f"Most Δm per trained parameter: {arm.name}, {signed_text(most - frozen)} points over the frozen trunk with"
+        f" {count_text(size)} encoder parameters."
     ]
 
 
-def _losses(adapters: Sequence[Mapping[str, Any]], tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _losses(adapters: Sequence[ArmResult], tasks: Mapping[str, TaskFacts]) -> list[str]:
     """Tasks in which the interval of the difference to full fine-tuning lies on its losing side."""
     found = []
     for task, about in tasks.items():
-        sign = 1 if about["higher_is_better"] else -1
-        known = [a for a in adapters if None not in (find(a, "difference", task, "interval") or [None])]
-        losing = [a for a in known if max(sign * v for v in a["difference"][task]["interval"]) < 0]
+        sign = 1 if about.higher_is_better else -1
+        differences = [arm.difference[task] for arm in adapters if task in arm.difference]
+        known = [(one.mean, one.interval) for one in differences if one.interval is not None]
+        losing = [interval for _, interval in known if max(sign * end for end in interval) < 0]
         if not losing:
             continue
-        best = max(known, key=lambda a: sign * a["difference"][task]["mean"])
-        gap = find(best, "difference", task, "mean")
-        unit = " ".join(part for part in (about["headline"], f"in {about['unit']}" if about["unit"] else "") if part)
+        gap = sign * max(sign * mean for mean, _ in known)
+        unit = " ".join(part for part in (about.headline, f"in {about.unit}" if about.unit else "") if part)
         every = len(losing) == len(known)
         who = f"all {len(known)} adapters lose" if every and len(known) > 1 else f"{len(losing)} of {len(known)} lose"
-        found.append(f"{task}: {who}" + (f" (best {signed_metric(gap)} {unit})" if every else ""))
+        found.append(f"{task}: {who}" + (f" (best {signed_metric_text(gap)} {unit})" if every else ""))
     return [f"Where adapters lose to full fine-tuning: {'; '.join(found)}."] if found else []
 
 
-def _doubts(single: Mapping[str, Any] | None) -> list[str]:
+def _doubts(single: ArmResult | None) -> list[str]:
     """What makes the reference itself doubtful."""
-    if single is None or single["status"] != "done":
+    if single is None or single.status != "done":
         return ["Full fine-tuning of one model a task has no result, so Δm and gap recovered are missing."]
-    found = ["its budget was short"] if single.get("flat") is False else []
-    found += ["its rate lies at the edge of the grid"] if single.get("rate_at_edge") else []
+    found = ["its budget was short"] if single.flat is False else []
+    found += ["its rate lies at the edge of the grid"] if single.rate_at_edge else []
     return [f"Read Δm with care: full fine-tuning may do better, for {' and '.join(found)}."] if found else []
 
 
-def _missing(arms: Sequence[Mapping[str, Any]]) -> list[str]:
-    found = [f"{arm['name']} ({arm['status']})" for arm in arms if arm["status"] != "done"]
+def _missing(arms: Sequence[ArmResult]) -> list[str]:
+    found = [f"{arm.name} ({arm.status})" for arm in arms if arm.status != "done"]
     return [f"Without a result: {', '.join(found)}."] if found else []
 
 
-def protocol(results: Mapping[str, Any]) -> list[str]:
+def protocol(results: Results) -> list[str]:
     """What every arm had in common, in short phrases."""
-    about = results["protocol"]
-    seeds, rates = about.get("seeds") or [], about.get("rates") or []
-    beyond = f", up to {about['widen']} more beyond an end" if about.get("widen") else ""
+    about = results.protocol
+    beyond = f", up to {about.widen} more beyond an end" if about.widen else ""
     found = [
-        f"{plural(about['steps'], 'step')} of {plural(about['batch_size'], 'picture')}" if about.get("steps") else None,
-        plural(len(seeds), "seed") if seeds else None,
-        f"{plural(len(rates), 'learning rate')} an arm{beyond}" if rates else None,
-        f"{plural(about['train_pictures'], 'picture')} to train on"
-        if about.get("train_pictures") is not None
-        else None,
-        f"{about['held_out_pictures']} held out to choose by ({about.get('held_out')})"
-        if about.get("held_out_pictures") is not None
-        else None,
-        f"{about['test_pictures']} to test on" if about.get("test_pictures") is not None else None,
-        f"evaluated at {about['eval_size'][0]} × {about['eval_size'][1]}" if about.get("eval_size") else None,
-        f"precision {about['precision']}" if about.get("precision") else None,
-        f"features of {about['variants']} variants a picture cached" if about.get("variants") else None,
+        f"{plural(about.steps, 'step')} of {plural(about.batch_size, 'picture')}",
+        plural(len(about.seeds), "seed"),
+        f"{plural(len(about.rates), 'learning rate')} an arm{beyond}",
+        f"{plural(about.train_pictures, 'picture')} to train on",
+        f"{about.held_out_pictures} held out to choose by ({about.held_out})",
+        f"{about.test_pictures} to test on",
+        f"evaluated at {about.eval_size[0]} × {about.eval_size[1]}" if about.eval_size is not None else None,
+        f"precision {about.precision}",
+        f"features of {about.variants} variants a picture cached" if about.variants else None,
     ]
-    return [phrase for phrase in found if phrase]
+    return [phrase for phrase in found if phrase is not None]

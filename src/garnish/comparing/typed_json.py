@@ -1,0 +1,40 @@
+"""Dataclasses to and from what JSON has: the one place where what a comparison keeps is plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from garnish.errors import OptionError
+from garnish.registry import construct
+
+T = TypeVar("T")
+
+
+def from_json(kind: type[T], data: object, where: str) -> T:
+    """A dataclass from what :func:`as_json` made of one.
+
+    Raises:
+        OptionError: an entry that is unknown, missing or of another type, naming it.
+    """
+    if not isinstance(data, Mapping):
+        raise OptionError(f"{where}: {type(data).__name__} in place of a mapping; it is no {kind.__name__}")
+    made: T = construct(kind, data, where=where)
+    return made
+
+
+def as_json(value: object) -> Any:
+    """Of any depth: fields become entries in their order, tuples lists, numbers that are not finite null.
+
+    A field whose default is None is left out where it is None.
+    """
+    if dataclasses.is_dataclass(value):
+        held = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        return {f.name: as_json(inner) for f, inner in held if inner is not None or f.default is not None}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [as_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
