@@ -54,19 +54,22 @@ def changed(*path: str | int, value: Any = None, name: str | None = None) -> dic
 @pytest.mark.parametrize(
     ("results", "words"),
     [
-        (changed("protocol"), "'protocol' is required"),
-        (changed("arms", 0, name="speed"), "unknown option 'speed'"),
-        (changed("arms", 0, "role", value="best"), "expected one of adapter, frozen"),
-        (changed("arms", 0, "delta_m", "mean", value="1.2"), "delta_m"),
-        (changed("tasks", "seg", "higher_is_better", value="yes"), "tasks.seg.higher_is_better: expected bool"),
-        (changed("format", value=2), "format: expected one of 1; got 2"),
-        ([], "list in place of a mapping"),
+        (changed("protocol"), "Results.protocol is missing"),
+        (changed("arms", 0, name="speed"), "Results.arms.speed is unknown"),
+        (changed("arms", 0, "role", value="best"), "Results.arms.role: expected one of adapter, frozen"),
+        (changed("arms", 0, "delta_m", "mean", value="1.2"), "Results.arms.delta_m.mean: expected float"),
+        (
+            changed("tasks", "seg", "higher_is_better", value="yes"),
+            "Results.tasks.seg.higher_is_better: expected bool, got 'yes'",
+        ),
+        (changed("format", value=2), "Results.format: expected 1; got 2"),
+        ([], "Results: expected Results, got []"),
     ],
 )
 def test_another_form_is_refused(results: Any, words: str) -> None:
     with pytest.raises(OptionError) as error:
         read_results(results, "a.json")
-    assert str(error.value).startswith("a.json") and words in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith("a.json: ") and words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_what_json_cannot_hold_and_what_is_left_out() -> None:

@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from garnish.errors import OptionError
-from garnish.registry import construct
+from garnish.checking.plain_data import Reading, read_as
 
 T = TypeVar("T")
 
@@ -19,9 +18,8 @@ def from_json(kind: type[T], data: object, where: str) -> T:
     Raises:
         OptionError: an entry that is unknown, missing or of another type, naming it.
     """
-    if not isinstance(data, Mapping):
-        raise OptionError(f"{where}: {type(data).__name__} in place of a mapping; it is no {kind.__name__}")
-    made: T = construct(kind, data, where=where)
+    how = Reading(file=f"{where}: ", unknown="{place} is unknown", missing="{place} is missing")
+    made: T = read_as(data, kind, kind.__name__, how)
     return made
 
 
