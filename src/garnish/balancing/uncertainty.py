@@ -23,9 +23,10 @@ from garnish.tasks.task import Task
 class Uncertainty(Balancing):
     """Σ c e^(−s) loss + s/2 with one learnt s a task, the logarithm of its noise's variance σ² (Kendall et al. 2018).
 
-    c is 1/2 for regression (depth, normals) and 1 for classification (all whose targets are masks), as a Gaussian's
-    and a softmax's likelihoods have it (their eqs. 7 and 10). For a loss that stays at L, s ends at ln(2 c L), where
-    the task contributes 1/2 whatever its scale. The tasks' own weights have no effect but through ``start``.
+    c is 1/2 for regression (depth, normals) and 1 for classification (all whose targets are names of classes), as a
+    Gaussian's and a softmax's likelihoods have it (their eqs. 7 and 10). For a loss that stays at L, s ends at
+    ln(2 c L), where the task contributes 1/2 whatever its scale. The tasks' own weights have no effect but through
+    ``start``.
 
     A task counts in the steps that have labels of it; where its loss is exactly 0 (no pixel has a label, though its
     picture does) its s gets no gradient, for else it would fall without any evidence. AdamW moves s by at most about
@@ -61,7 +62,7 @@ class UncertaintyWeights(Balance):
 
     def __init__(self, tasks: Mapping[str, Task], *, from_weights: bool) -> None:
         super().__init__()
-        self.factors = {name: 1.0 if task.target_kind == "mask" else 0.5 for name, task in tasks.items()}
+        self.factors = {name: 1.0 if task.target.categorical else 0.5 for name, task in tasks.items()}
         #: s of each task, apart, so that a step without labels of a task leaves it (and its moments) as it is
         self.log_variances = nn.ParameterDict()
         for name, task in tasks.items():

@@ -15,13 +15,12 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from garnish import registry
-from garnish.data.labels.label_options import LABEL_OPTIONS, LabelOptions, parse_label_options
+from garnish.data.labels.choosing import chosen_reader, label_options, options_of_reader, reader_of
+from garnish.data.labels.reader import Reader
 from garnish.data.layouts.layout import Layout
 from garnish.errors import DataError, OptionError, one_line, suggest
-from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file, open_label
+from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file
 from garnish.files.strict_yaml import read_yaml
 from garnish.tasks.task import Task
 
@@ -35,7 +34,7 @@ class Labelled:
     """One task of a set: what is learnt, and how its label files are read."""
 
     task: Task
-    labels: LabelOptions
+    labels: Reader
 
 
 @dataclass(frozen=True)
@@ -95,17 +94,6 @@ class Description:
         given = split if _is_list(value) else value
         places = [self.root / _fill(template, split=given, name=name) for template in self.tasks[task].labels.labels]
         return places[0] if len(places) == 1 else next((p for p in places if p.is_file()), places[0])
-
-    def read(self, task: str, file: Path) -> tuple[np.ndarray, int]:
-        """The numbers of a label file, as the layout reads it, and the EXIF orientation of the file (1: none).
-
-        The numbers are upright by that orientation, but for labels that the description calls ``stored``.
-        """
-        if self.layout is not None:
-            return self.layout.read(task, file), 1
-        labels = self.tasks[task].labels
-        raw, facts = open_label(file, colours=labels.kind == "colours", upright=labels.orientation != "stored")
-        return raw, 1 if facts is None else facts.orientation
 
     def _pattern(self, value: str) -> Path:
         return self.root / _fill(self.images, split=value)
@@ -255,23 +243,23 @@ def _labelled(entry: Any, where: str) -> Labelled:
         raise OptionError(f"{where}: expected {{task: NAME, labels: TEMPLATE, …}} with a task of {known}")
     cls = registry.find("tasks", entry["task"])
     own = [f.name for f in dataclasses.fields(cls) if f.init]
-    task_options: dict[str, Any] = {}
-    label_options: dict[str, Any] = {}
-    for key, value in entry.items():
-        if key == "task":
-            continue
-        if key in LABEL_OPTIONS:
-            label_options[key] = value
-        elif key in own:
-            task_options[key] = value
-        else:
-            near = suggest(str(key), [*own, *LABEL_OPTIONS]).split(" available:")[0]
+    given = {key: value for key, value in entry.items() if key != "task"}
+    takes = ("labels", "kind", "from", *options_of_reader(chosen_reader(given, cls, where)))
+    every = label_options()
+    for key in given:
+        if key in own and key in takes:
+            raise OptionError(
+                f"{where}.{key}: {entry['task']} and the reader of its labels both have this option; rename one of them"
+            )
+        if key not in own and key not in every:
+            near = suggest(str(key), [*own, *every]).split(" available:")[0]
             raise OptionError(
                 f"{where}: unknown option {key!r}{near} options of {entry['task']}: {', '.join(own)}; "
-                f"options of labels: {', '.join(LABEL_OPTIONS)}"
+                f"options of labels: {', '.join(every)}"
             )
+    task_options = {key: value for key, value in given.items() if key in own}
     task: Task = registry.build("tasks", entry["task"], task_options, where=where)
-    labels = parse_label_options(label_options, task, where)
+    labels = reader_of({key: value for key, value in given.items() if key not in own}, task, where)
     for template in labels.labels:
         _checked(template, f"{where}.labels")
     return Labelled(task, labels)
