@@ -83,10 +83,11 @@ def run(words: Sequence[str]) -> int:
 
 
 def entries(kind: str) -> list[Entry]:
-    """What there is of a kind, by name."""
+    """What there is of a kind, by the name that is written; readers of labels have small letters there."""
     from garnish.registry import classes
 
-    return [entry_of(cls) for _, cls in sorted(classes(kind).items())]
+    named = {name.lower() if kind == "readers" else name: cls for name, cls in classes(kind).items()}
+    return [dataclasses.replace(entry_of(cls), name=name) for name, cls in sorted(named.items())]
 
 
 def families() -> list[tuple[str, str, list[str]]]:

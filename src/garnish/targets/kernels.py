@@ -190,8 +190,9 @@ def register(
             kernel = _refusal(name, sorted(known))
         try:
             V.register_kernel(functional, tensor)(kernel)
-        except ValueError as error:
-            raise OptionError(f"{kind}.tensor: {error} Define a subclass of TVTensor for this kind alone") from None
+        except ValueError:
+            told = f"{tensor.__name__} is another kind's, or no subclass of torchvision's TVTensor"
+            raise OptionError(f"{kind}.tensor: {told}; define a type for this kind alone") from None
 
 
 def _moved(name: str, missing: float, turned: Callable[[Tensor, Matrix], Tensor]) -> Callable[..., Tensor]:

@@ -19,7 +19,12 @@ _CHOICE = ("kind", "from")
 
 def readers() -> dict[str, type[Reader]]:
     """Every reader by what ``kind`` calls it."""
-    return {name.lower(): cls for name, cls in classes("readers").items()}
+    found: dict[str, type[Reader]] = {}
+    for name, cls in classes("readers").items():
+        if name.lower() in found:
+            raise OptionError(f"two readers are called {name.lower()!r}: rename the entry point of {cls.__module__}")
+        found[name.lower()] = cls
+    return found
 
 
 def options_of_reader(cls: type[Reader]) -> list[str]:
