@@ -16,25 +16,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from garnish import registry
-from garnish.data.labels.choosing import chosen_reader, label_options, options_of_reader, reader_of
-from garnish.data.labels.reader import Reader
+from garnish.data.labels.labelled import Labelled, labelled
 from garnish.data.layouts.layout import Layout
 from garnish.errors import DataError, OptionError, one_line, suggest
 from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file
 from garnish.files.strict_yaml import read_yaml
-from garnish.tasks.task import Task
 
 _log = logging.getLogger(__name__)
 
 _KEYS = ("path", "images", "splits", "every", "tasks")
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One task of a set: what is learnt, and how its label files are read."""
-
-    task: Task
-    labels: Reader
 
 
 @dataclass(frozen=True)
@@ -208,6 +198,10 @@ def parse_description(given: Any, source: str, base: Path) -> Description:
             f'{source}: `tasks` is empty; write e.g. `tasks: {{depth: {{task: Depth, labels: "depth/{{name}}.png", '
             "unit: mm}}`"
         )
+    tasks = {name: labelled(entry, f"{source}: tasks.{name}") for name, entry in entries.items()}
+    for name, entry in tasks.items():
+        for template in entry.labels.labels:
+            _checked(template, f"{source}: tasks.{name}.labels")
     root = Path(os.path.expandvars(str(given.get("path", ".")))).expanduser()
     return Description(
         source=source,
@@ -215,7 +209,7 @@ def parse_description(given: Any, source: str, base: Path) -> Description:
         images=_checked(images, f"{source}: images"),
         splits={name: _checked(str(value), f"{source}: splits.{name}") for name, value in splits.items()},
         every=every,
-        tasks={name: _labelled(entry, f"{source}: tasks.{name}") for name, entry in entries.items()},
+        tasks=tasks,
     )
 
 
@@ -235,34 +229,6 @@ def _laid_out(given: Mapping[str, Any], source: str, base: Path) -> Description:
     told["tasks"] = layout.chosen(told["tasks"], source)
     named = f"{root} ({name})" if source == "data" else source
     return dataclasses.replace(parse_description({"path": str(root), **told}, named, Path()), layout=layout)
-
-
-def _labelled(entry: Any, where: str) -> Labelled:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("task"), str):
-        known = ", ".join(registry.classes("tasks"))
-        raise OptionError(f"{where}: expected {{task: NAME, labels: TEMPLATE, …}} with a task of {known}")
-    cls = registry.find("tasks", entry["task"])
-    own = [f.name for f in dataclasses.fields(cls) if f.init]
-    given = {key: value for key, value in entry.items() if key != "task"}
-    takes = ("labels", "kind", "from", *options_of_reader(chosen_reader(given, cls, where)))
-    every = label_options()
-    for key in given:
-        if key in own and key in takes:
-            raise OptionError(
-                f"{where}.{key}: {entry['task']} and the reader of its labels both have this option; rename one of them"
-            )
-        if key not in own and key not in every:
-            near = suggest(str(key), [*own, *every]).split(" available:")[0]
-            raise OptionError(
-                f"{where}: unknown option {key!r}{near} options of {entry['task']}: {', '.join(own)}; "
-                f"options of labels: {', '.join(every)}"
-            )
-    task_options = {key: value for key, value in given.items() if key in own}
-    task: Task = registry.build("tasks", entry["task"], task_options, where=where)
-    labels = reader_of({key: value for key, value in given.items() if key not in own}, task, where)
-    for template in labels.labels:
-        _checked(template, f"{where}.labels")
-    return Labelled(task, labels)
 
 
 def _is_list(value: str) -> bool:
