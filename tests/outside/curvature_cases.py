@@ -10,7 +10,9 @@ import contextlib
 import io
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from garnish.data.augment import Augment, resize_sample
 from garnish.data.check import check
 from garnish.data.dataset import Dataset, Sample
 from garnish.data.description import read_description
+from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError
 from garnish.targets.target import Target
 from garnish.training.feature_file import as_bytes, pack, read, unpack
@@ -418,3 +421,63 @@ def test_it_is_named_by_its_class():
         main(["methods", "--json"])
     assert "signed" in json.loads(listed.getvalue())["readers"]
     assert Path(__file__).name == "curvature_cases.py"
+
+
+# Which reader is taken
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Other(Reader):
+    """Another reader of the same kind of target."""
+
+    target = SignedAmounts
+
+    tenths: bool = False
+
+    def decode(self, raw, file, task):
+        return (raw / 10).astype(np.float32)[None]
+
+
+@pytest.fixture
+def other(monkeypatch):
+    monkeypatch.setitem(registry.classes("readers"), "Other", Other)
+    return monkeypatch
+
+
+def reader(data, **changes):
+    entry = {"task": "Curvature", "labels": "curvature/{split}/{name}.npy", **changes}
+    given = {"path": str(data), "images": "images/{split}/*.png", "tasks": {"bend": entry}}
+    return type(read_description(given, data).tasks["bend"].labels)
+
+
+def test_among_several_readers_something_must_choose(data, other):
+    with pytest.raises(OptionError, match="several readers make targets of Curvature; write `kind:` and one of"):
+        reader(data)
+    assert reader(data, kind="other") is Other and reader(data, kind="signed") is Signed
+    with pytest.raises(OptionError, match="'ids' does not fit Curvature; use signed or other"):
+        reader(data, kind="ids")
+    other.setattr(Other, "default", True)
+    assert reader(data) is Other
+    other.setattr(Signed, "chosen_by", "factor")
+    assert reader(data) is Other and reader(data, factor=2) is Signed
+
+
+def test_readers_that_cannot_be_told_apart_are_refused(data, other):
+    other.setitem(registry.classes("readers"), "OTHER", Signed)
+    with pytest.raises(OptionError, match="two readers are called 'other'"):
+        reader(data)
+
+
+def test_a_kind_of_target_that_nothing_reads(data, monkeypatch):
+    monkeypatch.delitem(registry.classes("readers"), "signed")
+    with pytest.raises(OptionError, match=r"tasks\.bend: no reader makes targets of Curvature; write one"):
+        reader(data)
+
+
+def test_an_option_of_both_the_task_and_the_reader(data, other):
+    other.setattr(Other, "default", True)
+    fields = dict(Other.__dataclass_fields__)
+    other.setattr(Other, "__dataclass_fields__", {**fields, "painted": Curvature.__dataclass_fields__["painted"]})
+    with pytest.raises(OptionError, match=r"tasks\.bend\.painted: Curvature and the reader of its labels both have"):
+        reader(data, painted=2.0)
