@@ -74,7 +74,9 @@ def test_ids_beyond_the_class_count(given, tmp_path):
     put(tmp_path / "train/seg/train2.png", ids)
     report = check(folder(given))
     (error,) = report.errors
-    assert "seg/train2.png: id 7 (3 pixels), 9 (2 pixels), but seg has 3 classes (0 to 2, 255 = ignore)" in error
+    assert (
+        "seg/train2.png: label ids 7 (3 pixels), 9 (2 pixels), but the 3 classes are 0 to 2 (255 = no label)" in error
+    )
     assert "write `ignore: 7`" in error
     assert report.labels["seg"].maps == 3
 

@@ -121,7 +121,7 @@ def test_version(capsys):
 def test_methods_lists_what_exists(capsys):
     assert main(["methods", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"adapters", "heads", "tasks", "balancing", "layouts", "backbones"}
+    assert set(found) == {"adapters", "heads", "tasks", "balancing", "readers", "layouts", "backbones"}
     assert {"LoRA", "Frozen"} <= set(found["adapters"]) and "mit_b0" in found["backbones"]
     assert main(["methods"]) == 0
     shown = capsys.readouterr().out

@@ -23,6 +23,7 @@ from garnish.comparing.store import has_picture, keep_json, keep_picture, kept_j
 from garnish.data.dataset import Sample
 from garnish.engine.trunk_start import TrunkState
 from garnish.errors import BundleError, DataError
+from garnish.tasks.semantic import Semantic
 from garnish.training.feature_file import as_bytes, pack, read
 from training_cases import moved, tiny
 
@@ -215,6 +216,9 @@ def test_a_picture(tmp_path):
 # ---- kept features ----------------------------------------------------------------------------------------------
 
 
+TASKS = {"seg": Semantic(classes=5)}
+
+
 def kept_sample() -> Sample:
     state = TrunkState.of_names({"x": torch.randn(1, 4, 6)}, {}, 2, (32, 48), (2, 3))
     image = torch.randint(0, 256, (3, 32, 48), dtype=torch.uint8)
@@ -224,7 +228,7 @@ def kept_sample() -> Sample:
 
 
 def look_at(file: Path) -> dict[str, Any]:
-    sample = read(file)
+    sample = read(file, TASKS)
     assert sample.start is not None
     return {
         "image": sample.image.as_subclass(torch.Tensor),
@@ -258,4 +262,4 @@ def test_kept_features_of_an_earlier_version(tmp_path):
         DataError,
         match=r"old.safetensors: is damaged \(it has another format, or other sums than it was .*\); delete it",
     ):
-        read(file)
+        read(file, TASKS)

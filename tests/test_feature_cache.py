@@ -149,7 +149,7 @@ def test_a_kept_picture_is_what_was_augmented(tmp_path):
         for variant in range(2):
             sample = gn_augment()(data[index], (variant, index))
             wanted[sample.image.numpy().tobytes()] = sample
-    found = [read(file) for file in files(tmp_path)]
+    found = [read(file, data.tasks) for file in files(tmp_path)]
     assert len(found) == len(wanted) == 12
     for sample in found:
         other = wanted[sample.image.numpy().tobytes()]

@@ -15,8 +15,8 @@ from PIL import Image
 from garnish.cli import main
 from garnish.commands.words import picture_files
 from garnish.data.folder import folder
-from garnish.data.labels.decoding import decode
-from garnish.data.labels.label_options import parse_label_options
+from garnish.data.labels.choosing import reader_of
+from garnish.data.labels.reader import decode
 from garnish.data.sources import open_data
 from garnish.errors import DataError, GarnishError, OptionError
 from garnish.files.pictures import PICTURE_SUFFIXES
@@ -178,23 +178,23 @@ def test_data_sets_and_predict_read_the_same_files(root, ending):
 )
 def test_options_that_cannot_both_act(task, options, remedy):
     with pytest.raises(OptionError, match=r"take it out of one|write an id, or 255"):
-        parse_label_options({"labels": "{name}.png", **options}, task, "set")
-    parse_label_options({"labels": "{name}.png", **remedy}, task, "set")
+        reader_of({"labels": "{name}.png", **options}, task, "set")
+    reader_of({"labels": "{name}.png", **remedy}, task, "set")
 
 
 def test_a_threshold_of_one_bit_maps(tmp_path):
     """Tools that shrink files store black and white in one bit; of grey levels that is 0 and 255."""
     Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1").save(tmp_path / "a.png")
-    options = parse_label_options({"labels": "{name}.png", "threshold": 127}, Saliency(), "set")
+    options = reader_of({"labels": "{name}.png", "threshold": 127}, Saliency(), "set")
     from garnish.files.pictures import read_array
 
-    assert decode(read_array(tmp_path / "a.png"), options, tmp_path / "a.png").tolist() == [[[0, 1]]]
+    assert decode(read_array(tmp_path / "a.png"), options, tmp_path / "a.png", Saliency()).tolist() == [[[0, 1]]]
 
 
 def test_normals_of_sixteen_bits():
-    options = parse_label_options({"labels": "{name}.png"}, Normals(), "set")
+    options = reader_of({"labels": "{name}.png"}, Normals(), "set")
     raw = np.array([[[65535, 32768, 32768], [0, 0, 0]]], np.uint16)
-    assert np.allclose(decode(raw, options, Path("a.png"))[:, 0], [[1, 0], [0, 0], [0, 0]], atol=1e-4)
+    assert np.allclose(decode(raw, options, Path("a.png"), Normals())[:, 0], [[1, 0], [0, 0], [0, 0]], atol=1e-4)
 
 
 def test_palettes_by_their_colours(tmp_path):

@@ -13,12 +13,13 @@ from PIL import Image, ImageOps
 from garnish.cli import main
 from garnish.data.check import check
 from garnish.data.folder import folder, join
-from garnish.data.labels.decoding import decode
-from garnish.data.labels.label_options import parse_label_options
+from garnish.data.labels.choosing import reader_of
+from garnish.data.labels.reader import decode
 from garnish.data.matched_classes import match_classes
 from garnish.data.subset import thinned
 from garnish.errors import DataError, OptionError
-from garnish.files.orientation import turn, turn_vectors
+from garnish.files.orientation import turn
+from garnish.targets.unit_vectors import UnitVectors
 from garnish.tasks.depth import Depth
 from garnish.tasks.semantic import Semantic
 from garnish.training.processes import check_data
@@ -73,7 +74,8 @@ def test_normals_turn_as_the_depth_does(orientation):
 
     y, x = np.mgrid[:6, :9]
     depth = 2 + 0.3 * x + 0.1 * y + 0.02 * x * y
-    assert np.allclose(turn_vectors(normals(depth), orientation), normals(turn(depth, orientation)), atol=1e-6)
+    turned = UnitVectors.of(normals(depth), orientation).numpy()
+    assert np.allclose(turned, normals(turn(depth, orientation)), atol=1e-6)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -254,8 +256,12 @@ def test_packed_ids_and_their_boundaries(tmp_path):
     ids = np.array([[70000, 70000, 256], [70000, 3, 256]])
     file = save(tmp_path / "x/a.png", np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8))
     given = {"labels": "{name}.png", "packed": [1, 256, 65536], "map": {70000: 1, 256: 0}, "others": 255}
-    options = parse_label_options(given, Semantic(classes=2), "set")
-    assert decode(np.asarray(Image.open(file)), options, file).tolist() == [[1, 1, 0], [1, 255, 0]]
+    task = Semantic(classes=2)
+    found = decode(np.asarray(Image.open(file)), reader_of(given, task, "set"), file, task)
+    assert found.tolist() == [
+        [1, 1, 0],
+        [1, 255, 0],
+    ]
 
 
 def test_packed_labels_are_never_lossy(tmp_path):
@@ -280,9 +286,9 @@ def test_ids_of_a_yes_or_no_map_are_never_lossy(tmp_path, option, refused):
 @pytest.mark.parametrize("bad", [[1, 256], [0, 0, 0], [1, -1, 0], [1, 2, "x"], [1, 2, float("inf")], 3])
 def test_bad_weights_are_refused(bad):
     with pytest.raises(OptionError, match=r"set\.packed: expected"):
-        parse_label_options({"labels": "{name}.png", "packed": bad}, Depth(), "set")
+        reader_of({"labels": "{name}.png", "packed": bad}, Depth(), "set")
 
 
 def test_an_unknown_orientation_is_refused():
     with pytest.raises(OptionError, match=r"set\.orientation: unknown orientation 'turned'"):
-        parse_label_options({"labels": "{name}.png", "orientation": "turned"}, Depth(), "set")
+        reader_of({"labels": "{name}.png", "orientation": "turned"}, Depth(), "set")

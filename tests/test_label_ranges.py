@@ -17,7 +17,7 @@ import garnish as gn
 import tiny
 from garnish.cli import main
 from garnish.data.check import check
-from garnish.data.dataset import Dataset, DepthMap, NormalMap, Sample
+from garnish.data.dataset import Dataset, DepthMap, Sample
 from garnish.data.folder import folder
 from garnish.data.subset import Subset
 from garnish.errors import DataError
@@ -222,8 +222,8 @@ class Own(Dataset):
         return 1
 
     def __getitem__(self, index: int) -> Sample:
-        wrap = {"mask": tv_tensors.Mask, "depth": DepthMap, "normals": NormalMap}[self.tasks["it"].target_kind]
-        return Sample(tv_tensors.Image(torch.zeros(3, 32, 32, dtype=torch.uint8)), {"it": wrap(self.target)}, "a.png")
+        target = self.tasks["it"].target.wrap(self.target)
+        return Sample(tv_tensors.Image(torch.zeros(3, 32, 32, dtype=torch.uint8)), {"it": target}, "a.png")
 
 
 @pytest.mark.parametrize("kind", BAD)

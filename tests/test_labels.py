@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from garnish.data.labels.decoding import decode
-from garnish.data.labels.label_options import parse_label_options
+from garnish.data.labels.choosing import reader_of
+from garnish.data.labels.reader import decode
 from garnish.errors import DataError, OptionError
 from garnish.files import pictures
 from garnish.files.pictures import picture_size, read_array, read_picture
@@ -24,7 +24,7 @@ SEG = Semantic(classes=("sky", "road", "car"))
 
 def read(path, task, **given):
     given = {"labels": "{name}.png", **{k.rstrip("_"): v for k, v in given.items()}}
-    return decode(read_array(path), parse_label_options(given, task, "set.yaml: tasks.t"), path)
+    return decode(read_array(path), reader_of(given, task, "set.yaml: tasks.t"), path, task)
 
 
 def save(path, array):

@@ -26,6 +26,7 @@ ROOMS = [
     ("backbones", set()),
     ("adapters", set()),
     ("heads", set()),
+    ("targets", set()),
     ("tasks", set()),
     ("balancing", set()),
     ("model", set()),

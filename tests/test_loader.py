@@ -6,8 +6,7 @@ import torch
 from torchvision import tv_tensors
 
 from garnish.data.augment import Augment
-from garnish.data.dataset import Batch, Dataset, Sample, collate
-from garnish.data.labels.target_maps import DepthMap
+from garnish.data.dataset import Batch, Dataset, DepthMap, Sample, collate
 from garnish.data.loader import StepBatches
 from garnish.errors import DataError, OptionError
 

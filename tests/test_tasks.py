@@ -288,7 +288,11 @@ def picture(value: float, channels: int = 1, dtype=torch.float32) -> Tensor:
 @pytest.mark.parametrize(
     ("task", "target", "words"),
     [
-        (Semantic(classes=3), torch.tensor([[0, 3], [7, 255]]), "ids 3, 7, but the 3 classes are 0 to 2"),
+        (
+            Semantic(classes=3),
+            torch.tensor([[0, 3], [7, 255]]),
+            r"ids 3 \(1 pixels\), 7 \(1 pixels\), but the 3 classes are 0 to 2",
+        ),
         (Semantic(classes=3), torch.tensor([[0, -1]]), "ids -1"),
         (Semantic(classes=3), picture(1.0), "integer ids"),
         (Depth(), picture(float("nan")), "20 of 20 depths are NaN"),

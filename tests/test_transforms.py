@@ -11,9 +11,9 @@ from torchvision.transforms.v2 import functional as V
 
 from garnish.data.augment import Augment, resize_sample
 from garnish.data.dataset import DepthMap, NormalMap, Sample
-from garnish.data.labels.target_maps import KERNELS, geometric_functionals, resize_map
 from garnish.data.scenes.scenes import Scenes, render
 from garnish.errors import DataError, OptionError
+from garnish.targets.kernels import KERNELS, geometric_functionals, resize_map
 
 #: arguments that make each functional of torchvision change a 12 × 12 map
 ARGUMENTS = {

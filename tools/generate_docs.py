@@ -48,6 +48,7 @@ TITLES = {
     "heads": "Heads (`head:`)",
     "tasks": "Tasks (in data descriptions)",
     "balancing": "Balancing of the tasks' losses (`train.balance:`)",
+    "readers": "Readers of label files (`kind:` in data descriptions)",
     "layouts": "Published sets (`data: {layout: NAME, path: …}`)",
 }
 

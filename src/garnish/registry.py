@@ -1,8 +1,8 @@
 """Name → class, by module path: the file's place is its registration, its constructor's keywords are its schema.
 
-A *kind* is a folder (``adapters``, ``heads``, ``tasks``, ``balancing``, ``backbones``, ``data/layouts``). Every final
-class in a file of that folder that derives from the kind's base class can be named. Third parties add to a kind
-through an entry point group ``garnish.<kind>`` that names a class.
+A *kind* is a folder (``adapters``, ``heads``, ``tasks``, ``balancing``, ``backbones``, ``data/labels``,
+``data/layouts``). Every final class in a file of that folder that derives from the kind's base class can be named.
+Third parties add to a kind through an entry point group ``garnish.<kind>`` that names a class.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ KINDS = {
     "tasks": ("garnish.tasks", "garnish.tasks.task", "Task"),
     "balancing": ("garnish.balancing", "garnish.balancing.balancing", "Balancing"),
     "backbones": ("garnish.backbones", "garnish.backbones.backbone", "Backbone"),
+    "readers": ("garnish.data.labels", "garnish.data.labels.reader", "Reader"),
     "layouts": ("garnish.data.layouts", "garnish.data.layouts.layout", "Layout"),
 }
 

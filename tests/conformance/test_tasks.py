@@ -1,16 +1,17 @@
-"""What every task must do, told only its target's kind and its number of output maps."""
+"""What every task must do, told only its kind of target and its number of output maps."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 import tiny
 from garnish import registry
 from garnish.errors import DataError, OptionError
-from garnish.tasks.task import IGNORE, Task
+from garnish.tasks.task import Task
 
 every = pytest.mark.parametrize("name", list(registry.classes("tasks")))
 SIZE = (9, 13)
@@ -18,17 +19,18 @@ SIZE = (9, 13)
 
 def target_of(task: Task, *, labels: bool = True, count: int = 3) -> Tensor:
     """Random targets of a task's kind with a fifth of the pixels unlabelled, or all of them."""
-    generator = torch.Generator().manual_seed(0)
-    hole = torch.rand(count, 1, *SIZE, generator=generator) < (0.2 if labels else 2)
-    if task.target_kind == "depth":
-        return torch.where(hole, 0.0, 0.5 + 9 * torch.rand(hole.shape, generator=generator))
-    if task.target_kind == "normals":
-        return torch.where(hole, 0.0, F.normalize(torch.randn(count, 3, *SIZE, generator=generator), dim=1))
-    assert task.target_kind == "mask", "say in tests/conformance/test_tasks.py how this kind of target is made"
-    if task.channels > 1:
-        ids = torch.randint(0, task.channels, (count, *SIZE), generator=generator)
-        return torch.where(hole[:, 0], IGNORE, ids)
-    return torch.where(hole, float(IGNORE), (torch.rand(hole.shape, generator=generator) < 0.3).float())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        target = task.example(count, SIZE)
+        hole = torch.rand(count, *[1] * (target.ndim - 3), *SIZE) < (0.2 if labels else 2)
+    return torch.where(hole, torch.tensor(task.target.missing, dtype=target.dtype), target)
+
+
+def unlabelled_in(task: Task, target: Tensor) -> Tensor:
+    """(count, 1, H, W): where a target of :func:`target_of` holds nothing but what stands for no label."""
+    channels = target.view(len(target), -1, *SIZE)
+    missing = task.target.missing
+    return (channels.isnan() if math.isnan(missing) else channels == missing).all(1, keepdim=True)
 
 
 def prediction_of(task: Task, count: int = 3) -> Tensor:
@@ -65,8 +67,8 @@ def test_loss_learns_from_labelled_pixels_only(name):
     loss = loss_of(task, prediction, target)
     assert loss.shape == () and loss > 0
     loss.backward()
-    unlabelled = (target == IGNORE) if task.target_kind == "mask" else (target == 0).all(1, keepdim=True)
-    unlabelled = unlabelled.view(len(target), 1, *SIZE).expand_as(prediction)
+    unlabelled = unlabelled_in(task, target).expand_as(prediction)
+    assert 0.1 < unlabelled.float().mean() < 0.3
     assert prediction.grad.isfinite().all() and prediction.grad[~unlabelled].any()
     assert not prediction.grad[unlabelled].any()
 
@@ -101,8 +103,8 @@ def test_metric_streams_and_holds_the_headline(name):
 def test_what_is_predicted_where_there_is_no_label_does_not_count(name):
     task = tiny.example("tasks", name)
     prediction, target = prediction_of(task), target_of(task)
-    unlabelled = (target == IGNORE) if task.target_kind == "mask" else (target == 0).all(1, keepdim=True)
-    unlabelled = unlabelled.view(len(target), 1, *SIZE)
+    unlabelled = unlabelled_in(task, target)
+    assert torch.equal(task.labelled(target).view_as(unlabelled), ~unlabelled)
     found = []
     for there in (prediction, -5.0 * prediction, torch.full_like(prediction, 30.0)):
         metric = task.metric()
@@ -140,10 +142,12 @@ def test_targets_are_checked_decoded_painted_and_written(name, tmp_path):
     for one in target:
         task.check_target(one, "a.png")
         assert task.paint(one).shape == (*SIZE, 3)
-    bad = torch.full_like(target[0], 254)
-    with pytest.raises(DataError, match=r"a\.png") as caught:
-        task.check_target(bad if task.target_kind != "depth" else torch.full_like(bad, torch.nan), "a.png")
-    assert "\n" not in str(caught.value)
+    # names of no class; no numbers, where these do not say "no label", else beyond all numbers; another layout
+    odd = 254 if task.target.categorical else torch.inf if math.isnan(task.target.missing) else torch.nan
+    for bad in (torch.full_like(target[0], odd), target[0][None]):
+        with pytest.raises(DataError, match=r"a\.png") as caught:
+            task.check_target(bad, "a.png")
+        assert "\n" not in str(caught.value)
     decoded = task.decode(prediction_of(task))
     assert decoded.shape in ((3, *SIZE), (3, 3, *SIZE))
     painted = task.paint(decoded[0])

@@ -23,8 +23,8 @@ from garnish.tasks.task import Task
 class Uncertainty(Balancing):
     """Σ c e^(−s) loss + s/2 with one learned s per task, the log of its noise variance σ² (Kendall et al. 2018).
 
-    c is 1/2 for regression (depth, normals) and 1 for classification (tasks whose targets are masks), from the
-    Gaussian and the softmax likelihood (their eqs. 7 and 10). If a loss stays at L, s converges to ln(2 c L), where
+    c is 1/2 for regression (depth, normals) and 1 for classification (tasks whose targets are names of classes), from
+    the Gaussian and the softmax likelihood (their eqs. 7 and 10). If a loss stays at L, s converges to ln(2 c L), where
     the task contributes 1/2 regardless of its scale. The tasks' own weights only matter for ``start="weights"``.
 
     A task counts in the steps that have labels of it; if its loss is exactly 0 (its pictures have no labelled pixel)
@@ -57,7 +57,7 @@ class UncertaintyWeights(Balance):
 
     def __init__(self, tasks: Mapping[str, Task], *, from_weights: bool) -> None:
         super().__init__()
-        self.factors = {name: 1.0 if task.target_kind == "mask" else 0.5 for name, task in tasks.items()}
+        self.factors = {name: 1.0 if task.target.categorical else 0.5 for name, task in tasks.items()}
         #: one parameter s per task, so that a step without labels of a task changes neither it nor its moments
         self.log_variances = nn.ParameterDict()
         for name, task in tasks.items():

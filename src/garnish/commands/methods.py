@@ -11,7 +11,7 @@ from typing import Any, final
 from garnish.commands.parser import Parser
 
 #: Kinds of what has options, in the order in which they are listed.
-KINDS = ("adapters", "heads", "tasks", "balancing", "layouts")
+KINDS = ("adapters", "heads", "tasks", "balancing", "readers", "layouts")
 
 _EPILOG = """\
 examples:
@@ -23,7 +23,7 @@ examples:
 @final
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option of a method, head, task or layout.
+    """One option of a method, head, task, reader or layout.
 
     Attributes:
         name: as it is written in recipes and on the command line.
@@ -57,7 +57,7 @@ def parser() -> Parser:
     made = Parser(
         "garnish methods",
         "garnish methods [--json]",
-        "List adapters, heads, tasks, ways of balancing, layouts and backbones: names, options, what they are.",
+        "List adapters, heads, tasks, ways of balancing, readers, layouts, backbones: names, options, what they are.",
         _EPILOG,
     )
     made.add_argument("--json", action="store_true", help="print JSON: lists of names")
@@ -83,10 +83,11 @@ def run(words: Sequence[str]) -> int:
 
 
 def entries(kind: str) -> list[Entry]:
-    """What there is of a kind, by name."""
+    """What there is of a kind, by the name that is written; readers of labels have small letters there."""
     from garnish.registry import classes
 
-    return [entry_of(cls) for _, cls in sorted(classes(kind).items())]
+    named = {name.lower() if kind == "readers" else name: cls for name, cls in classes(kind).items()}
+    return [dataclasses.replace(entry_of(cls), name=name) for name, cls in sorted(named.items())]
 
 
 def families() -> list[tuple[str, str, list[str]]]:

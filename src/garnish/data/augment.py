@@ -1,7 +1,7 @@
 """Joint transforms of a picture and its labels: random changes for training, resizing for evaluation.
 
-How depth and normals follow a change is in :mod:`garnish.data.labels.target_maps`. Uncovered area is filled with a
-neutral colour and gets no label: ids 255, depth 0, normals 0. A zoom leaves metric depth as it is; keep
+How each kind of target follows a change is in :mod:`garnish.targets`. Uncovered area is filled with a neutral colour
+and gets no label. A zoom leaves metric depth as it is; keep
 ``Augment.scale`` narrow where a network blind to the camera matrix learns metres.
 """
 
@@ -13,15 +13,14 @@ from typing import Any, final
 
 import numpy as np
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
 from garnish.checking.arguments import Options
 from garnish.data.dataset import Sample
-from garnish.data.labels.target_maps import resize_map
 from garnish.errors import OptionError
-from garnish.tasks.task import IGNORE
+from garnish.targets.kernels import resize_target
+from garnish.targets.target import IGNORE
 
 #: colour of uncovered picture area: ImageNet's mean, so about 0 after a backbone's normalisation
 PAD_COLOUR = (124.0, 116.0, 104.0)
@@ -97,15 +96,17 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     if sample.size == size:
         return sample
     image = V.resize(sample.image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
-    return Sample(image, {task: resize_map(target, size) for task, target in sample.targets.items()}, sample.name)
+    return Sample(image, {task: resize_target(target, size) for task, target in sample.targets.items()}, sample.name)
 
 
 def _each(sample: Sample, change: Callable[[Tensor, Any, InterpolationMode], Tensor]) -> Sample:
-    """Apply ``change(tensor, fill, interpolation)`` to the picture and to every label with its own fill."""
+    """Apply ``change(tensor, fill, interpolation)`` to the picture and to every label.
+
+    The fill of labels is that of masks; other kinds fill with what stands for no label there, whatever is asked for.
+    """
     image = change(sample.image, list(PAD_COLOUR), InterpolationMode.BILINEAR)
     targets = {
-        task: change(target, float(IGNORE) if isinstance(target, tv_tensors.Mask) else 0.0, InterpolationMode.NEAREST)
-        for task, target in sample.targets.items()
+        task: change(target, float(IGNORE), InterpolationMode.NEAREST) for task, target in sample.targets.items()
     }
     return Sample(image, targets, sample.name)
 

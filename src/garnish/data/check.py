@@ -1,6 +1,6 @@
 """Look through a set before training: what would fail is an error, what looks wrong a warning; label statistics.
 
-Shape letters: H W pixels, C classes.
+Shape letters: H W pixels.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import final
 
-import numpy as np
 from torch import Tensor
 
 from garnish.checking.arguments import checked
 from garnish.data.dataset import Dataset
 from garnish.data.folder import FolderDataset, JoinedDataset
-from garnish.data.labels.uncounted import Outside, add_up, left_out, lines_about
+from garnish.data.label_counts import LabelCounts, add_counts, count_labels
+from garnish.data.labels.uncounted import lines_about
 from garnish.data.leaks import find_leaks
+from garnish.data.picture_labels import PictureLabels
 from garnish.data.subset import chosen
 from garnish.errors import DataError, plural
 from garnish.files.pictures import is_transparent, open_picture
-from garnish.tasks.task import IGNORE, Task
+from garnish.tasks.task import Task
 
 _SHOWN = 10  # findings that a printed report spells out
+_NOTHING = "hold no labelled pixel"
 _TURNED_APART = (
     "have another EXIF orientation than their pictures; write `orientation: stored` ({at}) if they fit the pixels as"
     " the picture's file holds them, `orientation: upright` if they fit the picture as it is shown"
@@ -44,50 +45,6 @@ class Finding:
 
     severity: str
     message: str
-
-
-@final
-@dataclass
-class LabelCounts:
-    """Pixels of one task over the pictures that were checked.
-
-    Attributes:
-        names: classes; background and foreground of a yes-or-no map; empty for continuous targets.
-        pixels: (C,) int64 labelled pixels of each class.
-        together: (C,) int64 labelled pixels of the pictures that hold the class.
-        labelled: pixels with a label.
-        total: all pixels of the task's label maps.
-        maps: number of label maps.
-        outside: what the files hold and the task's range of values leaves out, by reason.
-        orientation: "upright" or "stored": how the description says that they lie.
-    """
-
-    names: tuple[str, ...]
-    pixels: np.ndarray
-    together: np.ndarray
-    labelled: int = 0
-    total: int = 0
-    maps: int = 0
-    outside: dict[str, Outside] = field(default_factory=dict)
-    orientation: str = "upright"
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Class → share of all pixels of the label maps, ignored ones included, in [0, 1]."""
-        return {n: float(p) / max(self.total, 1) for n, p in zip(self.names, self.pixels, strict=True)}
-
-    def class_weights(self) -> tuple[float, ...]:
-        """Median-frequency weights, one a class (Eigen and Fergus 2015, section 5.1); 1 for a class that never occurs.
-
-        The frequency of a class is its share of the labelled pixels of those pictures that hold it; its weight is the
-        median of the frequencies over its own.
-        """
-        frequency = self.pixels / np.maximum(self.together, 1)
-        present = frequency > 0
-        if not present.any():
-            return tuple(1.0 for _ in self.names)
-        middle = float(np.median(frequency[present]))
-        return tuple(float(f"{middle / f:.4g}") if f > 0 else 1.0 for f in frequency)
 
 
 @final
@@ -158,7 +115,7 @@ def check(dataset: Dataset, *, limit: int | None = None) -> Report:
         return Report(0, 0, (Finding("error", "the set holds no pictures; correct its folder, split or pattern"),))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         seen = list(pool.map(lambda index: _examine(dataset, index), read))
-    labels = {task: _sum_counts([s.counts[task] for s in seen if task in s.counts]) for task in dataset.tasks}
+    labels = {task: add_counts([s.counts[task] for s in seen if task in s.counts]) for task in dataset.tasks}
     labels = {task: counts for task, counts in labels.items() if counts.maps}
     told = [("error", message) for s in seen for message in s.errors]
     told += _about_tasks(dataset.tasks, seen, labels, complete=len(read) == len(dataset) and not told)
@@ -212,19 +169,16 @@ def _examine(dataset: Dataset, index: int) -> _Seen:
             seen.transparent = str(picture)
     except DataError as error:
         seen.errors.append(str(error))
-    arrays: dict[tuple[str, Path], tuple[np.ndarray, int]] = {}
-    for task, file in dataset.label_files(index).items():
+    labels = dataset.labels(index, size, orientation)
+    for task, file in labels.files.items():
         try:
-            raw, own = dataset.raw(task, file, arrays)
-            target = dataset.target(task, raw, file, orientation)
-            if size is not None:
-                dataset.check_sizes(task, size, orientation, file, own, target, picture)
+            target = labels.target(task)
         except DataError as error:
             seen.errors.append(str(error))
             continue
         _note(seen, task, dataset.tasks[task], target, str(file))
         if size is not None:
-            _compare_orientation(seen, dataset, task, file, own, orientation)
+            _compare_orientation(seen, labels, task)
     return seen
 
 
@@ -237,110 +191,38 @@ def _look_at_files(seen: _Seen, dataset: Dataset, index: int, tasks: Iterable[st
     if not isinstance(dataset, FolderDataset):
         return
     picture = dataset.picture_file(index)
-    facts = open_picture(picture)[1]
+    pixels, facts = open_picture(picture)
     if is_transparent(picture, facts):
         seen.transparent = str(picture)
-    for task, file in dataset.label_files(index).items():
+    labels = dataset.labels(index, (pixels.shape[-2], pixels.shape[-1]), facts.orientation)
+    for task in labels.files:
         if task in tasks:
-            _compare_orientation(seen, dataset, task, file, dataset.raw(task, file, {})[1], facts.orientation)
+            _compare_orientation(seen, labels, task)
 
 
-def _compare_orientation(
-    seen: _Seen, dataset: FolderDataset, task: str, file: Path, own: int, orientation: int
-) -> None:
+def _compare_orientation(seen: _Seen, labels: PictureLabels, task: str) -> None:
     """Keep how labels lie, and tell a label whose EXIF orientation is not its picture's where nothing is stated.
 
     A label with an error is not counted, and that error is all that is told of it.
     """
     if task not in seen.counts:
         return
-    stated = dataset.description.tasks[task].labels.orientation
+    stated = labels.description.tasks[task].labels.orientation
     seen.counts[task].orientation = stated or "upright"
-    if stated is None and own != orientation:
-        seen.odd.append((task, _TURNED_APART.format(at=f"tasks.{task}.orientation"), str(file)))
+    if stated is None and labels.own_orientation(task) != labels.orientation:
+        seen.odd.append((task, _TURNED_APART.format(at=f"tasks.{task}.orientation"), str(labels.files[task])))
 
 
 def _note(seen: _Seen, name: str, task: Task, target: Tensor, where: str) -> None:
     """Check one target and count its pixels."""
-    values = target.numpy()
-    counts = _count(task, target)
-    if task.target_kind == "mask" and values.ndim == 2:
-        ids, pixels = np.unique(
-            values[(values < 0) | ((values >= task.channels) & (values != IGNORE))], return_counts=True
-        )
-        if len(ids):
-            shown = ", ".join(f"{i} ({n} pixels)" for i, n in list(zip(ids, pixels, strict=True))[:5])
-            seen.errors.append(
-                f"{where}: id {shown}{', …' if len(ids) > 5 else ''}, but {name} has {plural(task.channels, 'class')} "
-                f"(0 to {task.channels - 1}, 255 = ignore); write `ignore: {ids[0]}`, list it under `map`, or add the"
-                " class"
-            )
-            return
-    else:
-        try:
-            task.check_target(target, where)
-        except DataError as error:
-            seen.errors.append(str(error))
-            return
-    seen.counts[name] = counts
-    if oddity := _oddity(task, target):
-        seen.odd.append((name, oddity, where))
-
-
-def _count(task: Task, target: Tensor) -> LabelCounts:
-    values, outside = target.numpy(), {}
-    if task.target_kind == "mask":
-        names = tuple(task.legend())
-        if values.ndim == 3 or len(names) != task.channels:
-            names = (
-                ("background", "foreground")
-                if task.channels == 1
-                else tuple(f"class {k}" for k in range(task.channels))
-            )
-        ids = values.ravel().astype(np.int64)
-        histogram = np.bincount(ids[(ids >= 0) & (ids < len(names))], minlength=len(names))
-        labelled = int(histogram.sum())
-    else:
-        names, histogram = (), np.zeros(0, np.int64)
-        labelled = int(task.labelled(target).sum())
-        outside = left_out(task, target)
-    total = values.shape[-2] * values.shape[-1]
-    return LabelCounts(names, histogram, np.where(histogram > 0, labelled, 0), labelled, total, 1, outside)
-
-
-def _oddity(task: Task, target: Tensor) -> str | None:
-    """What is suspicious about one valid target, None where nothing is."""
-    values = target.numpy()
-    if task.target_kind == "mask":
-        if (values == IGNORE).all():
-            return "hold no labelled pixel"
-        if values.ndim == 3 and (values[values != IGNORE] == 1).all():
-            return "are foreground everywhere; is the map inverted?"
-        return "hold one class only" if values.ndim == 2 and values.min() == values.max() else None
-    flat = values.reshape(values.shape[0], -1)
-    known = flat[:, task.labelled(target).numpy().ravel()]
-    if known.shape[1] == 0:
-        return "hold no labelled pixel"
-    if known.shape[1] > 1 and (known == known[:, :1]).all():
-        return "hold one value only"
-    if task.target_kind == "normals" and (known[2] > 0).mean() > 0.5:
-        return "point away from the camera (z forward, so z of what is seen is below 0); write `flip: [z]` or `axes`"
-    return task.oddity(target)
-
-
-def _sum_counts(several: Sequence[LabelCounts]) -> LabelCounts:
-    if not several:
-        return LabelCounts((), np.zeros(0, np.int64), np.zeros(0, np.int64))
-    return LabelCounts(
-        several[0].names,
-        np.sum([c.pixels for c in several], axis=0),
-        np.sum([c.together for c in several], axis=0),
-        sum(c.labelled for c in several),
-        sum(c.total for c in several),
-        len(several),
-        add_up([c.outside for c in several]),
-        several[0].orientation,
-    )
+    try:
+        task.check_target(target, where)
+    except DataError as error:
+        seen.errors.append(str(error))
+        return
+    counts = seen.counts[name] = count_labels(task, target)
+    if odd := task.oddity(target) if counts.labelled else _NOTHING:
+        seen.odd.append((name, odd, where))
 
 
 def _about_tasks(
@@ -352,7 +234,7 @@ def _about_tasks(
         for task, what, where in one.odd:
             grouped.setdefault((task, what), []).append(where)
     for (task, what), files in grouped.items():
-        if what == "hold no labelled pixel" and len(files) == labels[task].maps:
+        if what == _NOTHING and len(files) == labels[task].maps:
             continue  # said below, as an error
         yield "warning", f"{files[0]}: {len(files)} of {labels[task].maps} labels of {task} {what}"
     for name, counts in labels.items():
@@ -360,10 +242,7 @@ def _about_tasks(
             yield "warning", f"{name}: {line}"
         if not counts.labelled:
             yield "error", f"{name}: none of {counts.maps} labels has a labelled pixel; correct `ignore` or `map`"
-        elif complete and tasks[name].channels == 1 and counts.names and not counts.pixels[1]:
-            yield "warning", f"{name}: no pixel of {counts.maps} labels is foreground; correct `threshold`"
-        elif complete and tasks[name].channels > 1:
-            absent = [n for n, p in zip(counts.names, counts.pixels, strict=True) if not p]
-            if absent:
-                shown = ", ".join(absent[:8]) + (f" … ({len(absent)} in all)" if len(absent) > 8 else "")
-                yield "warning", f"{name}: no pixel of the classes {shown}; nothing can be learnt of them"
+        absent = [n for n, p in zip(counts.names, counts.pixels, strict=True) if not p]
+        lacking = tasks[name].target.lacking(absent, counts.maps) if absent and complete and counts.labelled else None
+        if lacking:
+            yield "warning", f"{name}: {lacking}"

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from garnish.data.labels.target_maps import DepthMap, NormalMap
 from garnish.engine.trunk_start import TrunkState
 from garnish.errors import DataError
+from garnish.targets.distances import DepthMap
+from garnish.targets.unit_vectors import NormalMap
 from garnish.tasks.task import Task
 
 __all__ = ["Batch", "Dataset", "DepthMap", "NormalMap", "Sample", "collate", "read_sample"]
@@ -29,8 +30,9 @@ class Sample:
 
     Attributes:
         image: (3, H, W) uint8 RGB.
-        targets: by task name, only the tasks this picture has labels for: ``Mask`` (H, W) int64 ids (255: no label)
-            or (1, H, W) float32 in {0, 1, 255 = no label}; ``DepthMap``; ``NormalMap``.
+        targets: by task name, only the tasks this picture has labels for, each of the tensor type of its task's kind
+            (``Task.target``): ``Mask`` (H, W) int64 ids (255: no label) or (1, H, W) float32 in {0, 1, 255 = no label};
+            ``DepthMap``; ``NormalMap``.
         name: what messages call it: its file.
         start: what a trunk made of it before, where that was kept.
 
@@ -39,7 +41,7 @@ class Sample:
     """
 
     image: tv_tensors.Image
-    targets: Mapping[str, tv_tensors.TVTensor]
+    targets: Mapping[str, Tensor]
     name: str
     start: TrunkState | None = None
 
@@ -113,7 +115,11 @@ def read_sample(dataset: Dataset, index: int) -> Sample:
     if not dataset.checks_labels:
         for name, target in sample.targets.items():
             if name in dataset.tasks:
-                dataset.tasks[name].check_target(target, f"{sample.name}: label of task {name!r}")
+                task, where = dataset.tasks[name], f"{sample.name}: label of task {name!r}"
+                if not isinstance(target, task.target.tensor):  # it would move with the picture by another kind's rules
+                    wanted = task.target.tensor.__name__
+                    raise DataError(f"{where}: is a {type(target).__name__}; give a {wanted}")
+                task.check_target(target, where)
     return sample
 
 

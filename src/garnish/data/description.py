@@ -15,27 +15,16 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from garnish import registry
-from garnish.data.labels.label_options import LABEL_OPTIONS, LabelOptions, parse_label_options
+from garnish.data.labels.labelled import Labelled, labelled
 from garnish.data.layouts.layout import Layout
 from garnish.errors import DataError, OptionError, one_line, suggest
-from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file, open_label
+from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file
 from garnish.files.strict_yaml import read_yaml
-from garnish.tasks.task import Task
 
 _log = logging.getLogger(__name__)
 
 _KEYS = ("path", "images", "splits", "every", "tasks")
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One task of a set: what is learnt, and how its label files are read."""
-
-    task: Task
-    labels: LabelOptions
 
 
 @dataclass(frozen=True)
@@ -95,17 +84,6 @@ class Description:
         given = split if _is_list(value) else value
         places = [self.root / _fill(template, split=given, name=name) for template in self.tasks[task].labels.labels]
         return places[0] if len(places) == 1 else next((p for p in places if p.is_file()), places[0])
-
-    def read(self, task: str, file: Path) -> tuple[np.ndarray, int]:
-        """The numbers of a label file, as the layout reads it, and the EXIF orientation of the file (1: none).
-
-        The numbers are upright by that orientation, but for labels that the description calls ``stored``.
-        """
-        if self.layout is not None:
-            return self.layout.read(task, file), 1
-        labels = self.tasks[task].labels
-        raw, facts = open_label(file, colours=labels.kind == "colours", upright=labels.orientation != "stored")
-        return raw, 1 if facts is None else facts.orientation
 
     def _pattern(self, value: str) -> Path:
         return self.root / _fill(self.images, split=value)
@@ -220,6 +198,10 @@ def parse_description(given: Any, source: str, base: Path) -> Description:
             f'{source}: `tasks` is empty; write e.g. `tasks: {{depth: {{task: Depth, labels: "depth/{{name}}.png", '
             "unit: mm}}`"
         )
+    tasks = {name: labelled(entry, f"{source}: tasks.{name}") for name, entry in entries.items()}
+    for name, entry in tasks.items():
+        for template in entry.labels.labels:
+            _checked(template, f"{source}: tasks.{name}.labels")
     root = Path(os.path.expandvars(str(given.get("path", ".")))).expanduser()
     return Description(
         source=source,
@@ -227,7 +209,7 @@ def parse_description(given: Any, source: str, base: Path) -> Description:
         images=_checked(images, f"{source}: images"),
         splits={name: _checked(str(value), f"{source}: splits.{name}") for name, value in splits.items()},
         every=every,
-        tasks={name: _labelled(entry, f"{source}: tasks.{name}") for name, entry in entries.items()},
+        tasks=tasks,
     )
 
 
@@ -247,34 +229,6 @@ def _laid_out(given: Mapping[str, Any], source: str, base: Path) -> Description:
     told["tasks"] = layout.chosen(told["tasks"], source)
     named = f"{root} ({name})" if source == "data" else source
     return dataclasses.replace(parse_description({"path": str(root), **told}, named, Path()), layout=layout)
-
-
-def _labelled(entry: Any, where: str) -> Labelled:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("task"), str):
-        known = ", ".join(registry.classes("tasks"))
-        raise OptionError(f"{where}: expected {{task: NAME, labels: TEMPLATE, …}} with a task of {known}")
-    cls = registry.find("tasks", entry["task"])
-    own = [f.name for f in dataclasses.fields(cls) if f.init]
-    task_options: dict[str, Any] = {}
-    label_options: dict[str, Any] = {}
-    for key, value in entry.items():
-        if key == "task":
-            continue
-        if key in LABEL_OPTIONS:
-            label_options[key] = value
-        elif key in own:
-            task_options[key] = value
-        else:
-            near = suggest(str(key), [*own, *LABEL_OPTIONS]).split(" available:")[0]
-            raise OptionError(
-                f"{where}: unknown option {key!r}{near} options of {entry['task']}: {', '.join(own)}; "
-                f"options of labels: {', '.join(LABEL_OPTIONS)}"
-            )
-    task: Task = registry.build("tasks", entry["task"], task_options, where=where)
-    labels = parse_label_options(label_options, task, where)
-    for template in labels.labels:
-        _checked(template, f"{where}.labels")
-    return Labelled(task, labels)
 
 
 def _is_list(value: str) -> bool:

@@ -12,21 +12,20 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
-import torch
+from torch import Tensor
 from torchvision import tv_tensors
 
 from garnish.checking.arguments import checked
-from garnish.data.dataset import Dataset, DepthMap, NormalMap, Sample
+from garnish.data.dataset import Dataset, Sample
 from garnish.data.description import Description, read_description
 from garnish.data.guess import plain_description
-from garnish.data.labels.decoding import decode
+from garnish.data.labels.written import written
 from garnish.data.picture_key import digest, stamps
+from garnish.data.picture_labels import PictureLabels
 from garnish.errors import DataError, OptionError, plural, suggest
-from garnish.files.orientation import swaps_sides, turn, turn_vectors
 from garnish.files.pictures import open_picture
 from garnish.registry import classes, options_of
-from garnish.tasks.agreement import TO_FIRST, difference, notes
+from garnish.tasks.agreement import TO_FIRST, difference, same_labels
 from garnish.tasks.task import Task
 
 _log = logging.getLogger(__name__)
@@ -149,15 +148,11 @@ class FolderDataset(Dataset):
         path = self.picture_file(index)
         pixels, facts = open_picture(path)
         image = tv_tensors.Image(pixels)
-        size = (image.shape[-2], image.shape[-1])
-        arrays: dict[tuple[str, Path], tuple[np.ndarray, int]] = {}
-        targets: dict[str, tv_tensors.TVTensor] = {}
-        for task, file in self._labels[index].items():
-            raw, own = self.raw(task, file, arrays)
-            target = self.target(task, raw, file, facts.orientation)
-            self.check_sizes(task, size, facts.orientation, file, own, target, path)
-            self._tasks[task].check_target(target, str(file))
-            targets[task] = target
+        labels = self.labels(index, (image.shape[-2], image.shape[-1]), facts.orientation)
+        targets: dict[str, Tensor] = {}
+        for task, file in labels.files.items():
+            targets[task] = labels.target(task)
+            self._tasks[task].check_target(targets[task], str(file))
         return Sample(image=image, targets=targets, name=str(path))
 
     @property
@@ -170,7 +165,7 @@ class FolderDataset(Dataset):
         picture = self.picture_file(index)
         labels = self._labels[index]
         known, layout = self.description.tasks, self.description.layout
-        reading = [(t, _apart(known[t].task, ("weight",)), known[t].labels) for t in labels]
+        reading = [(t, _apart(known[t].task, ("weight",)), written(known[t].labels, known[t].task)) for t in labels]
         try:
             files = stamps([picture, *labels.values()], self.description.root)
         except OSError:  # whoever reads the picture is told which file is gone
@@ -189,81 +184,19 @@ class FolderDataset(Dataset):
             "sizes of picture files": str(sizes[0]),
             "names of label files": str(names),
             "sizes of label files": str(sizes[1:]),
-            "ways of reading labels": str([known[task].labels for task in labels]),
+            "ways of reading labels": f"[{', '.join(written(known[t].labels, known[t].task) for t in labels)}]",
         }
 
-    def raw(
-        self, task: str, file: Path, known: dict[tuple[str, Path], tuple[np.ndarray, int]]
-    ) -> tuple[np.ndarray, int]:
-        """The numbers of a label file and its EXIF orientation, as :meth:`Description.read` gives them.
-
-        Tasks that share the file, and how it is read, read it once and find it in ``known``.
-
-        Raises:
-            DataError: a file that cannot be read.
-        """
-        labels = self.description.tasks[task].labels
-        way = f"{labels.kind == 'colours'} {labels.orientation == 'stored'}"
-        key = (way if self.description.layout is None else task, file)
-        if key not in known:
-            known[key] = self.description.read(task, file)
-        return known[key]
-
-    def target(self, task: str, raw: np.ndarray, file: Path, orientation: int) -> tv_tensors.TVTensor:
-        """The target of ``task`` that a label file's numbers stand for, not yet checked by the task.
+    def labels(self, index: int, size: tuple[int, int] | None, orientation: int) -> PictureLabels:
+        """The labels of picture number ``index``, not yet read.
 
         Args:
-            task: name of the task.
-            raw: the numbers.
-            file: named in messages.
-            orientation: of the picture; labels that are described as ``stored`` are turned by it.
-        """
-        labels = self.description.tasks[task].labels
-        decoded = decode(raw, labels, file)
-        if labels.orientation == "stored":
-            kind = self._tasks[task].target_kind
-            decoded = turn_vectors(decoded, orientation) if kind == "normals" else turn(decoded, orientation, (-2, -1))
-        values = torch.from_numpy(decoded)
-        wrap = {"mask": tv_tensors.Mask, "depth": DepthMap, "normals": NormalMap}[self._tasks[task].target_kind]
-        return wrap(values)
-
-    def check_sizes(
-        self,
-        task: str,
-        size: tuple[int, int],
-        orientation: int,
-        label: Path,
-        own: int,
-        target: torch.Tensor,
-        picture: Path,
-    ) -> None:
-        """Raise DataError unless a picture and its label have the same (H, W).
-
-        Args:
-            task: name of the task.
-            size: (H, W) of the picture.
+            index: number of the picture.
+            size: (H, W) of the picture; None where it cannot be read.
             orientation: EXIF orientation of the picture.
-            label: the label's file.
-            own: EXIF orientation of that.
-            target: what :meth:`target` made of it, (…, H, W).
-            picture: the picture's file.
         """
-        height, width = target.shape[-2], target.shape[-1]
-        if size == (height, width):
-            return
-        remedy = "resize the label (nearest neighbour for ids) or replace it"
-        if size == (width, height):
-            remedy = "one of them is turned: turn the label, or replace it"
-            # the other way of reading gives another size only where one of the two lies on its side
-            if self.description.layout is None and swaps_sides(orientation) != swaps_sides(own):
-                is_stored = self.description.tasks[task].labels.orientation == "stored"
-                remedy = (
-                    f"one of them is turned: write `orientation: {'upright' if is_stored else 'stored'}`"
-                    f" (tasks.{task}.orientation) if the labels fit the picture "
-                    + ("as it is shown" if is_stored else "without its EXIF orientation")
-                    + ", or turn the label"
-                )
-        raise DataError(f"{label}: {width}x{height}, but its picture {picture} is {size[1]}x{size[0]}; {remedy}")
+        name, file = self._pictures[index]
+        return PictureLabels(self.description, name, file, self._labels[index], size, orientation)
 
     def picture_name(self, index: int) -> str:
         """Name of picture number ``index``."""
@@ -301,7 +234,7 @@ class JoinedDataset(Dataset):
                 known = self._tasks.setdefault(name, task)
                 if differs := difference(known, task, "a set before", f"set {number}", TO_FIRST):
                     raise OptionError(f"join: {part.name}: task {name!r}: {differs}")
-                self._tasks[name] = _named(known, task, f"join: {part.name}: task {name!r}")
+                self._tasks[name] = same_labels(known, task, f"join: {part.name}: task {name!r}")
 
     @property
     def name(self) -> str:
@@ -364,18 +297,3 @@ def join(*datasets: Dataset) -> JoinedDataset:
 def _apart(spec: Any, left_out: Sequence[str]) -> list[Any]:
     """What a task or a layout is called, and its options but for some."""
     return [type(spec).__name__, {name: v for name, v in options_of(spec).items() if name not in left_out}]
-
-
-def _named(known: Task, task: Task, where: str) -> Task:
-    """The one of two tasks that has class names; raises :class:`OptionError` where anything else differs."""
-    before, after = options_of(known), options_of(task)
-    for name in before:
-        if before[name] != after[name] and task.roles.get(name) != "names":
-            raise OptionError(
-                f"{where}: has {name} = {after[name]!r}, but {before[name]!r} in a set before; make them equal, or give"
-                " the task another name in one of them"
-            )
-    if before != after:
-        for line in notes(known, task, training=False, ours="a set before", other="this set"):
-            _log.warning("%s: %s", where, line)
-    return known if known.label_names is not None else task

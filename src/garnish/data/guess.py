@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from garnish.data.labels.decoding import middle_level
+from garnish.data.labels.binary import middle_level
 from garnish.errors import DataError
 from garnish.files.pictures import PICTURE_SUFFIXES, read_array, refuse_lossy
 

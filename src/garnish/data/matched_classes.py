@@ -15,8 +15,9 @@ from garnish.data.dataset import Dataset, Sample
 from garnish.data.picture_key import digest
 from garnish.errors import OptionError, plural, suggest
 from garnish.model.model import Model
+from garnish.targets.target import IGNORE
 from garnish.tasks.agreement import notes
-from garnish.tasks.task import IGNORE, Task
+from garnish.tasks.task import Task
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def match_classes(
         mine = known.get(name)
         if mine is None or type(mine) is not type(theirs):
             continue
-        if mine.label_names is None or theirs.label_names is None:
+        if mine.label_names is None or theirs.label_names is None or not mine.target.categorical:
             continue
         where = f"{data.name}: task {name!r}"
         of = "the model" if isinstance(like, Model) else "the other set"

@@ -1,4 +1,4 @@
-"""EXIF orientations: how a stored picture is turned to be upright, and the vectors in it with it.
+"""EXIF orientations: how a stored picture is turned to be upright, and directions in it with it.
 
 Numbers 1 to 8 as in the tag ``Orientation`` of EXIF 2.32 (JEITA CP-3451, 4.6.4.A): 1 upright, 3 half a turn, 6 and 8
 quarter turns, the others mirrored. Shape letters: H W pixels.
@@ -7,6 +7,9 @@ quarter turns, the others mirrored. Shape letters: H W pixels.
 from __future__ import annotations
 
 import numpy as np
+
+#: Rows of a matrix that takes (x right, y down) of a picture to those of the moved one.
+Matrix = tuple[tuple[float, float], tuple[float, float]]
 
 #: orientation → (rows and columns change places, then columns are reversed, then rows are reversed)
 _STEPS = {
@@ -48,15 +51,11 @@ def turn(pixels: np.ndarray, orientation: int, axes: tuple[int, int] = (0, 1)) -
     return np.ascontiguousarray(pixels)
 
 
-def turn_vectors(vectors: np.ndarray, orientation: int) -> np.ndarray:
-    """(3, H, W) vectors, x right and y down, that stand in a stored picture → those of the upright one, in its place.
+def axes_of(orientation: int) -> Matrix:
+    """What takes directions (x right, y down) of a stored picture to those of the upright one.
 
-    The camera rolls with the picture, so x and y turn as the pixels do; z stays. A mirrored picture shows a mirrored
-    scene.
+    The camera rolls with the picture; a mirrored picture shows a mirrored scene.
     """
-    x, y, z = turn(vectors, orientation, (-2, -1))
     swap, across, down = _STEPS[orientation]
-    if swap:
-        x, y = y, x
-    # + 0.0: no negative zeros, for a zero vector means "no label"
-    return np.stack([-x if across else x, -y if down else y, z]) + np.float32(0.0)
+    x, y = -1.0 if across else 1.0, -1.0 if down else 1.0
+    return ((0.0, x), (y, 0.0)) if swap else ((x, 0.0), (0.0, y))

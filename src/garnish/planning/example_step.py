@@ -14,7 +14,6 @@ from torch import Tensor
 from garnish.balancing.balancing import balancing_of
 from garnish.data.dataset import Batch
 from garnish.model.model import Model
-from garnish.tasks.task import Task
 from garnish.training.step import TrainingStep
 from garnish.training.train_options import TrainOptions
 
@@ -35,7 +34,7 @@ class ExampleStep:
         tasks, options = model.tasks, TrainOptions(steps=1)
         self.training_step = TrainingStep(model.train(), tasks, balancing_of(options.balance).build(tasks), options)
         images = torch.rand(batch_size, 3, *size, device=model.device)
-        targets = {n: target_of(task, batch_size, size, model.device) for n, task in tasks.items()}
+        targets = {n: task.example(batch_size, size, model.device) for n, task in tasks.items()}
         each = list(range(batch_size))
         self.batch = Batch(images, targets, dict.fromkeys(tasks, each), list(map(str, each)))
         for parameter in self.training_step.trained.values():
@@ -56,11 +55,3 @@ class ExampleStep:
         yield from self.batch.targets.values()
         for state in self.training_step.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
-
-
-def target_of(task: Task, batch_size: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    """A target in the layout of the task: see :meth:`garnish.tasks.task.Task.sums`."""
-    if task.target_kind == "mask" and task.channels > 1:
-        return torch.zeros(batch_size, *size, dtype=torch.int64, device=device)
-    channels = {"mask": 1, "depth": 1, "normals": 3}[task.target_kind]
-    return torch.ones(batch_size, channels, *size, device=device)

@@ -6,11 +6,15 @@ Options are compared by what the task's class says they are about (``Task.roles`
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from typing import Any
 
-from garnish.errors import one_line, plural
+from garnish.errors import OptionError, one_line, plural
+from garnish.registry import options_of
 from garnish.tasks.task import Role, Task
+
+_log = logging.getLogger(__name__)
 
 #: Classes that an error lists one by one.
 _SHOWN = 4
@@ -42,7 +46,7 @@ def difference(
         match: what is called to give the second the ids of the first, by name: where all of its classes are known
             there, and where some are not.
     """
-    if type(mine) is not type(theirs) or mine.target_kind != theirs.target_kind:
+    if type(mine) is not type(theirs):
         one, two = type(theirs).__name__, type(mine).__name__
         return f"labels are for {one} in {other}, but for {two} in {ours}; make the two agree"
     here, there = mine.label_names, theirs.label_names
@@ -82,6 +86,25 @@ def notes(mine: Task, theirs: Task, *, training: bool, ours: str = "the model", 
             if after != default:  # else the data have not set it
                 found.append(f"{name} = {_short(after)} of {other} is not used, but {_short(before)} of {ours}")
     return found
+
+
+def same_labels(known: Task, task: Task, where: str) -> Task:
+    """The one of two tasks of joined sets that has class names, which is all that may differ; that it does is logged.
+
+    Raises:
+        OptionError: another difference, beginning with ``where``.
+    """
+    before, after = options_of(known), options_of(task)
+    for name in before:
+        if before[name] != after[name] and task.roles.get(name) != "names":
+            raise OptionError(
+                f"{where}: has {name} = {after[name]!r}, but {before[name]!r} in a set before; make them equal, or give"
+                " the task another name in one of them"
+            )
+    if before != after:
+        for line in notes(known, task, training=False, ours="a set before", other="this set"):
+            _log.warning("%s: %s", where, line)
+    return known if known.label_names is not None else task
 
 
 def _names(here: tuple[str, ...], there: tuple[str, ...], ours: str, other: str, match: tuple[str, str]) -> str:

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from garnish.drawing.map_files import with_suffix, write_png
 from garnish.drawing.painting import eight_bits
 from garnish.errors import DataError
-from garnish.tasks.task import IGNORE, Task
+from garnish.targets.target import IGNORE, Target
+from garnish.targets.yes_or_no import YesOrNo
+from garnish.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class BinaryTask(Task, ABC):
 
     channels: ClassVar[int] = 1
     higher_is_better: ClassVar[bool] = True
-    target_kind: ClassVar[str] = "mask"
+    target: ClassVar[type[Target]] = YesOrNo
 
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(4,): Σ −ln p over positives, Σ −ln(1 − p) over negatives, number of positives, number of negatives."""

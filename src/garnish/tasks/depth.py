@@ -21,6 +21,8 @@ from torchmetrics import Metric
 from garnish.drawing.map_files import with_suffix, write_map, write_png
 from garnish.drawing.painting import paint_distances
 from garnish.errors import DataError, OptionError
+from garnish.targets.distances import Distances
+from garnish.targets.target import Target
 from garnish.tasks.metrics.totals import Totals, exact, ratio_or_nan
 from garnish.tasks.task import Role, Task
 
@@ -59,7 +61,7 @@ class Depth(Task):
     headline: ClassVar[str] = "rmse"  # in metres
     channels: ClassVar[int] = 1
     higher_is_better: ClassVar[bool] = False
-    target_kind: ClassVar[str] = "depth"
+    target: ClassVar[type[Target]] = Distances
     roles: ClassVar[Mapping[str, Role]] = {"max_metres": "counted", "min_metres": "counted"}
 
     max_metres: float = 10.0
@@ -109,9 +111,9 @@ class Depth(Task):
 
     def oddity(self, target: Tensor) -> str | None:
         """Labels that pile up at ``max_metres``: depth that was clipped there is no measurement."""
-        valid = self.labelled(target)
-        if (target == self.max_metres).sum() <= _PILE * valid.sum():
-            return None
+        told = super().oddity(target)
+        if told or (target == self.max_metres).sum() <= _PILE * self.labelled(target).sum():
+            return told
         return (
             f"pile up at exactly max_metres = {self.max_metres:g}; if depth was clipped there, list the value in the"
             " file as `invalid`, as KITTI's and NYU's scripts leave it out"

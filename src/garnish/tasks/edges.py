@@ -17,12 +17,13 @@ from torchmetrics import Metric
 
 from garnish.drawing.painting import paint_shares
 from garnish.errors import OptionError
+from garnish.targets.target import IGNORE
 from garnish.tasks.binary import BinaryTask, balanced_bce
 from garnish.tasks.metrics.boundaries import BoundaryMetric
 from garnish.tasks.metrics.thresholds import HUNDREDTHS, counts_above
 from garnish.tasks.metrics.tolerance import disc_maximum, f_measure, precision_recall
 from garnish.tasks.metrics.totals import Totals
-from garnish.tasks.task import IGNORE, Role
+from garnish.tasks.task import Role
 
 
 @final

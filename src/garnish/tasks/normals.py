@@ -18,6 +18,8 @@ from torchmetrics import Metric
 from garnish.drawing.map_files import with_suffix, write_png
 from garnish.drawing.painting import paint_vectors, vectors_as_rgb
 from garnish.errors import DataError
+from garnish.targets.target import Target
+from garnish.targets.unit_vectors import UnitVectors
 from garnish.tasks.metrics.totals import Totals, exact, ratio_or_nan
 from garnish.tasks.task import Task
 
@@ -47,7 +49,7 @@ class Normals(Task):
     headline: ClassVar[str] = "mean_angle"  # in degrees
     channels: ClassVar[int] = 3  # x, y, z
     higher_is_better: ClassVar[bool] = False
-    target_kind: ClassVar[str] = "normals"
+    target: ClassVar[type[Target]] = UnitVectors
 
     weight: float = 10.0
 

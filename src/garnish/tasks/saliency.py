@@ -16,11 +16,12 @@ from torchmetrics import Metric
 
 from garnish.drawing.painting import paint_shares
 from garnish.errors import OptionError
+from garnish.targets.target import IGNORE
 from garnish.tasks.binary import BinaryTask, balanced_bce
 from garnish.tasks.metrics.thresholds import HUNDREDTHS, TWENTIETHS, counts_above
 from garnish.tasks.metrics.tolerance import f_measure, precision_recall
 from garnish.tasks.metrics.totals import Totals, exact, ratio_or_nan
-from garnish.tasks.task import IGNORE, Role
+from garnish.tasks.task import Role
 
 #: Thresholds of the intersection over union: .20, .25 … .90.
 IOU_THRESHOLDS = tuple(k / 100 for k in range(20, 95, 5))

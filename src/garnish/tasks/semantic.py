@@ -20,10 +20,12 @@ from garnish.drawing.colours import class_colours
 from garnish.drawing.map_files import with_suffix, write_png
 from garnish.drawing.painting import paint_classes
 from garnish.errors import DataError, OptionError, plural
+from garnish.targets.class_ids import ClassIds
+from garnish.targets.target import IGNORE, Target
 from garnish.tasks.metrics.confusion import class_iou, confusion_matrix, pixel_accuracy
 from garnish.tasks.metrics.tolerance import disc_maximum, f_measure, precision_recall
 from garnish.tasks.metrics.totals import Totals
-from garnish.tasks.task import IGNORE, Role, Task
+from garnish.tasks.task import Role, Task
 
 
 @final
@@ -51,7 +53,7 @@ class Semantic(Task):
     """
 
     higher_is_better: ClassVar[bool] = True
-    target_kind: ClassVar[str] = "mask"
+    target: ClassVar[type[Target]] = ClassIds
     roles: ClassVar[Mapping[str, Role]] = {
         "classes": "names",
         "class_weights": "loss",
@@ -192,9 +194,11 @@ class Semantic(Task):
         """Raise DataError unless ``target`` is (H, W) integer ids below the class count, or 255."""
         if target.ndim != 2 or target.is_floating_point():
             raise DataError(f"{where}: expected integer ids (H, W), got {target.dtype} of shape {tuple(target.shape)}")
-        bad = torch.unique(target[((target < 0) | (target >= self.channels)) & (target != IGNORE)]).tolist()
+        wrong = target[((target < 0) | (target >= self.channels)) & (target != IGNORE)]
+        bad, pixels = (values.tolist() for values in torch.unique(wrong, return_counts=True))
         if bad:
-            shown = ", ".join(map(str, bad[:8])) + (f" … ({len(bad)} in all)" if len(bad) > 8 else "")
+            shown = ", ".join(f"{value} ({count} pixels)" for value, count in zip(bad[:8], pixels, strict=False))
+            shown += f" … ({len(bad)} in all)" if len(bad) > 8 else ""
             raise DataError(
                 f"{where}: label ids {shown}, but the {self.channels} classes are 0 to {self.channels - 1}"
                 f" ({IGNORE} = no label); write `ignore: {bad[0]}`, list it under `map`, or add the class"

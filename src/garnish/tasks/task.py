@@ -20,9 +20,7 @@ from torchmetrics import Metric
 
 from garnish.checking.arguments import Options
 from garnish.errors import OptionError
-
-#: What stands for "no label here" in every integer and binary target.
-IGNORE = 255
+from garnish.targets.target import Target
 
 #: What an option is about, which decides what happens where the data of a task have another value than the model (see
 #: :mod:`garnish.tasks.agreement`). "names": class names, compared as ``Task.label_names``. "labels": what labels mean
@@ -44,8 +42,8 @@ class Task(Options, ABC):
 
     #: Whether a larger headline metric is better.
     higher_is_better: ClassVar[bool]
-    #: Which kernel geometric transforms use for the target: "mask" (ids, binary), "depth" or "normals".
-    target_kind: ClassVar[str]
+    #: The kind of its targets, one of :mod:`garnish.targets` or one's own.
+    target: ClassVar[type[Target]]
     #: Option that holds a threshold → metric that chooses it, where the task has such.
     thresholds: ClassVar[Mapping[str, str]] = {}
     #: Option → what it is about; "counted" where it is not named, and "loss" for ``weight``.
@@ -88,9 +86,8 @@ class Task(Options, ABC):
 
         Args:
             prediction: (B, C, H, W) float, raw output of the head resized to the target's size.
-            target: the task's target: (B, H, W) int64 ids; (B, 1, H, W) float32 metres (outside the task's range, as 0:
-                no label); (B, 3, H, W) float32 unit normals (zero vector: no label); (B, 1, H, W) float32 in {0, 1,
-                255 = ignore}.
+            target: of the task's kind (:attr:`target`), with an axis of pictures: (B, H, W) int64 ids, else
+                (B, …, H, W) float32. What :meth:`labelled` leaves out does not count.
 
         Returns:
             (K,) float32, differentiable in ``prediction``; the sums of two sets of pictures add up to those of both.
@@ -118,9 +115,11 @@ class Task(Options, ABC):
 
         What loss and metric leave out must be False here, whatever the file holds.
         """
-        if self.target_kind == "mask":
-            return target != IGNORE
-        return (target != 0).any(-3, keepdim=True)
+        return self.target.labelled(target)
+
+    def example(self, count: int, size: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
+        """Valid targets at random, a label at every pixel, for plans and tests; see :meth:`Target.example`."""
+        return self.target.example(count, self.channels, size, device)
 
     def outside(self, target: Tensor) -> Mapping[str, Tensor]:
         """What a single target measures and no label counts, for it lies outside the range of the task's options.
@@ -131,8 +130,8 @@ class Task(Options, ABC):
         return {}
 
     def oddity(self, target: Tensor) -> str | None:
-        """What is suspicious about a single valid target, as words that follow "labels"; None where nothing is."""
-        return None
+        """What is suspicious about a single valid target that has some label, as words that follow "labels"."""
+        return self.target.oddity(target, self.labelled(target))
 
     @abstractmethod
     def check_target(self, target: Tensor, where: str) -> None:

@@ -174,7 +174,7 @@ class Finder:
     def find(self, number: int, index: int) -> Sample:
         """The sample; with its state where that is kept undamaged."""
         try:
-            return read(self.file(number, index))
+            return read(self.file(number, index), self.source.dataset.tasks)
         except (OSError, DataError):
             return self.source.sample(number, index)
 
@@ -207,10 +207,10 @@ class CachedPictures:
             return sample
         packed = pack(self.trunk(sample))
         if not_finite(packed[0]):  # not kept: the loss or the metrics tell of it, and another run may have mended it
-            return unpack(packed)
+            return unpack(packed, self.source.dataset.tasks)
         if not self.cache.write(self.finder.file(number, index), packed):
             self._say_full()
-        return unpack(packed)  # arranged in memory as what is read is
+        return unpack(packed, self.source.dataset.tasks)  # arranged in memory as what is read is
 
     def _say_full(self) -> None:
         versions = self.source.variants or 1 if isinstance(self.source, StepBatches) else 1

@@ -18,16 +18,16 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torchvision import tv_tensors
 
-from garnish.data.dataset import DepthMap, NormalMap, Sample
+from garnish.data.dataset import Sample
 from garnish.engine.trunk_start import TrunkState
 from garnish.errors import DataError, one_line
 from garnish.files.checksums import is_sealed, sealed, with_place
+from garnish.tasks.task import Task
 
 #: Raised when what is written is arranged or computed differently than before.
 FORMAT = 1
 
 _FACTS = "garnish.features"
-_KINDS: dict[str, Any] = {"Mask": tv_tensors.Mask, "DepthMap": DepthMap, "NormalMap": NormalMap}
 
 Packed = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -74,8 +74,8 @@ def pack(sample: Sample) -> Packed:
     return tensors, facts
 
 
-def unpack(packed: Packed) -> Sample:
-    """The inverse of :func:`pack`."""
+def unpack(packed: Packed, tasks: Mapping[str, Task]) -> Sample:
+    """The inverse of :func:`pack`; ``tasks`` are those of the set that the picture is of."""
     tensors, facts = packed
     named = {name.removeprefix("state."): x for name, x in tensors.items() if name.startswith("state.")}
     for name in facts["channels_last"]:
@@ -85,10 +85,12 @@ def unpack(packed: Packed) -> Sample:
     extras |= {name.removeprefix("extra."): x for name, x in tensors.items() if name.startswith("extra.")}
     size, grid = facts["size"], facts["grid"]
     state = TrunkState.of_names(named, extras, facts["unit"], (size[0], size[1]), (grid[0], grid[1]))
-    targets = {
-        task: _KINDS[kind](tensors[f"target.{task}"].to(getattr(torch, dtype)))
-        for task, (kind, dtype) in facts["targets"].items()
-    }
+    targets = {}
+    for task, (kind, dtype) in facts["targets"].items():
+        made = tasks[task].target.wrap(tensors[f"target.{task}"].to(getattr(torch, dtype)))
+        if type(made).__name__ != kind:
+            raise ValueError(f"the label of {task!r} is a {kind}, and not a {type(made).__name__}")
+        targets[task] = made
     return Sample(tv_tensors.Image(tensors["image"]), targets, facts["name"], state)
 
 
@@ -98,8 +100,8 @@ def as_bytes(packed: Packed) -> bytes:
     return b"".join(sealed(to_bytes(tensors, {_FACTS: with_place(json.dumps(facts))})))
 
 
-def read(file: Path) -> Sample:
-    """The sample in a file.
+def read(file: Path, tasks: Mapping[str, Task]) -> Sample:
+    """The sample in a file, of a set with such tasks.
 
     Raises:
         DataError: a file that is damaged or of another format. OSError: none there.
@@ -113,7 +115,7 @@ def read(file: Path) -> Sample:
         # what an earlier version wrote has a sum of each tensor instead
         if facts["format"] != FORMAT or (not whole and facts["sums"] != _sums(tensors)):
             raise ValueError("it has another format, or other sums than it was written with")
-        return unpack((tensors, facts))
+        return unpack((tensors, facts), tasks)
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{file}: is damaged ({one_line(error, 100)}); delete it") from error
 

@@ -1,4 +1,4 @@
-"""From the files of labels to targets."""
+"""From the files of labels to targets, one reader a file."""
 
 from garnish.moved import names_of
 

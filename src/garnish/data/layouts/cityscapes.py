@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
 from garnish.data.layouts.layout import Layout
-from garnish.tasks.task import IGNORE
+from garnish.targets.target import IGNORE
 
 #: Class → its id in ``labelIds`` files, in the order of the train ids; the other 15 of the ids 0 to 33 have no label.
 _CLASSES = {

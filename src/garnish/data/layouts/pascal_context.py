@@ -16,8 +16,8 @@ from garnish.data.layouts.voc_names import VOC_CLASSES
 from garnish.errors import DataError
 from garnish.files.matlab import read_mat
 from garnish.files.pictures import picture_size, read_array
+from garnish.targets.target import IGNORE
 from garnish.tasks.metrics.thinning import thin
-from garnish.tasks.task import IGNORE
 
 _PERSON = VOC_CLASSES.index("person")
 

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from garnish.targets.target import IGNORE
 from garnish.tasks.binary import BinaryTask
 from garnish.tasks.metrics.boundary_counts import count_picture, workers
 from garnish.tasks.metrics.thresholds import HUNDREDTHS
 from garnish.tasks.metrics.totals import Totals
-from garnish.tasks.task import IGNORE
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

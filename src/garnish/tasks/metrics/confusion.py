@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from garnish.targets.target import IGNORE
 from garnish.tasks.metrics.totals import ratio_or_nan
-from garnish.tasks.task import IGNORE
 
 
 def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:

@@ -1,0 +1,91 @@
+"""Yes-or-no maps: 0/1 or 0/255 as they stand, grey by a threshold, ids by a list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+
+from garnish.data.labels.planes import plane, refuse_nan
+from garnish.data.labels.reader import Reader
+from garnish.errors import DataError, OptionError
+from garnish.targets.target import IGNORE, Target
+from garnish.targets.yes_or_no import YesOrNo
+from garnish.tasks.task import Task
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Binary(Reader):
+    """A foreground map: 0/1 or 0/255 as it stands, grey levels by ``threshold``, ids by ``positive``.
+
+    Attributes:
+        ignore: raw values that mean "no label".
+        threshold: grey levels above it are foreground.
+        positive: raw ids that are foreground, all others background; 255 has no label unless it is one of them.
+    """
+
+    target: ClassVar[type[Target]] = YesOrNo
+    default: ClassVar[bool] = True
+
+    ignore: tuple[int, ...] = ()
+    threshold: float | None = None
+    positive: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold is not None and self.positive is not None:
+            raise OptionError("both 'threshold' and 'positive' are given; keep one")
+        if both := sorted(set(self.ignore) & set(self.positive or ())):
+            raise OptionError(f"{both[0]} stands under 'ignore' and under 'positive'; take it out of one")
+
+    @property
+    def exact(self) -> bool:
+        """Of ids; grey levels may be off a little."""
+        return self.positive is not None
+
+    def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
+        """(1, H, W) float32 in {0, 1, 255 = no label}."""
+        values = plane(raw, file, "save one number a pixel")
+        refuse_nan(values, file, "`threshold` cannot place it; write 0 or 255 there")
+        ignored = np.isin(values, self.ignore) if self.ignore else np.zeros(values.shape, bool)
+        if self.positive is not None:
+            front = np.isin(values, self.positive)
+            if IGNORE not in self.positive:
+                ignored |= values == IGNORE
+        elif self.threshold is not None:
+            # one bit is black or white, which as a grey level is 0 or 255
+            front = (values.astype(np.uint8) * 255 if values.dtype == bool else values) > self.threshold
+        else:
+            front = _foreground_as_stored(values, ignored, file)
+        target = front.astype(np.float32)
+        target[ignored] = IGNORE
+        return target[None]
+
+
+def _foreground_as_stored(plane: np.ndarray, ignored: np.ndarray, path: Path) -> np.ndarray:
+    if plane.dtype == bool:
+        return plane
+    kept = plane[~ignored]
+    found = np.flatnonzero(np.bincount(kept)) if kept.dtype.kind == "u" and kept.itemsize < 4 else np.unique(kept)
+    values = {float(v) for v in found}
+    front: np.ndarray = plane == 1
+    if values <= {0.0, 1.0}:
+        return front
+    if values <= {0.0, 255.0}:
+        front = plane == IGNORE
+        return front
+    if values <= {0.0, 1.0, 255.0}:
+        raise DataError(f"{path}: holds 0, 1 and 255; write `ignore: 255` if 255 means 'no label', else `threshold: 0`")
+    low, high = min(values - {0.0}), max(values)
+    raise DataError(
+        f"{path}: expected 0/1 or 0/255, found {len(values)} values up to {high:g} (the first above 0 is {low:g}); "
+        f"write `threshold: {middle_level(high):g}` for grey levels or `positive: [ids]` for an id map"
+    )
+
+
+def middle_level(largest: float) -> float:
+    """Half of the full range that grey levels up to ``largest`` have: 0 to 1, to 255 or to 65535."""
+    return 0.5 if largest <= 1 else 127 if largest <= IGNORE else 32767

@@ -1,0 +1,51 @@
+"""Edges where the ids or colours of a file change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+
+from garnish.data.labels.id_map import IdReader
+from garnish.data.labels.planes import colour_codes, is_coloured
+from garnish.targets.target import IGNORE, Target
+from garnish.targets.yes_or_no import YesOrNo
+from garnish.tasks.task import Task
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Boundaries(IdReader):
+    """Edges, two pixels wide, where the ids (or colours) of a file change (``from: boundaries`` says the same).
+
+    A pixel is an edge where a neighbour to the left, right, above or below has another id. Ignored pixels and those
+    that only touch an ignored one have no label: what the change is there is not known.
+    """
+
+    target: ClassVar[type[Target]] = YesOrNo
+
+    def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
+        """(1, H, W) float32 in {0, 1, 255 = no label}."""
+        coloured = self.packed is None and is_coloured(raw)
+        ids = colour_codes(raw, file) if coloured else self.raw_ids(raw, file)
+        if self.map is not None or self.offset:
+            ids = self.mapped(ids, file)
+            ignored = ids == IGNORE
+        else:
+            ignored = np.isin(ids, (*self.ignore, -1 if coloured else IGNORE))
+        edge, unknown = np.zeros(ids.shape, bool), ignored.copy()
+        for one, other in (
+            (np.s_[:, 1:], np.s_[:, :-1]),
+            (np.s_[1:, :], np.s_[:-1, :]),
+        ):
+            known = ~(ignored[one] | ignored[other])
+            change = (ids[one] != ids[other]) & known
+            edge[one] |= change
+            edge[other] |= change
+            unknown[one] |= ignored[other]
+            unknown[other] |= ignored[one]
+        target = edge.astype(np.float32)
+        target[unknown & ~edge] = IGNORE
+        return target[None]

@@ -1,0 +1,119 @@
+"""Which reader a data description means, and that reader with its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from garnish.checking.plain_data import hints_of
+from garnish.data.labels.option_values import numbers_of, several
+from garnish.data.labels.reader import Reader
+from garnish.errors import OptionError, suggest
+from garnish.registry import classes, construct
+from garnish.tasks.task import Task
+
+#: What stands beside a reader's own options.
+_CHOICE = ("kind", "from")
+
+
+def readers() -> dict[str, type[Reader]]:
+    """Every reader by what ``kind`` calls it."""
+    found: dict[str, type[Reader]] = {}
+    for name, cls in classes("readers").items():
+        if name.lower() in found:
+            raise OptionError(f"two readers are called {name.lower()!r}: rename the entry point of {cls.__module__}")
+        found[name.lower()] = cls
+    return found
+
+
+def options_of_reader(cls: type[Reader]) -> list[str]:
+    """Names of the options that a reader takes beside ``labels``; ``orientation`` stands last."""
+    common = [f.name for f in fields(Reader)]
+    return [*(f.name for f in fields(cls) if f.init and f.name not in common), "orientation"]
+
+
+def label_options() -> tuple[str, ...]:
+    """Names of the options of all readers, as they stand in YAML."""
+    every = [name for cls in readers().values() for name in options_of_reader(cls)]
+    return tuple(dict.fromkeys(("labels", "kind", *every, "from")))
+
+
+def chosen_reader(given: Mapping[str, Any], task: type[Task], where: str) -> type[Reader]:
+    """The reader that ``kind`` names, else the one that an option asks for, else the usual one of the kind of target.
+
+    Raises:
+        OptionError: one that does not make the task's kind of target, or several among which nothing chooses.
+    """
+    known = readers()
+    kind, source = given.get("kind") or "auto", given.get("from")
+    if source not in (None, "boundaries"):
+        raise OptionError(f"{where}.from: unknown source {source!r}; available: boundaries")
+    if source and kind not in ("auto", source):
+        raise OptionError(f"{where}: both 'kind' ({kind}) and 'from' ({source}) are given; keep one")
+    if kind not in ("auto", *known):
+        raise OptionError(f"{where}.kind: unknown kind {kind!r}{suggest(str(kind), ('auto', *known))}")
+    asked = source or kind
+    fitting = {name: cls for name, cls in known.items() if cls.target is task.target}
+    if not fitting:
+        raise OptionError(f"{where}: no reader makes targets of {task.__name__}; write one: docs/add-a-reader.md")
+    wanted = [name for name, cls in fitting.items() if cls.chosen_by and given.get(cls.chosen_by) is not None]
+    usual = [name for name, cls in fitting.items() if cls.default]
+    if asked != "auto":
+        if asked in fitting:
+            return fitting[asked]
+        names = " or ".join(dict.fromkeys((*wanted, *usual, *fitting)))
+        at = "from" if source else "kind"
+        raise OptionError(f"{where}.{at}: {asked!r} does not fit {task.__name__}; use {names}")
+    found = wanted or usual or list(fitting)
+    if len(found) == 1:
+        return fitting[found[0]]
+    raise OptionError(
+        f"{where}: several readers make targets of {task.__name__}; write `kind:` and one of {', '.join(found)}"
+    )
+
+
+def reader_of(given: Mapping[str, Any], task: Task, where: str) -> Reader:
+    """The reader of one task's labels.
+
+    Args:
+        given: its options by name.
+        task: whose targets are read.
+        where: what messages start with (file and task).
+
+    Raises:
+        OptionError: a missing template, a wrong type or value, or an option that does not apply to the reader.
+    """
+    labels = tuple(several(given.get("labels")))
+    if not labels or not all(isinstance(template, str) for template in labels):
+        raise OptionError(f"{where}: option 'labels' is required, a template such as \"masks/{{split}}/{{name}}.png\"")
+    for template in labels:
+        if "{name}" not in template:
+            raise OptionError(
+                f"{where}.labels: {template!r} has no {{name}}, so every picture would have one label; write"
+                " {name} where the picture's name stands"
+            )
+    cls = chosen_reader(given, type(task), where)
+    takes = options_of_reader(cls)
+    for name in given:
+        if name not in (*takes, "labels", *_CHOICE):
+            kind = next(kind for kind, known in readers().items() if known is cls)
+            raise OptionError(
+                f"{where}.{name}: does not apply to labels of kind {kind}; those take: {', '.join(takes)}"
+            )
+    hints = hints_of(cls)
+    values = {
+        name: numbers_of(value, hints.get(name, Any), f"{where}.{name}")
+        for name, value in given.items()
+        if value is not None and name not in _CHOICE
+    }
+    try:
+        made: Reader = construct(cls, values, where=where)
+        made.check_task(task)
+    except OptionError as error:
+        text = str(error)
+        if text.startswith(where):
+            raise
+        # what the class itself says begins with the option, where it is about one
+        raise OptionError(f"{where}{'.' if text.split(':')[0] in takes else ': '}{text}") from None
+    return made

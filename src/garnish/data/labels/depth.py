@@ -1,0 +1,88 @@
+"""Distances, in metres or in steps of a unit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from garnish.data.labels.planes import check_packed, plane, unpacked
+from garnish.data.labels.reader import Reader
+from garnish.errors import DataError, OptionError
+from garnish.targets.distances import Distances
+from garnish.targets.target import Target
+from garnish.tasks.task import Task
+
+#: Metres per step of a unit.
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Depth(Reader):
+    """Depth, one number a pixel; 0 and below is no label.
+
+    Attributes:
+        unit: "m", "cm" or "mm" per step.
+        scale: metres per step, in place of ``unit``; without both floating-point files are in metres, others refused.
+        invalid: raw values that mean "no label"; NaN may be one.
+        packed: weights of red, green and blue, whose sum is the number of a pixel; null: one number a pixel.
+    """
+
+    target: ClassVar[type[Target]] = Distances
+    default: ClassVar[bool] = True
+
+    unit: str | None = None
+    scale: float | None = None
+    invalid: tuple[float, ...] = ()
+    packed: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unit is not None and self.scale is not None:
+            raise OptionError("both 'unit' and 'scale' are given; keep one")
+        if self.unit is not None and self.unit not in UNITS:
+            raise OptionError(f"unit: unknown unit {self.unit!r}; available: {', '.join(UNITS)}")
+        if self.scale is not None and not (self.scale > 0 and math.isfinite(self.scale)):
+            raise OptionError(f"scale: expected a number above 0, got {self.scale:g}")
+        check_packed(self.packed)
+
+    @property
+    def metres(self) -> float | None:
+        """Metres per step; None where files of floats are in metres."""
+        return self.scale if self.unit is None else UNITS[self.unit]
+
+    @property
+    def exact(self) -> bool:
+        """Of packed numbers, whose channels weigh unequally."""
+        return self.packed is not None
+
+    def resolved(self, task: Task) -> Mapping[str, Any]:
+        """With ``scale`` in place of ``unit``."""
+        return {**super().resolved(task), "unit": None, "scale": self.metres}
+
+    def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
+        """(1, H, W) float32 metres; 0, negative and ``invalid`` values become 0."""
+        remedy = "write `packed: [1, 256, 65536]`, the weights of red, green and blue in one number"
+        values = plane(unpacked(raw, self.packed, file), file, remedy)
+        if self.metres is None and values.dtype.kind != "f":
+            raise DataError(
+                f"{file}: depth in whole numbers has no unit; write `unit: mm` (or m, cm, or `scale: metres per step`)"
+            )
+        metres = values.astype(np.float32)
+        for value in self.invalid:
+            metres[np.isnan(metres) if math.isnan(value) else metres == np.float32(value)] = 0.0
+        for name, bad in (("nan", np.isnan(metres)), ("inf", metres == np.inf), ("-inf", metres == -np.inf)):
+            if bad.any():
+                raise DataError(
+                    f"{file}: {int(bad.sum())} of {bad.size} depths are {name.upper()}; "
+                    f"write `invalid: {name}` in the data description if that means 'no depth', or repair the file"
+                )
+        if self.metres is not None:
+            # In float64, then rounded once: 2600 mm must not become more than 2.6 m.
+            metres = (metres.astype(np.float64) * self.metres).astype(np.float32)
+        return np.maximum(metres, 0.0)[None]

@@ -1,0 +1,114 @@
+"""What readers of id maps share: the options by which raw ids become the ids of classes.
+
+Shape letters: H W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from garnish.data.labels.planes import check_packed, plane, unpacked, whole
+from garnish.data.labels.reader import Reader
+from garnish.errors import DataError, OptionError
+from garnish.targets.target import IGNORE
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdReader(Reader, ABC):
+    """An id map: grey, palette, 16-bit or ``.npy``.
+
+    Attributes:
+        ignore: raw ids that mean "no label"; 255 does so as well unless ``map`` lists it.
+        map: raw id → id; ids it does not list become ``others``, and are an error where that is null.
+        others: the id of raw ids that are not listed; "same" keeps them.
+        offset: added to raw ids; what becomes negative has no label (−1 is "reduce zero label").
+        packed: weights of red, green and blue, whose sum is the number of a pixel; null: one number a pixel.
+    """
+
+    ignore: tuple[int, ...] = ()
+    map: Mapping[int, int] | None = None
+    others: int | str | None = None
+    offset: int = 0
+    packed: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_packed(self.packed)
+        if self.map is not None and not self.map:
+            raise OptionError("map: expected a mapping from raw id to id such as {7: 0, 8: 1}, got {}")
+        for raw, new in (self.map or {}).items():
+            if not 0 <= new <= IGNORE:
+                raise OptionError(f"map: {raw} becomes {new}; ids are 0 to 254, and 255 is 'ignore'")
+        if both := sorted(set(self.ignore) & set(self.map or ())):
+            raise OptionError(f"{both[0]} stands under 'ignore' and under 'map'; take it out of one")
+        check_others(self.others)
+        if self.others is not None and self.map is None:
+            raise OptionError("others: needs 'map', which says what the listed ids become")
+
+    @property
+    def exact(self) -> bool:
+        """Always: the next id is another class."""
+        return True
+
+    def raw_ids(self, raw: np.ndarray, file: Path) -> np.ndarray:
+        """(H, W) int64, not mapped."""
+        remedy = (
+            "write `colours: {class name: [r, g, b]}`, or `packed: [1, 256, 65536]` where red, green and blue make up"
+            " one id"
+        )
+        return whole(plane(unpacked(raw, self.packed, file), file, remedy), file)
+
+    def mapped(self, ids: np.ndarray, file: Path) -> np.ndarray:
+        """Raw ids → ids by ``ignore``, ``map``, ``others`` and ``offset``, in this order; ``ids`` may be changed."""
+        listed = self.map or {}
+        ignore = {*self.ignore, *({IGNORE} - set(listed))}
+        if not listed and not self.offset:
+            for value in ignore - {IGNORE}:
+                ids[ids == value] = IGNORE
+            return ids
+        values, places = _distinct(ids)
+        new: list[int] = []
+        for value in values.tolist():
+            if value in ignore:
+                new.append(IGNORE)
+                continue
+            if listed and value not in listed and self.others is None:
+                count = int((ids == value).sum())
+                raise DataError(
+                    f"{file}: {count} pixels have id {value}, which `map` does not list; list it, add it to `ignore`, "
+                    "or write `others: 255` (`others: same` keeps such ids)"
+                )
+            if value in listed:
+                value = listed[value]
+            elif listed and isinstance(self.others, int):
+                value = self.others
+            if value != IGNORE:
+                value += self.offset
+                if value < 0 and self.offset < 0:
+                    value = IGNORE
+            new.append(value)
+        remapped: np.ndarray = np.array(new, dtype=np.int64)[places]
+        return remapped
+
+
+def check_others(others: int | str | None) -> None:
+    """Raise OptionError unless it is an id, "same" or None."""
+    if others not in (None, "same") and not (isinstance(others, int) and 0 <= others <= IGNORE):
+        raise OptionError(f"others: expected an id from 0 to 255 or 'same', got {others!r}")
+
+
+def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a whole-number map, ascending, and the place of each pixel's value among them."""
+    largest = int(ids.max())
+    if ids.min() < 0 or largest > 0xFFFF:
+        values, places = np.unique(ids, return_inverse=True)
+        return values, places.reshape(ids.shape)
+    values = np.flatnonzero(np.bincount(ids.ravel()))  # many times faster than sorting all pixels
+    rank = np.zeros(largest + 1, np.int64)
+    rank[values] = np.arange(len(values))
+    return values, rank[ids]

@@ -1,0 +1,34 @@
+"""Class ids as they stand in an id map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+
+from garnish.data.labels.id_map import IdReader
+from garnish.errors import DataError
+from garnish.targets.class_ids import ClassIds
+from garnish.targets.target import Target
+from garnish.tasks.task import Task
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Ids(IdReader):
+    """An id map, grey, palette, 16-bit or ``.npy``: classes by their ids."""
+
+    target: ClassVar[type[Target]] = ClassIds
+    default: ClassVar[bool] = True
+
+    def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
+        """(H, W) int64; ids are not compared with the number of classes."""
+        ids = self.mapped(self.raw_ids(raw, file), file)
+        if (ids < 0).any():
+            value = int(ids.min())
+            raise DataError(
+                f"{file}: holds id {value}; write `ignore: {value}` or list it under `map` in the data description"
+            )
+        return ids

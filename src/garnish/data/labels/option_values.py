@@ -1,0 +1,69 @@
+"""Numbers in a data description, which may stand there as text: ``nan``, or the keys of a mapping in JSON."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Union, get_args, get_origin
+
+from garnish.errors import OptionError
+
+
+def numbers_of(value: Any, hint: Any, at: str) -> Any:
+    """A value with numbers where an annotation asks for such; what it asks for else is left as it is.
+
+    Args:
+        value: as YAML has it.
+        hint: the annotation of an option.
+        at: what messages begin with.
+
+    Raises:
+        OptionError: what is no number where one is asked for.
+    """
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is int:
+        return whole_number(value, at)
+    if hint is float:
+        return number(value, at)
+    if origin in (Union, types.UnionType):
+        options = [option for option in inner if option is not type(None)]
+        if len(options) == 1:
+            return numbers_of(value, options[0], at)
+        return int(value) if int in options and _is_whole(value) else value
+    if origin is tuple and {int, float} & set(inner):
+        return [numbers_of(entry, inner[0], at) for entry in several(value)]
+    if inspect.isclass(origin) and issubclass(origin, Mapping) and isinstance(value, Mapping):
+        return {numbers_of(key, inner[0], at): numbers_of(entry, inner[1], at) for key, entry in value.items()}
+    return value
+
+
+def several(value: Any) -> Sequence[Any]:
+    """A list as it is, anything else as the only entry of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def whole_number(value: Any, at: str) -> int:
+    """A whole number, or text that is one."""
+    if not _is_whole(value):
+        raise OptionError(f"{at}: expected a whole number, got {value!r}")
+    return int(value)
+
+
+def number(value: Any, at: str) -> float:
+    """A number, or text that is one."""
+    if not isinstance(value, bool) and isinstance(value, int | float | str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    raise OptionError(f"{at}: expected a number, got {value!r}")
+
+
+def _is_whole(value: Any) -> bool:
+    return (
+        not isinstance(value, bool)
+        and isinstance(value, int | str)
+        and bool(re.fullmatch(r"-?\d+", str(value).strip()))
+    )

@@ -1,0 +1,38 @@
+"""A distance a pixel, above 0: depth.
+
+Shape letters: H W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from garnish.targets.target import Target
+
+
+@final
+class DepthMap(tv_tensors.TVTensor):  # type: ignore[misc]
+    """(1, H, W) float32 planar depth in metres; 0: no label."""
+
+    def __new__(cls, data: Any) -> DepthMap:
+        """Wrap ``data`` without a copy where it is a tensor."""
+        return torch.as_tensor(data).as_subclass(cls)
+
+
+@final
+class Distances(Target):
+    """:class:`DepthMap`: amounts above 0, which a rolled or mirrored camera sees alike; 0: no label."""
+
+    tensor: ClassVar[type[Any]] = DepthMap
+    missing: ClassVar[float] = 0.0
+
+    @classmethod
+    def example(
+        cls, count: int, channels: int, size: tuple[int, int], device: torch.device | str | None = None
+    ) -> Tensor:
+        """(count, 1, H, W) float32, within 0.5 and 9.5."""
+        return 0.5 + 9 * torch.rand(count, 1, *size, device=device)

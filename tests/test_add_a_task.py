@@ -1,0 +1,87 @@
+"""The examples of ``docs/add-a-task.md`` and ``docs/add-a-reader.md``, as they stand there, from outside."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from garnish.data.labels.reader import Reader
+from garnish.targets.target import Target
+from garnish.tasks.task import Task
+
+ROOT = Path(__file__).parents[1]
+TASK, READER = ROOT / "docs" / "add-a-task.md", ROOT / "docs" / "add-a-reader.md"
+
+
+def the_example(page: Path) -> str:
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.S | re.M)
+    return block
+
+
+def entry_points(page: Path, package: str) -> str:
+    """What the page writes into ``pyproject.toml``, as an installed package has it."""
+    text = "".join(re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.S | re.M))
+    text = re.sub(r'\[project\.entry-points\."(.*)"\]', r"[\1]", text).replace('"', "")
+    return re.sub(r"your_package\.\w+", package, text)
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory) -> dict[str, str]:
+    """An environment in which two packages that are not ours offer the classes of the pages."""
+    site = tmp_path_factory.mktemp("site")
+    for package, page in (("outside_curvature", TASK), ("outside_number_lines", READER)):
+        (site / f"{package}.py").write_text(the_example(page), "utf-8")
+        info = site / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(entry_points(page, package))
+    places = os.pathsep.join(map(str, (site, ROOT / "src", ROOT / "tests")))
+    return {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
+
+
+def passed(environment: dict[str, str], *args: str) -> int:
+    """How many tests passed; none fails."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *args]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    return int(re.search(r"(\d+) passed", done.stdout).group(1))
+
+
+@pytest.mark.parametrize("cases", ["curvature_cases.py", "number_lines_cases.py"])
+def test_the_whole_package_takes_it(outside, cases):
+    file = ROOT / "tests" / "outside" / cases
+    assert passed(outside, str(file)) >= file.read_text("utf-8").count("\ndef test_")
+
+
+def test_the_conformance_suite_finds_the_task_without_an_edit(outside):
+    suite = ROOT / "tests" / "conformance" / "test_tasks.py"
+    assert passed(outside, str(suite), "-k", "Curvature") == suite.read_text("utf-8").count("\ndef test_")
+
+
+def test_nothing_of_them_is_in_the_package():
+    text = "".join(p.read_text("utf-8") for p in (ROOT / "src").rglob("*.py"))
+    assert not re.search("CurvatureMap|SignedAmounts|NumberLines", text)
+
+
+@pytest.mark.parametrize(("cls", "page"), [(Task, TASK), (Target, TASK), (Reader, READER)])
+def test_every_door_stands_on_its_page(cls, page):
+    doors = {name for name in {**vars(cls), **inspect.get_annotations(cls)} if not name.startswith("_")}
+    written = set(re.findall(r"`(\w+)(?:\([^`]*\))?`", page.read_text("utf-8")))
+    assert len(doors) > 6 and doors - written == set()
+
+
+@pytest.mark.parametrize(("cls", "page"), [(Task, TASK), (Target, TASK), (Reader, READER)])
+def test_arguments_of_doors_are_those_of_the_class(cls, page):
+    for name, said in re.findall(r"`(\w+)\(([^`]*)\)`", page.read_text("utf-8")):
+        method = inspect.getattr_static(cls, name, None)
+        if name in vars(cls) and said:
+            function = method.__func__ if isinstance(method, classmethod) else method
+            takes = [n for n in inspect.signature(function).parameters if n not in ("self", "cls")]
+            others = [vars(c).get(name) for c in (Task, Target) if c is not cls and page is TASK]
+            assert said.split(", ") == takes or any(others), f"{name}({said}), but it takes {takes}"
