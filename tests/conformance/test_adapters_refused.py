@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import garnish
 import tiny
 from conformance.cases import FAMILIES, trains
 from garnish import registry
 from garnish.cli import main
-from garnish.engine.adapter import Adapter, Method, Plan
+from garnish.engine.adapter import Adapter, Method, Plan, select_layers
 from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, SiteError
 from garnish.planning.candidates import candidates
@@ -131,6 +132,14 @@ def one_line(error: Exception | str, *named: Any) -> None:
     assert "\n" not in str(error) and len(str(error)) < 250
     for value in named:
         assert str(value) in str(error)
+
+
+def test_a_layer_of_a_type_that_a_method_cannot_adapt_is_named():
+    trunk = tiny.backbone("mit")
+    assert select_layers(trunk, ("fc1",), (), "Mine", only=(nn.Linear,))
+    with pytest.raises(SiteError, match=r"Mine: stages\.0\S+mlp\.dw in mit_b0 is a Conv2d; choose Linear") as caught:
+        select_layers(trunk, ("fc1", "dw"), (), "Mine", only=(nn.Linear,))
+    one_line(caught.value)
 
 
 def test_side_networks_read_no_merged_maps():

@@ -54,7 +54,6 @@ class FPNDecoder(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.classifier = nn.Conv2d(channels, out_channels, 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Maps (B, C_i, H_i, W_i), finest first → (B, out_channels, H_0, W_0)."""
@@ -64,4 +63,5 @@ class FPNDecoder(nn.Module):
         merged, *coarser = [smooth(x) for smooth, x in zip(self.smooth, levels, strict=True)]
         for x in coarser:
             merged = merged + F.interpolate(x, merged.shape[-2:], mode="bilinear", align_corners=False)
-        return self.classifier(F.relu(self.norm(merged)))
+        out: Tensor = self.classifier(F.relu(self.norm(merged)))
+        return out

@@ -68,7 +68,8 @@ class _Embed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, H, W, C) → (R, H', W', C')."""
-        return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        out: Tensor = self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return out
 
 
 class _Stem(nn.Module):
@@ -102,7 +103,8 @@ class _Attention(nn.Module):
         short = self.sr_norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         k, v = self.kv(short).reshape(rows, -1, 2, self.num_heads, q.shape[-1]).permute(2, 0, 3, 1, 4).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
-        return self.proj_drop(self.proj(out.transpose(1, 2).reshape(rows, height, width, channels)))
+        mixed: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).reshape(rows, height, width, channels)))
+        return mixed
 
 
 class _Mlp(nn.Module):
@@ -115,4 +117,5 @@ class _Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(R, H, W, C) → (R, H, W, C)."""
         hidden = self.dwconv(self.fc1(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return self.drop(self.fc2(self.drop(self.act(hidden))))
+        out: Tensor = self.drop(self.fc2(self.drop(self.act(hidden))))
+        return out

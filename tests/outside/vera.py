@@ -43,31 +43,31 @@ class VeRA(Method):
 
     def plan(self, backbone: Trunk) -> Plan:
         """Vectors at every chosen linear layer; each reads the corner of A and B that has its widths."""
-        chosen = select_layers(backbone, self.layers, (nn.Linear,), "VeRA")
-        widest = [max((getattr(m, side) for _, m in chosen), default=1) for side in ("in_features", "out_features")]
-        both = Projections(self.rank, *widest)
-        return Plan({site.name: VeRAAdapter(both, layer, self.start) for site, layer in chosen}, shared=both)
+        chosen = select_layers(backbone, self.layers, (nn.Linear,), "VeRA", only=(nn.Linear,))
+        shapes = {site.name: layer.get_parameter("weight").shape for site, layer in chosen}
+        both = Projections(self.rank, *map(max, zip(*shapes.values(), strict=True))) if shapes else None
+        return Plan({name: VeRAAdapter(both, o, self.start) for name, (o, _) in shapes.items() if both}, shared=both)
 
 
 @final
 class Projections(nn.Module):
     """A (r, i) and B (o, r) for the widest layer, uniform as in Kaiming's rule; buffers: stored, never trained."""
 
-    def __init__(self, rank: int, inputs: int, outputs: int) -> None:
+    def __init__(self, rank: int, outputs: int, inputs: int) -> None:
         super().__init__()
-        self.register_buffer("a", nn.init.kaiming_uniform_(torch.empty(rank, inputs)))
-        self.register_buffer("b", nn.init.kaiming_uniform_(torch.empty(outputs, rank)))
+        self.a = nn.Buffer(nn.init.kaiming_uniform_(torch.empty(rank, inputs)))
+        self.b = nn.Buffer(nn.init.kaiming_uniform_(torch.empty(outputs, rank)))
 
 
 @final
 class VeRAAdapter(Adapter):
     """The vectors d (r) and b (o) of one layer."""
 
-    def __init__(self, both: Projections, layer: nn.Linear, start: float) -> None:
+    def __init__(self, both: Projections, outputs: int, start: float) -> None:
         super().__init__()
         self._both = (both,)  # in a tuple, so that it is not registered, moved and stored once a layer
         self.d = nn.Parameter(torch.full((both.a.shape[0],), start))
-        self.b = nn.Parameter(torch.zeros(layer.out_features))
+        self.b = nn.Parameter(torch.zeros(outputs))
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """(…, i) and (…, o) → (…, o)."""

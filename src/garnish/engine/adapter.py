@@ -178,7 +178,12 @@ def check_factor(at: str, value: float) -> None:
 
 
 def select_layers(
-    backbone: Trunk, wanted: tuple[str, ...], default: tuple[type[nn.Module], ...], label: str
+    backbone: Trunk,
+    wanted: tuple[str, ...],
+    default: tuple[type[nn.Module], ...],
+    label: str,
+    *,
+    only: tuple[type[nn.Module], ...] = (nn.Module,),
 ) -> list[tuple[Site, nn.Module]]:
     """The layers that a method is to adapt, with the bare module of each.
 
@@ -188,9 +193,10 @@ def select_layers(
             empty: every layer in the blocks whose type is in ``default``.
         default: types of layers that are adapted if ``wanted`` is empty.
         label: the method's name, for messages.
+        only: types that the method can adapt.
 
     Raises:
-        SiteError: an entry that matches no layer; the message lists the layers there are.
+        SiteError: an entry that matches no layer, whereupon the message lists those there are, or one of another type.
     """
     layers = [(site, bare(module)) for site, module in backbone.sites_with_modules() if site.kind == "layer"]
     if not wanted:
@@ -201,5 +207,9 @@ def select_layers(
         if not hits:
             known = sorted({f"{s.place}.{s.role}" for s, _ in layers})
             raise SiteError(f"{label}: no layer {entry!r} in {backbone.name}; layers: {', '.join(known)}")
-        chosen.update({s.name: (s, m) for s, m in hits})
+        for site, module in hits:
+            if not isinstance(module, only):
+                can = " or ".join(kind.__name__ for kind in only)
+                raise SiteError(f"{label}: {site.name} in {backbone.name} is a {type(module).__name__}; choose {can}")
+            chosen[site.name] = site, module
     return [pair for pair in layers if pair[0].name in chosen]
