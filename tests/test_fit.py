@@ -312,7 +312,13 @@ def test_fit_has_the_options_and_their_defaults():
     parameters = inspect.signature(fit).parameters
     for option in dataclasses.fields(TrainOptions):
         assert parameters[option.name].default == option.default, option.name
-        assert f"{option.name}" in (fit.__doc__ or "") and f"{option.name}: " in (TrainOptions.__doc__ or "")
+        assert (fit.__doc__ or "").count(f"\n    {option.name}: ") == 1, option.name
+        assert f"    {option.name}: " in (TrainOptions.__doc__ or "")
+    assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    with pytest.raises(OptionError, match=r"fit: unknown argument 'step'; did you mean 'steps'\?"):
+        fit(tiny(), Blobs(every(4)), step=1)
+    with pytest.raises(OptionError, match=r"fit: lr: expected a number, got str 'fast'"):
+        fit(tiny(), Blobs(every(4)), steps=1, lr="fast")
 
 
 # ---- schedule and optimizer -------------------------------------------------------------------------------------
