@@ -12,7 +12,8 @@ from garnish.data.labels.decoding import decode
 from garnish.data.labels.label_options import parse_label_options
 from garnish.errors import DataError, OptionError
 from garnish.files import pictures
-from garnish.files.pictures import picture_size, read_array, read_picture
+from garnish.files.label_files import read_array
+from garnish.files.pictures import picture_size, read_picture
 from garnish.tasks.depth import Depth
 from garnish.tasks.edges import Edges
 from garnish.tasks.normals import Normals

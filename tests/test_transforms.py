@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as V
 from garnish.data.augment import Augment, resize_sample
 from garnish.data.dataset import DepthMap, NormalMap, Sample
 from garnish.data.labels.target_maps import KERNELS, geometric_functionals, resize_map
-from garnish.data.scenes.scenes import Scenes, render
+from garnish.data.scenes.render import render
+from garnish.data.scenes.scenes import Scenes
 from garnish.errors import DataError, OptionError
 
 #: arguments that make each functional of torchvision change a 12 × 12 map

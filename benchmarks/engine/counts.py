@@ -111,7 +111,7 @@ def circles(src: Path) -> list[list[str]]:
 
 def forward_lines(src: Path) -> int:
     """Of the body of ``Model.forward``, without its docstring."""
-    for node in ast.walk(ast.parse((src / "model.py").read_text("utf-8"))):
+    for node in ast.walk(ast.parse(next(src.rglob("model.py")).read_text("utf-8"))):
         if isinstance(node, ast.ClassDef) and node.name == "Model":
             forward = next(n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "forward")
             return (forward.body[-1].end_lineno or 0) - forward.body[1].lineno + 1

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from garnish.backbones.build import backbone
 from garnish.data.augment import Augment
-from garnish.data.scenes.scenes import CLASSES, Scenes
+from garnish.data.scenes.render import CLASSES
+from garnish.data.scenes.scenes import Scenes
 from garnish.drawing.sheet import draw_sheet
 from garnish.engine.adapter import Method
 from garnish.errors import plural

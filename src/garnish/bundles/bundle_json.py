@@ -89,7 +89,7 @@ class BundleFacts(TypedDict):
     extra: NotRequired[dict[str, Any]]  # whatever the caller of save added
 
 
-def read_description(path: str | os.PathLike[str]) -> BundleFacts:
+def read_bundle_json(path: str | os.PathLike[str]) -> BundleFacts:
     """The validated ``bundle.json`` of a bundle; its weights are not read.
 
     Args:

@@ -67,12 +67,12 @@ def run(words: Sequence[str]) -> int:
 
 def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
     """What :meth:`garnish.model.model.Model.report` tells, and what ``bundle.json`` says, of one bundle or several."""
-    from garnish.bundles.bundle_json import bundle_folder, read_description
+    from garnish.bundles.bundle_json import bundle_folder, read_bundle_json
     from garnish.bundles.tensors import read_weights
     from garnish.commands.words import bundle_paths
 
     paths = bundle_paths(target)
-    described = [read_description(path) for path in paths]
+    described = [read_bundle_json(path) for path in paths]
     first = described[0]["backbone"]
     for path, facts in zip(paths, described, strict=True):
         if facts["backbone"]["fingerprint"] != first["fingerprint"]:

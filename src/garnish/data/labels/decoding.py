@@ -14,7 +14,7 @@ import numpy as np
 
 from garnish.data.labels.label_options import LabelOptions
 from garnish.errors import DataError
-from garnish.files.pictures import refuse_lossy
+from garnish.files.label_files import refuse_lossy
 from garnish.tasks.task import IGNORE
 
 #: Vectors shorter than this are no normals but a background colour such as mid-grey.
@@ -28,7 +28,7 @@ def decode(raw: np.ndarray, options: LabelOptions, path: Path) -> np.ndarray:
     """The target that a label file's numbers stand for.
 
     Args:
-        raw: (H, W) or (H, W, C), as :func:`garnish.files.pictures.read_array` gives it.
+        raw: (H, W) or (H, W, C), as :func:`garnish.files.label_files.read_array` gives it.
         options: how to read it.
         path: named in messages.
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from garnish.data.scenes.rooms import BoxRoom, Room, Studio
-from garnish.data.scenes.solids import SHAPES, Floats, Solid
+from garnish.data.scenes.shapes import SHAPES
+from garnish.data.scenes.solids import Floats, Solid
 from garnish.data.scenes.textures import Paint
 
 #: a solid's z axis pointing up (world y is down)
@@ -92,7 +93,7 @@ class Placed:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class Arrangement:
     """Everything a picture needs.
 
     Attributes:
@@ -117,7 +118,7 @@ class Setting:
     noise: float
 
 
-def arrange(rng: np.random.Generator, style: Style) -> Setting:
+def arrange(rng: np.random.Generator, style: Style) -> Arrangement:
     """Draw a scene; a pure function of the generator's state and the style."""
     uniform = rng.uniform
     pitch, roll = math.radians(uniform(8, 26)), math.radians(rng.normal(0, 2.5))
@@ -139,7 +140,7 @@ def arrange(rng: np.random.Generator, style: Style) -> Setting:
         warm = rng.normal(0, 0.04)
         lamp_size, lamp_colour = uniform(0.05, 0.35), np.array([1 + warm, 1, 1 - warm]) * uniform(0.8, 1.1)
         sky, bounce = np.array([0.34, 0.35, 0.36]) * uniform(0.7, 1.15), np.array([0.2, 0.19, 0.18])
-    return Setting(
+    return Arrangement(
         camera=_turn(2, roll, _turn(0, -pitch)),
         focal=focal,
         room=room,
