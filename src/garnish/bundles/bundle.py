@@ -22,7 +22,15 @@ from torch import nn
 from garnish import __version__
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.weights import is_non_commercial
-from garnish.bundles.bundle_json import DESCRIPTION, FORMAT, INPUT, WEIGHTS, bundle_folder, read_bundle_json
+from garnish.bundles.bundle_json import (
+    DESCRIPTION,
+    FORMAT,
+    INPUT,
+    WEIGHTS,
+    BundleFacts,
+    bundle_folder,
+    read_bundle_json,
+)
 from garnish.bundles.own_backbone import check_backbone, check_same, rebuild
 from garnish.bundles.specs import Specs, backbone_facts, build_described
 from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, read_tensors, read_weights, stored_tensors
@@ -146,7 +154,7 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(facts["tasks"])
 
 
-def _serve(model: Model, where: str, folder: Path, facts: Mapping[str, Any]) -> None:
+def _serve(model: Model, where: str, folder: Path, facts: BundleFacts) -> None:
     """Add what a bundle holds to a model."""
     file = str(folder / WEIGHTS)
     stored = read_tensors(read_weights(folder, facts), file)
@@ -253,7 +261,7 @@ def _plain_metrics(metrics: Metrics | None, tasks: Sequence[str], option: str) -
 # ---- loading ----------------------------------------------------------------------------------------------------
 
 
-def _check_joinable(read: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+def _check_joinable(read: Sequence[tuple[str, BundleFacts]]) -> None:
     """All bundles belong to one backbone, and no task name comes twice."""
     where, first = read[0]
     taken: dict[str, str] = dict.fromkeys(first["tasks"], where)
@@ -273,6 +281,6 @@ def _check_joinable(read: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
             taken[task] = other
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """A fingerprint's first twelve digits, anything else as it is."""
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.build import backbone as build_backbone
+from garnish.bundles.bundle_json import BackboneFacts
 from garnish.errors import BundleError, OptionError, WeightsError, one_line
 
 
-def rebuild(where: str, wanted: Mapping[str, Any], weights: str | os.PathLike[str] | None) -> Backbone:
+def rebuild(where: str, wanted: BackboneFacts, weights: str | os.PathLike[str] | None) -> Backbone:
     """The bare backbone that a description's ``backbone`` names; raises :class:`BundleError` where it cannot be had."""
     source = str(weights) if weights is not None else wanted["weights_source"]
     if source == "random":
@@ -37,7 +36,7 @@ def rebuild(where: str, wanted: Mapping[str, Any], weights: str | os.PathLike[st
         ) from error
 
 
-def check_backbone(where: str, wanted: Mapping[str, Any], found: Backbone, source: str) -> None:
+def check_backbone(where: str, wanted: BackboneFacts, found: Backbone, source: str) -> None:
     """Raise where ``found`` is not the bare backbone that a description's ``backbone`` names."""
     if found.is_adapted:
         raise OptionError(
@@ -46,7 +45,7 @@ def check_backbone(where: str, wanted: Mapping[str, Any], found: Backbone, sourc
     check_same(where, wanted, found, source)
 
 
-def check_same(where: str, wanted: Mapping[str, Any], found: Backbone, source: str, *, anew: bool = True) -> None:
+def check_same(where: str, wanted: BackboneFacts, found: Backbone, source: str, *, anew: bool = True) -> None:
     """As :func:`check_backbone`, of a trunk that may be adapted; ``anew``: its fingerprint is computed again."""
     options = json.loads(json.dumps(found.options))
     if found.name.split(".", 1)[0] != wanted["name"].split(".", 1)[0] or options != wanted["options"]:

@@ -10,6 +10,7 @@ from garnish.commands.parser import Parser, size
 from garnish.errors import OptionError, WeightsError
 
 if TYPE_CHECKING:
+    from garnish.bundles.bundle_json import BundleFacts
     from garnish.model.model import Model
 
 _EPILOG = """\
@@ -93,7 +94,7 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
     }
 
 
-def _skeleton(paths: Sequence[str], described: Sequence[Mapping[str, Any]]) -> Model:
+def _skeleton(paths: Sequence[str], described: Sequence[BundleFacts]) -> Model:
     """The model of some bundles without their tensors, nor the backbone's."""
     from garnish.backbones.build import backbone
     from garnish.bundles.specs import build_described

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from garnish.errors import OptionError, one_line, suggest
 from garnish.files.strict_yaml import read_yaml
@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # torch is imported where something is built, not where --hel
     from garnish.recipes.backbone_choice import BackboneChoice
     from garnish.tasks.task import Task
     from garnish.training.train_options import TrainOptions
+
+T = TypeVar("T")
 
 SECTIONS = ("backbone", "adapter", "head", "tasks", "data", "train", "onto", "out")
 #: What may stand in a file: ``compare`` is read by ``garnish compare`` alone; ``base`` is the folder, seen from the
@@ -92,8 +94,7 @@ class Recipe:
         if given is None:
             return None
         named = self._named("backbone", given)
-        choice: BackboneChoice = self._located(lambda: construct(BackboneChoice, named, where="backbone"), "backbone")
-        return choice
+        return self._located(lambda: construct(BackboneChoice, named, where="backbone"), "backbone")
 
     @property
     def methods(self) -> list[Method]:
@@ -123,8 +124,7 @@ class Recipe:
         given = self.plain.get("train")
         if not isinstance(given, Mapping):
             raise self.fault("train", f"{given!r}; write e.g. train: {{steps: 300, batch_size: 4}}")
-        options: TrainOptions = self._located(lambda: construct(TrainOptions, given, where="train"), "train")
-        return options
+        return self._located(lambda: construct(TrainOptions, given, where="train"), "train")
 
     def fault(self, section: str, text: str) -> OptionError:
         """An error as one line that names each thing once: the file, what the command line set, and the key.
@@ -205,7 +205,7 @@ class Recipe:
         name = options.pop("name")
         return self._located(lambda: build(kind, name, options, where=section), section)
 
-    def _located(self, make: Any, section: str) -> Any:
+    def _located(self, make: Callable[[], T], section: str) -> T:
         """What ``make()`` gives; its errors name the recipe."""
         try:
             return make()

@@ -18,6 +18,7 @@ from garnish.registry import options_of
 from garnish.training.losses import only
 from garnish.training.optimizer import seed_step, set_rates
 from garnish.training.run import Run
+from garnish.training.run_state import Evaluation
 from garnish.training.train_options import TrainOptions
 
 
@@ -43,7 +44,7 @@ class Result:
     stopped: str
     best_step: int | None
     metrics: dict[str, dict[str, float]]
-    history: list[dict[str, Any]] = field(repr=False)
+    history: list[Evaluation] = field(repr=False)
     warnings: list[str]
     batch_size: int
     seconds: float

@@ -128,5 +128,5 @@ def _check_spec(before: SpecFacts | None, after: SpecFacts | None, at: str, wher
             )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return one_line(", ".join(map(str, value)) if isinstance(value, list) else value, 120)
