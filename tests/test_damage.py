@@ -18,12 +18,12 @@ from torchvision import tv_tensors
 import garnish as gn
 from garnish.bundles.bundle_json import read_bundle_json
 from garnish.bundles.checkpoint import load_state, save_state
-from garnish.bundles.tensors import read_tensors, read_weights
+from garnish.bundles.tensors import read_tensors, weights_of
 from garnish.comparing.store import has_picture, keep_json, keep_picture, kept_json
 from garnish.data.dataset import Sample
 from garnish.engine.trunk_start import TrunkState
 from garnish.errors import BundleError, DataError
-from garnish.training.feature_file import as_bytes, pack, read
+from garnish.training.feature_file import as_bytes, pack, read_features
 from training_cases import moved, tiny
 
 DAMAGED = (BundleError, DataError)
@@ -83,7 +83,7 @@ def bundle(tmp_path):
 
 def contents(folder: Path) -> dict[str, Any]:
     facts = read_bundle_json(folder)
-    return {"facts": facts, "tensors": read_tensors(read_weights(folder, facts), str(folder))}
+    return {"facts": facts, "tensors": read_tensors(weights_of(folder, facts), str(folder))}
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors", "SHA256SUMS"])
@@ -224,7 +224,7 @@ def kept_sample() -> Sample:
 
 
 def look_at(file: Path) -> dict[str, Any]:
-    sample = read(file)
+    sample = read_features(file)
     assert sample.start is not None
     return {
         "image": sample.image.as_subclass(torch.Tensor),
@@ -258,4 +258,4 @@ def test_kept_features_of_an_earlier_version(tmp_path):
         DataError,
         match=r"old.safetensors: is damaged \(it has another format, or other sums than it was .*\); delete it",
     ):
-        read(file)
+        read_features(file)

@@ -16,7 +16,7 @@ from torch.nn.functional import conv2d
 
 import tiny
 from garnish.engine.context import ForwardContext
-from garnish.engine.loop import Flow, run
+from garnish.engine.loop import Flow, run_units
 from garnish.model.model import Model
 from plain_trunks import affine, gelu, layer_norm
 from whole_trunk import TASKS, double_model, encoder_leaves, heads_input, method, plain_input, same
@@ -122,7 +122,7 @@ def trunk_states(short: str, images: Tensor) -> tuple[list[list[Tensor]], list[T
     trunk = tiny.backbone(short).double().eval()
     states: list[list[Tensor]] = [[] for _ in trunk.stages]
     ctx = ForwardContext(grid=(0, 0), num_prefix=trunk.num_prefix)
-    maps = run(trunk, Flow(images, ctx), None, watch=lambda x, stage: states[stage].append(x.clone())).maps
+    maps = run_units(trunk, Flow(images, ctx), None, watch=lambda x, stage: states[stage].append(x.clone())).maps
     assert [len(stage) for stage in states] == [1 + len(stage.blocks) for stage in trunk.stages]
     return states, list(maps)
 

@@ -16,7 +16,7 @@ from garnish import registry
 from garnish.adapters.layers.low_rank import LoRAAdapter, low_rank
 from garnish.backbones.convolution import SameConv2d, replace_same_convolutions
 from garnish.engine.context import ForwardContext
-from garnish.engine.folding import merge
+from garnish.engine.folding import folded_trunk
 from garnish.errors import SiteError
 
 SHAPES = {  # channels in and out, kernel, groups, rank
@@ -147,7 +147,7 @@ def test_depthwise_layers_of_a_trunk(short, dora):
             assert tiny.far(mixed[task], model(x, [task])[task][wanting]) < 1e-10
         prepared = model.prepare(x)
         expected = model.backbone(prepared, model.owners[1])
-        for got, want in zip(merge(model.backbone, model.owners[1])(prepared), expected, strict=True):
+        for got, want in zip(folded_trunk(model.backbone, model.owners[1])(prepared), expected, strict=True):
             assert tiny.far(got, want) < 1e-10
         assert tiny.far(model.backbone(prepared, model.owners[2])[-1], expected[-1]) > 1e-3
 

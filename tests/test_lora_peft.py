@@ -125,14 +125,14 @@ def test_equals_peft_on_the_merging_layers():
 
 @pytest.mark.parametrize("ours", [{}, {"rs": True}, {"dora": True}], ids=["lora", "rslora", "dora"])
 def test_merged_weights_equal_pefts(ours):
-    from garnish.engine.folding import merge
+    from garnish.engine.folding import folded_trunk
 
     model = adapted("dinov2", garnish.LoRA(rank=3, alpha=5.0, **ours))
     options = {"use_rslora": ours.get("rs", False), "use_dora": ours.get("dora", False)}
     theirs = theirs_with("dinov2", model, r=3, lora_alpha=5, target_modules=BLOCKS["dinov2"], **options)
     copy_matrices(model, theirs)
     merged = theirs.merge_and_unload().state_dict()
-    for name, tensor in merge(model.backbone, model.owners[0]).frozen_tensors().items():
+    for name, tensor in folded_trunk(model.backbone, model.owners[0]).frozen_tensors().items():
         assert tiny.far(tensor, merged[model.backbone.source_names[name]]) <= BOUND, name
 
 

@@ -21,7 +21,7 @@ from garnish.adapters.layers.low_rank import LoRAAdapter
 from garnish.backbones.segformer import dialects
 from garnish.bundles.bundle_json import read_bundle_json
 from garnish.cli import main
-from garnish.engine.folding import fold_shared, merge
+from garnish.engine.folding import fold_shared, folded_trunk
 from garnish.engine.owner import owners_of
 from garnish.errors import BundleError, OptionError, SiteError
 from garnish.files import atomic
@@ -136,7 +136,7 @@ def test_merging_is_exact_in_float64(short, kind, tmp_path):
     model = trained(short, METHODS[kind], tmp_path).double()
     x = pixels(64, 96, torch.float64)
     with torch.no_grad():
-        assert_same(merge(model.backbone, model.owners[0])(x), maps_of(model, x), 1e-10)
+        assert_same(folded_trunk(model.backbone, model.owners[0])(x), maps_of(model, x), 1e-10)
 
 
 @pytest.mark.parametrize(("short", "layer"), [("mit", "dw"), ("convnext", "conv_dw"), ("cnn", "conv_dw")])

@@ -179,7 +179,7 @@ def test_round_trip(dialect, prefix, tmp_path):
     randomise(ours)
     file = tmp_path / "encoder.safetensors"
     written = dialects.write(ours.frozen_tensors(), dialect, prefix=prefix)
-    assert dialects.detect(written, "")[0].name == dialect
+    assert dialects.detect_dialect(written, "")[0].name == dialect
     save_file(written, file)
     with pytest.warns(UserWarning, match="module") if prefix == "module.backbone." else contextlib.nullcontext():
         again = tiny(str(file))

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 import garnish as gn
 from garnish.backbones.mit import NVIDIA_LICENCE, MiT
 from garnish.backbones.segformer import dialects
-from garnish.backbones.segformer.config import class_names
+from garnish.backbones.segformer.config import classes_of_config
 from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.cli import main
 from garnish.errors import GarnishError, OptionError, WeightsError
@@ -209,7 +209,7 @@ def test_round_trip(dialect, prefix, folder):
     encoder = dialects.write(model.backbone.frozen_tensors(), dialect)
     file = folder.parent / "whole.safetensors"
     save_file({prefix + name: tensor for name, tensor in (encoder | written).items()}, file)
-    assert segformer_names.detect(list(written)) == dialect
+    assert segformer_names.detect_decoder(list(written)) == dialect
     again = segformer_names.read_decoder(str(file))
     assert list(again) == list(segformer_names.names_in(dialect, again))
     assert set(again) == set(state) and all(torch.equal(again[name], state[name]) for name in state)
@@ -231,8 +231,8 @@ def test_round_trip(dialect, prefix, folder):
     ],
 )
 def test_class_names(labels, expected):
-    assert class_names({"id2label": labels}) == expected
-    assert class_names({}) is None
+    assert classes_of_config({"id2label": labels}) == expected
+    assert classes_of_config({}) is None
 
 
 def test_a_label_list_of_another_length_is_not_taken(folder):

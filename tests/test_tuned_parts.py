@@ -15,7 +15,7 @@ import garnish as gn
 import tiny
 from garnish.backbones.backbone import Backbone
 from garnish.engine.context import ForwardContext
-from garnish.engine.folding import merge
+from garnish.engine.folding import folded_trunk
 from garnish.errors import OptionError, SiteError
 
 
@@ -116,7 +116,7 @@ def test_ssf_stands_at_its_places(short):
 def test_ssf_merged_gives_layers_without_bias_one():
     # DINOv3's qkv has none
     model = tiny.model("dinov3", gn.SSF()).double()
-    qkv = merge(model.backbone, model.owners[0]).stages[0].blocks[0]["attn"].branch.layer.qkv
+    qkv = folded_trunk(model.backbone, model.owners[0]).stages[0].blocks[0]["attn"].branch.layer.qkv
     adapter = next(a for at, a in model.owners[0].placed() if at.site.name.endswith("attn.qkv"))
     assert torch.equal(qkv.bias, adapter.shift)
 

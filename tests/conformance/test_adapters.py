@@ -21,7 +21,7 @@ from garnish import registry
 from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.engine.attach import adapted_sites
 from garnish.engine.context import ForwardContext
-from garnish.engine.folding import merge
+from garnish.engine.folding import folded_trunk
 from garnish.errors import SiteError
 from garnish.model.model import Model
 
@@ -204,10 +204,10 @@ def merges(case: str, short: str, per_task: bool, dtype: torch.dtype, bound: flo
         expected = model.backbone(x, owner)
         if not can:
             with pytest.raises(SiteError) as caught:
-                merge(model.backbone, owner)
+                folded_trunk(model.backbone, owner)
             assert "\n" not in str(caught.value)
         else:
-            plain = merge(model.backbone, owner)
+            plain = folded_trunk(model.backbone, owner)
             assert not list(adapted_sites(plain))
             names = tiny.backbone(short).frozen_tensors()
             # a layer without bias may get one

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.name_prefixes import said_of
 from garnish.backbones.segformer import dialects
-from garnish.backbones.segformer.config import check_architecture, read_config
+from garnish.backbones.segformer.config import check_architecture, read_model_config
 from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.backbones.weights import check_floats, read_weights, weights_file
 from garnish.checking.plain_data import Reading, Within, read_as
@@ -183,10 +183,10 @@ class MiT(Backbone):
         if source is not None:
             file = str(weights_file(source))
             tensors, licence = read_weights(file)
-            dialect, prefix = dialects.detect(tensors, source)
+            dialect, prefix = dialects.detect_dialect(tensors, source)
             if wrapper := prefix.removesuffix(dialect.prefix):
                 warnings.warn(said_of(wrapper, tensors, f"{name}: weights {source}"), stacklevel=2)
-            check_architecture(read_config(file), arch, source)
+            check_architecture(read_model_config(file), arch, source)
         norm_eps = arch.norm_eps or dialect.norm_eps
         embed_eps = arch.embed_norm_eps or arch.norm_eps or dialect.embed_norm_eps
         given = dict(options)
@@ -208,7 +208,7 @@ class MiT(Backbone):
         backbone.source_names = {slot: dialects.NVLABS.names_of(slot)[0] for slot, _, _ in slots}
         if source is not None:
             wanted = {slot: getattr(module, leaf).shape for slot, module, leaf in slots}
-            read = dialects.read(tensors, wanted, source)
+            read = dialects.read_dialect(tensors, wanted, source)
             with torch.no_grad():
                 for slot, module, leaf in slots:
                     check_floats(backbone.source_names[slot], read[slot], getattr(module, leaf), source)

@@ -33,7 +33,7 @@ from garnish.bundles.bundle_json import (
 )
 from garnish.bundles.own_backbone import check_backbone, check_same, rebuild
 from garnish.bundles.specs import Specs, backbone_facts, build_described
-from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, read_tensors, read_weights, stored_tensors
+from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, read_tensors, stored_tensors, weights_of
 from garnish.checking.arguments import checked
 from garnish.checking.device import usable_device
 from garnish.errors import BundleError, OptionError, one_line, suggest
@@ -157,7 +157,7 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> tuple[str, ...]:
 def _serve(model: Model, where: str, folder: Path, facts: BundleFacts) -> None:
     """Add what a bundle holds to a model."""
     file = str(folder / WEIGHTS)
-    stored = read_tensors(read_weights(folder, facts), file)
+    stored = read_tensors(weights_of(folder, facts), file)
     made = build_described(model, facts, where)
     fill(model.backbone, made.tensors(), stored, facts["dtype"], facts["tuned_as"], file)
     model.serve(made)

@@ -34,7 +34,7 @@ from garnish.checking.arguments import checked
 from garnish.checking.finite import not_finite
 from garnish.engine.adapter import Method
 from garnish.engine.folding import fold_shared
-from garnish.engine.folding import merge as merge_adapters
+from garnish.engine.folding import folded_trunk as merge_adapters
 from garnish.engine.owner import Owner, owners_of
 from garnish.errors import BundleError, OptionError, SiteError, suggest
 from garnish.files.atomic import present, write_file, write_folder, writing

@@ -69,7 +69,7 @@ def run(words: Sequence[str]) -> int:
 def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
     """What :meth:`garnish.model.model.Model.report` tells, and what ``bundle.json`` says, of one bundle or several."""
     from garnish.bundles.bundle_json import bundle_folder, read_bundle_json
-    from garnish.bundles.tensors import read_weights
+    from garnish.bundles.tensors import weights_of
     from garnish.commands.words import bundle_paths
 
     paths = bundle_paths(target)
@@ -80,7 +80,7 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
             name = facts["backbone"]["name"]
             raise OptionError(f"{path}: belongs to another backbone ({name}) than {paths[0]} ({first['name']})")
     # whose digests are looked at, as wherever a bundle is read
-    weights_bytes = sum(len(read_weights(bundle_folder(p), f)) for p, f in zip(paths, described, strict=True))
+    weights_bytes = sum(len(weights_of(bundle_folder(p), f)) for p, f in zip(paths, described, strict=True))
     model = _skeleton(paths, described)
     return model.report(at) | {
         "backbone_licence": first["licence"],

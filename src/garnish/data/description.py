@@ -13,7 +13,7 @@ import numpy as np
 
 from garnish.data.labels.label_options import LabelOptions
 from garnish.data.layouts.layout import Layout
-from garnish.data.patterns import as_regex, fill, is_list, is_plain
+from garnish.data.patterns import as_regex, filled, is_list, stays_below
 from garnish.errors import DataError, one_line, suggest
 from garnish.files.label_files import open_label
 from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file
@@ -85,7 +85,7 @@ class Description:
         """Where the label of a picture lies; of several templates the first that leads to a file, else the first."""
         value = self.splits.get(split, split)
         given = split if is_list(value) else value
-        places = [self.root / fill(template, split=given, name=name) for template in self.tasks[task].labels.labels]
+        places = [self.root / filled(template, split=given, name=name) for template in self.tasks[task].labels.labels]
         return places[0] if len(places) == 1 else next((p for p in places if p.is_file()), places[0])
 
     def read(self, task: str, file: Path) -> tuple[np.ndarray, int]:
@@ -100,10 +100,10 @@ class Description:
         return raw, 1 if facts is None else facts.orientation
 
     def _pattern(self, value: str) -> Path:
-        return self.root / fill(self.images, split=value)
+        return self.root / filled(self.images, split=value)
 
     def _globbed(self, value: str) -> list[tuple[str, Path]]:
-        pattern = fill(self.images, split=value)
+        pattern = filled(self.images, split=value)
         glob = pattern.replace("{name}", "**/*" if pattern.split("{name}")[0].endswith("/") else "*")
         regex = re.compile(as_regex(pattern)) if "{name}" in pattern else None
         found, others = [], set()
@@ -132,7 +132,7 @@ class Description:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.source}: splits.{split}: cannot read {file} ({one_line(error, 100)})") from None
-        pattern = fill(self.images, split=split)
+        pattern = filled(self.images, split=split)
         if "{name}" not in pattern:
             head, _, tail = pattern.rpartition("*")
             pattern = f"{head}{{name}}{tail}"
@@ -141,7 +141,7 @@ class Description:
             name = line.strip()
             if not name:
                 continue
-            if not is_plain(name):
+            if not stays_below(name):
                 raise DataError(
                     f"{file}, line {number}: {name!r} is not a plain relative name; write names without '..' or a"
                     " '/' in front"
@@ -149,7 +149,7 @@ class Description:
             ending = PurePosixPath(name).suffix
             if ending.lower() in PICTURE_SUFFIXES:
                 name = str(PurePosixPath(name).with_suffix(""))
-            places = [self.root / fill(pattern, name=name)]
+            places = [self.root / filled(pattern, name=name)]
             if places[0].suffix.lower() not in PICTURE_SUFFIXES:
                 endings = (*PICTURE_SUFFIXES, *map(str.upper, PICTURE_SUFFIXES))
                 places = [places[0].with_name(places[0].name + ending) for ending in endings]

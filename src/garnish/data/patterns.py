@@ -17,18 +17,18 @@ def checked_pattern(pattern: str, where: str) -> str:
     for field in re.findall(r"\{[^}]*\}?", pattern):
         if field not in ("{split}", "{name}"):
             raise OptionError(f"{where}: {pattern!r} has {field}; only {{split}} and {{name}} are filled")
-    if not is_plain(pattern):
+    if not stays_below(pattern):
         raise OptionError(f"{where}: {pattern!r} must be relative to `path`, without '..'; set `path` instead")
     return pattern
 
 
-def is_plain(name: str) -> bool:
+def stays_below(name: str) -> bool:
     """Whether a name stays below the folder that it is relative to."""
     parts = name.split("/")
     return not (name.startswith("/") or "\\" in name or "\0" in name or ".." in parts or re.match(r"[A-Za-z]:", name))
 
 
-def fill(pattern: str, **values: str) -> str:
+def filled(pattern: str, **values: str) -> str:
     """A pattern with some of its fields filled."""
     # str.format would read attributes of what it fills ("{name.x}"); a description is data
     for field, value in values.items():

@@ -20,7 +20,7 @@ from garnish.errors import SiteError
 T = TypeVar("T", bound=Trunk)
 
 
-def merge(trunk: T, owner: Owner) -> T:
+def folded_trunk(trunk: T, owner: Owner) -> T:
     """A plain copy of the trunk with one owner's adapters folded into its layers; the original stays as it is.
 
     Raises:

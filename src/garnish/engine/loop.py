@@ -43,7 +43,7 @@ class Flow:
     maps: tuple[Tensor | TaskMaps, ...] = ()
 
 
-def run(
+def run_units(
     trunk: Trunk,
     flow: Flow,
     rows: Rows | None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from garnish.engine.context import ForwardContext, Rows
-from garnish.engine.loop import Flow, fork_of, run
+from garnish.engine.loop import Flow, fork_of, run_units
 from garnish.engine.maps import TaskMaps
 from garnish.engine.owner import Owner
 from garnish.engine.trunk import Trunk
@@ -50,7 +50,7 @@ def run_pass(
         rows, ctx = None, replace(ctx, owner=first.parent, streams=alone, num_images=images.shape[0])
     if start is not None:
         return run_from(trunk, start, ctx, rows, unread=unread)
-    return run(trunk, Flow(images, ctx), rows, unread=unread).maps
+    return run_units(trunk, Flow(images, ctx), rows, unread=unread).maps
 
 
 def first_forked(trunk: Trunk, present: tuple[Owner, ...]) -> int:

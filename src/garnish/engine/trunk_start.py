@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from garnish.engine.context import ForwardContext, Rows
-from garnish.engine.loop import Flow, Watch, fork_of, run, tapped
+from garnish.engine.loop import Flow, Watch, fork_of, run_units, tapped
 from garnish.engine.maps import TaskMaps, pick
 from garnish.engine.owner import Owner
 from garnish.engine.trunk import Trunk
@@ -169,7 +169,7 @@ def run_prefix(trunk: Trunk, images: Tensor, size: tuple[int, int], unit: int, *
     states: list[list[Tensor]] = [[] for _ in trunk.stages]
     watch: Watch | None = (lambda x, index: states[index].append(x)) if beside else None
     ctx = ForwardContext(grid=(0, 0), num_prefix=trunk.num_prefix)
-    flow = run(trunk, Flow(images, ctx), None, end=unit, watch=watch)
+    flow = run_units(trunk, Flow(images, ctx), None, end=unit, watch=watch)
     over = unit == len(trunk.units)
     return TrunkState(
         unit=unit,
@@ -201,4 +201,4 @@ def run_from(
     if rows is not None and at is not None and at < state.unit:
         # rows that differ at the maps before, not in the stream
         x, ctx = x.index_select(0, rows.images), replace(ctx, rows=rows)
-    return run(trunk, Flow(x, ctx, state.extras, tuple(maps)), rows, first=state.unit, unread=unread).maps
+    return run_units(trunk, Flow(x, ctx, state.extras, tuple(maps)), rows, first=state.unit, unread=unread).maps

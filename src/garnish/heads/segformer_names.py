@@ -67,7 +67,7 @@ def names_in(dialect: str, ours: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def detect(names: Iterable[str]) -> str:
+def detect_decoder(names: Iterable[str]) -> str:
     """The dialect of some ``decode_head.…`` names; transformers 5's where no other is known by its projections."""
     for dialect, mark in (("nvlabs", ".linear_c1."), ("transformers4", ".linear_c.")):
         if any(mark in name for name in names):
@@ -94,7 +94,7 @@ def read_decoder(source: str) -> dict[str, Tensor]:
         raise WeightsError(
             f"{source}: holds no {DECODE_HEAD}, so it is an encoder alone; give the weights of a finished SegFormer"
         )
-    names = names_in(dialect := detect(list(found)), _OURS)
+    names = names_in(dialect := detect_decoder(list(found)), _OURS)
     missing = [n for ours, n in names.items() if n not in found and ours != COUNTER]
     unexpected = [n for n in found if n not in set(names.values())]
     if missing or unexpected:

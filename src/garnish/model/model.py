@@ -26,7 +26,7 @@ from garnish.engine.trunk_start import TrunkState, check_start
 from garnish.errors import OptionError
 from garnish.heads.head import Head
 from garnish.model.adapted_trunk import AdaptedTrunk
-from garnish.model.decoders import Outputs, decode, needed
+from garnish.model.decoders import Outputs, decode_maps, needed
 from garnish.model.prediction import Picture, Prediction
 from garnish.model.served import Served
 from garnish.tasks.task import Task
@@ -120,8 +120,8 @@ class Model(AdaptedTrunk):
         return prepared(images, self.mean, self.std, self.backbone.multiple)  # type: ignore[arg-type]
 
     def decode(self, maps: Mapping[str, Sequence[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
-        """Feature maps of each task → its raw output: see :func:`garnish.model.decoders.decode`."""
-        return decode(self.decoders.by_task, maps, self.backbone, size)
+        """Feature maps of each task → its raw output: see :func:`garnish.model.decoders.decode_maps`."""
+        return decode_maps(self.decoders.by_task, maps, self.backbone, size)
 
     def compile(self, **options: Any) -> None:
         """Compile the adapted backbone and the heads apart; one graph then serves every mix of tasks.

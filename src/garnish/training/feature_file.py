@@ -98,7 +98,7 @@ def as_bytes(packed: Packed) -> bytes:
     return b"".join(sealed(to_bytes(tensors, {_FACTS: with_place(json.dumps(facts))})))
 
 
-def read(file: Path) -> Sample:
+def read_features(file: Path) -> Sample:
     """The sample in a file.
 
     Raises:

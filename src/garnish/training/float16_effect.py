@@ -13,7 +13,7 @@ import torch
 
 from garnish.bundles.bundle import save as save_bundle
 from garnish.bundles.bundle_json import DESCRIPTION, WEIGHTS, bundle_folder, read_bundle_json
-from garnish.bundles.tensors import BeyondFloat16, fill, read_tensors, read_weights
+from garnish.bundles.tensors import BeyondFloat16, fill, read_tensors, weights_of
 from garnish.files.atomic import write_folder, writing
 from garnish.files.checksums import with_sums
 from garnish.model.model import Model
@@ -36,7 +36,7 @@ def holding(model: Model, bundle: Path) -> Iterator[None]:
     """The tensors of a bundle of this very model in it, for a ``with`` block; afterwards its own again."""
     former = {name: tensor.detach().clone() for name, tensor in model.own_tensors().items()}
     facts = read_bundle_json(bundle)
-    stored = read_tensors(read_weights(bundle, facts), str(bundle))
+    stored = read_tensors(weights_of(bundle, facts), str(bundle))
     try:
         fill(model.backbone, model.own_tensors(), stored, facts["dtype"], facts["tuned_as"], str(bundle))
         yield

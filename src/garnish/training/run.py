@@ -26,7 +26,7 @@ from garnish.training.losses import odd_loss
 from garnish.training.optimizer import odd_gradient
 from garnish.training.processes import check_data, make_fabric, start_alike
 from garnish.training.progress import Progress
-from garnish.training.resume_check import check_facts, facts_of
+from garnish.training.resume_check import check_facts, run_facts
 from garnish.training.run_batches import step_batches
 from garnish.training.run_folder import how_to_go_on
 from garnish.training.run_state import (
@@ -83,7 +83,7 @@ class Run:
         told = [saved[2]] if saved is not None else []
         self._begin(train, val, None if saved is None else saved[1])
         data, world = {"training": train, "validation": val}, self.fabric.world_size
-        self.facts = facts_of(options, model, data, self.total_steps, self.batch_size, world)
+        self.facts = run_facts(options, model, data, self.total_steps, self.batch_size, world)
         self.state = RunState()
         if saved is not None:
             told.append(check_facts(saved[1], self.facts, str(resume)))

@@ -16,7 +16,7 @@ _PLACEHOLDER = re.compile(r"LABEL_\d+")
 _FIXED = {"hidden_act": "gelu", "strides": [4, 2, 2, 2], "reshape_last_stage": True}
 
 
-def read_config(file: str | Path) -> dict[str, Any]:
+def read_model_config(file: str | Path) -> dict[str, Any]:
     """The ``config.json`` beside some weights; empty where there is none.
 
     Args:
@@ -38,7 +38,7 @@ def check_architecture(config: Mapping[str, Any], arch: Any, source: str) -> Non
     """Refuse weights whose ``config.json`` says that they compute something else with the same tensors.
 
     Args:
-        config: as :func:`read_config` gives it; one of another kind of model says nothing.
+        config: as :func:`read_model_config` gives it; one of another kind of model says nothing.
         arch: the options of an MiT.
         source: of the weights, for messages.
 
@@ -61,16 +61,16 @@ def stated_classes(file: str | Path) -> tuple[str, ...] | None:
     """The classes that ``config.json`` beside a weights file, or else the notes in it, give; None where neither does.
 
     Raises:
-        WeightsError: as :func:`read_config`.
+        WeightsError: as :func:`read_model_config`.
     """
-    named = class_names(read_config(file))
+    named = classes_of_config(read_model_config(file))
     noted = read_notes(file).get("CLASSES") if named is None else None
     if isinstance(noted, list | tuple) and all(isinstance(name, str) for name in noted):
-        named = class_names({"id2label": dict(enumerate(noted))})
+        named = classes_of_config({"id2label": dict(enumerate(noted))})
     return named
 
 
-def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+def classes_of_config(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The classes of ``id2label`` in the order of their ids; None where it is absent, has gaps or placeholders.
 
     A name that several classes bear gets their ids behind it.

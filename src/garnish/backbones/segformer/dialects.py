@@ -107,7 +107,7 @@ TRANSFORMERS_5 = Dialect(
 DIALECTS = {dialect.name: dialect for dialect in (OWN, NVLABS, TRANSFORMERS_4, TRANSFORMERS_5)}
 
 
-def detect(tensors: Mapping[str, Tensor], where: str) -> tuple[Dialect, str]:
+def detect_dialect(tensors: Mapping[str, Tensor], where: str) -> tuple[Dialect, str]:
     """The dialect of some names and the prefix they bear (``segformer.``, ``backbone.``, ``module.``, none).
 
     Raises:
@@ -126,7 +126,7 @@ def detect(tensors: Mapping[str, Tensor], where: str) -> tuple[Dialect, str]:
     )
 
 
-def read(tensors: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
+def read_dialect(tensors: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
     """Canonical names for the tensors of a file in any dialect; decode heads and classifiers are left out.
 
     Args:
@@ -137,7 +137,7 @@ def read(tensors: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where:
     Raises:
         WeightsError: an unknown dialect; tensors missing, left over or of other shapes, the first few named.
     """
-    dialect, prefix = detect(tensors, where)
+    dialect, prefix = detect_dialect(tensors, where)
     sources = {name: [prefix + part for part in dialect.names_of(name)] for name in wanted}
     expected = {part for parts in sources.values() for part in parts}
     missing = [part for parts in sources.values() for part in parts if part not in tensors]

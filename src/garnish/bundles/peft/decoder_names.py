@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from garnish.errors import BundleError, OptionError
 from garnish.heads.segformer import SegFormerDecoder
-from garnish.heads.segformer_names import DECODE_HEAD, detect, names_in
+from garnish.heads.segformer_names import DECODE_HEAD, detect_decoder, names_in
 
 
 def decode_head_tensors(head: nn.Module, dialect: str, where: str) -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ def fill_decode_head(head: nn.Module, found: Mapping[str, Tensor], where: str) -
             f"{where}: holds a {DECODE_HEAD}, which only a SegFormerHead can take; give head=SegFormerHead()"
         )
     state = head.state_dict()
-    names = names_in(detect(list(found)), state)
+    names = names_in(detect_decoder(list(found)), state)
     missing = [theirs for theirs in names.values() if theirs not in found]
     unused = sorted(set(found) - set(names.values()))
     if missing or unused:

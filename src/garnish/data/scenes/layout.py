@@ -55,9 +55,9 @@ STYLES: dict[str, Style] = {
     "pretrain": Style(
         background=("floor", "wall", "ceiling"),
         shapes=("sphere", "box", "cylinder", "cone", "wedge"),
-        textures=("plain", "checker", "stripes", "noise", "gradient"),
-        ground=("planks", "checker", "noise", "plain"),
-        walls=("plain", "plain", "stripes", "noise", "gradient"),
+        textures=("even", "checker", "stripes", "noise", "gradient"),
+        ground=("planks", "checker", "noise", "even"),
+        walls=("even", "even", "stripes", "noise", "gradient"),
         themes=(),
         round_room=False,
         low_sun=False,
@@ -173,7 +173,7 @@ def _room(rng: np.random.Generator, style: Style, floor: float, theme: tuple[str
         ahead = uniform(4.6, 6.6)
         radius = uniform(0.55, 0.85) * ahead
         return Studio(floor, (uniform(-0.6, 0.6), ahead - radius), radius, (ground, wall))
-    ceiling = _paint(rng, ("plain",), 1.0, (), room=True)
+    ceiling = _paint(rng, ("even",), 1.0, (), room=True)
     yaw = uniform(-0.8, 0.8)
     low = np.array([-uniform(2.2, 3.6), floor - uniform(2.5, 3.1), -2.0])
     high = np.array([uniform(2.2, 3.6), floor, uniform(3.8, 5.4)])
