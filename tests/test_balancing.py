@@ -16,6 +16,7 @@ from garnish.balancing.balancing import Balance, balancing_of
 from garnish.balancing.fixed import Fixed
 from garnish.bundles.checkpoint import load_state
 from garnish.cli import main
+from garnish.data.dataset import collate
 from garnish.errors import OptionError
 from garnish.recipes.recipe import read_recipe
 from garnish.training.fit import fit
@@ -123,7 +124,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch():
     for size in (4, 2, 1):
         balance = gn.Uncertainty().build(TASKS).double()
         for first in range(0, 4, size):
-            batch = gn.data.sample.collate([data[i] for i in range(first, first + size)])
+            batch = collate([data[i] for i in range(first, first + size)])
             outputs = model(batch.images, batch.tasks_of_rows())
             (balance(loss_of(outputs, batch).losses) / (4 // size)).backward()
         grads.append(balance.log_variances["depth"].grad.item())
