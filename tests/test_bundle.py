@@ -20,7 +20,7 @@ import garnish as gn
 from garnish.adapters.bottleneck import AdaptFormer
 from garnish.adapters.lora import LoRA
 from garnish.adapters.reference import FullFineTuning
-from garnish.bundles.bundle_json import read_description
+from garnish.bundles.bundle_json import read_bundle_json
 from garnish.commands.info import of_bundle
 from garnish.errors import BundleError, OptionError
 from garnish.files import atomic
@@ -130,7 +130,7 @@ def test_facts(tmp_path):
     metrics = {"seg": {"miou": 0.5, "iou/sky": float("nan")}}
     model.save(tmp_path / "b", metrics=metrics, metrics_rounding={"seg": {"miou": -0.001}}, extra={"epochs": 3})
     text = (tmp_path / "b" / "bundle.json").read_text(encoding="utf-8")
-    facts = read_description(tmp_path / "b")
+    facts = read_bundle_json(tmp_path / "b")
     assert text == json.dumps(facts, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
     assert facts["metrics"] == {"seg": {"iou/sky": None, "miou": 0.5}}
     assert facts["metrics_rounding"] == {"seg": {"miou": -0.001}} and facts["extra"] == {"epochs": 3}
@@ -177,7 +177,7 @@ def test_the_backbone_is_built_from_its_weights(tmp_path):
     model = gn.adapt(backbone, LoRA(rank=2), TASKS)
     perturb(model.own_tensors())
     model.eval().save(tmp_path / "b", dtype="float32")
-    assert read_description(tmp_path / "b")["backbone"]["non_commercial"] is True
+    assert read_bundle_json(tmp_path / "b")["backbone"]["non_commercial"] is True
     state = torch.get_rng_state()
     assert difference(outputs(gn.load(tmp_path / "b")), outputs(model)) == 0
     assert torch.equal(state, torch.get_rng_state())
@@ -196,7 +196,7 @@ def test_weights_are_looked_for_here_and_beside_the_bundle(tmp_path, monkeypatch
     save_file({n: t.detach().clone() for n, t in trunk().frozen_tensors().items()}, file)
     model = gn.adapt(gn.backbone("mit_b0", str(file), options=MIT), LoRA(rank=2), TASKS).eval()
     model.save("b", dtype="float32")
-    assert read_description("b")["backbone"]["weights_source"] == str(file)
+    assert read_bundle_json("b")["backbone"]["weights_source"] == str(file)
     before = outputs(model)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BundleError, match=f"{file}, below the working directory or trained/b") as caught:
@@ -276,7 +276,7 @@ def test_damaged_descriptions_are_refused_in_one_line(tmp_path, sound, message):
 def test_what_is_not_json_is_refused(tmp_path, text):
     (tmp_path / "bundle.json").write_text(text)
     with pytest.raises(BundleError, match=r"bundle\.json") as caught:
-        read_description(tmp_path)
+        read_bundle_json(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -284,7 +284,7 @@ def test_a_description_beyond_the_limit_is_not_read(tmp_path):
     with (tmp_path / "bundle.json").open("wb") as file:
         file.truncate(17 * 2**20)
     with pytest.raises(BundleError, match="more than a description can have"):
-        read_description(tmp_path)
+        read_bundle_json(tmp_path)
 
 
 def test_other_tensors_are_refused_by_name(tmp_path, sound):

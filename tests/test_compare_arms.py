@@ -227,7 +227,7 @@ def test_a_dry_run_lists_the_runs(capsys, tmp_path, recipe):
 def test_the_bundled_trunk_can_be_had_with_random_weights():
     import torch
 
-    from garnish.recipes.recipe import BackboneChoice
+    from garnish.recipes.backbone_choice import BackboneChoice
 
     choice = BackboneChoice(name="garnish_b0")
     state = torch.get_rng_state()
@@ -245,7 +245,7 @@ def test_the_bundled_trunk_can_be_had_with_random_weights():
 def test_a_random_trunk_is_built_as_the_other_is():
     """All of the recipe's section acts: architecture, where maps are read, drop-path."""
     import tiny
-    from garnish.recipes.recipe import BackboneChoice
+    from garnish.recipes.backbone_choice import BackboneChoice
 
     name, options = tiny.BACKBONES["swin"][1:]
     choice = BackboneChoice(name=name, options=options, taps="merged", drop_path=0.2)

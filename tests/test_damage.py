@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torchvision import tv_tensors
 
 import garnish as gn
-from garnish.bundles.bundle_json import read_description
+from garnish.bundles.bundle_json import read_bundle_json
 from garnish.bundles.checkpoint import load_state, save_state
-from garnish.bundles.tensors import read_tensors, read_weights
+from garnish.bundles.tensors import read_tensors, weights_of
 from garnish.comparing.store import has_picture, keep_json, keep_picture, kept_json
 from garnish.data.dataset import Sample
 from garnish.engine.trunk_start import TrunkState
@@ -83,8 +83,8 @@ def bundle(tmp_path):
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    facts = read_description(folder)
-    return {"facts": facts, "tensors": read_tensors(read_weights(folder, facts), str(folder))}
+    facts = read_bundle_json(folder)
+    return {"facts": facts, "tensors": read_tensors(weights_of(folder, facts), str(folder))}
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors", "SHA256SUMS"])

@@ -12,7 +12,7 @@ from garnish import demo
 
 @pytest.mark.slow
 def test_demo_trains_three_arms_and_writes_pictures_and_bundles(tmp_path, capsys):
-    rows = demo.run(tmp_path, steps=3, num_train=16, num_val=4)
+    rows = demo.run_demo(tmp_path, steps=3, num_train=16, num_val=4)
     assert list(rows) == list(demo.ARMS)
     assert rows[demo.REFERENCE].delta == 0
     assert rows["heads only"].encoder == 0 < rows["LoRA, rank 8"].encoder < rows[demo.REFERENCE].encoder

@@ -19,6 +19,7 @@ from garnish.engine.adapter import Method
 from garnish.errors import OptionError
 from garnish.model.model import Model, adapt
 from garnish.model.pass_start import prefix_of
+from garnish.recipes.build_model import build_model
 from garnish.recipes.overrides import split_overrides
 from garnish.recipes.recipe import SECTIONS, read_recipe
 
@@ -202,7 +203,7 @@ def test_a_task_added_to_a_bundle_trains_under_it(tmp_path):
     adapt(garnish.backbone("garnish_b0"), garnish.BitFit(), old, garnish.LinearHead()).save(tmp_path / "old")
     added = {"backbone": {"name": "garnish_b0", "drop_path": 0.5}, "adapter": "LoRA", "train": {"steps": 1}}
     recipe = read_recipe(None, {**added, "onto": [str(tmp_path / "old")], "head": "LinearHead"})
-    model = recipe.build(garnish.Scenes(2, seed=1, tasks=("depth",)))
+    model = build_model(recipe, garnish.Scenes(2, seed=1, tasks=("depth",)))
     assert model.backbone.drop_path == 0.5 and model.frozen_tasks == {"seg"}
     model.train()
     first, second = outputs(model, 0), outputs(model, 1)

@@ -15,7 +15,7 @@ from garnish.errors import OptionError
 from garnish.model.model import Model
 from garnish.training import feature_cache as room
 from garnish.training.feature_cache import can_cache
-from garnish.training.feature_file import read
+from garnish.training.feature_file import read_features
 from test_trunk_prefix import METHODS, made, passes_of
 from training_cases import PARTIAL, QUIET, TASKS, Blobs, every, gn_augment, tensors_of, tiny
 
@@ -149,7 +149,7 @@ def test_a_kept_picture_is_what_was_augmented(tmp_path):
         for variant in range(2):
             sample = gn_augment()(data[index], (variant, index))
             wanted[sample.image.numpy().tobytes()] = sample
-    found = [read(file, data.tasks) for file in files(tmp_path)]
+    found = [read_features(file, data.tasks) for file in files(tmp_path)]
     assert len(found) == len(wanted) == 12
     for sample in found:
         other = wanted[sample.image.numpy().tobytes()]

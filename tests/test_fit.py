@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 import garnish as gn
 from garnish.balancing.balancing import Balance
 from garnish.balancing.fixed import FixedWeights
-from garnish.bundles.bundle_json import read_description
+from garnish.bundles.bundle_json import read_bundle_json
 from garnish.data.dataset import Sample, collate
 from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.errors import DataError, GarnishError, MissingExtraError, OptionError
@@ -312,7 +312,13 @@ def test_fit_has_the_options_and_their_defaults():
     parameters = inspect.signature(fit).parameters
     for option in dataclasses.fields(TrainOptions):
         assert parameters[option.name].default == option.default, option.name
-        assert f"{option.name}" in (fit.__doc__ or "") and f"{option.name}: " in (TrainOptions.__doc__ or "")
+        assert (fit.__doc__ or "").count(f"\n    {option.name}: ") == 1, option.name
+        assert f"    {option.name}: " in (TrainOptions.__doc__ or "")
+    assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    with pytest.raises(OptionError, match=r"fit: unknown argument 'step'; did you mean 'steps'\?"):
+        fit(tiny(), Blobs(every(4)), step=1)
+    with pytest.raises(OptionError, match=r"fit: lr: expected a number, got str 'fast'"):
+        fit(tiny(), Blobs(every(4)), steps=1, lr="fast")
 
 
 # ---- schedule and optimizer -------------------------------------------------------------------------------------
@@ -402,11 +408,11 @@ def test_the_best_bundle_and_what_its_rounding_does(run):
 
 
 def test_rounding_is_measured_on_some_of_many_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr("garnish.training.run._ROUNDING_PICTURES", 3)
+    monkeypatch.setattr("garnish.training.validation._ROUNDING_PICTURES", 3)
     model, train, val = tiny(), Blobs(every(4)), Blobs(every(7), seed=1)
     options = {"steps": 4, "eval_every": 4, "lr": 1e-2, **SHORT}  # the best step is the last one, which the model holds
     result = fit(model, train, val, out=tmp_path / "run", **options)
-    change = read_description(result.out / "best")["metrics_rounding"]
+    change = read_bundle_json(result.out / "best")["metrics_rounding"]
     whole, some = gn.evaluate(model, val), gn.evaluate(model, val, limit=3)
     assert result.metrics == {t: pytest.approx(v, rel=1e-6) for t, v in whole.items()}
     with holding(model, result.out / "best"):
@@ -416,7 +422,7 @@ def test_rounding_is_measured_on_some_of_many_pictures(tmp_path, monkeypatch):
             assert change[task][name] == pytest.approx(value - some[task][name], rel=1e-6, abs=1e-9), (task, name)
     assert 0 < abs(change["depth"]["rmse"]) < 0.1 * abs(some["depth"]["rmse"] - whole["depth"]["rmse"])
     fit(tiny(), train, val, resume=result.out, **options)  # what was reached on them is kept with the run
-    assert read_description(result.out / "best")["metrics_rounding"] == change
+    assert read_bundle_json(result.out / "best")["metrics_rounding"] == change
 
 
 def test_a_folder_is_never_written_over(tmp_path):

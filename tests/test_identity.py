@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import garnish as gn
-from garnish.data.identity import difference, identity
+from garnish.data.identity import changed_aspect, identity
 from garnish.data.subset import Subset
 from training_cases import PARTIAL, Blobs
 
@@ -36,7 +36,7 @@ def test_a_copy_elsewhere_is_the_same_set(tmp_path, monkeypatch):
     shutil.copytree(tmp_path / "one", tmp_path / "two/deep", copy_function=shutil.copyfile)  # with times of its own
     assert identity(opened(tmp_path / "two/deep")) == before
     monkeypatch.chdir(tmp_path / "two")
-    assert identity(opened(Path("deep"))) == before and difference(before, before) == ""
+    assert identity(opened(Path("deep"))) == before and changed_aspect(before, before) == ""
     assert str(tmp_path) not in str(before)
 
 
@@ -62,24 +62,24 @@ CHANGES = {
 def test_a_changed_set_is_another(tmp_path, told):
     before = identity(opened(write(tmp_path / "set")))
     CHANGES[told](tmp_path / "set")
-    assert difference(before, identity(opened(tmp_path / "set"))) == told
+    assert changed_aspect(before, identity(opened(tmp_path / "set"))) == told
 
 
 def test_other_descriptions_are_other_sets(tmp_path):
     before = identity(opened(write(tmp_path / "set")))
     renamed = {"seg": {**TASKS["seg"], "classes": ["other", "thing"]}}
-    assert difference(before, identity(opened(tmp_path / "set", tasks=renamed))) == "tasks and their classes"
+    assert changed_aspect(before, identity(opened(tmp_path / "set", tasks=renamed))) == "tasks and their classes"
     weighed = {"seg": {**TASKS["seg"], "weight": 2.0}}  # of the loss, which the model's task says
     assert identity(opened(tmp_path / "set", tasks=weighed)) == before
     ignored = {"seg": {**TASKS["seg"], "ignore": [1]}}
-    assert difference(before, identity(opened(tmp_path / "set", tasks=ignored))) == "ways of reading labels"
+    assert changed_aspect(before, identity(opened(tmp_path / "set", tasks=ignored))) == "ways of reading labels"
 
 
 def test_sets_of_sets_and_scenes(tmp_path):
     whole = opened(write(tmp_path / "set", "abcd"))
-    assert difference(identity(Subset(whole, [0, 1])), identity(Subset(whole, [1, 0]))) == "names of pictures"
+    assert changed_aspect(identity(Subset(whole, [0, 1])), identity(Subset(whole, [1, 0]))) == "names of pictures"
     joined = gn.join(Subset(whole, [0, 1]), Subset(whole, [2, 3]))
     assert identity(joined) == identity(whole)
-    assert difference(identity(gn.Scenes(3, seed=1)), identity(gn.Scenes(3, seed=2))) == "scenes"
-    assert difference(identity(gn.Scenes(3, size=32)), identity(gn.Scenes(3, size=64))) == "scenes"
+    assert changed_aspect(identity(gn.Scenes(3, seed=1)), identity(gn.Scenes(3, seed=2))) == "scenes"
+    assert changed_aspect(identity(gn.Scenes(3, size=32)), identity(gn.Scenes(3, size=64))) == "scenes"
     assert identity(Blobs(PARTIAL)) == identity(Blobs(PARTIAL, seed=5))  # of which nothing more can be known

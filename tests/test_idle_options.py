@@ -15,7 +15,7 @@ import tiny
 from garnish.cli import main
 from garnish.engine.adapter import Method
 from garnish.errors import OptionError, SiteError
-from garnish.training.resume_check import check_facts, facts_of
+from garnish.training.resume_check import check_facts, run_facts
 from garnish.training.train_options import TrainOptions
 
 SCENES = "--data scenes --data.train 2 --data.val 1 --data.test 1 --data.size 32"
@@ -185,7 +185,7 @@ def test_idle_options_are_told_before_training() -> None:
 def test_older_checkpoints_and_newer_options_are_no_difference() -> None:
     torch.manual_seed(0)
     model = gn.adapt(tiny.backbone("vit"), [gn.LoRA(rank=2), gn.SSF()], {"depth": gn.Depth()})
-    facts = json.loads(json.dumps(facts_of(TrainOptions(steps=1), model, {"training": None}, 1, 1, 1)))
+    facts = json.loads(json.dumps(run_facts(TrainOptions(steps=1), model, {"training": None}, 1, 1, 1)))
     check_facts(facts, facts, "run")
     older = {k: v for k, v in facts.items() if k not in ("tasks", "methods", "heads")}
     check_facts(older, facts, "run")

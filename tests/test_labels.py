@@ -11,8 +11,9 @@ from scipy import ndimage
 from garnish.data.labels.choosing import reader_of
 from garnish.data.labels.reader import decode
 from garnish.errors import DataError, OptionError
-from garnish.files import pictures
-from garnish.files.pictures import picture_size, read_array, read_picture
+from garnish.files import label_files, pictures
+from garnish.files.label_files import read_array
+from garnish.files.pictures import picture_size, read_picture
 from garnish.tasks.depth import Depth
 from garnish.tasks.edges import Edges
 from garnish.tasks.normals import Normals
@@ -320,7 +321,8 @@ def test_damaged_pictures(tmp_path):
 
 
 def test_large_pictures_are_refused_by_their_header(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 1_000_000)
+    for module in (pictures, label_files):
+        monkeypatch.setattr(module, "MAX_PIXELS", 1_000_000)
     file = save(tmp_path / "a.png", np.zeros((1001, 1000), np.uint8))
     for read_file in (read_picture, read_array, picture_size):
         with pytest.raises(DataError, match=r"1000x1001 is 1 megapixels"):

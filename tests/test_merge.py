@@ -19,7 +19,7 @@ import garnish
 import tiny
 from garnish.adapters.layers.low_rank import LoRAAdapter
 from garnish.backbones.segformer import dialects
-from garnish.bundles.bundle_json import read_description
+from garnish.bundles.bundle_json import read_bundle_json
 from garnish.cli import main
 from garnish.engine.folding import fold_shared, merge_adapters
 from garnish.engine.owner import owners_of
@@ -208,7 +208,7 @@ def test_a_folder_holds_a_bundle_of_the_heads(tmp_path, monkeypatch):
     assert sorted(f.name for f in (tmp_path / "merged").iterdir()) == sorted(said.files)
     listed = [line.split()[1] for line in (tmp_path / "merged/SHA256SUMS").read_text().splitlines()]
     assert sorted([*listed, "SHA256SUMS"]) == sorted(said.files)
-    facts = read_description(tmp_path / "merged")
+    facts = read_bundle_json(tmp_path / "merged")
     assert facts["backbone"]["weights_source"] == "backbone.safetensors" and facts["backbone"]["licence"] == LICENCE
     (owner,) = facts["owners"]
     assert owner["tasks"] == ["seg", "depth"] and [m["name"] for m in owner["methods"]] == ["Frozen"]

@@ -300,9 +300,9 @@ def test_drop_path_grows_to_its_rate():
         ({"depth": (1, 1, 1, 1)}, r"mit_b0: unknown option 'depth'; did you mean 'depths'\? available: .*sr_ratios"),
         ({"depths": (1, 1)}, r"mit_b0\.depths: expected 4 positive integers"),
         ({"depths": "2"}, r"mit_b0\.depths: expected 4"),
-        ({"drop_path": 1.0}, r"mit_b0\.drop_path: 1\.0 is out of range"),
+        ({"drop_path": 1.0}, r"mit_b0\.drop_path: expected a number from 0 to below 1, got 1\.0"),
         ({"mlp_ratio": "4"}, r"mit_b0\.mlp_ratio: expected a number"),
-        ({"norm_eps": 0}, r"mit_b0\.norm_eps: 0 is out of range"),
+        ({"norm_eps": 0}, r"mit_b0\.norm_eps: expected a number above 0 or null, got 0"),
         ({"num_heads": (1, 2, 5, 7)}, r"embed_dims 256 is not a multiple of its num_heads 7"),
     ],
 )

@@ -22,6 +22,7 @@ import garnish as gn
 import old_files_cases as cases
 from garnish.cli import main
 from garnish.comparing.compare_options import read_options
+from garnish.recipes.build_model import build_model
 from garnish.recipes.recipe import read_recipe
 from garnish.recipes.splits import validation
 
@@ -223,7 +224,7 @@ def test_a_run_goes_on_in_python(begun):
     recipe = read_recipe("run/args.yaml")
     train = recipe.open("train")
     options = {field.name: getattr(recipe.options, field.name) for field in fields(recipe.options)}
-    result = gn.fit(recipe.build(train), train, validation(recipe), resume="run", progress=False, **options)
+    result = gn.fit(build_model(recipe, train), train, validation(recipe), resume="run", progress=False, **options)
     assert result.steps == 4
     assert_went_on(begun / "run", "run")
 
@@ -249,7 +250,7 @@ def test_a_recipe_says_what_it_said(files, name):
     assert not cases.lacking(kept["resolved"], as_json(recipe.resolved()))
     if kept["compare"] is not None:
         assert not cases.lacking(kept["compare"], as_json(asdict(read_options(recipe.plain["compare"], {}))))
-    model = recipe.build(recipe.open("train"))
+    model = build_model(recipe, recipe.open("train"))
     assert not cases.lacking(kept["report"], as_json(model.report((64, 64))))
     assert {key: list(tensor.shape) for key, tensor in model.own_tensors().items()} == kept["tensors"]
     assert sorted(model.trained_parameters()) == kept["trained"]

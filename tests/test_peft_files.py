@@ -21,7 +21,7 @@ import garnish
 import peft_trunks
 import tiny
 from garnish.bundles.peft import layer_names as peft_names
-from garnish.bundles.peft.low_rank_updates import LowRank, join, within_rank
+from garnish.bundles.peft.low_rank_updates import LowRank, stacked_rows, within_rank
 from garnish.errors import BundleError
 from garnish.model.model import Model
 from peft_trunks import INSTALLED, adapted
@@ -411,7 +411,7 @@ def test_a_rank_above_the_layers_loses_nothing(shape, rs):
     assert small.rank == min(shape[0], torch.Size(shape[1:]).numel())
     torch.testing.assert_close(small.update(), update.update(), atol=1e-12, rtol=0)
     parts = [LowRank(a=normal(r, *shape[1:]), b=normal(2, r), alpha=al, rs=rs) for r, al in ((2, 3.0), (1, 8.0))]
-    joined = join([parts[0], None, parts[1]], normal(6, *shape[1:]))
+    joined = stacked_rows([parts[0], None, parts[1]], normal(6, *shape[1:]))
     want = torch.cat([parts[0].update(), torch.zeros_like(parts[0].update()), parts[1].update()])
     torch.testing.assert_close(joined.update(), want, atol=1e-12, rtol=0)
     assert joined.rank == 3

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from garnish.data.check import check
-from garnish.data.description import read_description
+from garnish.data.description_file import read_description
 from garnish.data.folder import folder
 from garnish.errors import GarnishError
 from picture_files import write_pgm, write_png, write_tiff
@@ -240,7 +240,7 @@ FILES: list[tuple[str, Callable[[Path], Path], str, Callable[[Path], Path]]] = [
 
 @pytest.mark.parametrize(("fault", "told", "mended"), [c[1:] for c in FILES], ids=[c[0] for c in FILES])
 def test_label_files_saved_as_a_message_says(tmp_path, fault, told, mended):
-    from garnish.files.pictures import read_array
+    from garnish.files.label_files import read_array
 
     with pytest.raises(GarnishError) as error:
         read_array(fault(tmp_path))

@@ -12,8 +12,10 @@ import torch
 from torchvision import tv_tensors
 
 from garnish.data.scenes.layout import STYLES, arrange
-from garnish.data.scenes.scenes import CLASSES, Scene, Scenes, _render, render
-from garnish.data.scenes.solids import SHAPES, Solid
+from garnish.data.scenes.render import CLASSES, Scene, _render, render
+from garnish.data.scenes.scenes import Scenes
+from garnish.data.scenes.shapes import SHAPES
+from garnish.data.scenes.solids import Solid
 from garnish.errors import OptionError
 
 
@@ -104,7 +106,7 @@ def test_all_classes_turn_up(style):
 @pytest.mark.slow
 def test_same_in_another_process():
     code = (
-        "import hashlib; from garnish.data.scenes.scenes import render; s = render(7, 3, 64, 'demo');"
+        "import hashlib; from garnish.data.scenes.render import render; s = render(7, 3, 64, 'demo');"
         "print(hashlib.sha256(s.image.tobytes() + s.depth.tobytes() + s.ids.tobytes()).hexdigest())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,14 +7,8 @@ import pytest
 from PIL import Image
 
 from garnish.errors import DataError
-from garnish.files.pictures import (
-    PICTURE_SUFFIXES,
-    open_label,
-    picture_size,
-    read_array,
-    read_picture,
-    refuse_lossy,
-)
+from garnish.files.label_files import open_label, read_array, refuse_lossy
+from garnish.files.pictures import PICTURE_SUFFIXES, picture_size, read_picture
 from picture_files import write_pgm, write_png, write_tiff
 
 RNG = np.random.default_rng(0)

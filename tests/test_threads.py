@@ -127,7 +127,7 @@ def test_compiled_passes_of_four_threads_equal_serial_ones(case, per_task):
 def test_joined_owners_of_many_kinds_from_four_threads():
     model = tiny.model("dinov2", tiny.methods("LoRA", per_task=True), tasks=("seg",))
     for name, method in (("depth", "BitFit"), ("normals", "FullFineTuning")):
-        task = tiny.lookup.build("tasks", *tiny.TASKS[name])
+        task = tiny.registry.build("tasks", *tiny.TASKS[name])
         model.add([*tiny.methods("LoRA", per_task=False), *tiny.methods(method, per_task=False)], {name: task})
     tiny.randomise_own(model, seed=5)
     model.eval()
@@ -178,7 +178,7 @@ def test_no_pass_waits_for_another(case):
 
 
 def test_predictions_from_threads_on_a_model_in_training_mode_run_in_evaluation_mode():
-    model = tiny.model("vit", tiny.lookup.build("adapters", "AdaptFormer", {"dropout": 0.5, "bottleneck": 16}))
+    model = tiny.model("vit", tiny.registry.build("adapters", "AdaptFormer", {"dropout": 0.5, "bottleneck": 16}))
     picture = (tiny.pictures()[0] * 255).to(torch.uint8)
     want = model.predict(picture)["depth"]
     model.train()
@@ -189,7 +189,7 @@ def test_predictions_from_threads_on_a_model_in_training_mode_run_in_evaluation_
 
 
 def test_evaluation_mode_ends_with_the_last_block_also_after_an_error():
-    model = tiny.model("vit", tiny.lookup.build("adapters", "LoRA")).train()
+    model = tiny.model("vit", tiny.registry.build("adapters", "LoRA")).train()
     with evaluating(model):
         with pytest.raises(KeyError), evaluating(model):
             raise KeyError
@@ -233,9 +233,9 @@ def test_modules_of_a_tuned_owner_follow_conversion_and_copies():
 def test_only_the_owner_that_tunes_the_trunk_lets_it_drop():
     """Drop-path of a tuned trunk acts in that owner's passes alone, also where another owner trains beside it."""
     trunk = tiny.garnish.backbone("vit_tiny_patch16_224", options={**tiny.BACKBONES["vit"][2], "drop_path_rate": 0.9})
-    tasks = {name: tiny.lookup.build("tasks", *spec) for name, spec in tiny.TASKS.items() if name != "normals"}
-    model = tiny.garnish.adapt(trunk, tiny.lookup.build("adapters", "FullFineTuning"), {"seg": tasks["seg"]})
-    model.add(tiny.lookup.build("adapters", "LoRA"), {"depth": tasks["depth"]})
+    tasks = {name: tiny.registry.build("tasks", *spec) for name, spec in tiny.TASKS.items() if name != "normals"}
+    model = tiny.garnish.adapt(trunk, tiny.registry.build("adapters", "FullFineTuning"), {"seg": tasks["seg"]})
+    model.add(tiny.registry.build("adapters", "LoRA"), {"depth": tasks["depth"]})
     x = tiny.pictures()
     model.train()
     assert not torch.equal(model(x, ["seg"])["seg"], model(x, ["seg"])["seg"])

@@ -272,7 +272,7 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     figures = {"block": draw_block(), "low_rank": draw_low_rank(), "costs": draw_costs()}
     if given.bundle:
-        from garnish.data.scenes.scenes import render
+        from garnish.data.scenes.render import render
 
         seed, index, size = SCENE
         figures["many_tasks"] = draw_many_tasks(given.bundle, render(seed, index, size).image)

@@ -27,7 +27,8 @@ from torch.nn import functional as F
 import garnish as gn
 from garnish import registry
 from garnish.data.dataset import collate
-from garnish.data.scenes.scenes import CLASSES, Scenes, render
+from garnish.data.scenes.render import CLASSES, render
+from garnish.data.scenes.scenes import Scenes
 
 SIDE = 128
 SMALL_SIDE = 96  # most batches are shrunk to this: twice as many pictures a second

@@ -114,8 +114,7 @@ def circles(src: Path) -> list[list[str]]:
 
 def forward_lines(src: Path) -> int:
     """Of the body of ``Model.forward``, without its docstring."""
-    file = next(file for file in (src / "model.py", src / "model" / "model.py") if file.is_file())
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for node in ast.walk(ast.parse(next(src.rglob("model.py")).read_text("utf-8"))):
         if isinstance(node, ast.ClassDef) and node.name == "Model":
             forward = next(n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "forward")
             return (forward.body[-1].end_lineno or 0) - forward.body[1].lineno + 1

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from garnish.backbones.build import backbone
 from garnish.data.augment import Augment
-from garnish.data.scenes.scenes import CLASSES, Scenes
+from garnish.data.scenes.render import CLASSES
+from garnish.data.scenes.scenes import Scenes
 from garnish.drawing.sheet import draw_sheet
 from garnish.engine.adapter import Method
 from garnish.errors import plural
@@ -45,7 +46,7 @@ CLASS_WEIGHTS = (0.3, 2.0)
 
 
 @dataclass(frozen=True)
-class Row:
+class DemoRow:
     """What one arm reached and what it cost."""
 
     headline: dict[str, float]
@@ -56,9 +57,9 @@ class Row:
     seconds_per_step: float
 
 
-def run(
+def run_demo(
     out: str | Path = "demo", *, steps: int = 120, num_train: int = 256, num_val: int = 64, seed: int = 0
-) -> dict[str, Row]:
+) -> dict[str, DemoRow]:
     """Train the three arms, print one table, write ``sheet.png``, ``balance.png`` and a bundle an arm under ``out``.
 
     Args:
@@ -111,11 +112,11 @@ def run(
     return rows
 
 
-def _row(model: Model, measured: dict[str, dict[str, float]], arm: str, out: Path, seconds: float) -> Row:
+def _row(model: Model, measured: dict[str, dict[str, float]], arm: str, out: Path, seconds: float) -> DemoRow:
     facts = model.report((SIZE, SIZE))
     better = {task: model.tasks[task].higher_is_better for task in TASKS}
     bundle = out / "bundles" / ARMS[arm][0].lower()
-    return Row(
+    return DemoRow(
         headline=measured[arm],
         delta=delta_m(measured[arm], measured[REFERENCE], better),
         encoder=facts["encoder_trainable"],
@@ -134,7 +135,7 @@ _HEADLINES = {
 }
 
 
-def _table(rows: dict[str, Row]) -> Table:
+def _table(rows: dict[str, DemoRow]) -> Table:
     """An arm a column, which fits 80 characters."""
     table = Table(title="one backbone, four tasks, one pass", box=box.SIMPLE, pad_edge=False)
     table.add_column("", no_wrap=True)
@@ -170,7 +171,7 @@ def _sheet(model: Model, val: Scenes, indices: Sequence[int], path: Path) -> Pat
     return draw_sheet(rows, path, legend=dict(model.tasks["seg"].legend()), cell_px=192)
 
 
-def _plot(rows: dict[str, Row], path: Path) -> Path:
+def _plot(rows: dict[str, DemoRow], path: Path) -> Path:
     """Δm over trained parameters of encoder and heads together."""
     import matplotlib
 

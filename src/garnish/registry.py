@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 from garnish.checking.plain_data import Reading, read_as
 from garnish.errors import OptionError, suggest
@@ -31,6 +31,9 @@ KINDS = {
     "readers": ("garnish.data.labels", "garnish.data.labels.reader", "Reader"),
     "layouts": ("garnish.data.layouts", "garnish.data.layouts.layout", "Layout"),
 }
+
+
+T = TypeVar("T")
 
 
 class SpecFacts(TypedDict):
@@ -91,13 +94,13 @@ def build(kind: str, name: str, options: Mapping[str, Any] | None = None, *, whe
     return construct(find(kind, name), options, where=where or name)
 
 
-def construct(cls: type, options: Mapping[str, Any] | None = None, *, where: str) -> Any:
+def construct(cls: type[T], options: Mapping[str, Any] | None = None, *, where: str) -> T:
     """Make a dataclass from plain options; its fields are the schema, those that are dataclasses as well included.
 
     Raises:
         OptionError: as :func:`build`.
     """
-    return read_as(dict(options or {}), cls, where, _OPTIONS)
+    return read_as(dict(options or {}), cls, where, _OPTIONS)  # type: ignore[no-any-return]
 
 
 def options_of(spec: Any) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.resources import as_file, files
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from timm.layers import DropPath
@@ -23,6 +23,7 @@ from garnish.backbones.segformer import dialects
 from garnish.backbones.segformer.config import check_architecture, segformer_config
 from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.backbones.weights import check_floats, read_weights, weights_file
+from garnish.checking.plain_data import Reading, Within, read_as
 from garnish.engine.blocks import Branch, FeatureInfo, Residual, Stage
 from garnish.errors import OptionError, suggest
 
@@ -44,6 +45,12 @@ _PUBLISHED = {name: f"nvidia/{name.replace('_', '-')}" for name in _SIZES} | FIN
 _SIZES |= {name: _SIZES[name.replace("segformer", "mit")] for name in FINISHED}
 
 
+_Stages = Annotated[
+    tuple[int, int, int, int], Within(f"{len(_STRIDES)} positive integers", lambda entries: min(entries) >= 1)
+]
+_Positive = Annotated[float, Within("a number above 0", lambda value: 0 < value < math.inf)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MiTOptions:
     """The architecture of one MiT; each sequence has one entry per stage, of which there are four.
@@ -60,14 +67,14 @@ class MiTOptions:
             is given, else that of the weights' dialect.
     """
 
-    embed_dims: tuple[int, ...]
-    depths: tuple[int, ...]
-    num_heads: tuple[int, ...] = (1, 2, 5, 8)
-    sr_ratios: tuple[int, ...] = (8, 4, 2, 1)
-    mlp_ratio: float = 4.0
-    drop_path: float = 0.1
-    norm_eps: float | None = None
-    embed_norm_eps: float | None = None
+    embed_dims: _Stages
+    depths: _Stages
+    num_heads: _Stages = (1, 2, 5, 8)
+    sr_ratios: _Stages = (8, 4, 2, 1)
+    mlp_ratio: _Positive = 4.0
+    drop_path: Annotated[float, Within("a number from 0 to below 1", lambda rate: 0 <= rate < 1)] = 0.1
+    norm_eps: _Positive | None = None
+    embed_norm_eps: _Positive | None = None
 
 
 #: Name of the backbone whose weights come with the package; assets/garnish_b0.md says how they were made.
@@ -205,7 +212,7 @@ class MiT(Backbone):
         backbone.source_names = {slot: dialects.NVLABS.names_of(slot)[0] for slot, _, _ in slots}
         if source is not None:
             wanted = {slot: getattr(module, leaf).shape for slot, module, leaf in slots}
-            read = dialects.read(tensors, wanted, source)
+            read = dialects.read_dialect(tensors, wanted, source)
             with torch.no_grad():
                 for slot, module, leaf in slots:
                     check_floats(backbone.source_names[slot], read[slot], getattr(module, leaf), source)
@@ -278,28 +285,8 @@ def _init(module: nn.Module) -> None:
 def _checked(name: str, options: Mapping[str, Any]) -> MiTOptions:
     if name not in _SIZES:
         raise OptionError(f"unknown MiT {name!r}{suggest(name, _SIZES)}")
-    known = [f.name for f in fields(MiTOptions)]
-    values: dict[str, Any] = dict(zip(("embed_dims", "depths"), _SIZES[name], strict=True))
-    for key, value in options.items():
-        at = f"{name}.{key}"
-        if key not in known:
-            raise OptionError(f"{name}: unknown option {key!r}{suggest(key, known)}")
-        if key in ("embed_dims", "depths", "num_heads", "sr_ratios"):
-            entries = value if isinstance(value, list | tuple) else ()
-            if len(entries) != len(_STRIDES) or not all(type(v) is int and v >= 1 for v in entries):
-                raise OptionError(f"{at}: expected {len(_STRIDES)} positive integers, got {value!r}")
-            values[key] = tuple(entries)
-            continue
-        if value is None and key.endswith("_eps"):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise OptionError(f"{at}: expected a number, got {value!r}")
-        if value < 0 or (key != "drop_path" and value == 0) or (key == "drop_path" and value >= 1):
-            raise OptionError(
-                f"{at}: {value!r} is out of range ({'0 to below 1' if key == 'drop_path' else 'above 0'})"
-            )
-        values[key] = float(value)
-    arch = MiTOptions(**values)
+    sizes = dict(zip(("embed_dims", "depths"), _SIZES[name], strict=True))
+    arch: MiTOptions = read_as(sizes | dict(options), MiTOptions, name, Reading())
     for channels, heads in zip(arch.embed_dims, arch.num_heads, strict=True):
         if channels % heads:
             raise OptionError(

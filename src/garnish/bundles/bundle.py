@@ -21,14 +21,22 @@ from torch import nn
 
 from garnish import __version__
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.build import backbone as build_backbone
 from garnish.backbones.weights import is_non_commercial
-from garnish.bundles.bundle_json import DESCRIPTION, FORMAT, INPUT, WEIGHTS, bundle_folder, read_description
+from garnish.bundles.bundle_json import (
+    DESCRIPTION,
+    FORMAT,
+    INPUT,
+    WEIGHTS,
+    BundleFacts,
+    bundle_folder,
+    read_bundle_json,
+)
+from garnish.bundles.own_backbone import check_backbone, check_same, rebuild
 from garnish.bundles.specs import Specs, backbone_facts, build_described
-from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, read_tensors, read_weights, stored_tensors
+from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, read_tensors, stored_tensors, weights_of
 from garnish.checking.arguments import checked
 from garnish.checking.device import usable_device
-from garnish.errors import BundleError, OptionError, WeightsError, one_line, suggest
+from garnish.errors import BundleError, OptionError, one_line, suggest
 from garnish.files.atomic import present, write_folder, writing
 from garnish.files.checksums import with_sums
 from garnish.files.strict_json import MOST_BYTES
@@ -106,7 +114,7 @@ def load(
     place = None if device is None else usable_device(device, "load: device")
     if not paths:
         raise BundleError("load: the list of bundles is empty; name at least one folder")
-    read = [(str(p), bundle_folder(p), read_description(p)) for p in paths]
+    read = [(str(p), bundle_folder(p), read_bundle_json(p)) for p in paths]
     _check_joinable([(where, facts) for where, _, facts in read])
     where, _, first = read[0]
     with torch.random.fork_rng(devices=[]):
@@ -138,18 +146,18 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> tuple[str, ...]:
     Raises:
         BundleError: as :func:`load`; the model is as it was then.
     """
-    folder, facts = bundle_folder(path), read_description(path)
+    folder, facts = bundle_folder(path), read_bundle_json(path)
     trunk = model.backbone
-    _check_same(str(path), facts["backbone"], trunk, trunk.weights_source, anew=False)
+    check_same(str(path), facts["backbone"], trunk, trunk.weights_source, anew=False)
     with torch.random.fork_rng(devices=[]):
         _serve(model, str(path), folder, facts)
     return tuple(facts["tasks"])
 
 
-def _serve(model: Model, where: str, folder: Path, facts: Mapping[str, Any]) -> None:
+def _serve(model: Model, where: str, folder: Path, facts: BundleFacts) -> None:
     """Add what a bundle holds to a model."""
     file = str(folder / WEIGHTS)
-    stored = read_tensors(read_weights(folder, facts), file)
+    stored = read_tensors(weights_of(folder, facts), file)
     made = build_described(model, facts, where)
     fill(model.backbone, made.tensors(), stored, facts["dtype"], facts["tuned_as"], file)
     model.serve(made)
@@ -207,7 +215,7 @@ def _check_place(path: Path) -> None:
     try:
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             return
-        read_description(folder)
+        read_bundle_json(folder)
     except (BundleError, OSError) as error:
         raise BundleError(
             f"{path}: exists and is not a bundle, so it is not replaced; choose another folder ({one_line(error, 160)})"
@@ -253,7 +261,7 @@ def _plain_metrics(metrics: Metrics | None, tasks: Sequence[str], option: str) -
 # ---- loading ----------------------------------------------------------------------------------------------------
 
 
-def _check_joinable(read: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+def _check_joinable(read: Sequence[tuple[str, BundleFacts]]) -> None:
     """All bundles belong to one backbone, and no task name comes twice."""
     where, first = read[0]
     taken: dict[str, str] = dict.fromkeys(first["tasks"], where)
@@ -273,59 +281,6 @@ def _check_joinable(read: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
             taken[task] = other
 
 
-def rebuild(where: str, wanted: Mapping[str, Any], weights: str | os.PathLike[str] | None) -> Backbone:
-    """The bare backbone that a description's ``backbone`` names; raises :class:`BundleError` where it cannot be had."""
-    source = str(weights) if weights is not None else wanted["weights_source"]
-    if source == "random":
-        raise BundleError(
-            f"{where}: its backbone {wanted['name']} has random weights, which cannot be rebuilt; pass backbone="
-        )
-    tried, beside = source, Path(where).expanduser() / source
-    if weights is None and source != "bundled":
-        alone = Path(source).name == source and beside.is_file()  # the bundle was written with its weights
-        if alone or not Path(source).expanduser().exists():
-            tried = f"{source}, below the working directory or {where}"
-            source = str(beside) if beside.exists() else source
-    try:
-        # a family that carries its weights with it needs no place to find them
-        kept = None if source == "bundled" else source
-        return build_backbone(wanted["name"], kept, options=wanted["options"], taps=wanted.get("taps", "stage"))
-    except (WeightsError, OptionError) as error:
-        raise BundleError(
-            f"{where}: its backbone {wanted['name']} cannot be built from {tried} ({one_line(error, 160)}); "
-            "pass weights= (--weights), the file it was trained on"
-        ) from error
-
-
-def check_backbone(where: str, wanted: Mapping[str, Any], found: Backbone, source: str) -> None:
-    """Raise where ``found`` is not the bare backbone that a description's ``backbone`` names."""
-    if found.is_adapted:
-        raise OptionError(
-            f"load: the backbone {found.name} is adapted already; build a fresh one with garnish.backbone"
-        )
-    _check_same(where, wanted, found, source)
-
-
-def _check_same(where: str, wanted: Mapping[str, Any], found: Backbone, source: str, *, anew: bool = True) -> None:
-    options = json.loads(json.dumps(found.options))
-    if found.name.split(".", 1)[0] != wanted["name"].split(".", 1)[0] or options != wanted["options"]:
-        raise BundleError(
-            f"{where}: belongs to backbone {wanted['name']} {wanted['options']}, not to {found.name} {options}; "
-            f"build that one, or leave backbone= out and pass weights="
-        )
-    if found.taps_at != (taps := wanted.get("taps", "stage")):
-        raise BundleError(
-            f"{where}: its heads read maps at taps={taps}, not {found.taps_at}; build it with taps={taps!r}"
-        )
-    fingerprint = found.fingerprint(anew=anew)
-    if fingerprint != wanted["fingerprint"]:
-        raise BundleError(
-            f"{where}: belongs to {wanted['name']} with fingerprint {wanted['fingerprint'][:12]} (weights: "
-            f"{wanted['weights_source']}), but that of {source} is {fingerprint[:12]}; "
-            "pass weights= (--weights), the file it was trained on"
-        )
-
-
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """A fingerprint's first twelve digits, anything else as it is."""
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)

@@ -33,12 +33,17 @@ _TaskName = Annotated[str, matching("[A-Za-z][A-Za-z0-9_-]*")]
 _Metrics = dict[str, dict[str, float | None]]
 
 
-class _BackboneFacts(SpecFacts):
+class BackboneFacts(SpecFacts):
+    """Which backbone a file belongs to."""
+
     taps: NotRequired[Literal["stage", "merged"]]  # "stage" where absent
     fingerprint: _Hex64
     licence: str
-    non_commercial: bool
     weights_source: str
+
+
+class _BackboneFacts(BackboneFacts):
+    non_commercial: bool
 
 
 class _OwnerFacts(TypedDict):
@@ -89,7 +94,7 @@ class BundleFacts(TypedDict):
     extra: NotRequired[dict[str, Any]]  # whatever the caller of save added
 
 
-def read_description(path: str | os.PathLike[str]) -> BundleFacts:
+def read_bundle_json(path: str | os.PathLike[str]) -> BundleFacts:
     """The validated ``bundle.json`` of a bundle; its weights are not read.
 
     Args:

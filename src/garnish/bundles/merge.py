@@ -26,7 +26,7 @@ from garnish.adapters.reference import Frozen
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.build import backbone as build_backbone
 from garnish.bundles.bundle import Metrics, bundle_files, load
-from garnish.bundles.bundle_json import read_description
+from garnish.bundles.bundle_json import read_bundle_json
 from garnish.bundles.family_names import carried_over, own_name, own_names
 from garnish.bundles.specs import Specs
 from garnish.bundles.tensors import StoredDtype
@@ -176,7 +176,7 @@ def _read(
             raise OptionError("merge: a model has its weights; weights= goes with a bundle's folder")
         return source, {}, "float32"
     paths = [source] if isinstance(source, str | os.PathLike) else list(source)
-    told = [read_description(path) for path in paths]
+    told = [read_bundle_json(path) for path in paths]
     metrics: Metrics = {
         task: {name: math.nan if value is None else value for name, value in values.items()}
         for facts in told

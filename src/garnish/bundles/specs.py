@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from garnish.backbones.backbone import Backbone
+from garnish.bundles.bundle_json import BackboneFacts, BundleFacts
 from garnish.engine.adapter import Method
 from garnish.errors import BundleError, OptionError, SiteError, one_line
 from garnish.heads.head import Head
 from garnish.model.model import Model
 from garnish.model.served import Addition
-from garnish.registry import build, describe
+from garnish.registry import SpecFacts, build, describe
 from garnish.tasks.task import Task
 
 
@@ -83,7 +84,7 @@ class Specs:
         return {n: describe(task) | {"head": describe(self.heads[n])} for n, task in self.tasks.items()}
 
 
-def build_described(model: Model, facts: Mapping[str, Any], where: str) -> Addition:
+def build_described(model: Model, facts: BundleFacts, where: str) -> Addition:
     """The owners, tasks and heads of a bundle's description, as new ones for a model, to which nothing is added yet.
 
     Raises:
@@ -106,7 +107,7 @@ def build_described(model: Model, facts: Mapping[str, Any], where: str) -> Addit
     return made
 
 
-def backbone_facts(trunk: Backbone) -> dict[str, Any]:
+def backbone_facts(trunk: Backbone) -> BackboneFacts:
     """Which backbone a file belongs to."""
     return {
         "name": trunk.name,
@@ -118,5 +119,5 @@ def backbone_facts(trunk: Backbone) -> dict[str, Any]:
     }
 
 
-def _built(kind: str, facts: Mapping[str, Any], where: str = "") -> Any:
+def _built(kind: str, facts: SpecFacts, where: str = "") -> Any:
     return build(kind, facts["name"], facts["options"], where=where)

@@ -72,7 +72,7 @@ def _narrowed(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     return stored.cpu().clone().contiguous()
 
 
-def read_weights(folder: Path, facts: Mapping[str, Any]) -> bytes:
+def weights_of(folder: Path, facts: Mapping[str, Any]) -> bytes:
     """The bytes of a bundle's ``weights.safetensors``, as they were saved.
 
     Args:

@@ -11,6 +11,7 @@ import functools
 import inspect
 import operator
 import os
+import re
 from abc import ABC, ABCMeta
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -68,6 +69,31 @@ def checked(function: F) -> F:
         return function(*bound.args, **bound.kwargs)
 
     return call  # type: ignore[return-value]
+
+
+def taking(options: type) -> Callable[[F], F]:
+    """Decorate a function whose last parameter is ``**options``: it takes the fields of a dataclass, and nothing else.
+
+    Its signature and its docstring, in place of the line ``options: …``, say so as if they stood there; ``help`` and
+    completion read those, and :func:`checked` binds by them. Parameters that the function has itself are its own.
+    """
+
+    def decorate(function: F) -> F:
+        signature, hints = inspect.signature(function), hints_of(options)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        taken = {field.name: field for field in dataclasses.fields(options) if field.name not in signature.parameters}
+        more = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[name])
+            for name, field in taken.items()
+        ]
+        function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        function.__annotations__ |= {name: hints[name] for name in taken}
+        told = (inspect.getdoc(options) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+        entries = [entry for entry in re.split(r"\n(?=    \w)", told) if entry.split(":")[0].strip() in taken]
+        function.__doc__ = re.sub(r"    options: .*", lambda _: "\n".join(entries), inspect.getdoc(function) or "")
+        return function
+
+    return decorate
 
 
 def _unbound(signature: inspect.Signature, given: Mapping[str, Any], error: TypeError) -> str:

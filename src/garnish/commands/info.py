@@ -10,6 +10,7 @@ from garnish.commands.parser import Parser, size
 from garnish.errors import OptionError, WeightsError
 
 if TYPE_CHECKING:
+    from garnish.bundles.bundle_json import BundleFacts
     from garnish.model.model import Model
 
 _EPILOG = """\
@@ -67,19 +68,19 @@ def run(words: Sequence[str]) -> int:
 
 def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
     """What :meth:`garnish.model.model.Model.report` tells, and what ``bundle.json`` says, of one bundle or several."""
-    from garnish.bundles.bundle_json import bundle_folder, read_description
-    from garnish.bundles.tensors import read_weights
+    from garnish.bundles.bundle_json import bundle_folder, read_bundle_json
+    from garnish.bundles.tensors import weights_of
     from garnish.commands.words import bundle_paths
 
     paths = bundle_paths(target)
-    described = [read_description(path) for path in paths]
+    described = [read_bundle_json(path) for path in paths]
     first = described[0]["backbone"]
     for path, facts in zip(paths, described, strict=True):
         if facts["backbone"]["fingerprint"] != first["fingerprint"]:
             name = facts["backbone"]["name"]
             raise OptionError(f"{path}: belongs to another backbone ({name}) than {paths[0]} ({first['name']})")
     # whose digests are looked at, as wherever a bundle is read
-    weights_bytes = sum(len(read_weights(bundle_folder(p), f)) for p, f in zip(paths, described, strict=True))
+    weights_bytes = sum(len(weights_of(bundle_folder(p), f)) for p, f in zip(paths, described, strict=True))
     model = _skeleton(paths, described)
     return model.report(at) | {
         "backbone_licence": first["licence"],
@@ -93,7 +94,7 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
     }
 
 
-def _skeleton(paths: Sequence[str], described: Sequence[Mapping[str, Any]]) -> Model:
+def _skeleton(paths: Sequence[str], described: Sequence[BundleFacts]) -> Model:
     """The model of some bundles without their tensors, nor the backbone's."""
     from garnish.backbones.build import backbone
     from garnish.bundles.specs import build_described

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +12,7 @@ from rich.table import Table
 from garnish.registry import plain
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Standard JSON (NaN becomes null) on standard output."""
     print(json.dumps(plain(value, finite=True), indent=2, ensure_ascii=False, allow_nan=False))
 

@@ -79,8 +79,10 @@ def run(words: Sequence[str]) -> int:
     if given.print_config:
         print(write_yaml(resolved), end="")
         return 0
+    from garnish.recipes.build_model import build_model
+
     train, val = recipe.open("train"), validation(recipe)
-    model = recipe.build(train)
+    model = build_model(recipe, train)
     if given.resume is None:
         resolved["base"] = str(Path.cwd())
     else:  # bundles hold what those of an unbroken run would, from wherever it is resumed

@@ -21,13 +21,13 @@ def load_bundles(text: str, weights: str | None, device: str) -> Model:
     """The model of ``BUNDLE``, of several, joined, as ``BUNDLE,BUNDLE``, or of a finished model's name."""
     import torch
 
-    from garnish.bundles.bundle_json import read_description
+    from garnish.bundles.bundle_json import read_bundle_json
     from garnish.bundles.named_models import names_finished, open_model
     from garnish.checking.device import usable_device
 
     paths = bundle_paths(text)
     for path in () if names_finished(paths) else paths:
-        read_description(path)  # before anything large is read
+        read_bundle_json(path)  # before anything large is read
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return open_model(paths, weights, device=usable_device(device, "--device"))

@@ -18,6 +18,7 @@ from garnish.comparing.store import Store
 from garnish.errors import OptionError
 from garnish.heads.linear import LinearHead
 from garnish.model.model import Model, adapt
+from garnish.recipes.build_model import build_model
 from garnish.recipes.recipe import Recipe
 from garnish.registry import describe
 from garnish.tasks.task import Task
@@ -143,7 +144,7 @@ class Conditions:
 
     def build(self, run: ArmRun) -> Model:
         """The untrained model of a run."""
-        return self.recipe_of(run).build(self.parts.train(run.tasks), trunk=self.random_trunk(run))
+        return build_model(self.recipe_of(run), self.parts.train(run.tasks), trunk=self.random_trunk(run))
 
     def random_trunk(self, run: ArmRun) -> Backbone | None:
         """The trunk of a run on random weights, which follow from its seed; None where it has the recipe's."""

@@ -130,4 +130,4 @@ def cache_options(conditions: Conditions, model: Model, train: Dataset) -> dict[
         return {"cache": None, "cache_gb": TrainOptions.cache_gb}
     # each process counts for itself what it writes
     most = options.cache_gb / conditions.options.jobs
-    return {"cache": options.cache or str(conditions.store.features), "cache_gb": most}
+    return {"cache": str(options.cache or conditions.store.features), "cache_gb": most}

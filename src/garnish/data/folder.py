@@ -17,7 +17,8 @@ from torchvision import tv_tensors
 
 from garnish.checking.arguments import checked
 from garnish.data.dataset import Dataset, Sample
-from garnish.data.description import Description, read_description
+from garnish.data.description import Description
+from garnish.data.description_file import read_description
 from garnish.data.guess import plain_description
 from garnish.data.labels.written import written
 from garnish.data.picture_key import digest, stamps

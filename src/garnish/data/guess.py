@@ -17,7 +17,8 @@ import numpy as np
 
 from garnish.data.labels.binary import middle_level
 from garnish.errors import DataError
-from garnish.files.pictures import PICTURE_SUFFIXES, read_array, refuse_lossy
+from garnish.files.label_files import read_array, refuse_lossy
+from garnish.files.pictures import PICTURE_SUFFIXES
 
 _log = logging.getLogger(__name__)
 

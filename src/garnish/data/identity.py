@@ -33,7 +33,7 @@ def identity(dataset: Dataset) -> dict[str, Any]:
     return {_COUNT: len(dataset), _TASKS: hashlib.sha256(str(tasks).encode()).hexdigest(), **found}
 
 
-def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def changed_aspect(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first aspect that differs, with both values where they can be read; empty where none does."""
     for aspect in dict.fromkeys([*now, *before]):
         if before.get(aspect) != now.get(aspect):

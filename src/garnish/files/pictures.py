@@ -1,4 +1,4 @@
-"""Reading picture and label files as arrays: bounded sizes, nothing unpickled, every failure one line with the file.
+"""Reading picture files: bounded sizes, every failure one line with the file.
 
 Shape letters: H W pixels, C colour channels of the file.
 """
@@ -17,8 +17,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from garnish.errors import DataError, one_line
-from garnish.files.orientation import UNDONE_BY, swaps_sides, turn
-from garnish.files.picture_header import FORMATS, Stored, lossy, readable_formats, stored, unread
+from garnish.files.orientation import swaps_sides, turn
+from garnish.files.picture_header import FORMATS, Stored, readable_formats, stored, unread
 
 #: Largest picture or label that is read, in pixels; the size at which PIL refuses a picture by default.
 MAX_PIXELS = 178_956_970
@@ -33,7 +33,7 @@ def is_picture_file(path: Path) -> bool:
 
 
 # What PIL raises for damaged files, by experience with truncated and garbled JPEG, PNG and TIFF files.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     SyntaxError,
     ValueError,
@@ -66,11 +66,11 @@ def open_picture(path: Path) -> tuple[Tensor, Stored]:
     Raises:
         DataError: as :func:`read_picture`.
     """
-    with _opened(path) as (image, facts):
+    with opened(path) as (image, facts):
         if reason := facts.refused(label=False):
             raise DataError(f"{path}: {reason}")
-        if _is_deep_png(facts):
-            deep = _sixteen_bits(path, image)
+        if is_deep_png(facts):
+            deep = sixteen_bits(path, image)
             colours = deep[..., : 3 if deep.shape[-1] > 2 else 1]
             return _from_deep(turn(colours, facts.orientation), str(path), 65535), facts
         image.load()
@@ -95,56 +95,12 @@ def to_rgb(image: Image.Image, where: str, largest: int = 65535) -> Tensor:
         image = ImageOps.exif_transpose(image)
         if image.mode in _ONE_BAND:
             return _from_deep(np.asarray(image)[..., None], where, min(largest, 65535))
-        pixels = np.array(_painted(image).convert("RGB"))
+        pixels = np.array(painted(image).convert("RGB"))
     except DataError:
         raise
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _damaged(where, error) from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-def read_array(path: Path) -> np.ndarray:
-    """A label file's stored numbers: (H, W) or (H, W, C); palette pictures give their indices.
-
-    ``.npy`` files keep their dtype and shape (any rank); everything else is read by PIL, upright by EXIF.
-
-    Raises:
-        DataError: missing, damaged, larger than :data:`MAX_PIXELS`, or an ``.npy`` file that holds objects; bands,
-            pages or numbers that would be lost; pixels that are not opaque.
-    """
-    return open_label(path)[0]
-
-
-def open_label(path: Path, *, colours: bool = False, upright: bool = True) -> tuple[np.ndarray, Stored | None]:
-    """A label file's numbers as :func:`read_array` gives them, and what the file holds (None: an ``.npy`` file).
-
-    Args:
-        path: the file.
-        colours: palette pictures give their colours, not their indices.
-        upright: turned by the file's own EXIF orientation; else the pixels as they are stored.
-
-    Raises:
-        DataError: as :func:`read_array`.
-    """
-    if path.suffix.lower() == ".npy":
-        return _read_npy(path), None
-    with _opened(path) as (image, facts):
-        if reason := facts.refused(label=True):
-            raise DataError(f"{path}: {reason}")
-        if _is_deep_png(facts):
-            pixels = _sixteen_bits(path, image)
-            _refuse_transparent(_see_through(pixels, image), path)
-        else:
-            image.load()  # a TIFF is turned by this
-            _refuse_transparent(_see_through(np.asarray(image), image), path)
-            pixels = np.asarray(_painted(image) if colours else image)
-            if facts.format == "TIFF":
-                pixels = turn(pixels, UNDONE_BY[facts.orientation])
-    if facts.unsigned and pixels.size and pixels.min() < 0:
-        raise DataError(f"{path}: holds numbers above 2147483647, which would become negative; save it as .npy")
-    if pixels.ndim == 3 and pixels.shape[-1] in (2, 4):
-        pixels = _opaque(pixels, path)
-    return turn(pixels, facts.orientation) if upright else np.ascontiguousarray(pixels), facts
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -153,32 +109,18 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: missing, not a picture that is read, or larger than :data:`MAX_PIXELS`.
     """
-    with _opened(path) as (_, facts):
+    with opened(path) as (_, facts):
         if reason := facts.refused(label=False):
             raise DataError(f"{path}: {reason}")
         height, width = facts.size
         return (width, height) if swaps_sides(facts.orientation) else (height, width)
 
 
-def refuse_lossy(path: Path) -> None:
-    """Raise DataError for a picture file whose compression changes single numbers, whatever its name ends in.
-
-    Files that are no pictures, or damaged, are left to whoever reads them.
-    """
-    try:
-        with path.open("rb") as stream, Image.open(stream, formats=readable_formats()) as image:
-            reason = lossy(image, stream)
-    except _DAMAGED:
-        return
-    if reason:
-        raise DataError(f"{path}: ids and colours are changed by {reason} compression; save the label as PNG or .npy")
-
-
 def is_transparent(path: Path, facts: Stored) -> bool:
     """Whether some pixel of a readable picture is not opaque."""
     if facts.mode not in ("LA", "RGBA", "P"):
         return False
-    with _opened(path) as (image, _):
+    with opened(path) as (image, _):
         if facts.mode == "P" and "transparency" not in image.info:
             return False
         lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
@@ -186,7 +128,7 @@ def is_transparent(path: Path, facts: Stored) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Image.Image, Stored]]:
+def opened(path: Path) -> Iterator[tuple[Image.Image, Stored]]:
     """A picture of a size that is allowed, not yet decoded; whatever goes wrong with it is one line."""
     try:
         # as a stream: of a named TIFF without compression Pillow maps rows of the turned width into memory
@@ -207,15 +149,16 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, Stored]]:
     except UnidentifiedImageError as error:
         known = ", ".join(name for name in readable_formats() if name != "MPO")
         raise _damaged(path, f"none of {known}") from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _damaged(path, error) from error
 
 
-def _is_deep_png(facts: Stored) -> bool:
+def is_deep_png(facts: Stored) -> bool:
+    """Whether Pillow hands out the upper 8 bits alone of a picture's 16."""
     return facts.format == "PNG" and facts.bits == 16 and facts.mode not in _ONE_BAND
 
 
-def _sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
+def sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
     """(H, W, C) uint16, as stored, of a PNG whose upper 8 bits are all that Pillow hands out."""
     from torchvision.io import ImageReadMode, decode_image
 
@@ -230,53 +173,9 @@ def _sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
 
-def _painted(image: Image.Image) -> Image.Image:
+def painted(image: Image.Image) -> Image.Image:
     """A palette picture as RGB, others as they are; straight to RGB warns where the transparency is a table."""
     return image.convert("RGBA").convert("RGB") if image.mode == "P" else image
-
-
-def _opaque(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """(H, W, 2) or (H, W, 4) of a file → without its alpha, which must say nothing."""
-    _refuse_transparent(int((pixels[..., -1] != np.iinfo(pixels.dtype).max).sum()), path)
-    return pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :-1]
-
-
-def _see_through(pixels: np.ndarray, image: Image.Image) -> int:
-    """How many pixels have the grey level, colour or palette index that a file (PNG's tRNS, GIF) says is not opaque."""
-    key = image.info.get("transparency")
-    if key is None or image.mode not in ("1", "L", "P", "RGB", "I", "I;16"):
-        return 0
-    if isinstance(key, bytes):  # the alpha of each index
-        return int(np.isin(pixels, [index for index, alpha in enumerate(key) if alpha < 255]).sum())
-    same = pixels == np.asarray(key)
-    return int((same.all(-1) if same.ndim == 3 else same).sum())
-
-
-def _refuse_transparent(count: int, path: Path) -> None:
-    if count:
-        raise DataError(
-            f"{path}: {count} pixels are not opaque, and what a label means there is not known; save it without alpha"
-        )
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        # Mapped first: the header gives shape and dtype before a byte of data is read, and objects are refused.
-        mapped = np.lib.format.open_memmap(path, mode="r")
-        if mapped.dtype.kind not in "buif":
-            kind = one_line(str(mapped.dtype), 60)
-            raise DataError(f"{path}: holds {kind}, which are no plain numbers; save whole numbers, floats or booleans")
-        size = int(mapped.size)
-        if size > 3 * MAX_PIXELS:
-            raise DataError(f"{path}: holds {size:,} numbers, more than {3 * MAX_PIXELS:,}; cut it into smaller files")
-        return np.array(mapped)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; restore it or take it off the list of pictures") from None
-    except DataError:
-        raise
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        reason = one_line(error, 120)
-        raise DataError(f"{path}: not a readable .npy array ({reason}); save it again with numpy.save") from error
 
 
 def _from_deep(pixels: np.ndarray, where: str, largest: int) -> Tensor:

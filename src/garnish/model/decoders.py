@@ -177,7 +177,7 @@ def needed(decoders: Mapping[str, Decoder], tasks: Collection[str]) -> tuple[str
     return tuple(name for name in decoders if name in wanted)
 
 
-def decode(
+def decode_maps(
     decoders: Mapping[str, Decoder], maps: Mapping[str, Sequence[Tensor]], trunk: Trunk, size: tuple[int, int]
 ) -> dict[str, Tensor]:
     """Feature maps of each task → its raw output (n, C, H, W), cropped to the pictures' own size.
@@ -235,11 +235,11 @@ class Outputs:
             if decoder.interacts:
                 self._waiting |= maps.of(tasks)
             else:
-                self._done |= decode(self._decoders, maps.of(tasks), self._trunk, self._size)
+                self._done |= decode_maps(self._decoders, maps.of(tasks), self._trunk, self._size)
 
     def all(self) -> dict[str, Tensor]:
         """Task → raw output, once all passes were read."""
-        return self._done | decode(self._decoders, self._waiting, self._trunk, self._size)
+        return self._done | decode_maps(self._decoders, self._waiting, self._trunk, self._size)
 
 
 def heads_by_task(head: Head | Mapping[str, Head] | None, tasks: Mapping[str, Task]) -> dict[str, Head]:

@@ -16,7 +16,7 @@ from garnish.errors import GarnishError
 from garnish.model.decoders import Decoder
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
-from garnish.model.prediction import Picture, Prediction, read_picture
+from garnish.model.prediction import Picture, Prediction, picture_pixels
 from garnish.model.served import Served
 
 
@@ -43,7 +43,7 @@ def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) 
         GarnishError: an output that is not finite, which decoding would turn into a map of some class; or one of the
             model's tensors, of which a CPU's attention makes finite outputs.
     """
-    pixels = read_picture(picture)
+    pixels = picture_pixels(picture)
     name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
     which = picture if isinstance(picture, str | Path) else name
     served = model.served  # one for all that follows: tasks may come and go meanwhile

@@ -69,7 +69,7 @@ class Prediction:
 Picture = str | Path | Image.Image | Tensor | np.ndarray
 
 
-def read_picture(picture: Picture) -> np.ndarray:
+def picture_pixels(picture: Picture) -> np.ndarray:
     """(H, W, 3) uint8 RGB, as data sets are read: see :func:`garnish.files.pictures.read_picture`.
 
     Raises:

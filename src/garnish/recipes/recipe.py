@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from garnish.errors import OptionError, one_line, suggest
 from garnish.files.strict_yaml import read_yaml
@@ -18,13 +18,14 @@ from garnish.recipes.overrides import set_dotted
 from garnish.recipes.paths import as_list, from_base, inlined, relocated
 
 if TYPE_CHECKING:  # torch is imported where something is built, not where --help is asked for
-    from garnish.backbones.backbone import Backbone
     from garnish.data.dataset import Dataset
     from garnish.engine.adapter import Method
     from garnish.heads.head import Head
-    from garnish.model.model import Model
+    from garnish.recipes.backbone_choice import BackboneChoice
     from garnish.tasks.task import Task
     from garnish.training.train_options import TrainOptions
+
+T = TypeVar("T")
 
 SECTIONS = ("backbone", "adapter", "head", "tasks", "data", "train", "onto", "out")
 #: What may stand in a file: ``compare`` is read by ``garnish compare`` alone; ``base`` is the folder, seen from the
@@ -32,34 +33,6 @@ SECTIONS = ("backbone", "adapter", "head", "tasks", "data", "train", "onto", "ou
 IN_FILE = (*SECTIONS, "compare", "base")
 #: Sections in which a name alone stands for ``{name: …}``.
 NAMED = ("backbone", "adapter", "head")
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class BackboneChoice:
-    """The section ``backbone``; its fields are those of :func:`garnish.backbone`."""
-
-    name: str
-    weights: str | bool | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    taps: Literal["stage", "merged"] = "stage"
-    drop_path: float = 0.0
-
-    def build(self) -> Backbone:
-        """The frozen trunk."""
-        from garnish.backbones.build import backbone
-
-        return backbone(self.name, self.weights, options=self.options, taps=self.taps, drop_path=self.drop_path)
-
-    def build_random(self, seed: int) -> Backbone:
-        """The trunk with random weights instead, which follow from the seed; torch's random state is left as it was."""
-        import torch
-
-        from garnish.backbones.build import backbone
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return backbone(self.name, False, options=self.options, taps=self.taps, drop_path=self.drop_path)
 
 
 @final
@@ -114,14 +87,14 @@ class Recipe:
     @property
     def backbone(self) -> BackboneChoice | None:
         """Which backbone; None where the recipe names none."""
+        from garnish.recipes.backbone_choice import BackboneChoice
         from garnish.registry import construct
 
         given = self.plain.get("backbone")
         if given is None:
             return None
         named = self._named("backbone", given)
-        choice: BackboneChoice = self._located(lambda: construct(BackboneChoice, named, where="backbone"), "backbone")
-        return choice
+        return self._located(lambda: construct(BackboneChoice, named, where="backbone"), "backbone")
 
     @property
     def methods(self) -> list[Method]:
@@ -151,8 +124,7 @@ class Recipe:
         given = self.plain.get("train")
         if not isinstance(given, Mapping):
             raise self.fault("train", f"{given!r}; write e.g. train: {{steps: 300, batch_size: 4}}")
-        options: TrainOptions = self._located(lambda: construct(TrainOptions, given, where="train"), "train")
-        return options
+        return self._located(lambda: construct(TrainOptions, given, where="train"), "train")
 
     def fault(self, section: str, text: str) -> OptionError:
         """An error as one line that names each thing once: the file, what the command line set, and the key.
@@ -194,63 +166,6 @@ class Recipe:
                 found[name] = self._located(functools.partial(construct, type(task), merged, where=section), section)
         return found
 
-    def build(self, data: Dataset, *, trunk: Backbone | None = None) -> Model:
-        """The model to train, initialised from the seed of the section ``train``; tasks of ``onto`` are kept frozen.
-
-        Args:
-            data: the training pictures, for their tasks.
-            trunk: what to adapt in place of the recipe's backbone; also one with random weights, whose bundles are
-                opened by giving such a trunk again. Not looked at where the recipe has ``onto``.
-        """
-        import torch
-
-        from garnish.bundles.named_models import open_model
-        from garnish.engine.drop_path import set_drop_path
-        from garnish.model.model import adapt
-
-        choice, methods, head, tasks = self.backbone, self.methods, self.head, self.tasks_of(data)
-        if not self.onto and choice is None:
-            raise self.fault("backbone", "none given; name one, e.g. backbone: mit_b0")
-        torch.manual_seed(self.options.seed)
-        if not self.onto:
-            assert choice is not None
-            own = trunk is None
-            trunk = choice.build() if trunk is None else trunk
-            if own and trunk.weights_source == "random":  # a bundle names its backbone's weights, and cannot name these
-                raise self.fault(
-                    "backbone",
-                    f"{choice.name} without weights is random, so a bundle could not be "
-                    "loaded again; set backbone.weights to a file or a Hub id, or true for the published ones",
-                )
-            return adapt(trunk, methods, tasks, head)
-        weights, options = (None, None) if choice is None else (_path(choice.weights), choice.options)
-        model = open_model(self.onto, weights, options=options)
-        if choice is not None and choice.name != model.backbone.name:
-            raise self.fault(
-                "backbone",
-                f"{choice.name}, but {', '.join(self.onto)} has {model.backbone.name}; "
-                "leave the section out, or name the bundle's",
-            )
-        if choice is not None:
-            self._check_same_trunk(choice, model.backbone)
-            set_drop_path(model.backbone, choice.drop_path)
-        model.add(methods, tasks, head, freeze_others=True)
-        return model
-
-    def _check_same_trunk(self, choice: BackboneChoice, trunk: Backbone) -> None:
-        """Raise OptionError where the section backbone asks for what the bundle's trunk is not."""
-        from garnish.registry import plain
-
-        for option, wanted, found in (
-            ("taps", choice.taps if choice.taps != "stage" else trunk.taps_at, trunk.taps_at),
-            ("options", plain(dict(choice.options)) or plain(dict(trunk.options)), plain(dict(trunk.options))),
-        ):
-            if wanted != found:
-                raise self.fault(
-                    f"backbone.{option}",
-                    f"{wanted}, but {', '.join(self.onto)} has {found}; leave it out, tasks are added to that trunk",
-                )
-
     def resolved(self) -> dict[str, Any]:
         """All sections with every option spelled out, JSON-ready; what a run and its bundles keep.
 
@@ -290,7 +205,7 @@ class Recipe:
         name = options.pop("name")
         return self._located(lambda: build(kind, name, options, where=section), section)
 
-    def _located(self, make: Any, section: str) -> Any:
+    def _located(self, make: Callable[[], T], section: str) -> T:
         """What ``make()`` gives; its errors name the recipe."""
         try:
             return make()
@@ -353,7 +268,3 @@ def _task_mapping(plain: Mapping[str, Any]) -> dict[str, Any]:
         data = plain.get("data")
         given = list(open_data(data).tasks) if data is not None else []
     return dict(given) if isinstance(given, Mapping) else dict.fromkeys(as_list(given))
-
-
-def _path(weights: str | bool | None) -> str | None:
-    return weights if isinstance(weights, str) else None

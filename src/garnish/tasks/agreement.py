@@ -140,5 +140,5 @@ def _listed(names: tuple[str, ...] | list[str]) -> str:
     return shown + (f", … ({len(names)} in all)" if len(names) > 2 * _SHOWN else "")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return one_line(repr(value), 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,6 +25,13 @@ def pictures_of_a_step(batch_size: int, world: int, accumulate: int) -> str:
     """``8 pictures``, or ``8 pictures × 2 processes × 3``."""
     each = plural(batch_size, "picture")
     return each if world * accumulate == 1 else f"{each} × {world} processes × {accumulate}"
+
+
+def length_of(num_pictures: int, steps: int, each: str, done: int, out: Path | None) -> str:
+    """How much there is to do, for people; ``each``: the pictures of a step."""
+    before = f", {done} of them done" if done else ""
+    place = f"; {out}" if out else ""
+    return f"{plural(num_pictures, 'picture')}, {plural(steps, 'step')} of {each}{before}{place}"
 
 
 def warnings_about(model: Model, tasks: Sequence[str], world: int) -> list[str]:

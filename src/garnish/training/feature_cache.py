@@ -23,7 +23,7 @@ from garnish.errors import DataError, OptionError, one_line
 from garnish.files.atomic import write_file
 from garnish.model.model import Model
 from garnish.model.pass_start import begin, prefix_of
-from garnish.training.feature_file import FORMAT, Packed, as_bytes, pack, read, unpack
+from garnish.training.feature_file import FORMAT, Packed, as_bytes, pack, read_features, unpack
 
 #: What a file of maps takes beside its tensors, at most.
 _HEADER = 64_000
@@ -174,7 +174,7 @@ class Finder:
     def find(self, number: int, index: int) -> Sample:
         """The sample; with its state where that is kept undamaged."""
         try:
-            return read(self.file(number, index), self.source.dataset.tasks)
+            return read_features(self.file(number, index), self.source.dataset.tasks)
         except (OSError, DataError):
             return self.source.sample(number, index)
 

@@ -100,7 +100,7 @@ def as_bytes(packed: Packed) -> bytes:
     return b"".join(sealed(to_bytes(tensors, {_FACTS: with_place(json.dumps(facts))})))
 
 
-def read(file: Path, tasks: Mapping[str, Task]) -> Sample:
+def read_features(file: Path, tasks: Mapping[str, Task]) -> Sample:
     """The sample in a file, of a set with such tasks.
 
     Raises:

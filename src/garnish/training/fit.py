@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 
 from garnish.balancing.balancing import Balance, Balancing
-from garnish.checking.arguments import checked
-from garnish.data.augment import Augment
+from garnish.checking.arguments import checked, taking
 from garnish.data.dataset import Dataset
 from garnish.model.model import Model
 from garnish.registry import options_of
 from garnish.training.losses import only
 from garnish.training.optimizer import seed_step, set_rates
 from garnish.training.run import Run
-from garnish.training.train_options import Precision, Schedule, Strategy, TrainOptions
+from garnish.training.run_state import Evaluation
+from garnish.training.train_options import TrainOptions
 
 
 @final
@@ -44,55 +44,27 @@ class Result:
     stopped: str
     best_step: int | None
     metrics: dict[str, dict[str, float]]
-    history: list[dict[str, Any]] = field(repr=False)
+    history: list[Evaluation] = field(repr=False)
     warnings: list[str]
     batch_size: int
     seconds: float
 
 
+# The options stand once, in TrainOptions, of which recipes are read and the loop is typed; signature and help of fit
+# show them all the same. What is lost is that a type checker sees them in calls of fit.
 @checked
-def fit(  # noqa: D417 (the options are described once, in TrainOptions)
+@taking(TrainOptions)
+def fit(
     model: Model,
     train: Dataset,
     val: Dataset | None = None,
     *,
     out: str | Path | None = None,
     resume: str | Path | None = None,
-    steps: int | None = None,
-    epochs: float | None = None,
-    batch_size: int | Literal["auto"] = 8,
-    accumulate: int = 1,
-    lr: float = 1e-3,
-    head_lr: float | None = None,
-    weight_decay: float = 0.05,
-    warmup: int | None = None,
-    schedule: Schedule = "cosine",
-    clip: float | None = 1.0,
-    precision: Precision = "32-true",
-    devices: int | Literal["auto"] = 1,
-    accelerator: str = "auto",
-    strategy: Strategy = "auto",
-    seed: int = 0,
-    augment: Augment | None = Augment(scale=(1.0, 1.0)),  # noqa: B008 (frozen)
-    variants: int | None = None,
-    cache: str | Path | None = None,
-    cache_gb: float = 4.0,
-    workers: int = 0,
-    eval_every: int | None = None,
-    eval_batch_size: int = 1,
-    eval_size: tuple[int, int] | None = None,
-    eval_limit: int | None = None,
-    patience: int | None = None,
-    best_by: str | None = None,
-    save_every: int = 100,
-    log_every: int = 10,
-    log: tuple[str, ...] | None = None,
-    checkpointing: bool = False,
-    memory_gb: float | None = None,
     balance: Balance | Balancing | str | Mapping[str, Any] | None = None,
-    check_pictures: int = 1000,
     recipe: Mapping[str, Any] | None = None,
     progress: bool = True,
+    **options: Any,
 ) -> Result:
     """Train what is trained of a model: adapters, tuned parameters and heads of the tasks that are not frozen.
 
@@ -103,15 +75,12 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
         out: folder of the run; where it exists, ``out-2``, ``out-3``, … is made. None: nothing is written.
         resume: folder of a run that was cut off, which goes on there (``out`` is then not looked at); model, data and
             options must be the same.
+        balance: as in :mod:`garnish.training.train_options`, or its object, e.g. ``gn.Uncertainty()``, or a module of
+            one's own.
         recipe: what ``args.yaml`` and bundles keep; None: the options. ``base``, the folder where its relative paths
             start, is kept in ``args.yaml`` alone.
         progress: print what happens, on standard error.
-        balance: as in :mod:`garnish.training.train_options`, or its object, e.g. ``gn.Uncertainty()``, or a module of
-            one's own.
-        steps, epochs, batch_size, accumulate, lr, head_lr, weight_decay, warmup, schedule, clip, precision, devices,
-            accelerator, strategy, seed, augment, variants, cache, cache_gb, workers, eval_every, eval_batch_size,
-            eval_size, eval_limit, patience, best_by, save_every, log_every, log, checkpointing, memory_gb,
-            check_pictures: see :class:`~garnish.training.train_options.TrainOptions`.
+        options: of :class:`~garnish.training.train_options.TrainOptions`.
 
     Raises:
         OptionError, DataError, SiteError, MissingExtraError: before the first step, where that can be known.
@@ -121,15 +90,13 @@ def fit(  # noqa: D417 (the options are described once, in TrainOptions)
             what is begun of a step is undone, and a checkpoint written; also where that came after the last step, when
             the run is finished in its folder.
     """
-    given = dict(locals())
     own = balance if isinstance(balance, Balance) else None
     if isinstance(balance, Balancing):
         balance = {"name": type(balance).__name__, **options_of(balance)}
-    given |= {"cache": None if cache is None else str(cache), "balance": balance if own is None else None}
-    options = TrainOptions(**{field.name: given[field.name] for field in fields(TrainOptions)})
+    chosen = TrainOptions(balance=None if isinstance(balance, Balance) else balance, **options)
     with contextlib.ExitStack() as held:
         run = Run(
-            model, train, val, options, out=out, resume=resume, balance=own, recipe=recipe, progress=progress, held=held
+            model, train, val, chosen, out=out, resume=resume, balance=own, recipe=recipe, progress=progress, held=held
         )
         held.callback(run.close)
         with run.requests, run.progress:

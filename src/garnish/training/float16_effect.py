@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from garnish.bundles.bundle import save as save_bundle
-from garnish.bundles.bundle_json import DESCRIPTION, WEIGHTS, bundle_folder, read_description
-from garnish.bundles.tensors import BeyondFloat16, fill, read_tensors, read_weights
+from garnish.bundles.bundle_json import DESCRIPTION, WEIGHTS, bundle_folder, read_bundle_json
+from garnish.bundles.tensors import BeyondFloat16, fill, read_tensors, weights_of
 from garnish.files.atomic import write_folder, writing
 from garnish.files.checksums import with_sums
 from garnish.model.model import Model
@@ -35,8 +35,8 @@ def save_as_fits(
 def holding(model: Model, bundle: Path) -> Iterator[None]:
     """The tensors of a bundle of this very model in it, for a ``with`` block; afterwards its own again."""
     former = {name: tensor.detach().clone() for name, tensor in model.own_tensors().items()}
-    facts = read_description(bundle)
-    stored = read_tensors(read_weights(bundle, facts), str(bundle))
+    facts = read_bundle_json(bundle)
+    stored = read_tensors(weights_of(bundle, facts), str(bundle))
     try:
         fill(model.backbone, model.own_tensors(), stored, facts["dtype"], facts["tuned_as"], str(bundle))
         yield
@@ -49,7 +49,7 @@ def holding(model: Model, bundle: Path) -> Iterator[None]:
 def write_rounding(bundle: Path, change: Mapping[str, Mapping[str, float]]) -> None:
     """Add ``metrics_rounding`` to a bundle's description: task → metric → stored minus reached, on one set."""
     folder = bundle_folder(bundle)
-    facts = read_description(folder)
+    facts = read_bundle_json(folder)
     facts["metrics_rounding"] = {
         task: {name: value if math.isfinite(value) else None for name, value in values.items()}
         for task, values in change.items()

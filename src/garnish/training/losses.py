@@ -104,3 +104,14 @@ def only(batch: Batch, tasks: Mapping[str, Task]) -> Batch:
     """The batch with the targets of ``tasks`` alone."""
     targets = {name: target for name, target in batch.targets.items() if name in tasks}
     return Batch(batch.images, targets, {name: batch.where[name] for name in targets}, batch.names, batch.start)
+
+
+def odd_loss(model: Model, tasks: Mapping[str, Task], losses: Mapping[str, float], batch: Batch, fabric: Fabric) -> str:
+    """The first loss of a step that is not finite, with the pictures that make it so; empty where all are finite."""
+    for name, value in losses.items():
+        if not math.isfinite(value):
+            pictures = blame(model, tasks[name], name, batch)
+            rank = f" on rank {fabric.global_rank}" if fabric.world_size > 1 else ""
+            which = ", ".join(pictures) if pictures else f"no single picture{rank}, only the step as a whole"
+            return f"the loss of task {name!r} is {value}; pictures: {which}"
+    return ""

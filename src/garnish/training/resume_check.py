@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from garnish.data.dataset import Dataset
-from garnish.data.identity import difference, identity
+from garnish.data.identity import changed_aspect, identity
 from garnish.errors import OptionError, one_line
 from garnish.model.model import Model
 from garnish.registry import SpecFacts, describe, plain
@@ -16,7 +16,7 @@ from garnish.training.run_state import Checkpoint, RunFacts
 from garnish.training.train_options import FREE_ON_RESUME, TrainOptions
 
 
-def facts_of(
+def run_facts(
     options: TrainOptions,
     model: Model,
     data: Mapping[str, Dataset | None],
@@ -88,7 +88,7 @@ def _check_data(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
             continue
         if before is None or after is None:
             what = f"without {name} data" if before is None else f"with {name} data, of which there are none now"
-        elif aspect := difference(before, after):
+        elif aspect := changed_aspect(before, after):
             what = f"with other {name} data ({aspect})"
         else:
             continue
@@ -128,5 +128,5 @@ def _check_spec(before: SpecFacts | None, after: SpecFacts | None, at: str, wher
             )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return one_line(", ".join(map(str, value)) if isinstance(value, list) else value, 120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,13 @@ def check_run(folder: Path) -> None:
     around = [above for above in list(folder.parents)[:2] if _is_run(above)]
     near = f", {around[0]}" if around else ""
     raise BundleError(f"{folder}: {why}; give the run's folder{near}")
+
+
+def how_to_go_on(folder: Path | None) -> str:
+    """What resumes a run that was stopped, for people."""
+    if folder is None:
+        return "nothing was kept, for the run has no folder"
+    return f"to go on: garnish train --resume {shlex.quote(str(folder))}, or fit(resume={str(folder)!r})"
 
 
 @contextlib.contextmanager

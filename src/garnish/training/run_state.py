@@ -34,6 +34,14 @@ from garnish.training.step import TrainingStep
 Metrics = dict[str, dict[str, float]]
 
 
+class Evaluation(TypedDict):
+    """One evaluation of a run; metrics are task → metric → value."""
+
+    step: int
+    score: float
+    metrics: Metrics
+
+
 @final
 @dataclass
 class RunState:
@@ -41,7 +49,7 @@ class RunState:
 
     Attributes:
         step: optimizer steps done.
-        history: one entry an evaluation: ``step``, ``score`` and ``metrics``.
+        history: every evaluation.
         best_step, best_score: of the best evaluation so far; None: none yet.
         best_on_some: its metrics on the pictures that the effect of storing a bundle is measured on.
         stopped: "" while steps are left, "finished", or "early" (patience).
@@ -49,7 +57,7 @@ class RunState:
     """
 
     step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Evaluation] = field(default_factory=list)
     best_step: int | None = None
     best_score: float | None = None
     best_on_some: Metrics = field(default_factory=dict)
@@ -129,9 +137,9 @@ def without_base(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {name: section for name, section in recipe.items() if name != "base"}
 
 
-def write_results(folder: Path, history: list[dict[str, Any]]) -> None:
+def write_results(folder: Path, history: list[Evaluation]) -> None:
     """``results.csv``: a row an evaluation, a column a metric."""
-    rows = [
+    rows: list[dict[str, float]] = [
         {"step": e["step"], "score": e["score"]}
         | {f"{task}.{name}": value for task, values in e["metrics"].items() for name, value in values.items()}
         for e in history

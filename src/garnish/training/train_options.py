@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, final
 
 from garnish.balancing.balancing import balancing_of
@@ -90,7 +91,7 @@ class TrainOptions(Options):
     seed: int = 0
     augment: Augment | None = Augment(scale=(1.0, 1.0))  # noqa: RUF009 (frozen)
     variants: int | None = None
-    cache: str | None = None
+    cache: str | Path | None = None
     cache_gb: float = 4.0
     workers: int = 0
     eval_every: int | None = None

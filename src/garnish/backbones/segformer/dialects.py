@@ -126,7 +126,7 @@ def encoder_dialect(tensors: Mapping[str, Tensor], where: str) -> tuple[Dialect,
     )
 
 
-def read(tensors: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
+def read_dialect(tensors: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
     """Canonical name → tensor, from a file in any dialect; decode heads and classifiers are left out.
 
     Args:

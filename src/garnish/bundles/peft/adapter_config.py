@@ -101,7 +101,7 @@ def _names(wanted: tuple[str, ...] | str, module: str) -> bool:
     return any(module == name or module.endswith(f".{name}") for name in wanted)
 
 
-def read_config(file: Path) -> PeftConfig:
+def read_adapter_config(file: Path) -> PeftConfig:
     """A validated ``adapter_config.json``.
 
     Raises:

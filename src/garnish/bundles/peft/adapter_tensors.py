@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from garnish.bundles.peft.adapter_config import CONFIG, PeftConfig, read_config
+from garnish.bundles.peft.adapter_config import CONFIG, PeftConfig, read_adapter_config
 from garnish.bundles.peft.exporting import TENSORS, WRAPPED
 from garnish.bundles.tensors import read_tensors
 from garnish.errors import BundleError, one_line
@@ -53,7 +53,7 @@ def read_folder(folder: Path, leave_out: Sequence[str], *, ours: bool) -> PeftFi
     Raises:
         BundleError: a missing, pickled or damaged file, tensors that nothing would use or that PEFT would not.
     """
-    config = read_config(folder / CONFIG)
+    config = read_adapter_config(folder / CONFIG)
     file = folder / TENSORS
     if not file.is_file():
         if (folder / PICKLED).exists():

@@ -12,7 +12,7 @@ from torch import Tensor
 from garnish.adapters.layers.low_rank import LoRAAdapter
 from garnish.adapters.lora import LoRA
 from garnish.backbones.backbone import Backbone
-from garnish.bundles.bundle import check_backbone, rebuild
+from garnish.bundles.own_backbone import check_backbone, rebuild
 from garnish.bundles.peft.adapter_config import CONFIG
 from garnish.bundles.peft.adapter_tensors import PeftFiles, read_folder
 from garnish.bundles.peft.decoder_names import fill_decode_head

@@ -37,7 +37,7 @@ def _of(at: str, *leaves: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class FamilyNames:
     """One family in transformers.
 
     Attributes:
@@ -74,12 +74,12 @@ def _v5(at: str) -> dict[str, tuple[str, ...]]:
 
 
 _LAYER = "encoder.layer.{n}."
-VIT = Table(trunk="vit", v4=_v4(_LAYER, "attention"), v5=_v5("layers.{n}."))
+VIT = FamilyNames(trunk="vit", v4=_v4(_LAYER, "attention"), v5=_v5("layers.{n}."))
 
 _PLAIN_MLP = {"mlp.fc1": _of(_LAYER, "mlp.fc1"), "mlp.fc2": _of(_LAYER, "mlp.fc2")}
-DINOV2 = Table(trunk="dinov2", v4=_v4(_LAYER, "attention") | _PLAIN_MLP, v5=_v5(_LAYER))
+DINOV2 = FamilyNames(trunk="dinov2", v4=_v4(_LAYER, "attention") | _PLAIN_MLP, v5=_v5(_LAYER))
 #: The giant one, whose MLP is gated.
-DINOV2_GATED = Table(
+DINOV2_GATED = FamilyNames(
     trunk="dinov2",
     v4=_v4(_LAYER, "attention") | {"mlp.fc1": _of(_LAYER, "mlp.weights_in"), "mlp.fc2": _of(_LAYER, "mlp.weights_out")},
     v5=_v5(_LAYER) | {"mlp.fc1": _of(_LAYER, "mlp.gate_proj", "mlp.up_proj"), "mlp.fc2": _of(_LAYER, "mlp.down_proj")},
@@ -87,12 +87,12 @@ DINOV2_GATED = Table(
 
 _BLOCK = "encoder.layers.{s}.blocks.{b}."
 _MERGING = {"enter.reduction": ("encoder.layers.{m}.downsample.reduction",)}
-SWIN = Table(trunk="swin", v4=_v4(_BLOCK, "self") | _MERGING, v5=_v5(_BLOCK) | _MERGING)
+SWIN = FamilyNames(trunk="swin", v4=_v4(_BLOCK, "self") | _MERGING, v5=_v5(_BLOCK) | _MERGING)
 
-SEGFORMER = Table(trunk="segformer", v4=dialects.TRANSFORMERS_4.layers, v5=dialects.TRANSFORMERS_5.layers)
+SEGFORMER = FamilyNames(trunk="segformer", v4=dialects.TRANSFORMERS_4.layers, v5=dialects.TRANSFORMERS_5.layers)
 
 
-def table_of(backbone: Trunk) -> Table | None:
+def table_of(backbone: Trunk) -> FamilyNames | None:
     """The family of transformers whose models compute what this trunk computes; None where there is none."""
     if isinstance(backbone, MiT):
         return SEGFORMER
@@ -158,7 +158,7 @@ def _filled(backbone: Trunk, layers: Mapping[str, tuple[str, ...]]) -> Iterator[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class RowsOfLayer:
     """Where a module's adapter belongs: part ``part`` of ``parts`` of the rows of the layer at ``site``."""
 
     site: str
@@ -166,16 +166,16 @@ class Place:
     parts: int
 
 
-def locate(backbone: Trunk, modules: Collection[str], where: str) -> tuple[str, str, dict[str, Place]]:
+def locate(backbone: Trunk, modules: Collection[str], where: str) -> tuple[str, str, dict[str, RowsOfLayer]]:
     """The dialect of some module names, what stands before the trunk's names in them, and where each belongs.
 
     Raises:
         BundleError: names that no dialect has for this trunk, or of more than one trunk.
     """
-    best: tuple[str, str, dict[str, Place]] | None = None
+    best: tuple[str, str, dict[str, RowsOfLayer]] | None = None
     for dialect in dialects_of(backbone):
         known = {
-            part: Place(site=site, part=number, parts=len(parts))
+            part: RowsOfLayer(site=site, part=number, parts=len(parts))
             for site, parts in module_names(backbone, dialect).items()
             for number, part in enumerate(parts)
         }

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
 from garnish.bundles.peft.adapter_tensors import Kind, PeftFiles
-from garnish.bundles.peft.layer_names import Place, locate
-from garnish.bundles.peft.low_rank_updates import LowRank, join, over_own_channels, within_rank
+from garnish.bundles.peft.layer_names import RowsOfLayer, locate
+from garnish.bundles.peft.low_rank_updates import LowRank, over_own_channels, stacked_rows, within_rank
 from garnish.engine.blocks import bare
 from garnish.errors import BundleError
 
@@ -35,14 +35,16 @@ def _whole(parts: list[LowRank | None], layer: nn.Module) -> LowRank:
     assert isinstance(weight, Tensor)
     if len(parts) == 1 and first is not None:
         return first if _groups(layer) > 1 else within_rank(first)
-    return within_rank(join(parts, weight))
+    return within_rank(stacked_rows(parts, weight))
 
 
 def _groups(layer: nn.Module) -> int:
     return layer.groups if isinstance(layer, nn.Conv2d) else 1
 
 
-def _update(files: PeftFiles, module: str, tensors: Mapping[Kind, Tensor], layer: nn.Module, place: Place) -> LowRank:
+def _update(
+    files: PeftFiles, module: str, tensors: Mapping[Kind, Tensor], layer: nn.Module, place: RowsOfLayer
+) -> LowRank:
     where, groups = f"{files.where}: {module}", _groups(layer)
     weight, a = layer.weight, tensors["lora_A"]
     assert isinstance(weight, Tensor)

@@ -56,7 +56,7 @@ def split(whole: LowRank, parts: int) -> list[LowRank]:
     ]
 
 
-def join(parts: Sequence[LowRank | None], weight: Tensor) -> LowRank:
+def stacked_rows(parts: Sequence[LowRank | None], weight: Tensor) -> LowRank:
     """One update of a layer from those of equal shares of its rows; None leaves a share as it is.
 
     Where all parts have the same A and scale, it and the rows of B are enough. Else the A are stacked (rank Σr) and B

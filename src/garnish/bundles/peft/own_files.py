@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import timm
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from garnish import __version__
 from garnish.backbones.weights import is_non_commercial
-from garnish.bundles.bundle_json import FACTS
+from garnish.bundles.bundle_json import FACTS, BackboneFacts
 from garnish.bundles.specs import Specs, backbone_facts
 from garnish.bundles.tensors import read_tensors
 from garnish.checking.plain_data import read_as
@@ -37,13 +37,6 @@ _PIPELINES = {"Semantic": "image-segmentation", "Saliency": "image-segmentation"
 _LICENCES = {"apache-2.0", "apache 2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"}
 
 
-class _Backbone(SpecFacts):
-    taps: str
-    fingerprint: str
-    licence: str
-    weights_source: str
-
-
 class _Task(SpecFacts):
     head: SpecFacts
 
@@ -55,7 +48,7 @@ class _Facts(TypedDict):
     versions: dict[str, str]
     dialect: str  # of the module names
     prefix: str  # of the module names
-    backbone: _Backbone
+    backbone: BackboneFacts
     tasks: dict[str, _Task]  # in the model's order
     decode_head: str | None  # the task whose head PEFT's file holds
 
@@ -71,7 +64,7 @@ class Sidecar:
         decode_head: the task whose head PEFT's file holds as SegFormer's; None where it holds none.
     """
 
-    backbone: Mapping[str, Any]
+    backbone: BackboneFacts
     specs: Specs
     tensors: Mapping[str, Tensor]
     decode_head: str | None

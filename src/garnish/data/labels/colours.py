@@ -14,7 +14,7 @@ from garnish.data.labels.option_values import several, whole_number
 from garnish.data.labels.planes import colour_codes
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError, suggest
-from garnish.files.pictures import open_label
+from garnish.files.label_files import open_label
 from garnish.targets.class_ids import ClassIds
 from garnish.targets.target import IGNORE, Target
 from garnish.tasks.task import Task

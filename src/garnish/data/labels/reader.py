@@ -15,7 +15,7 @@ import numpy as np
 
 from garnish.checking.arguments import Options
 from garnish.errors import DataError, OptionError, suggest
-from garnish.files.pictures import open_label, refuse_lossy
+from garnish.files.label_files import open_label, refuse_lossy
 from garnish.targets.target import Target
 from garnish.tasks.task import Task
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from garnish.errors import OptionError, suggest
-from garnish.files.pictures import read_array
+from garnish.files.label_files import read_array
 
 
 @dataclass(frozen=True, kw_only=True)

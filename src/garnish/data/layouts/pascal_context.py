@@ -14,8 +14,9 @@ import numpy as np
 from garnish.data.layouts.layout import Layout
 from garnish.data.layouts.voc_names import VOC_CLASSES
 from garnish.errors import DataError
+from garnish.files.label_files import read_array
 from garnish.files.matlab import read_mat
-from garnish.files.pictures import picture_size, read_array
+from garnish.files.pictures import picture_size
 from garnish.targets.target import IGNORE
 from garnish.tasks.metrics.thinning import thin
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from garnish.data.scenes.rooms import BoxRoom, Room, Studio
-from garnish.data.scenes.solids import SHAPES, Floats, Solid
+from garnish.data.scenes.shapes import SHAPES
+from garnish.data.scenes.solids import Floats, Solid
 from garnish.data.scenes.textures import Paint
 
 #: a solid's z axis pointing up (world y is down)
@@ -54,9 +55,9 @@ STYLES: dict[str, Style] = {
     "pretrain": Style(
         background=("floor", "wall", "ceiling"),
         shapes=("sphere", "box", "cylinder", "cone", "wedge"),
-        textures=("plain", "checker", "stripes", "noise", "gradient"),
-        ground=("planks", "checker", "noise", "plain"),
-        walls=("plain", "plain", "stripes", "noise", "gradient"),
+        textures=("even", "checker", "stripes", "noise", "gradient"),
+        ground=("planks", "checker", "noise", "even"),
+        walls=("even", "even", "stripes", "noise", "gradient"),
         themes=(),
         round_room=False,
         low_sun=False,
@@ -92,7 +93,7 @@ class Placed:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class Arrangement:
     """Everything a picture needs.
 
     Attributes:
@@ -117,7 +118,7 @@ class Setting:
     noise: float
 
 
-def arrange(rng: np.random.Generator, style: Style) -> Setting:
+def arrange(rng: np.random.Generator, style: Style) -> Arrangement:
     """Draw a scene; a pure function of the generator's state and the style."""
     uniform = rng.uniform
     pitch, roll = math.radians(uniform(8, 26)), math.radians(rng.normal(0, 2.5))
@@ -139,7 +140,7 @@ def arrange(rng: np.random.Generator, style: Style) -> Setting:
         warm = rng.normal(0, 0.04)
         lamp_size, lamp_colour = uniform(0.05, 0.35), np.array([1 + warm, 1, 1 - warm]) * uniform(0.8, 1.1)
         sky, bounce = np.array([0.34, 0.35, 0.36]) * uniform(0.7, 1.15), np.array([0.2, 0.19, 0.18])
-    return Setting(
+    return Arrangement(
         camera=_turn(2, roll, _turn(0, -pitch)),
         focal=focal,
         room=room,
@@ -172,7 +173,7 @@ def _room(rng: np.random.Generator, style: Style, floor: float, theme: tuple[str
         ahead = uniform(4.6, 6.6)
         radius = uniform(0.55, 0.85) * ahead
         return Studio(floor, (uniform(-0.6, 0.6), ahead - radius), radius, (ground, wall))
-    ceiling = _paint(rng, ("plain",), 1.0, (), room=True)
+    ceiling = _paint(rng, ("even",), 1.0, (), room=True)
     yaw = uniform(-0.8, 0.8)
     low = np.array([-uniform(2.2, 3.6), floor - uniform(2.5, 3.1), -2.0])
     high = np.array([uniform(2.2, 3.6), floor, uniform(3.8, 5.4)])

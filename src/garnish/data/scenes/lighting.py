@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from garnish.data.scenes.layout import Setting
+from garnish.data.scenes.layout import Arrangement
 from garnish.data.scenes.solids import Floats
 
 
@@ -20,7 +20,9 @@ def _dither(height: int, width: int) -> tuple[Floats, Floats]:
     return radius * np.cos(angle), radius * np.sin(angle)
 
 
-def illuminate(setting: Setting, points: Floats, normals: Floats, instances: NDArray[np.uint8]) -> tuple[Floats, ...]:
+def illuminate(
+    setting: Arrangement, points: Floats, normals: Floats, instances: NDArray[np.uint8]
+) -> tuple[Floats, ...]:
     """Direction to the lamp (3, N), its cosine with visibility (N,), and openness to the sky (N,), 1 where open."""
     height, width = instances.shape
     which = instances.reshape(-1)
@@ -79,7 +81,7 @@ def _same_surface_mean(values: Floats, instances: NDArray[np.uint8]) -> Floats:
 
 
 def shade(
-    setting: Setting, points: Floats, normals: Floats, colours: Floats, gloss: Floats, light: tuple[Floats, ...]
+    setting: Arrangement, points: Floats, normals: Floats, colours: Floats, gloss: Floats, light: tuple[Floats, ...]
 ) -> Floats:
     """(3, N) linear RGB: Lambert under the lamp, ambience from above and below, a Blinn-Phong highlight."""
     towards, cosine, openness = light

@@ -54,7 +54,7 @@ def value_noise(p: Floats) -> Floats:
     return out
 
 
-def plain(p: Floats, r: Floats) -> Floats:
+def even(p: Floats, r: Floats) -> Floats:
     """One colour."""
     return np.zeros(p.shape[1], np.float32)
 
@@ -142,7 +142,7 @@ def bricks(p: Floats, r: Floats) -> Floats:
 #: name → field
 TEXTURES: dict[str, Callable[[Floats, Floats], Floats]] = {
     f.__name__: f
-    for f in (plain, checker, stripes, noise, gradient, planks, dots, marble, rings, zigzag, patches, bricks)
+    for f in (even, checker, stripes, noise, gradient, planks, dots, marble, rings, zigzag, patches, bricks)
 }
 
 

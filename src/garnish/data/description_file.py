@@ -1,0 +1,112 @@
+"""Reading the description of a set: from a YAML file, out of a recipe, or as a published layout says.
+
+``docs/data.md`` lists the keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from garnish import registry
+from garnish.data.description import Description
+from garnish.data.labels.labelled import labelled
+from garnish.data.layouts.layout import Layout
+from garnish.data.patterns import checked_pattern, is_list
+from garnish.errors import DataError, OptionError, one_line, suggest
+from garnish.files.strict_yaml import read_yaml
+
+_KEYS = ("path", "images", "splits", "every", "tasks")
+
+
+def read_description(source: str | Path | Mapping[str, Any], root: Path | None = None) -> Description:
+    """A description from a YAML file, or from a mapping whose relative paths start at ``root`` (default: here).
+
+    Raises:
+        DataError: the file is missing or not YAML.
+        OptionError: an unknown or missing key, or an option that a task or label does not have.
+    """
+    if isinstance(source, Mapping):
+        return parse_description(source, "data", Path() if root is None else root)
+    file = Path(source)
+    return parse_description(read_yaml(file, DataError), str(file), file.parent)
+
+
+def parse_description(given: Any, source: str, base: Path) -> Description:
+    """Check a description that was read from ``source``; its ``path`` is relative to the folder ``base``."""
+    if not isinstance(given, Mapping):
+        raise OptionError(f"{source}: expected keys {', '.join(_KEYS)}; got {one_line(repr(given), 60)}")
+    if "layout" in given:
+        return _laid_out(given, source, base)
+    for key in given:
+        if key not in _KEYS:
+            raise OptionError(f"{source}: unknown key {key!r}{suggest(str(key), _KEYS)}")
+    images = given.get("images")
+    if not isinstance(images, str) or not ("*" in images or "{name}" in images):
+        raise OptionError(f'{source}: `images` must be a pattern such as "images/{{split}}/*.jpg"; got {images!r}')
+    splits = _mapping(given, "splits", source)
+    every = _mapping(given, "every", source)
+    for split, step in every.items():
+        if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+            raise OptionError(f"{source}: every.{split}: expected a whole number above 0, got {step!r}")
+        if splits and split not in splits:
+            raise OptionError(f"{source}: every.{split}: no such split{suggest(split, splits)}")
+    for split, value in splits.items():
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise OptionError(
+                f"{source}: splits.{split}: {one_line(repr(value), 60)}; write the name of a folder, or of a text file"
+                f" with a name a line such as {split}.txt"
+            )
+        if not is_list(str(value)) and "{split}" not in images and split != "all":
+            raise OptionError(
+                f"{source}: splits.{split}: {value!r} is no list (.txt), and `images: {images}` has no {{split}} for a"
+                f" folder's name, so it would hold every picture; put {{split}} into `images`, or list the names in"
+                f" {split}.txt"
+            )
+    entries = _mapping(given, "tasks", source)
+    if not entries:
+        raise OptionError(
+            f'{source}: `tasks` is empty; write e.g. `tasks: {{depth: {{task: Depth, labels: "depth/{{name}}.png", '
+            "unit: mm}}`"
+        )
+    tasks = {name: labelled(entry, f"{source}: tasks.{name}") for name, entry in entries.items()}
+    for name, entry in tasks.items():
+        for template in entry.labels.labels:
+            checked_pattern(template, f"{source}: tasks.{name}.labels")
+    root = Path(os.path.expandvars(str(given.get("path", ".")))).expanduser()
+    return Description(
+        source=source,
+        root=base / root,
+        images=checked_pattern(images, f"{source}: images"),
+        splits={name: checked_pattern(str(value), f"{source}: splits.{name}") for name, value in splits.items()},
+        every=every,
+        tasks=tasks,
+    )
+
+
+def _laid_out(given: Mapping[str, Any], source: str, base: Path) -> Description:
+    """The description that a published layout stands for."""
+    name = given["layout"]
+    if not isinstance(name, str):
+        raise OptionError(f"{source}.layout: {name!r}; name one of {', '.join(registry.classes('layouts'))}")
+    options = {key: value for key, value in given.items() if key != "layout"}
+    if isinstance(path := options.get("path"), str):
+        options["path"] = str(Path(os.path.expandvars(path)).expanduser())
+    layout: Layout = registry.build("layouts", name, options, where=source)
+    root = layout.root(base)
+    if not root.is_dir():
+        raise DataError(f"{source}: no folder {root}; correct `path`, or fetch {layout.origin}")
+    told = layout.described(root)
+    told["tasks"] = layout.chosen(told["tasks"], source)
+    named = f"{root} ({name})" if source == "data" else source
+    return dataclasses.replace(parse_description({"path": str(root), **told}, named, Path()), layout=layout)
+
+
+def _mapping(given: Mapping[str, Any], key: str, source: str) -> dict[str, Any]:
+    value = given.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise OptionError(f"{source}: `{key}` must be a mapping, got {one_line(repr(value), 60)}")
+    return {str(name): item for name, item in value.items()}

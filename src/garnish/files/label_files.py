@@ -1,0 +1,118 @@
+"""Reading label files as arrays: bounded sizes, nothing unpickled, every failure one line with the file.
+
+Shape letters: H W pixels, C colour channels of the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from garnish.errors import DataError, one_line
+from garnish.files.orientation import UNDONE_BY, turn
+from garnish.files.picture_header import Stored, lossy, readable_formats
+from garnish.files.pictures import DAMAGED, MAX_PIXELS, is_deep_png, opened, painted, sixteen_bits
+
+
+def read_array(path: Path) -> np.ndarray:
+    """A label file's stored numbers: (H, W) or (H, W, C); palette pictures give their indices.
+
+    ``.npy`` files keep their dtype and shape (any rank); everything else is read by PIL, upright by EXIF.
+
+    Raises:
+        DataError: missing, damaged, larger than :data:`MAX_PIXELS`, or an ``.npy`` file that holds objects; bands,
+            pages or numbers that would be lost; pixels that are not opaque.
+    """
+    return open_label(path)[0]
+
+
+def open_label(path: Path, *, colours: bool = False, upright: bool = True) -> tuple[np.ndarray, Stored | None]:
+    """A label file's numbers as :func:`read_array` gives them, and what the file holds (None: an ``.npy`` file).
+
+    Args:
+        path: the file.
+        colours: palette pictures give their colours, not their indices.
+        upright: turned by the file's own EXIF orientation; else the pixels as they are stored.
+
+    Raises:
+        DataError: as :func:`read_array`.
+    """
+    if path.suffix.lower() == ".npy":
+        return _read_npy(path), None
+    with opened(path) as (image, facts):
+        if reason := facts.refused(label=True):
+            raise DataError(f"{path}: {reason}")
+        if is_deep_png(facts):
+            pixels = sixteen_bits(path, image)
+            _refuse_transparent(_see_through(pixels, image), path)
+        else:
+            image.load()  # a TIFF is turned by this
+            _refuse_transparent(_see_through(np.asarray(image), image), path)
+            pixels = np.asarray(painted(image) if colours else image)
+            if facts.format == "TIFF":
+                pixels = turn(pixels, UNDONE_BY[facts.orientation])
+    if facts.unsigned and pixels.size and pixels.min() < 0:
+        raise DataError(f"{path}: holds numbers above 2147483647, which would become negative; save it as .npy")
+    if pixels.ndim == 3 and pixels.shape[-1] in (2, 4):
+        pixels = _opaque(pixels, path)
+    return turn(pixels, facts.orientation) if upright else np.ascontiguousarray(pixels), facts
+
+
+def refuse_lossy(path: Path) -> None:
+    """Raise DataError for a picture file whose compression changes single numbers, whatever its name ends in.
+
+    Files that are no pictures, or damaged, are left to whoever reads them.
+    """
+    try:
+        with path.open("rb") as stream, Image.open(stream, formats=readable_formats()) as image:
+            reason = lossy(image, stream)
+    except DAMAGED:
+        return
+    if reason:
+        raise DataError(f"{path}: ids and colours are changed by {reason} compression; save the label as PNG or .npy")
+
+
+def _opaque(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """(H, W, 2) or (H, W, 4) of a file → without its alpha, which must say nothing."""
+    _refuse_transparent(int((pixels[..., -1] != np.iinfo(pixels.dtype).max).sum()), path)
+    return pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :-1]
+
+
+def _see_through(pixels: np.ndarray, image: Image.Image) -> int:
+    """How many pixels have the grey level, colour or palette index that a file (PNG's tRNS, GIF) says is not opaque."""
+    key = image.info.get("transparency")
+    if key is None or image.mode not in ("1", "L", "P", "RGB", "I", "I;16"):
+        return 0
+    if isinstance(key, bytes):  # the alpha of each index
+        return int(np.isin(pixels, [index for index, alpha in enumerate(key) if alpha < 255]).sum())
+    same = pixels == np.asarray(key)
+    return int((same.all(-1) if same.ndim == 3 else same).sum())
+
+
+def _refuse_transparent(count: int, path: Path) -> None:
+    if count:
+        raise DataError(
+            f"{path}: {count} pixels are not opaque, and what a label means there is not known; save it without alpha"
+        )
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        # Mapped first: the header gives shape and dtype before a byte of data is read, and objects are refused.
+        mapped = np.lib.format.open_memmap(path, mode="r")
+        if mapped.dtype.kind not in "buif":
+            kind = one_line(str(mapped.dtype), 60)
+            raise DataError(f"{path}: holds {kind}, which are no plain numbers; save whole numbers, floats or booleans")
+        size = int(mapped.size)
+        if size > 3 * MAX_PIXELS:
+            raise DataError(f"{path}: holds {size:,} numbers, more than {3 * MAX_PIXELS:,}; cut it into smaller files")
+        return np.array(mapped)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; restore it or take it off the list of pictures") from None
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        reason = one_line(error, 120)
+        raise DataError(f"{path}: not a readable .npy array ({reason}); save it again with numpy.save") from error

@@ -1,0 +1,210 @@
+"""A frozen backbone with the adapters and heads of tasks, which come, go and freeze; ``Model`` runs it."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from garnish.backbones.backbone import Backbone
+from garnish.checking.arguments import checked
+from garnish.engine.adapter import Method
+from garnish.engine.attach import detach, make_owner, place_all
+from garnish.engine.compiled import CompiledTrunk
+from garnish.engine.drop_path import let_paths_drop
+from garnish.engine.owner import Owner, owners_of
+from garnish.errors import OptionError, suggest
+from garnish.heads.head import Head
+from garnish.model.decoders import Decoders, heads_by_task, make_decoders
+from garnish.model.served import Addition, Served
+from garnish.tasks.task import Task
+
+#: Held while tasks come or go, in whichever model; passes do not wait for it.
+_CHANGING = threading.Lock()
+
+
+class AdaptedTrunk(nn.Module, ABC):
+    """What a model is made of, and how that changes.
+
+    Attributes:
+        backbone: the frozen trunk with its adapters.
+        decoders: the tasks' heads.
+        served: its tasks with their owners and decoders, at this moment; replaced as a whole when tasks come or go.
+        frozen_tasks: tasks that are kept as they are while others train.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoders = Decoders()
+        self.frozen_tasks: set[str] = set()
+        self.served = Served({}, {}, {})
+        self._compiled: CompiledTrunk | None = None
+        device = next(backbone.body.parameters()).device
+        for name, values in (("mean", backbone.mean), ("std", backbone.std)):
+            self.register_buffer(name, torch.tensor(values, device=device).view(1, 3, 1, 1), persistent=False)
+        backbone.requires_grad_(False)
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """Name → task, in the order they were added."""
+        return self.served.tasks
+
+    @property
+    def owners(self) -> tuple[Owner, ...]:
+        """Who owns which adapters, in the order they were added, each before the parts that its tasks own."""
+        return owners_of(self.backbone)
+
+    # ---- building -----------------------------------------------------------------------------------------------
+
+    @checked
+    def add(
+        self,
+        method: Method | Sequence[Method],
+        tasks: Mapping[str, Task],
+        head: Head | Mapping[str, Head] | None = None,
+        *,
+        freeze_others: bool = False,
+    ) -> None:
+        """Add tasks, with adapters of their own beside those that are there.
+
+        Args:
+            method: as for :func:`adapt`.
+            tasks: name → task; no name may be taken.
+            head: as for :func:`adapt`.
+            freeze_others: keep every earlier task exactly as it is from now on.
+        """
+        methods = (method,) if isinstance(method, Method) else tuple(method)
+        if not methods:
+            raise OptionError("method is an empty list; name one, or garnish.Frozen() to train the heads alone")
+        per_task = {m.per_task for m in methods}
+        if len(per_task) > 1:
+            raise OptionError("methods of one list must all be shared or all be per_task")
+        names = tuple(tasks)
+        owners = [(methods, own) for own in ([(n,) for n in names] if True in per_task else [names])]
+        earlier = tuple(self.tasks)
+        self.serve(self.build(owners, tasks, heads_by_task(head, tasks)))
+        if freeze_others:
+            self._freeze(earlier)
+
+    def build(
+        self,
+        owners: Sequence[tuple[Sequence[Method], tuple[str, ...]]],
+        tasks: Mapping[str, Task],
+        heads: Mapping[str, Head],
+        groups: Sequence[Sequence[str]] | None = None,
+    ) -> Addition:
+        """Make tasks of several owners, as a bundle lists them; :meth:`serve` adds them.
+
+        Args:
+            owners: the methods and the tasks of each.
+            tasks: name → task; no name may be taken.
+            heads: name → options of its head.
+            groups: which tasks share a joint head; left out, those that name equal options.
+        """
+        self.served.check_new(tasks)
+        decoders = make_decoders(self.backbone, tasks, heads, groups)
+        made = tuple(make_owner(self.backbone, methods, own) for methods, own in owners)
+        found = Addition(dict(tasks), made, decoders)
+        like: Tensor = self.mean  # type: ignore[assignment]
+        for module in found.modules():
+            if any((t.device, t.dtype) != (like.device, like.dtype) for t in module.parameters()):
+                module.to(like.device, like.dtype)  # which fake tensors refuse, also where there is nothing to do
+            module.requires_grad_(True).train(self.training)
+        return found
+
+    def serve(self, addition: Addition) -> None:
+        """Add what :meth:`build` made, all of it at once for passes that run meanwhile."""
+        with _CHANGING:
+            self.served.check_new(addition.tasks)
+            place_all(self.backbone, addition.owners)
+            self.decoders.add(addition.decoders)
+            if self._compiled is not None:
+                for decoder in dict.fromkeys(addition.decoders.values()):
+                    decoder.module.compile(**self._compiled.options)
+            self.served = self.served.plus(addition)
+        if self.training:
+            self.train()  # dropout of the trunk's own is a matter of all that trains
+
+    @checked
+    def remove(self, tasks: Sequence[str]) -> None:
+        """Forget tasks with their heads and adapters; passes that are under way end as they began.
+
+        Args:
+            tasks: names; all that share an owner's adapters, or a decoder, are named together.
+
+        Raises:
+            OptionError: an unknown task, or one that shares with another that would be left; nothing is removed then.
+        """
+        with _CHANGING:
+            left, gone = self.served.minus(tasks)
+            self.served = left
+            self.decoders.remove(tasks)
+            for owner in gone:
+                detach(self.backbone, owner)
+            self.frozen_tasks.difference_update(tasks)
+        if self.training:
+            self.train()  # paths of the trunk dropped for those that are gone, perhaps for nobody else
+
+    @checked
+    def freeze(self, tasks: Sequence[str]) -> None:
+        """Keep these tasks' heads as they are, and the adapters of owners all of whose tasks are frozen.
+
+        A warning names a frozen task whose outputs go on changing because others train the adapters it shares.
+
+        Raises:
+            OptionError: an unknown task.
+        """
+        for name in tasks:
+            if name not in self.tasks:
+                raise OptionError(f"freeze: unknown task {name!r}{suggest(name, self.tasks)}")
+        frozen = self.frozen_tasks.union(tasks)
+        adapters = [owner.tasks for owner in self.owners if any(True for _ in owner.named_trained())]
+        shared = [("adapters", "adapt with per_task=True", names) for names in adapters]
+        shared += [("decoder", "give each a head of its own", names) for names, _ in self.decoders.each()]
+        for what, otherwise, names in shared:
+            kept = [name for name in names if name in frozen]
+            rest = [name for name in names if name not in frozen]
+            if kept and rest:
+                warnings.warn(
+                    f"freeze: the {what} that {', '.join(kept)} shares with {', '.join(rest)} go on training, so its"
+                    f" outputs still change; freeze {', '.join(names)} together, or {otherwise}",
+                    stacklevel=3,  # its caller stands behind the check of types
+                )
+        self._freeze(tasks)
+
+    def _freeze(self, tasks: Iterable[str]) -> None:
+        changed = set(tasks) - self.frozen_tasks
+        self.frozen_tasks |= changed
+        for names, module in (*((owner.tasks, owner) for owner in self.owners), *self.decoders.each()):
+            if not changed.isdisjoint(names):  # what is set on others by hand stays
+                module.requires_grad_(not self.frozen_tasks.issuperset(names))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for what is trained; the frozen trunk and frozen tasks stay in evaluation mode.
+
+        What is frozen is never put into training mode, for a moment neither: batch norms would take over the statistics
+        of a pass that another thread runs.
+        """
+        self.training = self.decoders.training = mode
+        self.backbone.train(False)
+        acting = {owner for owner in self.owners if mode and not self.frozen_tasks.issuperset(owner.tasks)}
+        for owner in self.owners:
+            if owner.drops:
+                owner.train_own(owner in acting)
+        let_paths_drop(self.backbone, self.owners, acting)
+        for owner in self.owners:
+            owner.train(owner in acting)
+        for tasks, module in self.decoders.each():
+            module.train(mode and not self.frozen_tasks.issuperset(tasks))
+        return self
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Pictures in, ``{task: tensor}`` out."""

@@ -1,0 +1,69 @@
+"""The model that a recipe says: a backbone of its own with adapters and heads, or new tasks on the model of bundles."""
+
+from __future__ import annotations
+
+import torch
+
+from garnish.backbones.backbone import Backbone
+from garnish.bundles.named_models import open_model
+from garnish.data.dataset import Dataset
+from garnish.engine.drop_path import set_drop_path
+from garnish.model.model import Model, adapt
+from garnish.recipes.backbone_choice import BackboneChoice
+from garnish.recipes.recipe import Recipe
+from garnish.registry import plain
+
+
+def build_model(recipe: Recipe, data: Dataset, *, trunk: Backbone | None = None) -> Model:
+    """The model to train, initialised from the seed of the section ``train``; tasks of ``onto`` are kept frozen.
+
+    Args:
+        recipe: what to build.
+        data: the training pictures, for their tasks.
+        trunk: what to adapt in place of the recipe's backbone; also one with random weights, whose bundles are opened
+            by giving such a trunk again. Not looked at where the recipe has ``onto``.
+
+    Raises:
+        OptionError: whatever is wrong with a name or an option, or does not fit; it names the recipe.
+    """
+    choice, methods, head, tasks = recipe.backbone, recipe.methods, recipe.head, recipe.tasks_of(data)
+    if not recipe.onto and choice is None:
+        raise recipe.fault("backbone", "none given; name one, e.g. backbone: mit_b0")
+    torch.manual_seed(recipe.options.seed)
+    if not recipe.onto:
+        assert choice is not None
+        own = trunk is None
+        trunk = choice.build() if trunk is None else trunk
+        if own and trunk.weights_source == "random":  # a bundle names its backbone's weights, and cannot name these
+            raise recipe.fault(
+                "backbone",
+                f"{choice.name} without weights is random, so a bundle could not be "
+                "loaded again; set backbone.weights to a file or a Hub id, or true for the published ones",
+            )
+        return adapt(trunk, methods, tasks, head)
+    weights = None if choice is None or not isinstance(choice.weights, str) else choice.weights
+    model = open_model(recipe.onto, weights, options=None if choice is None else choice.options)
+    if choice is not None:
+        _check_same_trunk(recipe, choice, model.backbone)
+        set_drop_path(model.backbone, choice.drop_path)
+    model.add(methods, tasks, head, freeze_others=True)
+    return model
+
+
+def _check_same_trunk(recipe: Recipe, choice: BackboneChoice, trunk: Backbone) -> None:
+    """Raise OptionError where the section backbone asks for what the bundle's trunk is not."""
+    bundles = ", ".join(recipe.onto)
+    if choice.name != trunk.name:
+        raise recipe.fault(
+            "backbone",
+            f"{choice.name}, but {bundles} has {trunk.name}; leave the section out, or name the bundle's",
+        )
+    for option, wanted, found in (
+        ("taps", choice.taps if choice.taps != "stage" else trunk.taps_at, trunk.taps_at),
+        ("options", plain(dict(choice.options)) or plain(dict(trunk.options)), plain(dict(trunk.options))),
+    ):
+        if wanted != found:
+            raise recipe.fault(
+                f"backbone.{option}",
+                f"{wanted}, but {bundles} has {found}; leave it out, tasks are added to that trunk",
+            )

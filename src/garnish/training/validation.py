@@ -1,0 +1,99 @@
+"""The validation pictures of a run, and what its model reaches on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import final
+
+from lightning.fabric import Fabric
+
+from garnish.data.dataset import Dataset
+from garnish.data.subset import chosen
+from garnish.model.model import Model
+from garnish.training.evaluate import Metrics, evaluate_parts
+from garnish.training.feature_cache import CachedPictures
+from garnish.training.float16_effect import holding, write_rounding
+from garnish.training.odd_outputs import OddOutputs
+from garnish.training.run_state import RunState
+from garnish.training.train_options import TrainOptions
+
+#: Most validation pictures, evenly spaced, on which the effect of storing a bundle in float16 is measured.
+_ROUNDING_PICTURES = 200
+
+
+@final
+class Validation:
+    """Evaluates a model on the validation pictures of its run.
+
+    Args:
+        model: as it stands whenever it is evaluated.
+        data: the pictures.
+        options: how they are evaluated.
+        fabric: the processes that share them.
+        kept: their kept features; None: there are none.
+        every: steps between evaluations.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Dataset,
+        options: TrainOptions,
+        fabric: Fabric,
+        kept: CachedPictures | None,
+        every: int,
+    ) -> None:
+        self.model, self.data, self.options, self.fabric = model, data, options, fabric
+        self.kept, self.every = kept, every
+        pictures = chosen(len(data), options.eval_limit)
+        self._some = [pictures[i] for i in chosen(len(pictures), _ROUNDING_PICTURES)]
+        self._rest = sorted(set(pictures) - set(self._some))
+
+    def due(self, state: RunState, total: int) -> bool:
+        """Whether the model as it stands at a step of ``total`` is to be evaluated."""
+        last = state.history[-1]["step"] if state.history else 0
+        return state.step != last and (state.step % self.every == 0 or state.step == total)
+
+    def measured(self, after_each: Callable[[], None]) -> tuple[Metrics, Metrics, OddOutputs]:
+        """Metrics on all pictures and on those of :meth:`record_rounding`, and outputs that are not finite.
+
+        ``after_each`` is called after each batch.
+        """
+        found, odd = self._evaluated([self._some, self._rest] if self._rest else [self._some], after_each)
+        return found[-1], found[0], odd
+
+    def record_rounding(self, bundle: Path, reached: Metrics) -> list[str]:
+        """Evaluate a bundle as it is stored on some pictures, and note in it what the rounding changed.
+
+        Args:
+            bundle: of this very model.
+            reached: its metrics on the same pictures before it was stored.
+
+        Returns:
+            Lines about outputs that are not finite.
+        """
+        self.fabric.barrier()  # the first rank writes the bundle, all read it
+        with holding(self.model, bundle):
+            (metrics,), odd = self._evaluated([self._some])
+            lines = [f"{bundle}: as it is stored, {odd.line()}"] if odd.tasks else []
+        if self.fabric.is_global_zero:
+            write_rounding(bundle, {t: {k: v - reached[t][k] for k, v in m.items()} for t, m in metrics.items()})
+        return lines
+
+    def headlines(self, metrics: Mapping[str, Mapping[str, float]]) -> str:
+        """The headline of each task, for people."""
+        heads = {n: (t.headline, metrics[n][t.headline]) for n, t in self.model.tasks.items() if n in metrics}
+        return "  ".join(f"{name} {metric} {value:.4g}" for name, (metric, value) in heads.items())
+
+    def _evaluated(
+        self, parts: list[list[int]], after_each: Callable[[], None] | None = None
+    ) -> tuple[list[Metrics], OddOutputs]:
+        odd = OddOutputs(self.model, self.fabric)
+        with self.fabric.autocast():
+            found = evaluate_parts(
+                self.model, self.data, parts,
+                batch_size=self.options.eval_batch_size, size=self.options.eval_size, fabric=self.fabric,
+                kept=self.kept, odd=odd, after_each=after_each,
+            )  # fmt: skip
+        return found, odd
