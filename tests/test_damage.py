@@ -24,7 +24,7 @@ from garnish.data.dataset import Sample
 from garnish.engine.trunk_start import TrunkState
 from garnish.errors import BundleError, DataError
 from garnish.tasks.semantic import Semantic
-from garnish.training.feature_file import as_bytes, pack, read
+from garnish.training.feature_file import as_bytes, pack, read_features
 from training_cases import moved, tiny
 
 DAMAGED = (BundleError, DataError)
@@ -228,7 +228,7 @@ def kept_sample() -> Sample:
 
 
 def look_at(file: Path) -> dict[str, Any]:
-    sample = read(file, TASKS)
+    sample = read_features(file, TASKS)
     assert sample.start is not None
     return {
         "image": sample.image.as_subclass(torch.Tensor),
@@ -262,4 +262,4 @@ def test_kept_features_of_an_earlier_version(tmp_path):
         DataError,
         match=r"old.safetensors: is damaged \(it has another format, or other sums than it was .*\); delete it",
     ):
-        read(file, TASKS)
+        read_features(file, TASKS)
