@@ -105,6 +105,17 @@ def test_values_of_python_are_kept() -> None:
     assert fits("a", Literal["a", "b"]) and not fits("c", Literal["a", "b"]) and not fits(True, Literal[1, 2])
 
 
+def test_annotations_of_others_and_depths_beyond_python_are_read() -> None:
+    assert read_as(3, Annotated[int, "of others"], "x", GIVEN) == 3
+    with pytest.raises(OptionError, match=r"x: expected int, got '3'"):
+        read_as("3", Annotated[int, "of others"], "x", GIVEN)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(BundleError, match=r"^a\.json: digest: expected text like .*, got list$"):
+        read_as({"inner": {}, "digest": deep}, Outer, "", OURS)
+
+
 def test_json_is_standard_bounded_and_one_line(tmp_path) -> None:
     for data, says in (
         (b"[NaN]", "is damaged (NaN is not JSON); again"),

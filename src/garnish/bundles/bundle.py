@@ -167,8 +167,6 @@ def _serve(model: Model, where: str, folder: Path, facts: BundleFacts) -> None:
 
 
 def _chosen(model: Model, tasks: Sequence[str] | None) -> list[str]:
-    if isinstance(tasks, str):
-        raise OptionError(f"tasks={tasks!r} is a string; give a list, tasks=[{tasks!r}]")
     for name in tasks or ():
         if name not in model.tasks:
             raise OptionError(f"unknown task {name!r}{suggest(name, model.tasks)}")

@@ -112,7 +112,8 @@ def called(hint: Any, names: Mapping[str, str]) -> str:
     """How a message calls a type."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return str(hint.__metadata__[0].called)
+        within = _within(hint)
+        return called(inner[0], names) if within is None else within.called
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(called(option, names) for option in inner))
     if origin is Literal:
@@ -145,9 +146,11 @@ def conform(value: Any, hint: Any, at: str, how: Reading) -> Any:
     if hint is Any:
         return value
     if origin is Annotated:
+        if (within := _within(hint)) is None:
+            return conform(value, inner[0], at, how)
         with contextlib.suppress(Unfit):
             new = conform(value, inner[0], at, how)
-            if inner[1].holds(new):
+            if within.holds(new):
                 return new
     elif origin in (Union, types.UnionType):
         for option in inner:
@@ -211,6 +214,11 @@ def _with_keys(value: Mapping[Any, Any], hint: Any, at: str, how: Reading) -> An
     return new if is_typeddict(hint) else hint(**new)
 
 
+def _within(hint: Any) -> Within | None:
+    """What an ``Annotated`` says to us; those of third parties may hold anything else."""
+    return next((one for one in hint.__metadata__ if isinstance(one, Within)), None)
+
+
 def _has_keys(hint: Any) -> bool:
     return is_typeddict(hint) or (isinstance(hint, type) and dataclasses.is_dataclass(hint))
 
@@ -225,5 +233,8 @@ def _dotted(at: str, key: object) -> str:
 
 
 def _line(value: Any, hint: Any, at: str, how: Reading) -> str:
-    told = f"{at}: expected {called(hint, how.names)}"
-    return f"{told}{';' if get_origin(hint) is Literal else ','} got {one_line(repr(value), 60)}"
+    told = f"{at}: expected {called(hint, how.names)}{';' if get_origin(hint) is Literal else ','}"
+    try:
+        return f"{told} got {one_line(repr(value), 60)}"
+    except RecursionError:  # lists in lists of a stranger, more than Python can show
+        return f"{told} got {type(value).__name__}"
