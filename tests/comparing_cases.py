@@ -59,13 +59,13 @@ def run(folder: Path, weights: Path, **given: Any) -> dict[str, Any]:
 def trained(scores: list[tuple[int, float | None]], run: Any = None, warnings: tuple[str, ...] = ()) -> Any:
     """What a run came to whose evaluations had these scores at these steps."""
     from garnish.comparing.arms import ArmRun
-    from garnish.comparing.outcomes import Evaluation, Trained
+    from garnish.comparing.outcomes import ScoredStep, Trained
 
     return Trained(
         run=run or ArmRun("LoRA", ("seg",), 1e-3, 0),
         best_step=max(step for step, _ in scores),
         steps=max(step for step, _ in scores),
-        history=tuple(Evaluation(step=step, score=score, metrics={}) for step, score in scores),
+        history=tuple(ScoredStep(step=step, score=score, metrics={}) for step, score in scores),
         seconds=1.5,
         batch_size=2,
         cached=False,

@@ -281,3 +281,25 @@ def test_help_does_not_import_torch():
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "train" in out.stdout
+
+
+def defined() -> dict[str, list[str]]:
+    """Public class or function → the files that define it."""
+    found: dict[str, list[str]] = {}
+    for file, tree in files().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(file)
+    return found
+
+
+def test_no_name_stands_for_two_things():
+    several = {name: where for name, where in defined().items() if len(where) > 1}
+    assert set(several) == {"parser", "run"}  # what every verb has
+    assert all(file.startswith("commands/") for where in several.values() for file in where)
+
+
+def test_few_files_lie_beside_the_rooms():
+    assert len(list(SRC.glob("*.py"))) <= 9
+    lengths = sorted(len(path.read_text("utf-8").splitlines()) for path in SRC.rglob("*.py") if path.stem != "__init__")
+    assert lengths[len(lengths) // 2] <= 120

@@ -20,7 +20,7 @@ from garnish.planning.candidates import Candidate
 from garnish.planning.counting import Counted, Setting
 from garnish.planning.recommend import recommend
 from garnish.planning.shaped_trunk import ShapedTrunk
-from garnish.planning.step_cost_prediction import Prediction
+from garnish.planning.step_cost_prediction import PredictedStep
 from garnish.planning.survey import survey
 
 TINY = {"embed_dims": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]}
@@ -55,10 +55,10 @@ def test_budgets_are_read_strictly(how, text):
     assert repr(text) in str(told.value) and "\n" not in str(told.value)
 
 
-def fake_step(method: gn.Method) -> Prediction:
+def fake_step(method: gn.Method) -> PredictedStep:
     """Memory that a rule can be checked with: beside the trunk little, inside it more with every size."""
     inside = 0 if type(method).__name__ in ("SideTuning", "Frozen") else 1_000_000
-    return Prediction(10_000_000 + inside * (10 + getattr(method, "rank", 1)), 5)
+    return PredictedStep(10_000_000 + inside * (10 + getattr(method, "rank", 1)), 5)
 
 
 class FakeStopwatch:
@@ -69,7 +69,7 @@ class FakeStopwatch:
     def __init__(self, setting: Setting) -> None:
         FakeStopwatch.asked = []
 
-    def timed(self, found: Prediction, method: gn.Method) -> Prediction | str:
+    def timed(self, found: PredictedStep, method: gn.Method) -> PredictedStep | str:
         self.asked.append(method)
         inside = type(method).__name__ not in ("SideTuning", "Frozen")
         ratio = 1.5 + getattr(method, "rank", 1) / 100 if inside else 1.0

@@ -17,7 +17,7 @@ from garnish.model.stored_size import stored_bytes
 from garnish.planning.candidates import Candidate, Refused, candidates
 from garnish.planning.counting import Counted, Setting, count
 from garnish.planning.shaped_trunk import ShapedTrunk
-from garnish.planning.step_cost_prediction import predict
+from garnish.planning.step_cost_prediction import predict_step
 
 TRUNKS = ("vit", "swin", "mit")
 
@@ -62,7 +62,7 @@ def test_counts_are_those_of_real_models_and_of_the_files_they_save(short, tmp_p
 )
 def test_macs_are_those_of_the_real_model(short, name):
     method = registry.build("adapters", name)
-    found = predict(Setting(shaped(short), tasks(), head(), 2, (64, 96)), method)
+    found = predict_step(Setting(shaped(short), tasks(), head(), 2, (64, 96)), method)
     model = adapt(tiny.backbone(short), method, tasks(), head())
     assert found.macs == count_macs(model, (64, 96))[0]
 

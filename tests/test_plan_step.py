@@ -27,7 +27,7 @@ from garnish.planning.counting import Setting
 from garnish.planning.example_step import ExampleStep
 from garnish.planning.recording import Recorder
 from garnish.planning.shaped_trunk import ShapedTrunk
-from garnish.planning.step_cost_prediction import Prediction, predict, record_step
+from garnish.planning.step_cost_prediction import PredictedStep, predict_step, record_step
 from garnish.planning.stopwatch import Stopwatch
 
 METHODS = ("Frozen", "LoRA", "AdaptFormer", "VMTAdapter", "MTLoRA", "SideTuning")
@@ -137,8 +137,8 @@ def setting(short: str = "vit") -> Setting:
     return Setting(ShapedTrunk(name, options), tasks(), None, 2, (64, 64))
 
 
-def timed(stopwatch: Stopwatch, method: gn.Method) -> Prediction | str:
-    return stopwatch.timed(Prediction(1, 1), method)
+def timed(stopwatch: Stopwatch, method: gn.Method) -> PredictedStep | str:
+    return stopwatch.timed(PredictedStep(1, 1), method)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_step_is_timed_in_pairs_with_one_of_heads_only(monkeypatch, heads, own
     monkeypatch.setattr(stopwatches, "_seconds", scripted)
     found = timed(Stopwatch(setting()), gn.LoRA(rank=2))
     assert asked == [True, False] * pairs
-    assert found == Prediction(1, 1, pytest.approx(seconds), pytest.approx(ratio))
+    assert found == PredictedStep(1, 1, pytest.approx(seconds), pytest.approx(ratio))
 
 
 def test_heads_only_take_as_long_as_themselves():
@@ -179,14 +179,14 @@ def test_all_steps_are_made_on_one_trunk_which_stays_as_it_was(short, monkeypatc
     monkeypatch.setattr(stopwatches, "_MOST", 2)
     stopwatch = Stopwatch(setting(short))
     known = timed(stopwatch, gn.Frozen())
-    assert isinstance(known, Prediction)
+    assert isinstance(known, PredictedStep)
     (trunk,) = trunks
     before = {name: tensor.clone() for name, tensor in trunk.state_dict().items()}
     bytes_of_it = {tensor.data_ptr() for tensor in trunk.parameters()}
     seen = []
     monkeypatch.setattr(stopwatches, "_seconds", lambda step: seen.append(step) or 1.0)
     for method in (gn.LoRA(rank=2), gn.FullFineTuning(), gn.BitFit(), gn.SideTuning()):
-        assert isinstance(timed(stopwatch, method), Prediction), method
+        assert isinstance(timed(stopwatch, method), PredictedStep), method
     for step in seen:
         assert {p.data_ptr() for p in step.training_step.model.backbone.frozen_tensors().values()} & bytes_of_it
         assert not bytes_of_it & {p.data_ptr() for p in step.training_step.trained.values()}
@@ -197,7 +197,7 @@ def test_all_steps_are_made_on_one_trunk_which_stays_as_it_was(short, monkeypatc
 def test_a_step_that_does_not_fit_is_not_made_and_nothing_is_built_for_it(monkeypatch):
     monkeypatch.setattr(ShapedTrunk, "with_values", None)
     monkeypatch.setattr(stopwatches, "free_bytes", lambda: 1.1e9)
-    found = Stopwatch(setting()).timed(Prediction(10**9, 1), gn.Frozen())  # a fifth more than its tensors
+    found = Stopwatch(setting()).timed(PredictedStep(10**9, 1), gn.Frozen())  # a fifth more than its tensors
     assert found == "its step is not timed, for it needs 1.2 GB and 1.1 GB are free"
 
 
@@ -212,7 +212,7 @@ def test_a_step_that_fails_is_told(monkeypatch):
 
     monkeypatch.setattr(ExampleStep, "__call__", fails)
     assert timed(stopwatch, gn.LoRA(rank=2)) == "its step cannot be timed (DefaultCPUAllocator: not enough memory)"
-    assert isinstance(timed(stopwatch, gn.Frozen()), Prediction)
+    assert isinstance(timed(stopwatch, gn.Frozen()), PredictedStep)
 
 
 def test_a_step_in_the_trunk_takes_longer_than_heads_only():
@@ -247,7 +247,7 @@ def test_memory_is_predicted_within_a_fifth(trunk, method):
         import measure
     finally:
         sys.path.remove(str(folder))
-    found = predict(
+    found = predict_step(
         Setting(ShapedTrunk(measure.TRUNKS[trunk]), measure.tasks(), None, 2, (224, 224)),
         registry.build("adapters", method),
     )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from garnish.data.scenes.layout import STYLES, arrange
+from garnish.data.scenes.composition import STYLES, arrange
 from garnish.data.scenes.render import CLASSES, Scene, _render, render
 from garnish.data.scenes.scenes import Scenes
 from garnish.data.scenes.shapes import SHAPES

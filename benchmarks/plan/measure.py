@@ -32,7 +32,7 @@ from garnish.planning.counting import Setting
 from garnish.planning.example_step import ExampleStep
 from garnish.planning.memory import baseline_bytes
 from garnish.planning.shaped_trunk import ShapedTrunk
-from garnish.planning.step_cost_prediction import Prediction, predict
+from garnish.planning.step_cost_prediction import PredictedStep, predict_step
 from garnish.planning.stopwatch import Stopwatch, now
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -92,8 +92,8 @@ def apart(words: list[str], steps: int, environment: dict[str, str]) -> dict[str
 def planned(setting: Setting, method: str, stopwatch: Stopwatch) -> dict[str, float]:
     """What ``garnish plan`` says."""
     made = registry.build("adapters", method)
-    found = stopwatch.timed(predict(setting, made), made)
-    assert isinstance(found, Prediction), found
+    found = stopwatch.timed(predict_step(setting, made), made)
+    assert isinstance(found, PredictedStep), found
     return {name: getattr(found, name) for name in ("tensor_bytes", "memory_bytes", "step_seconds", "step_ratio")}
 
 

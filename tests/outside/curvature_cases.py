@@ -431,6 +431,7 @@ def test_it_is_named_by_its_class():
 class Other(Reader):
     """Another reader of the same kind of target."""
 
+    kind = "other"
     target = SignedAmounts
 
     tenths: bool = False
@@ -464,13 +465,13 @@ def test_among_several_readers_something_must_choose(data, other):
 
 
 def test_readers_that_cannot_be_told_apart_are_refused(data, other):
-    other.setitem(registry.classes("readers"), "OTHER", Signed)
-    with pytest.raises(OptionError, match="two readers are called 'other'"):
+    other.setattr(Other, "kind", "signed")
+    with pytest.raises(OptionError, match="readers Signed and Other both have the kind 'signed'; rename one"):
         reader(data)
 
 
 def test_a_kind_of_target_that_nothing_reads(data, monkeypatch):
-    monkeypatch.delitem(registry.classes("readers"), "signed")
+    monkeypatch.delitem(registry.classes("readers"), "Signed")
     with pytest.raises(OptionError, match=r"tasks\.bend: no reader makes targets of Curvature; write one"):
         reader(data)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from garnish.commands.parser import Parser, count
+from garnish.commands.parser import Parser, positive_int
 
 _EPILOG = """\
 Errors are what training would fail at (unreadable files, ids beyond the class count, other sizes, NaN, no label at
@@ -28,7 +28,7 @@ def parser() -> Parser:
     )
     made.add_argument("--data", metavar="DATA", help="data description (YAML), folder, or scenes")
     made.add_argument("--split", default="train", help="which part of the data (default: train)")
-    made.add_argument("--limit", type=count, metavar="N", help="read at most N pictures, evenly spaced")
+    made.add_argument("--limit", type=positive_int, metavar="N", help="read at most N pictures, evenly spaced")
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
 

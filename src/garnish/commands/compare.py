@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from garnish.commands.parser import Parser, count, names
+from garnish.commands.parser import Parser, names, positive_int
 from garnish.errors import GarnishError, OptionError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def parser() -> Parser:
     )
     made.add_argument("--config", metavar="RECIPE", help="YAML file; see recipes/")
     made.add_argument("--adapters", metavar="A,B,…", help="methods, e.g. LoRA,LoRA(rank=2),LoRA+NormTuning")
-    made.add_argument("--seeds", type=count, metavar="N", help="runs at the chosen rate (default: 3)")
+    made.add_argument("--seeds", type=positive_int, metavar="N", help="runs at the chosen rate (default: 3)")
     made.add_argument("--out", metavar="FOLDER", help="folder of the report: index.html, results.json, results.csv")
     made.add_argument("--rates", type=_numbers, metavar="R,R", help="for adapters (default: 3e-4,1e-3,3e-3,1e-2)")
     made.add_argument(
@@ -57,8 +57,8 @@ def parser() -> Parser:
         "--references", type=names, metavar="NAME,…", help="of frozen,single,multi,scratch (default: all)"
     )
     made.add_argument("--controls", type=names, metavar="NAME,…", help="of extras,random (default: none)")
-    made.add_argument("--jobs", type=count, metavar="N", help="runs side by side, in processes (default: 1)")
-    made.add_argument("--held-out-every", type=count, metavar="N", help="without a split val (default: 5)")
+    made.add_argument("--jobs", type=positive_int, metavar="N", help="runs side by side, in processes (default: 1)")
+    made.add_argument("--held-out-every", type=positive_int, metavar="N", help="without a split val (default: 5)")
     made.add_argument("--store", metavar="DIR", help="folder of the runs (default: OUT/.store)")
     made.add_argument(
         "--no-pictures",

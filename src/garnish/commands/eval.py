@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from garnish.commands.parser import Parser, count, size, some_names
+from garnish.commands.parser import Parser, positive_int, sides, some_names
 from garnish.errors import plural
 
 _EPILOG = """\
@@ -33,16 +33,18 @@ def parser() -> Parser:
     made.add_argument("--data", metavar="DATA", help="YAML, folder, or scenes")
     made.add_argument("--split", default="test", help="which part of the data (default: test)")
     made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all that both know)")
-    made.add_argument("--every", type=count, default=1, metavar="N", help="take every N-th picture")
-    made.add_argument("--limit", type=count, metavar="N", help="take at most N pictures, evenly spaced")
+    made.add_argument("--every", type=positive_int, default=1, metavar="N", help="take every N-th picture")
+    made.add_argument("--limit", type=positive_int, metavar="N", help="take at most N pictures, evenly spaced")
     made.add_argument("--thresholds-on", metavar="SPLIT", help="choose thresholds (saliency) on this part first")
     made.add_argument(
         "--match-classes",
         choices=("refuse", "ignore"),
         help="give labels the model's ids by class name; a class that it lacks is refused, or counts as no label",
     )
-    made.add_argument("--size", type=size, metavar="H,W", help="resize pictures and labels first (default: own size)")
-    made.add_argument("--batch-size", type=count, default=1, metavar="N", help="pictures of one size run together")
+    made.add_argument("--size", type=sides, metavar="H,W", help="resize pictures and labels first (default: own size)")
+    made.add_argument(
+        "--batch-size", type=positive_int, default=1, metavar="N", help="pictures of one size run together"
+    )
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: task → metric → value")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from garnish.commands.parser import Parser, size
+from garnish.commands.parser import Parser, sides
 from garnish.errors import OptionError, WeightsError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def parser() -> Parser:
         "--weights", metavar="FILE", help="file or Hub id, or true: the published ones (for the licence)"
     )
     made.add_argument(
-        "--size", type=size, metavar="H,W", help="picture that operations are counted for (about 224,224)"
+        "--size", type=sides, metavar="H,W", help="picture that operations are counted for (about 224,224)"
     )
     made.add_argument("--json", action="store_true", help="print JSON")
     return made

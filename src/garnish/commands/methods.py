@@ -83,10 +83,10 @@ def run(words: Sequence[str]) -> int:
 
 
 def entries(kind: str) -> list[Entry]:
-    """What there is of a kind, by the name that is written; readers of labels have small letters there."""
+    """What there is of a kind, by the name that is written; of a reader of labels that is its ``kind``."""
     from garnish.registry import classes
 
-    named = {name.lower() if kind == "readers" else name: cls for name, cls in classes(kind).items()}
+    named = {getattr(cls, "kind", name): cls for name, cls in classes(kind).items()}
     return [dataclasses.replace(entry_of(cls), name=name) for name, cls in sorted(named.items())]
 
 

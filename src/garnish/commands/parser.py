@@ -61,14 +61,14 @@ class Parser(argparse.ArgumentParser):
         raise OptionError(f"{self.verb}: {one_line(message)}; see {self.prog} --help")
 
 
-def count(text: str) -> int:
+def positive_int(text: str) -> int:
     """A whole number from 1, for ``type=``."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
     return int(text)
 
 
-def size(text: str) -> tuple[int, int]:
+def sides(text: str) -> tuple[int, int]:
     """``224,280`` or ``224x280`` → (height, width), for ``type=``."""
     sides = text.replace("x", ",").split(",")
     if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):

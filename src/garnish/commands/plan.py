@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from garnish.commands.parser import Parser, count, size, some_names
+from garnish.commands.parser import Parser, positive_int, sides, some_names
 from garnish.errors import OptionError, plural
 
 if TYPE_CHECKING:
@@ -51,11 +51,14 @@ def parser() -> Parser:
     bounds.add_argument("--bytes", metavar="SIZE", help="of a bundle's weights: 500k, 1.5MB")
     bounds.add_argument("--memory", metavar="SIZE", help="of a training step: 8GB, 2GiB")
     bounds.add_argument("--step-time", metavar="Nx", help="of a training step, over that of heads only: 1.5x")
-    made.add_argument("--batch-size", type=count, default=4, metavar="N", help="pictures of a step (4)")
-    made.add_argument("--size", type=size, metavar="H,W", help="of the pictures (about 224,224)")
+    made.add_argument("--batch-size", type=positive_int, default=4, metavar="N", help="pictures of a step (4)")
+    made.add_argument("--size", type=sides, metavar="H,W", help="of the pictures (about 224,224)")
     made.add_argument("--methods", type=some_names, metavar="NAME,NAME", help="methods to try (all)")
     made.add_argument(
-        "--predictions", type=count, metavar="N", help=f"steps to predict where no budget needs them ({_PREDICTIONS})"
+        "--predictions",
+        type=positive_int,
+        metavar="N",
+        help=f"steps to predict where no budget needs them ({_PREDICTIONS})",
     )
     made.add_argument("--json", action="store_true", help="print JSON")
     return made

@@ -23,7 +23,7 @@ class Failed:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class ScoredStep:
     """One evaluation on the held-out part: the score that the best step is chosen by, and what it is made of."""
 
     step: int
@@ -52,7 +52,7 @@ class Trained:
     run: ArmRun
     best_step: int | None
     steps: int
-    history: tuple[Evaluation, ...]
+    history: tuple[ScoredStep, ...]
     seconds: float
     batch_size: int
     cached: bool

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from garnish.comparing.arms import ArmRun
 from garnish.comparing.conditions import Conditions
-from garnish.comparing.outcomes import Evaluation, Failed, Outcome, Trained
+from garnish.comparing.outcomes import Failed, Outcome, ScoredStep, Trained
 from garnish.data.dataset import Dataset
 from garnish.errors import BundleError, DataError, OptionError, one_line
 from garnish.model.model import Model
@@ -112,7 +112,7 @@ def _fitted(conditions: Conditions, run: ArmRun, recipe: Recipe, model: Model, f
         run=run,
         best_step=result.best_step,
         steps=result.steps,
-        history=tuple(Evaluation(**entry) for entry in result.history),
+        history=tuple(ScoredStep(**entry) for entry in result.history),
         seconds=result.seconds,
         batch_size=result.batch_size,
         cached=options["cache"] is not None,

@@ -13,7 +13,7 @@ from PIL import Image
 from garnish.errors import DataError, one_line
 from garnish.files.orientation import UNDONE_BY, turn
 from garnish.files.picture_header import Stored, lossy, readable_formats
-from garnish.files.pictures import DAMAGED, MAX_PIXELS, is_deep_png, opened, painted, sixteen_bits
+from garnish.files.pictures import DAMAGED, MAX_PIXELS, composited, is_deep_png, opened, sixteen_bits
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -50,7 +50,7 @@ def open_label(path: Path, *, colours: bool = False, upright: bool = True) -> tu
         else:
             image.load()  # a TIFF is turned by this
             _refuse_transparent(_see_through(np.asarray(image), image), path)
-            pixels = np.asarray(painted(image) if colours else image)
+            pixels = np.asarray(composited(image) if colours else image)
             if facts.format == "TIFF":
                 pixels = turn(pixels, UNDONE_BY[facts.orientation])
     if facts.unsigned and pixels.size and pixels.min() < 0:

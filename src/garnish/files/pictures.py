@@ -95,7 +95,7 @@ def to_rgb(image: Image.Image, where: str, largest: int = 65535) -> Tensor:
         image = ImageOps.exif_transpose(image)
         if image.mode in _ONE_BAND:
             return _from_deep(np.asarray(image)[..., None], where, min(largest, 65535))
-        pixels = np.array(painted(image).convert("RGB"))
+        pixels = np.array(composited(image).convert("RGB"))
     except DataError:
         raise
     except DAMAGED as error:
@@ -173,7 +173,7 @@ def sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
 
-def painted(image: Image.Image) -> Image.Image:
+def composited(image: Image.Image) -> Image.Image:
     """A palette picture as RGB, others as they are; straight to RGB warns where the transparency is a table."""
     return image.convert("RGBA").convert("RGB") if image.mode == "P" else image
 

@@ -25,7 +25,7 @@ KEPT = 1.2
 
 @final
 @dataclass(frozen=True)
-class Prediction:
+class PredictedStep:
     """Of one training step: memory is predicted, time is measured.
 
     Attributes:
@@ -46,7 +46,7 @@ class Prediction:
         return round(KEPT * self.tensor_bytes)
 
 
-def predict(setting: Setting, method: Method) -> Prediction:
+def predict_step(setting: Setting, method: Method) -> PredictedStep:
     """Memory and multiply-accumulates of a method.
 
     Args:
@@ -58,7 +58,7 @@ def predict(setting: Setting, method: Method) -> Prediction:
     with fake:
         model = adapt(bare, method, setting.tasks, setting.head)
         macs, _ = count_macs(model, setting.size)
-        return Prediction(record_step(model, setting.batch_size, setting.size).peak_bytes, macs)
+        return PredictedStep(record_step(model, setting.batch_size, setting.size).peak_bytes, macs)
 
 
 def record_step(model: Model, batch_size: int, size: tuple[int, int]) -> Recorder:

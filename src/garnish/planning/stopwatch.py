@@ -22,7 +22,7 @@ from garnish.model.model import adapt
 from garnish.planning.counting import Setting
 from garnish.planning.example_step import ExampleStep
 from garnish.planning.memory import free_bytes
-from garnish.planning.step_cost_prediction import Prediction
+from garnish.planning.step_cost_prediction import PredictedStep
 
 #: Pairs of steps, at least and at most, and the seconds of the method's own after which it is enough.
 _LEAST, _MOST, _ENOUGH = 2, 15, 1 / 3
@@ -39,7 +39,7 @@ class Stopwatch:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
 
-    def timed(self, found: Prediction, method: Method) -> Prediction | str:
+    def timed(self, found: PredictedStep, method: Method) -> PredictedStep | str:
         """What was predicted of a method, with the time of its step; or why it has none."""
         needs, free = found.memory_bytes, free_bytes()
         if needs > free:

@@ -15,7 +15,7 @@ from garnish.planning.candidates import Candidate, Refused, candidates
 from garnish.planning.counting import Counted, Setting, count
 from garnish.planning.memory import baseline_bytes
 from garnish.planning.recommend import Recommendation, recommend
-from garnish.planning.step_cost_prediction import Prediction, predict
+from garnish.planning.step_cost_prediction import PredictedStep, predict_step
 from garnish.planning.stopwatch import Stopwatch
 
 
@@ -30,7 +30,7 @@ class Row:
     """
 
     counted: Counted
-    predicted: Prediction | None
+    predicted: PredictedStep | None
 
 
 @final
@@ -52,7 +52,7 @@ class Survey:
     recommendation: Recommendation
     refused: list[Refused]
     left_out: dict[str, str]
-    heads_only: Prediction
+    heads_only: PredictedStep
     baseline_bytes: int
 
     @property
@@ -102,8 +102,8 @@ def survey(
             fitting.append(counted)
     say("measuring a step of heads only")
     stopwatch = Stopwatch(setting)
-    heads_only = _timed(predict(setting, Frozen()), Candidate(Frozen()), stopwatch, say)
-    steps: dict[Candidate, Prediction] = {}
+    heads_only = _timed(predict_step(setting, Frozen()), Candidate(Frozen()), stopwatch, say)
+    steps: dict[Candidate, PredictedStep] = {}
     memory_excludes = False
     too_much: dict[Candidate, str] = {}
     chosen = fitting if budget.needs_a_step else _first(fitting, most, len(setting.tasks))
@@ -146,16 +146,18 @@ def survey(
     )
 
 
-def _predicted(setting: Setting, candidate: Candidate) -> Prediction | str:
+def _predicted(setting: Setting, candidate: Candidate) -> PredictedStep | str:
     try:
-        return predict(setting, candidate.method)
+        return predict_step(setting, candidate.method)
     except GarnishError:
         raise
     except Exception as error:  # an operation that fake tensors lack
         return f"its step cannot be predicted ({one_line(error, 120)})"
 
 
-def _timed(step: Prediction, candidate: Candidate, stopwatch: Stopwatch, say: Callable[[str], None]) -> Prediction:
+def _timed(
+    step: PredictedStep, candidate: Candidate, stopwatch: Stopwatch, say: Callable[[str], None]
+) -> PredictedStep:
     """A step with its time; without, and the reason is said, where it cannot be made here."""
     timed = stopwatch.timed(step, candidate.method)
     if isinstance(timed, str):
@@ -173,7 +175,7 @@ def _broken(counted: Counted, budget: Budget) -> str:
     return ""
 
 
-def _step_broken(step: Prediction, budget: Budget, python_bytes: int) -> str:
+def _step_broken(step: PredictedStep, budget: Budget, python_bytes: int) -> str:
     """The bound that a step breaks; empty where none, as far as it is known."""
     memory = step.memory_bytes + python_bytes
     if budget.memory_bytes is not None and memory > budget.memory_bytes:

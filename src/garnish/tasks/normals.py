@@ -56,7 +56,7 @@ class Normals(Task):
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(2,): Σ |normalised prediction − target| over the entries of labelled pixels, and the number of entries."""
         assert prediction.shape == target.shape, f"{tuple(prediction.shape)} against {tuple(target.shape)}"
-        valid = labelled(target)
+        valid = has_normal(target)
         # The stand-in keeps NaN and infinity out of the gradient: 0 · NaN is NaN.
         error = (unit(prediction) - torch.where(valid, target, 0.0)).abs() * valid
         return torch.stack([error.sum(), 3 * valid.sum().float()])
@@ -76,7 +76,7 @@ class Normals(Task):
 
     def labelled(self, target: Tensor) -> Tensor:
         """(…, 1, H, W) bool: where the normals (…, 3, H, W) are finite and not zero."""
-        return labelled(target)
+        return has_normal(target)
 
     def check_target(self, target: Tensor, where: str) -> None:
         """Raise DataError unless ``target`` is (3, H, W) floats of length 1 (to 0.05) or 0."""
@@ -116,7 +116,7 @@ def unit(vectors: Tensor) -> Tensor:
     return F.normalize(vectors.float(), dim=1, eps=_SHORTEST)
 
 
-def labelled(target: Tensor) -> Tensor:
+def has_normal(target: Tensor) -> Tensor:
     """(…, 1, H, W) bool: where the normals (…, 3, H, W) are finite and not zero."""
     length = torch.linalg.vector_norm(target.float(), dim=-3, keepdim=True)
     return torch.isfinite(length) & torch.gt(length, _SHORTEST)
@@ -139,7 +139,7 @@ class NormalsMetric(Totals):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add pictures: the head's output and unit normals, both (B, 3, H, W)."""
-        valid = labelled(target)[:, 0]
+        valid = has_normal(target)[:, 0]
         p, t = (exact(x.movedim(1, -1)[valid]) for x in (prediction, target))
         p, t = F.normalize(p, dim=-1), F.normalize(t, dim=-1)
         across, along = torch.linalg.cross(p, t).norm(dim=-1), (p * t).sum(-1)

@@ -18,7 +18,7 @@ from garnish.tasks.task import Task
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Binary(Reader):
+class BinaryReader(Reader):
     """A foreground map: 0/1 or 0/255 as it stands, grey levels by ``threshold``, ids by ``positive``.
 
     Attributes:
@@ -27,6 +27,7 @@ class Binary(Reader):
         positive: raw ids that are foreground, all others background; 255 has no label unless it is one of them.
     """
 
+    kind: ClassVar[str] = "binary"
     target: ClassVar[type[Target]] = YesOrNo
     default: ClassVar[bool] = True
 

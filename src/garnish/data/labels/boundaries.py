@@ -8,7 +8,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from garnish.data.labels.id_map import IdReader
+from garnish.data.labels.id_map import IdMapReader
 from garnish.data.labels.planes import colour_codes, is_coloured
 from garnish.targets.target import IGNORE, Target
 from garnish.targets.yes_or_no import YesOrNo
@@ -17,13 +17,14 @@ from garnish.tasks.task import Task
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Boundaries(IdReader):
+class BoundariesReader(IdMapReader):
     """Edges, two pixels wide, where the ids (or colours) of a file change (``from: boundaries`` says the same).
 
     A pixel is an edge where a neighbour to the left, right, above or below has another id. Ignored pixels and those
     that only touch an ignored one have no label: what the change is there is not known.
     """
 
+    kind: ClassVar[str] = "boundaries"
     target: ClassVar[type[Target]] = YesOrNo
 
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:

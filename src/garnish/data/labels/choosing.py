@@ -20,10 +20,12 @@ _CHOICE = ("kind", "from")
 def readers() -> dict[str, type[Reader]]:
     """Every reader by what ``kind`` calls it."""
     found: dict[str, type[Reader]] = {}
-    for name, cls in classes("readers").items():
-        if name.lower() in found:
-            raise OptionError(f"two readers are called {name.lower()!r}: rename the entry point of {cls.__module__}")
-        found[name.lower()] = cls
+    known: Mapping[str, type[Reader]] = classes("readers")
+    for name, cls in known.items():
+        if cls.kind in found:
+            first = found[cls.kind].__name__
+            raise OptionError(f"readers {first} and {name} both have the kind {cls.kind!r}; rename one")
+        found[cls.kind] = cls
     return found
 
 

@@ -22,7 +22,7 @@ from garnish.tasks.task import Task
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Colours(Reader):
+class ColoursReader(Reader):
     """RGB colours or the colours of a palette: classes by a table.
 
     Attributes:
@@ -30,6 +30,7 @@ class Colours(Reader):
         others: the id of colours that are not listed; null: an error.
     """
 
+    kind: ClassVar[str] = "colours"
     target: ClassVar[type[Target]] = ClassIds
     chosen_by: ClassVar[str | None] = "colours"
 

@@ -23,7 +23,7 @@ UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Depth(Reader):
+class DepthReader(Reader):
     """Depth, one number a pixel; 0 and below is no label.
 
     Attributes:
@@ -33,6 +33,7 @@ class Depth(Reader):
         packed: weights of red, green and blue, whose sum is the number of a pixel; null: one number a pixel.
     """
 
+    kind: ClassVar[str] = "depth"
     target: ClassVar[type[Target]] = Distances
     default: ClassVar[bool] = True
 

@@ -19,7 +19,7 @@ from garnish.targets.target import IGNORE
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdReader(Reader, ABC):
+class IdMapReader(Reader, ABC):
     """An id map: grey, palette, 16-bit or ``.npy``.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from garnish.data.labels.id_map import IdReader
+from garnish.data.labels.id_map import IdMapReader
 from garnish.errors import DataError
 from garnish.targets.class_ids import ClassIds
 from garnish.targets.target import Target
@@ -17,9 +17,10 @@ from garnish.tasks.task import Task
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Ids(IdReader):
+class IdsReader(IdMapReader):
     """An id map, grey, palette, 16-bit or ``.npy``: classes by their ids."""
 
+    kind: ClassVar[str] = "ids"
     target: ClassVar[type[Target]] = ClassIds
     default: ClassVar[bool] = True
 

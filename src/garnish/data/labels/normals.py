@@ -24,7 +24,7 @@ _AXES = re.compile(r"x\s+(right|left)\s*,\s*y\s+(down|up)\s*,\s*z\s+(forward|bac
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Normals(Reader):
+class NormalsReader(Reader):
     """Normals as RGB (8 bits: n = 2v/255 − 1, black = none; 16 alike) or floats in [−1, 1].
 
     Attributes:
@@ -33,6 +33,7 @@ class Normals(Reader):
         axes: the same as the axes of the files, such as "x right, y up, z backward".
     """
 
+    kind: ClassVar[str] = "normals"
     target: ClassVar[type[Target]] = UnitVectors
     default: ClassVar[bool] = True
 

@@ -26,8 +26,6 @@ _ORIENTATIONS = ("upright", "stored")
 class Reader(Options, ABC):
     """One way of reading labels. Subclasses are frozen dataclasses; their fields are the options of data descriptions.
 
-    What ``kind:`` in a description calls it is its class's name (or its entry point's) in lower case.
-
     Attributes:
         labels: templates of the file, with ``{name}`` and ``{split}``; the first that exists is read.
         orientation: "upright": labels fit the picture as it is shown, once each is turned by its own EXIF orientation;
@@ -35,6 +33,8 @@ class Reader(Options, ABC):
             upright, and files where picture and label differ are told.
     """
 
+    #: What ``kind:`` in a description calls it.
+    kind: ClassVar[str]
     #: The kind of target that it makes; tasks of this kind can use it.
     target: ClassVar[type[Target]]
     #: Whether it is taken where a description names no ``kind`` and several readers make the task's kind of target.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from garnish.data.scenes.layout import Arrangement
+from garnish.data.scenes.composition import Arrangement
 from garnish.data.scenes.solids import Floats
 
 

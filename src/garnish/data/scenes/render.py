@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from garnish.data.scenes.layout import STYLES, Arrangement, Placed, arrange
+from garnish.data.scenes.composition import STYLES, Arrangement, Placed, arrange
 from garnish.data.scenes.lighting import illuminate, shade
 from garnish.data.scenes.solids import Floats
 from garnish.errors import OptionError, suggest

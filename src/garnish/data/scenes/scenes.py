@@ -12,7 +12,7 @@ from garnish import registry
 from garnish.checking.arguments import checked
 from garnish.data.dataset import Dataset, DepthMap, NormalMap, Sample
 from garnish.data.picture_key import digest
-from garnish.data.scenes.layout import STYLES
+from garnish.data.scenes.composition import STYLES
 from garnish.data.scenes.render import CLASSES, RENDERER, render
 from garnish.errors import OptionError, suggest
 from garnish.tasks.task import Task
