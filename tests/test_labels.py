@@ -13,7 +13,7 @@ from garnish.data.labels.reader import decode
 from garnish.errors import DataError, OptionError
 from garnish.files import label_files, pictures
 from garnish.files.label_files import read_array
-from garnish.files.pictures import picture_size, read_picture
+from garnish.files.pictures import picture_size
 from garnish.tasks.depth import Depth
 from garnish.tasks.edges import Edges
 from garnish.tasks.normals import Normals
@@ -21,6 +21,11 @@ from garnish.tasks.saliency import Saliency
 from garnish.tasks.semantic import Semantic
 
 SEG = Semantic(classes=("sky", "road", "car"))
+
+
+def read_picture(path):
+    """(3, H, W), as tensors have it."""
+    return torch.from_numpy(pictures.read_picture(path)).permute(2, 0, 1)
 
 
 def read(path, task, **given):

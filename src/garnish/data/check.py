@@ -164,7 +164,7 @@ def _examine(dataset: Dataset, index: int) -> _Seen:
     picture, size, orientation = dataset.picture_file(index), None, 1
     try:
         pixels, facts = open_picture(picture)
-        size, orientation = (pixels.shape[-2], pixels.shape[-1]), facts.orientation
+        size, orientation = (pixels.shape[0], pixels.shape[1]), facts.orientation
         if is_transparent(picture, facts):
             seen.transparent = str(picture)
     except DataError as error:
@@ -194,7 +194,7 @@ def _look_at_files(seen: _Seen, dataset: Dataset, index: int, tasks: Iterable[st
     pixels, facts = open_picture(picture)
     if is_transparent(picture, facts):
         seen.transparent = str(picture)
-    labels = dataset.labels(index, (pixels.shape[-2], pixels.shape[-1]), facts.orientation)
+    labels = dataset.labels(index, (pixels.shape[0], pixels.shape[1]), facts.orientation)
     for task in labels.files:
         if task in tasks:
             _compare_orientation(seen, labels, task)

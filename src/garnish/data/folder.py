@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, final
 
-from torch import Tensor
+import torch
 from torchvision import tv_tensors
 
 from garnish.checking.arguments import checked
@@ -148,12 +148,11 @@ class FolderDataset(Dataset):
         """
         path = self.picture_file(index)
         pixels, facts = open_picture(path)
-        image = tv_tensors.Image(pixels)
+        image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
         labels = self.labels(index, (image.shape[-2], image.shape[-1]), facts.orientation)
-        targets: dict[str, Tensor] = {}
-        for task, file in labels.files.items():
-            targets[task] = labels.target(task)
-            self._tasks[task].check_target(targets[task], str(file))
+        targets = {task: labels.target(task) for task in labels.files}
+        for task, target in targets.items():
+            self._tasks[task].check_target(target, str(labels.files[task]))
         return Sample(image=image, targets=targets, name=str(path))
 
     @property

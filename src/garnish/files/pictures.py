@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from garnish.errors import DataError, one_line
 from garnish.files.orientation import swaps_sides, turn
 from garnish.files.picture_header import FORMATS, Stored, readable_formats, stored, unread
 
+RGB = NDArray[np.uint8]
 #: Largest picture or label that is read, in pixels; the size at which PIL refuses a picture by default.
 MAX_PIXELS = 178_956_970
 
@@ -47,8 +47,8 @@ DAMAGED = (
 _ONE_BAND = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
 
 
-def read_picture(path: Path) -> Tensor:
-    """A picture as (3, H, W) uint8 RGB, upright by its EXIF orientation.
+def read_picture(path: Path) -> RGB:
+    """A picture as (H, W, 3) uint8 RGB, upright by its EXIF orientation.
 
     Grey becomes three equal channels; of alpha what lies beneath is taken; 16 bits are divided by 257 (full range to
     full range), 16-bit colours of a TIFF by 256; float pictures in [0, 1] are multiplied by 255; CMYK is converted by
@@ -60,7 +60,7 @@ def read_picture(path: Path) -> Tensor:
     return open_picture(path)[0]
 
 
-def open_picture(path: Path) -> tuple[Tensor, Stored]:
+def open_picture(path: Path) -> tuple[RGB, Stored]:
     """A picture as :func:`read_picture` gives it, and what its file holds.
 
     Raises:
@@ -80,7 +80,7 @@ def open_picture(path: Path) -> tuple[Tensor, Stored]:
     return rgb, facts
 
 
-def to_rgb(image: Image.Image, where: str, largest: int = 65535) -> Tensor:
+def to_rgb(image: Image.Image, where: str, largest: int = 65535) -> RGB:
     """A PIL picture as :func:`read_picture` gives it, turned upright by its EXIF orientation.
 
     Args:
@@ -95,12 +95,11 @@ def to_rgb(image: Image.Image, where: str, largest: int = 65535) -> Tensor:
         image = ImageOps.exif_transpose(image)
         if image.mode in _ONE_BAND:
             return _from_deep(np.asarray(image)[..., None], where, min(largest, 65535))
-        pixels = np.array(composited(image).convert("RGB"))
+        return np.array(composited(image).convert("RGB"))
     except DataError:
         raise
     except DAMAGED as error:
         raise _damaged(where, error) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -160,12 +159,17 @@ def is_deep_png(facts: Stored) -> bool:
 
 def sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
     """(H, W, C) uint16, as stored, of a PNG whose upper 8 bits are all that Pillow hands out."""
-    from torchvision.io import ImageReadMode, decode_image
-
     image.load()  # Pillow says what is damaged, in words that name it
     try:
+        import torch  # nothing else here needs it, and Pillow has no such reader
+        from torchvision.io import ImageReadMode, decode_image
+
         pixels = decode_image(torch.from_numpy(np.fromfile(path, np.uint8)), mode=ImageReadMode.UNCHANGED)
-    except (RuntimeError, AttributeError) as error:  # torchvision built without libpng has no such operator
+    except (
+        ImportError,
+        RuntimeError,
+        AttributeError,
+    ) as error:  # no torch, or no libpng
         reason = one_line(error, 120)
         raise DataError(
             f"{path}: colours of 16 bits cannot be read here ({reason}); save one grey channel of 16 bits, or .npy"
@@ -178,8 +182,8 @@ def composited(image: Image.Image) -> Image.Image:
     return image.convert("RGBA").convert("RGB") if image.mode == "P" else image
 
 
-def _from_deep(pixels: np.ndarray, where: str, largest: int) -> Tensor:
-    """(H, W, 1 or 3) integers up to ``largest`` or floats in [0, 1] → (3, H, W) uint8."""
+def _from_deep(pixels: np.ndarray, where: str, largest: int) -> RGB:
+    """(H, W, 1 or 3) integers up to ``largest`` or floats in [0, 1] → (H, W, 3) uint8."""
     low, high = float(pixels.min()), float(pixels.max())
     if pixels.dtype.kind == "f":
         if not 0.0 <= low <= high <= 1.0:  # false for NaN as well
@@ -193,8 +197,8 @@ def _from_deep(pixels: np.ndarray, where: str, largest: int) -> Tensor:
         levels = pixels / (largest / 255)
     else:
         raise DataError(f"{where}: integer picture with values {low:g} to {high:g}; save it with 8 or 16 bits")
-    rounded = torch.from_numpy(np.rint(levels).astype(np.uint8)).permute(2, 0, 1)
-    return rounded.expand(3, -1, -1).contiguous()
+    rounded = np.rint(levels).astype(np.uint8)
+    return rounded if rounded.shape[-1] == 3 else np.repeat(rounded, 3, axis=-1)
 
 
 def _all_but_black(found: str) -> str:

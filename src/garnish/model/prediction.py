@@ -100,7 +100,7 @@ def picture_pixels(picture: Picture) -> np.ndarray:
         )
     else:
         raise DataError(f"{picture}: no such picture; check the path")
-    return rgb.permute(1, 2, 0).numpy()
+    return rgb
 
 
 def _converted(given: Tensor | np.ndarray) -> str:
