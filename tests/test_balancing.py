@@ -20,9 +20,9 @@ from garnish.data.dataset import collate
 from garnish.errors import OptionError
 from garnish.recipes.recipe import read_recipe
 from garnish.training.fit import fit
-from garnish.training.losses import MultiTaskLoss
 from garnish.training.processes import make_fabric
 from garnish.training.scalars import read_rows
+from garnish.training.step_losses import MultiTaskLoss
 from garnish.training.train_options import TrainOptions
 from training_cases import PARTIAL, QUIET, TASKS, Blobs, every, tiny
 

@@ -18,7 +18,7 @@ from garnish.comparing.conditions import Conditions
 from garnish.engine.adapter import Method
 from garnish.errors import OptionError
 from garnish.model.model import Model, adapt
-from garnish.model.pass_start import prefix_of
+from garnish.model.unchanged_start import prefix_of
 from garnish.recipes.build_model import build_model
 from garnish.recipes.overrides import split_overrides
 from garnish.recipes.recipe import SECTIONS, read_recipe

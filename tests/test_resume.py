@@ -19,10 +19,10 @@ from garnish.bundles.checkpoint import load_state, save_state
 from garnish.engine.drop_path import set_drop_path
 from garnish.errors import BundleError, OptionError
 from garnish.training import evaluate
-from garnish.training.losses import MultiTaskLoss
 from garnish.training.run import Run
 from garnish.training.run_folder import working_in
 from garnish.training.step import TrainingStep
+from garnish.training.step_losses import MultiTaskLoss
 from training_cases import PARTIAL, QUIET, Blobs, every, long_run, tensors_of, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")

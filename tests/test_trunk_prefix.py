@@ -9,7 +9,7 @@ import garnish as gn
 import tiny
 from garnish.engine.trunk_start import TrunkState, run_prefix
 from garnish.errors import OptionError
-from garnish.model.pass_start import begin, prefix_of
+from garnish.model.unchanged_start import begin, prefix_of
 
 TASKS = {"seg": gn.Semantic(classes=3), "depth": gn.Depth(max_metres=10.0)}
 SIZE = (50, 64)

@@ -31,7 +31,7 @@ ENGINE = [
     "trunk_prefix",
     "model/model",
     "model/served",
-    "model/pass_start",
+    "model/unchanged_start",
     "backbones/backbone",
     "backbones/blocks",
     "backbones/sites",

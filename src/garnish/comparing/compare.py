@@ -10,6 +10,7 @@ from garnish.comparing.arms import Arm
 from garnish.comparing.compare_options import CompareOptions
 from garnish.comparing.conditions import Conditions
 from garnish.comparing.costs import Costs
+from garnish.comparing.job_queue import Alone, Crew, sweep
 from garnish.comparing.keys import key_of
 from garnish.comparing.live import Display
 from garnish.comparing.outcomes import Trained
@@ -17,7 +18,6 @@ from garnish.comparing.report.assembly import model_runs, results_of, write_repo
 from garnish.comparing.report.prediction_sheets import draw_sheets
 from garnish.comparing.report.results import Results, Sheet
 from garnish.comparing.schedule import RunPlan
-from garnish.comparing.sweep import Alone, Crew, sweep
 from garnish.comparing.workers import Workers
 from garnish.errors import plural
 

@@ -14,9 +14,9 @@ from multiprocessing.context import SpawnProcess
 from typing import final
 
 from garnish.comparing.conditions import Conditions
+from garnish.comparing.job_queue import perform
 from garnish.comparing.outcomes import Done, Failed, Outcome
 from garnish.comparing.schedule import Job
-from garnish.comparing.sweep import perform
 from garnish.errors import GarnishError, one_line
 from garnish.training.signals import StopRequest
 

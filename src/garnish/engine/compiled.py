@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from garnish.engine.context import Rows
 from garnish.engine.maps import TaskMaps
 from garnish.engine.owner import Owner
-from garnish.engine.passes import Pass
+from garnish.engine.shared_passes import Pass
 from garnish.engine.trunk import Trunk
 
 

@@ -21,7 +21,7 @@ from garnish.engine.input_pictures import check_images, prepared
 from garnish.engine.maps import Maps, pick
 from garnish.engine.one_pass import first_forked
 from garnish.engine.owner import Owner
-from garnish.engine.passes import Pass, Wanted, plan_passes
+from garnish.engine.shared_passes import Pass, Wanted, plan_passes
 from garnish.engine.trunk_start import TrunkState, check_start
 from garnish.errors import OptionError
 from garnish.heads.head import Head
@@ -84,7 +84,7 @@ class Model(AdaptedTrunk):
         Args:
             images: (I, 3, H, W) float in [0, 1], or uint8 in 0 … 255; any H and W from 1.
             tasks: None: all; ``["depth"]``: some; ``[["seg"], ["depth"], ["seg", "depth"]]``: picture by picture.
-            start: what the bare trunk made of these pictures (:mod:`garnish.model.pass_start`); passes go on there.
+            start: what the bare trunk made of these pictures (:mod:`garnish.model.unchanged_start`); passes go on there.
             served: what the model served at an earlier moment (:attr:`served`); what it serves now when left out.
 
         Returns:

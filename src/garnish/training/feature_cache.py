@@ -22,7 +22,7 @@ from garnish.data.picture_key import digest
 from garnish.errors import DataError, OptionError, one_line
 from garnish.files.atomic import write_file
 from garnish.model.model import Model
-from garnish.model.pass_start import begin, prefix_of
+from garnish.model.unchanged_start import begin, prefix_of
 from garnish.training.feature_file import FORMAT, Packed, as_bytes, pack, read_features, unpack
 
 #: What a file of maps takes beside its tensors, at most.
@@ -100,7 +100,7 @@ class CachedTrunk:
         fabric: device and precision.
 
     Raises:
-        OptionError: as :func:`garnish.model.pass_start.prefix_of`.
+        OptionError: as :func:`garnish.model.unchanged_start.prefix_of`.
     """
 
     def __init__(self, model: Model, tasks: Sequence[str], fabric: Fabric) -> None:

@@ -15,10 +15,10 @@ from garnish.checking.arguments import checked, taking
 from garnish.data.dataset import Dataset
 from garnish.model.model import Model
 from garnish.registry import options_of
-from garnish.training.losses import only
 from garnish.training.optimizer import seed_step, set_rates
 from garnish.training.run import Run
 from garnish.training.run_state import Evaluation
+from garnish.training.step_losses import only
 from garnish.training.train_options import TrainOptions
 
 

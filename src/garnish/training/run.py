@@ -22,7 +22,6 @@ from garnish.training.evaluate import Metrics
 from garnish.training.float16_effect import save_as_fits
 from garnish.training.gradients import GradientWatch
 from garnish.training.idle_options import Circumstances, refuse_endless_warmup, unheeded
-from garnish.training.losses import odd_loss
 from garnish.training.optimizer import odd_gradient
 from garnish.training.processes import check_data, make_fabric, start_alike
 from garnish.training.progress import Progress
@@ -44,6 +43,7 @@ from garnish.training.scalars import Scalars, log_kinds
 from garnish.training.signals import StopRequest
 from garnish.training.step import TrainingStep
 from garnish.training.step_cost import about_step
+from garnish.training.step_losses import odd_loss
 from garnish.training.train_options import TrainOptions
 from garnish.training.trained_tasks import about_labels, ranking, trained_tasks
 from garnish.training.undone_step import BegunStep

@@ -20,8 +20,8 @@ from garnish.data.dataset import Batch
 from garnish.model.model import Model
 from garnish.tasks.task import Task
 from garnish.training.gradients import reduce_gradients
-from garnish.training.losses import MultiTaskLoss, StepLosses, only
 from garnish.training.optimizer import make_optimizer
+from garnish.training.step_losses import MultiTaskLoss, StepLosses, only
 from garnish.training.train_options import TrainOptions
 
 
