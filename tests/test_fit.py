@@ -27,6 +27,7 @@ from garnish.training.best_step import Ranking
 from garnish.training.fit import fit
 from garnish.training.float16_effect import holding
 from garnish.training.gradients import JUDGED_AFTER, GradientWatch, gradients_of
+from garnish.training.learning_rate import rate_factor
 from garnish.training.optimizer import make_optimizer, seed_step
 from garnish.training.processes import make_fabric
 from garnish.training.progress import Progress
@@ -326,12 +327,12 @@ def test_fit_has_the_options_and_their_defaults():
 
 def test_learning_rate_is_a_function_of_the_step():
     cosine = TrainOptions(steps=100, warmup=10)
-    assert [cosine.rate_factor(s, 100) for s in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1, 1])
-    assert cosine.rate_factor(55, 100) == pytest.approx(0.5)
+    assert [rate_factor(cosine, s, 100) for s in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1, 1])
+    assert rate_factor(cosine, 55, 100) == pytest.approx(0.5)
     poly = TrainOptions(steps=100, warmup=0, schedule="poly")
-    assert poly.rate_factor(50, 100) == pytest.approx(0.5**0.9)
-    assert TrainOptions(steps=9, schedule="constant").rate_factor(8, 9) == 1
-    assert TrainOptions(steps=9).rate_factor(0, 9) == 1  # too short to warm up
+    assert rate_factor(poly, 50, 100) == pytest.approx(0.5**0.9)
+    assert rate_factor(TrainOptions(steps=9, schedule="constant"), 8, 9) == 1
+    assert rate_factor(TrainOptions(steps=9), 0, 9) == 1  # too short to warm up
 
 
 def test_steps_of_epochs():

@@ -84,7 +84,7 @@ class Model(AdaptedTrunk):
         Args:
             images: (I, 3, H, W) float in [0, 1], or uint8 in 0 … 255; any H and W from 1.
             tasks: None: all; ``["depth"]``: some; ``[["seg"], ["depth"], ["seg", "depth"]]``: picture by picture.
-            start: what the bare trunk made of these pictures (:mod:`garnish.model.unchanged_start`); passes go on there.
+            start: what the bare trunk made of these pictures (``garnish.model.unchanged_start``); passes go on there.
             served: what the model served at an earlier moment (:attr:`served`); what it serves now when left out.
 
         Returns:

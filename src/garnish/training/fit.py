@@ -15,6 +15,7 @@ from garnish.checking.arguments import checked, taking
 from garnish.data.dataset import Dataset
 from garnish.model.model import Model
 from garnish.registry import options_of
+from garnish.training.learning_rate import rate_factor
 from garnish.training.optimizer import seed_step, set_rates
 from garnish.training.run import Run
 from garnish.training.run_state import Evaluation
@@ -128,7 +129,7 @@ def _loop(run: Run) -> None:
             run.evaluate()
         if state.step >= run.total_steps or state.stopped:
             return
-        factor = options.rate_factor(state.step, run.total_steps)
+        factor = rate_factor(options, state.step, run.total_steps)
         set_rates(run.step.optimizer, factor)
         sums: dict[str, float] = {}
         total = 0.0

@@ -18,8 +18,6 @@ Schedule = Literal["cosine", "poly", "constant"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Strategy = Literal["auto", "ddp", "fsdp"]
 
-#: Exponent of the "poly" schedule.
-_POLY_POWER = 0.9
 #: Options that change neither what is computed nor its order, so that a resumed run may set them anew.
 FREE_ON_RESUME = frozenset(
     {"workers", "save_every", "log_every", "log", "check_pictures", "devices", "strategy", "cache", "cache_gb"}
@@ -147,13 +145,3 @@ class TrainOptions(Options):
             return self.steps
         assert self.epochs is not None
         return max(1, math.ceil(self.epochs * num_pictures / (batch_size * world * self.accumulate)))
-
-    def rate_factor(self, step: int, total: int) -> float:
-        """Learning rate at ``step`` (from 0) of ``total`` over its peak: a pure function, so that runs resume."""
-        warmup = min(total // 20, 500) if self.warmup is None else self.warmup
-        if step < warmup:
-            return (step + 1) / warmup
-        share = (step - warmup) / max(total - warmup, 1)
-        if self.schedule == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * share))
-        return (1 - share) ** _POLY_POWER if self.schedule == "poly" else 1.0
