@@ -164,7 +164,7 @@ def test_kept_features_are_refused():
         ("vit", "much", {}, "expected a number"),
         ("vit", 0.1, {"drop_path_rate": 0.2}, "option drop_path_rate: leave one of them out"),
         ("mit", 0.1, {"drop_path": 0.2}, "option drop_path: leave one of them out"),
-        ("cnn", 0.1, {}, "no residuals"),
+        ("cnn", 0.1, {}, "no residual branches to drop"),
     ],
 )
 def test_what_cannot_act_is_refused(short, rate, options, said):

@@ -272,7 +272,7 @@ class BadIds(Blobs):
 def test_bad_labels_stop_it_before_the_first_step(tmp_path):
     model = tiny()
     before = tensors_of(model)
-    with pytest.raises(DataError, match=r"blob0: id 7 \(3072 pixels\), but seg has 3 classes"):
+    with pytest.raises(DataError, match=r"blob0: label ids 7 \(3072 pixels\), but the 3 classes are 0 to 2"):
         fit(model, Blobs(every(4)), BadIds(every(4)), out=tmp_path / "run", steps=2, **SHORT | {"check_pictures": 9})
     assert not (tmp_path / "run").exists()
     assert all(torch.equal(t, before[n]) for n, t in tensors_of(model).items())

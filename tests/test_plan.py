@@ -94,7 +94,7 @@ def once(function):
 @pytest.fixture
 def setting(monkeypatch):
     monkeypatch.setattr(surveys, "baseline_bytes", lambda: 50)
-    monkeypatch.setattr(surveys, "predict", lambda setting, method: fake_step(method))
+    monkeypatch.setattr(surveys, "predict_step", lambda setting, method: fake_step(method))
     monkeypatch.setattr(surveys, "Stopwatch", FakeStopwatch)
     monkeypatch.setattr(surveys, "candidates", once(surveys.candidates))
     monkeypatch.setattr(surveys, "count", once(surveys.count))
@@ -212,7 +212,7 @@ def test_a_step_that_cannot_be_predicted_is_said_and_not_guessed(setting, monkey
             raise NotImplementedError("no such fake operation")
         return fake_step(method)
 
-    monkeypatch.setattr(surveys, "predict", fails)
+    monkeypatch.setattr(surveys, "predict_step", fails)
     told: list[str] = []
     found = survey(setting, Budget(), ["LoRA"], most=2, say=told.append)
     assert all(row.predicted is None for row in found.rows) and len(found.rows) == 30

@@ -6,11 +6,13 @@ The public names are loaded when first used, so that ``import garnish`` and ``ga
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 from garnish.moved import say_where
 
 __version__ = "0.1.0"
+_HERE = Path(__file__).parent
 
 #: public function or class → module that defines it; methods, heads, tasks are found by :mod:`garnish.registry`
 _PUBLIC = {
@@ -40,7 +42,8 @@ say_where()
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
-    if name.startswith("_"):
+    # of a module ``from garnish import NAME`` asks here first, and is then imported
+    if name.startswith("_") or (_HERE / name).is_dir() or (_HERE / f"{name}.py").is_file():
         raise AttributeError(name)
     lookup = importlib.import_module("garnish.registry")
     for kind in ("adapters", "heads", "tasks", "balancing"):

@@ -28,11 +28,11 @@ from garnish.cli import main
 from garnish.data.augment import Augment, resize_sample
 from garnish.data.check import check
 from garnish.data.dataset import Dataset, Sample
-from garnish.data.description import read_description
+from garnish.data.description_file import read_description
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError
 from garnish.targets.target import Target
-from garnish.training.feature_file import as_bytes, pack, read, unpack
+from garnish.training.feature_file import as_bytes, pack, read_features, unpack
 
 SIZE = (24, 32)
 OPTIONS = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]}
@@ -342,10 +342,10 @@ def test_kept_features(tmp_path):
     sample = Sample(tv_tensors.Image(torch.zeros(3, 41, 41, dtype=torch.uint8)), {"c": label}, "a.png", state)
     packed = pack(sample)
     (tmp_path / "kept").write_bytes(as_bytes(packed))
-    for back in (unpack(packed, {"c": Curvature()}), read(tmp_path / "kept", {"c": Curvature()})):
+    for back in (unpack(packed, {"c": Curvature()}), read_features(tmp_path / "kept", {"c": Curvature()})):
         np.testing.assert_array_equal(plain(back.targets["c"]), plain(label))
     with pytest.raises(DataError, match="the label of 'c' is a CurvatureMap, and not a DepthMap"):
-        read(tmp_path / "kept", {"c": gn.Depth()})
+        read_features(tmp_path / "kept", {"c": gn.Depth()})
 
 
 # What a kind of target cannot be

@@ -12,7 +12,7 @@ from PIL import Image
 import garnish as gn
 from garnish.cli import main
 from garnish.data.check import check
-from garnish.data.description import read_description
+from garnish.data.description_file import read_description
 from garnish.errors import DataError, OptionError
 
 VALUES = np.array([[100, 250, 0], [-1, 320, 40]])  # centimetres

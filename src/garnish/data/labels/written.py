@@ -28,6 +28,6 @@ def written(reader: Reader, task: Task) -> str:
     """The reader and its options as they act on a task."""
     cls, options = type(reader), dict(reader.resolved(task))
     if cls.__module__.startswith(__package__):
-        values = {**_BEFORE, **options, "kind": cls.__name__.lower()}
+        values = {**_BEFORE, **options, "kind": cls.kind}
         return f"LabelOptions({', '.join(f'{name}={values[name]!r}' for name in _BEFORE)})"
     return f"{cls.__module__}.{cls.__qualname__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
