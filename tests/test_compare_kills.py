@@ -106,7 +106,8 @@ def test_sigterm_ends_with_a_checkpoint_and_143(tmp_path, mit_weights, unbroken,
     assert_like(folder, run(folder, mit_weights, **GIVEN), unbroken)
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_sigterm_after_a_runs_last_step_is_not_lost(tmp_path, mit_weights, unbroken, monkeypatch, jobs):
     folder = tmp_path / "report"
     monkeypatch.setenv("LATE_SIGTERM", "own" if jobs == 1 else "parent")

@@ -28,7 +28,9 @@ def fresh() -> Iterator[None]:
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("short", ["dinov2", "swin", "mit", pytest.param("dinov3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "short", ["dinov2", "swin", *(pytest.param(short, marks=pytest.mark.slow) for short in ("mit", "dinov3"))]
+)
 def test_one_graph_serves_every_mix(short):
     model = tiny.model(short, garnish.LoRA(rank=2, per_task=True))
     assert trunk_graphs(model, ALL_MIXES) == 1

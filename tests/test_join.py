@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import garnish as gn
+import tiny
 from garnish import registry
 from garnish.adapters.bottleneck import AdaptFormer
 from garnish.adapters.lora import LoRA
@@ -120,7 +121,7 @@ def test_joined_bundles_keep_every_task(tmp_path, family, pair):
 def test_freezing_and_loading_change_no_bit(tmp_path, family, head):
     # torch.matmul folds batches by layout and by whether the weight is trained: a head must not show it
     for method in (FullFineTuning(), LoRA(rank=2, per_task=True)):
-        model = gn.adapt(trunk(family), method, {t: TASKS[t] for t in ("seg", "depth")}, registry.build("heads", head))
+        model = gn.adapt(trunk(family), method, {t: TASKS[t] for t in ("seg", "depth")}, tiny.example("heads", head))
         perturb(model.own_tensors(), 1)
         model.eval()
         before = [outputs(model, tasks) for tasks in (None, ["seg"])]

@@ -32,6 +32,8 @@ from joint_cases import Plain
 HEADS = joint_cases.joint_heads()
 NAMES = tuple(tiny.TASKS)
 each_head = pytest.mark.parametrize("head", list(HEADS))
+#: DeMT takes half a minute to compile
+COMPILED = [pytest.param(n, marks=[pytest.mark.slow] * (n != "SharedBaseHead")) for n in HEADS]
 both_ownerships = pytest.mark.parametrize("per_task", [False, True], ids=["shared", "per_task"])
 
 
@@ -386,6 +388,7 @@ def test_a_run_on_the_command_line(tmp_path, capsys):
     assert {"picture_seg.png", "picture_edges.png", "picture_sheet.png"} <= set(files)
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_equal_one(tmp_path):
     script = Path(joint_cases.__file__)
@@ -416,7 +419,7 @@ def test_two_processes_equal_one(tmp_path):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("head", [pytest.param(n, marks=[pytest.mark.slow] * (n != "DeMT")) for n in HEADS])
+@pytest.mark.parametrize("head", COMPILED)
 @both_ownerships
 def test_the_trunk_is_one_graph_for_every_mix(head, per_task):
     """That is all that is promised: decoders compile apart, with one graph for each set of tasks they are asked for."""
@@ -427,7 +430,7 @@ def test_the_trunk_is_one_graph_for_every_mix(head, per_task):
 # torch's own, while it traces a head's input
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.compile
-@pytest.mark.parametrize("head", [pytest.param(n, marks=[pytest.mark.slow] * (n != "DeMT")) for n in HEADS])
+@pytest.mark.parametrize("head", COMPILED)
 def test_a_compiled_model_gives_the_same_and_its_gradients(head):
     torch._dynamo.reset()
     counting = Counting()
