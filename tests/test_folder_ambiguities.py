@@ -186,7 +186,7 @@ def test_a_threshold_of_one_bit_maps(tmp_path):
     """Tools that shrink files store black and white in one bit; of grey levels that is 0 and 255."""
     Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1").save(tmp_path / "a.png")
     options = reader_of({"labels": "{name}.png", "threshold": 127}, Saliency(), "set")
-    from garnish.files.pictures import read_array
+    from garnish.files.label_files import read_array
 
     assert decode(read_array(tmp_path / "a.png"), options, tmp_path / "a.png", Saliency()).tolist() == [[[0, 1]]]
 
