@@ -231,7 +231,7 @@ def test_a_description_is_read_as_a_recipe_is(root):
     assert folder(file).tasks["seg"] == Semantic(classes=("yes", "no", "off"), weight=1e-3)
     for twice in (seg + seg, seg.replace("off]", "off], map: {7: 0, 8: 1, 7: 2}"), seg.replace("weight", "task")):
         file.write_text(head + twice)
-        with pytest.raises(DataError, match=r"strict\.yaml, line \d: not valid YAML \(key '(seg|7|task)' stands twice"):
+        with pytest.raises(DataError, match=r"strict\.yaml, line \d: not valid YAML \(key '(seg|7|task)' occurs twice"):
             folder(file)
     file.write_text(head + "  ? [a, b]\n  : {task: Semantic}\n")
     with pytest.raises(DataError, match=r"strict\.yaml, line 4: not valid YAML"):

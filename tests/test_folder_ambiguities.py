@@ -89,7 +89,7 @@ def test_a_split_is_a_folder_or_a_list(root, value):
 def test_lists_may_end_in_capitals_and_name_no_picture_twice(root):
     (root / "TRAIN.TXT").write_text("b\nb.png\n")
     given = description(root, splits={"train": "TRAIN.TXT"})
-    assert "b.png stands twice in a list; remove one of the lines" in refused(lambda: folder(given))
+    assert "b.png is listed twice; remove one of the lines" in refused(lambda: folder(given))
     (root / "TRAIN.TXT").write_text("b\n")
     assert len(folder(given)) == 1
 

@@ -172,7 +172,7 @@ def test_paths_start_at_the_recipe_then_here(tmp_path, monkeypatch):
         ("", {"train.lr": "fast"}, ["--train.lr", "float", "'fast'"]),
         ("", {"out.x": 1}, ["--out.x", "'runs/tiny'"]),
         ("adapter: [LoRA]\n", {"adapter.rank": 1}, ["--adapter.rank", "a list", "0"]),
-        ("adapter: LoRA\nadapter: Houlsby\n", {}, ["recipe.yaml, line", "'adapter' stands twice"]),
+        ("adapter: LoRA\nadapter: Houlsby\n", {}, ["recipe.yaml, line", "'adapter' occurs twice"]),
         ("adapter: [LoRA\n", {}, ["recipe.yaml", "not valid YAML"]),
     ],
 )

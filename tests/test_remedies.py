@@ -172,7 +172,7 @@ RESAVED: list[tuple[str, np.ndarray, dict[str, Any], str, np.ndarray]] = [
     ("ids that are not whole", floats(0.5), SEG, "save ids as whole numbers", u8(1)),
     ("NaN ids", floats(np.nan), SEG, "write 255 where there is no label", u8(255)),
     ("NaN in a map", floats(np.nan), {"task": "Saliency", "threshold": 0.5}, "write 0 or 255 there", u8(255)),
-    ("colours of a map", colour(1, 2, 3), {"task": "Edges"}, "save one number a pixel", u8(255)),
+    ("colours of a map", colour(1, 2, 3), {"task": "Edges"}, "save one number per pixel", u8(255)),
     ("one channel of normals", u8(9), {"task": "Normals"}, "save x, y, z as RGB", colour(10, 10, 10)),
     ("normals of 32 bits", colour(1, 2, 3).astype(np.int32), NORMALS, "save them as 8-bit RGB", colour(9, 9, 9)),
     ("part of a normal", PART, NORMALS, "repair the file", colour(9, 9, 9)),
@@ -182,7 +182,7 @@ RESAVED: list[tuple[str, np.ndarray, dict[str, Any], str, np.ndarray]] = [
     ("another size", np.zeros((3, 5), np.uint8), SEG, "resize the label", u8(1)),
     ("no pixels", np.zeros((0, 6), np.float32), SEG, "write the label again", u8(1)),
     ("deep colours", np.full((*SHAPE, 3), 300, np.uint16), {**SEG, "colours": {"a": [0, 0, 0], "b": [9, 0, 0]}},
-     "save such a PNG", colour(9, 0, 0)),
+     "save an RGB PNG", colour(9, 0, 0)),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""``python -m garnish``."""
+"""Entry point of ``python -m garnish``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The command line: a verb → one file of :mod:`garnish.commands`, loaded when it is asked for.
+"""The command line: each verb is one file of :mod:`garnish.commands`, imported when it is used.
 
-Nothing is imported here that takes time, so that ``garnish --help`` answers at once.
+Nothing slow is imported here, so that ``garnish --help`` answers at once.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the words after ``garnish``; those of this process when left out.
+        argv: the words after ``garnish``; None: those of this process.
 
     Returns:
-        The exit code: 0; 1 where something went wrong that we did not foresee, or ``check`` found errors; 2 for a
-        mistake in options, data, bundles or weights; 130 after Ctrl-C.
+        The exit code: 0; 1 for an unexpected error, or if ``check`` found errors; 2 for a mistake in options, data,
+        bundles or weights; 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("GARNISH_DEBUG", "") not in ("", "0")
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", 130, debug)
     except GarnishError as error:
         return _fail(str(error), 2, debug)
-    except BrokenPipeError:  # the reader of a pipe left, as head does
+    except BrokenPipeError:  # the reader of the pipe closed it, as head does
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for the flush at exit)
         return 0
     except OSError as error:
@@ -96,7 +96,7 @@ def _run(words: list[str]) -> int:
 
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
-    """Lines that our modules log, as they are, on standard error."""
+    """Print garnish's log messages, without a prefix, on standard error within a ``with`` block."""
     log, handler = logging.getLogger("garnish"), logging.StreamHandler()
     before = log.level
     log.addHandler(handler)

@@ -28,11 +28,11 @@ from garnish.tasks.task import Task
 from garnish.training.evaluate import evaluate
 from garnish.training.fit import fit
 
-#: Scenes are of this style; the bundled backbone was trained on the other one (other shapes, textures, palette, light).
+#: Style of the scenes; the bundled backbone was trained on the other one (other shapes, textures, palette, light).
 STYLE = "demo"
 TASKS = ("seg", "depth", "normals", "edges")
 SIZE = 96
-#: arm → method, its options, learning rate of what it trains in the backbone (the best of four on other scenes:
+#: arm → method, its options, learning rate in the backbone (the best of four on other scenes: see
 #: benchmarks/demo_rates.py)
 ARMS: dict[str, tuple[str, dict[str, Any], float]] = {
     "heads only": ("Frozen", {}, 1e-3),
@@ -47,7 +47,7 @@ CLASS_WEIGHTS = (0.3, 2.0)
 
 @dataclass(frozen=True)
 class DemoRow:
-    """What one arm reached and what it cost."""
+    """Metrics and costs of one arm."""
 
     headline: dict[str, float]
     delta: float
@@ -60,7 +60,7 @@ class DemoRow:
 def run_demo(
     out: str | Path = "demo", *, steps: int = 120, num_train: int = 256, num_val: int = 64, seed: int = 0
 ) -> dict[str, DemoRow]:
-    """Train the three arms, print one table, write ``sheet.png``, ``balance.png`` and a bundle an arm under ``out``.
+    """Train the three arms, print one table, write ``sheet.png``, ``balance.png`` and a bundle per arm under ``out``.
 
     Args:
         out: folder for pictures and bundles.
@@ -70,7 +70,7 @@ def run_demo(
         seed: of scenes, sample order and initial weights.
 
     Returns:
-        Arm → what was measured.
+        Arm → its metrics and costs.
     """
     out = Path(out)
     console = Console()
@@ -108,7 +108,7 @@ def run_demo(
     )
     sheet = _sheet(models["LoRA, rank 8"], val, range(3), out / "sheet.png")
     plot = _plot(rows, out / "balance.png")
-    console.print(f"wrote {sheet}, {plot} and a bundle an arm under {out / 'bundles'}")
+    console.print(f"wrote {sheet}, {plot} and a bundle per arm under {out / 'bundles'}")
     return rows
 
 
@@ -136,7 +136,7 @@ _HEADLINES = {
 
 
 def _table(rows: dict[str, DemoRow]) -> Table:
-    """An arm a column, which fits 80 characters."""
+    """One column per arm, within 80 characters."""
     table = Table(title="one backbone, four tasks, one pass", box=box.SIMPLE, pad_edge=False)
     table.add_column("", no_wrap=True)
     for arm in rows:
@@ -156,7 +156,7 @@ def _short(count: int) -> str:
 
 
 def _sheet(model: Model, val: Scenes, indices: Sequence[int], path: Path) -> Path:
-    """Picture, targets and predictions of all tasks in one row a picture."""
+    """One row per picture: the picture, targets and predictions of all tasks."""
     model.eval()
     rows = []
     for index in indices:

@@ -1,4 +1,4 @@
-"""Every exception garnish raises on purpose: what happened, with which values, and what to do, in one line."""
+"""The exceptions of garnish, and helpers for their messages: what happened, which values, what to do, in one line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MissingExtraError(GarnishError, ImportError):
 
 
 def remedy_of(error: OSError) -> str:
-    """What to do about an error in writing: space, others who write there, or the path."""
+    """What to do about an error in writing: free space, stop other writers, or check the path."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "free some space"
     others = error.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EBUSY)

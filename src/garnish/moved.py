@@ -1,4 +1,4 @@
-"""Modules that lie elsewhere since 0.1: importing one from its old place says where it is. Goes with release 0.3."""
+"""Modules moved since 0.1: importing an old name raises an error with the new one. To be removed in release 0.3."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import Any, NoReturn, final
 
 @cache
 def places() -> dict[str, str]:
-    """Old module → where it lies now, both with ``garnish.`` in front."""
+    """Old name of a module → its new name, both with ``garnish.`` in front."""
     lines = resources.files("garnish").joinpath("assets", "moved.txt").read_text("utf-8").splitlines()
     return {f"garnish.{old}": f"garnish.{new}" for old, new in map(str.split, lines)}
 
 
 @final
 class _Finder(MetaPathFinder):
-    """Asked last, so only for modules that there are not."""
+    """An import hook, asked last, so only for modules that do not exist."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         if fullname.startswith("garnish.") and fullname in places():
-            # without a name, for with one ``from garnish import …`` would swallow it
+            # without ``name=``, as ``from garnish import …`` would otherwise swallow the error
             raise ModuleNotFoundError(f"{fullname} is now {places()[fullname]}; import it from there")
 
 
 def say_where() -> None:
-    """Answer imports of old places from now on."""
+    """Install the import hook for old names of modules."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
 
 
 def names_of(package: str) -> Callable[[str], Any]:
-    """``__getattr__`` of a package that stands where a module was."""
+    """``__getattr__`` of a package that has the name of an old module."""
 
     def gone(name: str) -> NoReturn:
         if name.startswith("__"):

@@ -1,4 +1,4 @@
-"""Name → class, by module path: the file's place is its registration, its constructor's keywords are its schema.
+"""Finding classes by name: the folder of a file is its registration, the constructor's keywords are the schema.
 
 A *kind* is a folder (``adapters``, ``heads``, ``tasks``, ``balancing``, ``backbones``, ``data/labels``,
 ``data/layouts``). Every final class in a file of that folder that derives from the kind's base class can be named.
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class SpecFacts(TypedDict):
-    """A class by name with its options, as files keep it."""
+    """A class by name with its options, as stored in files."""
 
     name: str
     options: dict[str, Any]
@@ -86,16 +86,16 @@ def find(kind: str, name: str) -> type:
 
 
 def build(kind: str, name: str, options: Mapping[str, Any] | None = None, *, where: str = "") -> Any:
-    """Make the object ``name`` of a kind from plain options (as they stand in YAML, JSON or on the command line).
+    """Make the object ``name`` of a kind from plain options (as in YAML, JSON or on the command line).
 
     Raises:
-        OptionError: unknown name or option, missing option, or a value the class refuses; one line, options listed.
+        OptionError: unknown name or option, missing option, or an invalid value; one line, options listed.
     """
     return construct(find(kind, name), options, where=where or name)
 
 
 def construct(cls: type[T], options: Mapping[str, Any] | None = None, *, where: str) -> T:
-    """Make a dataclass from plain options; its fields are the schema, those that are dataclasses as well included.
+    """Make a dataclass from plain options; its fields, including nested dataclasses, are the schema.
 
     Raises:
         OptionError: as :func:`build`.
@@ -119,11 +119,11 @@ def flat(spec: Any) -> dict[str, Any]:
 
 
 def plain(value: Any, *, finite: bool = False) -> Any:
-    """``value`` as JSON and YAML have it: specs become mappings of their options, tuples lists, paths text.
+    """``value`` as plain values for JSON and YAML: specs become mappings of their options, tuples lists, paths text.
 
     Args:
-        value: of any depth; what is none of these is kept.
-        finite: numbers that are not finite become None, since standard JSON has none of them.
+        value: nested to any depth; values of other types are kept.
+        finite: numbers that are not finite become None, since standard JSON does not have them.
     """
     if finite and isinstance(value, float) and not math.isfinite(value):
         return None

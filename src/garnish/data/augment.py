@@ -1,8 +1,8 @@
 """Joint transforms of a picture and its labels: random changes for training, resizing for evaluation.
 
-How each kind of target follows a change is in :mod:`garnish.targets`. Uncovered area is filled with a neutral colour
-and gets no label. A zoom leaves metric depth as it is; keep
-``Augment.scale`` narrow where a network blind to the camera matrix learns metres.
+How each kind of target is transformed is defined in :mod:`garnish.targets`. Areas outside the picture are filled with a
+neutral colour and have no label. A zoom does not change metric depth; keep ``Augment.scale`` narrow if a network that
+does not see the camera matrix is to learn metres.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from garnish.errors import OptionError
 from garnish.targets.kernels import resize_target
 from garnish.targets.target import IGNORE
 
-#: colour of uncovered picture area: ImageNet's mean, so about 0 after a backbone's normalisation
+#: fill colour outside the picture: ImageNet's mean, so about 0 after a backbone's normalisation
 PAD_COLOUR = (124.0, 116.0, 104.0)
 
 
@@ -32,12 +32,12 @@ class Augment(Options):
     """Random changes of a training picture and its labels, in this order: scale, rotate, crop, flip, colour.
 
     Attributes:
-        size: (height, width) of the result in pixels; None: that of the picture.
-        scale: range of a random zoom, 1 being the zoom at which the picture just covers ``size``; drawn evenly in
-            the logarithm. Below 1 the rest is filled and has no label.
+        size: (height, width) of the result in pixels; None: the picture's own size.
+        scale: range of the random zoom, sampled log-uniformly. At 1 the picture just covers ``size``; below 1 the
+            rest is filled and has no label.
         flip: probability of a horizontal flip.
-        rotate_degrees: the picture turns by up to this much either way.
-        colour: brightness, contrast and saturation change by factors within 1 ± colour.
+        rotate_degrees: largest rotation in either direction, sampled uniformly.
+        colour: brightness, contrast and saturation are multiplied by random factors within 1 ± colour.
 
     Raises:
         OptionError: a value out of range.
@@ -62,11 +62,11 @@ class Augment(Options):
             raise OptionError(f"augment.colour: at least 0 and below 1, got {self.colour}")
 
     def __call__(self, sample: Sample, seed: tuple[int, ...]) -> Sample:
-        """Change a sample at random: a pure function of its arguments that leaves every global generator alone.
+        """Apply random changes to a sample; a pure function of its arguments that uses no global random generator.
 
         Args:
             sample: not modified.
-            seed: numbers from 0, for instance (seed, epoch, index).
+            seed: integers ≥ 0, for instance (seed, epoch, index).
         """
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
         height, width = self.size or sample.size
@@ -92,7 +92,7 @@ class Augment(Options):
 
 
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
-    """Picture (bilinear, antialiased) and labels (nearest) at ``size`` = (height, width); see the module's notes."""
+    """Resize picture (bilinear, antialiased) and labels (nearest neighbour) to ``size`` = (height, width)."""
     if sample.size == size:
         return sample
     image = V.resize(sample.image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
@@ -102,7 +102,7 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
 def _each(sample: Sample, change: Callable[[Tensor, Any, InterpolationMode], Tensor]) -> Sample:
     """Apply ``change(tensor, fill, interpolation)`` to the picture and to every label.
 
-    The fill of labels is that of masks; other kinds fill with what stands for no label there, whatever is asked for.
+    The fill value of labels, 255, is that of masks; other kinds ignore it and use their own value for "no label".
     """
     image = change(sample.image, list(PAD_COLOUR), InterpolationMode.BILINEAR)
     targets = {
@@ -112,12 +112,12 @@ def _each(sample: Sample, change: Callable[[Tensor, Any, InterpolationMode], Ten
 
 
 def _offset(rng: np.random.Generator, have: int, want: int) -> int:
-    """First row or column of a window of ``want`` in ``have``: inside it, or around it when it is larger."""
+    """Random first row or column of a window of length ``want`` in ``have``: inside it, or around it if larger."""
     return int(rng.integers(min(have - want, 0), max(have - want, 0) + 1))
 
 
 def _window(x: Tensor, top: int, left: int, size: tuple[int, int], fill: Any) -> Tensor:
-    """Cut a window that may reach over the border; crop alone would fill ids with class 0."""
+    """Crop a window that may extend past the border; ``V.crop`` alone would fill ids with class 0."""
     height, width = x.shape[-2:]
     padding = [max(-left, 0), max(-top, 0), max(left + size[1] - width, 0), max(top + size[0] - height, 0)]
     if any(padding):

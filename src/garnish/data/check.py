@@ -1,4 +1,4 @@
-"""Look through a set before training: what would fail is an error, what looks wrong a warning; label statistics.
+"""Checks of a data set before training: errors for what would fail, warnings for suspicious data, label statistics.
 
 Shape letters: H W pixels.
 """
@@ -25,7 +25,7 @@ from garnish.errors import DataError, plural
 from garnish.files.pictures import is_transparent, open_picture
 from garnish.tasks.task import Task
 
-_SHOWN = 10  # findings that a printed report spells out
+_SHOWN = 10  # most findings of a severity in a printed report
 _NOTHING = "hold no labelled pixel"
 _TURNED_APART = (
     "have another EXIF orientation than their pictures; write `orientation: stored` ({at}) if they fit the pixels as"
@@ -75,7 +75,7 @@ class Report:
         return tuple(f.message for f in self.findings if f.severity != "error")
 
     def raise_first(self) -> None:
-        """Raise a DataError with the first error, and how many more there are; nothing where there is none."""
+        """Raise a DataError with the first error and the number of others; does nothing if there are no errors."""
         if not self.errors:
             return
         more = len(self.errors) - 1
@@ -99,16 +99,16 @@ class Report:
 
 @checked
 def check(dataset: Dataset, *, limit: int | None = None) -> Report:
-    """Read pictures and labels of a set, and report what is wrong with them; raises nothing for bad data.
+    """Read the pictures and labels of a data set and report problems; bad data raise no exception.
 
-    Errors: unreadable pictures and labels, sizes that differ, ids beyond the class count, NaN, values a task refuses,
-    an empty set, a task without a single labelled pixel. Warnings: maps of one value, classes that never occur, normals
-    that point away from the camera, values that the task's range leaves out (depth beyond ``max_metres``), with their
-    share, pictures that other splits hold as well.
+    Errors: unreadable pictures and labels, sizes that differ, ids beyond the class count, NaN, values a task rejects,
+    an empty set, a task without a single labelled pixel. Warnings: constant maps, classes that never occur, normals
+    that point away from the camera, values outside the task's range (depth beyond ``max_metres``) with their share,
+    pictures that also occur in other splits.
 
     Args:
-        dataset: any set; of a folder every label is read even where another of the same picture is bad.
-        limit: most pictures to read, evenly spaced; None: all.
+        dataset: any data set; in a folder, every label is read even if another one of the same picture is bad.
+        limit: largest number of pictures to read, evenly spaced; None: all.
     """
     read = chosen(len(dataset), None if limit is None else max(limit, 1))
     if not read:
@@ -121,8 +121,8 @@ def check(dataset: Dataset, *, limit: int | None = None) -> Report:
     told += _about_tasks(dataset.tasks, seen, labels, complete=len(read) == len(dataset) and not told)
     if through := [s.transparent for s in seen if s.transparent]:
         message = (
-            f"{through[0]}: {len(through)} of {len(read)} pictures have transparent pixels, of which the hidden"
-            " colour is used; save them without alpha, over the ground that is meant"
+            f"{through[0]}: {len(through)} of {len(read)} pictures have transparent pixels, whose hidden colour is"
+            " used; save them without alpha, on the intended background"
         )
         told.append(("warning", message))
     for part in _folders(dataset):
@@ -133,7 +133,7 @@ def check(dataset: Dataset, *, limit: int | None = None) -> Report:
 
 @dataclass
 class _Seen:
-    """What one picture showed: errors, pixel counts by task, oddities as (task, what, file), the transparent file."""
+    """Findings in one picture: errors, pixel counts by task, warnings (task, text, file), the file if transparent."""
 
     errors: list[str] = field(default_factory=list)
     counts: dict[str, LabelCounts] = field(default_factory=dict)
@@ -183,7 +183,7 @@ def _examine(dataset: Dataset, index: int) -> _Seen:
 
 
 def _look_at_files(seen: _Seen, dataset: Dataset, index: int, tasks: Iterable[str]) -> None:
-    """What is told of the files behind a picture of a set that was made of another."""
+    """Check transparency and orientation of the files behind a picture of a derived data set, such as a subset."""
     inner, place = dataset.place(index)
     while inner is not dataset:
         dataset, index = inner, place
@@ -201,9 +201,9 @@ def _look_at_files(seen: _Seen, dataset: Dataset, index: int, tasks: Iterable[st
 
 
 def _compare_orientation(seen: _Seen, labels: PictureLabels, task: str) -> None:
-    """Keep how labels lie, and tell a label whose EXIF orientation is not its picture's where nothing is stated.
+    """Record the option ``orientation``; if it is not set, warn when label and picture differ in EXIF orientation.
 
-    A label with an error is not counted, and that error is all that is told of it.
+    Labels that were not counted because of an error are skipped, as that error is reported already.
     """
     if task not in seen.counts:
         return
@@ -228,14 +228,14 @@ def _note(seen: _Seen, name: str, task: Task, target: Tensor, where: str) -> Non
 def _about_tasks(
     tasks: Mapping[str, Task], seen: Sequence[_Seen], labels: Mapping[str, LabelCounts], complete: bool
 ) -> Iterator[tuple[str, str]]:
-    """(severity, message) of each oddity of labels, and of tasks that nothing can be learnt of."""
+    """(severity, message) for suspicious labels, and for tasks and classes without a labelled pixel."""
     grouped: dict[tuple[str, str], list[str]] = {}
     for one in seen:
         for task, what, where in one.odd:
             grouped.setdefault((task, what), []).append(where)
     for (task, what), files in grouped.items():
         if what == _NOTHING and len(files) == labels[task].maps:
-            continue  # said below, as an error
+            continue  # reported below, as an error
         yield "warning", f"{files[0]}: {len(files)} of {labels[task].maps} labels of {task} {what}"
     for name, counts in labels.items():
         for line in lines_about(counts.outside, counts.labelled):

@@ -1,4 +1,4 @@
-"""A picture with whatever labels it has, a set of such pictures, and a batch of them.
+"""Sample (a picture and its labels), Dataset (the base class of data sets), and Batch with its collate function.
 
 Shape letters: B pictures of a batch, H W pixels.
 """
@@ -26,18 +26,18 @@ __all__ = ["Batch", "Dataset", "DepthMap", "NormalMap", "Sample", "collate", "re
 @final
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture.
+    """One picture with its labels.
 
     Attributes:
         image: (3, H, W) uint8 RGB.
         targets: by task name, only the tasks this picture has labels for, each of the tensor type of its task's kind
             (``Task.target``): ``Mask`` (H, W) int64 ids (255: no label) or (1, H, W) float32 in {0, 1, 255 = no label};
             ``DepthMap``; ``NormalMap``.
-        name: what messages call it: its file.
-        start: what a trunk made of it before, where that was kept.
+        name: its file, for messages.
+        start: cached state of the trunk after its unchanged first part, if it was kept.
 
     Raises:
-        DataError: a target of another size than the picture.
+        DataError: a target's size differs from the picture's.
     """
 
     image: tv_tensors.Image
@@ -60,17 +60,17 @@ class Sample:
 
 
 class Dataset(ABC):
-    """Pictures by number; item ``i`` is always the same picture."""
+    """Base class of data sets: pictures by index; item ``i`` is always the same picture."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What messages call this data set: its folder or description file."""
+        """Name in messages: the folder or description file."""
 
     @property
     @abstractmethod
     def tasks(self) -> Mapping[str, Task]:
-        """Every task that some picture may have labels for, by name."""
+        """All tasks that pictures may have labels for, by name."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -80,43 +80,43 @@ class Dataset(ABC):
 
     @property
     def checks_labels(self) -> bool:
-        """Whether ``self[i]`` never gives a label that its task cannot use; if not, whoever reads it asks the task."""
+        """Whether ``self[i]`` returns only labels that are valid for their task; if not, :func:`read_sample` checks."""
         return False
 
     def place(self, index: int) -> tuple[Dataset, int]:
-        """The set that picture ``index`` is taken from, and its number there; this one where it has the files."""
+        """The data set that picture ``index`` comes from and its index there; this one if it has the files itself."""
         return self, index
 
     def key(self, index: int) -> str | None:
-        """A short digest of what picture ``index`` and its labels are, and of how they are read.
+        """A short digest that identifies picture ``index``, its labels and how they are read.
 
-        It changes with the files and with the options of reading, not with the picture's place in the set or with the
-        process, so that what was computed of a picture can be kept on disk. None: it cannot be known.
+        It changes with the files and the reading options, not with the picture's index or the process, so it can be
+        used as the key of a cache on disk. None: unknown.
         """
         return None
 
     def content(self, index: int) -> Mapping[str, str]:
-        """What picture ``index`` and its labels are, by aspect ("names of pictures"), without reading them.
+        """What identifies picture ``index`` and its labels, by aspect ("names of pictures"), without reading pixels.
 
-        It stays the same where the set is copied or moved; a resumed run compares it. Empty: it cannot be known.
+        It stays the same if the data set is copied or moved; a resumed run compares it. Empty: unknown.
         """
         part, inner = self.place(index)
         return {} if part is self else part.content(inner)
 
 
 def read_sample(dataset: Dataset, index: int) -> Sample:
-    """Picture ``index``, with labels that its tasks can use, whoever wrote the set.
+    """Read picture ``index`` and check its labels, unless the data set does so itself.
 
     Raises:
-        DataError: what the set raises, or what a task says of a label (ids beyond the classes, a map that is not of 0
-            and 1, normals of another length, NaN); unsaid, such pixels count in the loss or a metric, or in one alone.
+        DataError: an error of the data set, or an invalid label (ids beyond the class count, a binary map with other
+            values than 0, 1 and 255, normals not of unit length, NaN), which would distort loss or metrics unnoticed.
     """
     sample = dataset[index]
     if not dataset.checks_labels:
         for name, target in sample.targets.items():
             if name in dataset.tasks:
                 task, where = dataset.tasks[name], f"{sample.name}: label of task {name!r}"
-                if not isinstance(target, task.target.tensor):  # it would move with the picture by another kind's rules
+                if not isinstance(target, task.target.tensor):  # transforms would apply another kind's rules
                     wanted = task.target.tensor.__name__
                     raise DataError(f"{where}: is a {type(target).__name__}; give a {wanted}")
                 task.check_target(target, where)
@@ -129,11 +129,11 @@ class Batch:
     """Pictures of one size, with targets stacked over the pictures that have them.
 
     Attributes:
-        images: (B, 3, H, W) float32 in [0, 1]; uint8 where ``start`` is given, for then nobody reads them.
-        targets: by task name, (K, …): the layouts of :class:`Sample`, stacked; a task no picture has is left out.
+        images: (B, 3, H, W) float32 in [0, 1]; uint8 if ``start`` is given, as they are then not used.
+        targets: by task name, (K, …): targets as in :class:`Sample`, stacked; tasks without any label are left out.
         where: by task name, the position in the batch of each of the K pictures, ascending.
-        names: B names.
-        start: what a trunk made of the pictures before, where that was kept of all of them.
+        names: names of the B pictures.
+        start: cached state of the trunk for the pictures, if it was kept for all of them.
     """
 
     images: Tensor
@@ -158,10 +158,10 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples.
+    """Stack samples into a batch.
 
     Raises:
-        DataError: pictures of different sizes, or none.
+        DataError: pictures of different sizes, or no samples.
     """
     if not samples:
         raise DataError("a batch needs at least one picture")

@@ -1,4 +1,4 @@
-"""The description of a set: which pictures belong to a split, and where the labels of each task lie."""
+"""The description of a data set: which pictures belong to a split, and where each task's label files are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Description:
-    """A set of pictures on disk, not yet a split of it.
+    """Where the pictures and labels of a data set on disk are, for all its splits.
 
     Attributes:
         source: the YAML file or folder, named in messages.
@@ -28,8 +28,8 @@ class Description:
         images: pattern of the pictures, with ``{split}`` and either ``*`` or ``{name}``.
         splits: split → its folder's name, or a text file (relative to ``root``) that lists names.
         every: split → n, to keep every n-th picture by name.
-        tasks: what is labelled, by task name.
-        layout: the published layout that the rest follows from, None where it was written out.
+        tasks: tasks and the readers of their labels, by task name.
+        layout: the published layout that this was derived from; None: written out by the user.
     """
 
     source: str
@@ -41,10 +41,10 @@ class Description:
     layout: Layout | None = None
 
     def pictures(self, split: str) -> list[tuple[str, Path]]:
-        """(name, file) of every picture of a split, by name.
+        """(name, file) of every picture of a split, sorted by name.
 
         Raises:
-            DataError: no such folder, list or split; a listed picture that does not exist; two pictures of one name.
+            DataError: no such folder, list or split; a listed picture that does not exist; a name that two files share.
         """
         if not self.root.is_dir():
             raise DataError(f"{self.source}: no folder {self.root}; correct `path`")
@@ -70,7 +70,7 @@ class Description:
         return found[:: self.every.get(split, 1)]
 
     def label_path(self, task: str, split: str, name: str) -> Path:
-        """Where the label of a picture lies; of several templates the first that leads to a file, else the first."""
+        """Path of a picture's label: from the first template whose file exists, else from the first template."""
         value = self.splits.get(split, split)
         given = split if is_list(value) else value
         places = [self.root / filled(template, split=given, name=name) for template in self.tasks[task].labels.labels]
@@ -140,14 +140,14 @@ class Description:
 
 
 def _of_one_name(name: str, one: Path, other: Path, images: str) -> str:
-    """What is wrong with two pictures that would have the same label, and what to do."""
+    """Message about two pictures that would share a label file, and what to do."""
     if one == other:
-        return f"{one} stands twice in a list; remove one of the lines"
+        return f"{one} is listed twice; remove one of the lines"
     told = f"{one} and {other} share the name {name!r}"
     if one.parent == other.parent:
         return f"{told}; write the ending into `images`, or move one of them away"
-    # one {name} from the first to the last of what varies, so that folders are part of the name
+    # one {name} that spans all wildcards, so that folders become part of the name
     longer = re.sub(r"(\*|\{name\}).*(\*|\{name\})", "{name}", images)
     if longer == images or ("{split}" in images and "{split}" not in longer):
         return f"{told}; give one of them another name"
-    return f"{told}; write `images: {longer}`, and labels by such names"
+    return f"{told}; write `images: {longer}`, and name the labels alike"

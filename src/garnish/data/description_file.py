@@ -1,4 +1,4 @@
-"""Reading the description of a set: from a YAML file, out of a recipe, or as a published layout says.
+"""Reading the description of a data set from a YAML file, a recipe or a published layout.
 
 ``docs/data.md`` lists the keys.
 """
@@ -23,7 +23,7 @@ _KEYS = ("path", "images", "splits", "every", "tasks")
 
 
 def read_description(source: str | Path | Mapping[str, Any], root: Path | None = None) -> Description:
-    """A description from a YAML file, or from a mapping whose relative paths start at ``root`` (default: here).
+    """Read a description from a YAML file, or a mapping with paths relative to ``root`` (None: working directory).
 
     Raises:
         DataError: the file is missing or not YAML.
@@ -58,7 +58,7 @@ def parse_description(given: Any, source: str, base: Path) -> Description:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise OptionError(
                 f"{source}: splits.{split}: {one_line(repr(value), 60)}; write the name of a folder, or of a text file"
-                f" with a name a line such as {split}.txt"
+                f" with one name per line such as {split}.txt"
             )
         if not is_list(str(value)) and "{split}" not in images and split != "all":
             raise OptionError(
@@ -88,7 +88,7 @@ def parse_description(given: Any, source: str, base: Path) -> Description:
 
 
 def _laid_out(given: Mapping[str, Any], source: str, base: Path) -> Description:
-    """The description that a published layout stands for."""
+    """Build the description of a data set in a published layout."""
     name = given["layout"]
     if not isinstance(name, str):
         raise OptionError(f"{source}.layout: {name!r}; name one of {', '.join(registry.classes('layouts'))}")

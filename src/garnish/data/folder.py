@@ -1,4 +1,4 @@
-"""A folder of pictures with whatever labels lie beside them; several folders joined into one set.
+"""Data sets on disk: pictures with label files as a folder or description gives them, and several sets joined.
 
 Shape letters: H W pixels.
 """
@@ -40,14 +40,14 @@ def folder(
     tasks: Sequence[str] | None = None,
     root: str | Path | None = None,
 ) -> FolderDataset:
-    """One split of a set of pictures.
+    """Open one split of a data set on disk.
 
     Args:
-        source: a YAML description, the same as a mapping, or a folder (its ``data.yaml``, else a published layout,
-            else the usual folder names).
-        split: which part of the set.
-        tasks: names of the tasks to read; None: all that the description has.
-        root: where relative paths of a mapping start; None: the current folder. A YAML file's start at the file.
+        source: a YAML description file, a mapping with the same keys, or a folder (its ``data.yaml``, else a
+            published layout, else the usual folder names).
+        split: name of the split.
+        tasks: names of the tasks to read; None: all in the description.
+        root: folder that a mapping's paths are relative to; None: working directory. In YAML it is the file's folder.
 
     Raises:
         DataError: missing files, an empty split, or a task for which no picture of the split has a label.
@@ -67,7 +67,7 @@ def folder(
 
 
 def _published(path: Path) -> str | None:
-    """The name of the published layout that a folder follows, None where it follows none."""
+    """Name of the published layout that a folder has, None if it has none."""
     if not path.is_dir():
         return None
     known: Mapping[str, Any] = classes("layouts")
@@ -76,13 +76,13 @@ def _published(path: Path) -> str | None:
 
 @final
 class FolderDataset(Dataset):
-    """One split of a described set; pictures in the order of their names.
+    """One split of a data set on disk; pictures sorted by name.
 
     Pictures without any label are left out of the split "train". A picture whose label file is missing lacks that task.
 
     Attributes:
-        description: the whole set.
-        split: which part of it this is.
+        description: of the data set with all its splits.
+        split: name of the split.
     """
 
     def __init__(self, description: Description, split: str, tasks: Sequence[str] | None = None) -> None:
@@ -141,10 +141,10 @@ class FolderDataset(Dataset):
         return len(self._pictures)
 
     def __getitem__(self, index: int) -> Sample:
-        """Picture and targets number ``index``.
+        """Picture ``index`` and its targets.
 
         Raises:
-            DataError: a file that cannot be read, a label of another size than its picture, values a task refuses.
+            DataError: a file that cannot be read, a label that differs from its picture in size, values a task rejects.
         """
         path = self.picture_file(index)
         pixels, facts = open_picture(path)
@@ -157,23 +157,23 @@ class FolderDataset(Dataset):
 
     @property
     def checks_labels(self) -> bool:
-        """True: the message names the file."""
+        """True: every label is checked when it is read; errors name its file."""
         return True
 
     def key(self, index: int) -> str | None:
-        """Follows from the options of reading and from the names, sizes and times of the picture's files."""
+        """Digest of the reading options and of the names, sizes and modification times of the picture's files."""
         picture = self.picture_file(index)
         labels = self._labels[index]
         known, layout = self.description.tasks, self.description.layout
         reading = [(t, _apart(known[t].task, ("weight",)), written(known[t].labels, known[t].task)) for t in labels]
         try:
             files = stamps([picture, *labels.values()], self.description.root)
-        except OSError:  # whoever reads the picture is told which file is gone
+        except OSError:  # reading the picture raises an error that names the missing file
             return None
         return digest("folder", reading, None if layout is None else _apart(layout, ("path", "tasks")), files)
 
     def content(self, index: int) -> Mapping[str, str]:
-        """Names from the set's root and sizes in bytes of the picture and its label files, and how those are read."""
+        """Names relative to the root and sizes in bytes of the picture and its label files, and the reading options."""
         picture, labels = self.picture_file(index), self._labels[index]
         root, known = self.description.root, self.description.tasks
         names = {task: (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
@@ -188,26 +188,26 @@ class FolderDataset(Dataset):
         }
 
     def labels(self, index: int, size: tuple[int, int] | None, orientation: int) -> PictureLabels:
-        """The labels of picture number ``index``, not yet read.
+        """The labels of picture ``index``, read on demand.
 
         Args:
-            index: number of the picture.
-            size: (H, W) of the picture; None where it cannot be read.
+            index: of the picture.
+            size: (H, W) of the picture; None if it cannot be read.
             orientation: EXIF orientation of the picture.
         """
         name, file = self._pictures[index]
         return PictureLabels(self.description, name, file, self._labels[index], size, orientation)
 
     def picture_name(self, index: int) -> str:
-        """Name of picture number ``index``."""
+        """Name of picture ``index``."""
         return self._pictures[index][0]
 
     def picture_file(self, index: int) -> Path:
-        """Where picture number ``index`` lies."""
+        """File of picture ``index``."""
         return self._pictures[index][1]
 
     def label_files(self, index: int) -> Mapping[str, Path]:
-        """Task → label file of picture number ``index``; tasks it has no label for are left out."""
+        """Task → label file of picture ``index``; tasks it has no label for are left out."""
         return self._labels[index]
 
     def describe(self) -> dict[str, int]:
@@ -217,7 +217,7 @@ class FolderDataset(Dataset):
 
 @final
 class JoinedDataset(Dataset):
-    """Several sets one after the other; each picture keeps the labels it has.
+    """Several data sets concatenated; each picture keeps the labels it has.
 
     Attributes:
         parts: the sets, in order.
@@ -250,28 +250,28 @@ class JoinedDataset(Dataset):
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Sample:
-        """Picture and targets number ``index``, as the set that holds it gives them."""
+        """Picture ``index`` and its targets, from the data set that it belongs to."""
         part, inner = self.place(index)
         return part[inner]
 
     @property
     def checks_labels(self) -> bool:
-        """Whether all parts do."""
+        """Whether all parts check their labels."""
         return all(part.checks_labels for part in self.parts)
 
     def key(self, index: int) -> str | None:
-        """As the set that holds the picture gives it."""
+        """The digest from the data set that the picture belongs to."""
         part, inner = self.place(index)
         return part.key(inner)
 
     def place(self, index: int) -> tuple[Dataset, int]:
-        """The set that holds picture number ``index``, and the picture's number there."""
+        """The data set that picture ``index`` belongs to, and its index there."""
         index = range(len(self))[index]
         number = bisect_right(self._ends, index)
         return self.parts[number], index - (self._ends[number - 1] if number else 0)
 
     def describe(self) -> dict[str, int]:
-        """Task → number of pictures that have a label for it; all of a part that is no folder."""
+        """Task → number of pictures that have a label for it; in a part that is not a folder, all count."""
         total = dict.fromkeys(self._tasks, 0)
         for part in self.parts:
             if isinstance(part, FolderDataset | JoinedDataset):
@@ -285,15 +285,15 @@ class JoinedDataset(Dataset):
 
 @checked
 def join(*datasets: Dataset) -> JoinedDataset:
-    """Several sets as one; tasks of one name must be equal.
+    """Concatenate data sets; tasks of the same name must be equal.
 
     Raises:
-        OptionError: a task name stands for different tasks, class names or options in two sets. Class names that only
-        some sets have are those of all, which is logged.
+        OptionError: a task of the same name is of another kind or has other class names or options in two sets. If
+        only some sets have class names, these are used for all, which is logged.
     """
     return JoinedDataset(datasets)
 
 
 def _apart(spec: Any, left_out: Sequence[str]) -> list[Any]:
-    """What a task or a layout is called, and its options but for some."""
+    """Class name and options of a task or a layout, without the options in ``left_out``."""
     return [type(spec).__name__, {name: v for name, v in options_of(spec).items() if name not in left_out}]

@@ -1,7 +1,7 @@
-"""Folders without a description: the usual names of folders tell where pictures and labels lie.
+"""Guessing the description of a folder that has none from the usual folder names.
 
-Read are ``SPLIT/images`` + ``SPLIT/masks``, ``images/SPLIT`` + ``masks/SPLIT``, and ``images`` + ``masks`` without
-splits; in place of or beside ``masks`` also ``labels``, ``depth``, ``normals``, ``edges`` and ``saliency``.
+Supported are ``SPLIT/images`` + ``SPLIT/masks``, ``images/SPLIT`` + ``masks/SPLIT``, and ``images`` + ``masks`` without
+splits; instead of or beside ``masks`` also ``labels``, ``depth``, ``normals``, ``edges`` and ``saliency``.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _SPLITS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-_MAX_READ = 2000  # labels that are read to count classes or to find the largest depth
+_MAX_READ = 2000  # most labels read to count classes or to find the largest depth
 
 
 def plain_description(root: Path) -> dict[str, Any]:
-    """The description (as it would stand in YAML) of a folder that follows the usual names.
+    """Guess the description (as in a data.yaml) of a folder with the usual names.
 
     The class count is the largest id of the training masks plus one; depth in 16-bit files is taken as millimetres and
-    ``max_metres`` as the largest training depth. What was assumed is logged in one line.
+    ``max_metres`` as the largest training depth. The guess is logged in one line.
 
     Raises:
-        DataError: no usual layout, or labels that need a word from the user; the message holds a YAML to start from.
+        DataError: unknown folder names, or labels that need an option from the user; the message gives a YAML to edit.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give a folder of pictures or a YAML file that describes one")
@@ -100,7 +100,7 @@ _GUESSES: dict[tuple[str, bool], dict[str, Any]] = {
 
 
 def _guess(task: str, file: Path) -> dict[str, Any]:
-    """Options that a user may have meant for label files like one of them."""
+    """Example options for label files such as ``file``, for an error message."""
     try:
         coloured = _is_coloured(read_array(file))
     except DataError:
@@ -132,10 +132,10 @@ def _layout(root: Path) -> tuple[str, str, dict[str, str]]:
 
 
 def _splits(root: Path, place: str) -> dict[str, str]:
-    """Split → the name of its folder, of those that are there.
+    """Split → the name of its folder, for the folders that exist.
 
     Raises:
-        DataError: two folders that may both be meant by a split.
+        DataError: two folders match the same split.
     """
     found: dict[str, str] = {}
     for split, names in _SPLITS.items():
@@ -151,12 +151,12 @@ def _splits(root: Path, place: str) -> dict[str, str]:
 
 
 def _taken(found: dict[str, str], task: str) -> tuple[str, str]:
-    """The folder whose labels are read for a kind of task, and the task's name."""
+    """The folder that the labels of a kind of task are read from, and the task's name."""
     return next(name for name, kind in found.items() if kind == task), _TASK_NAMES[task]
 
 
 def _label_folder(root: Path, beside: str, splits: dict[str, str], name: str) -> Path | None:
-    """The folder of the training labels of a kind, None where there is none."""
+    """The folder ``name`` of the training labels, None if it does not exist."""
     split = splits.get("train") or next(iter(splits.values()), "")
     folder = root / beside.format(kind=name).format(split=split)
     return folder if folder.is_dir() else None
@@ -170,7 +170,7 @@ def _labels(folder: Path) -> list[Path]:
 
 
 def _options(task: str, files: list[Path]) -> dict[str, Any]:
-    """The options that the labels themselves tell."""
+    """The options that can be inferred from the label files."""
     if task == "Normals":
         return {}
     chosen = files[:: math.ceil(len(files) / _MAX_READ)]
@@ -186,7 +186,7 @@ def _options(task: str, files: list[Path]) -> dict[str, Any]:
 def _semantic_options(found: Iterable[set[int]], num_files: int) -> dict[str, Any]:
     ids: set[int] = set().union(*found)
     classes = ids - {255}
-    if ids == {0, 255}:  # one class and "ignore" would teach nothing, so this is white on black
+    if ids == {0, 255}:  # a single class plus "ignore" makes no sense, so this is white on black
         return {"classes": ["background", "foreground"], "map": {0: 0, 255: 1}}
     if not classes or min(classes) < 0 or max(classes) > 254:
         raise DataError(f"the masks hold ids {sorted(ids)[:8]}; list what they become under `map`")
@@ -242,7 +242,7 @@ def _ask(
 
 
 def _flow(value: Any) -> str:
-    """YAML on one line, with every text in quotes that needs them."""
+    """YAML on one line; text is quoted where needed."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):

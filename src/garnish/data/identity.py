@@ -1,4 +1,4 @@
-"""What a data set is, in a few digests, so that a resumed run can tell whether it goes on with the same one."""
+"""Digests that identify a data set, so that a resumed run can detect that its data have changed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _TASKS = "tasks and their classes"
 def identity(dataset: Dataset) -> dict[str, Any]:
     """Aspect → its value or digest, JSON-ready.
 
-    Of a folder: how many pictures, their names from the set's root and sizes in bytes, in order; the same of their
-    label files; how those are read; the tasks with their options but for weights. Pixels are not read: a file that was
-    replaced by another of the same name and size is not noticed. Of a set of one's own: the number and the tasks, and
-    what its ``Dataset.content`` says.
+    For a folder: the number of pictures; their names relative to the root and sizes in bytes, in order; the same for
+    their label files; the reading options; the tasks with their options except weights. Pixels are not read, so a file
+    replaced by another of the same name and size is not detected. For a data set class of your own: the number of
+    pictures, the tasks, and what its ``Dataset.content`` returns.
     """
     made: dict[str, Any] = {}
     for index in range(len(dataset)):
@@ -34,7 +34,7 @@ def identity(dataset: Dataset) -> dict[str, Any]:
 
 
 def changed_aspect(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The first aspect that differs, with both values where they can be read; empty where none does."""
+    """The first aspect that differs, with both values if they are readable; empty if none differs."""
     for aspect in dict.fromkeys([*now, *before]):
         if before.get(aspect) != now.get(aspect):
             return f"{aspect}: {before[_COUNT]}, now {now[_COUNT]}" if aspect == _COUNT else aspect

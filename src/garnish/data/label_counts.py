@@ -1,4 +1,4 @@
-"""How much of the label maps of a task is labelled, and with what.
+"""Pixel counts of a task's label maps: labelled pixels, pixels of each class, and class weights from them.
 
 Shape letters: H W pixels, C classes.
 """
@@ -22,14 +22,14 @@ class LabelCounts:
     """Pixels of one task over the pictures that were checked.
 
     Attributes:
-        names: classes; background and foreground of a yes-or-no map; empty for continuous targets.
+        names: class names; background and foreground for a binary map; empty for continuous targets.
         pixels: (C,) int64 labelled pixels of each class.
-        together: (C,) int64 labelled pixels of the pictures that hold the class.
+        together: (C,) int64 labelled pixels of the pictures that contain the class.
         labelled: pixels with a label.
         total: all pixels of the task's label maps.
         maps: number of label maps.
-        outside: what the files hold and the task's range of values leaves out, by reason.
-        orientation: "upright" or "stored": how the description says that they lie.
+        outside: values in the files that are outside the task's range, by reason.
+        orientation: "upright" or "stored", as set in the description.
     """
 
     names: tuple[str, ...]
@@ -47,10 +47,10 @@ class LabelCounts:
         return {n: float(p) / max(self.total, 1) for n, p in zip(self.names, self.pixels, strict=True)}
 
     def class_weights(self) -> tuple[float, ...]:
-        """Median-frequency weights, one a class (Eigen and Fergus 2015, section 5.1); 1 for a class that never occurs.
+        """Median-frequency weights per class (Eigen and Fergus 2015, section 5.1); 1 for a class that never occurs.
 
-        The frequency of a class is its share of the labelled pixels of those pictures that hold it; its weight is the
-        median of the frequencies over its own.
+        The frequency of a class is its share of the labelled pixels of those pictures that contain it; its weight is
+        the median of all frequencies divided by its own.
         """
         frequency = self.pixels / np.maximum(self.together, 1)
         present = frequency > 0
@@ -61,7 +61,7 @@ class LabelCounts:
 
 
 def count_labels(task: Task, target: Tensor) -> LabelCounts:
-    """Those of a single valid target, (H, W) or (…, H, W)."""
+    """Count the pixels of a single valid target, (H, W) or (…, H, W)."""
     names = task.target.classes(tuple(task.legend()), task.channels)
     histogram = np.zeros(0, np.int64)
     if names:
@@ -74,7 +74,7 @@ def count_labels(task: Task, target: Tensor) -> LabelCounts:
 
 
 def add_counts(several: Sequence[LabelCounts]) -> LabelCounts:
-    """Those of several label maps of one task together."""
+    """Sum the counts of several label maps of one task."""
     if not several:
         return LabelCounts((), np.zeros(0, np.int64), np.zeros(0, np.int64))
     return LabelCounts(

@@ -1,4 +1,4 @@
-"""Pictures that two splits of a set share: a score on them says nothing."""
+"""Finding pictures that occur in two splits of a data set, which makes scores on them meaningless."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _HEAD_BYTES = 1 << 16
 
 
 def find_leaks(dataset: FolderDataset) -> Iterator[tuple[str, str]]:
-    """(severity, message) of each other split that shares pictures (equal bytes) or names with this one.
+    """(severity, message) for each other split that shares pictures (identical bytes) or names with this one.
 
-    Of two splits the same is said, in the same words, whichever of them is asked.
+    The message about two splits is the same for both of them.
     """
     description = dataset.description
     splits = list(description.splits or ("train", "val", "test"))
@@ -27,7 +27,7 @@ def find_leaks(dataset: FolderDataset) -> Iterator[tuple[str, str]]:
         try:
             other = description.pictures(split)
         except DataError:
-            continue  # a split that is not there, or cannot be read, is the matter of who asks for it
+            continue  # a missing or unreadable split is reported when that split is opened
         is_first = splits.index(dataset.split) < splits.index(split)
         first, second = (dataset.split, split) if is_first else (split, dataset.split)
         sizes, others = (_by_size({path for _, path in p}) for p in ((own, other) if is_first else (other, own)))
@@ -48,7 +48,7 @@ def find_leaks(dataset: FolderDataset) -> Iterator[tuple[str, str]]:
             yield (
                 "note",
                 f"{description.source}: {len(names)} names such as {min(names)!r} occur in {first!r} and "
-                f"{second!r} with other contents; fine where numbering starts anew, else move one of each",
+                f"{second!r} with other contents; fine if each split has its own numbering, else rename them",
             )
 
 
@@ -60,7 +60,7 @@ def _by_size(files: set[Path]) -> dict[int, list[Path]]:
 
 
 def _equal(ours: list[Path], theirs: list[Path]) -> list[tuple[Path, Path]]:
-    """Pairs of equal bytes among files of equal size: by their first bytes, then by all."""
+    """Pairs of identical files among files of equal size, compared by their first bytes, then as a whole."""
     heads: dict[bytes, list[Path]] = {}
     for file in ours:
         heads.setdefault(_digest(file, _HEAD_BYTES), []).append(file)

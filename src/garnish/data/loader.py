@@ -1,6 +1,6 @@
-"""Batches by step number: order and augmentation are pure functions of (seed, step, index).
+"""Training batches by step number: order and augmentation are pure functions of (seed, step, index).
 
-So a run resumes anywhere without replaying, and neither the number of ranks nor the number of workers changes a pixel.
+So a run resumes at any step without replaying, and the numbers of ranks and workers do not change a pixel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from garnish.data.augment import Augment
 from garnish.data.dataset import Batch, Dataset, Sample, collate, read_sample
 from garnish.errors import DataError, GarnishError, OptionError
 
-#: What is made of the pictures of a step.
+#: What :meth:`StepBatches.each` makes of the pictures of a step.
 Made = TypeVar("Made")
 
 
@@ -29,16 +29,16 @@ class StepBatches:
     Epochs follow each other without a gap: position p of the endless sequence of samples is element p mod n of the
     permutation of epoch p div n, and step s takes the ``batch_size · world`` positions from s · batch_size · world
     on, of which each rank has its contiguous share. The augmentation's seed is (seed, epoch, index), so a picture
-    never gets the same change in two epochs, also where one step spans both. With ``variants`` it is (epoch mod
-    variants, index): each picture comes in so many versions, which are the same ones whatever the seed.
+    never gets the same change in two epochs, even if one step spans both. With ``variants`` it is (epoch mod
+    variants, index): each picture has that many versions, which are the same for every seed.
 
     Args:
         dataset: at least one picture.
         batch_size: pictures per rank and step.
-        seed: from 0.
-        augment: random changes, or None for pictures as they are.
+        seed: 0 or more.
+        augment: random changes; None: unchanged pictures.
         variants: augmented versions of each picture; None: a new one every epoch.
-        rank, world: this process and how many there are.
+        rank, world: index of this process and the number of processes.
         workers: processes that prepare batches ahead; 0: none.
 
     Raises:
@@ -82,12 +82,12 @@ class StepBatches:
         """The batches of steps ``start`` to ``stop`` - 1, prepared ahead by ``workers`` processes.
 
         Raises:
-            DataError: a picture that cannot be read; from a worker too in one line.
+            DataError: a picture that cannot be read; one line, from a worker as well.
         """
         return self.each(start, stop, self._make)
 
     def each(self, start: int, stop: int, make: Callable[[list[tuple[int, int]]], Made]) -> Iterator[Made]:
-        """What ``make`` makes of the :meth:`keys` of steps ``start`` to ``stop`` - 1, ahead and by workers as well."""
+        """``make(keys)`` for the :meth:`keys` of steps ``start`` to ``stop`` - 1, also prepared ahead by workers."""
         if self.workers == 0:
             yield from (make(self.keys(step)) for step in range(start, stop))
             return
@@ -105,12 +105,12 @@ class StepBatches:
             yield result
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """Picture ``index`` as it comes in an epoch."""
+        """Picture ``index`` with its augmentation in an epoch."""
         sample = read_sample(self.dataset, index)
         return sample if self.augment is None else self.augment(sample, self.change_seed(epoch, index))
 
     def version(self, epoch: int, index: int) -> object:
-        """What, beside the picture itself, :meth:`sample` depends on."""
+        """What :meth:`sample` depends on besides the picture itself."""
         return None if self.augment is None else (self.augment, self.change_seed(epoch, index))
 
     def change_seed(self, epoch: int, index: int) -> tuple[int, ...]:
@@ -131,7 +131,7 @@ def permutation(length: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class _Keyed:
-    """Data set of what is made of a step's keys."""
+    """Map-style data set for DataLoader: the keys of a step → ``[make(keys)]``."""
 
     def __init__(self, make: Callable[[list[tuple[int, int]]], Any]) -> None:
         self.make = make
@@ -139,5 +139,5 @@ class _Keyed:
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
         try:
             return [self.make(keys)]
-        except GarnishError as error:  # raised in the worker it would come back as a page of traceback
+        except GarnishError as error:  # raised in a worker, it would arrive as a page of traceback
             return [error]

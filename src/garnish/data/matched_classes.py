@@ -1,4 +1,4 @@
-"""Data whose class ids are turned into those of a model, or of other data, by name."""
+"""Remapping the class ids of a data set to those of a model, or of another data set, by class name."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _log = logging.getLogger(__name__)
 def match_classes(
     data: Dataset, like: Model | Dataset | Mapping[str, Task], *, others: Literal["refuse", "ignore"] = "refuse"
 ) -> Dataset:
-    """The same pictures, with the ids of their classes those that ``like`` has for the same names.
+    """The same pictures, with class ids remapped to those that ``like`` has for the same class names.
 
     Args:
         data: pictures whose tasks have class names.
         like: whose ids to take, for every task that has class names in both.
-        others: what becomes of classes that ``like`` lacks: "refuse", or "ignore": their pixels have no label (255).
+        others: what to do with classes that ``like`` lacks: "refuse", or "ignore": their pixels have no label (255).
 
     Returns:
-        A set whose matched tasks are those of ``like``; other tasks, and pictures, are as they were.
+        A data set whose matched tasks are those of ``like``; other tasks, and the pictures, are unchanged.
 
     Raises:
         OptionError: no task with class names in both, or a class that ``like`` lacks.
@@ -63,7 +63,7 @@ def match_classes(
 
 
 def _table(where: str, theirs: tuple[str, ...], mine: tuple[str, ...], others: str, of: str) -> tuple[int, ...]:
-    """New id of each of their ids; ``of`` is whose ``mine`` are, for messages."""
+    """New id for each id of ``theirs``; ``of`` names the owner of ``mine`` in messages."""
     lacking = [name for name in theirs if name not in mine]
     if lacking and others == "refuse":
         near = suggest(lacking[0], mine)
@@ -74,7 +74,7 @@ def _table(where: str, theirs: tuple[str, ...], mine: tuple[str, ...], others: s
     if len(lacking) == len(theirs):
         raise OptionError(f"{where}: shares no class with {', '.join(mine)}; correct `classes`")
     if lacking:
-        _log.warning("%s: pixels of %s count as without label", where, ", ".join(lacking))
+        _log.warning("%s: pixels of %s have no label", where, ", ".join(lacking))
     if absent := [name for name in mine if name not in theirs]:
         _log.warning("%s: has no pixel of the classes %s of %s", where, ", ".join(absent), of)
     return tuple(mine.index(name) if name in mine else IGNORE for name in theirs)
@@ -82,7 +82,7 @@ def _table(where: str, theirs: tuple[str, ...], mine: tuple[str, ...], others: s
 
 @final
 class _Matched(Dataset):
-    """See :func:`match_classes`."""
+    """A data set with class ids remapped by :func:`match_classes`."""
 
     def __init__(self, whole: Dataset, matched: Mapping[str, Task], tables: Mapping[str, tuple[int, ...]]) -> None:
         self.whole = whole

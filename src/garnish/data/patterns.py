@@ -1,4 +1,4 @@
-"""Patterns of files in a description: ``{split}``, ``{name}``, and ``*``, ``**/`` and ``?`` as shells have them."""
+"""File patterns of a description: ``{split}``, ``{name}``, and the shell wildcards ``*``, ``**/`` and ``?``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def is_list(value: str) -> bool:
 
 
 def checked_pattern(pattern: str, where: str) -> str:
-    """A pattern that stays below ``path`` and has only fields we fill."""
+    """Return the pattern; raises OptionError if it leaves ``path`` or has other fields than these two."""
     for field in re.findall(r"\{[^}]*\}?", pattern):
         if field not in ("{split}", "{name}"):
             raise OptionError(f"{where}: {pattern!r} has {field}; only {{split}} and {{name}} are filled")
@@ -23,23 +23,23 @@ def checked_pattern(pattern: str, where: str) -> str:
 
 
 def stays_below(name: str) -> bool:
-    """Whether a name stays below the folder that it is relative to."""
+    """Whether a relative name does not lead out of its folder."""
     parts = name.split("/")
     return not (name.startswith("/") or "\\" in name or "\0" in name or ".." in parts or re.match(r"[A-Za-z]:", name))
 
 
 def filled(pattern: str, **values: str) -> str:
     """A pattern with some of its fields filled."""
-    # str.format would read attributes of what it fills ("{name.x}"); a description is data
+    # str.format would allow attribute access ("{name.x}"), which a description must not have
     for field, value in values.items():
         pattern = pattern.replace("{" + field + "}", value)
     return pattern
 
 
 def as_regex(pattern: str) -> str:
-    """What the names that a pattern finds look like; one that it holds twice is the same name."""
+    """Regular expression for the paths that match a pattern; a repeated ``{name}`` must be the same text."""
     tokens = {"{name}": "(?P<name>.+)", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\{name\}|\*\*/|\*|\?)", pattern)
     first = parts.index("{name}")
-    again = {**tokens, "{name}": "(?P=name)"}  # a name that stands twice is the same name
+    again = {**tokens, "{name}": "(?P=name)"}  # a repeated {name} must be the same text
     return "".join((tokens if k <= first else again).get(part, re.escape(part)) for k, part in enumerate(parts))

@@ -1,4 +1,4 @@
-"""Short digests that tell pictures with their labels apart, so that what was computed of one can be found again."""
+"""Short digests that identify a picture with its labels, used as keys of cached features."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Raised when targets of the same files and options come out differently than before.
+#: Version; increased when the same files and options give other targets than before.
 _READING = 2
 
 
 def digest(*facts: object) -> str:
-    """32 hexadecimal digits of SHA-256 over what the facts print as."""
+    """The first 32 hexadecimal digits of the SHA-256 of the facts' ``repr``."""
     return hashlib.sha256(repr((_READING, *facts)).encode()).hexdigest()[:32]
 
 
 def stamps(files: Iterable[Path], root: Path) -> list[tuple[str, int, int]]:
-    """(path from ``root``, bytes, time of the last change in nanoseconds) of each file.
+    """(path relative to ``root``, size in bytes, modification time in nanoseconds) of each file.
 
     Raises:
-        OSError: a file that is not there.
+        OSError: a file does not exist.
     """
     found = []
     for file in files:

@@ -1,4 +1,4 @@
-"""The labels of one picture of a described set: its files opened, decoded, turned as the picture is, compared with it.
+"""The labels of one picture of a data set on disk: opening, decoding and turning them, and checking their size.
 
 Shape letters: H W pixels.
 """
@@ -20,14 +20,14 @@ from garnish.files.orientation import swaps_sides
 
 @final
 class PictureLabels:
-    """Read where they are asked for; tasks that share a file, and how it is opened, open it once.
+    """The labels of one picture, read on demand; a file that several tasks open in the same way is opened once.
 
     Args:
-        description: of the set.
-        name: of the picture, as it stands in templates.
+        description: of the data set.
+        name: of the picture, as filled into templates.
         picture: its file.
         files: task → label file.
-        size: (H, W) of the picture; None where it cannot be read.
+        size: (H, W) of the picture; None if it cannot be read.
         orientation: EXIF orientation of the picture.
     """
 
@@ -45,10 +45,10 @@ class PictureLabels:
         self._opened: dict[tuple[str | bool, Path], tuple[np.ndarray, int]] = {}
 
     def target(self, task: str) -> Tensor:
-        """The target of a task, of its kind of tensor, not yet checked by the task.
+        """The target of a task, in the tensor type of its kind, not yet checked by the task.
 
         Raises:
-            DataError: a file that cannot be read, numbers that the options do not explain, another size than the
+            DataError: a file that cannot be read, values that the options do not cover, a size that differs from the
                 picture's.
         """
         entry, file = self.description.tasks[task], self.files[task]
@@ -60,7 +60,7 @@ class PictureLabels:
         return target
 
     def own_orientation(self, task: str) -> int:
-        """EXIF orientation of a label file, 1 where its format has none.
+        """EXIF orientation of a label file, 1 if its format has none.
 
         Raises:
             DataError: a file that cannot be read.
@@ -77,14 +77,14 @@ class PictureLabels:
         return self._opened[key]
 
     def _check_size(self, task: str, own: int, size: tuple[int, int]) -> None:
-        """Raise DataError unless a label is of the picture's size; ``own`` is the orientation of its file."""
+        """Raise DataError unless a label has the picture's size; ``own`` is the orientation of its file."""
         height, width = size
         if self.size is None or self.size == size:
             return
         remedy = "resize the label (nearest neighbour for ids) or replace it"
         if self.size == (width, height):
             remedy = "one of them is turned: turn the label, or replace it"
-            # the other way of reading gives another size only where one of the two lies on its side
+            # the other value of `orientation` changes the size only if exactly one of the two files is on its side
             if self.description.layout is None and swaps_sides(self.orientation) != swaps_sides(own):
                 is_stored = self.description.tasks[task].labels.orientation == "stored"
                 remedy = (

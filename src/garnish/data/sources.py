@@ -1,4 +1,4 @@
-"""What may stand for data in a recipe or on the command line: a description, a folder, several of them, or scenes."""
+"""Opening the data that a recipe or the command line names: a description, a folder, a list of them, or scenes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class SceneOptions:
     """Procedural scenes as data: ``{name: scenes, train: 200, …}``.
 
     Attributes:
-        train: number of scenes of the split train.
-        val: of val.
-        test: of test.
+        train: number of scenes in the split train.
+        val: number of scenes in val.
+        test: number of scenes in test.
         size: side of the pictures, or (height, width), in pixels.
-        seed: of the first split; the others take the numbers after it, so that no two share a scene.
+        seed: of the split train; val and test use the next two numbers, so that no two splits share a scene.
         style: "pretrain" or "demo".
     """
 
@@ -47,14 +47,14 @@ class SceneOptions:
 def open_data(
     given: Any, split: str = "train", *, tasks: Sequence[str] | None = None, base: Path | None = None
 ) -> Dataset:
-    """One split of some data.
+    """Open one split of the data that a recipe names.
 
     Args:
-        given: ``scenes``, a YAML description or a folder; the mapping that stands in such a file, or
+        given: ``scenes``, a YAML description or a folder; the content of such a file as a mapping, or
             ``{name: scenes, …}``; or a list of these, which are joined.
-        split: train, val, test or another that the data have.
-        tasks: names of the tasks to read; all when left out. Parts of a list may lack some of them.
-        base: where relative paths of a mapping start; the working directory when left out.
+        split: train, val, test or another split of the data.
+        tasks: names of the tasks to read; None: all. Parts of a list may lack some of them.
+        base: folder that a mapping's paths are relative to; None: the working directory.
 
     Raises:
         DataError, OptionError: as :func:`garnish.data.folder.folder`.
@@ -87,7 +87,7 @@ def _scenes(options: SceneOptions, split: str, tasks: Sequence[str] | None) -> D
         raise DataError(f"scenes: no split {split!r}{suggest(split, counts)}")
     seed = options.seed + list(counts).index(split)
     wanted = {} if tasks is None else {"tasks": tuple(tasks)}
-    # held in memory up to some hundred megabytes: a second epoch then costs no rendering
+    # kept in memory up to a few hundred megabytes, so that later epochs need no rendering
     side = options.size if isinstance(options.size, int) else math.sqrt(math.prod(options.size))
     keep = counts[split] * side**2 < 500 * 128**2
     return Scenes(counts[split], size=options.size, seed=seed, style=options.style, keep=keep, **wanted)

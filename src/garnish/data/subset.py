@@ -1,4 +1,4 @@
-"""Some pictures of a set, with the labels of some of its tasks."""
+"""A subset of a data set: some of its pictures, with the labels of some of its tasks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from garnish.tasks.task import Task
 
 @final
 class Subset(Dataset):
-    """Some pictures of a set; one without labels of the tasks that are taken stays.
+    """Some pictures of a data set; a picture without labels of the selected tasks is kept.
 
     Args:
-        whole: the set.
-        indices: its pictures that are taken, in their order.
-        tasks: names of the tasks that are taken; all when left out.
+        whole: the data set.
+        indices: of the selected pictures, in their new order.
+        tasks: names of the selected tasks; None: all.
     """
 
     def __init__(self, whole: Dataset, indices: Sequence[int], tasks: Sequence[str] | None = None) -> None:
@@ -36,7 +36,7 @@ class Subset(Dataset):
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        """The tasks that are taken."""
+        """The selected tasks."""
         return self._tasks
 
     def __len__(self) -> int:
@@ -48,27 +48,27 @@ class Subset(Dataset):
         return dataclasses.replace(sample, targets=kept)
 
     def place(self, index: int) -> tuple[Dataset, int]:
-        """The whole set, and the picture's number there."""
+        """The whole data set, and the picture's index there."""
         return self.whole, self.indices[index]
 
     @property
     def checks_labels(self) -> bool:
-        """As the whole set does."""
+        """Whether the whole data set checks its labels."""
         return self.whole.checks_labels
 
     def key(self, index: int) -> str | None:
-        """That of the whole set, and the tasks where they were chosen."""
+        """The digest from the whole data set, with the task names if tasks were selected."""
         key = self.whole.key(self.indices[index])
         return f"{key}:{'+'.join(self._tasks)}" if key is not None and self._chosen else key
 
 
 def thinned(whole: Dataset, *, every: int = 1, limit: int | None = None) -> Subset:
-    """Pictures 0, n, 2n, … of a set.
+    """Pictures 0, n, 2n, … of a data set.
 
     Args:
-        whole: the set.
+        whole: the data set.
         every: n.
-        limit: most pictures, evenly spaced over what ``every`` keeps.
+        limit: largest number of pictures, evenly spaced among those that ``every`` keeps.
 
     Raises:
         OptionError: a number below 1.

@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, read without trust. Nothing here needs torch."""
+"""Files: atomic writes, checksums, locks, and strict readers of untrusted pictures, labels, MATLAB, YAML and JSON."""

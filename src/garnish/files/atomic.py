@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all, and whose predecessors survive whatever fails.
+"""Atomic writes of files and folders: they appear complete or not at all, and the old version survives any failure.
 
-Everything is written beside its place, synced to the disk and renamed. Nothing is deleted but files of the names that
-were written here. Processes and threads that write into one folder do it one after the other.
+Everything is written under another name in the same folder, synced to the disk and renamed. Only files with the names
+that are written here are ever deleted. Processes and threads that write into the same folder take turns.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Content = bytes | Sequence[memoryview]
 
 
 def write_file(path: Path, data: Content, *, keep: Path | None = None, synced: bool = True) -> None:
-    """Write or replace one file; a kill at any moment leaves the former file or the new one.
+    """Write or replace one file; a kill at any moment leaves the old file or the new one.
 
     Args:
         path: the file.
         data: its bytes, or pieces of them.
-        keep: a name in the same folder that the former file gets.
-        synced: it lasts through a power cut, which takes milliseconds; False for what can be made again.
+        keep: a path in the same folder at which the old file is kept.
+        synced: survive a power cut, which takes milliseconds; False for data that can be computed again.
 
     Raises:
-        OSError: no space, no permission; the former file is as it was.
+        OSError: no space, no permission; the old file is unchanged.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,19 +49,19 @@ def write_file(path: Path, data: Content, *, keep: Path | None = None, synced: b
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write or replace a folder of ``files``; whatever else lies in a folder that is replaced is kept.
+    """Write or replace a folder of ``files``; other files in a folder that is replaced are kept.
 
-    A folder cannot be exchanged in one call everywhere, so the former one is renamed to its :func:`resting_place`
-    first; a kill between the two renames leaves it there, where :func:`present` finds it.
+    Not every system can swap folders in one call, so the old one is renamed to its :func:`resting_place` first; a
+    kill between the two renames leaves it there, where :func:`present` finds it.
 
     Raises:
-        OSError: no space, no permission; the former folder is as it was.
+        OSError: no space, no permission; the old folder is unchanged.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     new, old = path.with_name(f".{path.name}.writing"), resting_place(path)
     with _alone(path.parent):
-        if old.is_dir():  # an earlier replacement was cut off
+        if old.is_dir():  # an earlier replacement was interrupted
             if path.exists():
                 _put_away(old, path, files)
             else:
@@ -90,13 +90,13 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 @contextlib.contextmanager
 def writing(what: object, then: str, error_kind: type[GarnishError] = BundleError) -> Iterator[None]:
-    """Turn errors of the system inside a ``with`` block into one line.
+    """Turn any OSError inside a ``with`` block into an error of one line.
 
     Args:
-        what: the place, and what is written there where that does not say it.
-        then: goes on after the remedy, which follows from the error ("free some space"): what else to do, and what is
-            left of the former.
-        error_kind: what is raised for any OSError.
+        what: the path, and what is written there if the path does not show it.
+        then: text after the remedy, which depends on the error ("free some space"): what else to do, and what is left
+            of the old version.
+        error_kind: class of the error that is raised.
     """
     try:
         yield
@@ -106,12 +106,12 @@ def writing(what: object, then: str, error_kind: type[GarnishError] = BundleErro
 
 
 def resting_place(path: Path) -> Path:
-    """Where the folder that ``path`` replaces stands for the moment between two renames."""
+    """Temporary path of the folder that ``path`` replaces, between the two renames."""
     return path.with_name(f".{path.name}.replaced")
 
 
 def present(path: Path) -> Path:
-    """The folder to read for ``path``: itself, or the former one where a replacement was cut off."""
+    """The folder to read for ``path``: itself, or the old one if a replacement was interrupted."""
     path = path.resolve()
     old = resting_place(path)
     return old if not path.exists() and old.is_dir() else path
@@ -119,11 +119,11 @@ def present(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep other writers out of a folder for a ``with`` block; where the file system cannot, nothing is kept out."""
+    """Lock a folder against other writers for a ``with`` block; does nothing if the system has no such locks."""
     if os.name != "posix":
         yield
         return
-    import fcntl  # a lock on the folder itself leaves no file behind, which that of filelock would in a user's folder
+    import fcntl  # locking the folder itself leaves no lock file in a user's folder, as filelock would
 
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -135,7 +135,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _link(path: Path, other: Path) -> None:
-    """Give a file a second name, in place of the file that has it; a copy where the file system has no such names."""
+    """Hard-link a file to ``other``, replacing what is there; copy it if the file system has no hard links."""
     new = other.with_name(f".{other.name}.writing")
     new.unlink(missing_ok=True)
     try:
@@ -153,7 +153,7 @@ def _write(file: Path, data: Content) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Make renames in a folder last through a power cut, where the system can."""
+    """Sync a folder, so that renames in it survive a power cut, if the system supports it."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -164,7 +164,7 @@ def _sync(folder: Path) -> None:
 
 
 def _discard(folder: Path, names: Iterable[str]) -> None:
-    """Remove a folder that holds nothing but ``names``; raises OSError where it holds more."""
+    """Remove a folder that contains only files of ``names``; raises OSError if it contains more."""
     if folder.is_dir():
         for name in names:
             (folder / name).unlink(missing_ok=True)
@@ -172,7 +172,7 @@ def _discard(folder: Path, names: Iterable[str]) -> None:
 
 
 def _put_away(old: Path, path: Path, names: Mapping[str, bytes]) -> None:
-    """Remove a replaced folder; what it held beside ``names`` moves to the new one."""
+    """Remove a replaced folder; its other files than ``names`` move to the new one."""
     for entry in sorted(old.iterdir()):
         if entry.name not in names and not (path / entry.name).exists():
             entry.rename(path / entry.name)

@@ -1,9 +1,9 @@
-"""SHA-256 over everything that is written to be read again, so that damage is found and never taken for a result.
+"""SHA-256 checksums of everything that is saved and loaded again, so that damaged files are detected.
 
-A folder of files (a bundle) has ``SHA256SUMS`` beside them, as ``sha256sum -c SHA256SUMS`` reads it. A file that is
-replaced by itself (a checkpoint, a result, kept features) holds its own digest: that of the whole file with 64 zeros
-where the digest stands, as the first key, ``sha256``, of its JSON (in a safetensors file, of the JSON in its metadata).
-What an earlier version wrote has neither and is read unchecked. Nothing here needs torch.
+A folder of files (a bundle) contains ``SHA256SUMS``, which ``sha256sum -c SHA256SUMS`` can check. A file that is
+replaced on its own (a checkpoint, a result, cached features) contains its own digest: that of the whole file with 64
+zeros in place of the digest, as the first key, ``sha256``, of its JSON (in a safetensors file, of the JSON in its
+metadata). Files of earlier versions have neither and are read unchecked. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ KEY = "sha256"
 
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)")
 _ZEROS = "0" * 64
-#: The first key of a JSON file; of JSON that is a value in a safetensors header, where only its start has no backslash.
+#: The digest in a JSON file, and in JSON that is a string in a safetensors header, where its quotes are escaped.
 _IN_JSON = re.compile(rb'\{"sha256": "([0-9a-f]{64})"')
 _IN_HEADER = re.compile(rb':\s*"\{\\"sha256\\": \\"([0-9a-f]{64})\\"')
 #: The same with a damaged name or digest.
 _ALMOST = re.compile(rb'\{\\?.[^"\\]{6}\\?.: \\?.[^"\\]{64}\\?.[,}]', re.DOTALL)
-#: More than this safetensors does not read as a header.
+#: Largest header that safetensors reads, bytes.
 _MOST_HEADER = 100_000_000
 
 
@@ -40,10 +40,10 @@ def with_sums(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def check_sum(file: Path, data: bytes) -> None:
-    """Hold a file's bytes against ``SHA256SUMS`` beside it; a folder without that one is of an earlier version.
+    """Check a file's bytes against ``SHA256SUMS`` beside it; folders of an earlier version have none and pass.
 
     Raises:
-        BundleError: another digest than written there, none, or a list that cannot be read.
+        BundleError: the digest differs or is missing, or the list cannot be read.
     """
     listed = file.with_name(SUMS)
     remedy = "copy or save it again"
@@ -64,14 +64,14 @@ def check_sum(file: Path, data: bytes) -> None:
 
 
 def with_place(text: str) -> str:
-    """The text of a JSON mapping with room for the digest of the file that it goes into."""
+    """The text of a JSON mapping with a placeholder for the digest of the file that it is written to."""
     assert text.startswith("{") and f'{{"{KEY}"' not in text[:10], "a mapping without a digest"
     comma = "" if text[1:].lstrip().startswith("}") else ","
     return f'{{"{KEY}": "{_ZEROS}"{comma}{text[1:]}'
 
 
 def sealed(data: bytes) -> list[memoryview]:
-    """The bytes of a file with its digest in the room that :func:`with_place` made, in pieces to be written."""
+    """The bytes of a file with its digest in the placeholder of :func:`with_place`, in pieces to be written."""
     at = _place(data)
     assert at is not None and data[at : at + 64] == _ZEROS.encode(), "its JSON has room for the digest"
     view = memoryview(data)
@@ -79,10 +79,10 @@ def sealed(data: bytes) -> list[memoryview]:
 
 
 def is_sealed(stream: BinaryIO) -> bool:
-    """Whether a file holds its digest; it is read to its end.
+    """Whether a file contains its digest, which is then checked; the file is read to its end.
 
     Raises:
-        ValueError: the digest is another than that of the file, or cannot be read.
+        ValueError: the digest is not that of the file, or cannot be read.
     """
     start = stream.read(8)
     size = 0 if start[:1] == b"{" else int.from_bytes(start, "little")
@@ -102,7 +102,7 @@ def is_sealed(stream: BinaryIO) -> bool:
 
 
 def _place(head: bytes) -> int | None:
-    """Where the 64 digits stand in the beginning of a file; None where there are none."""
+    """Offset of the 64 digits in the beginning of a file; None if there are none."""
     if head[:1] == b"{":
         found = _IN_JSON.match(head)
     else:

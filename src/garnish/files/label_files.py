@@ -1,4 +1,4 @@
-"""Reading label files as arrays: bounded sizes, nothing unpickled, every failure one line with the file.
+"""Reading label files as arrays, with bounded sizes and without unpickling; every failure is one line with the file.
 
 Shape letters: H W pixels, C colour channels of the file.
 """
@@ -29,7 +29,7 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def open_label(path: Path, *, colours: bool = False, upright: bool = True) -> tuple[np.ndarray, Stored | None]:
-    """A label file's numbers as :func:`read_array` gives them, and what the file holds (None: an ``.npy`` file).
+    """A label file's numbers as :func:`read_array` gives them, and the facts of its header (None: an ``.npy`` file).
 
     Args:
         path: the file.
@@ -48,7 +48,7 @@ def open_label(path: Path, *, colours: bool = False, upright: bool = True) -> tu
             pixels = sixteen_bits(path, image)
             _refuse_transparent(_see_through(pixels, image), path)
         else:
-            image.load()  # a TIFF is turned by this
+            image.load()  # this turns a TIFF upright
             _refuse_transparent(_see_through(np.asarray(image), image), path)
             pixels = np.asarray(composited(image) if colours else image)
             if facts.format == "TIFF":
@@ -61,9 +61,9 @@ def open_label(path: Path, *, colours: bool = False, upright: bool = True) -> tu
 
 
 def refuse_lossy(path: Path) -> None:
-    """Raise DataError for a picture file whose compression changes single numbers, whatever its name ends in.
+    """Raise DataError for a picture file with lossy compression, whatever its suffix.
 
-    Files that are no pictures, or damaged, are left to whoever reads them.
+    Files that are damaged or not pictures pass, since reading them raises.
     """
     try:
         with path.open("rb") as stream, Image.open(stream, formats=readable_formats()) as image:
@@ -75,13 +75,13 @@ def refuse_lossy(path: Path) -> None:
 
 
 def _opaque(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """(H, W, 2) or (H, W, 4) of a file → without its alpha, which must say nothing."""
+    """(H, W, 2) or (H, W, 4) → the same without alpha, which must be opaque everywhere."""
     _refuse_transparent(int((pixels[..., -1] != np.iinfo(pixels.dtype).max).sum()), path)
     return pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :-1]
 
 
 def _see_through(pixels: np.ndarray, image: Image.Image) -> int:
-    """How many pixels have the grey level, colour or palette index that a file (PNG's tRNS, GIF) says is not opaque."""
+    """Number of pixels whose grey level, colour or palette index the file declares transparent (PNG's tRNS, GIF)."""
     key = image.info.get("transparency")
     if key is None or image.mode not in ("1", "L", "P", "RGB", "I", "I;16"):
         return 0
@@ -100,7 +100,7 @@ def _refuse_transparent(count: int, path: Path) -> None:
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
-        # Mapped first: the header gives shape and dtype before a byte of data is read, and objects are refused.
+        # Memory-mapped first: shape and dtype are known before any data is read, and object arrays are refused.
         mapped = np.lib.format.open_memmap(path, mode="r")
         if mapped.dtype.kind not in "buif":
             kind = one_line(str(mapped.dtype), 60)

@@ -1,7 +1,7 @@
-"""One process at a time: a lock that goes with the process that holds it, and who that is.
+"""A lock for one process at a time, released when the process ends, with a note of who holds it.
 
-The lock itself is the system's (``filelock``), so that a killed process frees it. Beside the lock file stands who
-holds it, which is read only while somebody does. Nothing here needs torch.
+The lock itself is the system's (``filelock``), so that a killed process frees it. A file beside the lock file names
+the holder and is read only while the lock is held. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def locked(file: Path, busy: Callable[[str], None]) -> Iterator[None]:
     """Hold a lock for a ``with`` block.
 
     Args:
-        file: what is locked; it is created and stays, in a folder that exists.
-        busy: called once where another process (or another thread of this one) holds the lock, with who that is:
-            "process 12 on host since 2031-05-01 10:00:00". It raises, or the lock is waited for.
+        file: the lock file in an existing folder; it is created and stays.
+        busy: called once if another process (or another thread of this one) holds the lock, with who that is:
+            "process 12 on host since 2031-05-01 10:00:00". It may raise; otherwise this waits for the lock.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
     lock, by = FileLock(str(file), thread_local=False), _by(file)
     try:
@@ -38,7 +38,7 @@ def locked(file: Path, busy: Callable[[str], None]) -> Iterator[None]:
         busy(holder(file))
         lock.acquire()
     try:
-        with contextlib.suppress(OSError):  # who it is helps others, and nothing hangs on it
+        with contextlib.suppress(OSError):  # the note only informs others, so it may be missing
             by.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}), "utf-8")
         yield
     finally:
@@ -48,7 +48,7 @@ def locked(file: Path, busy: Callable[[str], None]) -> Iterator[None]:
 
 
 def holder(file: Path) -> str:
-    """Who holds the lock on ``file``, as it told itself; "another process" where it could not."""
+    """Who holds the lock on ``file``, from its note; "another process" if there is none."""
     try:
         told = json.loads(_by(file).read_text("utf-8"))
         return one_line(f"process {int(told['pid'])} on {told['host']} since {told['since']}", 200)

@@ -1,10 +1,10 @@
-"""Variables of MATLAB 5 files (``save`` up to ``-v7``): numbers, text, cells and structures, with bounded sizes.
+"""Reading variables of MATLAB 5 files (``save`` up to ``-v7``): numbers, text, cells, structures, of bounded sizes.
 
 A file is a header of 128 bytes and elements (type, length, content), possibly compressed; an element of type matrix
 holds flags, dimensions, a name, and its numbers or further matrices. "MAT-File Format", The MathWorks, chapter 1.
 
-It is read here and not by ``scipy.io.loadmat`` because that trusts the lengths in a file: 1.17 ends the process with a
-segmentation fault on some files of a few hundred bytes.
+``scipy.io.loadmat`` is not used because it trusts the lengths in a file: version 1.17 crashes with a segmentation
+fault on some files of a few hundred bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from garnish.errors import DataError, one_line
 
 #: Largest file, and largest content after decompression, in bytes.
 MAX_BYTES = 256 * 2**20
-#: Most matrices of a variable, cells and fields of structures included.
+#: Largest number of matrices in a variable, including cells and fields of structures.
 _MAX_MATRICES = 100_000
 _MAX_DEPTH = 16
 _HEADER = 128
@@ -32,7 +32,7 @@ _NUMBERS = range(6, 16)
 _COMPLEX = 0x800
 #: Type of stored numbers → numpy's.
 _DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-#: Type of stored text → its coding; type 4 holds 16-bit units.
+#: Type of stored text → its encoding; type 4 holds 16-bit units.
 _TEXT = {1: "latin-1", 2: "latin-1", 16: "utf-8", 4: "utf-16", 17: "utf-16", 18: "utf-32"}
 
 
@@ -69,7 +69,7 @@ def read_mat(path: Path, variable: str) -> Any:
 @final
 @dataclass
 class _Reader:
-    """What all matrices of a file share; ``left``: how many more may be read."""
+    """Decoder of the elements of a file; ``left``: how many more matrices may be read."""
 
     path: Path
     order: str
@@ -78,7 +78,7 @@ class _Reader:
     def element(self, data: memoryview, place: int) -> tuple[int, memoryview, int]:
         """Type and content of the element at ``place``, and where the next one starts (at a multiple of 8)."""
         kind, size = struct.unpack_from(f"{self.order}II", data, place)
-        if kind >> 16:  # up to four bytes stand in place of the length
+        if kind >> 16:  # small element: up to four bytes of content after a length of 16 bits
             kind, size, start = kind & 0xFFFF, kind >> 16, place + 4
             after = place + 8
         else:
@@ -88,7 +88,7 @@ class _Reader:
         return kind, data[start : start + size], after
 
     def whole(self, data: memoryview) -> tuple[int, ...]:
-        """32-bit whole numbers."""
+        """Decode 32-bit integers."""
         return struct.unpack(f"{self.order}{len(data) // 4}i", data[: len(data) // 4 * 4])
 
     def head(self, data: memoryview) -> tuple[int, tuple[int, ...], str, int]:
@@ -102,7 +102,7 @@ class _Reader:
         return flag[0], shape, bytes(name).decode("latin-1"), place
 
     def value(self, data: memoryview, depth: int = 0) -> Any:
-        """What a matrix holds."""
+        """Decode the content of a matrix."""
         self.left -= 1
         if depth > _MAX_DEPTH or self.left < 0:
             raise _damaged(self.path, f"more than {_MAX_MATRICES} matrices, or {_MAX_DEPTH} levels of them")
@@ -131,19 +131,19 @@ class _Reader:
         return [dict(zip(names, values[k * len(names) :], strict=False)) for k in range(count if names else 0)]
 
     def several(self, data: memoryview, place: int, count: int, depth: int) -> list[Any]:
-        """What ``count`` matrices hold that stand one after the other."""
+        """Decode ``count`` matrices that follow each other."""
         if count > self.left:
             raise _damaged(self.path, f"more than {_MAX_MATRICES} cells or fields")
         found = []
         for _ in range(count):
             kind, inner, place = self.element(data, place)
             if kind != _MATRIX:
-                raise _damaged(self.path, f"an element of type {kind} where a matrix is due")
+                raise _damaged(self.path, f"an element of type {kind} instead of a matrix")
             found.append(self.value(inner, depth + 1))
         return found
 
     def numbers(self, kind: int, data: memoryview, shape: tuple[int, ...]) -> np.ndarray:
-        """Numbers as they are stored."""
+        """Decode numbers, in the type they are stored in."""
         if kind not in _DTYPES:
             raise _damaged(self.path, f"numbers of type {kind}")
         dtype = np.dtype(self.order + _DTYPES[kind])
@@ -152,7 +152,7 @@ class _Reader:
         return np.frombuffer(data, dtype).reshape(shape, order="F")
 
     def text(self, kind: int, data: memoryview) -> str:
-        """Text in whatever coding it is stored."""
+        """Decode text from the encoding it is stored in."""
         if kind not in _TEXT:
             raise _damaged(self.path, f"text of type {kind}")
         wide = {"<": "-le", ">": "-be"}[self.order] if _TEXT[kind] in ("utf-16", "utf-32") else ""
@@ -160,7 +160,7 @@ class _Reader:
 
 
 def _find(content: memoryview, variable: str, reader: _Reader) -> Any:
-    """The variable of a whole file; the others are passed over."""
+    """Decode the variable from a whole file; the others are skipped."""
     place, inflated = _HEADER, 0
     while place < len(content):
         kind, size = struct.unpack_from(f"{reader.order}II", content, place)

@@ -1,4 +1,4 @@
-"""EXIF orientations: how a stored picture is turned to be upright, and directions in it with it.
+"""EXIF orientations: how to turn a stored picture upright, and directions in it with it.
 
 Numbers 1 to 8 as in the tag ``Orientation`` of EXIF 2.32 (JEITA CP-3451, 4.6.4.A): 1 upright, 3 half a turn, 6 and 8
 quarter turns, the others mirrored. Shape letters: H W pixels.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-#: Rows of a matrix that takes (x right, y down) of a picture to those of the moved one.
+#: Rows of a matrix from directions (x right, y down) in a picture to those in the transformed one.
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 
-#: orientation → (rows and columns change places, then columns are reversed, then rows are reversed)
+#: orientation → (swap rows and columns, then reverse columns, then reverse rows)
 _STEPS = {
     1: (False, False, False),
     2: (False, True, False),
@@ -28,12 +28,12 @@ UNDONE_BY = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 
 
 def swaps_sides(orientation: int) -> bool:
-    """Whether width and height change places."""
+    """Whether turning upright swaps width and height."""
     return _STEPS[orientation][0]
 
 
 def turn(pixels: np.ndarray, orientation: int, axes: tuple[int, int] = (0, 1)) -> np.ndarray:
-    """Pixels as stored → upright.
+    """Turn pixels as stored upright.
 
     Args:
         pixels: an array with rows and columns among its axes.
@@ -52,7 +52,7 @@ def turn(pixels: np.ndarray, orientation: int, axes: tuple[int, int] = (0, 1)) -
 
 
 def axes_of(orientation: int) -> Matrix:
-    """What takes directions (x right, y down) of a stored picture to those of the upright one.
+    """The matrix from directions (x right, y down) in a stored picture to those in the upright one.
 
     The camera rolls with the picture; a mirrored picture shows a mirrored scene.
     """

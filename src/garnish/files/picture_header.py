@@ -1,7 +1,7 @@
-"""What a picture file holds, read from its header and compared with what Pillow makes of it.
+"""Facts from the header of a picture file, and which files Pillow would not read faithfully.
 
-Pillow opens many files as something smaller: 16-bit colours as their upper 8 bits, five bands as three, the first of
-several pages. What would be lost is refused here, in one line; ``docs/data.md`` has the table.
+Pillow reduces many files: 16-bit colours to their upper 8 bits, five bands to three, several pages to the first. Files
+that would lose something are refused in one line; ``docs/data.md`` has the table.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import BinaryIO, final
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-#: Pillow's formats that are read, and the endings by which files of them are found where a pattern names none.
+#: Pillow's formats that are read → suffixes by which their files are found if a pattern names none.
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg"),
-    "MPO": (),  # a JPEG with previews behind it, under a JPEG's ending
+    "MPO": (),  # a JPEG followed by previews, with a JPEG's suffix
     "PNG": (".png",),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
@@ -41,19 +41,19 @@ _WHITE_IS_ZERO, _YCBCR, _UNSIGNED, _SIGNED = 0, 6, 1, 2
 @final
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A picture file by its header.
+    """Facts from the header of a picture file.
 
     Attributes:
         format: one of :data:`FORMATS`.
         mode: Pillow's mode of the opened picture.
         size: (H, W) as stored, not turned.
-        bits: of one number of one band.
-        bands: numbers a pixel.
+        bits: per sample (one number of one band).
+        bands: samples per pixel.
         pages: pages or frames; smaller copies, masks and a JPEG's previews are not counted.
-        orientation: EXIF orientation, 1 where there is none.
-        unsigned: whole numbers that Pillow takes for signed ones.
-        strange: what Pillow changes of labels while it opens them, None where nothing.
-        fault: what Pillow loses or changes of any picture, None where nothing.
+        orientation: EXIF orientation, 1 if there is none.
+        unsigned: unsigned integers that Pillow reads as signed ones.
+        strange: what Pillow changes in a label when opening it, with a remedy; None: nothing.
+        fault: what Pillow loses or changes in any picture, with a remedy; None: nothing.
     """
 
     format: str
@@ -68,7 +68,7 @@ class Stored:
     fault: str | None = None
 
     def refused(self, *, label: bool) -> str | None:
-        """Why the file is not read, and what to do; None where it is."""
+        """Why the file is not read, and what to do; None if it is."""
         if self.fault:
             return self.fault
         if self.pages > 1:
@@ -107,7 +107,7 @@ def _others(image: Image.Image, stream: BinaryIO) -> Stored:
                 f"is grey of {bits} bits, whose numbers are 0 to {2**bits - 1} to some readers and 0 to 255 to others;"
                 " save it with 8 bits"
             )
-    elif kind in ("AVIF", "JPEG2000"):  # lossless settings exist, but no header vouches for them
+    elif kind in ("AVIF", "JPEG2000"):  # lossless settings exist, but the header does not tell
         strange = f"is {kind}, which need not keep single numbers; save the label as PNG or .npy"
     elif kind == "PPM" and mode != "1" and _is_scaled(image):
         strange = "has levels that are scaled while it is read; save it with a largest level of 255 or 65535, or as PNG"
@@ -130,7 +130,7 @@ def _is_scaled(image: Image.Image) -> bool:
 
 
 def lossy(image: Image.Image, stream: BinaryIO) -> str | None:
-    """The compression that changed the numbers of an opened picture when it was written, None where none did."""
+    """The lossy compression of an opened picture, None if it is lossless."""
     if image.format in ("JPEG", "MPO"):
         return "JPEG"
     if image.format == "WEBP":
@@ -148,7 +148,7 @@ def _tiff(image: Image.Image) -> Stored:
     number, photometric = tags.get(_FORMAT, (1,))[0], tags.get(_PHOTOMETRIC)
     bands = len(image.getbands())
     fault = strange = None
-    # without ExtraSamples nobody knows what a fourth band is
+    # without ExtraSamples the meaning of a fourth band is unknown
     if samples > bands or (image.mode == "RGBA" and not extra):
         fault = f"holds {samples} bands, not all of which would be read; save {'one band' if samples < 3 else 'RGB'}"
     elif number == _SIGNED and bits == 8:
@@ -176,7 +176,7 @@ def _tiff(image: Image.Image) -> Stored:
 
 
 def _pages(image: Image.Image) -> int:
-    """Pages of a TIFF but for smaller copies of others (bit 0 of NewSubfileType) and masks (bit 2)."""
+    """Number of pages of a TIFF, without smaller copies of others (bit 0 of NewSubfileType) and masks (bit 2)."""
     count = int(image.n_frames)  # type: ignore[attr-defined]
     if count == 1:
         return 1
@@ -205,7 +205,7 @@ def _is_lossy_webp(stream: BinaryIO) -> bool:
 
 
 def unread(stream: BinaryIO) -> str | None:
-    """What a file that Pillow cannot identify is, and what to do; None where that is not known either."""
+    """What kind of file it is that Pillow cannot identify, and what to do; None if unknown."""
     stream.seek(0)
     head = stream.read(16)
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):

@@ -1,4 +1,4 @@
-"""Reading picture files: bounded sizes, every failure one line with the file.
+"""Reading picture files, with bounded sizes; every failure is one line with the file.
 
 Shape letters: H W pixels, C colour channels of the file.
 """
@@ -23,16 +23,16 @@ RGB = NDArray[np.uint8]
 #: Largest picture or label that is read, in pixels; the size at which PIL refuses a picture by default.
 MAX_PIXELS = 178_956_970
 
-#: Endings of files that are looked for where a pattern names none.
+#: Suffixes of picture files, which are tried if a pattern names none.
 PICTURE_SUFFIXES = tuple(ending for endings in FORMATS.values() for ending in endings)
 
 
 def is_picture_file(path: Path) -> bool:
-    """Whether data sets and ``garnish predict`` take a file for a picture: by its ending, and not hidden."""
+    """Whether a file counts as a picture for data sets and ``garnish predict``: by its suffix, and not hidden."""
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-# What PIL raises for damaged files, by experience with truncated and garbled JPEG, PNG and TIFF files.
+# Exceptions that PIL raises for damaged files, found with truncated and garbled JPEG, PNG and TIFF files.
 DAMAGED = (
     OSError,
     SyntaxError,
@@ -50,9 +50,9 @@ _ONE_BAND = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of m
 def read_picture(path: Path) -> RGB:
     """A picture as (H, W, 3) uint8 RGB, upright by its EXIF orientation.
 
-    Grey becomes three equal channels; of alpha what lies beneath is taken; 16 bits are divided by 257 (full range to
-    full range), 16-bit colours of a TIFF by 256; float pictures in [0, 1] are multiplied by 255; CMYK is converted by
-    Pillow's simple formula. ``docs/data.md`` has the table of what is read and what is refused.
+    Grey becomes three equal channels; alpha is dropped and the colour beneath kept; 16 bits are divided by 257 (full
+    range to full range), 16-bit colours of a TIFF by 256; float pictures in [0, 1] are multiplied by 255; CMYK is
+    converted by Pillow's simple formula. ``docs/data.md`` has the table of what is read and what is refused.
 
     Raises:
         DataError: missing, damaged or larger than :data:`MAX_PIXELS`; bands, pages or numbers that would be lost.
@@ -61,7 +61,7 @@ def read_picture(path: Path) -> RGB:
 
 
 def open_picture(path: Path) -> tuple[RGB, Stored]:
-    """A picture as :func:`read_picture` gives it, and what its file holds.
+    """A picture as :func:`read_picture` gives it, and the facts of its file's header.
 
     Raises:
         DataError: as :func:`read_picture`.
@@ -85,11 +85,11 @@ def to_rgb(image: Image.Image, where: str, largest: int = 65535) -> RGB:
 
     Args:
         image: not modified.
-        where: what messages call it.
-        largest: the number that is white in a picture of more than 8 bits; 65535 unless its file says less.
+        where: its name in messages.
+        largest: value of white in a picture of more than 8 bits; 65535 unless its file says less.
 
     Raises:
-        DataError: one that cannot be decoded, naming ``where``.
+        DataError: it cannot be decoded; the message names ``where``.
     """
     try:
         image = ImageOps.exif_transpose(image)
@@ -116,7 +116,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def is_transparent(path: Path, facts: Stored) -> bool:
-    """Whether some pixel of a readable picture is not opaque."""
+    """Whether any pixel of a readable picture is not opaque."""
     if facts.mode not in ("LA", "RGBA", "P"):
         return False
     with opened(path) as (image, _):
@@ -128,9 +128,9 @@ def is_transparent(path: Path, facts: Stored) -> bool:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Image.Image, Stored]]:
-    """A picture of a size that is allowed, not yet decoded; whatever goes wrong with it is one line."""
+    """Open a picture of an allowed size, not yet decoded; any failure in the ``with`` block is a one-line DataError."""
     try:
-        # as a stream: of a named TIFF without compression Pillow maps rows of the turned width into memory
+        # as a stream: Pillow memory-maps an uncompressed TIFF given by name with rows of the turned width
         with path.open("rb") as stream:
             try:
                 image = Image.open(stream, formats=readable_formats())
@@ -153,23 +153,19 @@ def opened(path: Path) -> Iterator[tuple[Image.Image, Stored]]:
 
 
 def is_deep_png(facts: Stored) -> bool:
-    """Whether Pillow hands out the upper 8 bits alone of a picture's 16."""
+    """Whether Pillow returns only the upper 8 bits of a 16-bit picture."""
     return facts.format == "PNG" and facts.bits == 16 and facts.mode not in _ONE_BAND
 
 
 def sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
-    """(H, W, C) uint16, as stored, of a PNG whose upper 8 bits are all that Pillow hands out."""
-    image.load()  # Pillow says what is damaged, in words that name it
+    """(H, W, C) uint16, as stored, of a PNG of which Pillow returns only the upper 8 bits."""
+    image.load()  # Pillow's errors say what is damaged
     try:
         import torch  # nothing else here needs it, and Pillow has no such reader
         from torchvision.io import ImageReadMode, decode_image
 
         pixels = decode_image(torch.from_numpy(np.fromfile(path, np.uint8)), mode=ImageReadMode.UNCHANGED)
-    except (
-        ImportError,
-        RuntimeError,
-        AttributeError,
-    ) as error:  # no torch, or no libpng
+    except (ImportError, RuntimeError, AttributeError) as error:  # no torch, or no libpng
         reason = one_line(error, 120)
         raise DataError(
             f"{path}: colours of 16 bits cannot be read here ({reason}); save one grey channel of 16 bits, or .npy"
@@ -178,7 +174,7 @@ def sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
 
 
 def composited(image: Image.Image) -> Image.Image:
-    """A palette picture as RGB, others as they are; straight to RGB warns where the transparency is a table."""
+    """A palette picture as RGB, by way of RGBA to avoid Pillow's warning about transparency; others unchanged."""
     return image.convert("RGBA").convert("RGB") if image.mode == "P" else image
 
 

@@ -1,4 +1,4 @@
-"""JSON of strangers: standard JSON of some megabytes at most, or one line. Nothing here needs torch."""
+"""Reading untrusted JSON: standard JSON of some megabytes at most, or a one-line error. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from garnish.errors import BundleError, GarnishError, one_line
 from garnish.files.checksums import check_sum
 
-#: A description is some kilobytes; more than this is not read.
+#: Largest file that is read; a description has some kilobytes.
 MOST_BYTES = 16 * 2**20
 
 
@@ -21,9 +21,9 @@ def read_json(
     Args:
         file: UTF-8.
         what: what the file is, for messages.
-        remedy: what to do where it cannot be read.
-        error_kind: what is raised for one that is missing, too large, no text or no standard JSON; one line.
-        summed: it is held against ``SHA256SUMS`` beside it.
+        remedy: what to do if it cannot be read.
+        error_kind: raised, with one line, for a file that is missing, too large, not text or not standard JSON.
+        summed: check it against ``SHA256SUMS`` beside it.
     """
     try:
         if (size := file.stat().st_size) > MOST_BYTES:

@@ -1,4 +1,4 @@
-"""YAML as people mean it: numbers and booleans of YAML 1.2, and no key twice. Nothing here needs torch."""
+"""Strict YAML: numbers and booleans as in YAML 1.2, and no duplicate keys. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 from garnish.errors import GarnishError, OptionError, one_line
 
-#: A float of YAML 1.2: YAML 1.1, which PyYAML reads, takes ``1e-3`` for text.
+#: A float of YAML 1.2: in YAML 1.1, which PyYAML reads, ``1e-3`` is text.
 _FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
@@ -20,16 +20,16 @@ _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")  # 010 stays text: 8 to some, 10 to o
 
 @final
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's plain numbers and booleans; a key that stands twice is an error."""
+    """YAML 1.2's plain numbers and booleans; duplicate keys are an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As the base class, but strict."""
+        """As the base class, but refuse duplicate keys."""
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
             if (key.tag, key.value) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} occurs twice", key.start_mark)
             seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
@@ -48,7 +48,7 @@ for _tag, _pattern, _first in (
 
 @final
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that :class:`_Loader`, or a reader of YAML 1.1, would take for something else."""
+    """Quotes text that :class:`_Loader`, or a reader of YAML 1.1, would read as something else."""
 
 
 _Dumper.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeDumper.yaml_implicit_resolvers.items()}
@@ -56,7 +56,7 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{_FLOAT
 
 
 def parse_yaml(text: str) -> Any:
-    """The plain content of some text.
+    """Parse YAML text into plain values.
 
     Raises:
         yaml.YAMLError, ValueError, RecursionError: it is not YAML, or holds a key twice.
@@ -65,11 +65,11 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(file: Path, error_kind: type[GarnishError] = OptionError) -> Any:
-    """The plain content of a YAML file.
+    """Read a YAML file into plain values.
 
     Args:
         file: UTF-8.
-        error_kind: what is raised for a file that is missing, is not text or is not YAML; one line that names it.
+        error_kind: raised, with one line that names the file, if it is missing, not text or not YAML.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -87,5 +87,5 @@ def read_yaml(file: Path, error_kind: type[GarnishError] = OptionError) -> Any:
 
 
 def write_yaml(plain: Any) -> str:
-    """Plain content as YAML, keys in their order, that :func:`read_yaml` reads back as it was."""
+    """Plain values as YAML text, keys in their order; :func:`read_yaml` reads the same values back."""
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)

@@ -1,1 +1,1 @@
-"""What to train, as YAML and words of the command line have it."""
+"""Recipes: what to train, from YAML files and command-line overrides, and the model that they describe."""

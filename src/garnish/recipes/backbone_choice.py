@@ -1,4 +1,4 @@
-"""The section ``backbone`` of a recipe: which trunk."""
+"""The section ``backbone`` of a recipe: which backbone, with which weights and options."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class BackboneChoice:
         return self._with(self.weights)
 
     def build_random(self, seed: int) -> Backbone:
-        """The trunk with random weights instead, which follow from the seed; torch's random state is left as it was."""
+        """The trunk with random weights from a seed instead; torch's random state is left unchanged."""
         import torch
 
         with torch.random.fork_rng(devices=[]):

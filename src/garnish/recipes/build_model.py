@@ -1,4 +1,4 @@
-"""The model that a recipe says: a backbone of its own with adapters and heads, or new tasks on the model of bundles."""
+"""Building the model of a recipe: a backbone with adapters and heads, or new tasks added to the model of bundles."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def build_model(recipe: Recipe, data: Dataset, *, trunk: Backbone | None = None)
     Args:
         recipe: what to build.
         data: the training pictures, for their tasks.
-        trunk: what to adapt in place of the recipe's backbone; also one with random weights, whose bundles are opened
-            by giving such a trunk again. Not looked at where the recipe has ``onto``.
+        trunk: adapted instead of the recipe's backbone; it may have random weights, but then its bundles can only be
+            opened with the same trunk. Ignored if the recipe has ``onto``.
 
     Raises:
-        OptionError: whatever is wrong with a name or an option, or does not fit; it names the recipe.
+        OptionError: an invalid name or option, or parts that do not fit together; the message names the recipe.
     """
     choice, methods, head, tasks = recipe.backbone, recipe.methods, recipe.head, recipe.tasks_of(data)
     if not recipe.onto and choice is None:
@@ -34,7 +34,7 @@ def build_model(recipe: Recipe, data: Dataset, *, trunk: Backbone | None = None)
         assert choice is not None
         own = trunk is None
         trunk = choice.build() if trunk is None else trunk
-        if own and trunk.weights_source == "random":  # a bundle names its backbone's weights, and cannot name these
+        if own and trunk.weights_source == "random":  # a bundle names its backbone's weights, random ones have no name
             raise recipe.fault(
                 "backbone",
                 f"{choice.name} without weights is random, so a bundle could not be "
@@ -51,7 +51,7 @@ def build_model(recipe: Recipe, data: Dataset, *, trunk: Backbone | None = None)
 
 
 def _check_same_trunk(recipe: Recipe, choice: BackboneChoice, trunk: Backbone) -> None:
-    """Raise OptionError where the section backbone asks for what the bundle's trunk is not."""
+    """Raise OptionError if the section ``backbone`` contradicts the bundle's trunk."""
     bundles = ", ".join(recipe.onto)
     if choice.name != trunk.name:
         raise recipe.fault(

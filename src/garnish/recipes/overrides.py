@@ -1,4 +1,4 @@
-"""What the command line says of a recipe: ``--dotted.keys value``. Nothing here needs torch."""
+"""Overrides of a recipe on the command line: ``--dotted.keys value``. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parse_value(text: str) -> Any:
 
 
 def split_overrides(tokens: Sequence[str], sections: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Take ``--adapter LoRA --adapter.rank 8 --train.checkpointing`` out of a command line.
+    """Separate overrides such as ``--adapter LoRA --adapter.rank 8 --train.checkpointing`` from a command line.
 
     Args:
         tokens: the command line.
@@ -58,16 +58,16 @@ def split_overrides(tokens: Sequence[str], sections: Sequence[str]) -> tuple[lis
 
 
 def set_dotted(plain: dict[str, Any], key: str, value: Any, *, names: Sequence[str] = ()) -> None:
-    """Set ``plain[a][b][c]`` for the key ``a.b.c``; mappings are made on the way, lists are entered by number.
+    """Set ``plain[a][b][c]`` for the key ``a.b.c``; missing mappings are created, list entries go by number.
 
     Args:
         plain: changed in place.
         key: dotted.
         value: what to set.
-        names: sections in which text stands for ``{name: text}``.
+        names: sections in which text means ``{name: text}``.
 
     Raises:
-        OptionError: a way through something that is neither a mapping nor a list.
+        OptionError: the key leads through a value that is neither a mapping nor a list.
     """
     *way, last = key.split(".")
     here: Any = plain

@@ -1,4 +1,4 @@
-"""Where the paths of a recipe start, and the data description that a path stands for. Nothing here needs torch."""
+"""Resolving the relative paths of a recipe, and reading the data description at a path. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _WEIGHTS_FILE = re.compile(r"[./~].*|.*\.(safetensors|pth|pt|bin)")
 
 
 def relocated(plain: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """The sections with relative paths, which start at the recipe (or, where nothing lies there, at the working
-    directory), made relative to the working directory; ``out`` starts there anyway.
+    """The sections with paths relative to the recipe's folder (or, if nothing exists there, to the working directory)
+    made relative to the working directory; ``out`` is so already.
     """
     return _each_moved(plain, lambda path, option, sure: _moved(path, base, sure=sure))
 
@@ -25,19 +25,19 @@ def relocated(plain: Mapping[str, Any], base: Path) -> dict[str, Any]:
 def from_base(
     plain: Mapping[str, Any], base: Path, replaced: Collection[str], source: str
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The sections of a run's ``args.yaml``, whose relative paths start at ``base`` and nowhere else.
+    """The sections of a run's ``args.yaml``, whose paths are all relative to ``base``.
 
     Args:
         plain: the sections.
         base: the folder that the run was started in.
-        replaced: dotted keys that the command line sets; what they stand for need not be there.
+        replaced: dotted keys that the command line sets; their old paths need not exist.
         source: the file, for messages.
 
     Returns:
-        The sections with paths that lead there from the working directory, and each such path → as it was written.
+        The sections with paths relative to the working directory, and each such path → its text in the file.
 
     Raises:
-        OptionError: nothing lies where a path leads.
+        OptionError: a path does not exist.
     """
     written: dict[str, str] = {}
 
@@ -65,7 +65,7 @@ def from_base(
 
 
 def as_written(value: Any, written: Mapping[str, str]) -> Any:
-    """A plain value with every path that :func:`from_base` changed as it was written."""
+    """A plain value with every path that :func:`from_base` changed restored to its text in the file."""
     if isinstance(value, Mapping):
         return {key: as_written(inner, written) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -74,7 +74,7 @@ def as_written(value: Any, written: Mapping[str, str]) -> Any:
 
 
 def _each_moved(plain: Mapping[str, Any], moved: Callable[[str, str, bool], str]) -> dict[str, Any]:
-    """The sections with ``moved(path, option, sure)`` for each path; ``sure``: it is one, and not a Hub id, say."""
+    """The sections with ``moved(path, option, sure)`` for each path; ``sure``: it cannot be a Hub id, for example."""
     found = dict(plain)
     backbone = found.get("backbone")
     if isinstance(backbone, dict) and isinstance(weights := backbone.get("weights"), str):
@@ -99,7 +99,7 @@ def _data_moved(given: Any, moved: Callable[[str], str]) -> Any:
 
 
 def _moved(path: str, base: Path, *, sure: bool = True) -> str:
-    """``path`` from ``base``; ``sure``: it is a path, even if nothing lies there (and not a Hub id, say)."""
+    """``path`` relative to ``base``; ``sure``: it is a path even if nothing exists there (and not a Hub id)."""
     expanded = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 (keeps what pathlib would fold)
     there = os.path.normpath(base / expanded)
     if Path(there).exists() or (sure and not Path(expanded).exists()):
@@ -108,7 +108,7 @@ def _moved(path: str, base: Path, *, sure: bool = True) -> str:
 
 
 def inlined(given: Any) -> Any:
-    """The mapping that a section data stands for, so that single keys of it can be set."""
+    """The content of the section ``data`` as a mapping, so that single keys of it can be set."""
     if given == "scenes":
         return {"name": "scenes"}
     if not isinstance(given, str):

@@ -1,6 +1,6 @@
-"""A recipe: what to train, in YAML with overrides from the command line, as plain values and as the specs they build.
+"""Recipe: what to train, read from YAML and command-line overrides, as plain values and as objects built from them.
 
-``docs/decisions/003-recipes-and-command-line.md`` says why it is read here and not by a library.
+``docs/decisions/003-recipes-and-command-line.md`` explains why no library is used for this.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ if TYPE_CHECKING:  # torch is imported where something is built, not where --hel
 T = TypeVar("T")
 
 SECTIONS = ("backbone", "adapter", "head", "tasks", "data", "train", "onto", "out")
-#: What may stand in a file: ``compare`` is read by ``garnish compare`` alone; ``base`` is the folder, seen from the
-#: file, where paths start, which a run notes in its ``args.yaml``.
+#: Keys of a file: ``compare`` is read by ``garnish compare`` only; ``base``, which a run writes to its ``args.yaml``,
+#: is the folder that paths are relative to, itself relative to the file.
 IN_FILE = (*SECTIONS, "compare", "base")
-#: Sections in which a name alone stands for ``{name: …}``.
+#: Sections in which a name alone means ``{name: …}``.
 NAMED = ("backbone", "adapter", "head")
 
 
 @final
 @dataclass(frozen=True)
 class Recipe:
-    """What a recipe says, after the overrides.
+    """The sections of a recipe, after the overrides.
 
     Attributes:
         source: the file, or "command line".
         plain: the sections as plain values; every path is absolute or relative to the working directory.
         overridden: the dotted keys that the command line set.
-        written: of a file with ``base``: each path of ``plain`` → as it stands in the file.
+        written: for a file with ``base``: each path of ``plain`` → its text in the file.
     """
 
     source: str
@@ -71,7 +71,7 @@ class Recipe:
 
     @property
     def task_options(self) -> dict[str, dict[str, Any]] | None:
-        """The tasks to take of the data's, with options to set anew (loss, weight, …); None: all as they are."""
+        """The data's tasks to use, with options to override (loss, weight, …); None: all unchanged."""
         given = self.plain.get("tasks")
         if given is None:
             return None
@@ -86,7 +86,7 @@ class Recipe:
 
     @property
     def backbone(self) -> BackboneChoice | None:
-        """Which backbone; None where the recipe names none."""
+        """The section ``backbone``; None if the recipe has none."""
         from garnish.recipes.backbone_choice import BackboneChoice
         from garnish.registry import construct
 
@@ -98,7 +98,7 @@ class Recipe:
 
     @property
     def methods(self) -> list[Method]:
-        """The methods, one or several; LoRA where the recipe names none."""
+        """The methods, one or several; LoRA if the recipe names none."""
         given = self.plain.get("adapter", "LoRA")
         if isinstance(given, list):
             return [self._build("adapters", f"adapter.{number}", entry) for number, entry in enumerate(given)]
@@ -106,7 +106,7 @@ class Recipe:
 
     @property
     def head(self) -> Head | dict[str, Head] | None:
-        """One head, or one a task; None where the recipe names none."""
+        """One head, or one per task; None if the recipe names none."""
         given = self.plain.get("head")
         if given is None:
             return None
@@ -117,7 +117,7 @@ class Recipe:
 
     @property
     def options(self) -> TrainOptions:
-        """How to train."""
+        """The section ``train``: how to train."""
         from garnish.registry import construct
         from garnish.training.train_options import TrainOptions
 
@@ -131,7 +131,7 @@ class Recipe:
 
         Args:
             section: dotted, what is read or built.
-            text: what is wrong; where it begins with a dotted key of the section and ``: ``, it is that key.
+            text: what is wrong; if it begins with a dotted key of the section and ``: ``, that key is named.
         """
         key, colon, rest = text.partition(": ")
         if not colon or not f"{key}.".startswith(f"{section}."):
@@ -155,7 +155,7 @@ class Recipe:
         return open_data(given, split, tasks=None if options is None else list(options))
 
     def tasks_of(self, data: Dataset) -> dict[str, Task]:
-        """The data's tasks with the options that the recipe sets anew."""
+        """The data's tasks with the options that the recipe overrides."""
         from garnish.registry import construct, options_of
 
         found = dict(data.tasks)
@@ -167,10 +167,10 @@ class Recipe:
         return found
 
     def resolved(self) -> dict[str, Any]:
-        """All sections with every option spelled out, JSON-ready; what a run and its bundles keep.
+        """All sections with every option spelled out, JSON-ready; stored with a run and its bundles.
 
         Raises:
-            OptionError: whatever is wrong with a name or an option; nothing is built and no weights are read.
+            OptionError: an invalid name or option; no model is built and no weights are read.
         """
         from garnish.registry import flat, options_of
 
@@ -206,7 +206,7 @@ class Recipe:
         return self._located(lambda: build(kind, name, options, where=section), section)
 
     def _located(self, make: Callable[[], T], section: str) -> T:
-        """What ``make()`` gives; its errors name the recipe."""
+        """Call ``make()``; its errors then name the recipe."""
         try:
             return make()
         except OptionError as error:
@@ -220,12 +220,12 @@ def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Any
     """Read a recipe and apply overrides.
 
     Args:
-        file: YAML; None: what the overrides say is all there is.
+        file: YAML; None: only the overrides.
         overrides: dotted key → value, as :mod:`garnish.recipes.overrides` gives them. A section that is set as
             a whole loses the options the file gave it; ``train.steps`` and ``train.epochs`` replace each other.
 
     Raises:
-        OptionError: a file that cannot be read, an unknown section, or an override that leads nowhere.
+        OptionError: a file that cannot be read, an unknown section, or an override of a key that cannot exist.
     """
     plain: dict[str, Any] = {}
     written: dict[str, str] = {}
@@ -260,7 +260,7 @@ def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Any
 
 
 def _task_mapping(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The section tasks as a mapping; all tasks of the data where it is left out."""
+    """The section ``tasks`` as a mapping; all tasks of the data if it is left out."""
     given = plain.get("tasks")
     if given is None:
         from garnish.data.sources import open_data

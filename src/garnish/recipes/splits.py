@@ -1,4 +1,4 @@
-"""Whether a recipe's data have validation pictures of their own."""
+"""Opening the validation split of a recipe's data, if they have one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def validation(recipe: Recipe) -> Dataset | None:
-    """The split val; None where the data have none.
+    """The split val; None if the data have none.
 
     Raises:
-        DataError: a split val that is named or there, and cannot be read.
+        DataError: a split val that is named or exists, but cannot be read.
     """
     try:
         return recipe.open("val")
@@ -26,7 +26,7 @@ def validation(recipe: Recipe) -> Dataset | None:
 
 
 def _has_val(recipe: Recipe) -> bool:
-    """Whether the data name or hold a split val, so that an error in it is not to be passed over."""
+    """Whether the data name or contain a split val, so that an error in it must not be ignored."""
     from garnish.data.folder import FolderDataset, JoinedDataset
 
     whole = recipe.open("train")

@@ -1,1 +1,1 @@
-"""Kinds of target: what the labels of a dense task are, one kind a file."""
+"""Kinds of target (class ids, distances, unit vectors, binary maps), one per file, and how transforms move them."""

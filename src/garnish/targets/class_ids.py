@@ -1,4 +1,4 @@
-"""One class a pixel.
+"""Target of class ids: one class per pixel.
 
 Shape letters: H W pixels.
 """
@@ -32,7 +32,7 @@ class ClassIds(Target):
     def example(
         cls, count: int, channels: int, size: tuple[int, int], device: torch.device | str | None = None
     ) -> Tensor:
-        """(count, H, W) int64, every id as likely."""
+        """(count, H, W) int64, every id equally likely."""
         return torch.randint(channels, (count, *size), device=device)
 
     @classmethod
@@ -42,5 +42,5 @@ class ClassIds(Target):
 
     @classmethod
     def oddity(cls, target: Tensor, labelled: Tensor) -> str | None:
-        """A map of one class."""
+        """Warns of a map with a single class."""
         return "hold one class only" if bool((target == target.reshape(-1)[0]).all()) else None

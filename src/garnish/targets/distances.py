@@ -1,4 +1,4 @@
-"""A distance a pixel, above 0: depth.
+"""Target of distances: one number above 0 per pixel, such as depth.
 
 Shape letters: H W pixels.
 """
@@ -25,7 +25,7 @@ class DepthMap(tv_tensors.TVTensor):  # type: ignore[misc]
 
 @final
 class Distances(Target):
-    """:class:`DepthMap`: amounts above 0, which a rolled or mirrored camera sees alike; 0: no label."""
+    """:class:`DepthMap`: values above 0, which do not change if the camera is rolled or mirrored; 0: no label."""
 
     tensor: ClassVar[type[Any]] = DepthMap
     missing: ClassVar[float] = 0.0
@@ -34,5 +34,5 @@ class Distances(Target):
     def example(
         cls, count: int, channels: int, size: tuple[int, int], device: torch.device | str | None = None
     ) -> Tensor:
-        """(count, 1, H, W) float32, within 0.5 and 9.5."""
+        """(count, 1, H, W) float32, uniform between 0.5 and 9.5."""
         return 0.5 + 9 * torch.rand(count, 1, *size, device=device)

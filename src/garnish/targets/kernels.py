@@ -1,18 +1,18 @@
-"""How targets move under torchvision's geometric transforms: rules that serve every kind, and a refusal for the rest.
+"""How targets follow torchvision's geometric transforms: kernels for every kind, and an error for all others.
 
-torchvision hands a tensor type it has no kernel for through a geometric transform **unchanged and without a word**.
-So every geometric functional gets a kernel for the tensor type of every kind: one that is right, or one that refuses.
+A tensor type without a kernel passes through torchvision's geometric transforms **unchanged and without a warning**.
+So every geometric functional gets a kernel for the tensor type of every kind: a correct one, or one that raises.
 
 - Labels are resampled by nearest neighbour: between two ids, across a depth step, or between a normal and "no label"
   there is no meaningful mean, and "no label" must stay exactly that. The grid is that of "nearest-exact", whose pixel
   centres are those of the picture's bilinear resize (torchvision's own ``Mask`` kernel is up to half a pixel off:
   resize masks with :func:`resize_map`).
-- A resize or crop leaves values as they are: depth and normals stay true of the same scene seen with the resized
-  camera matrix. What a network that is blind to the camera matrix sees is ambiguous: a zoom by s looks like a depth
-  divided by s.
-- A flip or a rotation is that of the camera: a kind says in ``Target.turned`` what its values become. Those of normals
-  turn with the picture; planar depth and curvature stay.
-- Uncovered area gets no label.
+- A resize or crop does not change values: depth and normals stay correct for the same scene with the resized camera
+  matrix. For a network that does not see the camera matrix this is ambiguous: a zoom by s looks like a depth divided
+  by s.
+- A flip or a rotation is one of the camera: a kind defines in ``Target.turned`` how its values change. Normals turn
+  with the picture; planar depth and curvature stay the same.
+- Areas outside the picture get no label.
 
 Shape letters: H W pixels.
 """
@@ -50,7 +50,7 @@ def resize_map(target: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_target(target: Tensor, size: tuple[int, int]) -> Tensor:
-    """The same by the kernel of the target's own type, where it has one."""
+    """Resize a target with the kernel of its own tensor type if it has one, else with :func:`resize_map`."""
     if isinstance(target, tv_tensors.TVTensor) and not isinstance(target, tv_tensors.Mask):
         resized: Tensor = V.resize(target, list(size), interpolation=_NEAREST)
         return resized
@@ -58,7 +58,7 @@ def resize_target(target: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def window(values: Tensor, top: int, left: int, height: int, width: int, missing: float) -> Tensor:
-    """Rows ``top`` to ``top + height`` and such columns of (…, H, W), with ``missing`` where they lie outside."""
+    """Crop rows ``top`` to ``top + height`` and columns alike from (…, H, W); ``missing`` fills what lies outside."""
     right, bottom = left + width - values.shape[-1], top + height - values.shape[-2]
     around = [max(-left, 0), max(right, 0), max(-top, 0), max(bottom, 0)]
     if any(around):
@@ -73,7 +73,7 @@ def _crop(x: Tensor, top: int, left: int, height: int, width: int, *, missing: f
 
 def _center_crop(x: Tensor, output_size: Any, *, missing: float) -> Tensor:
     height, width = ([*([output_size] if isinstance(output_size, int) else output_size)] * 2)[:2]
-    # torchvision's places: halves go to the even number where it cuts, and to the end where it fills
+    # as torchvision rounds: halves to the even number when cropping, to the end when padding
     top, left = (
         round((have - want) / 2) if have >= want else -((want - have) // 2)
         for have, want in zip(x.shape[-2:], (height, width), strict=True)
@@ -83,7 +83,7 @@ def _center_crop(x: Tensor, output_size: Any, *, missing: float) -> Tensor:
 
 def _resize(x: Tensor, size: Any, *, max_size: int | None = None, missing: float, **_: Any) -> Tensor:
     if not (isinstance(size, list | tuple) and len(size) == 2):
-        # the output size is torchvision's to work out (one side given, max_size); a mask of the same size finds it
+        # torchvision works out the output size (one side given, max_size), on a mask of the same size
         size = V.resize_mask(x.new_zeros(1, *x.shape[-2:]), size, max_size=max_size).shape[-2:]
     return resize_map(x, (size[0], size[1]))
 
@@ -122,7 +122,7 @@ def _rolled(degrees: float) -> Matrix:
     return ((c, s), (-s, c))
 
 
-#: Geometric functional → where values go; they get torchvision's options by name and take those they need.
+#: Geometric functional → kernel that moves values; it gets torchvision's options and uses those it needs.
 KERNELS: dict[str, Callable[..., Tensor]] = {
     "horizontal_flip": lambda x, missing: x.flip(-1),
     "vertical_flip": lambda x, missing: x.flip(-2),
@@ -134,7 +134,7 @@ KERNELS: dict[str, Callable[..., Tensor]] = {
     "rotate": _rotate,
     "affine": _affine,
 }
-#: Those that mirror or roll the camera → how, from the same options.
+#: Functionals that mirror or roll the camera → the matrix of this, from the same options.
 _TURNS: dict[str, Callable[..., Matrix]] = {
     "horizontal_flip": lambda: ((-1.0, 0.0), (0.0, 1.0)),
     "vertical_flip": lambda: ((1.0, 0.0), (0.0, -1.0)),
@@ -168,13 +168,13 @@ def register(
 
     Args:
         tensor: a subclass of torchvision's ``TVTensor`` that has none yet.
-        missing: what uncovered area gets.
-        turned: what values become where the camera is mirrored or rolled.
+        missing: fill value outside the picture.
+        turned: changes values when the camera is mirrored or rolled.
         own: functional → kernel in place of the default one: called with a plain tensor and torchvision's options.
         kind: name of the kind of target, for messages.
 
     Raises:
-        OptionError: a tensor type that has kernels, is none of torchvision's kind, or a functional that there is not.
+        OptionError: a tensor type that has kernels already or is no ``TVTensor``, or an unknown functional.
     """
     functionals = geometric_functionals()
     for name in own:

@@ -1,7 +1,7 @@
-"""What a kind of target is: its tensor type, what stands for "no label", how its values move with the picture.
+"""Target: base class of kinds of target, with tensor type, value of "no label", and how values follow the picture.
 
-A kind is a class of class variables and class methods, which nobody makes an object of. Whoever needs it asks the task
-(``Task.target``), so that a new kind needs no name and no entry anywhere.
+A kind is a class with class variables and class methods only; no instances are made. Code gets it from the task
+(``Task.target``), so a new kind does not have to be registered anywhere.
 
 Shape letters: B pictures, C channels of the target, H W pixels.
 """
@@ -27,10 +27,10 @@ IGNORE = 255
 
 
 class Target(ABC):
-    """One kind of target; the defaults are those of a map of amounts that a turned camera sees alike.
+    """One kind of target; the defaults suit a map of quantities that do not change if the camera turns.
 
-    A subclass names :attr:`tensor` and :attr:`missing`. Where it is defined every geometric functional of torchvision
-    gets a kernel for its tensor type: one that is right, or one that refuses.
+    A subclass sets :attr:`tensor` and :attr:`missing`. When it is defined, every geometric functional of torchvision
+    gets a kernel for its tensor type: a correct one, or one that raises.
 
     Raises:
         OptionError: at the definition of a subclass, a tensor type that belongs to another kind, or torchvision's
@@ -39,11 +39,11 @@ class Target(ABC):
 
     #: Type of its tensors, a class of its own that extends torchvision's ``TVTensor``; or ``Mask``, for ids.
     tensor: ClassVar[type[Any]]
-    #: Value that says "no label", in every channel; what a transform uncovers gets it. May be NaN.
+    #: Value that means "no label", in every channel; transforms fill with it. May be NaN.
     missing: ClassVar[float]
-    #: C, but for ids, which have no axis of channels.
+    #: C; not used for ids, which have no channel axis.
     channels: ClassVar[int] = 1
-    #: Whether values are names of classes, so that their pixels are counted by class, and not amounts.
+    #: Whether values are classes, whose pixels are counted by class, rather than quantities.
     categorical: ClassVar[bool] = False
     #: Geometric functional of torchvision → kernel that replaces the default one; see :mod:`garnish.targets.kernels`.
     kernels: ClassVar[Mapping[str, Callable[..., Tensor]]] = {}
@@ -62,11 +62,11 @@ class Target(ABC):
 
     @classmethod
     def turned(cls, values: Tensor, axes: Matrix) -> Tensor:
-        """Values as a camera sees them that is mirrored, or rolled about its axis, with the picture.
+        """Values as seen by a camera that is mirrored, or rolled about its axis, with the picture.
 
         Args:
-            values: (…, C, H, W), already in their new places; those without a label must come out as they are.
-            axes: the orthogonal matrix that takes (x right, y down) of the picture before to those after.
+            values: (…, C, H, W), already in their new places; those without a label must come out unchanged.
+            axes: the orthogonal matrix from (x right, y down) in the picture before to those after.
         """
         return values
 
@@ -80,11 +80,11 @@ class Target(ABC):
     def example(
         cls, count: int, channels: int, size: tuple[int, int], device: torch.device | str | None = None
     ) -> Tensor:
-        """Valid values at random, by torch's generator, with a label at every pixel: (count, C, H, W) float32.
+        """Random valid values from torch's generator, with a label at every pixel: (count, C, H, W) float32.
 
         Args:
             count: number of pictures.
-            channels: output maps of the task, which for ids is the number of classes.
+            channels: output channels of the task, for ids the number of classes.
             size: (H, W).
             device: where to make it.
         """
@@ -92,31 +92,31 @@ class Target(ABC):
 
     @classmethod
     def classes(cls, legend: Sequence[str], channels: int) -> tuple[str, ...]:
-        """Names by which pixels are counted, in the order of their values; none where values are amounts.
+        """Names of the classes whose pixels are counted, in the order of their values; empty for quantities.
 
         Args:
-            legend: what the task names in its pictures.
-            channels: output maps of the task.
+            legend: label names of the task.
+            channels: output channels of the task.
         """
         return ()
 
     @classmethod
     def oddity(cls, target: Tensor, labelled: Tensor) -> str | None:
-        """What is suspicious about a single valid target, as words that follow "labels"; None where nothing is.
+        """What is suspicious about a single valid target, as words that follow "labels"; None: nothing.
 
         Args:
-            target: one without an axis of pictures, with some label.
-            labelled: bool, where its task counts one.
+            target: without a batch axis, with at least one label.
+            labelled: bool, where its task counts a label.
         """
         known = target.reshape(target.shape[0], -1)[:, labelled.reshape(-1)]
         return "hold one value only" if known.shape[1] > 1 and bool((known == known[:, :1]).all()) else None
 
     @classmethod
     def lacking(cls, absent: Sequence[str], maps: int) -> str | None:
-        """What is told of a whole set where no pixel has some of :meth:`classes`; None where that is as it may be.
+        """Warning about a data set in which no pixel has some of :meth:`classes`; None if that is normal.
 
         Args:
-            absent: those names, some.
+            absent: names of these classes, at least one.
             maps: how many label maps were read.
         """
         shown = ", ".join(absent[:8]) + (f" … ({len(absent)} in all)" if len(absent) > 8 else "")
@@ -124,7 +124,7 @@ class Target(ABC):
 
     @classmethod
     def wrap(cls, values: Tensor) -> Tensor:
-        """The same values, without a copy, as a tensor that transforms know for one of this kind."""
+        """The same values, without a copy, in this kind's tensor type, which transforms recognise."""
         wrapped: Tensor = values.as_subclass(cls.tensor)
         return wrapped
 
@@ -133,8 +133,8 @@ class Target(ABC):
         """A target from an array of the same layout.
 
         Args:
-            values: (…, H, W); not copied where they are upright.
-            stored: EXIF orientation of the picture in whose stored pixels they lie; the result lies in the upright one.
+            values: (…, H, W); not copied if they are upright.
+            stored: EXIF orientation of the picture whose stored pixels they match; the result matches the upright one.
         """
         if stored == 1:
             return cls.wrap(torch.from_numpy(values))

@@ -1,4 +1,4 @@
-"""A unit vector a pixel, in the camera's frame: surface normals.
+"""Target of unit vectors: one direction per pixel in the camera frame, such as surface normals.
 
 Shape letters: H W pixels.
 """
@@ -35,7 +35,7 @@ class UnitVectors(Target):
 
     @classmethod
     def turned(cls, values: Tensor, axes: Matrix) -> Tensor:
-        """(…, 3, H, W): x and y by the matrix, z as it is."""
+        """(…, 3, H, W): x and y multiplied by the matrix, z unchanged."""
         x, y, z = values.unbind(-3)
         (a, b), (c, d) = axes
         return torch.stack([a * x + b * y, c * x + d * y, z], -3) + 0.0  # + 0.0: no negative zeros
@@ -44,12 +44,12 @@ class UnitVectors(Target):
     def example(
         cls, count: int, channels: int, size: tuple[int, int], device: torch.device | str | None = None
     ) -> Tensor:
-        """(count, 3, H, W) float32, every direction as likely."""
+        """(count, 3, H, W) float32, every direction equally likely."""
         return F.normalize(torch.randn(count, 3, *size, device=device), dim=1)
 
     @classmethod
     def oddity(cls, target: Tensor, labelled: Tensor) -> str | None:
-        """One direction only, or another frame: what a camera sees points towards it."""
+        """Warns of a single direction, or of normals that mostly point away from the camera: another frame."""
         away = float((target[2:][labelled] > 0).float().mean()) > 0.5
         told = "point away from the camera (z forward, so z of what is seen is below 0); write `flip: [z]` or `axes`"
         return super().oddity(target, labelled) or (told if away else None)

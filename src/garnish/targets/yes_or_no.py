@@ -1,4 +1,4 @@
-"""One yes-or-no map.
+"""Target of binary maps: 0 or 1 per pixel.
 
 Shape letters: H W pixels.
 """
@@ -27,7 +27,7 @@ class YesOrNo(Target):
     def example(
         cls, count: int, channels: int, size: tuple[int, int], device: torch.device | str | None = None
     ) -> Tensor:
-        """(count, 1, H, W) float32, three of ten pixels 1."""
+        """(count, 1, H, W) float32, about three of ten pixels 1."""
         return (torch.rand(count, 1, *size, device=device) < 0.3).float()
 
     @classmethod
@@ -37,10 +37,10 @@ class YesOrNo(Target):
 
     @classmethod
     def oddity(cls, target: Tensor, labelled: Tensor) -> str | None:
-        """A map without background."""
+        """Warns of a map without background."""
         return "are foreground everywhere; is the map inverted?" if bool((target[labelled] == 1).all()) else None
 
     @classmethod
     def lacking(cls, absent: Sequence[str], maps: int) -> str | None:
-        """A set without foreground."""
+        """Warns of a data set without foreground."""
         return f"no pixel of {maps} labels is foreground; correct `threshold`" if "foreground" in absent else None

@@ -1,1 +1,1 @@
-"""Dense tasks: one file each."""
+"""Dense tasks, one per file: targets, loss, metric, decoding and file format."""

@@ -1,6 +1,6 @@
-"""Whether the labels that data hold are those that a model learns: asked wherever the two meet.
+"""Comparing a task of a data set with that of a model, so that labels of another meaning are refused.
 
-Options are compared by what the task's class says they are about (``Task.roles``), class names by ``Task.label_names``.
+Options are compared by their role (``Task.roles``), class names by ``Task.label_names``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from garnish.tasks.task import Role, Task
 
 _log = logging.getLogger(__name__)
 
-#: Classes that an error lists one by one.
+#: Most classes that an error lists one by one.
 _SHOWN = 4
-#: How class names can be matched (:func:`garnish.data.matched_classes.match_classes`): all of them, or those of both.
+#: How to match class names (:func:`garnish.data.matched_classes.match_classes`): all of them, or those in both.
 TO_MODEL = (
     "gn.match_classes(data, model), or garnish eval --match-classes refuse",
     'gn.match_classes(data, model, others="ignore"), or garnish eval --match-classes ignore',
 )
-#: The same of two sets that are joined.
+#: The same for two data sets that are joined.
 TO_FIRST = ("gn.match_classes(second, first)", 'gn.match_classes(second, first, others="ignore")')
 
 
@@ -34,17 +34,17 @@ def difference(
     other: str = "the data",
     match: tuple[str, str] = TO_MODEL,
 ) -> str:
-    """How labels of ``theirs`` are not those of ``mine``, and what to do; empty where they are the same.
+    """How the labels of ``theirs`` differ from those of ``mine``, and what to do; empty if they are the same.
 
-    Class names that only one of them knows are no difference.
+    It is not a difference if only one of them has class names.
 
     Args:
-        mine: the task as it is learnt.
-        theirs: the task as labels are written for it.
-        ours: whose the first is, for the message.
-        other: whose the second is.
-        match: what is called to give the second the ids of the first, by name: where all of its classes are known
-            there, and where some are not.
+        mine: the task that is learnt.
+        theirs: the task of the labels.
+        ours: owner of the first, for the message.
+        other: owner of the second.
+        match: calls that give the second the ids of the first by name: if the first has all of its classes, and if
+            some are missing.
     """
     if type(mine) is not type(theirs):
         one, two = type(theirs).__name__, type(mine).__name__
@@ -63,11 +63,11 @@ def difference(
 
 
 def notes(mine: Task, theirs: Task, *, training: bool, ours: str = "the model", other: str = "the data") -> list[str]:
-    """What is to be said of two tasks without a :func:`difference`, one line each.
+    """Lines about options in which two tasks without a :func:`difference` are not equal.
 
     Args:
-        mine: the task as it is learnt, whose options are used.
-        theirs: the task as labels are written for it.
+        mine: the task that is learnt, whose options are used.
+        theirs: the task of the labels.
         training: whether the loss is computed.
         ours: as for :func:`difference`.
         other: as for :func:`difference`.
@@ -83,16 +83,16 @@ def notes(mine: Task, theirs: Task, *, training: bool, ours: str = "the model", 
     for role in stated:
         for name, before, after in _unequal(mine, theirs, role):
             default = next(f.default for f in dataclasses.fields(theirs) if f.name == name)
-            if after != default:  # else the data have not set it
+            if after != default:  # otherwise the data did not set it
                 found.append(f"{name} = {_short(after)} of {other} is not used, but {_short(before)} of {ours}")
     return found
 
 
 def same_labels(known: Task, task: Task, where: str) -> Task:
-    """The one of two tasks of joined sets that has class names, which is all that may differ; that it does is logged.
+    """Of a task in two joined sets, the one with class names. Only these may be missing in one, which is logged.
 
     Raises:
-        OptionError: another difference, beginning with ``where``.
+        OptionError: any other difference; the message starts with ``where``.
     """
     before, after = options_of(known), options_of(task)
     for name in before:
@@ -108,7 +108,7 @@ def same_labels(known: Task, task: Task, where: str) -> Task:
 
 
 def _names(here: tuple[str, ...], there: tuple[str, ...], ours: str, other: str, match: tuple[str, str]) -> str:
-    """The difference of two lists of class names."""
+    """Message about two different lists of class names."""
     places = [k for k, (a, b) in enumerate(zip(here, there, strict=False)) if a != b]
     found = [f"class {k} is {there[k]!r} in {other} and {here[k]!r} in {ours}" for k in places[:_SHOWN]]
     if len(places) > _SHOWN:
@@ -126,7 +126,7 @@ def _names(here: tuple[str, ...], there: tuple[str, ...], ours: str, other: str,
 
 
 def _unequal(mine: Task, theirs: Task, role: Role) -> Iterator[tuple[str, Any, Any]]:
-    """(option, value of the first, of the second) of the options of a role that differ."""
+    """(option, value in ``mine``, value in ``theirs``) for the options of a role that differ."""
     for f in dataclasses.fields(mine):
         known: Role = "loss" if f.name == "weight" else "counted"
         if f.init and type(mine).roles.get(f.name, known) == role:

@@ -1,4 +1,4 @@
-"""What tasks with one yes-or-no map share: targets in {0, 1, 255 = no label}, balanced cross-entropy, files.
+"""Base class of tasks with one binary map: targets in {0, 1, 255 = no label}, balanced cross-entropy, PNG files.
 
 Shape letters: B pictures, H W pixels.
 """
@@ -66,7 +66,7 @@ def balanced_bce(sums: Tensor, positive_weight: float | None) -> Tensor:
     """() w·Σ positives' terms + (1 − w)·Σ negatives' terms, divided by the number of labelled pixels; 0 without any.
 
     Args:
-        sums: what :meth:`BinaryTask.sums` gives, added up.
+        sums: total of :meth:`BinaryTask.sums`.
         positive_weight: w; None: the share of negatives among the labelled pixels (Xie & Tu 2015, eq. 2).
     """
     pos, neg, num_pos, num_neg = sums.unbind()

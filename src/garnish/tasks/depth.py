@@ -1,4 +1,4 @@
-"""Depth: metres along the camera's axis (or the ray, as the labels have it), one number a pixel.
+"""Depth task: metres along the camera's axis (or along the ray, if the labels are so), one number per pixel.
 
 Shape letters: B pictures, H W pixels.
 """
@@ -28,9 +28,9 @@ from garnish.tasks.task import Role, Task
 
 #: Softplus of this is 1.
 _UNIT = math.log(math.e - 1)
-#: Share of the labels that makes a pile.
+#: Share of labels at exactly ``max_metres`` above which they are suspicious.
 _PILE = 0.01
-#: Deepest value of a 16-bit file in millimetres.
+#: Largest depth that a 16-bit file in millimetres can hold.
 _MAX_FILE_METRES = 65.535
 
 
@@ -39,23 +39,23 @@ _MAX_FILE_METRES = 65.535
 class Depth(Task):
     """Metres. A target has a label where ``min_metres`` ≤ target ≤ ``max_metres``, and none elsewhere (0, inf).
 
-    Predictions are cut at these bounds, so the labels that count, in loss and metrics, are those that a prediction can
-    equal; sky at a file's ceiling is none. The field evaluates alike: KITTI is masked to 1e-3 < gt < 80 and NYU to 1e-3
-    < gt < 10 by BTS, AdaBins and Monodepth2, to min ≤ gt ≤ max by Depth Anything V2. The former differ from ours where
-    a label is exactly ``max_metres``, as in depth that was clipped there: list that value as ``invalid``.
-    ``garnish check`` tells what share lies outside, and of labels that pile up at the bound.
+    Predictions are clamped to this range, so loss and metrics count only labels that a prediction can equal; sky at a
+    file's largest value has none. The field does likewise: BTS, AdaBins and Monodepth2 mask KITTI to 1e-3 < gt < 80 and
+    NYU to 1e-3 < gt < 10, Depth Anything V2 to min ≤ gt ≤ max. The former differ from ours for labels of exactly
+    ``max_metres``, as in depth that was clipped there: list that value as ``invalid``. ``garnish check`` reports the
+    share of values outside the range, and labels that pile up at its end.
 
     The head's output z means ``max_metres/4 · softplus(z + ln(e − 1))`` metres. So z = 0, where heads start, is a
-    quarter of the range; z of a few units spans it; and L1's slope in z stays near its full size from there to the far
-    end, where a scaled sigmoid would flatten out, while near 0 it shrinks with the depth itself.
+    quarter of the range; z of a few units spans it; and the gradient of L1 in z stays near its full size from there to
+    the far end, where a scaled sigmoid would saturate, while near 0 it shrinks with the depth itself.
 
     Loss: L1 in metres, mean over labelled pixels.
 
     Attributes:
-        max_metres: largest depth; predictions are cut there, labels beyond it do not count, and pictures of depth
-            are scaled by it.
-        min_metres: smallest depth; predictions are cut there, which keeps logarithms finite, and labels below it do
-            not count.
+        max_metres: largest depth; predictions are clamped to it, labels beyond it do not count, and it sets the
+            colour scale of depth pictures.
+        min_metres: smallest depth; predictions are clamped to it, which keeps logarithms finite, and labels below it
+            do not count.
     """
 
     headline: ClassVar[str] = "rmse"  # in metres
@@ -75,14 +75,14 @@ class Depth(Task):
             )
 
     def metres(self, prediction: Tensor) -> Tensor:
-        """The head's output → float32 metres > 0 of the same shape, not yet cut."""
+        """The head's output → float32 metres > 0 of the same shape, not yet clamped."""
         return self.max_metres / 4 * F.softplus(prediction.float() + _UNIT)
 
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(2,): Σ |metres − target| over labelled pixels, and their number."""
         assert prediction.shape == target.shape, f"{tuple(prediction.shape)} against {tuple(target.shape)}"
         valid = self.labelled(target)
-        # The stand-in keeps NaN and infinity out of the gradient: 0 · NaN is NaN.
+        # Replacing targets without a label keeps NaN and infinity out of the gradient: 0 · NaN is NaN.
         error = (self.metres(prediction) - torch.where(valid, target, 0.0)).abs() * valid
         return torch.stack([error.sum(), valid.sum().float()])
 
@@ -110,7 +110,7 @@ class Depth(Task):
         }
 
     def oddity(self, target: Tensor) -> str | None:
-        """Labels that pile up at ``max_metres``: depth that was clipped there is no measurement."""
+        """Labels that pile up at ``max_metres``: depth that was clipped there was not measured."""
         told = super().oddity(target)
         if told or (target == self.max_metres).sum() <= _PILE * self.labelled(target).sum():
             return told
@@ -129,7 +129,7 @@ class Depth(Task):
             raise DataError(f"{where}: {num_nan} of {target.numel()} depths are NaN; write 0 where there is no depth")
         if self.labelled(target).any():
             return
-        # A file without any depth is fine; one whose depths all lie outside has another unit, most likely.
+        # A file without any depth is fine; if all of its depths are out of range, the unit is most likely wrong.
         if len(depths := target[(target > 0) & target.isfinite()]):
             far = bool(depths.max() > self.max_metres)
             bound = f"exceed max_metres = {self.max_metres:g}" if far else f"are below min_metres = {self.min_metres:g}"
@@ -163,7 +163,7 @@ class Depth(Task):
 
 @final
 class DepthMetric(Totals):
-    """See :meth:`Depth.metric`."""
+    """Root-mean-square, relative and logarithmic errors and deltas, as :meth:`Depth.metric` defines them."""
 
     errors: Tensor
     counts: Tensor

@@ -1,4 +1,4 @@
-"""Edges: which pixels lie on a boundary.
+"""Edge task: which pixels lie on a boundary.
 
 Shape letters: B pictures, H W pixels, T thresholds.
 """
@@ -36,16 +36,16 @@ class Edges(BinaryTask):
     Attributes:
         weight: of this task in the sum of losses (50: PASCAL-Context and NYUD multi-task convention).
         positive_weight: w, in (0, 1) (0.95 for PASCAL-Context and in the survey; 0.8 in ATRC and DeMT on NYUD).
-        tolerance_px: an edge pixel is right if the other map has one within this Euclidean distance ("pooled").
+        tolerance_px: an edge pixel is correct if the other map has one within this Euclidean distance ("pooled").
         protocol: which metric: "pooled", cheap enough for every epoch, or "ods", the boundary benchmark (ODS-F, OIS-F,
             AP: thinned predictions, one-to-one matching), which takes about a second a picture of 480 × 640.
         max_distance: largest distance of a matched pair, as a share of the picture's diagonal ("ods"; 0.0075 for
             BSDS and PASCAL-Context, 0.011 for NYUD).
-        nms: suppress non-maxima before thresholds are applied ("ods"; BSDS's detectors do, the multi-task literature
+        nms: apply non-maximum suppression before thresholds ("ods"; BSDS's detectors do, the multi-task literature
             does not).
         thin_target: thin the targets like the predictions ("ods"; set False for targets one pixel wide, which the
-            benchmarks take as they are).
-        processes: how many share the pictures of a batch ("ods"); above 1 a script needs the usual
+            benchmarks use unchanged).
+        processes: number of processes that share the pictures of a batch ("ods"); above 1 a script needs the usual
             ``if __name__ == "__main__"``.
     """
 
@@ -81,7 +81,7 @@ class Edges(BinaryTask):
 
     @property
     def idle_options(self) -> tuple[str, ...]:
-        """What belongs to the other protocol."""
+        """Options that were set but belong to the other protocol."""
         ods = ("max_distance", "nms", "thin_target", "processes")
         idle, other = (("tolerance_px",), "pooled") if self.protocol == "ods" else (ods, "ods")
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
@@ -100,14 +100,14 @@ class Edges(BinaryTask):
         """With the protocol "pooled": ``f_at_Npx``, ``precision_at_Npx``, ``recall_at_Npx``, ``best_threshold``.
 
         All in [0, 1]. Counts are pooled over all pictures at each of the thresholds .01, .02 … .99 (probability >
-        threshold), and the threshold with the largest F is taken, one for the whole set and chosen on it. This is no
-        ODS-F as SEISM or BSDS print it: predictions are not thinned, a pixel may be matched by several (their
-        matching is one to one), and the tolerance is in pixels instead of a share of the picture's diagonal.
+        threshold), and the threshold with the largest F is used, one for the whole set and chosen on it. This is not
+        the ODS-F of SEISM or BSDS: predictions are not thinned, a pixel may be matched by several (their matching is
+        one to one), and the tolerance is in pixels instead of a share of the picture's diagonal.
 
         With the protocol "ods": ``ods_f``, ``ods_precision``, ``ods_recall`` at ``best_threshold`` (chosen on the
         evaluated set), ``ods_f_interpolated`` (between thresholds, as BSDS prints it), ``ois_f``, ``ois_precision``,
-        ``ois_recall`` (each picture's threshold chosen on its own target), ``ap`` and ``f_at_0_5``, which chooses
-        nothing. :class:`~garnish.tasks.metrics.boundaries.BoundaryMetric` says exactly how.
+        ``ois_recall`` (each picture's threshold chosen on its own target), ``ap`` and ``f_at_0_5``, without
+        any choice. :class:`~garnish.tasks.metrics.boundaries.BoundaryMetric` defines them exactly.
         """
         if self.protocol == "ods":
             return BoundaryMetric(
@@ -127,7 +127,7 @@ class Edges(BinaryTask):
 
 @final
 class EdgesMetric(Totals):
-    """See :meth:`Edges.metric`."""
+    """Pooled precision, recall and F with a tolerance in pixels, as :meth:`Edges.metric` defines them."""
 
     predicted: Tensor
     true: Tensor

@@ -1,4 +1,4 @@
-"""Surface normals: a unit vector a pixel, in the camera's frame: x right, y down, z forward (data sets turn theirs).
+"""Surface normals task: a unit vector per pixel in the camera frame, x right, y down, z forward (readers convert).
 
 Shape letters: B pictures, H W pixels.
 """
@@ -37,13 +37,13 @@ _SHORTEST = 1e-3
 class Normals(Task):
     """Unit vectors. Targets of zero length have no label.
 
-    Loss: L1 between the normalised prediction and the target, mean over the three entries of labelled pixels, as in
-    the survey's and MTLoRA's code. DeMT and InvPT divide the same sum by the number of pixels: their loss is three
-    times this one, and their weight 10 is 30 here.
+    Loss: L1 between the normalised prediction and the target, mean over the three components of labelled pixels, as
+    in the survey's and MTLoRA's code. DeMT and InvPT divide the same sum by the number of pixels: their loss is three
+    times this one, and their weight of 10 corresponds to 30 here.
 
     Attributes:
         weight: of this task in the sum of losses (10: PASCAL-Context and NYUD multi-task convention; the 10 of DeMT
-            and InvPT amounts to 30).
+            and InvPT corresponds to 30).
     """
 
     headline: ClassVar[str] = "mean_angle"  # in degrees
@@ -54,23 +54,23 @@ class Normals(Task):
     weight: float = 10.0
 
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """(2,): Σ |normalised prediction − target| over the entries of labelled pixels, and the number of entries."""
+        """(2,): Σ |normalised prediction − target| over the components of labelled pixels, and their number."""
         assert prediction.shape == target.shape, f"{tuple(prediction.shape)} against {tuple(target.shape)}"
         valid = has_normal(target)
-        # The stand-in keeps NaN and infinity out of the gradient: 0 · NaN is NaN.
+        # Replacing targets without a label keeps NaN and infinity out of the gradient: 0 · NaN is NaN.
         error = (unit(prediction) - torch.where(valid, target, 0.0)).abs() * valid
         return torch.stack([error.sum(), 3 * valid.sum().float()])
 
     def loss(self, sums: Tensor) -> Tensor:
-        """() mean absolute error of an entry; 0 where no pixel has a label."""
+        """() mean absolute error of a component; 0 where no pixel has a label."""
         return sums[0] / sums[1].clamp_min(1)
 
     def metric(self) -> Metric:
         """``mean_angle``, ``median_angle``, ``rmse_angle`` in degrees; ``within_11_25``, ``_22_5``, ``_30`` as shares.
 
         All are pooled over the labelled pixels of all pictures. Both vectors are renormalised; the angle is
-        atan2(|p × t|, p · t), exact where arccos is not; a zero prediction counts as 90°. The median is interpolated
-        in a histogram of 0.05° bins. (The printed "rmse" of the PASCAL-Context literature is our mean_angle.)
+        atan2(|p × t|, p · t), accurate where arccos is not; a zero prediction counts as 90°. The median is interpolated
+        in a histogram of 0.05° bins. (The "rmse" that the PASCAL-Context literature reports is our mean_angle.)
         """
         return NormalsMetric()
 
@@ -124,7 +124,7 @@ def has_normal(target: Tensor) -> Tensor:
 
 @final
 class NormalsMetric(Totals):
-    """See :meth:`Normals.metric`."""
+    """Mean, median and root-mean-square angle and shares within angles, as :meth:`Normals.metric` defines them."""
 
     degrees: Tensor
     within: Tensor

@@ -1,4 +1,4 @@
-"""Saliency: which pixels belong to what the eye goes to first.
+"""Saliency task: which pixels belong to the objects that attract the eye first.
 
 Shape letters: B pictures, H W pixels, T thresholds.
 """
@@ -33,17 +33,17 @@ _F_AT = {"hundredths": HUNDREDTHS, "twentieths": TWENTIETHS}
 @final
 @dataclass(frozen=True, kw_only=True)
 class Saliency(BinaryTask):
-    """Salient pixels. Targets hold 1, 0 and, where there is no label, 255.
+    """Salient pixels. Targets hold 1 where salient, 0 elsewhere, 255 where there is no label.
 
-    Loss: cross-entropy balanced by the share of negatives among the labelled pixels of a step, in all its pictures.
+    Loss: cross-entropy balanced by the share of negatives among the labelled pixels of all pictures of a step.
 
     Attributes:
         weight: of this task in the sum of losses (5: PASCAL-Context multi-task convention).
-        iou_threshold: a hundredth, chosen on other pictures, at which the IoU is measured as well; null: none.
-        f_threshold: the same of the F-measure, of the thresholds that ``max_f_at`` names.
-        max_f_at: where F is measured: "hundredths", .01, .02 … .99, probability > threshold; "twentieths", .05, .10 …
-            .95, probability ≥ threshold, as the released code of DeMT and InvPT does. On flat maps their largest
-            F may differ by .03, so set the latter where a figure stands beside theirs.
+        iou_threshold: a multiple of .01, chosen on other pictures, at which the IoU is measured as well; null: none.
+        f_threshold: the same for the F-measure, one of the thresholds that ``max_f_at`` names.
+        max_f_at: thresholds of F: "hundredths", .01, .02 … .99, probability > threshold; "twentieths", .05, .10 …
+            .95, probability ≥ threshold, as in the released code of DeMT and InvPT. On flat maps the largest F of the
+            two may differ by .03, so set the latter to compare with their figures.
     """
 
     headline: ClassVar[str] = "iou_at_best_threshold"
@@ -78,10 +78,10 @@ class Saliency(BinaryTask):
 
         The IoU is that of the salient pixels of one picture (1 where neither map has any), averaged over the pictures
         for each of 15 thresholds .20, .25 … .90 (probability > threshold); the best threshold is chosen on the set
-        itself, as the "mIoU" that the PASCAL-Context adapter literature prints. ``max_f`` is the largest F-measure
+        itself, like the "mIoU" that the PASCAL-Context adapter literature reports. ``max_f`` is the largest F-measure
         with β² = 0.3 over the thresholds of ``max_f_at``, from precision and recall pooled over all pictures. With
-        ``iou_threshold`` also ``iou_at_chosen_threshold``, with ``f_threshold`` ``f_at_chosen_threshold``: the honest
-        figures of test pictures, for thresholds that were chosen on others.
+        ``iou_threshold`` also ``iou_at_chosen_threshold``, with ``f_threshold`` ``f_at_chosen_threshold``: the unbiased
+        figures for test pictures, with thresholds chosen on other pictures.
         """
         return SaliencyMetric(self)
 
@@ -93,7 +93,7 @@ class Saliency(BinaryTask):
 
 @final
 class SaliencyMetric(Totals):
-    """See :meth:`Saliency.metric`."""
+    """IoU and F-measure at the best and at chosen thresholds, as :meth:`Saliency.metric` defines them."""
 
     iou: Tensor
     pictures: Tensor

@@ -1,4 +1,4 @@
-"""Semantic segmentation: one class a pixel; also human parts, and thin classes such as cracks.
+"""Semantic segmentation task: one class per pixel; also human parts, and thin classes such as cracks.
 
 Shape letters: B pictures, H W pixels, C classes.
 """
@@ -31,25 +31,25 @@ from garnish.tasks.task import Role, Task
 @final
 @dataclass(frozen=True, kw_only=True)
 class Semantic(Task):
-    """One class a pixel. Targets hold ids below the class count, and 255 where there is no label.
+    """One class per pixel. Targets hold ids below the class count, and 255 where there is no label.
 
     Loss: ``cross_entropy · Σ w_y (1 − p_y)^γ (−ln p_y) / Σ w_y + dice · (1 − mean soft Dice)`` over labelled pixels,
     p the softmax, y the label. With γ = 0 the first term is weighted cross-entropy, else the focal loss (Lin et al.
     2017, eq. 5). Soft Dice of a class is 2 Σ p t / (Σ p + Σ t), pooled over all pictures of a step; the mean is over
-    the classes their targets hold.
+    the classes in their targets.
 
     Human parts as on PASCAL-Context: ``Semantic(classes=7, weight=2, void_if_only_background=True)``.
 
     Attributes:
         classes: class names in the order of their ids, or only their number; 2 to 255.
-        class_weights: w, one a class; none: all 1.
+        class_weights: w, one per class; none: all 1.
         cross_entropy: factor of the cross-entropy or focal term.
         focal_gamma: γ; 0: plain cross-entropy.
         dice: factor of the Dice term.
-        f1_class: name or id of a class whose F1 becomes the headline in place of mIoU.
-        f1_tolerance_px: a pixel of that class is right if the other map has one within this Euclidean distance.
-        void_if_only_background: a picture whose map holds no id but 0 (and 255) enters neither loss nor metric; in
-            training the map is that of the crop.
+        f1_class: name or id of a class whose F1 becomes the headline metric instead of mIoU.
+        f1_tolerance_px: a pixel of that class is correct if the other map has one within this Euclidean distance.
+        void_if_only_background: leave a picture whose map has no id but 0 (and 255) out of loss and metric; in
+            training the map of the crop decides.
     """
 
     higher_is_better: ClassVar[bool] = True
@@ -89,7 +89,7 @@ class Semantic(Task):
             if len(self.class_weights) != len(names):
                 raise OptionError(
                     f"Semantic.class_weights: {plural(len(self.class_weights), 'weight')}, {len(names)} classes;"
-                    " give one a class"
+                    " give one per class"
                 )
             if min(self.class_weights) < 0 or not 0 < sum(self.class_weights) < float("inf"):
                 raise OptionError(f"Semantic.class_weights: {self.class_weights}; set finite weights ≥ 0, not all 0")
@@ -113,13 +113,13 @@ class Semantic(Task):
 
     @property
     def label_names(self) -> tuple[str, ...] | None:
-        """The class names; None where only their number was given, or names that say no more than that."""
+        """The class names; None if only their number was given, or only names such as "class 0"."""
         numbered = tuple(f"class {k}" for k in range(self.channels))
         return None if self.names == numbered else self.names
 
     @property
     def idle_options(self) -> tuple[str, ...]:
-        """What needs ``f1_class`` or the cross-entropy, where that is not there."""
+        """Options that were set but need ``f1_class`` or the cross-entropy, which is not used."""
         found = ["f1_tolerance_px needs f1_class"] * (self.f1_class is None and self.f1_tolerance_px != 2)
         if self.cross_entropy == 0:
             found += ["class_weights needs cross_entropy above 0"] * (self.class_weights is not None)
@@ -133,16 +133,16 @@ class Semantic(Task):
 
     @property
     def headline(self) -> str:
-        """``miou``, or the F1 of ``f1_class`` at its tolerance where one is set."""
+        """``miou``, or the F1 of ``f1_class`` at its tolerance if one is set."""
         return "miou" if self.f1_class is None else f"f1_at_{self.f1_tolerance_px}px"
 
     @property
     def channels(self) -> int:
-        """One map of logits a class."""
+        """Number of classes, each with a map of logits."""
         return len(self.names)
 
     def labels(self, target: Tensor) -> Tensor:
-        """(B, H, W) the labels that count: ``target``, less the pictures that ``void_if_only_background`` voids."""
+        """(B, H, W) ``target``, without the labels of pictures that ``void_if_only_background`` leaves out."""
         if not self.void_if_only_background:
             return target
         some = ((target != 0) & (target != IGNORE)).flatten(1).any(1)
@@ -169,7 +169,7 @@ class Semantic(Task):
         return torch.cat([first, (p * t).sum((0, 2, 3)), p.sum((0, 2, 3)), t.sum((0, 2, 3)).float()])
 
     def loss(self, sums: Tensor) -> Tensor:
-        """() see the class; 0 where no pixel has a label."""
+        """() the loss as the class defines it; 0 where no pixel has a label."""
         total = self.cross_entropy * sums[0] / torch.where(sums[1] > 0, sums[1], 1.0)
         if self.dice == 0:
             return total
@@ -182,8 +182,8 @@ class Semantic(Task):
     def metric(self) -> Metric:
         """``miou``, ``pixel_accuracy``, ``iou/NAME`` in [0, 1], from one confusion matrix over all pictures.
 
-        A class that neither targets nor predictions hold is left out of the mean (its own value is NaN); one that is
-        only predicted counts as 0. The PASCAL-Context multi-task literature counts the former as 0, too; where every
+        A class that occurs in neither targets nor predictions is left out of the mean (its own value is NaN); one that
+        is only predicted counts as 0. The PASCAL-Context multi-task literature counts the former as 0, too; if every
         class occurs, as in that benchmark, there is no difference.
 
         With ``f1_class`` also ``f1_at_Npx``, ``precision_at_Npx``, ``recall_at_Npx``, from counts over all pictures.
@@ -223,7 +223,7 @@ class Semantic(Task):
 
 @final
 class SemanticMetric(Totals):
-    """See :meth:`Semantic.metric`."""
+    """Mean and class IoU, pixel accuracy and the F1 of one class, as :meth:`Semantic.metric` defines them."""
 
     matrix: Tensor
     thin: Tensor

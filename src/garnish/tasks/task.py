@@ -1,4 +1,4 @@
-"""What a dense task is: target format and unit, loss, metric, how a prediction is decoded, painted and written.
+"""Task: base class of dense tasks, with target, loss, metric, and how a prediction is decoded, painted and written.
 
 Shape letters: B pictures, H W pixels, C output channels of the head, K entries of a sum vector.
 """
@@ -22,10 +22,10 @@ from garnish.checking.arguments import Options
 from garnish.errors import OptionError
 from garnish.targets.target import Target
 
-#: What an option is about, which decides what happens where the data of a task have another value than the model (see
-#: :mod:`garnish.tasks.agreement`). "names": class names, compared as ``Task.label_names``. "labels": what labels mean
-#: else, refused. "counted": which labels count, told. "metric": how it is measured, and "loss": how it is trained; the
-#: model's is used, which is told where the data set their own. "work": how it is computed, which changes no number.
+#: Role of an option, which decides what happens if data and model have different values (see
+#: :mod:`garnish.tasks.agreement`). "names": class names, compared as ``Task.label_names``. "labels": meaning of labels
+#: otherwise; refused. "counted": which labels count; reported. "metric", "loss": how it is measured or trained; the
+#: model's value is used, with a note if the data set their own. "work": how it is computed, without effect on results.
 Role = Literal["names", "labels", "counted", "metric", "loss", "work"]
 
 
@@ -42,11 +42,11 @@ class Task(Options, ABC):
 
     #: Whether a larger headline metric is better.
     higher_is_better: ClassVar[bool]
-    #: The kind of its targets, one of :mod:`garnish.targets` or one's own.
+    #: The kind of its targets, one of :mod:`garnish.targets` or your own.
     target: ClassVar[type[Target]]
-    #: Option that holds a threshold → metric that chooses it, where the task has such.
+    #: Option that holds a threshold → metric that chooses its value, for tasks with thresholds.
     thresholds: ClassVar[Mapping[str, str]] = {}
-    #: Option → what it is about; "counted" where it is not named, and "loss" for ``weight``.
+    #: Option → its role; "counted" for options that are not listed, and "loss" for ``weight``.
     roles: ClassVar[Mapping[str, Role]] = {}
 
     weight: float = 1.0
@@ -58,21 +58,21 @@ class Task(Options, ABC):
     @property
     @abstractmethod
     def headline(self) -> str:
-        """Metric that selects the best checkpoint and enters Δm; a key of what ``metric().compute()`` gives."""
+        """Metric that selects the best checkpoint and enters Δm; a key of the result of ``metric().compute()``."""
 
     @property
     @abstractmethod
     def channels(self) -> int:
-        """Number of output maps the head must give."""
+        """Number of output channels C of the head."""
 
     @property
     def label_names(self) -> tuple[str, ...] | None:
-        """Names of the labels in the order of their ids; None where only their number is known, or there are none."""
+        """Names of the labels in the order of their ids; None if only their number is known, or there are none."""
         return tuple(self.legend()) or None
 
     @property
     def idle_options(self) -> tuple[str, ...]:
-        """Options that were set and do nothing beside the others, each with why; told before training."""
+        """Options that were set but have no effect, each with the reason; reported before training."""
         return ()
 
     @property
@@ -86,8 +86,8 @@ class Task(Options, ABC):
 
         Args:
             prediction: (B, C, H, W) float, raw output of the head resized to the target's size.
-            target: of the task's kind (:attr:`target`), with an axis of pictures: (B, H, W) int64 ids, else
-                (B, …, H, W) float32. What :meth:`labelled` leaves out does not count.
+            target: batch of targets of the task's kind (:attr:`target`): (B, H, W) int64 ids, else (B, …, H, W)
+                float32. Pixels that :meth:`labelled` leaves out do not count.
 
         Returns:
             (K,) float32, differentiable in ``prediction``; the sums of two sets of pictures add up to those of both.
@@ -101,36 +101,36 @@ class Task(Options, ABC):
     def metric(self) -> Metric:
         """A new metric: ``update(prediction, target)`` as for :meth:`sums`; ``compute()`` a dict of () tensors by name.
 
-        It streams (sums only), ignores what the target ignores, syncs over processes and holds ``headline``; values
-        of which nothing was seen are NaN. Predictions and targets may lie on another device than the metric.
+        It streams (sums only), skips pixels without a label, syncs over processes and includes ``headline``; values
+        without any data are NaN. Predictions and targets may be on another device than the metric.
         """
 
     def with_thresholds(self, metrics: Mapping[str, float]) -> Self:
-        """This task with the thresholds that its metrics chose on other pictures; as it is where they chose none."""
+        """This task with the thresholds that its metrics chose on other pictures; unchanged if they chose none."""
         found = {option: metrics.get(name, math.nan) for option, name in self.thresholds.items()}
         return dataclasses.replace(self, **{option: value for option, value in found.items() if math.isfinite(value)})
 
     def labelled(self, target: Tensor) -> Tensor:
-        """Bool, the target's shape with one channel: where it holds a label; a batch of targets or one of them.
+        """Bool, the target's shape with one channel: where there is a label; for a single target or a batch.
 
-        What loss and metric leave out must be False here, whatever the file holds.
+        Pixels that loss and metric leave out must be False here.
         """
         return self.target.labelled(target)
 
     def example(self, count: int, size: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
-        """Valid targets at random, a label at every pixel, for plans and tests; see :meth:`Target.example`."""
+        """Random valid targets with a label at every pixel, for plans and tests; see :meth:`Target.example`."""
         return self.target.example(count, self.channels, size, device)
 
     def outside(self, target: Tensor) -> Mapping[str, Tensor]:
-        """What a single target measures and no label counts, for it lies outside the range of the task's options.
+        """Pixels of a single target whose measured value is outside the task's range, so that they have no label.
 
         Returns:
-            Why, as words that follow "are", → (H, W) bool pixels. Empty where the task has no such range.
+            Reason, as words that follow "are", → (H, W) bool pixels. Empty if the task has no such range.
         """
         return {}
 
     def oddity(self, target: Tensor) -> str | None:
-        """What is suspicious about a single valid target that has some label, as words that follow "labels"."""
+        """What is suspicious about a single valid target with labels, as words that follow "labels"; None: nothing."""
         return self.target.oddity(target, self.labelled(target))
 
     @abstractmethod
@@ -139,7 +139,7 @@ class Task(Options, ABC):
 
     @abstractmethod
     def decode(self, prediction: Tensor) -> Tensor:
-        """Raw (B, C, H, W) → what the user wants: (B, H, W) uint8 ids, float32 metres, probabilities; (B, 3, H, W)."""
+        """Raw output (B, C, H, W) → (B, H, W) uint8 ids, float32 metres or probabilities; (B, 3, H, W) unit vectors."""
 
     @abstractmethod
     def paint(self, decoded: Tensor) -> np.ndarray:

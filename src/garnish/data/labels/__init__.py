@@ -1,4 +1,4 @@
-"""From the files of labels to targets, one reader a file."""
+"""Label readers, which turn label files into targets: one reader per file."""
 
 from garnish.moved import names_of
 

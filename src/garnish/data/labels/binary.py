@@ -1,4 +1,4 @@
-"""Yes-or-no maps: 0/1 or 0/255 as they stand, grey by a threshold, ids by a list."""
+"""Reader of binary masks: 0/1 or 0/255 as stored, grey by a threshold, ids by a list."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from garnish.tasks.task import Task
 @final
 @dataclass(frozen=True, kw_only=True)
 class BinaryReader(Reader):
-    """A foreground map: 0/1 or 0/255 as it stands, grey levels by ``threshold``, ids by ``positive``.
+    """A foreground mask: 0/1 or 0/255 as stored, grey levels by ``threshold``, ids by ``positive``.
 
     Attributes:
         ignore: raw values that mean "no label".
         threshold: grey levels above it are foreground.
-        positive: raw ids that are foreground, all others background; 255 has no label unless it is one of them.
+        positive: raw ids of the foreground, all others are background; 255 has no label unless listed here.
     """
 
     kind: ClassVar[str] = "binary"
@@ -40,16 +40,16 @@ class BinaryReader(Reader):
         if self.threshold is not None and self.positive is not None:
             raise OptionError("both 'threshold' and 'positive' are given; keep one")
         if both := sorted(set(self.ignore) & set(self.positive or ())):
-            raise OptionError(f"{both[0]} stands under 'ignore' and under 'positive'; take it out of one")
+            raise OptionError(f"{both[0]} is listed under 'ignore' and under 'positive'; take it out of one")
 
     @property
     def exact(self) -> bool:
-        """Of ids; grey levels may be off a little."""
+        """True for ids; small errors in grey levels are harmless."""
         return self.positive is not None
 
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
         """(1, H, W) float32 in {0, 1, 255 = no label}."""
-        values = plane(raw, file, "save one number a pixel")
+        values = plane(raw, file, "save one number per pixel")
         refuse_nan(values, file, "`threshold` cannot place it; write 0 or 255 there")
         ignored = np.isin(values, self.ignore) if self.ignore else np.zeros(values.shape, bool)
         if self.positive is not None:
@@ -88,5 +88,5 @@ def _foreground_as_stored(plane: np.ndarray, ignored: np.ndarray, path: Path) ->
 
 
 def middle_level(largest: float) -> float:
-    """Half of the full range that grey levels up to ``largest`` have: 0 to 1, to 255 or to 65535."""
+    """Middle of the range of grey levels that holds ``largest``: 0 to 1, 0 to 255 or 0 to 65535."""
     return 0.5 if largest <= 1 else 127 if largest <= IGNORE else 32767

@@ -1,4 +1,4 @@
-"""Edges where the ids or colours of a file change."""
+"""Reader of edges: where the ids or colours of a label map change."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from garnish.tasks.task import Task
 @final
 @dataclass(frozen=True, kw_only=True)
 class BoundariesReader(IdMapReader):
-    """Edges, two pixels wide, where the ids (or colours) of a file change (``from: boundaries`` says the same).
+    """Edges, two pixels wide, where the ids (or colours) of a file change (``from: boundaries`` means the same).
 
-    A pixel is an edge where a neighbour to the left, right, above or below has another id. Ignored pixels and those
-    that only touch an ignored one have no label: what the change is there is not known.
+    A pixel is an edge if its left, right, upper or lower neighbour has another id. Ignored pixels, and pixels next to
+    one that are not edges otherwise, have no label, as it is unknown whether they are edges.
     """
 
     kind: ClassVar[str] = "boundaries"

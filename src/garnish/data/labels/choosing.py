@@ -1,4 +1,4 @@
-"""Which reader a data description means, and that reader with its options."""
+"""Choosing the reader of a task's labels from a data description, and building it with its options."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from garnish.errors import OptionError, suggest
 from garnish.registry import classes, construct
 from garnish.tasks.task import Task
 
-#: What stands beside a reader's own options.
+#: Keys that choose the reader, beside its own options.
 _CHOICE = ("kind", "from")
 
 
 def readers() -> dict[str, type[Reader]]:
-    """Every reader by what ``kind`` calls it."""
+    """All readers by their ``kind``."""
     found: dict[str, type[Reader]] = {}
     known: Mapping[str, type[Reader]] = classes("readers")
     for name, cls in known.items():
@@ -30,22 +30,22 @@ def readers() -> dict[str, type[Reader]]:
 
 
 def options_of_reader(cls: type[Reader]) -> list[str]:
-    """Names of the options that a reader takes beside ``labels``; ``orientation`` stands last."""
+    """Names of the options that a reader takes beside ``labels``, ``orientation`` last."""
     common = [f.name for f in fields(Reader)]
     return [*(f.name for f in fields(cls) if f.init and f.name not in common), "orientation"]
 
 
 def label_options() -> tuple[str, ...]:
-    """Names of the options of all readers, as they stand in YAML."""
+    """Names of the options of all readers, as written in YAML."""
     every = [name for cls in readers().values() for name in options_of_reader(cls)]
     return tuple(dict.fromkeys(("labels", "kind", *every, "from")))
 
 
 def chosen_reader(given: Mapping[str, Any], task: type[Task], where: str) -> type[Reader]:
-    """The reader that ``kind`` names, else the one that an option asks for, else the usual one of the kind of target.
+    """The reader that ``kind`` names, else the one that an option selects, else the default for the kind of target.
 
     Raises:
-        OptionError: one that does not make the task's kind of target, or several among which nothing chooses.
+        OptionError: a reader that does not make the task's kind of target, or several readers without a default.
     """
     known = readers()
     kind, source = given.get("kind") or "auto", given.get("from")
@@ -76,12 +76,12 @@ def chosen_reader(given: Mapping[str, Any], task: type[Task], where: str) -> typ
 
 
 def reader_of(given: Mapping[str, Any], task: Task, where: str) -> Reader:
-    """The reader of one task's labels.
+    """Build the reader of one task's labels.
 
     Args:
         given: its options by name.
-        task: whose targets are read.
-        where: what messages start with (file and task).
+        task: the task of the targets.
+        where: prefix of messages (file and task).
 
     Raises:
         OptionError: a missing template, a wrong type or value, or an option that does not apply to the reader.
@@ -116,6 +116,6 @@ def reader_of(given: Mapping[str, Any], task: Task, where: str) -> Reader:
         text = str(error)
         if text.startswith(where):
             raise
-        # what the class itself says begins with the option, where it is about one
+        # messages of the class start with the option's name if they are about one option
         raise OptionError(f"{where}{'.' if text.split(':')[0] in takes else ': '}{text}") from None
     return made

@@ -1,4 +1,4 @@
-"""Class ids by the colours of a picture."""
+"""Reader of colour-coded class maps: RGB or palette colours to class ids by a table."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from garnish.tasks.task import Task
 @final
 @dataclass(frozen=True, kw_only=True)
 class ColoursReader(Reader):
-    """RGB colours or the colours of a palette: classes by a table.
+    """RGB or palette colours, mapped to classes by a table.
 
     Attributes:
-        colours: class name → [r, g, b] or several [[r, g, b], …]; ``ignore`` is no label.
-        others: the id of colours that are not listed; null: an error.
+        colours: class name → [r, g, b] or several [[r, g, b], …]; the name ``ignore`` means no label.
+        others: the id of colours that are not listed; null: they are an error.
     """
 
     kind: ClassVar[str] = "colours"
@@ -47,19 +47,19 @@ class ColoursReader(Reader):
 
     @property
     def exact(self) -> bool:
-        """Always."""
+        """True: a slightly different colour is another class."""
         return True
 
     def check_task(self, task: Task) -> None:
-        """Raise OptionError for a class that the task has not, or what is no colour."""
+        """Raise OptionError for a class that the task does not have, or an invalid colour."""
         self.table(task)
 
     def resolved(self, task: Task) -> Mapping[str, Any]:
-        """With the table by ids."""
+        """The options, with the table of colours by class id."""
         return {**super().resolved(task), "colours": self.table(task)}
 
     def table(self, task: Task) -> Mapping[tuple[int, int, int], int] | None:
-        """(R, G, B) → id, by the task's class names; by the order of the colours where it knows only their number."""
+        """(R, G, B) → id by the task's class names, or by the order of ``colours`` if it has only their number."""
         if self.colours is None:
             return None
         given = {str(name): colour for name, colour in self.colours.items()}
@@ -85,12 +85,12 @@ class ColoursReader(Reader):
         return table
 
     def load(self, file: Path, picture: str, size: tuple[int, int] | None) -> tuple[np.ndarray, int]:
-        """See :meth:`Reader.load`; palettes by their colours."""
+        """As :meth:`Reader.load`, but palette pictures give their colours."""
         raw, facts = open_label(file, colours=True, upright=self.orientation != "stored")
         return raw, 1 if facts is None else facts.orientation
 
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
-        """(H, W) int64 by the table."""
+        """(H, W) int64 class ids by the table."""
         listed = self.table(task)
         if listed is None:
             raise DataError(

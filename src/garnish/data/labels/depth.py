@@ -1,4 +1,4 @@
-"""Distances, in metres or in steps of a unit."""
+"""Reader of depth maps, in metres or in steps of a unit."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 @final
 @dataclass(frozen=True, kw_only=True)
 class DepthReader(Reader):
-    """Depth, one number a pixel; 0 and below is no label.
+    """Depth, one number per pixel; values ≤ 0 have no label.
 
     Attributes:
         unit: "m", "cm" or "mm" per step.
-        scale: metres per step, in place of ``unit``; without both floating-point files are in metres, others refused.
-        invalid: raw values that mean "no label"; NaN may be one.
-        packed: weights of red, green and blue, whose sum is the number of a pixel; null: one number a pixel.
+        scale: metres per step, instead of ``unit``; without both, floats are in metres and integer files are rejected.
+        invalid: raw values that mean "no label"; may include NaN.
+        packed: weights of red, green and blue, whose weighted sum is a pixel's value; null: one number per pixel.
     """
 
     kind: ClassVar[str] = "depth"
@@ -54,16 +54,16 @@ class DepthReader(Reader):
 
     @property
     def metres(self) -> float | None:
-        """Metres per step; None where files of floats are in metres."""
+        """Metres per step; None: files of floats in metres."""
         return self.scale if self.unit is None else UNITS[self.unit]
 
     @property
     def exact(self) -> bool:
-        """Of packed numbers, whose channels weigh unequally."""
+        """True for packed values, where an error in one channel is multiplied by its weight."""
         return self.packed is not None
 
     def resolved(self, task: Task) -> Mapping[str, Any]:
-        """With ``scale`` in place of ``unit``."""
+        """The options, with ``unit`` converted to ``scale``."""
         return {**super().resolved(task), "unit": None, "scale": self.metres}
 
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What readers of id maps share: the options by which raw ids become the ids of classes.
+"""Base class of the readers of id maps: the options that map raw ids to class ids.
 
 Shape letters: H W pixels.
 """
@@ -23,11 +23,11 @@ class IdMapReader(Reader, ABC):
     """An id map: grey, palette, 16-bit or ``.npy``.
 
     Attributes:
-        ignore: raw ids that mean "no label"; 255 does so as well unless ``map`` lists it.
-        map: raw id → id; ids it does not list become ``others``, and are an error where that is null.
+        ignore: raw ids that mean "no label"; so does 255 unless ``map`` lists it.
+        map: raw id → id; ids that it does not list become ``others``, or are an error if that is null.
         others: the id of raw ids that are not listed; "same" keeps them.
-        offset: added to raw ids; what becomes negative has no label (−1 is "reduce zero label").
-        packed: weights of red, green and blue, whose sum is the number of a pixel; null: one number a pixel.
+        offset: added to raw ids; negative results have no label (−1 is "reduce zero label").
+        packed: weights of red, green and blue, whose weighted sum is a pixel's id; null: one number per pixel.
     """
 
     ignore: tuple[int, ...] = ()
@@ -45,18 +45,18 @@ class IdMapReader(Reader, ABC):
             if not 0 <= new <= IGNORE:
                 raise OptionError(f"map: {raw} becomes {new}; ids are 0 to 254, and 255 is 'ignore'")
         if both := sorted(set(self.ignore) & set(self.map or ())):
-            raise OptionError(f"{both[0]} stands under 'ignore' and under 'map'; take it out of one")
+            raise OptionError(f"{both[0]} is listed under 'ignore' and under 'map'; take it out of one")
         check_others(self.others)
         if self.others is not None and self.map is None:
             raise OptionError("others: needs 'map', which says what the listed ids become")
 
     @property
     def exact(self) -> bool:
-        """Always: the next id is another class."""
+        """True: an id that is off by one is another class."""
         return True
 
     def raw_ids(self, raw: np.ndarray, file: Path) -> np.ndarray:
-        """(H, W) int64, not mapped."""
+        """(H, W) int64 ids as stored, before mapping."""
         remedy = (
             "write `colours: {class name: [r, g, b]}`, or `packed: [1, 256, 65536]` where red, green and blue make up"
             " one id"
@@ -64,7 +64,7 @@ class IdMapReader(Reader, ABC):
         return whole(plane(unpacked(raw, self.packed, file), file, remedy), file)
 
     def mapped(self, ids: np.ndarray, file: Path) -> np.ndarray:
-        """Raw ids → ids by ``ignore``, ``map``, ``others`` and ``offset``, in this order; ``ids`` may be changed."""
+        """Raw ids → ids by ``ignore``, ``map``, ``others`` and ``offset``, in this order; may modify ``ids``."""
         listed = self.map or {}
         ignore = {*self.ignore, *({IGNORE} - set(listed))}
         if not listed and not self.offset:
@@ -103,7 +103,7 @@ def check_others(others: int | str | None) -> None:
 
 
 def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The values of a whole-number map, ascending, and the place of each pixel's value among them."""
+    """The distinct values of an integer map, ascending, and the index of each pixel's value among them."""
     largest = int(ids.max())
     if ids.min() < 0 or largest > 0xFFFF:
         values, places = np.unique(ids, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Class ids as they stand in an id map."""
+"""Reader of class ids from id maps."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from garnish.tasks.task import Task
 @final
 @dataclass(frozen=True, kw_only=True)
 class IdsReader(IdMapReader):
-    """An id map, grey, palette, 16-bit or ``.npy``: classes by their ids."""
+    """Class ids from an id map: grey, palette, 16-bit or ``.npy``."""
 
     kind: ClassVar[str] = "ids"
     target: ClassVar[type[Target]] = ClassIds
     default: ClassVar[bool] = True
 
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
-        """(H, W) int64; ids are not compared with the number of classes."""
+        """(H, W) int64 class ids, not checked against the number of classes."""
         ids = self.mapped(self.raw_ids(raw, file), file)
         if (ids < 0).any():
             value = int(ids.min())

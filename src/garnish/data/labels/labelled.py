@@ -1,4 +1,4 @@
-"""One task of a data description: what is learnt, and how its label files are read."""
+"""One entry under ``tasks`` of a data description: the task, and the reader of its label files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from garnish.tasks.task import Task
 @final
 @dataclass(frozen=True)
 class Labelled:
-    """One task of a set.
+    """One task of a data set with its reader.
 
     Attributes:
-        task: what is learnt.
-        labels: how its label files are read.
+        task: the task.
+        labels: the reader of its label files.
     """
 
     task: Task
@@ -29,14 +29,14 @@ class Labelled:
 
 
 def labelled(entry: Any, where: str) -> Labelled:
-    """What the options of a task and of its labels, which stand side by side, say.
+    """Build a task and its reader from one mapping that holds the options of both.
 
     Args:
         entry: ``{task: NAME, labels: TEMPLATE, …}``.
-        where: what messages start with (file and task).
+        where: prefix of messages (file and task).
 
     Raises:
-        OptionError: no such task, an option that neither has or both have, or a value that one of them refuses.
+        OptionError: an unknown task, an option that neither or both have, or an invalid value.
     """
     if not isinstance(entry, Mapping) or not isinstance(entry.get("task"), str):
         known = ", ".join(registry.classes("tasks"))

@@ -1,4 +1,4 @@
-"""Surface normals as colours or as floats."""
+"""Reader of surface normals, stored as RGB or as floats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from garnish.targets.target import Target
 from garnish.targets.unit_vectors import UnitVectors
 from garnish.tasks.task import Task
 
-#: Vectors shorter than this are no normals but a background colour such as mid-grey.
+#: Vectors shorter than this are not normals but a background colour such as mid-grey.
 _SHORTEST = 0.1
 _AXES = re.compile(r"x\s+(right|left)\s*,\s*y\s+(down|up)\s*,\s*z\s+(forward|backward)")
 
@@ -25,12 +25,12 @@ _AXES = re.compile(r"x\s+(right|left)\s*,\s*y\s+(down|up)\s*,\s*z\s+(forward|bac
 @final
 @dataclass(frozen=True, kw_only=True)
 class NormalsReader(Reader):
-    """Normals as RGB (8 bits: n = 2v/255 − 1, black = none; 16 alike) or floats in [−1, 1].
+    """Normals as RGB (8 bits: n = 2v/255 − 1, black = no label; 16 bits likewise) or floats in [−1, 1].
 
     Attributes:
-        invalid: raw values that mean "no label" where all three channels have them; NaN may be one.
-        flip: axes whose sign is turned to reach x right, y down, z forward.
-        axes: the same as the axes of the files, such as "x right, y up, z backward".
+        invalid: raw values that mean "no label" if all three channels have them; may include NaN.
+        flip: axes to negate, so that they become x right, y down, z forward.
+        axes: instead of ``flip``, the axes of the files, such as "x right, y up, z backward".
     """
 
     kind: ClassVar[str] = "normals"
@@ -55,7 +55,7 @@ class NormalsReader(Reader):
 
     @property
     def flipped(self) -> tuple[str, ...]:
-        """Axes whose sign is turned."""
+        """Axes to negate."""
         match = None if self.axes is None else _AXES.fullmatch(self.axes.strip().lower())
         if match is None:
             return self.flip
@@ -63,7 +63,7 @@ class NormalsReader(Reader):
         return tuple(axis for axis, word, own in zip("xyz", match.groups(), ours, strict=True) if word != own)
 
     def resolved(self, task: Task) -> Mapping[str, Any]:
-        """With ``flip`` in place of ``axes``."""
+        """The options, with ``axes`` converted to ``flip``."""
         return {**super().resolved(task), "axes": None, "flip": self.flipped}
 
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:

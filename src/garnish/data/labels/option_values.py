@@ -1,4 +1,4 @@
-"""Numbers in a data description, which may stand there as text: ``nan``, or the keys of a mapping in JSON."""
+"""Converting numbers in a data description that may be text: ``nan``, or the keys of a mapping in JSON."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from garnish.errors import OptionError
 
 
 def numbers_of(value: Any, hint: Any, at: str) -> Any:
-    """A value with numbers where an annotation asks for such; what it asks for else is left as it is.
+    """Convert a value to numbers where a type annotation asks for them; anything else is left unchanged.
 
     Args:
-        value: as YAML has it.
+        value: as read from YAML.
         hint: the annotation of an option.
-        at: what messages begin with.
+        at: prefix of messages.
 
     Raises:
-        OptionError: what is no number where one is asked for.
+        OptionError: a value that is not a number where one is needed.
     """
     origin, inner = get_origin(hint), get_args(hint)
     if hint is int:
@@ -40,19 +40,19 @@ def numbers_of(value: Any, hint: Any, at: str) -> Any:
 
 
 def several(value: Any) -> Sequence[Any]:
-    """A list as it is, anything else as the only entry of one."""
+    """A list unchanged, anything else as a list of one entry."""
     return value if isinstance(value, list | tuple) else [value]
 
 
 def whole_number(value: Any, at: str) -> int:
-    """A whole number, or text that is one."""
+    """A whole number, or text of one, as int; raises OptionError for anything else."""
     if not _is_whole(value):
         raise OptionError(f"{at}: expected a whole number, got {value!r}")
     return int(value)
 
 
 def number(value: Any, at: str) -> float:
-    """A number, or text that is one."""
+    """A number, or text of one, as float; raises OptionError for anything else."""
     if not isinstance(value, bool) and isinstance(value, int | float | str):
         try:
             return float(value)

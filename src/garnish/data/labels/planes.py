@@ -1,4 +1,4 @@
-"""The numbers of a label file as one plane: grey, colours as numbers, whole numbers, none that are NaN.
+"""Helpers of label readers: reduce the array of a label file to one channel (H, W) and check its values.
 
 Shape letters: H W pixels.
 """
@@ -15,7 +15,7 @@ from garnish.errors import DataError, OptionError
 
 
 def plane(raw: np.ndarray, path: Path, remedy: str) -> np.ndarray:
-    """The one channel of a map; three equal channels are one; of colours ``remedy`` is what to do."""
+    """The single channel (H, W) of a map; three equal channels count as one. Colours raise, with ``remedy``."""
     if raw.ndim == 3 and raw.shape[-1] == 1:
         raw = raw[..., 0]
     elif raw.ndim == 3 and raw.shape[0] == 1 and raw.shape[-1] != 3:
@@ -23,25 +23,25 @@ def plane(raw: np.ndarray, path: Path, remedy: str) -> np.ndarray:
     if raw.ndim == 2:
         return raw
     if is_coloured(raw):
-        raise DataError(f"{path}: holds colours where one number a pixel is expected; {remedy}")
+        raise DataError(f"{path}: holds colours where one number per pixel is expected; {remedy}")
     if raw.ndim == 3 and raw.shape[-1] == 3:
         return raw[..., 0]
-    raise DataError(f"{path}: expected one number a pixel, found an array of shape {raw.shape}; save (height, width)")
+    raise DataError(f"{path}: expected one number per pixel, found shape {raw.shape}; save (height, width)")
 
 
 def is_coloured(raw: np.ndarray) -> bool:
-    """Whether it has three channels that are not all equal."""
+    """Whether an array has three channels that are not all equal."""
     if raw.ndim != 3 or raw.shape[-1] != 3:
         return False
     return bool((raw[..., 0] != raw[..., 1]).any() or (raw[..., 0] != raw[..., 2]).any())
 
 
 def colour_codes(raw: np.ndarray, path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 → (H, W) int64, one number a colour; a grey map is R = G = B."""
+    """(H, W, 3) uint8 → (H, W) int64, 65536 R + 256 G + B; in a grey map (H, W), R = G = B."""
     if raw.dtype == bool:
         raw = raw.astype(np.uint8) * np.uint8(255)
     if raw.dtype != np.uint8 or raw.ndim not in (2, 3) or (raw.ndim == 3 and raw.shape[-1] != 3):
-        raise DataError(f"{path}: expected 8-bit RGB colours, found {raw.dtype} of shape {raw.shape}; save such a PNG")
+        raise DataError(f"{path}: expected 8-bit RGB colours, found {raw.dtype} of shape {raw.shape}; save an RGB PNG")
     wide = raw.astype(np.int64)
     if raw.ndim == 2:
         return wide << 16 | wide << 8 | wide
@@ -49,7 +49,7 @@ def colour_codes(raw: np.ndarray, path: Path) -> np.ndarray:
 
 
 def whole(values: np.ndarray, path: Path) -> np.ndarray:
-    """A plane of whole numbers as int64."""
+    """A plane as int64; raises DataError for values that are not whole numbers."""
     if values.dtype.kind in "bui":
         return values.astype(np.int64)
     refuse_nan(values, path, "ids must be whole numbers; write 255 where there is no label")
@@ -60,14 +60,14 @@ def whole(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def refuse_nan(values: np.ndarray, path: Path, remedy: str) -> None:
-    """Raise DataError where some number is NaN or infinite."""
+    """Raise DataError if any value is NaN or infinite."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         count = int((~np.isfinite(values)).sum())
         raise DataError(f"{path}: {count} of {values.size} values are NaN or infinite; {remedy}")
 
 
 def unpacked(raw: np.ndarray, weights: Sequence[float] | None, path: Path) -> np.ndarray:
-    """(H, W, 3) → (H, W): the sum of the channels by their weights, whole (int64) where all of them are; else as is."""
+    """(H, W, 3) → (H, W) weighted sum of the channels, int64 if all are integers; unchanged without weights."""
     if weights is None:
         return raw
     if raw.ndim != 3 or raw.shape[-1] != 3:
@@ -79,7 +79,7 @@ def unpacked(raw: np.ndarray, weights: Sequence[float] | None, path: Path) -> np
 
 
 def check_packed(weights: Sequence[float] | None) -> None:
-    """Raise OptionError unless :func:`unpacked` can use them."""
+    """Raise OptionError unless the weights are valid for :func:`unpacked`."""
     if weights is None:
         return
     if len(weights) != 3 or not any(weights) or not all(0 <= w < math.inf for w in weights):

@@ -1,4 +1,4 @@
-"""What a reader of labels is: the options of a task's label files, how a file is opened, how its numbers are a target.
+"""Reader: base class of label readers, with the options of label files and the steps of opening and decoding them.
 
 Shape letters: H W pixels, C channels of the target.
 """
@@ -28,18 +28,18 @@ class Reader(Options, ABC):
 
     Attributes:
         labels: templates of the file, with ``{name}`` and ``{split}``; the first that exists is read.
-        orientation: "upright": labels fit the picture as it is shown, once each is turned by its own EXIF orientation;
-            "stored": they fit the pixels as the picture's file holds them, and are turned as the picture is. null:
-            upright, and files where picture and label differ are told.
+        orientation: "upright": labels match the upright picture, after each is turned by its own EXIF orientation;
+            "stored": they match the picture's pixels as stored, and are turned with it. null: upright, and
+            ``garnish check`` warns of labels whose EXIF orientation differs from their picture's.
     """
 
-    #: What ``kind:`` in a description calls it.
+    #: Its name for ``kind:`` in a description.
     kind: ClassVar[str]
-    #: The kind of target that it makes; tasks of this kind can use it.
+    #: The kind of target that it makes; it can be used by tasks with this kind.
     target: ClassVar[type[Target]]
-    #: Whether it is taken where a description names no ``kind`` and several readers make the task's kind of target.
+    #: Whether it is used if no ``kind`` is given and several readers make the task's kind of target.
     default: ClassVar[bool] = False
-    #: Option that makes it be taken, where it is given and no ``kind`` is.
+    #: Option that selects this reader if it is given and ``kind`` is not.
     chosen_by: ClassVar[str | None] = None
 
     labels: tuple[str, ...]
@@ -52,28 +52,28 @@ class Reader(Options, ABC):
 
     @property
     def exact(self) -> bool:
-        """Whether a number that is off by one means something else altogether: such files must not be lossy."""
+        """Whether values must be exact, as ids must: off by one is another class. Lossy files are then rejected."""
         return False
 
     def check_task(self, task: Task) -> None:
-        """Raise :class:`~garnish.errors.OptionError`, beginning with the option, where options do not fit the task."""
+        """Raise :class:`~garnish.errors.OptionError`, starting with the option, if options do not fit the task."""
         return
 
     def resolved(self, task: Task) -> Mapping[str, Any]:
-        """The options as they act, equal where two descriptions say the same; kept features and runs compare them."""
+        """The options in canonical form, equal if two descriptions mean the same; caches and runs compare them."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def load(self, file: Path, picture: str, size: tuple[int, int] | None) -> tuple[np.ndarray, int]:
-        """What a label file holds of a picture, not yet a target.
+        """Open a label file; :meth:`decode` then makes the target.
 
         Args:
             file: the label file.
-            picture: name of the picture, as it stands for ``{name}``.
-            size: (H, W) of the picture; None where it cannot be read.
+            picture: name of the picture, which replaces ``{name}``.
+            size: (H, W) of the picture; None if it cannot be read.
 
         Returns:
-            The numbers (H, W) or (H, W, channels of the file), and the file's EXIF orientation, by which they are
-            upright already unless ``orientation`` is "stored"; 1 where the format has none.
+            The values (H, W) or (H, W, channels of the file), already turned upright unless ``orientation`` is
+            "stored", and the file's EXIF orientation, 1 if the format has none.
 
         Raises:
             DataError: a file that cannot be read.
@@ -83,23 +83,23 @@ class Reader(Options, ABC):
 
     @abstractmethod
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
-        """What :meth:`load` gave → the values of :attr:`target`: (H, W) int64 ids, else (C, H, W) float32; writeable.
+        """Values from :meth:`load` → those of :attr:`target`: (H, W) int64 ids, else (C, H, W) float32; writeable.
 
         Args:
-            raw: at least one number.
-            file: named in messages.
-            task: whose targets they are.
+            raw: not empty.
+            file: for messages.
+            task: the task of the target.
 
         Raises:
-            DataError: numbers that the options do not explain; the message says which option would.
+            DataError: values that the options do not cover; the message names the option that would.
         """
 
 
 def decode(raw: np.ndarray, reader: Reader, file: Path, task: Task) -> np.ndarray:
-    """The target's values that a label file's numbers stand for: :meth:`Reader.decode`, of numbers that can be trusted.
+    """Decode the values of a label file with :meth:`Reader.decode`, after checking that this is possible.
 
     Raises:
-        DataError: as that; no numbers at all; a lossy file where numbers must be exact.
+        DataError: as that; an empty array; a lossy file where values must be exact.
     """
     if raw.size == 0:
         raise DataError(f"{file}: holds no pixels; write the label again")

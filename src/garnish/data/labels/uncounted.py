@@ -1,4 +1,4 @@
-"""What label files hold but no label counts, because the task's options leave it out: how much, and which values."""
+"""Counts of values in label files that are outside the task's range (depth beyond ``max_metres``), so not labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from garnish.tasks.task import Task
 @final
 @dataclass(frozen=True)
 class Outside:
-    """Pixels that are left out for one reason.
+    """Pixels outside the task's range for one reason.
 
     Attributes:
         pixels: how many.
@@ -28,7 +28,7 @@ class Outside:
 
 
 def left_out(task: Task, target: Tensor) -> dict[str, Outside]:
-    """By reason, as :meth:`~garnish.tasks.task.Task.outside` words it, what a single target of one channel lacks."""
+    """Counts for a single target of one channel, by the reason that :meth:`~garnish.tasks.task.Task.outside` gives."""
     found = {}
     for why, pixels in task.outside(target).items():
         if pixels.any():
@@ -38,7 +38,7 @@ def left_out(task: Task, target: Tensor) -> dict[str, Outside]:
 
 
 def add_up(several: Iterable[Mapping[str, Outside]]) -> dict[str, Outside]:
-    """The same of several targets together."""
+    """Sum the counts of several targets."""
     total: dict[str, Outside] = {}
     for one in several:
         for why, new in one.items():
@@ -49,11 +49,11 @@ def add_up(several: Iterable[Mapping[str, Outside]]) -> dict[str, Outside]:
 
 
 def lines_about(outside: Mapping[str, Outside], labelled: int) -> list[str]:
-    """A line for each reason, however few the pixels.
+    """One line of a report for each reason.
 
     Args:
-        outside: by reason.
-        labelled: pixels that do count.
+        outside: counts by reason.
+        labelled: number of labelled pixels.
     """
     measured = labelled + sum(one.pixels for one in outside.values())
     return [

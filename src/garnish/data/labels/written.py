@@ -1,11 +1,11 @@
-"""How labels are read, as the text by which a resumed run and kept features tell whether it is the same."""
+"""The options of a reader as text, which resumed runs and cached features compare."""
 
 from __future__ import annotations
 
 from garnish.data.labels.reader import Reader
 from garnish.tasks.task import Task
 
-#: Every option of release 0.1 with what stood there where it was not given; what that wrote is compared still.
+#: Every option of release 0.1 with its default; texts written by that release are still compared.
 _BEFORE = {
     "labels": (),
     "kind": "",
@@ -25,7 +25,7 @@ _BEFORE = {
 
 
 def written(reader: Reader, task: Task) -> str:
-    """The reader and its options as they act on a task."""
+    """A reader and its options in canonical form for a task, as text."""
     cls, options = type(reader), dict(reader.resolved(task))
     if cls.__module__.startswith(__package__):
         values = {**_BEFORE, **options, "kind": cls.kind}

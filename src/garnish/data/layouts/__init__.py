@@ -1,1 +1,1 @@
-"""Published arrangements of data sets, one a file."""
+"""Layouts of published data sets (ADE20K, Cityscapes and others), one per file."""

@@ -1,4 +1,4 @@
-"""ADE20K as the SceneParsing benchmark (MIT, 2016) published it."""
+"""Layout of ADE20K as published by the SceneParsing benchmark (MIT, 2016)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ADE20K(Layout):
     marks: ClassVar[tuple[str, ...]] = ("images/training", "annotations/training", "objectInfo150.txt")
 
     def described(self, root: Path) -> dict[str, Any]:
-        """See :meth:`Layout.described`."""
+        """Description of ADE20K: one task, ``seg``."""
         classes = [name.strip() for name in _CLASSES.replace("\n", " ").split(",")]
         return {
             "images": "images/{split}/{name}.jpg",

@@ -1,4 +1,4 @@
-"""Cityscapes, fine annotations."""
+"""Layout of Cityscapes with fine annotations."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class Cityscapes(Layout):
     ids: Literal["labelIds", "labelTrainIds"] = "labelIds"
 
     def described(self, root: Path) -> dict[str, Any]:
-        """See :meth:`Layout.described`."""
+        """Description of Cityscapes: one task, ``seg``, from the label files that ``ids`` names."""
         entry: dict[str, Any] = {
             "task": "Semantic",
             "labels": f"gtFine/{{split}}/{{name}}_gtFine_{self.ids}.png",
             "classes": list(_CLASSES),
         }
         if self.ids == "labelIds":
-            # every id that the set knows is listed, so that one it does not know is an error and not ignored
+            # every known id is listed, so that an unknown one is an error instead of being ignored
             trained = {raw: new for new, raw in enumerate(_CLASSES.values())}
             entry["map"] = {raw: trained.get(raw, IGNORE) for raw in range(_NUM_LABEL_IDS)}
         return {

@@ -1,4 +1,4 @@
-"""What a layout is: a published arrangement of pictures and labels, known by name, that needs no description."""
+"""Layout: base class of the layouts of published data sets, which a recipe names instead of describing them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from garnish.files.label_files import read_array
 
 @dataclass(frozen=True, kw_only=True)
 class Layout(ABC):
-    """One published arrangement. Subclasses are frozen dataclasses; their fields are the options of recipes.
+    """One published layout. Subclasses are frozen dataclasses; their fields are the options of recipes.
 
-    A subclass says in :meth:`described` what a user would write of the set in a data description, and overrides
-    :meth:`read` where label files are in a format of the set's own. Every label of a chosen task must be there.
+    A subclass returns from :meth:`described` what a user would write in a data description, and overrides
+    :meth:`read` if the data set has a label format of its own. Every label file of a selected task must exist.
 
     Attributes:
-        path: folder of the set, or the one that holds it under its published name.
-        tasks: names of the tasks to take, or options to set anew by task; null: all as they are.
+        path: folder of the data set, or the parent of its folder with the published name.
+        tasks: names of the tasks to use, or options to override by task; null: all tasks unchanged.
     """
 
     #: Name of the folder in the published archive.
     folder: ClassVar[str]
     #: Who publishes the set, and where.
     origin: ClassVar[str]
-    #: Files and folders that together tell the set from others.
+    #: Files and folders that together identify the data set.
     marks: ClassVar[tuple[str, ...]]
 
     path: str = "."
@@ -41,29 +41,29 @@ class Layout(ABC):
         """The keys ``images``, ``splits`` and ``tasks`` of a data description, paths relative to ``root``."""
 
     def read(self, task: str, file: Path) -> np.ndarray:
-        """The numbers of a label file of a task, (H, W) or (H, W, C), not yet a target.
+        """The raw values of a label file of a task, (H, W) or (H, W, C).
 
         Raises:
-            DataError: a file that cannot be read or does not hold what the layout says.
+            DataError: a file that cannot be read or is not what the layout expects.
         """
         return read_array(file)
 
     @classmethod
     def recognised(cls, folder: Path) -> bool:
-        """Whether a folder holds the set, by its marks."""
+        """Whether a folder holds the data set, by its marks."""
         return all((folder / mark).exists() for mark in cls.marks)
 
     def root(self, base: Path) -> Path:
-        """``path`` from ``base``, or the published folder in it."""
+        """``path`` relative to ``base``, or the published folder in it if there is one."""
         given = base / self.path
         inner = given / self.folder
         return inner if inner.is_dir() else given
 
     def chosen(self, known: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, dict[str, Any]]:
-        """Those of the described tasks that ``tasks`` names, with the options it sets.
+        """The described tasks that ``tasks`` selects, with the options it overrides.
 
         Raises:
-            OptionError: no task, one that the set has not, or options that are no mapping.
+            OptionError: no task, an unknown task, or options that are not a mapping.
         """
         if self.tasks is None:
             return {name: dict(entry) for name, entry in known.items()}

@@ -1,4 +1,4 @@
-"""NYUD-v2 for several tasks, in the two arrangements that are about."""
+"""Layout of NYUD-v2 for multi-task learning, in its two published variants."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class NYUDMultiTask(Layout):
     """NYUD-v2: ``seg`` (40 classes, background ignored), ``depth`` (metres, 255: none), ``normals``, ``edges``.
 
     ``images/ID``, ``segmentation/ID.png``, ``depth/ID.npy``, ``normals/ID``, ``edge/ID``, ``gt_sets/{train,val}.txt``.
-    Positives of edges weigh 0.95 as in the survey in variant A, 0.8 as in ATRC in variant B.
+    Weight of the edges' positives: 0.95 in variant A (as in the survey), 0.8 in variant B (as in ATRC).
 
     Attributes:
         variant: A (``NYUD_MT``: pictures .jpg, normals and edges .npy), B (``NYUDv2``: .png, normals as 8-bit RGB), or
-            null: what the folder ``images`` holds.
+            null: detected from the folder ``images``.
     """
 
     folder: ClassVar[str] = "NYUD_MT"
@@ -44,12 +44,12 @@ class NYUDMultiTask(Layout):
     variant: Literal["A", "B"] | None = None
 
     def root(self, base: Path) -> Path:
-        """See :meth:`Layout.root`; variant B's folder is ``NYUDv2``."""
+        """As :meth:`Layout.root`; variant B's folder is ``NYUDv2``."""
         inner = base / self.path / "NYUDv2"
         return inner if self.variant != "A" and inner.is_dir() else super().root(base)
 
     def described(self, root: Path) -> dict[str, Any]:
-        """See :meth:`Layout.described`."""
+        """Description of NYUD-v2: four tasks, with the file endings of the variant."""
         variant = self.variant
         if variant is None:
             images = root / "images"
@@ -72,7 +72,7 @@ class NYUDMultiTask(Layout):
                     "task": "Edges",
                     "labels": f"edge/{{name}}.{edges}",
                     "positive_weight": {"A": 0.95, "B": 0.8}[variant],
-                    "max_distance": 0.011,  # of the boundary benchmark, with tasks: {edges: {protocol: ods}}
+                    "max_distance": 0.011,  # for the boundary benchmark: tasks: {edges: {protocol: ods}}
                 },
             },
         }

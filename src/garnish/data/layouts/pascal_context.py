@@ -1,4 +1,4 @@
-"""PASCAL-Context for several tasks (``PASCAL_MT``), as the multi-task literature trains on it.
+"""Layout of PASCAL-Context for multi-task learning (``PASCAL_MT``), as used in the multi-task literature.
 
 Shape letters: H W pixels.
 """
@@ -34,8 +34,8 @@ _GROUPS: dict[str, tuple[str, ...]] = {
 }
 _GROUP_OF = {part: group for group, parts in enumerate(_GROUPS.values()) for part in parts}
 
-#: Of the 459 classes of PASCAL-Context (1 "accordion" to 459 "wool") those whose name NYUD-v2's 894 have as well, and
-#: "tvmonitor": where the teacher of the normals, which was trained indoors, is believed.
+#: Ids of those of PASCAL-Context's 459 classes (1 "accordion" to 459 "wool") whose name is also among NYUD-v2's 894,
+#: and of "tvmonitor": normals are used only there, as the network that predicted them was trained indoors.
 _INDOOR_IDS = (
     *(3, 4, 6, 9, 10, 11, 13, 15, 17, 18, 22, 23, 29, 30, 33, 34, 36, 37, 38, 39, 41, 43, 46, 49, 50, 51, 53, 55, 56),
     *(59, 61, 62, 65, 66, 68, 69, 72, 73, 78, 83, 84, 85, 87, 88, 95, 96, 101, 104, 105, 107, 111, 113, 115, 122, 124),
@@ -56,7 +56,7 @@ class PascalContextMultiTask(Layout):
     ``JPEGImages/ID.jpg``, ``ImageSets/Context/{train,val}.txt``, and
 
     - ``semseg/VOC12/ID.png``, else ``semseg/pascal-context/ID.png``: 255 has no label;
-    - ``human_parts/ID.mat`` (Pascal-Part): parts of persons in six groups; without any, no label at all;
+    - ``human_parts/ID.mat`` (Pascal-Part): parts of persons in six groups; a picture without any has no label;
     - ``sal_distill/ID.png``: salient where grey / 255 > 0.5;
     - ``normals_distill/ID.png``: 2v/255 − 1, where the class in ``pascal-context/trainval/ID.mat`` occurs indoors;
     - edges: where the Laplacian of that file's ``LabelMap`` (459 classes) is not 0, thinned.
@@ -67,7 +67,7 @@ class PascalContextMultiTask(Layout):
     marks: ClassVar[tuple[str, ...]] = ("JPEGImages", "ImageSets/Context", "semseg")
 
     def described(self, root: Path) -> dict[str, Any]:
-        """See :meth:`Layout.described`."""
+        """Description of PASCAL-Context: five tasks."""
         return {
             "images": "JPEGImages/{name}.jpg",
             "splits": {"train": "ImageSets/Context/train.txt", "val": "ImageSets/Context/val.txt"},
@@ -82,21 +82,21 @@ class PascalContextMultiTask(Layout):
                     "labels": "human_parts/{name}.mat",
                     "classes": list(_GROUPS),
                     "weight": 2.0,
-                    "void_if_only_background": True,  # also what a crop or an augmentation leaves of a picture
+                    "void_if_only_background": True,  # also applies to crops and augmented pictures
                 },
                 "saliency": {"task": "Saliency", "labels": "sal_distill/{name}.png", "threshold": 127.5},
                 "normals": {"task": "Normals", "labels": "normals_distill/{name}.png"},
                 "edges": {
                     "task": "Edges",
                     "labels": "pascal-context/trainval/{name}.mat",
-                    "max_distance": 0.0075,  # of the boundary benchmark, with tasks: {edges: {protocol: ods}}
-                    "thin_target": False,  # one pixel wide as they are
+                    "max_distance": 0.0075,  # for the boundary benchmark: tasks: {edges: {protocol: ods}}
+                    "thin_target": False,  # they are one pixel wide already
                 },
             },
         }
 
     def read(self, task: str, file: Path) -> np.ndarray:
-        """See :meth:`Layout.read`: ids of parts (255: none), normals with black where there are none, bool edges."""
+        """Raw values of a label file: ids of parts (255: none), normals (black: none), bool edges."""
         if task == "parts" and file.suffix == ".mat":
             return _parts(file)
         if task == "edges" and file.suffix == ".mat":
@@ -136,7 +136,7 @@ def _label_map(file: Path) -> np.ndarray:
 
 
 def _parts(file: Path) -> np.ndarray:
-    """(H, W) uint8 groups of the parts of all persons, 255 everywhere where there is none."""
+    """(H, W) uint8 groups of the parts of all persons, 255 everywhere if there are none."""
     groups: np.ndarray | None = None
     for note in _structures(read_mat(file, "anno"), "anno", file):
         for thing in _structures(_field(note, "objects", file), "objects", file):
@@ -160,7 +160,7 @@ def _parts(file: Path) -> np.ndarray:
 
 
 def _structures(value: Any, name: str, file: Path) -> list[dict[str, Any]]:
-    """Structures; none where an empty matrix stands for "no entries"."""
+    """The structures of a MATLAB value; an empty matrix means "no entries"."""
     if isinstance(value, np.ndarray) and value.size == 0:
         return []
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):

@@ -1,4 +1,4 @@
-"""Pascal VOC 2012, segmentation."""
+"""Layout of Pascal VOC 2012, segmentation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PascalVOC(Layout):
     ``JPEGImages/ID.jpg``, ``SegmentationClass/ID.png`` (palette), ``ImageSets/Segmentation/{train,val}.txt``.
 
     Attributes:
-        augmented: the split train is ``trainaug.txt``; labels that ``SegmentationClass`` lacks are those of
+        augmented: the split train is ``trainaug.txt``; labels that ``SegmentationClass`` lacks are read from
             ``SegmentationClassAug``.
     """
 
@@ -29,7 +29,7 @@ class PascalVOC(Layout):
     augmented: bool = False
 
     def described(self, root: Path) -> dict[str, Any]:
-        """See :meth:`Layout.described`."""
+        """Description of Pascal VOC: one task, ``seg``, with more training labels if ``augmented``."""
         lists = "ImageSets/Segmentation"
         labels = ["SegmentationClass/{name}.png"] + ["SegmentationClassAug/{name}.png"] * self.augmented
         return {

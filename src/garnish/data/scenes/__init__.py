@@ -1,4 +1,4 @@
-"""Procedural scenes with exact labels."""
+"""Procedural scenes: a small ray caster that renders pictures with exact labels of five tasks."""
 
 from garnish.moved import names_of
 

@@ -1,7 +1,7 @@
-"""What stands in a procedural scene: camera, room, solids, paints and light, drawn at random within a style.
+"""Random composition of a procedural scene within a style: camera, room, solids, paints and light.
 
-World frame: metres, the camera's centre at the origin, x right, y down, z forwards along the level view. Shape
-letters: N rays or points; vectors are (3, N) float32.
+World frame: metres, the camera's centre at the origin, x right, y down, z forward and horizontal. Shape letters:
+N rays or points; vectors are (3, N) float32.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _UPRIGHT = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32)
 
 @dataclass(frozen=True)
 class Style:
-    """One family of scenes.
+    """Parameters of one style of scenes.
 
     Attributes:
         background: semantic classes of the room, in id order.
         shapes: semantic classes of the solids, in id order, after those of the room.
-        textures: fields that solids wear.
-        ground: fields that the floor wears; the walls wear ``walls``.
+        textures: textures of the solids.
+        ground: textures of the floor; those of the walls are ``walls``.
         themes: palettes of hex colours, the first two for the room; empty: any hue.
         round_room: a round studio of two surfaces instead of a room with corners and a ceiling.
-        low_sun: a low warm light against cool ambience, instead of a near-white lamp above.
+        low_sun: a low warm sun with cool ambient light, instead of a near-white lamp above.
     """
 
     background: tuple[str, ...]
@@ -94,14 +94,14 @@ class Placed:
 
 @dataclass(frozen=True, eq=False)
 class Arrangement:
-    """Everything a picture needs.
+    """A complete scene, ready to be rendered.
 
     Attributes:
         camera: (3, 3) rotation from the camera's frame (x right, y down, z forwards) to the world's.
         focal: focal length in picture widths.
-        lamp: (3,) place of the light in metres; far away for a sun.
+        lamp: (3,) position of the light in metres; far away for a sun.
         lamp_size: its radius in metres (softness of shadows).
-        lamp_colour, sky, bounce: (3,) linear RGB: of the light, of the ambience from above and from below.
+        lamp_colour, sky, bounce: (3,) linear RGB: of the light, of the ambient light from above and from below.
         blur, noise: of the sensor: weight of each neighbour, standard deviation in [0, 1] units.
     """
 
@@ -119,7 +119,7 @@ class Arrangement:
 
 
 def arrange(rng: np.random.Generator, style: Style) -> Arrangement:
-    """Draw a scene; a pure function of the generator's state and the style."""
+    """Sample a scene; a pure function of the generator's state and the style."""
     uniform = rng.uniform
     pitch, roll = math.radians(uniform(8, 26)), math.radians(rng.normal(0, 2.5))
     floor = uniform(1.15, 1.75)
@@ -183,7 +183,7 @@ def _room(rng: np.random.Generator, style: Style, floor: float, theme: tuple[str
 def _solids(
     rng: np.random.Generator, style: Style, view: tuple[float, float, float], room: Room, theme: tuple[str, ...]
 ) -> tuple[Placed, ...]:
-    """Solids on the floor in view, apart from each other: four to nine where there is room for them."""
+    """Solids on the visible floor that do not touch each other: four to nine if there is room for them."""
     uniform = rng.uniform
     floor, pitch, focal = view
     placed: list[Placed] = []
@@ -195,7 +195,7 @@ def _solids(
         size = uniform(0.24, 0.66)
         ahead = uniform(1.6, 4.3)
         aside = uniform(-0.46, 0.46) * ahead / focal
-        # ground that steep below the view lies under the picture's lower border
+        # ground this far below the line of sight is outside the picture's lower border
         if math.tan(math.atan2(floor - 0.6 * size, ahead) - pitch) > 0.45 / focal:
             continue
         here = np.array([aside, floor - size, ahead], np.float32)
@@ -239,7 +239,7 @@ def _any_turn(rng: np.random.Generator) -> Floats:
 def _paint(
     rng: np.random.Generator, textures: tuple[str, ...], feature: float, theme: tuple[str, ...], *, room: bool
 ) -> Paint:
-    """Two colours: of the theme when there is one, else of any hue (pale in the room, strong on solids)."""
+    """A random paint: two colours of the theme if there is one, else of any hue (pale in the room, vivid on solids)."""
     uniform = rng.uniform
     if theme:
         picks = [0, 1 % len(theme)] if room else rng.permutation(len(theme))[:2].tolist()
@@ -255,7 +255,7 @@ def _paint(
             second = first * uniform(0.55, 0.8)
         else:
             second = np.array(colorsys.hsv_to_rgb((hue + uniform(0.3, 0.7)) % 1, uniform(0.05, 0.9), uniform(0.5, 1)))
-    # display colours are the square root of linear light throughout (see scenes.py)
+    # display colours are the square root of linear light throughout (see render.py)
     first, second = (np.clip(c, 0.02, 0.98).astype(np.float32) ** 2 for c in (first, second))
     gloss = 0.0 if room else (uniform(0.15, 0.8) if uniform() < 0.6 else 0.0)
     texture = textures[int(rng.integers(len(textures)))]

@@ -1,4 +1,4 @@
-"""Light in procedural scenes: soft shadows, openness to the sky, shading.
+"""Lighting of procedural scenes: soft shadows, ambient occlusion, shading.
 
 Shape letters: H W pixels, N = H·W visible points; vectors are (3, N) float32 in the world's frame.
 """
@@ -23,7 +23,7 @@ def _dither(height: int, width: int) -> tuple[Floats, Floats]:
 def illuminate(
     setting: Arrangement, points: Floats, normals: Floats, instances: NDArray[np.uint8]
 ) -> tuple[Floats, ...]:
-    """Direction to the lamp (3, N), its cosine with visibility (N,), and openness to the sky (N,), 1 where open."""
+    """Direction to the lamp (3, N), its cosine times visibility (N,), ambient visibility (N,), 1 if not occluded."""
     height, width = instances.shape
     which = instances.reshape(-1)
     axis = setting.lamp / np.float32(np.linalg.norm(setting.lamp))
@@ -42,12 +42,12 @@ def illuminate(
         reach2 = placed.solid.reach**2
         away2 = (offset * offset).sum(0)
         along = (offset * towards).sum(0)
-        # openness: the sky that a ball of the solid's size takes from a point
+        # ambient occlusion of a point by a ball of the solid's size
         facing = (offset * normals).sum(0) / np.sqrt(away2)
         hidden = np.clip(facing, 0, 1) * np.minimum(0.7 * reach2 / away2, 0.8)
         other = which != number
         openness *= np.where(other, 1 - hidden, np.float32(1))
-        # a convex solid never shades its own lit side, and a ring's shade on itself is left out
+        # a convex solid casts no shadow on its own lit side; a ring's shadow on itself is left out
         near = lit & other & (along > 0) & (away2 - along * along / length2 < reach2)
         here = np.flatnonzero(near)
         if here.size == 0:
@@ -83,7 +83,7 @@ def _same_surface_mean(values: Floats, instances: NDArray[np.uint8]) -> Floats:
 def shade(
     setting: Arrangement, points: Floats, normals: Floats, colours: Floats, gloss: Floats, light: tuple[Floats, ...]
 ) -> Floats:
-    """(3, N) linear RGB: Lambert under the lamp, ambience from above and below, a Blinn-Phong highlight."""
+    """(3, N) linear RGB: Lambertian lamp light, ambient light from above and below, a Blinn-Phong highlight."""
     towards, cosine, openness = light
     up = (0.5 - 0.5 * normals[1]) * openness
     down = (0.5 + 0.5 * normals[1]) * openness

@@ -1,9 +1,9 @@
 """Rendering of procedural scenes: textured solids with light and shadow, and exact labels of five tasks.
 
-A small analytic ray caster in numpy: one ray a pixel finds the surface, one more the light (towards a dithered point
-of a round lamp, averaged over neighbours of the same object, which gives soft shadows). A scene is a pure function of
-(seed, index, size, style); its layout does not depend on the size. Units are metres; the camera's frame is x right,
-y down, z forward.
+A small analytic ray caster in numpy: one ray per pixel finds the surface, a second one tests whether a dithered point
+of a round lamp is visible (averaged over neighbours of the same object, which gives soft shadows). A scene is a pure
+function of (seed, index, size, style); its layout does not depend on the size. Units are metres; the camera's frame is
+x right, y down, z forward.
 
 Shape letters: H W pixels, N = H·W, S surfaces of a scene.
 """
@@ -24,24 +24,24 @@ from garnish.errors import OptionError, suggest
 #: style → names of the semantic classes by id: first the room's surfaces, then the solids by shape
 CLASSES: dict[str, tuple[str, ...]] = {name: style.classes for name, style in STYLES.items()}
 
-#: Raised when any pixel of any scene comes out differently than before.
+#: Version; increased when any pixel of any scene changes.
 RENDERER = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture and its labels.
+    """A rendered picture and its labels.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
         ids: (H, W) uint8, semantic class, position in ``CLASSES[style]``.
-        instances: (H, W) uint8, number of the surface: each solid is one, so is each wall, the floor, the ceiling.
+        instances: (H, W) uint8, number of the surface: each solid, each wall, the floor and the ceiling has its own.
         depth: (H, W) float32, planar z in metres, above 0 and below 10 everywhere.
-        normals: (H, W, 3) float32, unit, camera frame, on the side of the surface that the camera sees (n·ray < 0).
+        normals: (H, W, 3) float32, unit vectors in the camera frame, towards the camera (n·ray < 0).
         edges: (H, W) uint8 0/1, the two pixels on both sides of every border between instances.
         saliency: (H, W) uint8 0/1, one solid: the one with the largest product of the distance of its mean colour
             from the room's mean colour and the square root of its visible area; all 0 where no solid is visible.
-        intrinsics: (3, 3) float64 pinhole matrix in pixels; centres of pixels have whole coordinates.
+        intrinsics: (3, 3) float64 pinhole matrix in pixels; pixel centres have integer coordinates.
     """
 
     image: NDArray[np.uint8]
@@ -55,7 +55,7 @@ class Scene:
 
 
 def render(seed: int, index: int, size: int | tuple[int, int] = 128, style: str = "demo") -> Scene:
-    """Make scene number ``index`` of a series.
+    """Render scene number ``index`` of a series.
 
     Args:
         seed: number of the series, from 0.
@@ -73,7 +73,7 @@ def render(seed: int, index: int, size: int | tuple[int, int] = 128, style: str 
         raise OptionError(f"scenes: seed {seed}, index {index}, size {height}x{width}; need seed, index ≥ 0, size ≥ 8")
     layout, sensor = np.random.SeedSequence((seed, index, list(STYLES).index(style))).spawn(2)
     setting = arrange(np.random.Generator(np.random.PCG64(layout)), STYLES[style])
-    # rays parallel to faces divide by zero or give inf - inf; comparisons with the results are false, as they should
+    # rays parallel to faces divide by zero or give inf - inf; comparisons with the results are false, as needed
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return _render(setting, style, height, width, np.random.Generator(np.random.PCG64(sensor)))
 
@@ -131,7 +131,7 @@ def _cast(
 
 
 def _shadow_of_ball(across: float, ahead: float, radius: float, focal: float, middle: float, limit: int) -> slice:
-    """Pixels along one axis that can see a ball: the tangents to its circle in the plane of that axis and z."""
+    """Range of pixels along one axis where a ball may be seen, by the tangents to its circle in that axis and z."""
     away = float(np.hypot(across, ahead))
     if away <= radius * 1.01:
         return slice(0, limit)
@@ -162,7 +162,7 @@ def _surfaces(setting: Arrangement, points: Floats, instances: NDArray[np.uint8]
 
 
 def _sense(image: Floats, setting: Arrangement, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The sensor: a slight blur, noise, eight bits."""
+    """Simulate the sensor: a slight blur, noise, rounding to eight bits."""
     weight = np.float32(setting.blur)
     for axis in (0, 1):
         blurred = image * (1 - 2 * weight)
@@ -190,7 +190,7 @@ def borders(instances: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _salient(image: Floats, instances: NDArray[np.uint8], num_room: int) -> NDArray[np.uint8]:
-    """The mask of the solid that stands out; see :class:`Scene`."""
+    """(H, W) uint8 0/1 mask of the most salient solid, as defined at :class:`Scene`."""
     flat, colours = instances.reshape(-1), image.reshape(-1, 3)
     area = np.bincount(flat, minlength=num_room + 1).astype(np.float64)
     sums = np.stack([np.bincount(flat, colours[:, c], minlength=num_room + 1) for c in range(3)], 1)

@@ -1,7 +1,7 @@
 """The backgrounds of procedural scenes: closed rooms, so that every ray from the camera hits something.
 
-World frame: metres, the camera's centre at the origin, x right, y down, z forwards along the level view. Shape
-letters: N rays or points; vectors are (3, N) float32.
+World frame: metres, the camera's centre at the origin, x right, y down, z forward and horizontal. Shape letters:
+N rays or points; vectors are (3, N) float32.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from garnish.data.scenes.textures import Paint
 
 
 class Room(ABC):
-    """The background: it is hit by every ray."""
+    """A closed room around the camera."""
 
-    #: paint and position in the style's ``background`` of each surface
+    #: of each surface: its paint, and its class as an index into the style's ``background``
     paints: tuple[Paint, ...]
     kinds: tuple[int, ...]
 
@@ -29,7 +29,7 @@ class Room(ABC):
 
     @abstractmethod
     def holds(self, centre: Floats, reach: float) -> bool:
-        """Whether a ball at ``centre`` (3,) of radius ``reach`` stays off the walls."""
+        """Whether a ball at ``centre`` (3,) of radius ``reach`` does not touch the walls."""
 
     @abstractmethod
     def surface(self, number: int, point: Floats) -> tuple[Floats, Floats]:
@@ -49,7 +49,7 @@ class BoxRoom(Room):
         self.kinds = (1, 1, 2, 0, 1, 1)
 
     def hit(self, direction: Floats) -> tuple[Floats, np.ndarray]:
-        """See :meth:`Room.hit`."""
+        """(N,) ray parameter and (N,) surface: the nearest of the six planes in front of the camera."""
         d = self.to_room @ direction
         positive = d > 0
         t = np.where(positive, self.high, self.low) / np.where(np.abs(d) < 1e-7, np.float32(1e-7), d)
@@ -59,12 +59,12 @@ class BoxRoom(Room):
         return t.min(0), (axis * 2 + side).astype(np.uint8)
 
     def holds(self, centre: Floats, reach: float) -> bool:
-        """See :meth:`Room.holds`."""
+        """Whether the ball does not touch the four walls."""
         p = (self.to_room @ centre)[[0, 2]]
         return bool((p - reach > self.low[[0, 2], 0]).all() and (p + reach < self.high[[0, 2], 0]).all())
 
     def surface(self, number: int, point: Floats) -> tuple[Floats, Floats]:
-        """See :meth:`Room.surface`."""
+        """(3, 1) normal of one of the six planes, and (3, N) texture coordinates within it."""
         axis = number // 2
         inward = -self.to_room[axis].reshape(3, 1) if number % 2 else self.to_room[axis].reshape(3, 1)
         p = self.to_room @ point
@@ -74,7 +74,7 @@ class BoxRoom(Room):
 
 @final
 class Studio(Room):
-    """A level ground inside an upright tube, the backdrop; surfaces: ground, backdrop."""
+    """A flat ground inside a vertical cylinder, the backdrop; surfaces: ground, backdrop."""
 
     def __init__(self, floor: float, centre: tuple[float, float], radius: float, paints: tuple[Paint, Paint]) -> None:
         self.floor, self.centre, self.radius = floor, centre, radius
@@ -82,7 +82,7 @@ class Studio(Room):
         self.kinds = (0, 1)
 
     def hit(self, direction: Floats) -> tuple[Floats, np.ndarray]:
-        """See :meth:`Room.hit`."""
+        """(N,) ray parameter and (N,) surface: the ground or the cylinder, whichever is nearer."""
         x, y, z = direction
         cx, cz = self.centre
         a, b = x * x + z * z, x * cx + z * cz
@@ -91,11 +91,11 @@ class Studio(Room):
         return np.minimum(wall, ground), (wall < ground).astype(np.uint8)
 
     def holds(self, centre: Floats, reach: float) -> bool:
-        """See :meth:`Room.holds`."""
+        """Whether the ball does not touch the cylinder."""
         return math.hypot(float(centre[0]) - self.centre[0], float(centre[2]) - self.centre[1]) + reach < self.radius
 
     def surface(self, number: int, point: Floats) -> tuple[Floats, Floats]:
-        """See :meth:`Room.surface`."""
+        """(3, 1) or (3, N) normals, and (3, N) texture coordinates, on the cylinder those of the unrolled surface."""
         x, z = point[0] - self.centre[0], point[2] - self.centre[1]
         flat = np.zeros_like(x)
         if number == 0:

@@ -36,8 +36,8 @@ class Scenes(Dataset):
         size: side of the square pictures, or (height, width).
         seed: number of the series; series with different seeds share no scene.
         style: "pretrain" or "demo".
-        tasks: names out of ``TASKS``.
-        keep: hold each scene in memory once it was made (about 0.6 MB at 128 × 128 with all tasks).
+        tasks: names from ``TASKS``.
+        keep: keep each scene in memory once it is rendered (about 0.6 MB at 128 × 128 with all tasks).
 
     Raises:
         OptionError: an unknown task or style.
@@ -68,11 +68,11 @@ class Scenes(Dataset):
 
     @property
     def name(self) -> str:
-        """What messages call this data set."""
+        """Style and seed, for messages."""
         return f"{self.style} scenes (seed {self.seed})"
 
     def content(self, index: int) -> Mapping[str, str]:
-        """What the scene follows from."""
+        """Style, seed, size, index and tasks, which determine the scene."""
         return {"scenes": str((self.style, self.seed, self.size, index, sorted(self._wanted)))}
 
     @property
@@ -100,11 +100,11 @@ class Scenes(Dataset):
 
     @property
     def checks_labels(self) -> bool:
-        """True: they are made to be right."""
+        """True: rendered labels are always valid."""
         return True
 
     def key(self, index: int) -> str | None:
-        """Follows from the series, the scene's number, its size, its style and the tasks."""
+        """Digest of the renderer's version, the seed, the scene's index, its size, its style and the tasks."""
         if not 0 <= index < self.count:
             raise IndexError(index)
         size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)

@@ -1,4 +1,4 @@
-"""The shapes that scenes are made of: class name → solid, by size and two proportions."""
+"""The shapes of the solids in scenes: class name → function that makes a solid of a size and two proportions."""
 
 from __future__ import annotations
 

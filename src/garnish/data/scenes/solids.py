@@ -1,7 +1,7 @@
-"""Solids that a ray can be cast at: where it enters, and the surface normal there, in closed form.
+"""Solids for ray casting: where a ray enters a solid, and the surface normal there.
 
 Shape letters: N rays or points. Vectors are (3, N) float32 arrays in the solid's own frame, whose z axis is its axis.
-Everything is float32: plain Python numbers, never float64 scalars, stand beside the arrays.
+Everything is float32: arrays are combined with plain Python numbers, never with float64 scalars.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float32]
 
-#: Rays nearer than this to parallel with a face or an axis are treated as if they were this far off.
+#: Smallest slope of a ray against a face or an axis; smaller slopes are set to it, so that none divides by zero.
 _TINY = 1e-7
 
 
@@ -23,9 +23,9 @@ class Solid(ABC):
     """A solid in its own frame.
 
     Attributes:
-        hull: (3, P) points whose convex hull, grown by ``rounding``, holds the solid and touches it where it can rest.
+        hull: (3, P) points whose convex hull, grown by ``rounding``, contains the solid, tightly where it can rest.
         rounding: metres.
-        reach: radius in metres of the sphere around the origin that holds the solid.
+        reach: radius in metres of the sphere around the origin that contains the solid.
     """
 
     def __init__(self, hull: Floats, rounding: float = 0.0) -> None:
@@ -52,7 +52,7 @@ class Convex(Solid):
     """A convex quadric cut by half-spaces.
 
     ``planes`` is (P, 4): a·x ≤ b as rows (a, b), a of unit length. ``quadric`` is (q, l, k): the inside is
-    Σ q_i x_i² + l·z + k ≤ 0. A negative q_z makes it a cone, of which the nappe below the apex is taken.
+    Σ q_i x_i² + l·z + k ≤ 0. A negative q_z makes it a cone, of which the nappe below the apex is used.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Convex(Solid):
         self.quadric = quadric
 
     def hit(self, origin: Floats, direction: Floats) -> Floats:
-        """See :meth:`Solid.hit`: the overlap of the quadric's and the half-spaces' intervals."""
+        """(N,) ray parameter, from the overlap of the quadric's and the half-spaces' intervals."""
         enter = np.full(direction.shape[1], -np.inf, np.float32)
         leave = np.full(direction.shape[1], np.inf, np.float32)
         if self.planes is not None:
@@ -105,7 +105,7 @@ class Convex(Solid):
         return first, last
 
     def normal(self, point: Floats) -> Floats:
-        """See :meth:`Solid.normal`: that of the bounding surface which the point is farthest out of."""
+        """(3, N) unit normals of the bounding surface that each point is farthest outside of."""
         chosen = np.zeros_like(point)
         best = np.full(point.shape[1], -np.inf, np.float32)
         if self.planes is not None:
@@ -131,7 +131,7 @@ class Capsule(Solid):
         self.radius, self.half = radius, half
 
     def hit(self, origin: Floats, direction: Floats) -> Floats:
-        """See :meth:`Solid.hit`: the first of the tube's side and the two ball ends."""
+        """(N,) ray parameter: the first hit of the cylinder's side and the two spheres at its ends."""
         d, r2 = direction, self.radius**2
         dd, lateral = (d * d).sum(0), np.maximum(d[0] * d[0] + d[1] * d[1], _TINY)
         b = origin[0] * d[0] + origin[1] * d[1]
@@ -148,7 +148,7 @@ class Capsule(Solid):
         return np.where(best > 0, best, np.float32(np.inf))
 
     def normal(self, point: Floats) -> Floats:
-        """See :meth:`Solid.normal`."""
+        """(3, N) unit normals, away from the segment."""
         out = point.copy()
         out[2] -= np.clip(point[2], -self.half, self.half)
         return _unit(out)
@@ -156,9 +156,9 @@ class Capsule(Solid):
 
 @final
 class Torus(Solid):
-    """A ring of radius ``ring`` in the xy plane, ``tube`` thick; found by sphere tracing (Hart 1996)."""
+    """A ring of radius ``ring`` in the xy plane, ``tube`` thick; rays are intersected by sphere tracing (Hart 1996)."""
 
-    #: at most; rays that have not met the surface by then pass it within a hair and count as misses
+    #: most steps; rays that have not met the surface by then pass very close to it and count as misses
     STEPS = 60
 
     def __init__(self, ring: float, tube: float) -> None:
@@ -167,7 +167,7 @@ class Torus(Solid):
         self.wrap = drum(ring + tube, -tube, tube)
 
     def hit(self, origin: Floats, direction: Floats) -> Floats:
-        """See :meth:`Solid.hit`: marches from where the ray enters the flat drum around the ring."""
+        """(N,) ray parameter, by marching from where the ray enters the flat cylinder around the ring."""
         found = np.full(direction.shape[1], np.inf, np.float32)
         start = self.wrap.hit(origin, direction)
         left = np.flatnonzero(np.isfinite(start))
@@ -192,7 +192,7 @@ class Torus(Solid):
         return out
 
     def normal(self, point: Floats) -> Floats:
-        """See :meth:`Solid.normal`."""
+        """(3, N) unit normals, away from the circle in the middle of the tube."""
         shrink = 1 - self.ring / (np.sqrt(point[0] * point[0] + point[1] * point[1]) + _TINY)
         out = np.stack([point[0] * shrink, point[1] * shrink, point[2]])
         return _unit(out)

@@ -27,7 +27,7 @@ def _wave(x: Floats, sharpness: float = 8.0) -> Floats:
 
 
 def _along(p: Floats, r: Floats) -> Floats:
-    """Coordinate along a direction drawn from the upper half of the sphere, with a phase."""
+    """Coordinate along a random direction in the upper half of the sphere, with a phase."""
     polar, turn = 0.35 + 0.9 * float(r[0]), 2 * math.pi * float(r[1])
     x, y, z = math.sin(polar) * math.cos(turn), math.sin(polar) * math.sin(turn), math.cos(polar)
     out: Floats = x * p[0] + y * p[1] + z * p[2] + float(r[2])
@@ -55,7 +55,7 @@ def value_noise(p: Floats) -> Floats:
 
 
 def even(p: Floats, r: Floats) -> Floats:
-    """One colour."""
+    """A single colour."""
     return np.zeros(p.shape[1], np.float32)
 
 
@@ -117,7 +117,7 @@ def rings(p: Floats, r: Floats) -> Floats:
 
 
 def zigzag(p: Floats, r: Floats) -> Floats:
-    """Chevrons."""
+    """Zigzag bands."""
     turn = np.abs(p[0] * 0.7 - np.floor(p[0] * 0.7) - 0.5) * 2
     return _wave(p[1] * 0.7 + p[2] * 0.7 + turn * (0.6 + 0.5 * float(r[0])) + float(r[1]))
 
@@ -148,7 +148,7 @@ TEXTURES: dict[str, Callable[[Floats, Floats], Floats]] = {
 
 @dataclass(frozen=True, eq=False)
 class Paint:
-    """What a surface wears: a texture of ``feature`` metres, its random numbers (3,), two linear RGB colours, gloss."""
+    """Material of a surface: texture of ``feature`` metres, its random numbers (3,), two linear RGB colours, gloss."""
 
     texture: str
     feature: float
