@@ -335,7 +335,7 @@ def test_the_caller_s_random_numbers_go_on_as_if_nothing_had_been_planned():
         ((*COMMAND, "--memory", "8TB"), "--memory: '8TB' is not a size"),
         ((*COMMAND, "--step-time", "2"), "--step-time: '2' is not a multiple"),
         ((*COMMAND, "--methods", "Lora"), "did you mean 'LoRA'?"),
-        ((*COMMAND, "--batch-size", "0"), "no whole number from 1"),
+        ((*COMMAND, "--batch-size", "0"), "not a whole number from 1"),
         (("plan", "mit_b9", *COMMAND[2:]), "unknown backbone 'mit_b9'"),
         ((*COMMAND, "--head", "LinaerHead"), "LinearHead"),
         ((*COMMAND, "--adapter", "LoRA"), "unknown option '--adapter'"),

@@ -1,4 +1,4 @@
-"""``garnish version``."""
+"""``garnish version``: versions of garnish and its main dependencies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def parser() -> Parser:
     made = Parser(
         "garnish version",
         "garnish version [--json]",
-        "Print the versions of garnish and of what it stands on.",
+        "Print the versions of garnish and of its main dependencies.",
         "example:\n  garnish version",
     )
     made.add_argument("--json", action="store_true", help="print JSON")

@@ -1,1 +1,1 @@
-"""Comparing methods under one budget: arms, runs and their store, costs; statistics and the report in sub-rooms."""
+"""Comparing methods under one budget: arms, runs and their store, costs; statistics in ``analysis``, output in ``report``."""

@@ -25,7 +25,7 @@ class Arm:
 
     Attributes:
         name: unique within the comparison.
-        role: adapter, reference or control.
+        role: "adapter", a kind of reference, or "control".
         methods: the methods that adapt the trunk.
         trunk: whether its weights are the recipe's, or random (different for each seed).
         rates: learning rates to search, ascending.
