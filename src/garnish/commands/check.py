@@ -18,7 +18,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish check",
         "garnish check --data DATA [--split train] [--limit N] [--json]",
@@ -34,7 +34,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     from garnish.commands.printing import print_json
     from garnish.commands.words import open_given

@@ -34,7 +34,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish compare",
         "garnish compare --config RECIPE --adapters A,B,… --out REPORT [options] [--SECTION[.KEY] VALUE …]",
@@ -77,7 +77,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     from garnish.recipes.recipe import read_recipe
 

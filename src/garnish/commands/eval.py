@@ -21,7 +21,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish eval",
         "garnish eval BUNDLE[,BUNDLE …] --data DATA [--split test] [--json] [options]",
@@ -52,7 +52,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     from garnish.commands.printing import metric_rows, print_json, print_table
     from garnish.commands.words import bundle_paths, load_bundles, open_given

@@ -26,7 +26,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish info",
         "garnish info BUNDLE|BACKBONE [--adapter NAME] [--head NAME] [--tasks NAME=TASK,…] [--json] [options]",
@@ -50,7 +50,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     is_bundle = Path(given.target).exists() or "/" in given.target or "," in given.target
     if is_bundle and (overrides or given.weights):

@@ -25,7 +25,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish merge",
         "garnish merge BUNDLE[,BUNDLE …] --out FOLDER|FILE.safetensors [options]",
@@ -41,7 +41,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, _ = parser().read(words)
     from garnish.bundles.merge import LIMIT, merge
     from garnish.commands.printing import print_json

@@ -53,7 +53,7 @@ class Entry:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish methods",
         "garnish methods [--json]",
@@ -65,7 +65,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, _ = parser().read(words)
     from garnish.commands.printing import print_json, print_table
 

@@ -31,7 +31,7 @@ _IMPORT = {"leave_out": "--leave-out"}
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish peft",
         "garnish peft export BUNDLE --out DIR [options] | garnish peft import DIR --out BUNDLE [options]",
@@ -61,7 +61,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     for attribute, option in (_IMPORT if given.way == "export" else _EXPORT).items():
         if getattr(given, attribute) is not None:

@@ -32,7 +32,7 @@ _PREDICTIONS = 16
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish plan",
         "garnish plan BACKBONE --tasks NAME=TASK,… [--budget 1%] [--bytes 500k] [--memory 8GB] [--step-time 1.5x] "
@@ -65,7 +65,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     budget = budget_of(given)
     if not overrides.get("tasks") and not any(key.startswith("tasks.") for key in overrides):

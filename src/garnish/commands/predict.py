@@ -19,7 +19,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish predict",
         "garnish predict BUNDLE[,BUNDLE …] IMAGE … --out DIR [options]",
@@ -41,7 +41,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, _ = parser().read(words)
     from garnish.commands.printing import print_json
     from garnish.commands.words import folder_to_write, load_bundles, picture_files

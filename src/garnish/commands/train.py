@@ -25,7 +25,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     from garnish.recipes.recipe import SECTIONS
 
     made = Parser(
@@ -53,7 +53,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     from garnish.files.strict_yaml import write_yaml
     from garnish.recipes.paths import as_written

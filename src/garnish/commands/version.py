@@ -13,7 +13,7 @@ _BESIDE = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "safeten
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish version",
         "garnish version [--json]",
@@ -25,7 +25,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, _ = parser().read(words)
     found = {"garnish": __version__, "python": platform.python_version()}
     for name in _BESIDE:

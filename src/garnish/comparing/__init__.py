@@ -1,1 +1,1 @@
-"""Comparing methods under one budget: arms, runs and their store, costs; statistics in ``analysis``, output in ``report``."""
+"""Comparing methods under one budget: arms, runs, their store and costs; ``analysis``: statistics; ``report``: output."""

@@ -57,12 +57,12 @@ class Survey:
 
     @property
     def unpredicted(self) -> int:
-        """Rows without a prediction."""
+        """Number of rows without a prediction."""
         return sum(row.predicted is None for row in self.rows)
 
     @property
     def untimed(self) -> int:
-        """Rows with a prediction whose step was not timed."""
+        """Number of rows with a prediction whose step was not timed."""
         return sum(row.predicted is not None and row.predicted.step_seconds is None for row in self.rows)
 
 

@@ -86,7 +86,7 @@ class RunFacts(TypedDict):
 
 
 class Checkpoint(RunFacts):
-    """The facts of a checkpoint."""
+    """The JSON facts of a checkpoint: those of the run, its state, and the numbers of scaler and optimizer."""
 
     state: RunState
     scaler: dict[str, Any]

@@ -52,7 +52,7 @@ class Column:
     task: str | None = None
 
     def value(self, arm: ArmResult) -> float | None:
-        """The figure of an arm."""
+        """The number of an arm in this column; None if it is missing."""
         found = self.of(arm)
         return found.mean if isinstance(found, Spread | DeltaM | Gap) else found
 
@@ -74,7 +74,7 @@ class Cell:
 @final
 @dataclass(frozen=True, kw_only=True)
 class ReportRow:
-    """An arm in the table."""
+    """The row of an arm."""
 
     name: str
     role: str

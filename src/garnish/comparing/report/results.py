@@ -95,7 +95,7 @@ class SearchRun:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SeedRun:
-    """A run at the chosen rate."""
+    """A run of one seed at the chosen rate."""
 
     seed: int
     task: str | None
@@ -151,7 +151,7 @@ class ArmResult:
 
     @property
     def delta(self) -> float | None:
-        """Mean Δm."""
+        """Mean Δm over seeds; None if it is missing."""
         return None if self.delta_m is None else self.delta_m.mean
 
     @property
