@@ -1,1 +1,1 @@
-"""Comparing methods under one budget: arms, runs, their store and costs; ``analysis``: statistics; ``report``: output."""
+"""Comparing methods under one budget: arms, runs, their store, costs; ``analysis``: statistics; ``report``: output."""
