@@ -293,7 +293,7 @@ def test_mistakes_in_words(pictures, capsys):
     assert "split 'vall'" in fails(capsys, "check", "--data", pictures / "seg.yaml", "--split", "vall")
     assert "no such picture" in fails(capsys, "predict", "x", "gone.jpg", "--out", pictures / "maps")
     assert "--out" in fails(capsys, "predict", "x", "gone.jpg")
-    assert "no whole number" in fails(capsys, "check", "--data", "scenes", "--limit", "few")
+    assert "not a whole number" in fails(capsys, "check", "--data", "scenes", "--limit", "few")
     assert "did you mean 'mit_b0'" in fails(capsys, "info", "mitb0")
     assert "224,280" in fails(capsys, "info", "mit_b0", "--size", "224")
     assert "'classes' is required" in fails(capsys, "info", "mit_b0", "--tasks", "seg=Semantic")

@@ -220,7 +220,7 @@ def test_a_dry_run_lists_the_runs(capsys, tmp_path, recipe):
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "to do   LoRA, seg+depth, rate 0.003, seed 0" in out
-    assert "2 arms, 4 runs, up to 2 more where the best rate of a search is at an end, 0 there" in out
+    assert "2 arms, 4 runs, up to 2 more if the best rate of a search is at an edge, 0 there" in out
     assert not (tmp_path / "report").exists()
 
 

@@ -241,7 +241,7 @@ def test_a_worker_that_died_fails_its_own_run_unless_that_was_done(tmp_path):
     store = Store(tmp_path)
     workers = Workers(made(store), 2)
     told = workers._died(Job("train", RUN), -signal.SIGKILL)
-    assert told.reason == "its process ended by signal 9; most likely the memory did not suffice"
+    assert told.reason == "its process ended by signal 9; most likely out of memory"
     assert store.outcome(KEY) == told
     store.forget_failure(KEY)
     assert workers._died(Job("train", RUN), 3).reason == "its process ended with code 3"

@@ -197,7 +197,7 @@ def test_predict_and_evaluate_tell_the_tensor_and_leave_other_tasks_alone():
     model, data = tiny(), Blobs(every(3))
     spoil(model.head_tensors("seg")["heads.seg.projections.0.weight"])
     image = data[0].image
-    held = r"the model's heads\.seg\.projections\.0\.weight holds 1 of \d+ values that are not finite; train it anew"
+    held = r"the model's heads\.seg\.projections\.0\.weight holds 1 of \d+ values that are not finite; train it again"
     with pytest.raises(GarnishError, match=f"^picture: {held}"):
         model.predict(image)
     assert list(model.predict(image, ["depth"]).maps) == ["depth"]

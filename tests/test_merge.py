@@ -305,7 +305,7 @@ REFUSED = [
     ("vit", garnish.VPT(prompts=2), "prompt tokens cannot be merged"),
     ("vit", garnish.SideTuning(), "a side network cannot be merged"),
     ("vit", garnish.VMTAdapter(), "parts that differ by task cannot be merged"),
-    ("vit", [garnish.MTLoRA(rank=2), LORA], "LoRA.*stands where tasks own a part"),
+    ("vit", [garnish.MTLoRA(rank=2), LORA], "LoRA.*is at a site where tasks own a part"),
     ("cnn", garnish.SSF(), "would give it a bias.*no name for"),
     ("dinov3", garnish.SSF(), "would give it a bias.*no name for"),
 ]

@@ -81,7 +81,7 @@ CONFIGS = {
     "r": (4, "shape (3, 48), but adapter_config.json gives the module rank 4"),
     "lora_alpha": ("16", "lora_alpha: expected a number"),
     "lora_dropout": (1.5, "0 to below 1"),
-    "rank_pattern": ({"(": 2}, "no regular expression"),
+    "rank_pattern": ({"(": 2}, "not a regular expression"),
     "alpha_pattern": ({r"(.+)+x": 2}, "could run for ever"),
     "target_modules": (["qkv"], "is not among target_modules"),
     "exclude_modules": (["fc1"], "is not among target_modules"),
@@ -161,7 +161,7 @@ def test_damaged_and_strange_files_are_refused(written, tmp_path):
 
     mit, words = tiny.backbone("mit"), {"target_modules": ["dwconv"], "r": 64}
     assert "reads the channels of all groups" in refused(grouped, backbone=mit, config=words)
-    assert "no multiple of the convolution's 64" in refused(
+    assert "not a multiple of the convolution's 64" in refused(
         lambda t: grouped(t, 3), backbone=mit, config=words | {"r": 3}
     )
 

@@ -306,7 +306,7 @@ def test_a_step_without_room_is_left_empty_and_told(capsys, monkeypatch):
     assert main([*words]) == 0
     out, err = capsys.readouterr()
     assert "1 row without a step's time: memory is short" in out
-    assert "BitFit, per task: its step is not timed, for it needs 0." in err and "1e-06 GB are free" in err
+    assert "BitFit, per task: its step is not timed, as it needs 0." in err and "1e-06 GB are free" in err
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["heads_only"]["step_seconds"] is None and found["heads_only"]["memory_bytes"] > 0
@@ -333,9 +333,9 @@ def test_the_caller_s_random_numbers_go_on_as_if_nothing_had_been_planned():
         ((*COMMAND, "--budget", "5"), "--budget: '5' is no share"),
         ((*COMMAND, "--bytes", "many"), "--bytes: 'many' is not a size"),
         ((*COMMAND, "--memory", "8TB"), "--memory: '8TB' is not a size"),
-        ((*COMMAND, "--step-time", "2"), "--step-time: '2' is no multiple"),
+        ((*COMMAND, "--step-time", "2"), "--step-time: '2' is not a multiple"),
         ((*COMMAND, "--methods", "Lora"), "did you mean 'LoRA'?"),
-        ((*COMMAND, "--batch-size", "0"), "no whole number from 1"),
+        ((*COMMAND, "--batch-size", "0"), "not a whole number from 1"),
         (("plan", "mit_b9", *COMMAND[2:]), "unknown backbone 'mit_b9'"),
         ((*COMMAND, "--head", "LinaerHead"), "LinearHead"),
         ((*COMMAND, "--adapter", "LoRA"), "unknown option '--adapter'"),

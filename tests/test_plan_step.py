@@ -198,7 +198,7 @@ def test_a_step_that_does_not_fit_is_not_made_and_nothing_is_built_for_it(monkey
     monkeypatch.setattr(ShapedTrunk, "with_values", None)
     monkeypatch.setattr(stopwatches, "free_bytes", lambda: 1.1e9)
     found = Stopwatch(setting()).timed(PredictedStep(10**9, 1), gn.Frozen())  # a fifth more than its tensors
-    assert found == "its step is not timed, for it needs 1.2 GB and 1.1 GB are free"
+    assert found == "its step is not timed, as it needs 1.2 GB and 1.1 GB are free"
 
 
 def test_a_step_that_fails_is_told(monkeypatch):

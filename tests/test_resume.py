@@ -219,7 +219,7 @@ def test_where_both_states_are_damaged_or_the_last_is_gone(tmp_path):
     assert reached.steps == 2 and "no such state file; going on from the state before" in reached.warnings[0]
     for file in (last, earlier):
         file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(BundleError, match=rf"{last}: is damaged .*; resume from another or start anew"):
+    with pytest.raises(BundleError, match=rf"{last}: is damaged .*; resume from another or start again"):
         gn.fit(tiny(), Blobs(PARTIAL), resume=out, **options)
 
 

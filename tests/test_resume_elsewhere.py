@@ -147,7 +147,7 @@ def test_runs_of_earlier_versions_go_on_with_a_line(project, capsys):
     )
     capsys.readouterr()
     assert resume("runs/first") == 0
-    assert "an earlier version wrote it, which did not note its data; see to them" in capsys.readouterr().err
+    assert "wrote it without facts about its data; check that they are the same" in capsys.readouterr().err
     assert_as_unbroken(run, project / "runs/unbroken")
 
 

@@ -81,4 +81,4 @@ def test_what_cannot_be_foreseen_is_said(monkeypatch):
     from garnish.training.train_options import TrainOptions
 
     line = step_cost.about_step(model, Blobs(every(1)), TrainOptions(steps=1, augment=None), 2, [])
-    assert line.startswith("what a step takes cannot be foreseen (") and "\n" not in line
+    assert line.startswith("the cost of a step cannot be predicted (") and "\n" not in line

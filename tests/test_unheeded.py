@@ -65,12 +65,12 @@ def test_a_warm_up_that_never_ends_is_refused(warmup):
 @pytest.mark.parametrize(
     ("given", "about", "said"),
     [
-        ({"memory_gb": 2.0}, {}, "train.memory_gb: 2.0 has no effect, for batch_size is 8, not auto"),
-        ({"cache_gb": 2.0}, {}, "train.cache_gb: 2.0 has no effect, for there is no cache"),
-        ({"augment": None, "variants": 3}, {}, "train.variants: 3 has no effect, for augment is null"),
-        ({"head_lr": 0.1, "lr": 0.2}, {"trains_trunk": False}, "train.lr: 0.2 has no effect, for heads alone"),
+        ({"memory_gb": 2.0}, {}, "train.memory_gb: 2.0 has no effect, because batch_size is 8, not auto"),
+        ({"cache_gb": 2.0}, {}, "train.cache_gb: 2.0 has no effect, because there is no cache"),
+        ({"augment": None, "variants": 3}, {}, "train.variants: 3 has no effect, because augment is null"),
+        ({"head_lr": 0.1, "lr": 0.2}, {"trains_trunk": False}, "train.lr: 0.2 has no effect, because heads alone"),
         ({"checkpointing": True}, {"trains_trunk": False}, "train.checkpointing: True has no effect"),
-        ({"save_every": 7}, {"has_folder": False}, "train.save_every: 7 has no effect, for the run has no folder"),
+        ({"save_every": 7}, {"has_folder": False}, "train.save_every: 7 has no effect, because the run has no folder"),
         ({"log_every": 7}, {"has_folder": False}, "train.log_every: 7 has no effect"),
         ({"log": ("csv", "wandb")}, {"has_folder": False}, "train.log: ('csv', 'wandb') has no effect"),
         ({"strategy": "ddp", "accelerator": "mps"}, {}, "train.strategy: ddp has no effect"),

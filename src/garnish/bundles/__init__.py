@@ -1,1 +1,1 @@
-"""What is saved and how it is read back."""
+"""Bundles (saved models) and checkpoints: writing, reading, joining and merging them; PEFT's format in ``peft``."""

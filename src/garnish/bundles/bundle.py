@@ -1,7 +1,7 @@
-"""A bundle: a folder with what was trained and the name and fingerprint of the backbone that it belongs to.
+"""Saving and loading bundles: folders with the trained tensors, and the name and fingerprint of their backbone.
 
-``bundle.json`` is laid out in :mod:`garnish.bundles.bundle_json`, ``weights.safetensors`` in
-:mod:`garnish.bundles.tensors`. Nothing is ever unpickled.
+:mod:`garnish.bundles.bundle_json` describes ``bundle.json``, :mod:`garnish.bundles.tensors` ``weights.safetensors``.
+Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ def save(
     tasks: Sequence[str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a bundle, or replace one; it appears whole or not at all, and files of others in the folder are kept.
+    """Write a bundle, or replace one, atomically; other files in the folder are kept.
 
     Args:
         model: what to save; only adapters, heads and tuned backbone parameters are stored.
         path: the bundle's folder: a new or empty one, or an earlier bundle.
         metrics: task → metric → value reached; NaN is stored as null.
-        metrics_rounding: task → metric → change of the value by the rounding to ``dtype`` (measured with
+        metrics_rounding: task → metric → change of the value by rounding to ``dtype`` (measured with
             :func:`garnish.training.float16_effect.holding`).
         dtype: of the floating-point tensors; with float32 the loaded model is bit-identical.
-        tasks: the tasks to save; all when left out.
-        extra: more facts for ``bundle.json``, JSON-ready.
+        tasks: the tasks to save; None: all.
+        extra: more facts for ``bundle.json``, JSON-serialisable.
 
     Returns:
         The folder.
@@ -94,20 +94,20 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
 ) -> Model:
-    """Read a bundle, or join several that were trained apart on one backbone.
+    """Read a bundle, or join several that were trained separately on one backbone.
 
     Args:
-        path: one bundle's folder or several; tasks keep their order, and no name may come twice.
-        backbone: a bare backbone to use; the model takes it over. Left out, it is built as the bundle says.
-        weights: the backbone's weights, where they are no longer at the place that the bundle names (relative places
-            are looked for below the working directory, then below the bundle's folder; a plain file name first there).
-        device: where the model goes; the CPU when left out.
+        path: one bundle's folder or several; tasks keep their order, and all names must differ.
+        backbone: a bare backbone to use; the model takes it over. None: build it as the bundle says.
+        weights: the backbone's weights, if they are no longer at the path in the bundle (relative paths are looked up
+            in the working directory, then in the bundle's folder; a plain file name in the bundle's folder first).
+        device: device of the model; None: the CPU.
 
     Returns:
-        A model in evaluation mode. Torch's random state is left as it was.
+        A model in evaluation mode. Torch's random state is not changed.
 
     Raises:
-        BundleError: damaged files, other tensors than expected or such as are not finite, unknown names or options,
+        BundleError: damaged files, unexpected tensors or values that are not finite, unknown names or options,
         another backbone.
     """
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
@@ -132,19 +132,19 @@ def load(
 
 @checked
 def load_into(model: Model, path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Add the tasks of a bundle to a model that has others, in time that does not depend on how many.
+    """Add the tasks of a bundle to a model, in time independent of how many tasks the model has.
 
-    Passes may run meanwhile: none sees a task before its tensors are there.
+    Other threads may run passes meanwhile: none sees a task before its tensors are loaded.
 
     Args:
-        model: on the backbone that the bundle belongs to.
-        path: the bundle's folder; no name of its tasks may be taken.
+        model: a model on the backbone that the bundle belongs to.
+        path: the bundle's folder; the names of its tasks must be new to the model.
 
     Returns:
         The names of the tasks.
 
     Raises:
-        BundleError: as :func:`load`; the model is as it was then.
+        BundleError: as :func:`load`; the model is unchanged then.
     """
     folder, facts = bundle_folder(path), read_bundle_json(path)
     trunk = model.backbone
@@ -155,7 +155,7 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def _serve(model: Model, where: str, folder: Path, facts: BundleFacts) -> None:
-    """Add what a bundle holds to a model."""
+    """Build the tasks of a bundle, fill in their tensors and add them to a model."""
     file = str(folder / WEIGHTS)
     stored = read_tensors(weights_of(folder, facts), file)
     made = build_described(model, facts, where)
@@ -172,7 +172,7 @@ def _chosen(model: Model, tasks: Sequence[str] | None) -> list[str]:
             raise OptionError(f"unknown task {name!r}{suggest(name, model.tasks)}")
     chosen = [name for name in model.tasks if tasks is None or name in tasks]
     if not chosen:
-        raise OptionError(f"tasks: there is none to save; tasks of the model: {', '.join(model.tasks) or 'none'}")
+        raise OptionError(f"tasks: none to save; tasks of the model: {', '.join(model.tasks) or 'none'}")
     model.decoders.check_whole(chosen, "tasks")
     return chosen
 
@@ -187,7 +187,7 @@ def bundle_files(
     extra: Mapping[str, Any] | None,
     where: str,
 ) -> dict[str, bytes]:
-    """What :func:`save` writes: file name → its bytes; ``where`` is the place, for messages."""
+    """The files of a bundle, as :func:`save` writes them: file name → bytes; ``where`` is its path, for messages."""
     tensors = stored_tensors(model, tasks, dtype)
     weights = to_bytes(tensors)
     facts = _describe(model, tasks, dtype)
@@ -260,7 +260,7 @@ def _plain_metrics(metrics: Metrics | None, tasks: Sequence[str], option: str) -
 
 
 def _check_joinable(read: Sequence[tuple[str, BundleFacts]]) -> None:
-    """All bundles belong to one backbone, and no task name comes twice."""
+    """Raise BundleError unless all bundles belong to one backbone and all task names differ."""
     where, first = read[0]
     taken: dict[str, str] = dict.fromkeys(first["tasks"], where)
     for other, facts in read[1:]:
@@ -280,5 +280,5 @@ def _check_joinable(read: Sequence[tuple[str, BundleFacts]]) -> None:
 
 
 def _short(value: object) -> str:
-    """A fingerprint's first twelve digits, anything else as it is."""
+    """The first twelve digits of a fingerprint, any other value unchanged."""
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)

@@ -1,7 +1,7 @@
-"""``bundle.json``: what it holds, and reading it without trusting it. Nothing here needs torch.
+"""``bundle.json``: its schema, and reading it with validation. Nothing here needs torch.
 
-:class:`BundleFacts` says what stands in it. Beside it ``SHA256SUMS`` lists both files of a bundle
-(:mod:`garnish.files.checksums`); bundles of versions before it have none.
+:class:`BundleFacts` is the schema. ``SHA256SUMS`` next to it lists both files of a bundle
+(:mod:`garnish.files.checksums`); bundles of older versions do not have it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WEIGHTS = "weights.safetensors"
 #: The bundle of the best step, in the folder of a run.
 BEST = "best"
 INPUT = "RGB in [0,1]"
-#: How files of a bundle's kind are read.
+#: How ``bundle.json`` and similar files are validated.
 FACTS = Reading(
     error=BundleError, unknown="unknown key {place}", missing="has no {place}; save the bundle again", builds=False
 )
@@ -36,7 +36,7 @@ _Metrics = dict[str, dict[str, float | None]]
 class BackboneFacts(SpecFacts):
     """Which backbone a file belongs to."""
 
-    taps: NotRequired[Literal["stage", "merged"]]  # "stage" where absent
+    taps: NotRequired[Literal["stage", "merged"]]  # "stage" if absent
     fingerprint: _Hex64
     licence: str
     weights_source: str
@@ -48,7 +48,7 @@ class _BackboneFacts(BackboneFacts):
 
 class _OwnerFacts(TypedDict):
     tasks: list[_TaskName]
-    methods: list[SpecFacts]  # whose tensors the tasks share
+    methods: list[SpecFacts]  # the tasks share their tensors
 
 
 class _TaskFacts(SpecFacts):
@@ -75,10 +75,10 @@ class BundleFacts(TypedDict):
     """``bundle.json`` of format 1; keys that are ``NotRequired`` may be absent."""
 
     format: int
-    versions: dict[str, str]  # of garnish, torch and timm that wrote it
+    versions: dict[str, str]  # of the garnish, torch and timm that wrote it
     dtype: Literal["float16", "float32"]  # of the floating-point tensors
     #: How ``tuned.*`` tensors are stored: as the difference to the frozen parameter of that name (float16), or as the
-    #: value itself (float32, since a difference need not give the value back exactly).
+    #: value itself (float32, since adding a rounded difference may not restore the value exactly).
     tuned_as: Literal["difference", "value"]
     backbone: _BackboneFacts
     owners: list[_OwnerFacts]  # in order
@@ -86,16 +86,16 @@ class BundleFacts(TypedDict):
     decoders: NotRequired[list[list[_TaskName]]]  # tasks that share one, in the order it was built for
     preprocessing: _Preprocessing
     metrics: _Metrics  # task → metric → value reached (null: nothing was seen)
-    #: The same with the stored, rounded tensors minus ``metrics``, as training measured it on at most 200 validation
-    #: pictures.
+    #: Metrics with the stored, rounded tensors minus metrics before, as training measured them on at most 200
+    #: validation pictures.
     metrics_rounding: NotRequired[_Metrics]
     sizes: _Sizes
     sha256: _Hex64  # of weights.safetensors
-    extra: NotRequired[dict[str, Any]]  # whatever the caller of save added
+    extra: NotRequired[dict[str, Any]]  # facts that the caller of save added
 
 
 def read_bundle_json(path: str | os.PathLike[str]) -> BundleFacts:
-    """The validated ``bundle.json`` of a bundle; its weights are not read.
+    """Read and validate the ``bundle.json`` of a bundle; the weights are not read.
 
     Args:
         path: a bundle's folder.
@@ -111,14 +111,14 @@ def read_bundle_json(path: str | os.PathLike[str]) -> BundleFacts:
     if not isinstance(found, dict) or type(found.get("format")) is not int:
         raise BundleError(f"{file}: is not a bundle's description (it has no format number); give another folder")
     if found["format"] != FORMAT:
-        raise BundleError(f"{file}: has format {found['format']}, this garnish reads {FORMAT}; install the newer one")
+        raise BundleError(f"{file}: has format {found['format']}, this garnish reads {FORMAT}; install a newer one")
     facts: BundleFacts = read_as(found, BundleFacts, "", replace(FACTS, file=f"{file}: "))
     _check_tasks(facts, str(file))
     return facts
 
 
 def bundle_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder of an existing bundle; raises :class:`BundleError` where there is none."""
+    """The folder of an existing bundle; raises :class:`BundleError` if there is none."""
     folder = present(Path(path).expanduser())
     if not folder.exists():
         raise BundleError(f"{path}: no such bundle; give a folder that model.save or garnish train wrote")
@@ -144,6 +144,6 @@ def _check_tasks(found: BundleFacts, file: str) -> None:
         if task not in owned or sharing.count(task) > 1:
             raise BundleError(f"{file}: decoders: task {task!r} is unknown or named twice; save the bundle again")
     if not all(found.get("decoders", ())):
-        raise BundleError(f"{file}: decoders: one serves no task; save the bundle again")
+        raise BundleError(f"{file}: decoders: one has no task; save the bundle again")
     if not owned or not all(owner["tasks"] for owner in found["owners"]):
         raise BundleError(f"{file}: has an owner without tasks; save the bundle again")

@@ -1,7 +1,7 @@
-"""What training writes to be resumed: tensors in full precision and JSON facts in one safetensors file, never pickle.
+"""Checkpoint files to resume training from: tensors in full precision and JSON facts in one safetensors file.
 
-The file is replaced in one rename, so a kill at any moment leaves the former state or the new one. It holds its own
-SHA-256 (:mod:`garnish.files.checksums`), which is held against the whole file whenever that is read.
+The file is replaced by one rename, so a kill at any moment leaves either the old state or the new one. It holds its
+own SHA-256 (:mod:`garnish.files.checksums`), which is checked at every read. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from garnish.errors import BundleError, one_line
 from garnish.files.atomic import write_file, writing
 from garnish.files.checksums import KEY, is_sealed, sealed, with_place
 
-#: Number that JSON keeps exactly (floats are written so that they read back bit-equal), or nothing.
+#: A number that JSON stores exactly (floats are written so that they read back bit-equal), or None.
 Number = int | float | bool | None
 #: Optimizer state: parameter name → entry name → value.
 Nested = dict[str, dict[str, Tensor | Number]]
@@ -39,16 +39,16 @@ def save_state(
     """Write or replace a state file.
 
     Args:
-        path: the file, by custom ``….safetensors``.
-        tensors: by name; stored as they are (dtype, shape and every bit), on whatever device.
-        facts: JSON-ready; keys are text, other than ``sha256``. Infinite and NaN floats are allowed.
-        keep: the file name that the former state gets, in the same folder; None: it is not kept.
+        path: the file, usually ``….safetensors``.
+        tensors: by name, on any device; stored bit for bit, with dtype and shape.
+        facts: JSON-serialisable; string keys other than ``sha256``. Infinite and NaN floats are allowed.
+        keep: new file name of the previous state, in the same folder; None: it is not kept.
 
     Returns:
         The file.
 
     Raises:
-        BundleError: facts that are not JSON, or no space; the former file is untouched then.
+        BundleError: facts that are not JSON, or no space; the previous file is untouched then.
     """
     try:
         text = json.dumps(dict(facts), sort_keys=True)
@@ -65,14 +65,14 @@ def save_state(
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a state file: tensors on the CPU, and facts.
+    """Read a state file: its tensors, on the CPU, and its facts.
 
     Raises:
         BundleError: no such file, a damaged one, or one that :func:`save_state` did not write.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise BundleError(f"{path}: no such state file; start anew without resuming")
+        raise BundleError(f"{path}: no such state file; start again without resuming")
     try:
         with file.open("rb") as stream:
             is_sealed(stream)
@@ -83,9 +83,9 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
     except KeyError as error:
         raise BundleError(f"{path}: is not a training state (it holds no facts); give another file") from error
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: is damaged ({one_line(error, 120)}); resume from another or start anew") from error
+        raise BundleError(f"{path}: is damaged ({one_line(error, 120)}); resume from another or start again") from error
     if not isinstance(facts, dict):
-        raise BundleError(f"{path}: is not a training state (its facts are no mapping); give another file")
+        raise BundleError(f"{path}: is not a training state (its facts are not a mapping); give another file")
     facts.pop(KEY, None)
     return tensors, facts
 
@@ -93,9 +93,9 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
 def flatten(
     nested: Mapping[str, Mapping[str, Tensor | Number]],
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Number]]]:
-    """Optimizer state as :func:`save_state` takes it: tensors by ``outer/inner``, and the numbers, nested as they were.
+    """Optimizer state as :func:`save_state` takes it: tensors named ``outer/inner``, and numbers in a nested mapping.
 
-    Every outer name is a key of the numbers, also where all its entries are tensors or it has none.
+    Every outer name is a key of the numbers, even if it has no numbers.
     """
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, dict[str, Number]] = {}
@@ -114,7 +114,7 @@ def unflatten(tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, 
     """The inverse of :func:`flatten`.
 
     Raises:
-        BundleError: a tensor whose outer name the numbers do not have.
+        BundleError: a tensor whose outer name is missing in the numbers.
     """
     nested: Nested = {outer: dict(entries) for outer, entries in numbers.items()}
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""A trunk's tensors by the names of the family's own checkpoints, so that other libraries load the file."""
+"""A trunk's tensors under the names of the family's own checkpoints, so that other libraries can load them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from garnish.errors import WeightsError
 
 
 def own_name(backbone: Backbone) -> str:
-    """The name under which a file of the trunk's weights is read: a family's name for bundled weights takes none."""
+    """The backbone name to load a weights file under; the name of the bundled weights accepts no file."""
     return "mit_b0" if backbone.name == BUNDLED else backbone.name
 
 
 def own_names(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Canonical names → those of the family's checkpoints: timm's, or for MiT those whose norms compute the same."""
+    """Tensors renamed as in the family's checkpoints: timm's, or for MiT the dialect with the same norm epsilons."""
     if isinstance(backbone, MiT):
         return dialects.write(dict(tensors), _dialect(backbone), prefix="")
     return {backbone.source_names[name]: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
 
 def carried_over(backbone: Backbone) -> dict[str, Tensor]:
-    """What the original weights hold of timm's model beside the trunk: final norm, classifier, layers behind the maps.
+    """Tensors of the original weights outside the trunk: timm's final norm, classifier, layers after the last map.
 
-    Empty where there are no original weights (random, bundled), they cannot be read any more, or the family is no
-    model of timm's. Tensors of other names or shapes than timm's own model has are left out.
+    Empty if there are no original weights (random, bundled), they can no longer be read, or timm does not have the
+    model. Tensors whose name or shape differs from timm's model are left out.
     """
     if backbone.weights_source in ("random", "bundled") or not timm.is_model(backbone.name):
         return {}
@@ -44,13 +44,13 @@ def carried_over(backbone: Backbone) -> dict[str, Tensor]:
     with torch.device("meta"):
         whole: nn.Module = timm.create_model(backbone.name, **options)
     known = set(backbone.source_names.values())
-    held, _ = without_prefix(held, list(backbone.source_names.values()), backbone.weights_source)  # said on loading
+    held, _ = without_prefix(held, list(backbone.source_names.values()), backbone.weights_source)  # told on loading
     beside = {name: tensor for name, tensor in whole.state_dict().items() if name not in known and name in held}
     return {name: held[name].contiguous() for name, tensor in beside.items() if held[name].shape == tensor.shape}
 
 
 def _dialect(backbone: MiT) -> str:
-    """The dialect from whose names the norms' epsilons are read as they are here; else NVlabs' (options give them)."""
+    """The dialect whose reader sets the norm epsilons that the trunk has; else NVlabs' (options give them then)."""
     norm: nn.LayerNorm = backbone.stages[0].leave  # type: ignore[assignment]
     embed: nn.LayerNorm = backbone.stages[0].enter.norm  # type: ignore[assignment]
     for dialect in (dialects.NVLABS, dialects.TRANSFORMERS_4, dialects.GARNISH):

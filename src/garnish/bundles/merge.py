@@ -1,7 +1,7 @@
-"""``garnish.merge``: adapters folded into the backbone's weights, as a checkpoint that any library reads.
+"""``garnish.merge``: fold adapters into the backbone's weights, and write a checkpoint that any library can read.
 
-A folder gets ``backbone.safetensors`` and a bundle of what is left (heads; of MTLoRA also the task parts) that names
-the checkpoint beside it. Both appear together or not at all, after the merged trunk was compared with the adapted one.
+The folder gets ``backbone.safetensors`` and a bundle of the rest (heads; of MTLoRA also the task parts) that refers to
+it. Both are written atomically, after the feature maps of the merged and the adapted trunk were compared.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from garnish.files.checksums import SUMS, with_sums
 from garnish.model.model import Model
 
 CHECKPOINT = "backbone.safetensors"
-#: Largest difference of a feature map's values over the map's largest value with which anything is written.
+#: Largest difference of a feature map, relative to the map's largest value, up to which the result is written.
 LIMIT = 1e-4
 
 #: Key of the checkpoint's metadata that says what was merged and how exactly.
 _MARK = "garnish_merge"
-#: Probe pictures have sides of about this many pixels.
+#: Approximate side of the probe pictures, in pixels.
 _PROBE = 128
 
 Source = Model | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -62,13 +62,13 @@ class Merged:
         backbone: name by which ``garnish.backbone`` and timm build the architecture.
         options: its architecture overrides.
         tasks: the tasks whose adapters were folded in.
-        methods: what had made the adapters.
-        left: methods that stay adapters in the bundle; empty where all is in the weights.
+        methods: the methods whose adapters were folded in.
+        left: methods that stay adapters in the bundle; empty if everything was folded in.
         carried_over: tensors of the original weights that no map depends on, unchanged (final norm, classifier).
-        largest_difference: of merged and adapted feature maps over all stages and probe pictures.
-        largest_relative: the same over the largest value of each map; at most :data:`LIMIT`.
+        largest_difference: between merged and adapted feature maps, over all stages and probe pictures.
+        largest_relative: the same relative to the largest value of each map; at most :data:`LIMIT`.
         probes: (height, width) of the probe pictures.
-        licence: licence of the backbone's weights, which goes with them.
+        licence: licence of the backbone's weights, which also holds for the merged ones.
     """
 
     out: str
@@ -93,22 +93,22 @@ def merge(
     task: str | None = None,
     weights: str | os.PathLike[str] | None = None,
 ) -> Merged:
-    """Write the backbone with one owner's adapters folded in, by the names of the family's own checkpoints.
+    """Write the backbone with one owner's adapters folded in, in the family's own tensor names.
 
     Args:
-        source: a model, a bundle's folder, or several.
+        source: a model, a bundle's folder, or several folders.
         out: a ``.safetensors`` file for the checkpoint alone; else a folder, new, empty or written by this function,
             for the checkpoint and a bundle of the owner's heads that belongs to it.
-        task: any task of the owner whose adapters are merged; needed where there are several owners.
-        weights: the backbone's weights, where they are no longer at the place that the bundle names.
+        task: any task of the owner whose adapters are merged; required with several owners.
+        weights: the backbone's weights, if they are no longer at the path in the bundle.
 
     Returns:
-        What was written; the same stands in the checkpoint's metadata and in the bundle's ``extra``.
+        What was written; the checkpoint's metadata and the bundle's ``extra`` hold the same facts.
 
     Raises:
-        SiteError: an adapter that is no plain layer, or a layer that would gain a tensor its checkpoints do not have.
-        BundleError: feature maps that differ by more than :data:`LIMIT` of their largest value, a place that holds
-            something else, or no space. OptionError: an unknown task, or none named. Nothing is written then.
+        SiteError: an adapter that cannot be folded into a layer, or a layer that would gain a tensor its checkpoints
+            do not have. BundleError: feature maps that differ by more than :data:`LIMIT` of their largest value, a
+            path that holds something else, or no space. OptionError: an unknown task, or none named.
     """
     model, metrics, dtype = _read(source, weights)
     owner = _owner(model, task)
@@ -120,7 +120,7 @@ def merge(
             absolute, relative, sizes = _differences(model.eval(), owner, made)
         finally:
             model.train(was_training)
-    if not relative <= LIMIT:  # nor where it is no number
+    if not relative <= LIMIT:  # also true for NaN
         raise BundleError(
             f"{out}: merged and adapted feature maps differ by {relative:.2g} of their largest value, more than "
             f"{LIMIT:.0e}; nothing was written; keep the bundle unmerged"
@@ -151,7 +151,7 @@ def merge(
     facts = {k: v for k, v in asdict(said).items() if k not in ("out", "files")} | {"garnish": __version__}
     tensors = {n: t.cpu() for n, t in own_names(trunk, trunk.frozen_tensors()).items()}
     if odd := not_finite(carried | tensors):
-        raise BundleError(f"{out}: {odd}; nothing was written: train the model anew")
+        raise BundleError(f"{out}: {odd}; nothing was written: train the model again")
     metadata = {"format": "pt", "license": trunk.licence, _MARK: json.dumps(facts, sort_keys=True)}
     checkpoint = to_bytes(carried | tensors, metadata=metadata)
     with writing(f"{out}:", " or choose another place; what was there before is untouched"):
@@ -162,7 +162,7 @@ def merge(
             files = bundle_files(
                 made, owner.tasks, dtype, metrics=kept, metrics_rounding=None, extra={"merged": facts}, where=str(out)
             )
-            del files[SUMS]  # the checkpoint goes into one list with them
+            del files[SUMS]  # one list for the checkpoint and them
             write_folder(place, with_sums({CHECKPOINT: checkpoint, **files}))
     return said
 
@@ -187,7 +187,7 @@ def _read(
 
 
 def _owner(model: Model, task: str | None) -> Owner:
-    """The owner to merge (with all its tasks' parts, where they have any)."""
+    """The owner to merge, with the parts that its tasks own if any."""
     owners = [owner for owner in model.owners if owner.parent is None]
     if task is None and len(owners) == 1:
         owner = owners[0]
@@ -211,7 +211,7 @@ def _owner(model: Model, task: str | None) -> Owner:
 
 
 def _checked_place(out: str | os.PathLike[str]) -> Path:
-    """Where to write; refuses to replace anything that was not merged."""
+    """The path to write to; raises BundleError if it exists and was not written by merge."""
     place = Path(out).expanduser()
     if place.suffix in (".pth", ".pt", ".bin"):
         raise OptionError(f"{out}: checkpoints are written as .safetensors; give such a file, or a folder")
@@ -230,7 +230,7 @@ def _checked_place(out: str | os.PathLike[str]) -> Path:
 
 
 def _merged_model(model: Model, owner: Owner) -> Model:
-    """The owner's tasks on a bare trunk of the merged weights, with what could not be folded as adapters."""
+    """The owner's tasks on a trunk with the merged weights; what cannot be folded stays as adapters."""
     adapted = model.backbone
     left: list[Method] = [replace(m, folded=True) for m in owner.methods if isinstance(m, MTLoRA)]
     folded = fold_shared(adapted, owner) if left else merge_adapters(adapted, owner)
@@ -240,8 +240,8 @@ def _merged_model(model: Model, owner: Owner) -> Model:
     for at, adapter in owners_of(folded)[0].placed() if left else ():
         if at.key not in made.owners[0].places:
             raise SiteError(
-                f"{type(adapter).__name__} at {at.site.name}: stands where tasks own a part, so it can neither be "
-                f"folded nor be kept beside {_names(left)}; keep the bundle unmerged"
+                f"{type(adapter).__name__} at {at.site.name}: is at a site where tasks own a part, so it cannot be "
+                f"folded, or kept with {_names(left)}; keep the bundle unmerged"
             )
     former = model.own_tensors()
     for name, tensor in made.own_tensors().items():
@@ -250,7 +250,7 @@ def _merged_model(model: Model, owner: Owner) -> Model:
 
 
 def _bare(folded: Backbone) -> Backbone:
-    """A fresh trunk with the frozen tensors of ``folded``, and only such as its architecture has."""
+    """A fresh trunk with the frozen tensors of ``folded``; raises SiteError for one that its architecture lacks."""
     fresh = build_backbone(own_name(folded), None, options=folded.options, taps=folded.taps_at)
     held, wanted = folded.frozen_tensors(), fresh.frozen_tensors()
     gained = [name for name in held if name not in wanted]
@@ -267,7 +267,7 @@ def _bare(folded: Backbone) -> Backbone:
 
 
 def _differences(model: Model, owner: Owner, made: Model) -> tuple[float, float, tuple[tuple[int, int], ...]]:
-    """Largest difference of feature maps, absolute and over each map's largest value, and the pictures' sizes."""
+    """Largest difference of feature maps, absolute and relative to each map's largest value; the pictures' sizes."""
     multiple = model.backbone.multiple
     side = math.ceil(_PROBE / multiple) * multiple
     sizes = ((side, side), (side, side + 2 * multiple), (side + multiple - multiple // 2, side - 1))

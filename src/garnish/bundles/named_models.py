@@ -1,4 +1,4 @@
-"""What a word stands for where a model is wanted: bundles, or a finished model by its name."""
+"""Opening the model that a command line names: bundle folders, or the name of a finished model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from garnish.model.model import Model
 
 
 def names_finished(paths: Sequence[str]) -> bool:
-    """Whether one of these is the name of a finished model and no folder.
+    """Whether one of these is the name of a finished model and not a folder.
 
     Raises:
-        OptionError: beside others; bundles of one must be named alone.
+        OptionError: a finished model together with other paths.
     """
     found = [path for path in paths if path in FINISHED and not Path(path).exists()]
     if found and len(paths) > 1:
@@ -34,13 +34,13 @@ def open_model(
     options: Mapping[str, Any] | None = None,
     device: torch.device | None = None,
 ) -> Model:
-    """The model of bundles, joined, or of one finished model by its name.
+    """Load bundles as one model, or a finished model by its name.
 
     Args:
         paths: bundles, or one of :data:`garnish.backbones.segformer.finished_names.FINISHED`.
-        weights: of the backbone; a finished model's are the published ones where there is none.
+        weights: of the backbone; None: those named in the bundle, or the published ones of a finished model.
         options: architecture overrides of a finished model.
-        device: where the model goes; the CPU when left out.
+        device: device of the model; None: the CPU.
 
     Raises:
         Whatever :func:`garnish.bundles.bundle.load` and :func:`garnish.model.finished.finished` raise.

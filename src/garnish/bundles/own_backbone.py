@@ -1,4 +1,4 @@
-"""The backbone that a bundle belongs to: built as its description says, or held against it."""
+"""The backbone that a bundle belongs to: building it from the description, or checking a given one against it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from garnish.errors import BundleError, OptionError, WeightsError, one_line
 
 
 def rebuild(where: str, wanted: BackboneFacts, weights: str | os.PathLike[str] | None) -> Backbone:
-    """The bare backbone that a description's ``backbone`` names; raises :class:`BundleError` where it cannot be had."""
+    """Build the bare backbone that a description names; raises :class:`BundleError` if that is not possible."""
     source = str(weights) if weights is not None else wanted["weights_source"]
     if source == "random":
         raise BundleError(
@@ -26,7 +26,7 @@ def rebuild(where: str, wanted: BackboneFacts, weights: str | os.PathLike[str] |
             tried = f"{source}, below the working directory or {where}"
             source = str(beside) if beside.exists() else source
     try:
-        # a family that carries its weights with it needs no place to find them
+        # weights bundled with the package need no path
         kept = None if source == "bundled" else source
         return build_backbone(wanted["name"], kept, options=wanted["options"], taps=wanted.get("taps", "stage"))
     except (WeightsError, OptionError) as error:
@@ -37,7 +37,7 @@ def rebuild(where: str, wanted: BackboneFacts, weights: str | os.PathLike[str] |
 
 
 def check_backbone(where: str, wanted: BackboneFacts, found: Backbone, source: str) -> None:
-    """Raise where ``found`` is not the bare backbone that a description's ``backbone`` names."""
+    """Raise unless ``found`` is bare and the backbone that a description names."""
     if found.is_adapted:
         raise OptionError(
             f"load: the backbone {found.name} is adapted already; build a fresh one with garnish.backbone"
@@ -46,7 +46,7 @@ def check_backbone(where: str, wanted: BackboneFacts, found: Backbone, source: s
 
 
 def check_same(where: str, wanted: BackboneFacts, found: Backbone, source: str, *, anew: bool = True) -> None:
-    """As :func:`check_backbone`, of a trunk that may be adapted; ``anew``: its fingerprint is computed again."""
+    """As :func:`check_backbone`, but the trunk may be adapted; ``anew``: compute its fingerprint again."""
     options = json.loads(json.dumps(found.options))
     if found.name.split(".", 1)[0] != wanted["name"].split(".", 1)[0] or options != wanted["options"]:
         raise BundleError(

@@ -1,4 +1,4 @@
-"""What a model is made of, and the plain facts that stand for it in files: names and options, JSON-ready."""
+"""The specification of a model's methods, tasks and heads, and its form in files: names and options as JSON."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from garnish.tasks.task import Task
 @final
 @dataclass(frozen=True)
 class Specs:
-    """What is put onto a bare backbone: see :meth:`garnish.model.model.Model.build`.
+    """What is added to a bare backbone: see :meth:`garnish.model.model.Model.build`.
 
     Attributes:
-        owners: methods and tasks of each; empty where nothing is said of them.
+        owners: methods and tasks of each; empty if the file does not say.
         tasks: name → task, in the order of the owners.
         heads: name → options of its head.
-        groups: tasks that share a decoder, where several do, in the order it was built for.
+        groups: for each shared decoder its tasks, in the order it was built for.
     """
 
     owners: Sequence[tuple[Sequence[Method], tuple[str, ...]]]
@@ -36,7 +36,7 @@ class Specs:
 
     @classmethod
     def of(cls, model: Model, tasks: Sequence[str]) -> Specs:
-        """Those of some tasks of a model."""
+        """The specification of some tasks of a model."""
         owners = [(o.methods, tuple(t for t in o.tasks if t in tasks)) for o in model.owners if o.parent is None]
         groups = [names for names, _ in model.decoders.each() if len(names) > 1 and names[0] in tasks]
         heads = model.decoders.options
@@ -45,10 +45,10 @@ class Specs:
 
     @classmethod
     def read(cls, facts: Mapping[str, Any], where: str = "") -> Specs:
-        """Build what facts name; ``where`` is the place, for messages.
+        """Build the objects that facts name; ``where`` is their place, for messages.
 
         Raises:
-            OptionError: an unknown name or option, or tasks that share a method of one task each.
+            OptionError: an unknown name or option, or a ``per_task`` method shared by several tasks.
         """
         at = f"{where}: " if where else ""
         listed = facts.get("owners", ())
@@ -65,9 +65,9 @@ class Specs:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What :meth:`read` reads: ``owners``, ``tasks`` with the ``head`` of each, and ``decoders`` if any is shared.
+        """The facts for :meth:`read`: ``owners``, ``tasks`` with the ``head`` of each, and any shared ``decoders``.
 
-        Of each task also its number of channels, its labels and their colours, for readers without garnish.
+        Each task also has its number of channels, its labels and their colours, for readers without garnish.
         """
         told: dict[str, Any] = {
             "owners": [{"tasks": list(names), "methods": list(map(describe, given))} for given, names in self.owners],
@@ -80,16 +80,16 @@ class Specs:
         return told | ({"decoders": list(map(list, self.groups))} if self.groups else {})
 
     def tasks_and_heads(self) -> dict[str, Any]:
-        """Name → the task's name, options and head."""
+        """Task name → the class name and options of the task, and of its head."""
         return {n: describe(task) | {"head": describe(self.heads[n])} for n, task in self.tasks.items()}
 
 
 def build_described(model: Model, facts: BundleFacts, where: str) -> Addition:
-    """The owners, tasks and heads of a bundle's description, as new ones for a model, to which nothing is added yet.
+    """Build the owners, tasks and heads of a bundle's description for a model, without adding them to it.
 
     Raises:
         BundleError: an unknown name or option, one that does not fit the backbone or the model's other tasks, or a task
-            of another number of channels than is written.
+            whose number of channels differs from the stored one.
     """
     try:
         specs = Specs.read(facts)
@@ -108,7 +108,7 @@ def build_described(model: Model, facts: BundleFacts, where: str) -> Addition:
 
 
 def backbone_facts(trunk: Backbone) -> BackboneFacts:
-    """Which backbone a file belongs to."""
+    """The facts that identify the backbone a file belongs to."""
     return {
         "name": trunk.name,
         "options": trunk.options,

@@ -1,8 +1,8 @@
-"""A model's own tensors as a bundle stores them, and putting stored tensors back into a model.
+"""A model's own tensors as a bundle stores them, and loading stored tensors into a model.
 
 Names are those of :meth:`garnish.model.model.Model.own_tensors`. At float16, backbone parameters trained in place
-(``tuned.*``) are stored as differences to the frozen ones, which keeps what was learned to three digits of its own
-size; at float32 as values.
+(``tuned.*``) are stored as differences to the frozen ones, which keeps three digits of the change; at float32 as
+values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from garnish.model.model import Model
 
 StoredDtype = Literal["float16", "float32"]
 TunedAs = Literal["difference", "value"]
-#: How ``tuned.*`` tensors are stored at each dtype: a float32 difference need not give the value back exactly.
+#: How ``tuned.*`` tensors are stored at each dtype: a float32 difference may not restore the value exactly.
 TUNED_AS: Mapping[StoredDtype, TunedAs] = {"float16": "difference", "float32": "value"}
 
 
@@ -34,10 +34,10 @@ class BeyondFloat16(BundleError):
 
 
 def stored_tensors(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[str, Tensor]:
-    """What a bundle of these tasks holds, on the CPU; an owner that also serves other tasks goes by the kept ones.
+    """The tensors of a bundle of these tasks, on the CPU; an owner is named by those of its tasks that are saved.
 
     Raises:
-        BundleError: a value that is not finite. BeyondFloat16: one that float16 cannot hold. Both name the tensor.
+        BundleError: a value that is not finite. BeyondFloat16: one beyond float16's range. Both name the tensor.
     """
     wanted = torch.float16 if dtype == "float16" else torch.float32
     frozen = model.backbone.frozen_tensors()
@@ -64,23 +64,23 @@ def _narrowed(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     stored = tensor.to(dtype)
     if not is_finite(stored):
         if odd := not_finite({name: tensor}):
-            raise BundleError(f"{odd}; nothing was saved: train the model anew, or save one from before")
+            raise BundleError(f"{odd}; nothing was saved: train the model again, or save an earlier one")
         most = f"{name}: its largest value {tensor.abs().max().item():.3g} is beyond"
         if dtype == torch.float16:
             raise BeyondFloat16(f"{most} float16; save with dtype='float32'")
-        raise BundleError(f"{most} float32, the widest that a bundle holds; train the model anew")
+        raise BundleError(f"{most} float32, the widest type that a bundle holds; train the model again")
     return stored.cpu().clone().contiguous()
 
 
 def weights_of(folder: Path, facts: Mapping[str, Any]) -> bytes:
-    """The bytes of a bundle's ``weights.safetensors``, as they were saved.
+    """The bytes of a bundle's ``weights.safetensors``, after checking their SHA-256.
 
     Args:
         folder: of the bundle.
         facts: its description.
 
     Raises:
-        BundleError: no such file, or another SHA-256 than the description has.
+        BundleError: no such file, or a SHA-256 that differs from the description's.
     """
     file = folder / WEIGHTS
     try:
@@ -93,14 +93,14 @@ def weights_of(folder: Path, facts: Mapping[str, Any]) -> bytes:
 
 
 def read_tensors(data: bytes, where: str) -> dict[str, Tensor]:
-    """Tensors of a safetensors file's bytes; raises :class:`BundleError` naming ``where``, also for any not finite."""
+    """Parse a safetensors file; raises :class:`BundleError`, naming ``where``, if damaged or not finite."""
     try:
         tensors: dict[str, Tensor] = from_bytes(data)
     except (SafetensorError, KeyError, ValueError, OverflowError) as error:
         raise BundleError(f"{where}: is damaged ({one_line(error, 120)}); save it again") from error
     if odd := not_finite(tensors):
         raise BundleError(
-            f"{where}: {odd}; it is of a run that diverged, or damaged: take an earlier one, or train anew"
+            f"{where}: {odd}; it is of a run that diverged, or damaged: take an earlier one, or train again"
         )
     return tensors
 
@@ -113,10 +113,10 @@ def fill(
     tuned_as: TunedAs,
     where: str,
 ) -> None:
-    """Put stored tensors into those of a model, by stored name, exactly one to each.
+    """Copy stored tensors into a model's tensors of the same names, which must match one to one.
 
     Raises:
-        BundleError: a missing or unused tensor, or one of another shape or type; nothing is put in then.
+        BundleError: a missing or unused tensor, or one of another shape or type; nothing is copied then.
     """
     _check_fit(targets, stored, dtype, where)
     frozen = trunk.frozen_tensors() if tuned_as == "difference" else {}

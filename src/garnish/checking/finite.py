@@ -59,5 +59,5 @@ def odd_rows(outputs: Mapping[str, Tensor]) -> dict[str, list[int]]:
 def why_odd(tensors: Mapping[str, Tensor]) -> str:
     """Why the outputs of a model with these tensors are not finite, and what to do, for a message."""
     if held := not_finite(tensors):
-        return f"for the model's {held}; train it anew, or take a model that was saved before"
+        return f"for the model's {held}; train it again, or take a model that was saved before"
     return "though all of the model's tensors are finite, so its numbers overflow: run it in float32 (model.float())"

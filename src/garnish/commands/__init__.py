@@ -1,1 +1,1 @@
-"""One verb of the command line a file: ``parser()`` and ``run(words) -> exit code``."""
+"""The subcommands of ``garnish``, one per file: ``parser()`` and ``run(words) -> exit code``."""

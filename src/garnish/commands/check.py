@@ -1,4 +1,4 @@
-"""``garnish check``."""
+"""``garnish check``: look through pictures and labels before training."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from garnish.commands.parser import Parser, positive_int
 
 _EPILOG = """\
-Errors are what training would fail at (unreadable files, ids beyond the class count, other sizes, NaN, no label at
-all); warnings are what looks wrong or does not count (depth beyond max_metres, with its share). Exits with 1 where
+Errors are faults that training would fail at (unreadable files, ids beyond the class count, other sizes, NaN, no label
+at all); warnings are values that look wrong or do not count (depth beyond max_metres, with its share). Exits with 1 if
 there are errors. Also prints how often each class occurs.
 
 examples:
@@ -18,7 +18,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish check",
         "garnish check --data DATA [--split train] [--limit N] [--json]",
@@ -34,7 +34,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     from garnish.commands.printing import print_json
     from garnish.commands.words import open_given

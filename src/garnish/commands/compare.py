@@ -1,4 +1,4 @@
-"""``garnish compare``."""
+"""``garnish compare``: train methods and references under one budget, measure them, and write a report."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 _SECTIONS = ("backbone", "head", "tasks", "data", "train")
 _EPILOG = """\
 Every arm has the same steps, decoder, data and augmentation, and the same search over learning rates on the split val,
-or else on a part of the training pictures; the split test is read when a rate has been chosen. The other seeds are
-trained at that rate. Arms are methods, with options in brackets, and + between methods that are combined.
+or else on a part of the training pictures; the split test is only read after a rate has been chosen. The other seeds
+are trained at that rate. Arms are methods, with options in brackets, and + between methods that are combined.
 
-Runs are kept in OUT/.store by their content: the same command goes on where it was stopped, and one with another arm,
-seed or rate does just that. The recipe may hold all of it in a section compare: {adapters: [...], seeds: 3, ...}.
+Runs are stored in OUT/.store under their content: the same command continues where it was stopped, and one with one
+more arm, seed or rate runs only that. A recipe can have all of this in a section compare: {adapters: [...], ...}.
 
 examples:
   garnish compare --config recipes/camvid.yaml --adapters "LoRA,LoRA(rank=2),AdaptFormer" --seeds 3 --out report
@@ -34,7 +34,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish compare",
         "garnish compare --config RECIPE --adapters A,B,… --out REPORT [options] [--SECTION[.KEY] VALUE …]",
@@ -46,18 +46,18 @@ def parser() -> Parser:
     made.add_argument("--adapters", metavar="A,B,…", help="methods, e.g. LoRA,LoRA(rank=2),LoRA+NormTuning")
     made.add_argument("--seeds", type=positive_int, metavar="N", help="runs at the chosen rate (default: 3)")
     made.add_argument("--out", metavar="FOLDER", help="folder of the report: index.html, results.json, results.csv")
-    made.add_argument("--rates", type=_numbers, metavar="R,R", help="for adapters (default: 3e-4,1e-3,3e-3,1e-2)")
+    made.add_argument("--rates", type=_numbers, metavar="R,R", help="of adapters (default: 3e-4,1e-3,3e-3,1e-2)")
     made.add_argument(
-        "--reference-rates", type=_numbers, metavar="R,R", help="for whole trunks (default: 1e-5,3e-5,1e-4,3e-4)"
+        "--reference-rates", type=_numbers, metavar="R,R", help="of whole trunks (default: 1e-5,3e-5,1e-4,3e-4)"
     )
     made.add_argument(
-        "--widen", type=int, metavar="N", help="rates more while the best is the least or the largest (default: 2)"
+        "--widen", type=int, metavar="N", help="extra rates while the best is the smallest or the largest (default: 2)"
     )
     made.add_argument(
         "--references", type=names, metavar="NAME,…", help="of frozen,single,multi,scratch (default: all)"
     )
     made.add_argument("--controls", type=names, metavar="NAME,…", help="of extras,random (default: none)")
-    made.add_argument("--jobs", type=positive_int, metavar="N", help="runs side by side, in processes (default: 1)")
+    made.add_argument("--jobs", type=positive_int, metavar="N", help="runs in parallel, in processes (default: 1)")
     made.add_argument("--held-out-every", type=positive_int, metavar="N", help="without a split val (default: 5)")
     made.add_argument("--store", metavar="DIR", help="folder of the runs (default: OUT/.store)")
     made.add_argument(
@@ -68,16 +68,16 @@ def parser() -> Parser:
         help="leave pictures of the test set out of the report",
     )
     made.add_argument("--title", metavar="TEXT", help="of the report")
-    made.add_argument("--data-licence", metavar="TEXT", help="what the report says of the pictures' licence")
-    made.add_argument("--retry-failed", action="store_true", help="try runs again that failed")
-    made.add_argument("--dry-run", action="store_true", help="list the runs and those that are there, and stop")
+    made.add_argument("--data-licence", metavar="TEXT", help="the pictures' licence, as the report states it")
+    made.add_argument("--retry-failed", action="store_true", help="run failed runs again")
+    made.add_argument("--dry-run", action="store_true", help="list the runs and which are done, and stop")
     made.add_argument("--json", action="store_true", help="print results.json")
-    made.add_argument("--quiet", action="store_true", help="lines in place of the live table")
+    made.add_argument("--quiet", action="store_true", help="lines instead of the live table")
     return made
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     from garnish.recipes.recipe import read_recipe
 
@@ -112,7 +112,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of what is printed: arm, rate, headline metrics, Δm, parameters."""
+    """Columns and rows of the printed table: arm, rate, headline metrics, Δm, parameters, step time."""
     tasks = results.tasks
     columns = [
         "arm",

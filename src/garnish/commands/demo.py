@@ -1,4 +1,4 @@
-"""``garnish demo``."""
+"""``garnish demo``: adapt the bundled backbone to four tasks, offline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ example:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish demo",
         "garnish demo [--out DIR]",
@@ -26,7 +26,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, _ = parser().read(words)
     from garnish.commands.words import folder_to_write
 

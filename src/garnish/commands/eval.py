@@ -1,4 +1,4 @@
-"""``garnish eval``."""
+"""``garnish eval``: measure bundles on labelled pictures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from garnish.commands.parser import Parser, positive_int, sides, some_names
 from garnish.errors import plural
 
 _EPILOG = """\
-DATA is a data description (YAML), a folder of pictures with labels beside them, or scenes. Single keys of it can be
-set by --data.KEY. A star marks the metric that best checkpoints are chosen by.
+DATA is a data description (YAML), a folder of pictures with labels next to them, or scenes. Single keys of it can be
+set by --data.KEY. A star marks the metric by which best checkpoints are chosen.
 
 examples:
   garnish eval runs/replica/best --data recipes/data/replica.yaml --split test --json
@@ -21,7 +21,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish eval",
         "garnish eval BUNDLE[,BUNDLE …] --data DATA [--split test] [--json] [options]",
@@ -45,14 +45,14 @@ def parser() -> Parser:
     made.add_argument(
         "--batch-size", type=positive_int, default=1, metavar="N", help="pictures of one size run together"
     )
-    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved; a segformer's")
+    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: task → metric → value")
     return made
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     from garnish.commands.printing import metric_rows, print_json, print_table
     from garnish.commands.words import bundle_paths, load_bundles, open_given

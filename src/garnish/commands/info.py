@@ -1,4 +1,4 @@
-"""``garnish info``."""
+"""``garnish info``: parameters, bytes, MACs and licence of a bundle or backbone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from garnish.model.model import Model
 
 _EPILOG = """\
-Of a bundle its files are read, with their digests, and its model built without the backbone's weights. Of a backbone
-the model is built that --adapter, --head and --tasks describe; left out, they are Frozen, LinearHead and one task of 21
+For a bundle, its files are read and their digests checked, and its model is built without the backbone's weights. For a
+backbone, the model of --adapter, --head and --tasks is built; the defaults are Frozen, LinearHead and one task of 21
 classes.
 
 examples:
@@ -26,7 +26,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish info",
         "garnish info BUNDLE|BACKBONE [--adapter NAME] [--head NAME] [--tasks NAME=TASK,…] [--json] [options]",
@@ -50,7 +50,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     is_bundle = Path(given.target).exists() or "/" in given.target or "," in given.target
     if is_bundle and (overrides or given.weights):
@@ -67,7 +67,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
-    """What :meth:`garnish.model.model.Model.report` tells, and what ``bundle.json`` says, of one bundle or several."""
+    """The facts of :meth:`garnish.model.model.Model.report` and of ``bundle.json`` for one bundle or several."""
     from garnish.bundles.bundle_json import bundle_folder, read_bundle_json
     from garnish.bundles.tensors import weights_of
     from garnish.commands.words import bundle_paths
@@ -79,7 +79,7 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
         if facts["backbone"]["fingerprint"] != first["fingerprint"]:
             name = facts["backbone"]["name"]
             raise OptionError(f"{path}: belongs to another backbone ({name}) than {paths[0]} ({first['name']})")
-    # whose digests are looked at, as wherever a bundle is read
+    # this checks their digests, as whenever a bundle is read
     weights_bytes = sum(len(weights_of(bundle_folder(p), f)) for p, f in zip(paths, described, strict=True))
     model = _skeleton(paths, described)
     return model.report(at) | {
@@ -95,7 +95,7 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
 
 
 def _skeleton(paths: Sequence[str], described: Sequence[BundleFacts]) -> Model:
-    """The model of some bundles without their tensors, nor the backbone's."""
+    """The model of some bundles, without the tensors of bundles and backbone."""
     from garnish.backbones.build import backbone
     from garnish.bundles.specs import build_described
     from garnish.model.model import Model
@@ -108,7 +108,7 @@ def _skeleton(paths: Sequence[str], described: Sequence[BundleFacts]) -> Model:
 
 
 def of_backbone(given: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What :meth:`garnish.model.model.Model.report` tells of a backbone with some method, heads and tasks."""
+    """The facts of :meth:`garnish.model.model.Model.report` for a backbone with given methods, heads and tasks."""
     from garnish.backbones.build import backbone
     from garnish.backbones.weights import is_non_commercial
     from garnish.model.model import adapt
@@ -126,7 +126,7 @@ def of_backbone(given: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
         trunk = backbone(given.target, weights)
     except OptionError as error:
         unknown = str(error).startswith("unknown backbone")
-        raise OptionError(f"{error}; nor is there a bundle of that name" if unknown else str(error)) from None
+        raise OptionError(f"{error}; there is no bundle of that name either" if unknown else str(error)) from None
     except WeightsError as error:
         raise WeightsError(f"--weights: {error}") from None
     licence, source = trunk.licence, trunk.weights_source
@@ -141,7 +141,7 @@ def of_backbone(given: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tasks(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The tasks asked for, or one of 21 classes."""
+    """The tasks of the command line, or one of 21 classes."""
     from garnish.commands.words import given_tasks
 
     return given_tasks(overrides or {"tasks": "seg=Semantic", "tasks.seg.classes": 21})

@@ -1,4 +1,4 @@
-"""``garnish merge``."""
+"""``garnish merge``: fold adapters into the backbone's weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ checkpoints, so timm.create_model(NAME, checkpoint_path=FILE) loads them. Before
 backbone's feature maps are compared with the adapted one's on probe pictures of several sizes; a difference above 1e-4
 of a map's largest value is refused.
 
-Merged are LoRA, rsLoRA, DoRA, SSF, and all that is tuned in place. MTLoRA's shared part is folded in outside the last
-blocks; what its tasks own stays in the bundle. Other methods are refused.
+LoRA, rsLoRA, DoRA, SSF and everything tuned in place can be merged. MTLoRA's shared part is folded in outside the last
+blocks; the parts that its tasks own stay in the bundle. Other methods are refused.
 
 examples:
   garnish merge runs/camvid/best --out merged
@@ -25,7 +25,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish merge",
         "garnish merge BUNDLE[,BUNDLE …] --out FOLDER|FILE.safetensors [options]",
@@ -34,14 +34,14 @@ def parser() -> Parser:
     )
     made.add_argument("bundle", metavar="BUNDLE", help="folder that garnish train or model.save wrote; several: a,b")
     made.add_argument("--out", metavar="PATH", required=True, help="folder, or .safetensors file, to write")
-    made.add_argument("--task", metavar="TASK", help="whose adapters, where tasks have their own")
-    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved")
+    made.add_argument("--task", metavar="TASK", help="a task of the owner to merge, if there are several")
+    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved")
     made.add_argument("--json", action="store_true", help="print JSON: what was merged and how exactly")
     return made
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, _ = parser().read(words)
     from garnish.bundles.merge import LIMIT, merge
     from garnish.commands.printing import print_json

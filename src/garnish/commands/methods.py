@@ -1,4 +1,4 @@
-"""``garnish methods``: what exists, read from the classes themselves."""
+"""``garnish methods``: list methods, heads, tasks, readers, layouts and backbones with their options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, final
 
 from garnish.commands.parser import Parser
 
-#: Kinds of what has options, in the order in which they are listed.
+#: Kinds of classes with options, in the order of the list.
 KINDS = ("adapters", "heads", "tasks", "balancing", "readers", "layouts")
 
 _EPILOG = """\
@@ -26,9 +26,9 @@ class Option:
     """One option of a method, head, task, reader or layout.
 
     Attributes:
-        name: as it is written in recipes and on the command line.
-        default: as it is written there; "required" where there is none.
-        meaning: what the class says of it.
+        name: as written in recipes and on the command line.
+        default: as written there; "required" if there is none.
+        meaning: its description in the class's docstring.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Option:
 @final
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One thing that can be named.
+    """One class that can be named in recipes.
 
     Attributes:
         name: of the class.
@@ -53,7 +53,7 @@ class Entry:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish methods",
         "garnish methods [--json]",
@@ -65,7 +65,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, _ = parser().read(words)
     from garnish.commands.printing import print_json, print_table
 
@@ -83,7 +83,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def entries(kind: str) -> list[Entry]:
-    """What there is of a kind, by the name that is written; of a reader of labels that is its ``kind``."""
+    """The entries of a kind, by the name used in recipes; for a reader of labels that is its ``kind``."""
     from garnish.registry import classes
 
     named = {getattr(cls, "kind", name): cls for name, cls in classes(kind).items()}
@@ -91,7 +91,7 @@ def entries(kind: str) -> list[Entry]:
 
 
 def families() -> list[tuple[str, str, list[str]]]:
-    """(class, summary, names it builds) of each family of backbones."""
+    """(class, summary, names of its backbones) of each family of backbones."""
     from garnish.registry import classes
 
     found = sorted(classes("backbones").items())
@@ -104,7 +104,7 @@ def entry_of(cls: type) -> Entry:
     for base in reversed(cls.__mro__):
         meanings |= _attributes(base.__doc__ or "")
     fields = [f for f in dataclasses.fields(cls) if f.init]
-    # what every method has comes last
+    # inherited options come last
     fields.sort(key=lambda f: f.name not in inspect.get_annotations(cls))
     options = tuple(Option(f.name, _default(f), meanings.get(f.name, "")) for f in fields)
     return Entry(cls.__name__, _summary(cls), options)
@@ -145,7 +145,7 @@ def _attributes(doc: str) -> dict[str, str]:
 
 
 def _text(doc: str) -> str:
-    """Without the marks of references and literals."""
+    """A docstring without the markup of references and literals."""
     return re.sub(r":\w+:`~?([^`]*)`", r"\1", doc).replace("``", "`")
 
 

@@ -1,4 +1,4 @@
-"""The parser that every verb uses: errors are ours, in one line, and help ends in examples."""
+"""The argument parser of all subcommands: errors are one-line OptionErrors, and help ends with examples."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from garnish.recipes.overrides import split_overrides
 
 @final
 class Parser(argparse.ArgumentParser):
-    """Options of one verb.
+    """Argument parser of one subcommand.
 
     Args:
         prog: ``garnish train``.
         usage: its synopsis.
         description: what it does.
-        epilog: examples and what else is to be said.
+        epilog: further explanation and examples.
         sections: recipe sections that may be set by ``--section value`` and ``--section.key value``.
     """
 
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         self.verb = prog.removeprefix("garnish ")
 
     def read(self, words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-        """The options, and dotted key → value of the recipe sections.
+        """Parse a command line: the options, and dotted key → value of the recipe sections.
 
         Raises:
             OptionError: an unknown option, a missing argument, a value of the wrong type.
@@ -57,19 +57,19 @@ class Parser(argparse.ArgumentParser):
         return found, overrides
 
     def error(self, message: str) -> NoReturn:
-        """Raise OptionError in place of printing usage and leaving."""
+        """Raise OptionError instead of printing the usage and exiting."""
         raise OptionError(f"{self.verb}: {one_line(message)}; see {self.prog} --help")
 
 
 def positive_int(text: str) -> int:
-    """A whole number from 1, for ``type=``."""
+    """Parse a whole number from 1, for ``type=``."""
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
 
 
 def sides(text: str) -> tuple[int, int]:
-    """``224,280`` or ``224x280`` → (height, width), for ``type=``."""
+    """Parse ``224,280`` or ``224x280`` to (height, width), for ``type=``."""
     sides = text.replace("x", ",").split(",")
     if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write height,width in pixels, e.g. 224,280")
@@ -77,7 +77,7 @@ def sides(text: str) -> tuple[int, int]:
 
 
 def some_names(text: str) -> list[str]:
-    """As :func:`names`, one or more, each once; for ``type=``."""
+    """As :func:`names`, but at least one and all different; for ``type=``."""
     found = names(text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave the option out, or name some")
@@ -87,5 +87,5 @@ def some_names(text: str) -> list[str]:
 
 
 def names(text: str) -> list[str]:
-    """``seg,depth`` → the names, for ``type=``."""
+    """Parse a list of names such as ``seg,depth``, for ``type=``."""
     return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,4 +1,4 @@
-"""``garnish peft``."""
+"""``garnish peft``: exchange low-rank adapters with Hugging Face PEFT."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 Export writes LoRA, rsLoRA or DoRA of a bundle with the module names of timm, transformers 4.57 or transformers 5, so
-that PEFT loads them onto those models; tasks and heads go to files of ours beside them. Import finds the names out by
-itself; a folder that export wrote knows its backbone, tasks and heads, another needs --backbone and --tasks.
+that PEFT can load them onto those models; tasks and heads go to separate files. Import recognises the names by
+itself; a folder that export wrote has its backbone, tasks and heads, any other needs --backbone and --tasks.
 
 examples:
   garnish peft export runs/camvid/best --out adapter --dialect transformers5
@@ -24,14 +24,14 @@ examples:
   garnish peft import lora-vit --out bundle --backbone vit_base_patch16_224 --backbone.weights vit.safetensors
       --tasks seg=Semantic --tasks.seg.classes 19 --leave-out classifier
 """
-#: Options of one direction only: attribute → how it is written.
+#: Options of one direction only: attribute → option string.
 _EXPORT = {"dialect": "--dialect", "task": "--task", "prefix": "--prefix", "decode_head": "--decode-head"}
 _EXPORT |= {"base_model": "--base-model"}
 _IMPORT = {"leave_out": "--leave-out"}
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish peft",
         "garnish peft export BUNDLE --out DIR [options] | garnish peft import DIR --out BUNDLE [options]",
@@ -42,28 +42,26 @@ def parser() -> Parser:
     made.add_argument("way", choices=("export", "import"), help="to PEFT's format, or from it")
     made.add_argument("source", metavar="BUNDLE|DIR", help="a bundle's folder; a folder with adapter_config.json")
     made.add_argument("--out", metavar="DIR", required=True, help="folder to write")
-    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved")
+    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved")
     made.add_argument("--json", action="store_true", help="print JSON: what was written")
     out = made.add_argument_group("export")
     out.add_argument("--dialect", metavar="NAME", help="timm, transformers4 or transformers5 (default: timm)")
-    out.add_argument("--task", metavar="TASK", help="whose adapters, where tasks have their own")
+    out.add_argument("--task", metavar="TASK", help="a task of the owner to export, if there are several")
     out.add_argument("--prefix", metavar="NAME", help="name of the trunk in the model that PEFT wraps, e.g. vit")
     out.add_argument(
         "--decode-head", metavar="TASK", help="write this task's SegFormerHead as transformers' decode_head"
     )
     out.add_argument("--base-model", metavar="ID", help="Hub id of the backbone, for the configuration and the card")
     into = made.add_argument_group("import (also --backbone.KEY, --head.KEY, --tasks.TASK.KEY)")
-    into.add_argument("--backbone", metavar="NAME", help="what the adapter was trained on, with --backbone.weights")
+    into.add_argument("--backbone", metavar="NAME", help="the adapter's backbone, with --backbone.weights")
     into.add_argument("--tasks", metavar="NAME=TASK,…", help="tasks by name")
     into.add_argument("--head", metavar="NAME", help="decoder of every task")
-    into.add_argument(
-        "--leave-out", metavar="NAME,…", type=some_names, help="modules that are not wanted, e.g. classifier"
-    )
+    into.add_argument("--leave-out", metavar="NAME,…", type=some_names, help="modules to ignore, e.g. classifier")
     return made
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     for attribute, option in (_IMPORT if given.way == "export" else _EXPORT).items():
         if getattr(given, attribute) is not None:

@@ -1,4 +1,4 @@
-"""``garnish plan``."""
+"""``garnish plan``: list methods, sizes and placements that fit a budget."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 Nothing is trained, and no weights are read. Parameters, bytes and MACs are exact. Memory of a training step is
-predicted from every operation it makes; it holds parameters, batch, gradients, optimizer state and activations, a fifth
-for what malloc keeps free between them, and what this process takes for Python and its libraries. Time is measured:
-each step is made here a few times with random weights, beside one of heads only, where it fits into the memory that is
-free. Several budgets must hold together. Without --memory and --step-time only so many steps are looked at as
---predictions says; with --memory alone so many are timed as without.
+predicted from its operations: parameters, batch, gradients, optimizer state and activations, plus a fifth for free
+gaps that malloc keeps, plus the memory of this process for Python and its libraries. Time is measured: each step that
+fits into the free memory is run here a few times with random weights, alternating with a step of heads only. Several
+budgets must all hold. Without --memory and --step-time only as many steps are predicted as --predictions says; without
+--step-time only as many are timed.
 
 examples:
   garnish plan vit_small_patch14_dinov2 --tasks seg=Semantic,depth=Depth --tasks.seg.classes 19 --budget 1%
   garnish plan swin_tiny_patch4_window7_224 --tasks seg=Semantic --tasks.seg.classes 19 --bytes 500k --step-time 1.5x
   garnish plan mit_b2 --tasks seg=Semantic --tasks.seg.classes 11 --memory 8GB --batch-size 8 --methods LoRA,SideTuning
 """
-#: Steps predicted, and timed, where no budget asks for them.
+#: Number of steps to predict, and to time, if no budget needs them.
 _PREDICTIONS = 16
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish plan",
         "garnish plan BACKBONE --tasks NAME=TASK,… [--budget 1%] [--bytes 500k] [--memory 8GB] [--step-time 1.5x] "
@@ -43,7 +43,7 @@ def parser() -> Parser:
     )
     made.usage = str(made.usage).replace("%", "%%")
     made.add_argument("backbone", metavar="BACKBONE", help="a name that methods lists")
-    shown = made.add_argument_group("what is to be learnt (also --tasks.TASK.KEY, --head.KEY)")
+    shown = made.add_argument_group("what to learn (also --tasks.TASK.KEY, --head.KEY)")
     shown.add_argument("--tasks", metavar="NAME=TASK,…", help="tasks by name")
     shown.add_argument("--head", metavar="NAME", help="decoder of every task (LinearHead)")
     bounds = made.add_argument_group("budget")
@@ -58,14 +58,14 @@ def parser() -> Parser:
         "--predictions",
         type=positive_int,
         metavar="N",
-        help=f"steps to predict where no budget needs them ({_PREDICTIONS})",
+        help=f"steps to predict if no budget needs them ({_PREDICTIONS})",
     )
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     budget = budget_of(given)
     if not overrides.get("tasks") and not any(key.startswith("tasks.") for key in overrides):
@@ -94,7 +94,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def budget_of(given: Any) -> Budget:
-    """The bounds; raises :class:`OptionError` naming the option that is wrong."""
+    """The budget of the command line; raises :class:`OptionError` naming the option that is wrong."""
     from garnish.planning import budget
 
     def read(option: str, how: Any) -> Any:
@@ -113,7 +113,7 @@ def budget_of(given: Any) -> Budget:
 
 
 def setting_of(given: Any, overrides: Mapping[str, Any]) -> Setting:
-    """Backbone, tasks, heads and batch."""
+    """Backbone, tasks, heads and batch of the command line."""
     from garnish.commands.words import given_tasks
     from garnish.planning.counting import Setting
     from garnish.planning.shaped_trunk import ShapedTrunk
@@ -127,7 +127,7 @@ def setting_of(given: Any, overrides: Mapping[str, Any]) -> Setting:
 
 
 def facts_of(found: Survey, setting: Setting, backbone: str) -> dict[str, Any]:
-    """All of it, JSON-ready."""
+    """The whole plan as JSON-serialisable facts."""
     from garnish.registry import describe
 
     choice = found.recommendation.choice
@@ -174,7 +174,7 @@ def _print(found: Survey, setting: Setting, backbone: str) -> None:
     if rows:
         columns = ["method", "where", "shared", "encoder", "%", "bundle kB", "GMACs", "memory GB", "step s", "× heads"]
         print_table(columns, rows)
-    print(f"trained besides: {heads}; memory holds {found.baseline_bytes / 1e9:.2f} GB of Python and its libraries")
+    print(f"also trained: {heads}; memory holds {found.baseline_bytes / 1e9:.2f} GB of Python and its libraries")
     if found.unpredicted:
         print(f"{found.unpredicted} rows without a predicted step: raise --predictions, or choose with --methods")
     if found.untimed:

@@ -1,4 +1,4 @@
-"""``garnish predict``."""
+"""``garnish predict``: write the maps of pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from garnish.commands.parser import Parser, some_names
 
 _EPILOG = """\
-For each picture: NAME_sheet.png, a contact sheet, and NAME_TASK.png a task: ids (8 bit), depth (16 bit, millimetres),
+For each picture: NAME_sheet.png, a contact sheet, and NAME_TASK.png per task: ids (8 bit), depth (16 bit, millimetres),
 normals, edges, saliency. Maps have the picture's own size.
 
 examples:
@@ -19,7 +19,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish predict",
         "garnish predict BUNDLE[,BUNDLE …] IMAGE … --out DIR [options]",
@@ -34,14 +34,14 @@ def parser() -> Parser:
     made.add_argument("images", metavar="IMAGE", nargs="+", help="pictures, or folders of pictures")
     made.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
     made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all)")
-    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, where they have moved; a segformer's")
+    made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: picture → the files written")
     return made
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, _ = parser().read(words)
     from garnish.commands.printing import print_json
     from garnish.commands.words import folder_to_write, load_bundles, picture_files
@@ -50,7 +50,7 @@ def run(words: Sequence[str]) -> int:
     folder_to_write(given.out)
     files = picture_files(given.images)
     for file in files.values():
-        picture_size(file)  # so that no picture is predicted where another is none
+        picture_size(file)  # all are checked before any is predicted
     model = load_bundles(given.bundle, given.weights, given.device)
     written: dict[str, list[str]] = {}
     for name, file in files.items():

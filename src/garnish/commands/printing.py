@@ -1,4 +1,4 @@
-"""How the verbs print: JSON alone on standard output, or tables for people."""
+"""Printing to standard output: JSON, or tables for people."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from garnish.registry import plain
 
 
 def print_json(value: object) -> None:
-    """Standard JSON (NaN becomes null) on standard output."""
+    """Print strict JSON (NaN becomes null)."""
     print(json.dumps(plain(value, finite=True), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table as wide as the terminal, or as its content where the output is a file or a pipe."""
+    """Print a table as wide as the terminal, or as its content if the output is a file or a pipe."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.show_header = any(columns)
     for number, name in enumerate(columns):
@@ -29,7 +29,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def console() -> Console:
-    """Standard output; markup in what users named is not read as markup."""
+    """Standard output as a console that does not interpret markup, which may be in user-given names."""
     found = Console(highlight=False, markup=False, emoji=False)
     if not found.is_terminal:
         found.width = max(found.width, 160)

@@ -1,4 +1,4 @@
-"""``garnish train``."""
+"""``garnish train``: train adapters and heads as a recipe says."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from garnish.commands.parser import Parser
 from garnish.errors import OptionError
 
 _EPILOG = """\
-Every key of the recipe can be set from here: --adapter NAME takes another method with its default options,
---adapter.rank 8 sets one option; likewise --backbone, --head, --tasks, --data, --train and --out. Paths of a recipe
-start at the recipe, paths of the command line and --out at the current folder. garnish methods lists names and options.
+Every key of the recipe can be overridden: --adapter NAME takes another method with its default options,
+--adapter.rank 8 sets one option; likewise --backbone, --head, --tasks, --data, --train and --out. Paths in a recipe are
+relative to the recipe, paths of the command line and --out to the current folder. garnish methods lists all options.
 
 examples:
   garnish train --config recipes/camvid.yaml
@@ -25,7 +25,7 @@ examples:
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     from garnish.recipes.recipe import SECTIONS
 
     made = Parser(
@@ -37,23 +37,23 @@ def parser() -> Parser:
     )
     made.add_argument("--config", metavar="RECIPE", help="YAML file; see recipes/")
     made.add_argument(
-        "--resume", metavar="RUN", help="go on with a run that was cut off; its recipe is read from RUN/args.yaml"
+        "--resume", metavar="RUN", help="continue an interrupted run; its recipe is read from RUN/args.yaml"
     )
     shown = made.add_argument_group("sections of the recipe (also --SECTION.KEY)")
     shown.add_argument(
         "--onto",
         metavar="BUNDLE",
-        help="add the recipe's tasks to those of a bundle (or of segformer_b0 … b5), which stay as is",
+        help="add the recipe's tasks to those of a bundle (or of segformer_b0 … b5), which stay unchanged",
     )
-    shown.add_argument("--out", metavar="FOLDER", help="folder of the run; where it exists, FOLDER-2 is made, …")
+    shown.add_argument("--out", metavar="FOLDER", help="folder of the run; if it exists, FOLDER-2 is created, …")
     made.add_argument("--print-config", action="store_true", help="print the recipe with every option, and stop")
-    made.add_argument("--json", action="store_true", help="print what was reached as JSON")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
     made.add_argument("--quiet", action="store_true", help="no progress, warnings only")
     return made
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     from garnish.files.strict_yaml import write_yaml
     from garnish.recipes.paths import as_written
@@ -85,7 +85,7 @@ def run(words: Sequence[str]) -> int:
     model = build_model(recipe, train)
     if given.resume is None:
         resolved["base"] = str(Path.cwd())
-    else:  # bundles hold what those of an unbroken run would, from wherever it is resumed
+    else:  # bundles are then the same as of an uninterrupted run, wherever it is resumed
         resolved = as_written(resolved, recipe.written)
         trunk = model.backbone
         trunk.weights_source = recipe.written.get(trunk.weights_source, trunk.weights_source)

@@ -1,4 +1,4 @@
-"""``garnish version``."""
+"""``garnish version``: versions of garnish and its main dependencies."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _BESIDE = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "safeten
 
 
 def parser() -> Parser:
-    """The options of the verb."""
+    """The argument parser of this command."""
     made = Parser(
         "garnish version",
         "garnish version [--json]",
-        "Print the versions of garnish and of what it stands on.",
+        "Print the versions of garnish and of its main dependencies.",
         "example:\n  garnish version",
     )
     made.add_argument("--json", action="store_true", help="print JSON")
@@ -25,7 +25,7 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the verb."""
+    """Run this command; returns the exit code."""
     given, _ = parser().read(words)
     found = {"garnish": __version__, "python": platform.python_version()}
     for name in _BESIDE:

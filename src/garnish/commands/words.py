@@ -1,4 +1,4 @@
-"""What the words of a command line stand for: bundles, data, pictures."""
+"""Resolving command-line arguments: bundles, tasks, data, output folders, pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def load_bundles(text: str, weights: str | None, device: str) -> Model:
-    """The model of ``BUNDLE``, of several, joined, as ``BUNDLE,BUNDLE``, or of a finished model's name."""
+    """Load the model of ``BUNDLE``, of several joined (``BUNDLE,BUNDLE``), or of a finished model's name."""
     import torch
 
     from garnish.bundles.bundle_json import read_bundle_json
@@ -34,7 +34,7 @@ def load_bundles(text: str, weights: str | None, device: str) -> Model:
 
 
 def bundle_paths(text: str) -> list[str]:
-    """The folders in ``a,b``; a folder whose own name has a comma is taken as it is."""
+    """Split ``a,b`` into folders; an existing folder with a comma in its name is not split."""
     return [text] if Path(text).exists() else names(text) or [text]
 
 
@@ -77,14 +77,14 @@ def open_given(overrides: Mapping[str, Any], split: str, verb: str) -> Dataset:
 
 
 def folder_to_write(out: str) -> None:
-    """Raise OptionError where a file stands in the place of a folder that is to be written."""
+    """Raise OptionError if the output folder, or a parent of it, is a file."""
     taken = next((p for p in (Path(out), *Path(out).parents) if p.exists()), None)
     if taken is not None and not taken.is_dir():
         raise OptionError(f"--out {out}: {taken} is a file; choose a folder")
 
 
 def picture_files(given: Iterable[str]) -> dict[str, Path]:
-    """Name (of the maps to write) → file, of pictures and of all pictures in folders.
+    """Name (of the maps to write) → file, for given pictures and all pictures in given folders.
 
     Raises:
         DataError: a path that does not exist, a folder without pictures.

@@ -1,1 +1,1 @@
-"""Comparing methods under one budget: arms, runs, statistics, the report."""
+"""Comparing methods under one budget: arms, runs, their store, costs; ``analysis``: statistics; ``report``: output."""

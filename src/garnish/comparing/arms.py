@@ -1,4 +1,4 @@
-"""The arms of a comparison: recipe and options → what is trained, under which name, at which learning rates."""
+"""The arms of a comparison: names, methods and learning rates, read from the recipe and the options."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ FULL = "FullFineTuning"
 @final
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One row of a comparison.
+    """One arm of a comparison: a row of the report.
 
     Attributes:
-        name: unique within it.
-        role: what it is there for.
-        methods: what adapts the trunk.
-        trunk: whether its weights are the recipe's, or random (other ones for each seed).
-        rates: learning rates that are searched, ascending.
-        groups: the tasks of each of its models: all in one, or one each.
+        name: unique within the comparison.
+        role: "adapter", a kind of reference, or "control".
+        methods: the methods that adapt the trunk.
+        trunk: whether its weights are the recipe's, or random (different for each seed).
+        rates: learning rates to search, ascending.
+        groups: the tasks of each of its models: all in one model, or one model per task.
     """
 
     name: str
@@ -41,18 +41,18 @@ class Arm:
 
     @property
     def is_by_task(self) -> bool:
-        """Whether each task has a model, and so a learning rate, of its own."""
+        """Whether each task has its own model, and so its own learning rate."""
         return self.role == "single"
 
     def plain_methods(self) -> list[dict[str, object]]:
-        """The methods as a recipe's section ``adapter`` holds them."""
+        """The methods in the form of a recipe's section ``adapter``."""
         return [registry.flat(method) for method in self.methods]
 
 
 @final
 @dataclass(frozen=True)
 class ArmRun:
-    """One training: an arm, the tasks of one of its models, a learning rate and a seed."""
+    """One training run: an arm, the tasks of one of its models, a learning rate and a seed."""
 
     arm: str
     tasks: tuple[str, ...]
@@ -64,11 +64,11 @@ class ArmRun:
 
 
 def arms_of(options: CompareOptions, own: object, tasks: Sequence[str]) -> list[Arm]:
-    """All arms, references first, in the order in which they are worked on.
+    """All arms, in the order in which they are trained.
 
     Args:
-        options: see there.
-        own: the recipe's section ``adapter``, the one arm where the options name none.
+        options: the section ``compare``.
+        own: the recipe's section ``adapter``, used as the only arm if the options name none.
         tasks: names of the tasks.
 
     Raises:
@@ -110,10 +110,10 @@ def arms_of(options: CompareOptions, own: object, tasks: Sequence[str]) -> list[
 
 
 def adapters_of(given: object) -> list[tuple[str, tuple[Method, ...]]]:
-    """Name and methods of each arm that some text, or a list, stands for.
+    """Parse the arms in a text or a list to (name, methods).
 
     Raises:
-        OptionError: what is neither, an unknown method or option, no arm.
+        OptionError: neither a text nor a list, an unknown method or option, no arm.
     """
     entries = _split(given, ",") if isinstance(given, str) else given
     if isinstance(entries, Mapping):
@@ -159,7 +159,7 @@ def _known(name: str) -> str:
 
 
 def _label(name: str, options: Mapping[str, object]) -> str:
-    """``LoRA rank=2``."""
+    """The name of an arm, such as ``LoRA rank=2``."""
     return " ".join([name, *(f"{key}={_short(value)}" for key, value in options.items())])
 
 
@@ -170,7 +170,7 @@ def _short(value: object) -> str:
 
 
 def _split(text: str, at: str) -> list[str]:
-    """The parts of text between ``at`` outside brackets; empty ones are left out."""
+    """Split text at ``at`` outside of brackets; empty parts are left out."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "([{") - (letter in ")]}")

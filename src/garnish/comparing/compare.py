@@ -1,4 +1,4 @@
-"""A comparison from recipe to report."""
+"""``compare``: run a whole comparison from recipe to report; ``preview``: list its runs."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from garnish.errors import plural
 
 
 def compare(conditions: Conditions, *, command: str = "", retry: bool = False, quiet: bool = False) -> Results:
-    """Train and measure what has not been, and write the report.
+    """Train and measure everything that is not done yet, and write the report.
 
-    Whatever a run, an arm or the whole comparison came to is kept under the report's folder, so the same call goes on
-    where an earlier one was stopped, and one with further arms, seeds or rates does just those.
+    All results are stored in the report's folder, so the same call continues where an earlier one was stopped, and one
+    with more arms, seeds or rates runs only those.
 
     Args:
         conditions: recipe and options.
-        command: what the report says was asked for.
-        retry: try runs again that failed before.
+        command: the command line to show in the report.
+        retry: run failed runs again.
         quiet: no live table.
 
     Returns:
-        What it found, which is the content of results.json.
+        The results, which are the content of results.json.
 
     Raises:
-        OptionError, DataError: before the first run, where that can be known.
+        OptionError, DataError: before the first run if possible.
         BundleError, OSError: a full disk; what was written before is kept.
         SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), after a checkpoint.
     """
@@ -66,7 +66,7 @@ def compare(conditions: Conditions, *, command: str = "", retry: bool = False, q
                     crew = stack.enter_context(Workers(conditions, conditions.options.jobs))
                 sweep(plan, crew, display, arm_done)
         except SystemExit:
-            display.say("stopped; what is done is kept, and the same command goes on from there")
+            display.say("stopped; what is done is kept, and the same command continues from there")
             raise
         display.say("measuring costs, drawing the report")
         with conditions.store.lock(place, display.say, str(conditions.out)):
@@ -77,7 +77,7 @@ def compare(conditions: Conditions, *, command: str = "", retry: bool = False, q
 
 
 def preview(conditions: Conditions, say: Callable[[str], None], *, every: bool) -> None:
-    """Say what there is to do: how many runs, and with ``every`` which, and which are there already."""
+    """Print how many runs there are, and with ``every`` a line for each run with its status."""
     plan = RunPlan(conditions)
     known = 0
     for arm in conditions.arms.values():
@@ -100,7 +100,7 @@ def preview(conditions: Conditions, say: Callable[[str], None], *, every: bool) 
     own = conditions.options.reference_rates
     if own != default.reference_rates and all(arm.rates != own for arm in conditions.arms.values()):
         say("reference_rates are not used: no arm tunes a whole trunk")
-    more = f", up to {widen} more where the best rate of a search is at an end" if widen else ""
+    more = f", up to {widen} more if the best rate of a search is at an edge" if widen else ""
     say(
         f"{plural(len(conditions.arms), 'arm')}, {plural(plan.total, 'run')}{more}, {known} there;"
         f" {plural(len(parts.train()), 'picture')} to train"

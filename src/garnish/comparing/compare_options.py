@@ -1,4 +1,4 @@
-"""What is compared: the section ``compare`` of a recipe, or the options of ``garnish compare``."""
+"""The options of a comparison: the section ``compare`` of a recipe, overridden by those of ``garnish compare``."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class CompareOptions:
     Attributes:
         adapters: the arms: text such as ``LoRA,LoRA(rank=2),LoRA+NormTuning``, or a list of names, of
             ``{name: LoRA, rank: 2}`` and of lists of these, which are combined; None: the recipe's own ``adapter``.
-        seeds: how many; the first is the recipe's ``train.seed``, the others are the numbers after it.
-        rates: learning rates that are searched for adapters, the frozen trunk and controls.
-        reference_rates: those for whatever tunes the whole trunk.
-        widen: how many rates more a search may try, one after the other, while its best one is the least or the largest
-            of those tried; 0: none.
-        references: what arms are measured against, of frozen, single, multi and scratch.
-        controls: further arms, of extras (what MTLoRA trains beside its adapters, alone) and random (the first adapter
+        seeds: number of seeds; the first is the recipe's ``train.seed``, the others are the numbers after it.
+        rates: learning rates to search for adapters, the frozen trunk and controls.
+        reference_rates: learning rates to search for arms that tune the whole trunk.
+        widen: how many more rates a search may try, one after the other, while its best one is the smallest or the
+            largest so far; 0: none.
+        references: the reference arms, of frozen, single, multi and scratch.
+        controls: control arms, of extras (only what MTLoRA trains besides its adapters) and random (the first adapter
             on a random trunk).
-        held_out_every: where the data have no split val, every n-th training picture is held out.
-        jobs: runs that are trained side by side, each in a process of its own.
+        held_out_every: if the data have no split val, every n-th training picture is held out.
+        jobs: number of runs to train in parallel, each in its own process.
         pictures: whether the report has pictures of the test set; their licence may forbid it.
         title: of the report.
         out: folder of the report.
-        store: folder of the runs; None: ``.store`` in the report's.
-        data_licence: what the report says of the pictures' licence.
+        store: folder of the runs; None: ``.store`` in the report's folder.
+        data_licence: the pictures' licence, as the report states it.
 
     Raises:
         OptionError: a value out of range, naming it.
@@ -78,10 +78,10 @@ class CompareOptions:
 
 
 def read_options(section: object, given: Mapping[str, object]) -> CompareOptions:
-    """The options of a recipe's section ``compare``, with those of the command line set anew.
+    """The options of a recipe's section ``compare``, overridden by those of the command line.
 
     Raises:
-        OptionError: a section that is no mapping, an unknown option, or a value out of range.
+        OptionError: a section that is not a mapping, an unknown option, or a value out of range.
     """
     from garnish.registry import construct
 

@@ -1,4 +1,4 @@
-"""What all runs of a comparison share: recipe, data, trunk, arms; and what each run is made of."""
+"""What all runs of a comparison share (recipe, data, trunk, arms), and the recipe, model and key of each run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, kw_only=True)
 class TrunkFacts:
-    """Name, options, taps and content fingerprint of the trunk, its licence and where its weights are from."""
+    """Name, options, taps and fingerprint of the trunk, and the licence and source of its weights."""
 
     name: str
     options: Mapping[str, object]
@@ -43,15 +43,15 @@ class TrunkFacts:
 
 @final
 class Conditions:
-    """Shared by the runs of one process; what takes time is made when it is first asked for.
+    """The shared conditions of all runs; expensive parts are made on first use.
 
     Args:
-        recipe: as it was read.
-        options: what is compared.
-        trunk: what another process has found of it.
+        recipe: the recipe of the comparison.
+        options: its section ``compare``.
+        trunk: facts of the trunk from another process; None: build it to find them.
 
     Raises:
-        OptionError, DataError: a recipe that cannot be compared with.
+        OptionError, DataError: a recipe that a comparison cannot use.
     """
 
     def __init__(self, recipe: Recipe, options: CompareOptions, trunk: TrunkFacts | None = None) -> None:
@@ -65,14 +65,14 @@ class Conditions:
         self._trunk = trunk
         self._keys: dict[ArmRun, str] = {}
 
-    def __reduce__(self) -> tuple[object, ...]:  # another process makes its own
+    def __reduce__(self) -> tuple[object, ...]:  # another process builds its own
         return Conditions, (self.recipe, self.options, self.trunk_facts)
 
     # ---- what is shared ---------------------------------------------------------------------------------------------
 
     @cached_property
     def parts(self) -> Parts:
-        """The pictures."""
+        """The training, held-out and test pictures."""
         return Parts(self.recipe, self.options.held_out_every)
 
     @property
@@ -82,18 +82,18 @@ class Conditions:
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
-        """All arms by name, in the order in which they are worked on."""
+        """All arms by name, in the order in which they are trained."""
         own = self.recipe.plain.get("adapter", "LoRA")
         return {arm.name: arm for arm in arms_of(self.options, own, list(self.tasks))}
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds of the runs, the one of the search first."""
+        """Seeds of the runs; the first is that of the search."""
         return [self.training.seed + number for number in range(self.options.seeds)]
 
     @property
     def trunk_facts(self) -> TrunkFacts:
-        """What is known of the trunk."""
+        """The facts of the trunk, which is built to find them."""
         if self._trunk is None:
             choice = self.recipe.backbone
             assert choice is not None
@@ -101,7 +101,7 @@ class Conditions:
             if trunk.weights_source == "random":
                 raise self.recipe.fault(
                     "backbone",
-                    f"{choice.name} without weights is random, and there is nothing to compare on a random trunk; set"
+                    f"{choice.name} without weights is random, and a comparison needs a pretrained trunk; set"
                     " backbone.weights to a file or a Hub id, or true for the published ones",
                 )
             self._trunk = TrunkFacts(
@@ -112,7 +112,7 @@ class Conditions:
                 licence=trunk.licence,
                 weights=trunk.weights_source,
             )
-            # what is wrong with tasks or heads is wrong in every arm, and told before any is trained
+            # errors in tasks or heads affect every arm, so they are raised before any training
             adapt(trunk, Frozen(), self.tasks, self.recipe.head)
         return self._trunk
 
@@ -130,7 +130,7 @@ class Conditions:
         if isinstance(head, Mapping) and "name" not in head:
             plain["head"] = {task: head[task] for task in run.tasks if task in head}
         train = dict(plain["train"])
-        # what is searched is the rate of what an arm adapts; with heads only there is nothing else than heads
+        # the search is over the rate of the adapted part; with heads only, that is the heads
         train["head_lr"] = run.rate if arm.role == "frozen" else self.training.head_lr or self.training.lr
         train |= {"lr": run.rate, "seed": run.seed}
         balance = train.get("balance")
@@ -147,13 +147,13 @@ class Conditions:
         return build_model(self.recipe_of(run), self.parts.train(run.tasks), trunk=self.random_trunk(run))
 
     def random_trunk(self, run: ArmRun) -> Backbone | None:
-        """The trunk of a run on random weights, which follow from its seed; None where it has the recipe's."""
+        """The trunk of a run with random weights from its seed; None if it uses the recipe's weights."""
         choice = self.recipe.backbone
         assert choice is not None
         return choice.build_random(run.seed) if self.arms[run.arm].trunk == "random" else None
 
     def content(self, run: ArmRun) -> dict[str, object]:
-        """All that the numbers of a run follow from."""
+        """Everything that determines the results of a run."""
         return {
             **self._model_content(run),
             "train": self.parts.digest("train", run.tasks),
@@ -162,19 +162,19 @@ class Conditions:
         }
 
     def key(self, run: ArmRun) -> str:
-        """Names a run by its content."""
+        """The key of a run: a digest of its content."""
         if run not in self._keys:
             self._keys[run] = key_of({"run": self.content(run)})
         return self._keys[run]
 
     def measure_key(self, run: ArmRun) -> str:
-        """Names what is measured of a run's bundle on the test set."""
+        """The key of the measurement of a run's bundle on the test set."""
         size = self.training.eval_size
         test = self.parts.digest("test", run.tasks)
         return key_of({"measured": self.key(run), "test": test, "size": size, "batch": self.training.eval_batch_size})
 
     def cost_content(self, run: ArmRun) -> dict[str, object]:
-        """All that the cost of a step of a run's model follows from."""
+        """Everything that determines the cost of a step of a run's model."""
         options = self.recipe_of(run).options
         train = self.parts.digest("train", run.tasks)
         return {**self._model_content(run), "options": step_content(options), "train": train}
@@ -193,7 +193,7 @@ class Conditions:
             assert choice is not None
             trunk = {"name": choice.name, "options": choice.options, "taps": choice.taps, "fingerprint": "random"}
         if self.recipe.backbone is not None and self.recipe.backbone.drop_path:
-            trunk["drop_path"] = self.recipe.backbone.drop_path  # absent where it is 0, as results before it have it
+            trunk["drop_path"] = self.recipe.backbone.drop_path  # absent if 0, as in results of versions without it
         heads = head if isinstance(head, Mapping) else dict.fromkeys(run.tasks, head)
         return {
             "trunk": trunk,
@@ -204,14 +204,14 @@ class Conditions:
 
 
 def _check(recipe: Recipe, options: TrainOptions) -> None:
-    """Refuse what would give arms other budgets, or what cannot be built anew for every run."""
+    """Raise OptionError for options that would give arms different budgets, or that need a fresh trunk per run."""
     if recipe.backbone is None:
         raise recipe.fault("backbone", "none given; name one, e.g. backbone: mit_b0")
     if recipe.onto:
         raise recipe.fault("onto", "a comparison trains every arm on the bare trunk; leave it out")
     if options.batch_size == "auto":
-        raise recipe.fault("train.batch_size", "auto would give arms other batches; set a number")
+        raise recipe.fault("train.batch_size", "auto would give arms different batches; set a number")
     if options.devices not in (1, "auto"):
         raise recipe.fault("train.devices", f"{options.devices}, but each run has one process; set 1, and --jobs")
     if options.patience is not None:
-        raise recipe.fault("train.patience", "ends arms after other numbers of steps; leave it out")
+        raise recipe.fault("train.patience", "ends arms after different numbers of steps; leave it out")

@@ -1,7 +1,7 @@
-"""What an arm costs: parameters, bytes, multiply-accumulates, bytes for backward, and the time of a step.
+"""The costs of an arm: parameters, bytes, multiply-accumulates, bytes for backward, and the time of a step.
 
-Steps are timed when all training is done, in one process, each beside a step of the frozen arm, and the ratio is taken
-within each pair, so that slow stretches of the machine fall on both. Nothing is cached in them.
+Steps are timed after all training, in one process, each paired with a step of the frozen arm; ratios are taken within
+pairs, so that slow phases of the machine affect both. No features are cached in timed steps.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from garnish.model.report import bytes_for_backward
 from garnish.training.processes import make_fabric
 from garnish.training.step import TrainingStep
 
-#: Pairs of steps that are timed, after one that is not.
+#: Number of timed pairs of steps, after one untimed step.
 PAIRS = 5
 T = TypeVar("T")
 
 
 @final
 class Stepper:
-    """A fresh model of a run, stepped as training does."""
+    """A fresh model of a run with a batch, to run and time training steps."""
 
     def __init__(self, conditions: Conditions, run: ArmRun) -> None:
         options = conditions.recipe_of(run).options
@@ -53,13 +53,13 @@ class Stepper:
         self.batch: Batch = batches.batch_at(0).to(self.device)
 
     def bytes_for_backward(self) -> int:
-        """Bytes that the loss keeps for its backward pass, parameters left out."""
+        """Bytes that the loss keeps for its backward pass, without parameters."""
         own = (*self.model.parameters(), *self.model.backbone.frozen_tensors().values())
         step, batch = self.step, self.batch
         return bytes_for_backward(lambda: step.balance(step.losses(step.outputs(batch), batch).losses), own)
 
     def seconds(self) -> float:
-        """Of one step."""
+        """Run one step; returns its time in seconds."""
         _wait(self.device)
         start = time.perf_counter()
         self.step(self.batch)
@@ -72,20 +72,20 @@ class Costs:
     """Measures what models cost.
 
     Args:
-        conditions: see there.
-        reference: a run of the frozen arm, whose steps those of others are timed beside; None: there is none, and so
-            no ratio.
-        timed: time steps; False: what is counted is enough for now.
+        conditions: shared by all runs.
+        reference: a run of the frozen arm, with whose steps other steps are paired; None: there is no such arm, so
+            no ratios.
+        timed: time steps; False: only count.
     """
 
     def __init__(self, conditions: Conditions, reference: ArmRun | None, *, timed: bool) -> None:
         self.conditions, self.reference, self.timed = conditions, reference, timed
-        #: what could not be measured, and why
+        #: a line for each cost that could not be measured, with the reason
         self.faults: list[str] = []
         self._stepper: Stepper | None = None
 
     def of(self, run: ArmRun) -> tuple[Counts | None, StepTime | None]:
-        """The cost of a run's model; None where it could not be measured."""
+        """The cost of a run's model; None if it could not be measured."""
         cost = {"cost": self.conditions.cost_content(run)}
         counts = self._kept(Counts, key_of(cost), run, self._count)
         if not self.timed:
@@ -142,14 +142,14 @@ class Costs:
         if self.reference is not None and self.conditions.cost_content(run) == self.conditions.cost_content(
             self.reference
         ):
-            return StepTime(step_seconds=middle(steps), step_ratio=1.0)  # by definition; what was timed is the noise
+            return StepTime(step_seconds=middle(steps), step_ratio=1.0)  # by definition; measured, it would be noise
         return StepTime(step_seconds=middle(steps), step_ratio=middle(ratios) if ratios else None)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class ArmCost:
-    """What an arm costs; None where one of its models could not be measured."""
+    """The cost of an arm; None if one of its models could not be measured."""
 
     encoder_total: int | None
     encoder_trainable: int | None
@@ -162,7 +162,7 @@ class ArmCost:
 
 
 def together(costs: Sequence[tuple[Counts | None, StepTime | None]]) -> ArmCost:
-    """The cost of an arm of several models: their sums; bytes for backward of the largest, for they train in turn."""
+    """The summed cost of an arm's models; bytes for backward are the maximum, as they train one after the other."""
     counts = [counted for counted, _ in costs if counted is not None]
     times = [time for _, time in costs if time is not None]
     counted, timed = (bool(costs) and len(known) == len(costs) for known in (counts, times))

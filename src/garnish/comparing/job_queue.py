@@ -1,4 +1,4 @@
-"""The order of work: jobs as they become possible, one after the other in this process or several in others."""
+"""Running the jobs of a comparison as they become possible, one by one in this process or in several others."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Say = Callable[[str], None]
 
 
 class Crew(Protocol):
-    """Who does the work."""
+    """Runs jobs: :class:`Alone` in this process, :class:`garnish.comparing.workers.Workers` in several."""
 
     def is_free(self) -> bool:
         """Whether another job can be started."""
 
     def start(self, job: Job) -> None:
-        """Begin a job."""
+        """Start a job."""
 
     def wait(self) -> list[tuple[Job, Done]]:
-        """Jobs that were done meanwhile, with what they came to; may be none."""
+        """Wait for finished jobs and return them with their outcomes; may be empty."""
 
     def close(self) -> None:
-        """End all work; what is under way is kept as far as it is."""
+        """Stop all work; running jobs keep what they have so far."""
 
 
 def perform(conditions: Conditions, job: Job, say: Say | None = None) -> Done:
-    """Do one job; what is wrong with the arm is in what it gives, what is wrong with the machine is raised."""
+    """Do one job; errors of the arm are returned as its outcome, errors of disk or data are raised."""
     if job.kind == "train":
         return carry_out(conditions, job.run, say)
     try:
@@ -49,42 +49,42 @@ def perform(conditions: Conditions, job: Job, say: Say | None = None) -> Done:
 
 @final
 class Alone:
-    """Does one job after the other in this process."""
+    """Runs one job after the other in this process."""
 
     def __init__(self, conditions: Conditions, say: Say | None = None) -> None:
         self.conditions, self.say = conditions, say
         self._job: Job | None = None
 
     def is_free(self) -> bool:
-        """See :class:`Crew`."""
+        """Whether no job is waiting to run."""
         return self._job is None
 
     def start(self, job: Job) -> None:
-        """See :class:`Crew`."""
+        """Note a job, which :meth:`wait` runs."""
         self._job = job
 
     def wait(self) -> list[tuple[Job, Done]]:
-        """See :class:`Crew`."""
+        """Run the noted job and return it with its outcome."""
         assert self._job is not None
         job, self._job = self._job, None
         return [(job, perform(self.conditions, job, self.say))]
 
     def close(self) -> None:
-        """See :class:`Crew`."""
+        """Nothing to stop."""
 
 
 def sweep(plan: RunPlan, crew: Crew, display: Display, arm_done: Callable[[Arm], None]) -> None:
-    """Do everything that a plan holds.
+    """Run all jobs of a plan.
 
     Args:
-        plan: what is to be done; keeps what it came to.
-        crew: who does it.
-        display: is told how it goes.
+        plan: gives the jobs and records their outcomes.
+        crew: runs the jobs.
+        display: shows progress.
         arm_done: called when an arm is done or has failed.
 
     Raises:
-        BundleError, DataError, OSError: something that every arm would meet, such as a full disk.
-        SystemExit: asked to stop; runs under way have written checkpoints.
+        BundleError, DataError, OSError: a fault that affects every arm, such as a full disk.
+        SystemExit: asked to stop; running runs have written checkpoints.
     """
     active: set[Job] = set()
     told = {name for name, arm in plan.conditions.arms.items() if plan.status(arm)[0] != "unfinished"}

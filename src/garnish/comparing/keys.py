@@ -1,7 +1,7 @@
-"""What a run, a measurement and a cost are named by: a digest of everything that their numbers follow from.
+"""Keys of runs, measurements and costs in the store: digests of everything that determines their numbers.
 
-An option that changes no number is left out, so that it reruns nothing; nothing is in a run's key that only says which
-arm it belongs to, so that arms, seeds and rates can be added and taken away.
+Options that do not affect results are left out, so that changing them reruns nothing. A run's key does not contain its
+arm, so that arms, seeds and rates can be added and removed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from garnish.registry import options_of
 from garnish.training.train_options import FREE_ON_RESUME, TrainOptions
 
-#: To be raised when numbers come out otherwise than before for the same key.
+#: To be increased when results change for the same key.
 FORMAT = 1
-#: Options of training that change no number, beside those that a resumed run may set anew.
+#: Training options that do not affect results: these, and those that may change when a run is resumed.
 _WITHOUT_EFFECT = frozenset({*FREE_ON_RESUME, "memory_gb"}) - {"devices", "strategy"}
 
 
@@ -26,11 +26,11 @@ def key_of(content: Mapping[str, object]) -> str:
 
 
 def training_content(options: TrainOptions) -> dict[str, object]:
-    """The options of training that numbers follow from."""
+    """The training options that affect results."""
     return {name: value for name, value in options_of(options).items() if name not in _WITHOUT_EFFECT}
 
 
 def step_content(options: TrainOptions) -> dict[str, object]:
-    """The options of training that the cost of one step follows from."""
+    """The training options that affect the cost of one step."""
     kept = ("batch_size", "precision", "accelerator", "checkpointing", "augment", "balance", "eval_size", "clip")
     return {name: value for name, value in options_of(options).items() if name in kept}

@@ -1,4 +1,4 @@
-"""How a comparison goes, while it goes: a live table on a terminal, else a line for each thing that is done."""
+"""Progress of a comparison on standard error: a live table on a terminal, else a line for each finished job."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Display:
     """Prints on standard error; a context manager.
 
     Args:
-        plan: what is to be done.
-        quiet: lines in place of the live table.
+        plan: the runs of the comparison.
+        quiet: lines instead of the live table.
     """
 
     def __init__(self, plan: RunPlan, *, quiet: bool = False) -> None:
@@ -54,11 +54,11 @@ class Display:
         self.console.print(line)
 
     def started(self, job: Job) -> None:
-        """A job was begun."""
+        """Record that a job has started."""
         self.active[job] = time.monotonic()
 
     def finished(self, job: Job, outcome: Done) -> None:
-        """A job was done."""
+        """Record that a job is done, and print its line."""
         seconds = time.monotonic() - self.active.pop(job)
         if job.kind == "train":
             self.finished_seconds.append(seconds)
@@ -66,7 +66,7 @@ class Display:
             self.say(f"{self.line(job, outcome, seconds)}  [{self.progress()}]")
 
     def line(self, job: Job, outcome: Done, seconds: float) -> str:
-        """What a job came to."""
+        """One line on the outcome of a job."""
         place = f"{job.run.arm}, {'+'.join(job.run.tasks)}: rate {job.run.rate:g}, seed {job.run.seed}"
         if isinstance(outcome, Failed):
             return f"{place}: failed: {outcome.reason}"
@@ -78,7 +78,7 @@ class Display:
         return f"{place}: held-out {_number(score)} at step {outcome.best_step} ({seconds:.0f} s)"
 
     def progress(self) -> str:
-        """``7 of 20 runs, about 0:12:30 left``."""
+        """Text such as ``7 of 20 runs, about 0:12:30 left``."""
         done = sum(self.runs_done(arm) for arm in self.plan.conditions.arms.values())
         left = self.plan.total - done
         said = f"{done} of {self.plan.total} runs"
@@ -89,14 +89,14 @@ class Display:
         return f"{said}, about {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"
 
     def runs_done(self, arm: Arm) -> int:
-        """Runs of an arm that are done or have failed; those that a failed search will not have count too."""
+        """Number of an arm's runs that are done or failed; after a failed search the runs that it rules out count."""
         if self.plan.status(arm)[0] != "unfinished":
             return self.plan.runs_of(arm)
         runs = {run for group in arm.groups for run in (*self.plan.search(arm, group), *self.plan.chosen(arm, group))}
         return sum(self.plan.outcome(run) is not None for run in runs)
 
     def table(self) -> RenderableType:
-        """All arms, what is being done for each, and how far it is."""
+        """A table of all arms with their progress and the jobs that are running."""
         made = Table(box=None, header_style="bold", pad_edge=False)
         for title in ("arm", "runs", "in work", "step", "held-out", "chosen rate"):
             made.add_column(title, no_wrap=True)
@@ -117,7 +117,7 @@ class Display:
         return Group(made, Text(self.progress(), style="bold"))
 
     def peek(self, job: Job) -> tuple[str, str]:
-        """Step and best held-out score of a run that is being trained, as its own files tell them."""
+        """Step and best held-out score of a run in training, read from its files."""
         if job.kind == "measure":
             return "", ""
         folder = self.plan.conditions.store.training(self.plan.conditions.key(job.run))
@@ -134,7 +134,7 @@ def _in_work(job: Job, arm: Arm) -> str:
 
 
 def _column(file: Path, name: str) -> list[str]:
-    """A column of a CSV file that another process may be writing; empty where it cannot be read."""
+    """A column of a CSV file that another process may be writing; empty if it cannot be read."""
     try:
         with file.open(newline="", encoding="utf-8") as stream:
             return [row[name] for row in csv.DictReader(stream) if row.get(name)]

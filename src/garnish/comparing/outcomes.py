@@ -1,4 +1,4 @@
-"""What runs, measurements and costs came to; their fields are the entries of the store's files."""
+"""Outcomes of runs, measurements and costs: dataclasses whose fields are the entries of the store's files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Literal, final
 
 from garnish.comparing.arms import ArmRun
 
-#: Task → metric → value; None where it is not finite.
+#: Task → metric → value; None if it is not finite.
 Metrics = Mapping[str, Mapping[str, float | None]]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """What could not be trained or measured, and why."""
+    """A run that could not be trained or measured, with the reason."""
 
     status: Literal["failed"] = "failed"
     reason: str
@@ -24,7 +24,7 @@ class Failed:
 @final
 @dataclass(frozen=True, kw_only=True)
 class ScoredStep:
-    """One evaluation on the held-out part: the score that the best step is chosen by, and what it is made of."""
+    """One evaluation on the held-out part: the score by which the best step is chosen, and the metrics behind it."""
 
     step: int
     score: float | None
@@ -37,15 +37,15 @@ class Trained:
     """A run that was trained to its end.
 
     Attributes:
-        status: tells it from :class:`Failed` in a file.
-        run: which.
+        status: distinguishes it from :class:`Failed` in a file.
+        run: the run.
         best_step: step of the best evaluation.
         steps: optimizer steps done.
         history: every evaluation.
-        seconds: of training and evaluation, over all sittings.
+        seconds: of training and evaluation, over all sessions.
         batch_size: pictures of a forward pass.
-        cached: whether what the trunk makes of pictures was kept.
-        warnings: what training printed.
+        cached: whether trunk features were cached.
+        warnings: the warnings that training printed.
     """
 
     status: Literal["done"] = "done"
@@ -62,7 +62,7 @@ class Trained:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a run's bundle reached on the test set."""
+    """The metrics of a run's bundle on the test set."""
 
     status: Literal["done"] = "done"
     metrics: Metrics
@@ -72,7 +72,7 @@ class Measured:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What is counted of a model; ``macs`` at ``macs_size`` (H, W), bytes are those of a bundle at float16."""
+    """Counted costs of a model; ``macs`` at ``macs_size`` (H, W), ``bundle_bytes`` at float16."""
 
     encoder_total: int
     encoder_trainable: int
@@ -86,13 +86,13 @@ class Counts:
 @final
 @dataclass(frozen=True, kw_only=True)
 class StepTime:
-    """Time of a training step, and over that of the frozen arm; None where there is no such arm."""
+    """Time of a training step, and its ratio to that of the frozen arm; None if there is no such arm."""
 
     step_seconds: float
     step_ratio: float | None
 
 
-#: What a training, a measurement, and either of them ends in.
+#: The outcome of a training, of a measurement, and of either.
 Outcome = Trained | Failed
 Score = Measured | Failed
 Done = Trained | Measured | Failed

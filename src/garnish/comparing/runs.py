@@ -1,4 +1,4 @@
-"""One run: train an arm at one learning rate and seed, or go on where it was cut off, or read what it came to."""
+"""Carrying out one run: train an arm at one learning rate and seed, resume it, or read its stored outcome."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ def carry_out(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | 
     """Train a run, unless it is done or has failed already.
 
     Args:
-        conditions: see there.
-        run: which.
-        say: is told in one line where another process is waited for.
+        conditions: shared by all runs.
+        run: the run to train.
+        say: called with one line when waiting for another process.
 
     Returns:
-        What it came to; failed are those with a loss that is not finite, no memory, a method that does not fit the
-        trunk.
+        Its outcome; runs fail by a loss that is not finite, lack of memory, or a method that does not fit the trunk.
 
     Raises:
         BundleError, OSError: nothing can be written. DataError: a picture that cannot be read.
@@ -42,7 +41,7 @@ def carry_out(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | 
     with store.lock(key, say, str(run)):
         known = store.outcome(key)
         if known is not None:
-            store.tidy(key)  # of a kill between the two steps of finishing
+            store.tidy(key)  # left over if killed while finishing
             return known
         goes_on = store.begin(key, conditions.content(run))
         try:
@@ -52,7 +51,7 @@ def carry_out(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | 
         except Exception as error:
             if is_of_the_system(error):
                 raise
-            # whatever it is, the other arms go on; the line says what, and the log of the run's folder stays
+            # the other arms continue after any error; the outcome has the reason, the run's log is kept
             _log.debug("%s", run, exc_info=True)
             outcome = Failed(reason=reason_of(error))
         store.finish(key, outcome)
@@ -60,7 +59,7 @@ def carry_out(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | 
 
 
 def is_of_the_system(error: BaseException) -> bool:
-    """Whether an error comes of a disk or a file, and so says nothing about the arm."""
+    """Whether an error comes from a disk or a file, and so is not the arm's fault."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError):
@@ -70,7 +69,7 @@ def is_of_the_system(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """One line about a failed run."""
+    """The reason of a failed run in one line."""
     told = one_line(error, 400).split("; the last checkpoint is in ")[0]
     if isinstance(error, MemoryError) or "out of memory" in told or "can't allocate memory" in told:
         return f"out of memory ({told or 'no further reason'}); set a smaller batch_size, or checkpointing"
@@ -83,14 +82,14 @@ def _trained(conditions: Conditions, run: ArmRun, goes_on: bool) -> Trained:
     recipe = conditions.recipe_of(run)
     recipe = dataclasses.replace(recipe, plain={**recipe.plain, "out": str(folder)})
     model = conditions.build(run)
-    # what training prints is kept beside the run; what is worth knowing of it is in the report
+    # the output of training is kept with the run; its warnings are in the report
     with (folder.parent / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
         try:
             return _fitted(conditions, run, recipe, model, folder, goes_on)
         except (OptionError, BundleError) as error:
             if not goes_on or is_of_the_system(error):
                 raise
-        # a checkpoint of another version of the package, say, that this one does not go on from
+        # e.g. a checkpoint of another version of the package, which this one cannot resume
         conditions.store.clear(conditions.key(run))
         return _fitted(conditions, run, recipe, conditions.build(run), folder, goes_on=False)
 
@@ -121,13 +120,13 @@ def _fitted(conditions: Conditions, run: ArmRun, recipe: Recipe, model: Model, f
 
 
 def cache_options(conditions: Conditions, model: Model, train: Dataset) -> dict[str, str | float | None]:
-    """Where what the trunk makes of pictures is kept, of a model that leaves the beginning of the trunk as it is.
+    """The cache options of a run: the store's feature cache if the model leaves the start of the trunk unchanged.
 
-    With ``train.variants`` all arms see the same versions of pictures; those that cannot be kept are computed anew.
+    With ``train.variants`` all arms see the same versions of pictures; without a cache they are computed each time.
     """
     options = conditions.training
     if options.variants is None or can_cache(model) or train.key(0) is None:
         return {"cache": None, "cache_gb": TrainOptions.cache_gb}
-    # each process counts for itself what it writes
+    # each process counts only what it writes itself
     most = options.cache_gb / conditions.options.jobs
     return {"cache": str(options.cache or conditions.store.features), "cache_gb": most}

@@ -1,4 +1,4 @@
-"""What is to be done: the runs of each arm, in which order, what is chosen from them, and how far each arm is."""
+"""The schedule of a comparison: the runs of each arm, their order, the chosen rates, and the status of each arm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Group = tuple[str, ...]
 @final
 @dataclass(frozen=True)
 class Job:
-    """A run to be trained, or one to be measured on the test set."""
+    """A run to train, or to measure on the test set."""
 
     kind: Literal["train", "measure"]
     run: ArmRun
@@ -27,15 +27,15 @@ class Job:
 
 @final
 class RunPlan:
-    """The runs of a comparison and what they came to.
+    """The runs of a comparison and their outcomes.
 
-    For each arm and model the rates are searched with the first seed, and further ones where the best is at an end; the
-    other seeds are run at the rate whose held-out score is best; then all runs at that rate are measured on the test
-    set.
+    For each arm and model the rates are searched with the first seed, beyond the grid if the best rate is at its edge;
+    the other seeds are run at the rate with the best held-out score; then all runs at that rate are measured on the
+    test set.
 
     Args:
-        conditions: see there.
-        retry: try runs again that failed in an earlier sitting.
+        conditions: shared by all runs.
+        retry: run again what failed in an earlier session.
     """
 
     def __init__(self, conditions: Conditions, *, retry: bool = False) -> None:
@@ -46,7 +46,7 @@ class RunPlan:
     # ---- which runs -------------------------------------------------------------------------------------------------
 
     def search(self, arm: Arm, group: Group) -> list[ArmRun]:
-        """The runs that a rate is chosen from, as far as they are known: one beyond an end waits for those before."""
+        """The runs of the rate search that are known so far: a rate beyond the grid depends on the outcomes within."""
         runs = [ArmRun(arm.name, group, rate, self.conditions.seeds[0]) for rate in arm.rates]
         for _ in range(self.conditions.options.widen):
             further = rate_beyond(self._best(runs), [run.rate for run in runs])
@@ -56,7 +56,7 @@ class RunPlan:
         return runs
 
     def rate(self, arm: Arm, group: Group) -> float | None:
-        """The chosen rate; None while the search goes on, or where no rate has a score."""
+        """The chosen rate; None while the search is unfinished, or if no rate has a score."""
         return self._best(self.search(arm, group))
 
     def _best(self, runs: list[ArmRun]) -> float | None:
@@ -72,7 +72,7 @@ class RunPlan:
         return [] if rate is None else [ArmRun(arm.name, group, rate, seed) for seed in self.conditions.seeds]
 
     def outcome(self, run: ArmRun) -> Outcome | None:
-        """What a run came to, in this sitting or an earlier one."""
+        """The outcome of a run, in this session or an earlier one; None if not done."""
         if run not in self.outcomes:
             store, key = self.conditions.store, self.conditions.key(run)
             known = store.outcome(key)
@@ -85,7 +85,7 @@ class RunPlan:
         return self.outcomes[run]
 
     def measure(self, run: ArmRun) -> Score | None:
-        """What a run reached on the test set, in this sitting or an earlier one; Failed: in this one it did not."""
+        """The test result of a run, of this session or an earlier one (Failed: this one); None if not measured."""
         if run not in self.measures:
             known = known_measure(self.conditions, run) if self.is_done(run) else None
             if known is None:
@@ -99,17 +99,17 @@ class RunPlan:
 
     @property
     def total(self) -> int:
-        """Number of runs that are known of, if every search ends with a rate."""
+        """Number of runs known so far, provided that every search finds a rate."""
         return sum(self.runs_of(arm) for arm in self.conditions.arms.values())
 
     def runs_of(self, arm: Arm) -> int:
-        """Number of runs of an arm that are known of."""
+        """Number of runs of an arm known so far."""
         return sum(len(self.search(arm, group)) + len(self.conditions.seeds) - 1 for group in arm.groups)
 
     # ---- what is next -----------------------------------------------------------------------------------------------
 
     def jobs(self) -> Iterator[Job]:
-        """What can be begun now and has not been done, in order: an arm's search, its other seeds, its measuring."""
+        """Jobs that can start now, in order: an arm's search, its other seeds, its measurements."""
         for arm in self.conditions.arms.values():
             waits = False
             for group in arm.groups:
@@ -126,16 +126,16 @@ class RunPlan:
                             yield Job("measure", run)
 
     def note(self, job: Job, outcome: Done) -> None:
-        """Keep what a job came to."""
+        """Record the outcome of a job."""
         if job.kind == "train":
-            assert not isinstance(outcome, Measured), "a training ends in what training comes to"
+            assert not isinstance(outcome, Measured), "a training job has a training outcome"
             self.outcomes[job.run] = outcome
         else:
-            assert not isinstance(outcome, Trained), "and measuring in what is measured"
+            assert not isinstance(outcome, Trained), "a measuring job has a measurement"
             self.measures[job.run] = outcome
 
     def status(self, arm: Arm) -> tuple[Status, str | None]:
-        """How far an arm is, and why where it failed."""
+        """The status of an arm, with the reason if it failed."""
         reasons, waits = [], False
         for group in arm.groups:
             of = f"{group[0]}: " if arm.is_by_task else ""

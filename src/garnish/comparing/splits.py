@@ -1,4 +1,4 @@
-"""The pictures of a comparison: those that train, those held out to choose rates and steps, and those of the test."""
+"""The data of a comparison: training pictures, held-out pictures for choosing rates and steps, test pictures."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from garnish.recipes.splits import validation
 class Parts:
     """The three parts of a recipe's data.
 
-    The split ``test`` is listed, so that a comparison without one is refused at once; a picture of it is first read
-    when its arm's learning rate has been chosen.
+    The split ``test`` is listed at once, so that a comparison without one is refused early; its pictures are only read
+    after an arm's learning rate has been chosen.
 
     Args:
-        recipe: whose section ``data`` is opened.
-        held_out_every: where there is no split ``val``, every n-th training picture is held out.
+        recipe: its section ``data`` is opened.
+        held_out_every: if there is no split ``val``, every n-th training picture is held out.
 
     Raises:
-        DataError: no split test, no picture left to train on.
+        DataError: no split test, or no picture left to train on.
     """
 
     def __init__(self, recipe: Recipe, held_out_every: int) -> None:
@@ -57,19 +57,19 @@ class Parts:
         self._digests: dict[tuple[str, tuple[str, ...]], str] = {}
 
     def train(self, tasks: Sequence[str] | None = None) -> Subset:
-        """What is trained on."""
+        """The training pictures, with the labels of some tasks (None: all)."""
         return Subset(*self._train, tasks)
 
     def held_out(self, tasks: Sequence[str] | None = None) -> Subset:
-        """What rates and steps are chosen by."""
+        """The pictures on which rates and steps are chosen."""
         return Subset(*self._held_out, tasks)
 
     def test(self, tasks: Sequence[str] | None = None) -> Subset:
-        """What is measured in the end."""
+        """The test pictures, for the final measurement."""
         return Subset(*self._test, tasks)
 
     def digest(self, part: str, tasks: Sequence[str]) -> str:
-        """What identifies the pictures of ``train``, ``held_out`` or ``test`` with the labels of some tasks."""
+        """Digest of the pictures of ``train``, ``held_out`` or ``test`` with the labels of some tasks."""
         at = (part, tuple(tasks))
         if at not in self._digests:
             chosen = {"train": self.train, "held_out": self.held_out, "test": self.test}[part](tasks)

@@ -1,7 +1,7 @@
-"""Where runs and what was measured of them are kept, by what they are: ``runs/KEY``, ``measures/KEY.*``.
+"""The store of a comparison: files of runs and measurements under content keys, ``runs/KEY`` and ``measures/KEY.*``.
 
-Everything appears whole or not at all, and has a SHA-256: what is damaged is made again. A process that works on
-something holds a lock on it, which goes with the process, so two never do the same.
+Files are written atomically with a SHA-256; damaged ones are made again. A process holds a lock on the key that it
+works on, which ends with the process, so that no two processes do the same work.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from garnish.files.locks import locked
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-#: Characters of a key that name its folder.
+#: Number of characters of a key used in file names.
 _KEY = 32
 RESULT, FAILED, WHAT = "result.json", "failed.json", "what.json"
 
 
 @final
 class Store:
-    """Runs by their content.
+    """A folder with the results of runs under their keys.
 
     Args:
-        folder: created when something is written.
+        folder: created at the first write.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,22 +48,22 @@ class Store:
         return self.folder / "runs" / key[:_KEY]
 
     def training(self, key: str) -> Path:
-        """Folder that its training writes."""
+        """Folder that the training of a run writes."""
         return self.run(key) / "fit"
 
     def bundle(self, key: str) -> Path:
-        """The best step of a run."""
+        """The bundle of a run's best step."""
         return self.training(key) / "best"
 
     def outcome(self, key: str) -> Outcome | None:
-        """What a run came to; None while it is unfinished."""
+        """The outcome of a run; None while it is unfinished."""
         done = kept(Trained, self.run(key) / RESULT)
         return done if done is not None else kept(Failed, self.run(key) / FAILED)
 
     def begin(self, key: str, what: Mapping[str, object]) -> bool:
-        """Make the folder of a run ready; whether there is a checkpoint to go on from.
+        """Prepare the folder of a run; returns whether there is a checkpoint to resume from.
 
-        What a run left that was killed before its first checkpoint is removed.
+        Files of a run that was killed before its first checkpoint are removed.
         """
         keep_json(self.run(key) / WHAT, what)
         folder = self.training(key)
@@ -73,34 +73,34 @@ class Store:
         return False
 
     def clear(self, key: str) -> None:
-        """Remove what training wrote."""
+        """Remove the folder that training wrote."""
         with _located(self.training(key)):
             shutil.rmtree(self.training(key), ignore_errors=False) if self.training(key).exists() else None
 
     def finish(self, key: str, outcome: Outcome) -> None:
-        """Keep what a run came to, then remove its checkpoint (optimizer state), which nothing needs any more."""
+        """Store the outcome of a run, then remove its checkpoint (optimizer state), which is no longer needed."""
         keep_json(self.run(key) / (RESULT if isinstance(outcome, Trained) else FAILED), outcome)
         self.tidy(key)
 
     def tidy(self, key: str) -> None:
-        """Remove the checkpoint of a run that is finished, or everything that a failed one wrote."""
+        """Remove the checkpoint of a finished run, or everything that a failed one wrote."""
         outcome = self.outcome(key)
         if outcome is not None:
             left = self.training(key) / "last" if isinstance(outcome, Trained) else self.training(key)
             shutil.rmtree(left, ignore_errors=True)
 
     def forget_failure(self, key: str) -> None:
-        """Let a failed run be tried again."""
+        """Delete the outcome of a failed run, so that it is run again."""
         (self.run(key) / FAILED).unlink(missing_ok=True)
 
     # ---- what is measured -------------------------------------------------------------------------------------------
 
     def measure(self, key: str) -> Path:
-        """Stem of the files that hold what was measured of a run: ``.json`` and ``.safetensors``."""
+        """Path without suffix of a run's measurement: ``.json`` and ``.safetensors``."""
         return self.folder / "measures" / key[:_KEY]
 
     def cost(self, key: str) -> Path:
-        """File that holds what an arm costs."""
+        """File with the cost of an arm."""
         return self.folder / "costs" / f"{key[:_KEY]}.json"
 
     def painting(self, key: str) -> Path:
@@ -116,7 +116,7 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, key: str, say: Callable[[str], None] | None = None, what: str = "") -> Iterator[None]:
-        """Hold the lock on a key for a ``with`` block; waits, saying so, while another process holds it."""
+        """Hold the lock on a key for a ``with`` block; waits, with a line to ``say``, while another one holds it."""
         file = self.folder / "locks" / key[:_KEY]
 
         def busy(who: str) -> None:
@@ -134,13 +134,13 @@ def keep_json(file: Path, value: object) -> None:
     """Write or replace a file of the store, a dataclass or a mapping, with its own SHA-256.
 
     Raises:
-        BundleError: it cannot be written; the former file is as it was.
+        BundleError: it cannot be written; the previous file is unchanged.
     """
     write_bytes(file, b"".join(sealed(with_place(_json(value)).encode())))
 
 
 def write_json(file: Path, value: object) -> None:
-    """Write or replace a file that is for others; otherwise as :func:`keep_json`."""
+    """As :func:`keep_json`, without the SHA-256: for files that others read."""
     write_bytes(file, _json(value).encode())
 
 
@@ -148,14 +148,14 @@ def write_bytes(file: Path, data: bytes) -> None:
     """Write or replace a file.
 
     Raises:
-        BundleError: it cannot be written; the former file is as it was.
+        BundleError: it cannot be written; the previous file is unchanged.
     """
     with _located(file):
         write_file(file, data)
 
 
 def kept_json(file: Path) -> dict[str, object] | None:
-    """What :func:`keep_json` wrote; None where there is no such file, or it is damaged."""
+    """Read what :func:`keep_json` wrote; None if there is no such file, or it is damaged."""
     try:
         data = file.read_bytes()
         is_sealed(io.BytesIO(data))
@@ -169,7 +169,7 @@ def kept_json(file: Path) -> dict[str, object] | None:
 
 
 def kept(kind: type[T], file: Path) -> T | None:
-    """A dataclass that :func:`keep_json` wrote; None as :func:`kept_json`, and where something else stands there."""
+    """Read a dataclass that :func:`keep_json` wrote; None as for :func:`kept_json`, or if it is something else."""
     found = kept_json(file)
     try:
         return None if found is None else from_json(kind, found, str(file))
@@ -179,13 +179,13 @@ def kept(kind: type[T], file: Path) -> T | None:
 
 
 def keep_picture(file: Path, data: bytes) -> None:
-    """Write or replace a picture of the store; its SHA-256 stands beside it, in ``NAME.sha256``."""
+    """Write or replace a picture of the store, with its SHA-256 in ``NAME.sha256``."""
     write_bytes(_beside(file), f"{hashlib.sha256(data).hexdigest()}  {file.name}\n".encode())
     write_bytes(file, data)
 
 
 def has_picture(file: Path) -> bool:
-    """Whether a picture is there undamaged; one of an earlier version has no SHA-256 beside it."""
+    """Whether a picture exists undamaged; pictures of earlier versions have no SHA-256 file."""
     try:
         data = file.read_bytes()
         listed = _beside(file).read_text("utf-8")
@@ -205,6 +205,6 @@ def _json(value: object) -> str:
 
 
 def _located(place: Path) -> contextlib.AbstractContextManager[None]:
-    """Errors of the system as one line that names the place."""
+    """Turn errors of the system into one line that names the file."""
     again = " or choose another folder, then give the same command again: it goes on where it stopped"
     return writing(f"{place}:", again)

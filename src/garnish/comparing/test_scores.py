@@ -1,4 +1,4 @@
-"""What a run's bundle reaches on the test set, and what it paints there."""
+"""Measuring a run's bundle on the test set, and painting its predictions there."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CELL_PX = 320
 
 
 def open_bundle(conditions: Conditions, run: ArmRun) -> Model:
-    """The best step of a finished run, as it was stored."""
+    """Load the bundle of a finished run's best step."""
     weights = conditions.recipe.backbone.weights if conditions.recipe.backbone is not None else None
     trunk = conditions.random_trunk(run)
     given = str(weights) if trunk is None and isinstance(weights, str) else None
@@ -44,7 +44,7 @@ def open_bundle(conditions: Conditions, run: ArmRun) -> Model:
 
 
 def measured(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | None = None) -> Measured:
-    """The metrics of a run's bundle on the test set; what each picture adds to them is kept beside.
+    """Measure a run's bundle on the test set, and store the metrics and each picture's totals; read them if stored.
 
     Raises:
         DataError: a picture that cannot be read. BundleError, OSError: nothing can be written.
@@ -67,7 +67,7 @@ def measured(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | N
 
 
 def known_measure(conditions: Conditions, run: ArmRun) -> Measured | None:
-    """What :func:`measured` found before; None where it did not yet."""
+    """The stored result of :func:`measured`; None if there is none."""
     place = conditions.store.measure(conditions.measure_key(run))
     totals = place.with_suffix(".safetensors")
     if not totals.is_file():
@@ -81,17 +81,17 @@ def known_measure(conditions: Conditions, run: ArmRun) -> Measured | None:
 
 
 def totals_of(conditions: Conditions, run: ArmRun) -> dict[str, PictureTotals | None]:
-    """What each test picture adds to the metrics of a measured run, by task."""
+    """The stored totals of each test picture for the metrics of a measured run, by task."""
     return load_totals(conditions.store.measure(conditions.measure_key(run)).with_suffix(".safetensors"))
 
 
 def drawn_of(conditions: Conditions, run: ArmRun, counts: Integers) -> dict[str, Floats]:
-    """The headline metric of a measured run in each draw of test pictures, by task, computed once.
+    """The headline metric of a measured run in each bootstrap draw of test pictures, by task; computed once and stored.
 
     Args:
-        conditions: see there.
-        run: a measured one.
-        counts: (R, P) see :func:`garnish.comparing.analysis.statistics.resamples`.
+        conditions: shared by all runs.
+        run: a measured run.
+        counts: (R, P), see :func:`garnish.comparing.analysis.statistics.resamples`.
     """
     key = conditions.measure_key(run)
     file = conditions.store.measure(key).with_suffix(".draws.safetensors")
@@ -113,7 +113,7 @@ def drawn_of(conditions: Conditions, run: ArmRun, counts: Integers) -> dict[str,
 
 
 def sample_of(conditions: Conditions, index: int) -> Sample:
-    """Test picture ``index`` with all its labels, at the size that it is measured at."""
+    """Test picture ``index`` with all its labels, at the evaluation size."""
     sample = conditions.parts.test()[index]
     size = conditions.training.eval_size
     return sample if size is None else resize_sample(sample, size)
@@ -123,12 +123,12 @@ def painted(conditions: Conditions, run: ArmRun, wanted: Mapping[str, Sequence[i
     """A run's predictions for some test pictures, painted.
 
     Args:
-        conditions: see there.
-        run: a finished one.
+        conditions: shared by all runs.
+        run: a finished run.
         wanted: task → indices of test pictures.
 
     Returns:
-        (task, index) → PNG file in the store; what is there already is not painted again.
+        (task, index) → PNG file in the store; existing files are not painted again.
     """
     key = conditions.measure_key(run)
     folder = conditions.store.painting(key)
@@ -148,7 +148,7 @@ def painted(conditions: Conditions, run: ArmRun, wanted: Mapping[str, Sequence[i
 
 
 def painted_labels(conditions: Conditions, wanted: Mapping[str, Sequence[int]]) -> dict[tuple[str, int], Path]:
-    """The pictures themselves, as task "" of each, and their labels, painted; as :func:`painted`."""
+    """As :func:`painted`, for the labels and the pictures themselves (as task "")."""
     tasks = list(conditions.tasks)
     size = conditions.training.eval_size
     test = conditions.parts.digest("test", tasks)

@@ -1,4 +1,4 @@
-"""Dataclasses to and from what JSON has: the one place where what a comparison keeps is plain data."""
+"""Conversion of a comparison's dataclasses to and from JSON data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def from_json(kind: type[T], data: object, where: str) -> T:
-    """A dataclass from what :func:`as_json` made of one.
+    """A dataclass from the output of :func:`as_json`.
 
     Raises:
         OptionError: an entry that is unknown, missing or of another type, naming it.
@@ -24,9 +24,9 @@ def from_json(kind: type[T], data: object, where: str) -> T:
 
 
 def as_json(value: object) -> Any:
-    """Of any depth: fields become entries in their order, tuples lists, numbers that are not finite null.
+    """Convert recursively: fields become entries in order, tuples lists, numbers that are not finite null.
 
-    A field whose default is None is left out where it is None.
+    A field whose default is None is left out if it is None.
     """
     if dataclasses.is_dataclass(value):
         held = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]

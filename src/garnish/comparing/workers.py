@@ -1,4 +1,4 @@
-"""Processes that work on runs side by side, and neither outlive nor outwait the process that started them."""
+"""Worker processes that run jobs in parallel, and stop when the process that started them ends."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from garnish.comparing.schedule import Job
 from garnish.errors import GarnishError, one_line
 from garnish.training.signals import StopRequest
 
-#: Seconds between looks at whether the parent lives, and whether a signal came.
+#: Seconds between checks for a dead parent and for signals.
 _LOOK = 0.5
 
 
 @final
 @dataclass(frozen=True)
 class _Ready:
-    """A process has begun."""
+    """Message: a process has started."""
 
 
 @final
 @dataclass(frozen=True)
 class _Fault:
-    """Something that every arm would meet."""
+    """Message: a fault that affects every arm."""
 
     line: str
 
@@ -51,14 +51,14 @@ class _Worker:
 
 @final
 class Workers:
-    """Up to ``jobs`` processes, each of which does one job at a time; a context manager.
+    """Up to ``jobs`` processes, each of which runs one job at a time; a context manager.
 
-    A process that dies (of memory, say) takes down its own job alone, which has then failed. SIGTERM and Ctrl-C reach
-    the processes as SIGTERM: they write a checkpoint after the pass that is under way.
+    If a process dies (for lack of memory, say), only its own job fails. SIGTERM and Ctrl-C reach the processes as
+    SIGTERM: they write a checkpoint after the current pass.
 
     Args:
-        conditions: see there; the processes make their own.
-        jobs: how many.
+        conditions: shared by all runs; each process builds its own.
+        jobs: largest number of processes.
     """
 
     def __init__(self, conditions: Conditions, jobs: int) -> None:
@@ -83,17 +83,17 @@ class Workers:
         return self._requests.number is None and sum(w.job is not None for w in self._workers) < self.jobs
 
     def start(self, job: Job) -> None:
-        """Begin a job, in an idle process or a new one."""
+        """Start a job, in an idle process or a new one."""
         worker = next((w for w in self._workers if w.job is None and w.process.is_alive()), None) or self._launch()
         worker.job = job
-        with contextlib.suppress(OSError):  # it is dead already, which is found when it is waited for
+        with contextlib.suppress(OSError):  # it is dead already, which wait() finds out
             worker.connection.send(job)
 
     def wait(self) -> list[tuple[Job, Done]]:
-        """Jobs that were done within half a second, with what they came to.
+        """Wait half a second at most; returns finished jobs with their outcomes.
 
         Raises:
-            SystemExit: asked to stop. GarnishError: something that every arm would meet.
+            SystemExit: asked to stop. GarnishError: a fault that affects every arm.
         """
         self._stop_if_asked()
         busy = [worker for worker in self._workers if worker.job is not None]
@@ -103,7 +103,7 @@ class Workers:
             job = worker.job
             assert job is not None
             answer: _Answer | None = None
-            lives = worker.process.is_alive()  # before what it sent is looked for, so that no answer is missed
+            lives = worker.process.is_alive()  # checked before polling, so that no answer is missed
             if worker.connection.poll():
                 with contextlib.suppress(EOFError, OSError):
                     answer = worker.connection.recv()
@@ -160,9 +160,9 @@ class Workers:
         return worker
 
     def _died(self, job: Job, code: int | None) -> Outcome:
-        """What a job came to whose process is gone."""
+        """The outcome of a job whose process died."""
         how = f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
-        hint = "; most likely the memory did not suffice" if code == -signal.SIGKILL else ""
+        hint = "; most likely out of memory" if code == -signal.SIGKILL else ""
         outcome = Failed(reason=f"its process ended {how}{hint}")
         if job.kind == "train":
             key = self.conditions.key(job.run)
@@ -175,7 +175,7 @@ class Workers:
 
 
 def serve(conditions: Conditions, connection: Connection, threads: int, parent: int) -> None:
-    """What a process does: jobs, until the connection is closed."""
+    """Main function of a worker process: run jobs until the connection is closed."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and passes it on as SIGTERM
@@ -194,7 +194,7 @@ def serve(conditions: Conditions, connection: Connection, threads: int, parent: 
             answer = _Fault(one_line(error, 2000))
         try:
             connection.send(answer)
-        except OSError:  # nobody is left to hear it; it is in the store
+        except OSError:  # the parent is gone; the outcome is in the store
             return
 
 

@@ -1,4 +1,4 @@
-"""A model: backbone, owners and decoders put together, and what it is asked for."""
+"""The model: a frozen backbone, the adapters of its owners and the decoders of its tasks; prediction and its costs."""
 
 from garnish.moved import names_of
 

@@ -1,4 +1,4 @@
-"""A frozen backbone with the adapters and heads of tasks, which come, go and freeze; ``Model`` runs it."""
+"""Base of ``Model``: a frozen backbone with adapters and heads; adds, removes and freezes tasks."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from garnish.model.decoders import Decoders, heads_by_task, make_decoders
 from garnish.model.served import Addition, Served
 from garnish.tasks.task import Task
 
-#: Held while tasks come or go, in whichever model; passes do not wait for it.
+#: Held while tasks are added to or removed from any model; passes do not wait for it.
 _CHANGING = threading.Lock()
 
 
 class AdaptedTrunk(nn.Module, ABC):
-    """What a model is made of, and how that changes.
+    """The parts of a model, and the methods that add, remove and freeze tasks.
 
     Attributes:
         backbone: the frozen trunk with its adapters.
         decoders: the tasks' heads.
-        served: its tasks with their owners and decoders, at this moment; replaced as a whole when tasks come or go.
-        frozen_tasks: tasks that are kept as they are while others train.
+        served: the current tasks with their owners and decoders; replaced as a whole when tasks are added or removed.
+        frozen_tasks: tasks that do not train while others do.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -57,7 +57,7 @@ class AdaptedTrunk(nn.Module, ABC):
 
     @property
     def owners(self) -> tuple[Owner, ...]:
-        """Who owns which adapters, in the order they were added, each before the parts that its tasks own."""
+        """The owners of adapters in the order they were added, each followed by the parts that its tasks own."""
         return owners_of(self.backbone)
 
     # ---- building -----------------------------------------------------------------------------------------------
@@ -71,13 +71,13 @@ class AdaptedTrunk(nn.Module, ABC):
         *,
         freeze_others: bool = False,
     ) -> None:
-        """Add tasks, with adapters of their own beside those that are there.
+        """Add tasks, with adapters of their own next to the existing ones.
 
         Args:
             method: as for :func:`adapt`.
-            tasks: name → task; no name may be taken.
+            tasks: name → task; the names must be new to the model.
             head: as for :func:`adapt`.
-            freeze_others: keep every earlier task exactly as it is from now on.
+            freeze_others: freeze all earlier tasks, so that their outputs do not change.
         """
         methods = (method,) if isinstance(method, Method) else tuple(method)
         if not methods:
@@ -99,13 +99,13 @@ class AdaptedTrunk(nn.Module, ABC):
         heads: Mapping[str, Head],
         groups: Sequence[Sequence[str]] | None = None,
     ) -> Addition:
-        """Make tasks of several owners, as a bundle lists them; :meth:`serve` adds them.
+        """Build the adapters and decoders of new tasks, as a bundle lists them; :meth:`serve` adds them.
 
         Args:
             owners: the methods and the tasks of each.
-            tasks: name → task; no name may be taken.
+            tasks: name → task; the names must be new to the model.
             heads: name → options of its head.
-            groups: which tasks share a joint head; left out, those that name equal options.
+            groups: which tasks share a joint head; None: those with equal options.
         """
         self.served.check_new(tasks)
         decoders = make_decoders(self.backbone, tasks, heads, groups)
@@ -114,12 +114,12 @@ class AdaptedTrunk(nn.Module, ABC):
         like: Tensor = self.mean  # type: ignore[assignment]
         for module in found.modules():
             if any((t.device, t.dtype) != (like.device, like.dtype) for t in module.parameters()):
-                module.to(like.device, like.dtype)  # which fake tensors refuse, also where there is nothing to do
+                module.to(like.device, like.dtype)  # fake tensors refuse this call even if nothing would change
             module.requires_grad_(True).train(self.training)
         return found
 
     def serve(self, addition: Addition) -> None:
-        """Add what :meth:`build` made, all of it at once for passes that run meanwhile."""
+        """Add what :meth:`build` made; to passes in other threads all of it appears at once."""
         with _CHANGING:
             self.served.check_new(addition.tasks)
             place_all(self.backbone, addition.owners)
@@ -129,17 +129,17 @@ class AdaptedTrunk(nn.Module, ABC):
                     decoder.module.compile(**self._compiled.options)
             self.served = self.served.plus(addition)
         if self.training:
-            self.train()  # dropout of the trunk's own is a matter of all that trains
+            self.train()  # dropout of the trunk itself depends on all owners that train
 
     @checked
     def remove(self, tasks: Sequence[str]) -> None:
-        """Forget tasks with their heads and adapters; passes that are under way end as they began.
+        """Remove tasks with their heads and adapters; passes that are running finish with them.
 
         Args:
-            tasks: names; all that share an owner's adapters, or a decoder, are named together.
+            tasks: names; tasks that share an owner's adapters or a decoder can only be removed together.
 
         Raises:
-            OptionError: an unknown task, or one that shares with another that would be left; nothing is removed then.
+            OptionError: an unknown task, or one that shares with a task that would stay; nothing is removed then.
         """
         with _CHANGING:
             left, gone = self.served.minus(tasks)
@@ -149,13 +149,13 @@ class AdaptedTrunk(nn.Module, ABC):
                 detach(self.backbone, owner)
             self.frozen_tasks.difference_update(tasks)
         if self.training:
-            self.train()  # paths of the trunk dropped for those that are gone, perhaps for nobody else
+            self.train()  # drop path of the trunk may have been on for the removed owners only
 
     @checked
     def freeze(self, tasks: Sequence[str]) -> None:
-        """Keep these tasks' heads as they are, and the adapters of owners all of whose tasks are frozen.
+        """Freeze these tasks' heads, and the adapters of owners whose tasks are all frozen.
 
-        A warning names a frozen task whose outputs go on changing because others train the adapters it shares.
+        Warns of a frozen task whose outputs still change because other tasks train the adapters it shares.
 
         Raises:
             OptionError: an unknown task.
@@ -174,7 +174,7 @@ class AdaptedTrunk(nn.Module, ABC):
                 warnings.warn(
                     f"freeze: the {what} that {', '.join(kept)} shares with {', '.join(rest)} go on training, so its"
                     f" outputs still change; freeze {', '.join(names)} together, or {otherwise}",
-                    stacklevel=3,  # its caller stands behind the check of types
+                    stacklevel=3,  # the caller is one frame further up, above the type check
                 )
         self._freeze(tasks)
 
@@ -182,15 +182,15 @@ class AdaptedTrunk(nn.Module, ABC):
         changed = set(tasks) - self.frozen_tasks
         self.frozen_tasks |= changed
         for names, module in (*((owner.tasks, owner) for owner in self.owners), *self.decoders.each()):
-            if not changed.isdisjoint(names):  # what is set on others by hand stays
+            if not changed.isdisjoint(names):  # requires_grad set by hand on others is kept
                 module.requires_grad_(not self.frozen_tasks.issuperset(names))
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for what is trained; the frozen trunk and frozen tasks stay in evaluation mode.
+        """Set training mode on what is trained; the frozen trunk and frozen tasks stay in evaluation mode.
 
-        What is frozen is never put into training mode, for a moment neither: batch norms would take over the statistics
-        of a pass that another thread runs.
+        Frozen modules are never in training mode, not even for a moment: batch norms would update their statistics
+        from a pass that another thread runs.
         """
         self.training = self.decoders.training = mode
         self.backbone.train(False)
@@ -207,4 +207,4 @@ class AdaptedTrunk(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Pictures in, ``{task: tensor}`` out."""
+        """Raw outputs of (I, 3, H, W) pictures, ``{task: tensor}``."""

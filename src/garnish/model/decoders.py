@@ -1,6 +1,6 @@
-"""The decoders of a model: one a task, or one of several tasks that share it.
+"""The decoders (heads) of a model, each for one task or shared by several: building them and running them.
 
-Shape letters: n pictures that want a task, C channels, H W grid or pixels.
+Shape letters: n pictures that ask for a task, C channels, H W grid or pixels.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ T = TypeVar("T")
 @final
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """One decoder.
+    """A decoder module with its tasks and options.
 
     Attributes:
-        tasks: those that share it, in the order it was built for.
+        tasks: the tasks that share it, in the order it was built for.
         module: feature maps → raw outputs.
-        options: what it was made of.
-        started: what it was started from, in one line; empty where that was random or a bundle.
+        options: the head options it was built from.
+        started: what it was initialised from, in one line; empty for random values or a bundle.
     """
 
     tasks: tuple[str, ...]
@@ -48,7 +48,7 @@ class Decoder:
 
     @property
     def key(self) -> str:
-        """Its name among the modules of a model."""
+        """Its key among the submodules of :class:`Decoders`."""
         return f"task_{self.tasks[0]}" if len(self.tasks) == 1 else f"tasks_{'+'.join(self.tasks)}"
 
     def tensors(self) -> dict[str, Tensor]:
@@ -58,10 +58,10 @@ class Decoder:
 
 
 class Decoders(nn.Module):
-    """What turns feature maps into outputs.
+    """All decoders of a model.
 
     Attributes:
-        by_task: task → its decoder, in the order of the model; replaced as a whole when tasks come or go.
+        by_task: task → its decoder, in the order of the model; replaced as a whole when tasks are added or removed.
     """
 
     def __init__(self) -> None:
@@ -70,12 +70,12 @@ class Decoders(nn.Module):
         self._made = nn.ModuleDict()
 
     def add(self, made: Mapping[str, Decoder]) -> None:
-        """Serve new tasks too; ``made`` is what :func:`make_decoders` gave for them."""
+        """Add the decoders of new tasks, as :func:`make_decoders` returns them."""
         self._made.update({decoder.key: decoder.module for decoder in made.values()})
         self.by_task = {**self.by_task, **made}
 
     def remove(self, tasks: Collection[str]) -> None:
-        """Serve these tasks no longer; all that share a decoder are among them."""
+        """Remove the decoders of these tasks; all tasks that share one must be named."""
         for key in {self.by_task[name].key for name in tasks}:
             del self._made[key]
         self.by_task = without(self.by_task, tasks)
@@ -87,36 +87,36 @@ class Decoders(nn.Module):
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """Task → the tasks that share its decoder, in the order it was built for; itself alone where none do."""
+        """Task → the tasks that share its decoder, itself included, in the order it was built for."""
         return {name: decoder.tasks for name, decoder in self.by_task.items()}
 
     @property
     def started(self) -> dict[str, str]:
-        """Task → what its decoder was started from, in one line; empty where that was random or a bundle."""
+        """Task → what its decoder was initialised from, in one line; empty for random values or a bundle."""
         return {name: decoder.started for name, decoder in self.by_task.items()}
 
     def of(self, task: str) -> Decoder:
-        """The decoder of a task; raises :class:`OptionError` where there is no such task."""
+        """The decoder of a task; raises :class:`OptionError` for an unknown task."""
         if task not in self.by_task:
             raise OptionError(f"no task {task!r}{suggest(task, self.by_task)}")
         return self.by_task[task]
 
     def each(self) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
-        """(tasks, module) of every decoder, in the order of their first tasks."""
+        """Yield (tasks, module) of every decoder, in the order of their first tasks."""
         for decoder in dict.fromkeys(self.by_task.values()):
             yield decoder.tasks, decoder.module
 
     def tensors(self, task: str) -> dict[str, Tensor]:
-        """Parameters and buffers of a task's decoder, those of all who share it, by stored name."""
+        """Parameters and buffers of a task's decoder by stored name, including those of tasks that share it."""
         return self.of(task).tensors()
 
     def reached_by(self, task: str) -> set[str]:
-        """Stored names of the tensors that a task's loss reaches: without the parts of others."""
+        """Stored names of the decoder's tensors that a task's loss reaches: not the parts of other tasks."""
         others = {f"task_{name}" for name in self.of(task).tasks if name != task}
         return {name for name in self.tensors(task) if others.isdisjoint(name.split("."))}
 
     def check_whole(self, tasks: Collection[str], what: str) -> None:
-        """Raise :class:`OptionError` where only some of the tasks that share a decoder are among ``tasks``."""
+        """Raise :class:`OptionError` if only some of the tasks that share a decoder are among ``tasks``."""
         for decoder in dict.fromkeys(self.by_task[name] for name in tasks):
             left = [name for name in decoder.tasks if name not in tasks]
             if left:
@@ -125,7 +125,7 @@ class Decoders(nn.Module):
 
 
 def without(mapping: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
-    """A copy that lacks some names; nothing is looked at for each of the others."""
+    """A copy of a mapping without some of its keys."""
     kept = dict(mapping)
     for name in set(names):
         del kept[name]
@@ -141,10 +141,10 @@ def make_decoders(
     """Build the decoders of new tasks: task → decoder, in the order of ``tasks``.
 
     Args:
-        trunk: whose maps they read.
+        trunk: the trunk whose maps they read.
         tasks: name → task.
         heads: name → options.
-        groups: which tasks share a joint decoder; left out, those that name equal options.
+        groups: which tasks share a joint decoder; None: those with equal options.
     """
     made: dict[str, Decoder] = {}
     for group in _groups(heads) if groups is None else [*groups, *_others(heads, groups)]:
@@ -165,11 +165,11 @@ def make_decoders(
 
 
 def needed(decoders: Mapping[str, Decoder], tasks: Collection[str]) -> tuple[str, ...]:
-    """The tasks whose maps are needed for some, in the order of the model.
+    """The tasks whose maps are needed to decode some tasks, in the order of the model.
 
     Args:
         decoders: task → decoder, in the order of the model.
-        tasks: some of these, in that order.
+        tasks: the tasks to decode, in the same order.
     """
     if not any(decoders[name].interacts for name in tasks):
         return tuple(tasks)
@@ -184,9 +184,9 @@ def decode_maps(
 
     Args:
         decoders: task → decoder.
-        maps: task → maps of n pictures, finest first; where a decoder interacts, of all tasks that share it.
-        trunk: what gave them.
-        size: of the pictures.
+        maps: task → maps of n pictures, finest first; if a decoder interacts, of all tasks that share it.
+        trunk: the trunk that computed them.
+        size: (H, W) of the pictures.
     """
     resampled: dict[tuple[int, ...], list[Tensor]] = {}
 
@@ -195,7 +195,7 @@ def decode_maps(
         if not (decoders[task].options.pyramid and is_plain(trunk.features)):
             return own
         key = tuple(map(id, own))
-        if key not in resampled:  # tasks that read the same maps go on reading the same
+        if key not in resampled:  # tasks that share maps also share the resampled ones
             resampled[key] = resample_pyramid(own)
         return resampled[key]
 
@@ -211,11 +211,11 @@ def decode_maps(
 
 @final
 class Outputs:
-    """The raw outputs of one forward pass, as its passes through the trunk come in.
+    """Collects the raw outputs of one forward pass, which may consist of several passes through the trunk.
 
     Args:
         decoders: task → decoder.
-        trunk: what gives the maps.
+        trunk: the trunk that computes the maps.
         size: (H, W) of the pictures.
     """
 
@@ -227,7 +227,7 @@ class Outputs:
         self._waiting: dict[str, list[Tensor]] = {}
 
     def read(self, maps: Maps) -> None:
-        """Decode the tasks of one pass; those of a joint decoder together, where their maps are of one owner."""
+        """Decode the tasks of one pass; tasks of a joint decoder together if their maps come from one owner."""
         turns: dict[tuple[Decoder, int], list[str]] = {}
         for task, wanted in maps.tasks.items():
             turns.setdefault((self._decoders[task], id(wanted.owner)), []).append(task)
@@ -238,15 +238,15 @@ class Outputs:
                 self._done |= decode_maps(self._decoders, maps.of(tasks), self._trunk, self._size)
 
     def all(self) -> dict[str, Tensor]:
-        """Task → raw output, once all passes were read."""
+        """Task → raw output, after all passes were read."""
         return self._done | decode_maps(self._decoders, self._waiting, self._trunk, self._size)
 
 
 def heads_by_task(head: Head | Mapping[str, Head] | None, tasks: Mapping[str, Task]) -> dict[str, Head]:
-    """One head for all tasks (``LinearHead()`` when None), or one for each by name, as task → head.
+    """Task → head, from one head for all tasks (None: ``LinearHead()``) or one for each by name.
 
     Raises:
-        OptionError: a head for an unknown task, or none for one.
+        OptionError: a head for an unknown task, or a task without a head.
     """
     if head is None or isinstance(head, Head):
         return {name: head or LinearHead() for name in tasks}

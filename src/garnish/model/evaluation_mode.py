@@ -1,4 +1,4 @@
-"""Evaluation mode for as long as something is measured or predicted, from any number of threads."""
+"""A context manager that puts a model into evaluation mode, for any number of threads at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 @dataclass
 class _Visit:
-    """How many threads are within a block of one model, and the mode to go back to."""
+    """How many threads are inside a block for one model, and the mode to restore."""
 
     training: bool
     count: int = 0
@@ -25,9 +25,9 @@ _VISITS: WeakKeyDictionary[nn.Module, _Visit] = WeakKeyDictionary()
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode for a ``with`` block; the last thread that leaves one puts the former mode back.
+    """Put a model into evaluation mode for a ``with`` block; the last thread to leave restores the former mode.
 
-    The mode belongs to the model, not to a thread: whoever trains it meanwhile trains in evaluation mode.
+    The mode belongs to the model, not to a thread: a thread that trains it meanwhile trains in evaluation mode.
     """
     with _LOCK:
         visit = _VISITS.setdefault(model, _Visit(model.training))

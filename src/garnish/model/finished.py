@@ -1,4 +1,4 @@
-"""Finished models: a whole published SegFormer, encoder and decoder, as a :class:`garnish.model.model.Model`."""
+"""Finished models: a published SegFormer, encoder and trained decoder, as a :class:`garnish.model.model.Model`."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def finished(
     task: str = "seg",
     options: Mapping[str, Any] | None = None,
 ) -> Model:
-    """A finished SegFormer: predicts at once, takes further tasks by :meth:`Model.add`, or learns another label set.
+    """A published SegFormer, ready to predict; it can take more tasks (:meth:`Model.add`) or learn another label set.
 
     Args:
         name: ``segformer_b0`` … ``segformer_b5``.
         weights: True for NVIDIA's ADE20K models from the Hub (non-commercial licence), else a file, a folder or a Hub
             id of a whole SegFormer in the names of NVlabs, transformers 4 or 5.
-        method: adapters to put into the encoder for its task; none when left out.
-        classes: the label set; left out, that of the weights, by name where a ``config.json`` beside them, or what
-            NVlabs' training noted in them, says it.
-            The decoder's projections and fusing layer are kept in any case, its classifier where the number of classes
-            is that of the weights (the ids mean what they meant there).
+        method: adapters to put into the encoder for its task; None: none.
+        classes: the label set; None: that of the weights, with class names if a ``config.json`` next to them or the
+            metadata of NVlabs' training gives them.
+            The decoder's projections and fusing layer are always kept, its classifier only if the number of classes
+            is that of the weights (ids keep their meaning there).
         task: the task's name.
         options: architecture overrides, as for :func:`garnish.backbone`.
 
     Returns:
-        The model in evaluation mode; ``model.decoders.started`` says what was kept and what is new. On pictures whose
-        sides are multiples of 32 its logits are those of transformers or NVlabs, brought to the picture's size.
+        The model in evaluation mode; ``model.decoders.started`` says what was kept and what is new. For pictures with
+        sides that are multiples of 32 its logits are those of transformers or NVlabs, upsampled to the picture's size.
 
     Raises:
         OptionError: an unknown name or option. WeightsError: weights that cannot be read or hold no whole SegFormer.

@@ -1,6 +1,6 @@
-"""``Model``: one frozen backbone, the adapters of its owners, a head a task; pictures in, ``{task: tensor}`` out.
+"""``Model``: one frozen backbone, the adapters of its owners, a head per task; pictures in, ``{task: tensor}`` out.
 
-Shape letters: I pictures, n pictures that want a task, H W pixels, C channels.
+Shape letters: I pictures, n pictures that ask for a task, H W pixels, C channels.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def adapt(
     tasks: Mapping[str, Task],
     head: Head | Mapping[str, Head] | None = None,
 ) -> Model:
-    """Put adapters into a backbone and a head on it for each task.
+    """Make a model: put adapters into a backbone, and a head on it for each task.
 
     Args:
         backbone: a fresh trunk of :func:`garnish.backbone`; the model takes it over.
         method: how to adapt it; several are combined at their sites in the order given.
         tasks: name → task.
-        head: one head for all tasks, or one a task by name; ``LinearHead()`` when left out.
+        head: one head for all tasks, or one per task by name; None: ``LinearHead()``.
 
     Raises:
         SiteError: a plan that does not fit the backbone. OptionError: tasks or heads that do not fit each other.
@@ -62,8 +62,8 @@ def adapt(
 class Model(AdaptedTrunk):
     """Backbone, adapters and heads. Make one with :func:`adapt` or :func:`garnish.load`.
 
-    Any number of threads may run one model at once, also while tasks are added and removed: a pass sees those that were
-    there when it began. Its mode and device must not change meanwhile.
+    Any number of threads may run one model at once, even while tasks are added and removed: a pass uses the tasks that
+    existed when it began. Mode and device must not change meanwhile.
     """
 
     @checked
@@ -79,13 +79,13 @@ class Model(AdaptedTrunk):
         start: TrunkState | None = None,
         served: Served | None = None,
     ) -> dict[str, Tensor]:
-        """Run all tasks, some, or other ones for each picture, in as few passes as can be.
+        """Run all tasks, some, or different ones for each picture, in as few passes as possible.
 
         Args:
             images: (I, 3, H, W) float in [0, 1], or uint8 in 0 … 255; any H and W from 1.
-            tasks: None: all; ``["depth"]``: some; ``[["seg"], ["depth"], ["seg", "depth"]]``: picture by picture.
-            start: what the bare trunk made of these pictures (``garnish.model.unchanged_start``); passes go on there.
-            served: what the model served at an earlier moment (:attr:`served`); what it serves now when left out.
+            tasks: None: all; ``["depth"]``: some; ``[["seg"], ["depth"], ["seg", "depth"]]``: per picture.
+            start: saved state of the bare trunk for these pictures (see ``unchanged_start``) to continue from.
+            served: an earlier value of :attr:`served`, whose tasks to use; None: the current one.
 
         Returns:
             Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order.
@@ -124,7 +124,7 @@ class Model(AdaptedTrunk):
         return decode_maps(self.decoders.by_task, maps, self.backbone, size)
 
     def compile(self, **options: Any) -> None:
-        """Compile the adapted backbone and the heads apart; one graph then serves every mix of tasks.
+        """Compile the adapted backbone and the heads separately; one graph then serves every mix of tasks.
 
         ``options`` go to ``torch.compile`` (``backend``, ``mode``, …).
         """
@@ -137,16 +137,16 @@ class Model(AdaptedTrunk):
         """Whether :meth:`compile` was called."""
         return self._compiled is not None
 
-    # ---- what it has ----------------------------------------------------------------------------------------
+    # ---- its parts and tensors ------------------------------------------------------------------------------
 
     @checked
     def owner_of(self, task: str) -> Owner:
-        """The owner whose adapters a task uses: its own part, where it has one."""
+        """The owner whose adapters a task uses: the task's own part if it has one."""
         return self.served.owner(task)
 
     @checked
     def head(self, task: str) -> nn.Module:
-        """The decoder of one task, which others may share."""
+        """The decoder of a task, which other tasks may share."""
         return self.decoders.of(task).module
 
     @checked
@@ -155,7 +155,7 @@ class Model(AdaptedTrunk):
         return self.decoders.tensors(task)
 
     def own_tensors(self) -> dict[str, Tensor]:
-        """Everything that a bundle or a checkpoint of this model holds, by stored name."""
+        """All tensors that a bundle or a checkpoint of this model holds, by stored name."""
         found: dict[str, Tensor] = {}
         for owner in self.owners:
             found.update(owner.tensors())
@@ -164,37 +164,37 @@ class Model(AdaptedTrunk):
         return found
 
     def all_tensors(self) -> dict[str, Tensor]:
-        """Those of the bare trunk, :meth:`own_tensors`, and what pictures are normalised by, by name."""
+        """The bare trunk's tensors, :meth:`own_tensors`, and the mean and std of the input, by name."""
         return self.backbone.frozen_tensors() | self.own_tensors() | dict(self.named_buffers(recurse=False))
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What an optimizer should get, by stored name."""
+        """The parameters to give to an optimizer, by stored name."""
         return {n: t for n, t in self.own_tensors().items() if isinstance(t, nn.Parameter) and t.requires_grad}
 
     @property
     def device(self) -> torch.device:
-        """Where the model's tensors are."""
+        """The device of the model's tensors."""
         mean: Tensor = self.mean  # type: ignore[assignment]
         return mean.device
 
     def check_sites(self) -> None:
-        """One probe pass through all wrappers; raises :class:`SiteError` where one does not fire exactly once."""
+        """Run one probe pass; raises :class:`SiteError` if an adapter wrapper is not called exactly once."""
         side = 2 * self.backbone.multiple
         probe = self.prepare(torch.rand(1, 3, side, side, device=self.device))
         check_sites(self.backbone, probe)
 
-    # ---- what lies above a model is loaded when it is asked for ---------------------------------------------------
+    # ---- modules of higher layers are imported on use -------------------------------------------------------------
 
     @checked
     def predict(self, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction:
-        """Every task (or some) of one picture, at its own size, in one pass: see :mod:`garnish.model.predict`."""
+        """Predict all tasks (or some) of one picture at its own size: see :func:`garnish.model.predict.predict`."""
         from garnish.model.predict import predict
 
         return predict(self, picture, tasks)
 
     @checked
     def report(self, size: tuple[int, int] | None = None) -> dict[str, Any]:
-        """Parameters of encoder and heads apart, bytes, MACs: see :func:`garnish.model.report.report`."""
+        """Parameters of encoder and of heads, bytes, MACs: see :func:`garnish.model.report.report`."""
         from garnish.model.report import report
 
         return report(self, size)
@@ -212,9 +212,9 @@ class Model(AdaptedTrunk):
 
     @checked
     def load(self, path: str | Path) -> tuple[str, ...]:
-        """Add the tasks of a bundle beside those that are there, and return their names.
+        """Add the tasks of a bundle to the existing ones, and return their names.
 
-        Passes may run meanwhile. See :func:`garnish.bundles.bundle.load_into`.
+        Other threads may run passes meanwhile. See :func:`garnish.bundles.bundle.load_into`.
         """
         from garnish.bundles.bundle import load_into
 

@@ -1,4 +1,4 @@
-"""A model on one picture.
+"""Prediction: run a model on one picture and decode its outputs.
 
 Shape letters: H W pixels of the picture.
 """
@@ -21,11 +21,11 @@ from garnish.model.served import Served
 
 
 def acting(model: Model, tasks: Sequence[str] | None, served: Served | None = None) -> dict[str, Tensor]:
-    """:meth:`Model.all_tensors` but for heads and adapters that only act for other tasks than these.
+    """:meth:`Model.all_tensors` without the heads and adapters that only other tasks use.
 
     Args:
-        model: any.
-        tasks: names, of which unknown ones do not count; None: all.
+        model: the model.
+        tasks: names; unknown ones are ignored; None: all.
         served: as for :meth:`garnish.model.model.Model.forward`.
     """
     served = served or model.served
@@ -36,24 +36,24 @@ def acting(model: Model, tasks: Sequence[str] | None, served: Served | None = No
 
 
 def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction:
-    """Run a model on one picture at its own size; several are given one by one.
+    """Run a model on one picture at its own size; call it once for each picture.
 
     Raises:
         DataError: a picture that cannot be read. OptionError: an unknown task.
-        GarnishError: an output that is not finite, which decoding would turn into a map of some class; or one of the
-            model's tensors, of which a CPU's attention makes finite outputs.
+        GarnishError: an output that is not finite, which decoding would turn into a map of some class; or a tensor of
+            the model that is not, since attention on a CPU can still give finite outputs then.
     """
     pixels = picture_pixels(picture)
     name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
     which = picture if isinstance(picture, str | Path) else name
-    served = model.served  # one for all that follows: tasks may come and go meanwhile
+    served = model.served  # read once: other threads may add and remove tasks meanwhile
     parts = served.parts(served.tasks if tasks is None else tasks)
     modules = [part.module if isinstance(part, Decoder) else part for part in parts]
-    known = all(map(is_finite, model.buffers(recurse=False)))  # what pictures are normalised by
+    known = all(map(is_finite, model.buffers(recurse=False)))  # mean and std of the input
     known = known and all(map(all_finite, (model.backbone.body, *modules)))
     held = "" if known else not_finite(acting(model, tasks, served))
     if held:
-        raise GarnishError(f"{which}: the model's {held}; train it anew, or take a model that was saved before")
+        raise GarnishError(f"{which}: the model's {held}; train it again, or take a model that was saved before")
     images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
     with evaluating(model), torch.inference_mode():
         raw = model(images, tasks, served=served)

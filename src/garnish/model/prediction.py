@@ -1,4 +1,4 @@
-"""Maps of one picture, as a user wants them: decoded, painted, written.
+"""``Prediction``: the decoded maps of one picture, to index, paint or write to files; and reading the picture.
 
 Shape letters: H W pixels of the picture.
 """
@@ -44,7 +44,7 @@ class Prediction:
         return self.maps[task]
 
     def painted(self) -> dict[str, np.ndarray]:
-        """Task → (H, W, 3) uint8."""
+        """Each map in colour: task → (H, W, 3) uint8."""
         return {name: self.tasks[name].paint(decoded) for name, decoded in self.maps.items()}
 
     @checked
@@ -65,7 +65,7 @@ class Prediction:
         return [*files, self.save(folder / f"{self.name}_sheet.png")]
 
 
-#: What is taken for one picture: a file, PIL's, (3, H, W) uint8 of torch, (H, W, 3) or grey (H, W) uint8 of numpy.
+#: A picture: a file, a PIL image, a torch (3, H, W) uint8, or a numpy (H, W, 3) or grey (H, W) uint8.
 Picture = str | Path | Image.Image | Tensor | np.ndarray
 
 
@@ -73,7 +73,7 @@ def picture_pixels(picture: Picture) -> np.ndarray:
     """(H, W, 3) uint8 RGB, as data sets are read: see :func:`garnish.files.pictures.read_picture`.
 
     Raises:
-        DataError: naming a file that is missing or cannot be read, or what an array has that is no picture.
+        DataError: a file that is missing or cannot be read, or an array of the wrong shape or dtype.
     """
     if isinstance(picture, Tensor):
         if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or picture.is_meta:
@@ -104,7 +104,7 @@ def picture_pixels(picture: Picture) -> np.ndarray:
 
 
 def _converted(given: Tensor | np.ndarray) -> str:
-    """What makes pictures of an array that is none, for the end of a message; empty where that is not known."""
+    """The code that converts an array into a valid picture, for the end of a message; empty if not known."""
     of_torch = isinstance(given, Tensor)
     is_float = given.is_floating_point() if isinstance(given, Tensor) else given.dtype.kind == "f"
     if not (is_float or str(given.dtype).endswith("uint8")) or (isinstance(given, Tensor) and given.is_meta):
@@ -126,7 +126,7 @@ def _converted(given: Tensor | np.ndarray) -> str:
 
 
 def _some(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3); raises DataError where there is no pixel."""
+    """The (H, W, 3) picture itself; raises DataError if it has no pixels."""
     if not pixels.size:
         raise DataError(f"the picture has no pixels: {pixels.shape[1]}x{pixels.shape[0]}")
     return pixels

@@ -1,4 +1,4 @@
-"""What a model costs: parameters of encoder and heads apart, bytes on disk, multiply-accumulates."""
+"""What a model costs: parameters of encoder and of heads, bytes on disk, multiply-accumulates (MACs)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from garnish.registry import describe
 
 
 def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Count a model.
+    """Count a model's parameters, bytes and MACs.
 
     Args:
         model: any model.
-        size: (H, W) of the picture that MACs are counted for; about 224² (the next multiple the backbone takes)
-            when left out.
+        size: (H, W) of the picture that MACs are counted for; None: 224², rounded up to the backbone's multiple.
 
     Returns:
         ``encoder_total``: parameters of the bare backbone. ``encoder_trainable``: of adapters and tuned backbone
@@ -56,7 +55,7 @@ def _count(tensors: dict[str, Tensor]) -> int:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Torch's counter, with the formula that it lacks for attention on a CPU: without it, that counts as nothing."""
+    """Torch's counter, with a formula for attention on a CPU, which torch lacks and would count as nothing."""
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
 
@@ -69,7 +68,7 @@ def _attention_flops(
 
 
 def count_macs(model: Model, size: tuple[int, int]) -> tuple[int, int]:
-    """Multiply-accumulates of one picture of ``size`` with all tasks: (all, encoder alone), matrix products counted."""
+    """MACs of matrix products for one picture of ``size`` with all tasks: (whole model, encoder alone)."""
     with evaluating(model), torch.no_grad():
         images = torch.zeros(1, 3, *size, device=model.device)
         with flop_counter() as counter:
@@ -91,20 +90,20 @@ def _maps(model: Model, size: tuple[int, int]) -> list[Tensor]:
 
 
 def bytes_for_backward(forward: Callable[[], object], left_out: Iterable[Tensor]) -> int:
-    """Bytes of distinct storages that ``forward`` keeps for its backward pass.
+    """Bytes of distinct storages that ``forward`` saves for its backward pass.
 
     Args:
-        forward: computes a loss; what it returns is dropped.
-        left_out: tensors whose storages do not count (parameters, which are there anyway).
+        forward: computes a loss; its return value is dropped.
+        left_out: tensors whose storages do not count (parameters, which are in memory anyway).
     """
-    known = {tensor.untyped_storage()._cdata for tensor in left_out}  # fake tensors have it, other than an address
-    kept: dict[int, torch.UntypedStorage] = {}  # themselves, for what is freed would leave its number to another
+    known = {tensor.untyped_storage()._cdata for tensor in left_out}  # unlike an address, fake tensors have it
+    kept: dict[int, torch.UntypedStorage] = {}  # kept alive, as a freed one's number could be reused
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in known:
             kept[storage._cdata] = storage
-        return tensor.detach()  # the tensor itself would hold the graph that holds it, and neither was ever freed
+        return tensor.detach()  # the tensor and its graph would hold each other and never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         forward()
@@ -112,7 +111,7 @@ def bytes_for_backward(forward: Callable[[], object], left_out: Iterable[Tensor]
 
 
 def describe_model(model: Model) -> str:
-    """Several lines: where adapters sit, parameters of encoder and heads apart, bytes on disk."""
+    """Several lines of text: where adapters sit, parameters of encoder and of heads, bytes on disk."""
     facts = report_without_macs(model)
     lines = [f"{model.backbone.name}: {facts['total']:,} parameters, frozen ({model.backbone.licence})"]
     for owner in model.owners:

@@ -1,6 +1,6 @@
-"""What a model serves at one moment: tasks, each with an owner and a decoder; and what is to be added to it.
+"""The tasks that a model serves at one moment, each with its owner and decoder, and additions to them.
 
-Both are replaced as a whole and never changed, so a pass goes on with what was there when it began.
+Both classes are immutable and replaced as a whole, so a pass keeps using the tasks that existed when it began.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from garnish.tasks.task import Task
 @final
 @dataclass(frozen=True, eq=False)
 class Addition:
-    """Tasks with owners and decoders for a model's trunk, which the model does not serve yet.
+    """Tasks with owners and decoders, built for a model's trunk but not added to the model yet.
 
     Attributes:
         tasks: name → task.
-        owners: with their parts.
+        owners: the owners, which hold their parts.
         decoders: task → decoder.
     """
 
@@ -34,17 +34,17 @@ class Addition:
     decoders: Mapping[str, Decoder]
 
     def members(self) -> Iterator[Owner]:
-        """The owners, each before its parts."""
+        """Yield the owners, each followed by its parts."""
         for owner in self.owners:
             yield from (owner, *owner.parts)
 
     def modules(self) -> Iterator[nn.Module]:
-        """All that holds tensors."""
+        """Yield all modules that hold tensors: decoders and owners."""
         yield from (decoder.module for decoder in dict.fromkeys(self.decoders.values()))
         yield from self.members()
 
     def tensors(self) -> dict[str, Tensor]:
-        """By stored name, as :meth:`garnish.model.model.Model.own_tensors`."""
+        """Its tensors by stored name, as :meth:`garnish.model.model.Model.own_tensors`."""
         found: dict[str, Tensor] = {}
         for owner in self.members():
             found.update(owner.tensors())
@@ -56,11 +56,11 @@ class Addition:
 @final
 @dataclass(frozen=True, eq=False)
 class Served:
-    """The tasks of a model.
+    """The tasks that a model serves, with their owners and decoders.
 
     Attributes:
         tasks: name → task, in the order they were added.
-        owner_of: task → the owner whose adapters it uses: its own part, where it has one.
+        owner_of: task → the owner whose adapters it uses: the task's own part if it has one.
         decoders: task → its decoder.
     """
 
@@ -69,13 +69,13 @@ class Served:
     decoders: Mapping[str, Decoder]
 
     def owner(self, task: str) -> Owner:
-        """The owner whose adapters a task uses; raises :class:`OptionError` where there is no such task."""
+        """The owner whose adapters a task uses; raises :class:`OptionError` for an unknown task."""
         if task not in self.owner_of:
             raise OptionError(f"no task {task!r}{suggest(task, self.tasks)}")
         return self.owner_of[task]
 
     def parts(self, tasks: Iterable[str]) -> list[Owner | Decoder]:
-        """The owners, each after the one that it is a part of, and the decoders that act for some tasks."""
+        """The owners (each after the one it is a part of) and decoders that some tasks use."""
         wanted = set(tasks)
         acting = needed(self.decoders, [task for task in self.tasks if task in wanted])
         owners = [self.owner_of[task] for task in acting]
@@ -83,7 +83,7 @@ class Served:
         return list(dict.fromkeys([*both, *(self.decoders[task] for task in acting)]))
 
     def check_new(self, tasks: Mapping[str, Task]) -> None:
-        """Raise :class:`OptionError` where tasks cannot be added under these names."""
+        """Raise :class:`OptionError` if tasks cannot be added under these names."""
         if not tasks:
             raise OptionError("tasks is empty; name at least one, e.g. tasks={'seg': garnish.Semantic(classes=11)}")
         for name in tasks:
@@ -93,17 +93,17 @@ class Served:
                 raise OptionError(f"task name {name!r}: use letters, digits, '-' and '_', a letter first")
 
     def plus(self, addition: Addition) -> Served:
-        """With what is added."""
+        """A copy with an addition."""
         used = {task: member for member in addition.members() for task in member.tasks}  # parts after their owner
         return Served(
             {**self.tasks, **addition.tasks}, {**self.owner_of, **used}, {**self.decoders, **addition.decoders}
         )
 
     def minus(self, tasks: Sequence[str]) -> tuple[Served, list[Owner]]:
-        """Without some tasks, and the owners that go with them.
+        """A copy without some tasks, and the owners that are removed with them.
 
         Raises:
-            OptionError: an unknown task, or one that shares adapters or a decoder with one that would be left.
+            OptionError: an unknown task, or one that shares adapters or a decoder with a task that would stay.
         """
         gone = set(tasks)
         for name in tasks:

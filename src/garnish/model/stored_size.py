@@ -1,4 +1,4 @@
-"""How large a safetensors file is, from the shapes of what it holds: nothing is written, nor has to have values."""
+"""The size of a safetensors file, from names, shapes and dtypes alone: works without values and writes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-#: Types in the order in which the format lays tensors out, with their names there: the widest first, then by name.
+#: Dtypes with their names in the format, in the order of its layout: the widest first, then by name.
 _ORDER = {
     torch.int64: "I64",
     torch.float64: "F64",
@@ -22,12 +22,12 @@ _ORDER = {
     torch.bool: "BOOL",
 }
 _RANK = {dtype: rank for rank, dtype in enumerate(_ORDER)}
-#: Bytes before the header, which say how long it is; what its length is a multiple of.
+#: Bytes of the header's length field, which comes before it; the header is padded to a multiple of the second.
 _PREFIX = _MULTIPLE = 8
 
 
 def stored_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """Bytes of a safetensors file of these tensors, floating-point ones at float16; 0 where there are none."""
+    """Bytes of a safetensors file of these tensors, floating-point ones at float16; 0 without tensors."""
     if not tensors:
         return 0
     header, place = {}, 0

@@ -1,4 +1,4 @@
-"""Where the passes of a model may start: the part of its trunk that no adapter changes, and states kept from there."""
+"""The prefix of a model's trunk that no adapter changes, and the state after it, from which passes can continue."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from garnish.model.model import Model
 
 @dataclass(frozen=True)
 class Prefix:
-    """The part of a trunk that some tasks leave as it is.
+    """The first part of a trunk, which some tasks leave unchanged.
 
     Attributes:
-        unit: where it ends: the unit that comes next.
-        beside: side networks read what lies in it.
-        name: what comes next, in words.
+        unit: index of the first unit after it.
+        beside: side networks read activations from within it.
+        name: what comes after it, in words.
     """
 
     unit: int
@@ -30,10 +30,10 @@ class Prefix:
 
 
 def prefix_of(model: Model, tasks: Collection[str]) -> Prefix:
-    """The prefix that the owners of some tasks share.
+    """The longest prefix of the trunk that the owners of some tasks leave unchanged.
 
     Raises:
-        OptionError: saying in one line what changes the trunk too early, or else why nothing can be kept.
+        OptionError: nothing can be cached; the message says what changes the trunk too early, or why else.
     """
     trunk = model.backbone
     owners = [part for part in model.served.parts(tasks) if isinstance(part, Owner)]
@@ -59,7 +59,7 @@ def prefix_of(model: Model, tasks: Collection[str]) -> Prefix:
 
 
 def begin(model: Model, images: Tensor, prefix: Prefix) -> TrunkState:
-    """What the bare trunk makes of pictures, (I, 3, H, W) as a model takes them, up to the end of a prefix."""
+    """Run the bare trunk up to the end of a prefix, on pictures (I, 3, H, W) as a model takes them."""
     size = (images.shape[-2], images.shape[-1])
     with torch.no_grad():
         return run_prefix(model.backbone, model.prepare(images), size, prefix.unit, beside=prefix.beside)

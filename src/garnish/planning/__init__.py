@@ -1,1 +1,1 @@
-"""What training would cost, found without training: candidates, exact counts, predicted memory and time."""
+"""Planning without training: candidate methods, their exact parameter counts, memory and time, a recommendation."""

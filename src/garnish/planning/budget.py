@@ -1,4 +1,4 @@
-"""What a plan must keep to, and how it is written on the command line."""
+"""The budget of a plan: limits on parameters, bytes, memory and time, and parsing them from the command line."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 @final
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Bounds that all must hold; None: no bound.
+    """Upper limits, all of which must hold; None: no limit.
 
     Attributes:
         share: trained parameters of the encoder over all parameters of the bare backbone.
         bundle_bytes: of a bundle's weights file.
-        memory_bytes: of a training step, what Python and its libraries take included.
-        step_ratio: time of a training step over that of heads only.
+        memory_bytes: of a training step, including Python and its libraries.
+        step_ratio: time of a training step over that of a step that trains only the heads.
     """
 
     share: float | None = None
@@ -32,12 +32,12 @@ class Budget:
 
     @property
     def needs_a_step(self) -> bool:
-        """Whether a bound is set that only a predicted step can be held against."""
+        """Whether a limit is set that needs a predicted step to check."""
         return self.memory_bytes is not None or self.step_ratio is not None
 
 
 def share(text: str) -> float:
-    """``1%`` → 0.01.
+    """Parse a percentage: ``1%`` → 0.01.
 
     Raises:
         OptionError: anything else.
@@ -48,7 +48,7 @@ def share(text: str) -> float:
 
 
 def size(text: str) -> int:
-    """``500k``, ``1.5MB``, ``8GB``, ``2GiB`` → bytes; k, M and G are powers of 1000, Ki, Mi and Gi of 1024.
+    """Parse ``500k``, ``1.5MB``, ``8GB`` or ``2GiB`` to bytes; k, M, G are powers of 1000, Ki, Mi, Gi of 1024.
 
     Raises:
         OptionError: anything else.
@@ -59,14 +59,14 @@ def size(text: str) -> int:
 
 
 def ratio(text: str) -> float:
-    """``1.5x`` → 1.5.
+    """Parse a factor: ``1.5x`` → 1.5.
 
     Raises:
         OptionError: anything else.
     """
     found = re.fullmatch(_NUMBER + r"\s*[xX×]", text.strip())
     value = float(found[1]) if found else 0.0
-    return _positive(value, f"{text!r} is no multiple of the step of heads only; write one above 0, e.g. 1.5x")
+    return _positive(value, f"{text!r} is not a multiple of the step of heads only; write one above 0, e.g. 1.5x")
 
 
 def _positive(value: float, otherwise: str) -> float:

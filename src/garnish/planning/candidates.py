@@ -1,8 +1,8 @@
-"""What could be tried on a trunk: every method, at the sizes and places that it names itself.
+"""The candidates for a trunk: every method, at the sizes and layer placements to try.
 
-A method says its sizes in ``Method.grid``; one without is tried at its default options. One with an option ``layers``
-is tried on all of them, on those of attention and on those of the MLPs, as far as the trunk has such; one that is
-shared by several tasks, also as a copy for each.
+Sizes are listed in ``Method.grid``; a method without is tried with its default options. A method with an option
+``layers`` is tried on all layers, on those of attention and on those of the MLPs, if the trunk has them. With several
+tasks a method is tried both shared and with a copy per task.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from garnish.engine.blocks import bare
 from garnish.errors import OptionError
 from garnish.registry import build, classes, find
 
-#: Option that says which layers a method adapts, and what the placements are called.
+#: The option that selects the layers to adapt, and the names of the placements.
 _LAYERS = "layers"
 _PLACES = {"attn": "attention", "mlp": "mlp"}
 
@@ -29,14 +29,14 @@ _PLACES = {"attn": "attention", "mlp": "mlp"}
 @final
 @dataclass(frozen=True)
 class Candidate:
-    """A method with options, at some layers, for some tasks.
+    """A method with its options, layer placement and sharing between tasks.
 
     Attributes:
-        method: its options.
-        placement: "all", "attention" or "mlp" where the method lets layers be chosen; else "".
-        sharing: "shared" or "per task" where there are several tasks; else "".
-        merges: it folds into the trunk's weights, so that it costs nothing when the model is used.
-        beside: it is a network beside the trunk, which keeps nothing for the backward pass.
+        method: the method with its options.
+        placement: "all", "attention" or "mlp" if the method has an option for layers; else "".
+        sharing: "shared" or "per task" with several tasks; else "".
+        merges: it folds into the trunk's weights, so that it costs nothing at inference.
+        beside: it is a side network, so the trunk keeps nothing for the backward pass.
         parts: one pass of the trunk serves all tasks, and each task owns a part.
     """
 
@@ -49,21 +49,21 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """The method's."""
+        """Class name of the method."""
         return type(self.method).__name__
 
     @property
     def size(self) -> dict[str, Any]:
-        """The options that set its size, of those it names in its grid."""
+        """The options that set its size: those in the method's grid."""
         return {option: getattr(self.method, option) for option in type(self.method).grid}
 
     @property
     def family(self) -> tuple[str, str, str]:
-        """What candidates have in common that differ in size only."""
+        """Key of the candidates that differ only in size."""
         return self.name, self.placement, self.sharing
 
     def exceeds(self, other: Candidate) -> bool:
-        """Whether it is another one at its size or a larger one, or a copy of such for each task."""
+        """Whether it is the same as ``other`` at that size or larger, or has a copy of that for each task."""
         return (
             (self.name, self.placement) == (other.name, other.placement)
             and other.sharing in (self.sharing, "shared")
@@ -75,7 +75,7 @@ class Candidate:
         return [values.index(self.size[option]) for option, values in type(self.method).grid.items()]
 
     def __str__(self) -> str:
-        """``LoRA rank=8, attention, per task``."""
+        """Text such as ``LoRA rank=8, attention, per task``."""
         size = " ".join(f"{option}={value:g}" for option, value in self.size.items())
         return ", ".join(part for part in (f"{self.name} {size}".strip(), self.placement, self.sharing) if part)
 
@@ -83,10 +83,10 @@ class Candidate:
 @final
 @dataclass(frozen=True)
 class Refused:
-    """What does not fit a trunk.
+    """A method that does not fit a trunk.
 
     Attributes:
-        name: of the method, with its size and place.
+        name: of the method, with its size and placement.
         reason: one line.
     """
 
@@ -97,12 +97,12 @@ class Refused:
 def candidates(
     trunk: Backbone, num_tasks: int, methods: Sequence[str] | None = None
 ) -> tuple[list[Candidate], list[Refused]]:
-    """All candidates for a trunk, each family from small to large, and what the trunk refuses.
+    """All candidates for a trunk, each family from small to large, and the methods that do not fit it.
 
     Args:
-        trunk: a bare one, also without values.
-        num_tasks: how many tasks are to be trained at once.
-        methods: names; all that there are when left out.
+        trunk: a bare trunk, with or without values.
+        num_tasks: number of tasks to train at once.
+        methods: names; None: all.
 
     Raises:
         OptionError: an unknown name.
@@ -138,7 +138,7 @@ def _try(
         refused.append(Refused(f"{name} {size}".strip(), reason))
         return
     plan = method.plan(trunk)
-    # what tasks own parts of, or train nothing of, is no other thing when each task has a copy
+    # a copy per task makes no difference if tasks own parts anyway, or nothing is trained
     if sharing == "per task" and (plan.own is not None or plan.is_empty):
         return
     if plan.is_empty:
@@ -162,7 +162,7 @@ def _sizes(cls: type[Method]) -> Iterator[dict[str, Any]]:
 
 
 def _placements(trunk: Backbone, cls: type[Method]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, options) of each choice of layers; where only one part of the blocks has any, there is no choice."""
+    """(name, options) of each choice of layers; only "all" if just one part of the blocks has linear layers."""
     if _LAYERS not in {field.name for field in dataclasses.fields(cls)}:
         yield "", {}
         return

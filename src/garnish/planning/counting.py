@@ -1,4 +1,4 @@
-"""What a candidate weighs, counted on a trunk without values: exactly, at once, and without memory."""
+"""Exact parameter and byte counts of candidates, on a trunk on the device "meta", which takes no memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from garnish.tasks.task import Task
 @final
 @dataclass(frozen=True)
 class Setting:
-    """What is planned for.
+    """The training to plan: backbone, tasks, heads and batch.
 
     Attributes:
         trunk: the backbone.
@@ -40,10 +40,10 @@ class Setting:
 @final
 @dataclass(frozen=True)
 class Counted:
-    """A candidate and what is exact about it.
+    """A candidate with its exact counts.
 
     Attributes:
-        candidate: which.
+        candidate: the candidate.
         encoder_total: parameters of the bare backbone.
         encoder_trainable: trained parameters of adapters and of the backbone.
         decoder_trainable: of the heads.
@@ -63,7 +63,7 @@ class Counted:
 
 
 def count(setting: Setting, candidate: Candidate) -> Counted | Refused:
-    """Count a candidate; :class:`Refused` where the trunk or the candidate's own parts do not fit after all."""
+    """Count a candidate; :class:`Refused` if it turns out not to fit the trunk."""
     try:
         model = without_memory(setting, candidate)
     except SiteError as error:

@@ -1,4 +1,4 @@
-"""A training step of a model on a batch without meaning, of real tensors or fake ones.
+"""A training step on a batch of random pictures with example labels, with real or fake tensors.
 
 Shape letters: B pictures, H W pixels.
 """
@@ -20,9 +20,9 @@ from garnish.training.train_options import TrainOptions
 
 @final
 class ExampleStep:
-    """A step of default options on a batch all of whose pictures have labels of every task.
+    """A step with default options on a batch whose pictures have labels of every task.
 
-    The optimizer's state is made here, as if a step had been made before; its rates are 0.
+    The optimizer's state is created here, as after a first step; its learning rates are 0.
 
     Args:
         model: any model; it is put into training mode.
@@ -44,11 +44,11 @@ class ExampleStep:
         self.training_step.update(None)
 
     def __call__(self) -> None:
-        """Make it."""
+        """Run the step."""
         self.training_step(self.batch)
 
     def tensors(self) -> Iterator[Tensor]:
-        """All that is there before the step: the model's, the batch, the optimizer's state."""
+        """All tensors that exist before the step: the model's, the batch, the optimizer's state."""
         yield from self.training_step.model.parameters()
         yield from self.training_step.model.buffers()
         yield self.batch.images

@@ -1,4 +1,4 @@
-"""Memory of this process and of the machine."""
+"""Memory of this process, and free memory of the machine."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _TINY = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1,
 
 
 def baseline_bytes() -> int:
-    """What this process takes after a tiny step, which loads all that steps need: Python and its libraries."""
+    """Resident memory after a tiny training step, which loads everything that steps need: Python and its libraries."""
     ExampleStep(adapt(backbone("mit_b0", options=_TINY), Frozen(), {"seg": Semantic(classes=2)}), 1, (32, 32))()
     return resident_bytes()
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process; 0 where the system does not say."""
+    """Resident memory of this process; 0 if the system does not report it."""
     status = Path("/proc/self/statm")
     return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0
 
 
 def free_bytes() -> float:
-    """Memory that this process may take beside what it has; endless where the system does not say."""
+    """Memory that this process may still allocate; infinite if the system does not report it."""
     told = Path("/proc/meminfo")
     if not told.exists():
         return math.inf

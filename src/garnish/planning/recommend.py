@@ -1,4 +1,4 @@
-"""Which of the candidates that fit to take first: a rule of four lines (docs/plan.md says why)."""
+"""The recommendation: which candidate that fits to try first, by a rule of four lines (reasons: docs/plan.md)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from garnish.planning.counting import Counted
 @final
 @dataclass(frozen=True)
 class Recommendation:
-    """What to take.
+    """The recommended candidate.
 
     Attributes:
-        choice: which; None where nothing fits.
+        choice: the candidate; None if nothing fits.
         reason: in one sentence.
     """
 
@@ -26,17 +26,17 @@ class Recommendation:
 def recommend(fitting: Sequence[Counted], num_tasks: int, *, memory_excludes: bool = False) -> Recommendation:
     """Choose one of the candidates that fit.
 
-    1. Where the bound on memory excludes whatever learns inside the trunk, side tuning.
-    2. With several tasks, a method that runs the trunk once for all and gives each task a part of its own.
-    3. Else, a method that folds into the weights and so costs nothing when the model is used.
-    4. Else, any; heads alone where nothing else fits.
+    1. If the memory limit excludes everything that learns inside the trunk: side tuning.
+    2. With several tasks: a method that runs the trunk once for all and gives each task a part of its own.
+    3. Else: a method that folds into the weights and so costs nothing at inference.
+    4. Else: any; heads alone if nothing else fits.
 
-    Of those, the one with most trained parameters in the encoder; of equal ones the smaller bundle.
+    Of those, the one with the most trained parameters in the encoder; of equal ones the smaller bundle.
 
     Args:
-        fitting: what fits all bounds.
-        num_tasks: trained at once.
-        memory_excludes: some candidate that fitted all else was left out for its memory.
+        fitting: the candidates within all limits.
+        num_tasks: number of tasks trained at once.
+        memory_excludes: a candidate within all other limits was left out for its memory.
     """
     methods = [c for c in fitting if not type(c.candidate.method).is_reference]
     inside = [c for c in methods if not c.candidate.beside]

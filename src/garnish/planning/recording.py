@@ -1,7 +1,7 @@
-"""How many bytes of tensors a piece of torch code keeps alive at once.
+"""Recording the peak number of bytes of tensors that are alive in a piece of torch code.
 
-Works with real tensors and with fake ones (:class:`torch._subclasses.fake_tensor.FakeTensorMode`), which have shapes
-but no values and take neither time nor memory; both give the same figures.
+Works with real and fake tensors (:class:`torch._subclasses.fake_tensor.FakeTensorMode`), which have shapes
+but no values and take almost no time or memory; both give the same figures.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch.utils._pytree import tree_leaves
 
 @final
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows the storages of all tensors that are made inside its ``with`` block.
+    """Tracks the storages of all tensors that are created inside its ``with`` block.
 
     Args:
-        present: tensors that are there at the start; their storages count from then on.
+        present: tensors that exist at the start; their storages count from then on.
 
     Attributes:
-        start_bytes: of distinct storages that were there at the start.
-        peak_bytes: most bytes alive at any moment, those of the start included.
+        start_bytes: of distinct storages that existed at the start.
+        peak_bytes: most bytes alive at any moment, including those that existed at the start.
     """
 
     def __init__(self, present: Iterable[Tensor] = ()) -> None:
@@ -38,7 +38,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run one operation and note what came out."""
+        """Run one operation and record its outputs."""
         out = func(*args, **(kwargs or {}))
         if not func.is_view:
             for leaf in tree_leaves(out):
@@ -50,7 +50,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _note(self, tensor: Tensor) -> None:
         """Count the storage of a tensor from now until it is freed."""
         storage = tensor.untyped_storage()
-        key = id(storage)  # one Python object a storage, for as long as either lives
+        key = id(storage)  # one Python object per storage, as long as either lives
         known = self._known.get(key)
         if known is not None and known() is storage:
             return

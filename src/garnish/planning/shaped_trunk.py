@@ -1,4 +1,4 @@
-"""A trunk that has shapes but no values, and copies of it to try methods on."""
+"""A trunk with shapes but no values, and copies of it for trying methods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from garnish.backbones.build import backbone
 
 @final
 class ShapedTrunk:
-    """A backbone without values: it takes no memory, and is built once for all candidates.
+    """A backbone on the device "meta": it takes no memory, and is built once for all candidates.
 
     Args:
         name, options: as for :func:`garnish.backbone`.
@@ -29,20 +29,20 @@ class ShapedTrunk:
 
     @property
     def multiple(self) -> int:
-        """What picture sides are padded to a multiple of."""
+        """The number to a multiple of which picture sides are padded."""
         return self._meta.multiple
 
     def without_memory(self) -> Backbone:
-        """A bare copy on the device "meta": enough to count what is trained."""
+        """A bare copy on the device "meta": enough to count parameters."""
         return copy.deepcopy(self._meta)
 
     def with_values(self) -> Backbone:
-        """One of real tensors with random values."""
+        """A backbone of real tensors with random values."""
         return backbone(self._name, options=self._options)
 
     def to_run(self, fake: FakeTensorMode) -> Backbone:
-        """A bare copy of fake tensors: it can be run, and does nothing."""
-        made = copy.deepcopy(self._meta)  # outside the mode, or the copies would bring modes of their own
+        """A bare copy of fake tensors: it can be run, without computing anything."""
+        made = copy.deepcopy(self._meta)  # outside the mode, or the copies would have modes of their own
         with fake:
             for module in made.modules():
                 for held in (module._parameters, module._buffers):

@@ -1,7 +1,7 @@
-"""What a training step will need, from a step on tensors without values.
+"""Predicting the memory and MACs of a training step from a step on tensors without values.
 
-The step (:mod:`garnish.planning.example_step`) is run under torch's fake tensors, which makes every operation that a
-real one makes. Memory is the most that is alive at once.
+The step (:mod:`garnish.planning.example_step`) is run with torch's fake tensors, which goes through the same
+operations as a real one. Memory is the peak of bytes that are alive at once.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from garnish.planning.counting import Setting
 from garnish.planning.example_step import ExampleStep
 from garnish.planning.recording import Recorder
 
-#: Memory that a process needs for its tensors, over what they hold. glibc's malloc keeps what lies free between blocks
-#: that are in use: 15 to 36 % in the cases of benchmarks/plan; 1 to 6 % where it is told to give all back at once.
+#: Memory that a process needs for its tensors, over their bytes. glibc's malloc keeps free gaps between blocks
+#: in use: 15 to 36 % in the cases of benchmarks/plan; 1 to 6 % if it is told to return memory at once.
 KEPT = 1.2
 
 
 @final
 @dataclass(frozen=True)
 class PredictedStep:
-    """Of one training step: memory is predicted, time is measured.
+    """The cost of one training step: memory is predicted, time is measured.
 
     Attributes:
-        tensor_bytes: most bytes of tensors at once: parameters, batch, gradients, optimizer state, activations; exact.
-        macs: multiply-accumulates of one picture with all tasks, without training; exact.
-        step_seconds: of the step; of the processor where torch has one thread. None: it was not timed.
-        step_ratio: over a step of heads only that was timed beside it.
+        tensor_bytes: peak bytes of tensors: parameters, batch, gradients, optimizer state, activations; exact.
+        macs: multiply-accumulates of one picture with all tasks, forward only; exact.
+        step_seconds: of the step; processor time if torch has one thread. None: it was not timed.
+        step_ratio: over the time of a step of heads only, timed alternately with it.
     """
 
     tensor_bytes: int
@@ -42,7 +42,7 @@ class PredictedStep:
 
     @property
     def memory_bytes(self) -> int:
-        """What the process needs for them."""
+        """Memory that the process needs for the tensors."""
         return round(KEPT * self.tensor_bytes)
 
 
@@ -62,7 +62,7 @@ def predict_step(setting: Setting, method: Method) -> PredictedStep:
 
 
 def record_step(model: Model, batch_size: int, size: tuple[int, int]) -> Recorder:
-    """Record one training step of a model; of fake tensors inside their mode."""
+    """Record one training step of a model; a model of fake tensors needs their mode active."""
     step = ExampleStep(model, batch_size, size)
     recorder = Recorder(step.tensors())
     with recorder:

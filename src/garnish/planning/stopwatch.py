@@ -1,7 +1,7 @@
-"""How long a training step takes here: a few real ones, each beside one of heads only.
+"""Timing training steps on this machine: a few real steps, alternating with steps that train only the heads.
 
-The fastest of each counts: what else the machine does only ever adds, and so does the memory that the first step of its
-size asks the system for.
+The fastest of each counts, since other load on the machine only adds time, as do the memory allocations of the first
+step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from garnish.planning.example_step import ExampleStep
 from garnish.planning.memory import free_bytes
 from garnish.planning.step_cost_prediction import PredictedStep
 
-#: Pairs of steps, at least and at most, and the seconds of the method's own after which it is enough.
+#: Smallest and largest number of pairs of steps, and total seconds of the method's steps that are enough.
 _LEAST, _MOST, _ENOUGH = 2, 15, 1 / 3
 
 
@@ -40,10 +40,10 @@ class Stopwatch:
         self._setting = setting
 
     def timed(self, found: PredictedStep, method: Method) -> PredictedStep | str:
-        """What was predicted of a method, with the time of its step; or why it has none."""
+        """The prediction for a method with the time of its step; or a line that says why it was not timed."""
         needs, free = found.memory_bytes, free_bytes()
         if needs > free:
-            return f"its step is not timed, for it needs {needs / 1e9:.3g} GB and {free / 1e9:.3g} GB are free"
+            return f"its step is not timed, as it needs {needs / 1e9:.3g} GB and {free / 1e9:.3g} GB are free"
         try:
             heads_only = self._heads_only
             step = heads_only if method == Frozen() else self._step(method)
@@ -52,7 +52,7 @@ class Stopwatch:
             while len(ours) < _LEAST or (len(ours) < _MOST and sum(ours) < _ENOUGH):
                 theirs.append(_seconds(heads_only))
                 ours.append(_seconds(step))
-        except Exception as error:  # of a method of somebody else's, or no memory after all
+        except Exception as error:  # from a user's method, or out of memory after all
             return f"its step cannot be timed ({one_line(error, 120)})"
         ratio = 1.0 if step is heads_only else min(ours) / min(theirs)
         return replace(found, step_seconds=min(ours), step_ratio=ratio)
@@ -74,7 +74,7 @@ class Stopwatch:
 
 
 def now() -> float:
-    """Seconds of the processor where torch has one thread, so that other processes do not count; else by the clock."""
+    """Processor time in seconds if torch has one thread, so that other processes do not count; else wall time."""
     return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 

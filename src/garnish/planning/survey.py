@@ -1,4 +1,4 @@
-"""The whole plan: candidates, counts, the bounds that need no step, steps, the bounds that need one, a choice."""
+"""The whole plan: list candidates, count them, predict and time steps, apply the budget, recommend one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from garnish.planning.stopwatch import Stopwatch
 @final
 @dataclass(frozen=True)
 class Row:
-    """One candidate that fits.
+    """One candidate that fits the budget.
 
     Attributes:
-        counted: what is exact.
-        predicted: what a step takes; None where it was not asked for, or could not be predicted.
+        counted: its exact counts.
+        predicted: the cost of a step; None if not requested, or not predictable.
     """
 
     counted: Counted
@@ -36,16 +36,16 @@ class Row:
 @final
 @dataclass(frozen=True)
 class Survey:
-    """What was found.
+    """The result of planning.
 
     Attributes:
-        rows: what fits, fewest trained parameters in the encoder first.
-        recommendation: which to take.
-        refused: what does not fit the trunk.
-        left_out: candidate → the bound that it breaks, or why it cannot be held against one.
+        rows: the candidates that fit, fewest trained parameters in the encoder first.
+        recommendation: which one to take.
+        refused: methods that do not fit the trunk.
+        left_out: candidate → the limit that it exceeds, or why a limit cannot be checked.
         heads_only: step of the frozen trunk with heads.
-        baseline_bytes: what this process took after a tiny step, before anything was planned: Python and its libraries;
-            added to predicted memory before it is held against a bound.
+        baseline_bytes: memory of this process after a tiny step, before planning: Python and its libraries;
+            added to predicted memory before it is compared with the limit.
     """
 
     rows: list[Row]
@@ -57,12 +57,12 @@ class Survey:
 
     @property
     def unpredicted(self) -> int:
-        """Rows without a prediction."""
+        """Number of rows without a prediction."""
         return sum(row.predicted is None for row in self.rows)
 
     @property
     def untimed(self) -> int:
-        """Rows with a prediction whose step was not timed."""
+        """Number of rows with a prediction whose step was not timed."""
         return sum(row.predicted is not None and row.predicted.step_seconds is None for row in self.rows)
 
 
@@ -75,14 +75,14 @@ def survey(
     most: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Survey:
-    """Find what fits a budget.
+    """Find the candidates that fit a budget.
 
     Args:
         setting: backbone, tasks, heads, batch.
-        budget: the bounds.
-        methods: names of those to try; all when left out.
-        most: steps to predict, and to time, at most; None: of all candidates. Bounds on a step are held against all.
-        say: told what goes on.
+        budget: the limits.
+        methods: names of the methods to try; None: all.
+        most: largest number of steps to predict, and to time; None: all. Limits on a step are checked for all.
+        say: called with lines of progress.
 
     Raises:
         OptionError: an unknown method, heads that do not fit.
@@ -117,7 +117,7 @@ def survey(
         step = _predicted(setting, candidate)
         if budget.step_ratio is not None and not isinstance(step, str) and not _step_broken(step, budget, python_bytes):
             step = stopwatch.timed(step, candidate.method)
-        if isinstance(step, str):  # said, never guessed
+        if isinstance(step, str):  # reported, never guessed
             if budget.needs_a_step:
                 left_out[str(candidate)] = step
             else:
@@ -151,14 +151,14 @@ def _predicted(setting: Setting, candidate: Candidate) -> PredictedStep | str:
         return predict_step(setting, candidate.method)
     except GarnishError:
         raise
-    except Exception as error:  # an operation that fake tensors lack
+    except Exception as error:  # an operation that fake tensors do not support
         return f"its step cannot be predicted ({one_line(error, 120)})"
 
 
 def _timed(
     step: PredictedStep, candidate: Candidate, stopwatch: Stopwatch, say: Callable[[str], None]
 ) -> PredictedStep:
-    """A step with its time; without, and the reason is said, where it cannot be made here."""
+    """A step with its time; unchanged, with the reason reported, if it cannot be timed here."""
     timed = stopwatch.timed(step, candidate.method)
     if isinstance(timed, str):
         say(f"{candidate}: {timed}")
@@ -167,7 +167,7 @@ def _timed(
 
 
 def _broken(counted: Counted, budget: Budget) -> str:
-    """The bound that a candidate breaks, of those that need no step; empty where none."""
+    """The limit that a candidate exceeds, of those that need no step; empty if none."""
     if budget.share is not None and counted.share > budget.share:
         return f"trains {100 * counted.share:.3g}% of the backbone's parameters"
     if budget.bundle_bytes is not None and counted.bundle_bytes > budget.bundle_bytes:
@@ -176,7 +176,7 @@ def _broken(counted: Counted, budget: Budget) -> str:
 
 
 def _step_broken(step: PredictedStep, budget: Budget, python_bytes: int) -> str:
-    """The bound that a step breaks; empty where none, as far as it is known."""
+    """The limit that a step exceeds, as far as known; empty if none."""
     memory = step.memory_bytes + python_bytes
     if budget.memory_bytes is not None and memory > budget.memory_bytes:
         return f"needs {memory / 1e9:.3g} GB"
@@ -186,7 +186,7 @@ def _step_broken(step: PredictedStep, budget: Budget, python_bytes: int) -> str:
 
 
 def _first(fitting: Sequence[Counted], most: int | None, num_tasks: int) -> list[Counted]:
-    """What to predict where not all can be: what will be recommended, the largest of each family, then the others."""
+    """The ``most`` candidates to predict: the likely recommendation, the largest of each family, then the others."""
     ends = list({c.candidate.family: c for c in fitting}.values())
     ends.sort(key=lambda c: c.candidate.sharing == "per task")
     first = [recommend(fitting, num_tasks).choice, *ends, *fitting]

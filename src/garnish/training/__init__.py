@@ -1,1 +1,1 @@
-"""Training and evaluation."""
+"""Training and evaluation: the loop, its options, losses, checkpoints, cached features, logs and metrics."""

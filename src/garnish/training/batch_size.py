@@ -1,4 +1,4 @@
-"""``batch_size="auto"``: the largest batch whose training step stays within a bound of memory."""
+"""``batch_size="auto"``: the largest batch whose training step fits into a memory limit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from garnish.model.model import Model
 from garnish.model.report import bytes_for_backward
 from garnish.training.train_options import TrainOptions
 
-#: What a step on a CPU needs in passing, over what it saves for the backward pass (which alone can be counted there).
+#: Memory of a step on a CPU, temporaries included, over what it saves for backward (which alone can be counted there).
 IN_PASSING = 1.5
-#: Pictures looked at for the one with the most labels.
+#: Pictures among which the one with the most labels is searched.
 _LOOKED_AT = 16
 _MOST = 512
 
@@ -28,20 +28,20 @@ def largest_batch(
 ) -> int:
     """The largest batch size (at most the pictures of a process, and 512) that fits; the same on every rank.
 
-    Memory is measured with one and with two pictures, those with the most labels; it grows by the same amount for
-    each further one. On a GPU the peak of a whole step is measured, and the result tried; elsewhere the bytes saved
-    for the backward pass are counted, and half as much again is allowed for. To that come what is there at the same
-    time in all steps but the first: a gradient and AdamW's two moments for all that is trained.
+    Memory is measured with one and with two copies of the picture that has the most labels, and extrapolated linearly.
+    On a GPU the peak of a whole step is measured, and the result is verified; elsewhere the bytes saved for the
+    backward pass are counted, with 50 % added for temporaries. What every step but the first also holds is added: a
+    gradient and AdamW's two moments of each trained parameter.
 
     Args:
-        model: on its device; its tensors are left as they were.
+        model: on its device; its tensors are restored afterwards.
         dataset: the training pictures.
         options: augmentation, precision, ``memory_gb``.
         loss_of: the loss of a batch.
         fabric: device, precision and ranks.
 
     Raises:
-        OptionError: not even one picture fits.
+        OptionError: even one picture does not fit.
     """
     kept = optimizer_bytes(model.trained_parameters().values(), fabric.world_size)
     bound = int(options.memory_gb * 1e9) if options.memory_gb is not None else available(fabric.device)
@@ -94,15 +94,15 @@ def _holds(measured: Callable[[int], int], size: int, bound: int) -> bool:
 
 
 def optimizer_bytes(trained: Iterable[Tensor], world: int) -> int:
-    """Bytes of a gradient and two moments of each trained tensor; several processes also exchange gradients in one."""
+    """Bytes of a gradient and two moments per trained tensor; plus, with several processes, a flat gradient buffer."""
     each = sum(tensor.numel() * tensor.element_size() for tensor in trained)
     return each * (3 if world == 1 else 4)
 
 
 def measure(sample: Sample, count: int, loss_of: Callable[[Batch], Tensor], model: Model, fabric: Fabric) -> int:
-    """Bytes that a forward and backward pass of ``count`` copies of a picture takes, without the gradients.
+    """Bytes that a forward and backward pass over ``count`` copies of a picture takes, without the gradients.
 
-    See :func:`largest_batch`. The gradients are zeros before it, as they are in each step after the first.
+    See :func:`largest_batch`. Gradients are allocated (as zeros) before it, as in each step after the first.
     """
     batch = collate([sample] * count).to(fabric.device)
     on_gpu = fabric.device.type == "cuda"
@@ -119,7 +119,7 @@ def measure(sample: Sample, count: int, loss_of: Callable[[Batch], Tensor], mode
 
 
 def available(device: torch.device) -> int:
-    """Bytes that a step may use unless told: 0.9 of what is free on a GPU, else half of the machine (or container)."""
+    """Bytes that a step may use by default: 0.9 of a GPU's free memory, else half of the machine's (or container's)."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(0.9 * (free + torch.cuda.memory_reserved(device)))
@@ -127,7 +127,7 @@ def available(device: torch.device) -> int:
 
 
 def machine_bytes() -> int:
-    """Bytes of memory of the machine, or of the container where it may use less."""
+    """Bytes of memory of the machine, or the container's limit if that is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():

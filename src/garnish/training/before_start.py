@@ -1,4 +1,4 @@
-"""What should be known before a run begins."""
+"""Lines that are printed before a run begins: its length, and warnings about data, licence and batch norms."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from garnish.backbones.weights import is_non_commercial
 from garnish.errors import plural
 from garnish.model.model import Model
 
-#: Warnings of the data check that are printed.
+#: Number of warnings of the data check that are printed.
 _SHOWN = 5
 
 
 def shortened(about_data: Sequence[str]) -> list[str]:
-    """The first warnings of the data check, and how many more there are."""
+    """The first warnings of the data check, and a line with the number of the others."""
     more = len(about_data) - _SHOWN
     return [*about_data[:_SHOWN], *([f"… and {more} more about the data"] if more > 0 else [])]
 
 
 def pictures_of_a_step(batch_size: int, world: int, accumulate: int) -> str:
-    """``8 pictures``, or ``8 pictures × 2 processes × 3``."""
+    """The pictures of a step as text: ``8 pictures``, or ``8 pictures × 2 processes × 3``."""
     each = plural(batch_size, "picture")
     return each if world * accumulate == 1 else f"{each} × {world} processes × {accumulate}"
 
 
 def length_of(num_pictures: int, steps: int, each: str, done: int, out: Path | None) -> str:
-    """How much there is to do, for people; ``each``: the pictures of a step."""
+    """The length of a run as text; ``each``: the pictures of a step."""
     before = f", {done} of them done" if done else ""
     place = f"; {out}" if out else ""
     return f"{plural(num_pictures, 'picture')}, {plural(steps, 'step')} of {each}{before}{place}"
 
 
 def warnings_about(model: Model, tasks: Sequence[str], world: int) -> list[str]:
-    """One line each: weights with a non-commercial licence, batch norms under several processes.
+    """Warnings of weights with a non-commercial licence, and of batch norms with several processes; a line each.
 
     Synchronised batch norms are not used: a rank without labels of a task does not run its head, and the others would
     wait for it for ever.

@@ -1,4 +1,4 @@
-"""Which of two evaluations is better."""
+"""The score by which the best evaluation of a run is chosen."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from collections.abc import Mapping
 from garnish.errors import OptionError, suggest
 from garnish.tasks.task import Task
 
-#: Headlines below this count as this, for a logarithm is taken of them.
+#: Headline metrics are clamped to at least this before their logarithm is taken.
 _FLOOR = 1e-4
 
 
 class Ranking:
     """Turns the metrics of an evaluation into a score; the largest is the best.
 
-    ``by`` names what counts:
+    ``by`` selects the criterion:
 
-    - None: the mean over tasks of ± ln(headline), minus where lower is better. Of two evaluations the one with the
-      larger mean relative change wins, so no task counts for more because of its unit, and no reference is needed.
-      With one task that is the order of its headline.
+    - None: the mean over tasks of ± ln(headline), minus if lower is better. Only relative changes count, so no task
+      weighs more because of its unit, and no reference is needed. With one task the order is that of its headline.
     - ``task``: that task's headline.
-    - ``task.metric:max`` or ``task.metric:min``: any metric; the ending may be left out for the headline.
+    - ``task.metric:max`` or ``task.metric:min``: any metric; the suffix may be left out for the headline.
 
     Args:
         tasks: the tasks that are trained and have labels in the validation data.
-        by: see above.
+        by: the criterion, see above.
 
     Raises:
         OptionError: an unknown task or metric, or a metric without a direction.
@@ -56,7 +55,7 @@ class Ranking:
         self.sign = {"max": 1.0, "min": -1.0, "": 1.0 if task.higher_is_better else -1.0}[direction]
 
     def score(self, metrics: Mapping[str, Mapping[str, float]]) -> float:
-        """The score of an evaluation; −∞ where what counts was not seen."""
+        """The score of an evaluation; −∞ if the metrics it needs are missing or not finite."""
         if self.by is not None:
             return _finite(self.sign * metrics[self.task][self.metric])
         terms = []
@@ -68,7 +67,7 @@ class Ranking:
 
 
 def _metric_names(task: Task) -> list[str]:
-    """What a task's metric gives, read off an empty one."""
+    """The names of a task's metrics, read from a metric object without data."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
         return list(task.metric().compute())

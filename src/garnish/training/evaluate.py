@@ -1,4 +1,4 @@
-"""Metrics of a model on a set of pictures, streamed.
+"""Evaluation: the metrics of a model on a set of pictures, accumulated batch by batch.
 
 Shape letters: B pictures of a batch, H W pixels.
 """
@@ -37,7 +37,7 @@ Metrics = dict[str, dict[str, float]]
 
 #: Pictures read ahead while the model runs.
 _AHEAD = 4
-#: Pictures that wait for others of their size, over the batch size.
+#: Most pictures that wait for others of their size, as a multiple of the batch size.
 _WAITING = 4
 
 
@@ -57,33 +57,33 @@ def evaluate(
     """Every metric of every task that the pictures have labels for.
 
     Args:
-        model: left as it was, training mode included.
+        model: left unchanged, training mode included.
         dataset: labels may be partial: each task is measured on the pictures labelled for it.
-        batch_size: pictures of one size that run together; pictures of other sizes wait for their like.
+        batch_size: pictures per batch; only pictures of equal size are batched.
         size: (height, width) that pictures and labels are resized to first; None: their own size.
         tasks: which tasks; None: all that the model and the data share.
-        limit: most pictures, evenly spaced over the set; None: all.
+        limit: largest number of pictures, evenly spaced over the set; None: all.
         thresholds_on: other pictures, usually the validation set, on which tasks with thresholds (saliency) choose
-            them first; their metrics then hold values ``…_at_chosen_threshold`` beside those whose thresholds are
-            chosen on the very pictures that are measured.
-        progress: draw a bar on standard error.
+            them first; their metrics then include ``…_at_chosen_threshold``, next to those whose thresholds are
+            chosen on the measured pictures themselves.
+        progress: draw a progress bar on standard error.
         fabric: processes that share the work, each of which gets the metrics of all pictures; None: this one alone.
 
     Returns:
         Task → metric → value (NaN where nothing was seen); the units are those of the task's ``metric``.
 
     Raises:
-        OptionError: an unknown task, or thresholds that no task has. DataError: no picture, no task in common, labels
-        of another kind, or class names that are not the model's in their order (see :func:`garnish.match_classes`).
-        GarnishError: a tensor of the model, or an output, that is not finite.
+        OptionError: an unknown task, or ``thresholds_on`` without a task that has thresholds. DataError: no picture,
+        no common task, labels of another kind, or class names or order unlike the model's (see
+        :func:`garnish.match_classes`). GarnishError: a tensor of the model, or an output, that is not finite.
     """
     names = shared_tasks(model, dataset, tasks)
     if batch_size < 1 or (limit is not None and limit < 1):
         raise OptionError(f"evaluate: batch_size {batch_size}, limit {limit}; set 1 or more")
     if not len(dataset):
         raise DataError(f"{dataset.name}: no pictures; check its folders and split")
-    if held := not_finite(acting(model, names)):  # of which a CPU's attention may make finite outputs
-        raise GarnishError(f"evaluate: the model's {held}; train it anew, or take a model that was saved before")
+    if held := not_finite(acting(model, names)):  # attention on a CPU may still give finite outputs
+        raise GarnishError(f"evaluate: the model's {held}; train it again, or take a model that was saved before")
     for line in told_of(model, dataset, names, training=False):
         _log.warning(line)
     measured = dict(model.tasks)
@@ -107,7 +107,7 @@ def evaluate(
     return found
 
 
-def evaluate_parts(  # noqa: D417 (what evaluate has is described there)
+def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
     model: Model,
     dataset: Dataset,
     parts: Sequence[Sequence[int]],
@@ -121,15 +121,15 @@ def evaluate_parts(  # noqa: D417 (what evaluate has is described there)
     odd: OddOutputs | None = None,
     after_each: Callable[[], None] | None = None,
 ) -> list[Metrics]:
-    """The metrics on the first part of the pictures, on the first two together, and so on, in one go over them.
+    """Metrics on the first part of the pictures, on the first two parts together, and so on, in one pass over them.
 
     Args:
-        model: as for :func:`evaluate`, like all that is not said here.
-        parts: indices of pictures, none of them twice.
-        tasks: those to measure, which both know, with the options to measure them by; None: all, with the model's.
-        kept: the same pictures at the same size, with what the trunk makes of them; None: they are read.
-        odd: notes tasks with an output that is not finite, all of whose metrics are then NaN; None: that is an error.
-        after_each: called after each batch; may raise, to cut the evaluation off.
+        model: as for :func:`evaluate`, like all arguments that are not listed here.
+        parts: indices of pictures, all different.
+        tasks: the tasks to measure, known to both, with the options for measuring; None: all, with the model's options.
+        kept: the same pictures at the same size, with their cached trunk features; None: read the pictures.
+        odd: records tasks with outputs that are not finite, whose metrics are then all NaN; None: raise instead.
+        after_each: called after each batch; may raise to abort the evaluation.
     """
     rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
     tasks = tasks or {name: model.tasks[name] for name in shared_tasks(model, dataset)}
@@ -163,7 +163,7 @@ def evaluate_parts(  # noqa: D417 (what evaluate has is described there)
             if odd is None:
                 noted.raise_first()
             with warnings.catch_warnings():
-                # a rank, or a set, without any label of a task is no mistake: its metrics are NaN
+                # a rank or a set without labels of a task is not an error: its metrics are NaN
                 warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
                 values = {name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()}
             found.append({n: dict.fromkeys(v, math.nan) if n in noted.tasks else v for n, v in values.items()})
@@ -182,23 +182,23 @@ def outputs(  # noqa: D417 (likewise)
     kept: CachedPictures | None = None,
     odd: OddOutputs | None = None,
 ) -> Iterator[tuple[list[int], Batch, dict[str, Tensor]]]:
-    """What the model says, and what is true, a batch at a time.
+    """Outputs of the model with the labels, batch by batch.
 
     The caller sets the model's mode, and inference mode around the whole loop.
 
     Args:
-        model: see :func:`evaluate`, like all that is not said here.
+        model: see :func:`evaluate`, like all arguments that are not listed here.
         indices: of the pictures to read.
-        tasks: only these.
+        tasks: the tasks to run.
         kept: see :func:`evaluate_parts`.
-        odd: notes outputs that are not finite, which are then left out; None: they are an error.
+        odd: records outputs that are not finite, which are then left out; None: raise instead.
 
     Raises:
         GarnishError: an output that is not finite, naming task and picture.
 
     Yields:
-        The indices of the pictures of a batch, which may be out of order where sizes differ; the batch on the model's
-        device; and by task (K, C, H, W) float32, the raw output for the K pictures that have its labels.
+        The indices of a batch's pictures, which may be out of order if sizes differ; the batch on the model's device;
+        and by task (K, C, H, W) float32, the raw output for the K pictures that have its labels.
     """
     read = Resized(dataset, size).sample if kept is None else kept.finder.find
     samples: Iterable[Sample] = _read(partial(read, 0), indices)
@@ -219,11 +219,11 @@ def outputs(  # noqa: D417 (likewise)
 
 
 def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = None) -> list[str]:
-    """Names of the tasks that both know, in the model's order, or of those asked for.
+    """Names of the tasks that model and data share, in the model's order; only the requested ones if any are given.
 
     Raises:
-        OptionError: a task that one of them does not know. DataError: none in common, labels of another kind, or other
-        class names.
+        OptionError: a requested task that one of them lacks. DataError: no common task, labels of another kind, or
+        other class names.
     """
     if tasks is not None and not tasks:
         raise OptionError("tasks is an empty list; name some, or leave it out for all")
@@ -244,7 +244,7 @@ def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = N
 
 
 def told_of(model: Model, dataset: Dataset, names: Sequence[str], *, training: bool) -> list[str]:
-    """One line for whatever is accepted, and should be known, where tasks of a model meet those of data."""
+    """Lines about accepted differences between a model's tasks and those of the data that a user should know of."""
     return [
         f"{dataset.name}: task {name!r}: {line}"
         for name in names
@@ -253,7 +253,7 @@ def told_of(model: Model, dataset: Dataset, names: Sequence[str], *, training: b
 
 
 def _read(one: Callable[[int], Sample], indices: Sequence[int]) -> Iterator[Sample]:
-    """Samples in order, read ahead by a thread while the model runs."""
+    """Read samples in order, ahead of use in a thread."""
     with ThreadPoolExecutor(1) as pool:
         waiting: list[Future[Sample]] = []
         try:
@@ -269,7 +269,7 @@ def _read(one: Callable[[int], Sample], indices: Sequence[int]) -> Iterator[Samp
 
 
 def _by_size(samples: Iterable[tuple[int, Sample]], batch_size: int) -> Iterator[tuple[list[int], Batch]]:
-    """Batches of pictures of one size, with their indices; few pictures wait at any time, however many sizes."""
+    """Batches of pictures of equal size, with their indices; the number of waiting pictures is bounded."""
     waiting: dict[tuple[int, int], list[tuple[int, Sample]]] = {}
 
     def batch(size: tuple[int, int]) -> tuple[list[int], Batch]:

@@ -1,7 +1,7 @@
-"""The cache of trunk features: what no adapter changes is computed once a picture (docs/features.md).
+"""The cache of trunk features: the part of the trunk that no adapter changes runs once per picture (docs/features.md).
 
-Each picture is computed alone, without gradients, whether or not there is room to keep it. So a run does not depend on
-what was kept before: a first run, a second one and one that was killed and resumed are equal bit by bit.
+Each picture is computed alone, without gradients, whether or not there is room to store it. So a run does not depend on
+what was cached before: a first run, a second one and one that was killed and resumed are equal bit by bit.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from garnish.model.model import Model
 from garnish.model.unchanged_start import begin, prefix_of
 from garnish.training.feature_file import FORMAT, Packed, as_bytes, pack, read_features, unpack
 
-#: What a file of maps takes beside its tensors, at most.
+#: Most bytes of a file of maps besides its tensors.
 _HEADER = 64_000
 
 Warn = Callable[[str], None]
 
 
 def can_cache(model: Model) -> str:
-    """Why what the trunk makes of pictures cannot be kept while a model's unfrozen tasks train; empty where it can."""
+    """Why trunk features cannot be cached while a model's unfrozen tasks train; empty if they can."""
     try:
         prefix_of(model, [name for name in model.tasks if name not in model.frozen_tasks])
     except OptionError as error:
@@ -42,16 +42,16 @@ def can_cache(model: Model) -> str:
 
 @final
 class FeatureCache:
-    """A folder of samples with their states, one file each, that never holds more than it may.
+    """A folder of samples with their trunk states, one file each, with a size limit.
 
     Args:
-        folder: made where it does not exist; several runs may share it, one after the other.
-        gb: most that it may hold, in 10⁹ bytes; what lies there already counts.
-        warn: told in one line when the folder is full, or cannot be written to.
-        processes: of the run, each of which would count for itself what it writes.
+        folder: created if missing; several runs may share it, one after the other.
+        gb: size limit in 10⁹ bytes; existing files count.
+        warn: called with one line when the folder is full, or cannot be written to.
+        processes: of the run; more than one are refused, as each would count only its own files.
 
     Raises:
-        OptionError: several processes, or a place where no folder can be made.
+        OptionError: several processes, or a folder that cannot be created.
     """
 
     def __init__(self, folder: str | Path, gb: float, warn: Warn, *, processes: int = 1) -> None:
@@ -66,9 +66,9 @@ class FeatureCache:
         self.is_full = self.is_broken = False
 
     def write(self, file: Path, packed: Packed) -> bool:
-        """Keep a sample in a file of the folder; False where the folder is full, for the first time.
+        """Store a sample in a file of the folder; False only when the folder is first found full.
 
-        A disk that takes nothing more ends the writing, with a warning.
+        After an error of the disk nothing more is written, with a warning.
         """
         if self.is_broken or (self.is_full and not file.exists()):
             return True
@@ -83,7 +83,7 @@ class FeatureCache:
             write_file(file, data)
             self.used += len(data) - former
         except OSError as error:
-            if not file.exists():  # another run may have just written the same
+            if not file.exists():  # else another run has just written the same
                 self.is_broken = True
                 why = error.strerror or one_line(error, 100)
                 self.warn(f"train.cache: {self.folder} cannot be written to ({why}); nothing more is kept there")
@@ -92,11 +92,11 @@ class FeatureCache:
 
 @final
 class CachedTrunk:
-    """The bare trunk of a model up to where the owners of some tasks change it.
+    """Computes trunk states: runs the bare trunk of a model up to the first change by an owner of some tasks.
 
     Args:
         model: on its device.
-        tasks: those that will run.
+        tasks: the tasks that will run.
         fabric: device and precision.
 
     Raises:
@@ -113,11 +113,11 @@ class CachedTrunk:
         built = (trunk.name, sorted(trunk.options.items()), trunk.taps_at, trunk.mean, trunk.std, trunk.multiple)
         dtype = next(iter(trunk.frozen_tensors().values())).dtype
         computed = (str(dtype), fabric.device.type, str(fabric.strategy.precision.precision))
-        #: what of the trunk a state depends on
+        #: digest of everything about the trunk that a state depends on
         self.mark = digest(FORMAT, trunk.fingerprint(), built, self.prefix.unit, self.prefix.beside, computed)
 
     def __call__(self, sample: Sample) -> Sample:
-        """The sample with its state."""
+        """The sample with its computed state."""
         image = sample.image.as_subclass(Tensor)[None].to(self.fabric.device)
         with self.fabric.autocast():
             return replace(sample, start=begin(self.model, image, self.prefix))
@@ -125,29 +125,29 @@ class CachedTrunk:
 
 @final
 class Resized:
-    """The pictures of a set as they are evaluated: see :class:`Finder`."""
+    """The pictures of a set, resized for evaluation; a source of :class:`Finder`."""
 
     def __init__(self, dataset: Dataset, size: tuple[int, int] | None) -> None:
         self.dataset, self.size = dataset, size
 
     def sample(self, number: int, index: int) -> Sample:
-        """Picture ``index``."""
+        """Picture ``index``, resized; ``number`` has no effect."""
         sample = read_sample(self.dataset, index)
         return sample if self.size is None else resize_sample(sample, self.size)
 
     def version(self, number: int, index: int) -> object:
-        """What beside the picture the result depends on."""
+        """What the result depends on besides the picture."""
         return ("resized", self.size)
 
 
 @final
 class Finder:
-    """Samples with their states where they are kept, else without, to be called in any process.
+    """Reads samples with their states from the cache, or makes them without states; usable in any process.
 
     Args:
         folder: of the cache.
-        mark: of the trunk.
-        source: makes picture ``index`` number ``number`` (an epoch), and says what the result depends on.
+        mark: digest of the trunk.
+        source: makes version ``number`` (an epoch) of picture ``index``, and says what the result depends on.
     """
 
     def __init__(self, folder: Path, mark: str, source: StepBatches | Resized) -> None:
@@ -155,10 +155,10 @@ class Finder:
         self._keys: dict[int, str] = {}
 
     def file(self, number: int, index: int) -> Path:
-        """Where the sample lies, or would.
+        """The file of the sample, whether or not it exists.
 
         Raises:
-            OptionError: a data set that does not know what identifies its pictures.
+            OptionError: a data set without keys for its pictures.
         """
         if index not in self._keys:
             key = self.source.dataset.key(index)
@@ -172,24 +172,24 @@ class Finder:
         return self.folder / name[:2] / f"{name}.safetensors"
 
     def find(self, number: int, index: int) -> Sample:
-        """The sample; with its state where that is kept undamaged."""
+        """The sample; with its state if an undamaged file of it exists."""
         try:
             return read_features(self.file(number, index), self.source.dataset.tasks)
         except (OSError, DataError):
             return self.source.sample(number, index)
 
     def find_all(self, keys: Sequence[tuple[int, int]]) -> list[Sample]:
-        """Several of them."""
+        """As :meth:`find`, for several (number, index)."""
         return [self.find(number, index) for number, index in keys]
 
 
 @final
 class CachedPictures:
-    """The pictures of one set, with their states.
+    """The pictures of one set with their states, which are computed and cached as needed.
 
     Args:
-        cache: where they are kept.
-        trunk: what computes a state.
+        cache: where they are stored.
+        trunk: computes the states.
         source: see :class:`Finder`.
 
     Raises:
@@ -202,15 +202,15 @@ class CachedPictures:
         self.finder.file(0, 0)
 
     def fill(self, number: int, index: int, sample: Sample) -> Sample:
-        """What the finder gave, with its state, which is computed and kept where it had none."""
+        """A sample from the finder with its state, which is computed and cached if it has none."""
         if sample.start is not None:
             return sample
         packed = pack(self.trunk(sample))
-        if not_finite(packed[0]):  # not kept: the loss or the metrics tell of it, and another run may have mended it
+        if not_finite(packed[0]):  # not cached: the loss or the metrics will report it
             return unpack(packed, self.source.dataset.tasks)
         if not self.cache.write(self.finder.file(number, index), packed):
             self._say_full()
-        return unpack(packed, self.source.dataset.tasks)  # arranged in memory as what is read is
+        return unpack(packed, self.source.dataset.tasks)  # same memory layout as samples read from files
 
     def _say_full(self) -> None:
         versions = self.source.variants or 1 if isinstance(self.source, StepBatches) else 1
@@ -232,7 +232,7 @@ class CachedBatches:
         self.pictures = CachedPictures(cache, trunk, source)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """As :meth:`StepBatches.batches`; workers read what is kept, and this process computes the rest."""
+        """As :meth:`StepBatches.batches`; workers read cached states, and this process computes the others."""
         steps = range(start, stop)
         for step, found in zip(steps, self.source.each(start, stop, self.pictures.finder.find_all), strict=True):
             filled = zip(self.source.keys(step), found, strict=True)
@@ -242,11 +242,11 @@ class CachedBatches:
 def cached_val(
     cache: FeatureCache, model: Model, val: Dataset | None, size: tuple[int, int] | None, fabric: Fabric
 ) -> CachedPictures | None:
-    """Validation pictures with their states; None where some task that is evaluated changes the trunk too early."""
+    """Validation pictures with their states; None if an evaluated task changes the trunk too early."""
     if val is None or val.key(0) is None:
         return None
     try:
         trunk = CachedTrunk(model, [name for name in model.tasks if name in val.tasks], fabric)
-    except OptionError:  # of a frozen task: what is trained was looked at before
+    except OptionError:  # from a frozen task: trained ones were checked before
         return None
     return CachedPictures(cache, trunk, Resized(val, size))

@@ -1,7 +1,7 @@
-"""One picture on disk: as it was augmented, its targets, and what the trunk made of it, in a safetensors file.
+"""A file of the feature cache: one augmented picture, its targets and its trunk state, as safetensors.
 
-Tensors are kept bit by bit. Maps are written in the trunk's own order of memory (channels last where it has that), and
-what stands in two places of a state is written once.
+Tensors are stored bit by bit, maps in the trunk's own memory format (channels last if it uses that); a tensor that
+occurs twice in a state is written once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from garnish.errors import DataError, one_line
 from garnish.files.checksums import is_sealed, sealed, with_place
 from garnish.tasks.task import Task
 
-#: Raised when what is written is arranged or computed differently than before.
+#: Increased when the layout or the computation of the contents changes.
 FORMAT = 1
 
 _FACTS = "garnish.features"
@@ -33,14 +33,14 @@ Packed = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def pack(sample: Sample) -> Packed:
-    """(tensors by name, JSON-ready facts) of a sample with a state of this one picture."""
+    """Convert a sample with its state to (tensors by name, JSON-serialisable facts)."""
     state = sample.start
     assert state is not None
     tensors: dict[str, Tensor] = {"image": _plain(sample.image)}
     kinds: dict[str, list[str]] = {}
     for task, target in sample.targets.items():
         plain = _plain(target)
-        small = plain.to(torch.uint8) if isinstance(target, tv_tensors.Mask) else None  # ids and marks are small
+        small = plain.to(torch.uint8) if isinstance(target, tv_tensors.Mask) else None  # ids and marks fit into uint8
         is_small = small is not None and torch.equal(small.to(plain.dtype), plain)
         tensors[f"target.{task}"] = small if small is not None and is_small else plain
         kinds[task] = [type(target).__name__, str(plain.dtype).removeprefix("torch.")]
@@ -58,7 +58,7 @@ def pack(sample: Sample) -> Packed:
             x = x.permute(0, 2, 3, 1)
         tensors[f"state.{name}"] = x
     tensors |= {f"extra.{name}": x for name, x in state.extras.items() if x is not None}
-    # copies: a map is often a part of the stream
+    # copies, since a map is often a view of the stream
     tensors = {n: x.detach().cpu().clone(memory_format=torch.contiguous_format) for n, x in tensors.items()}
     facts = {
         "format": FORMAT,
@@ -75,7 +75,7 @@ def pack(sample: Sample) -> Packed:
 
 
 def unpack(packed: Packed, tasks: Mapping[str, Task]) -> Sample:
-    """The inverse of :func:`pack`; ``tasks`` are those of the set that the picture is of."""
+    """The inverse of :func:`pack`; ``tasks`` are those of the picture's data set."""
     tensors, facts = packed
     named = {name.removeprefix("state."): x for name, x in tensors.items() if name.startswith("state.")}
     for name in facts["channels_last"]:
@@ -95,16 +95,16 @@ def unpack(packed: Packed, tasks: Mapping[str, Task]) -> Sample:
 
 
 def as_bytes(packed: Packed) -> bytes:
-    """The file, with its own SHA-256 (:mod:`garnish.files.checksums`)."""
+    """The bytes of the file, with its own SHA-256 (:mod:`garnish.files.checksums`)."""
     tensors, facts = packed
     return b"".join(sealed(to_bytes(tensors, {_FACTS: with_place(json.dumps(facts))})))
 
 
 def read_features(file: Path, tasks: Mapping[str, Task]) -> Sample:
-    """The sample in a file, of a set with such tasks.
+    """Read the sample in a file; ``tasks`` are those of its data set.
 
     Raises:
-        DataError: a file that is damaged or of another format. OSError: none there.
+        DataError: a file that is damaged or of another format. OSError: no such file.
     """
     try:
         with file.open("rb") as stream:
@@ -112,7 +112,7 @@ def read_features(file: Path, tasks: Mapping[str, Task]) -> Sample:
         with safe_open(file, framework="pt", device="cpu") as opened:
             facts = json.loads(opened.metadata()[_FACTS])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-        # what an earlier version wrote has a sum of each tensor instead
+        # files of an earlier version have a sum of each tensor instead
         if facts["format"] != FORMAT or (not whole and facts["sums"] != _sums(tensors)):
             raise ValueError("it has another format, or other sums than it was written with")
         return unpack((tensors, facts), tasks)
@@ -125,7 +125,7 @@ def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def _sum(x: Tensor) -> int:
-    """Sum of the bytes, eight at a time: a changed byte changes it."""
+    """Sum of the bytes, as 64-bit integers: any changed byte changes it."""
     data = x.reshape(-1).view(torch.uint8).numpy()
     whole = data.size // 8 * 8
     return int(data[:whole].view(np.int64).sum()) + int(data[whole:].sum())

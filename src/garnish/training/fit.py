@@ -1,4 +1,4 @@
-"""Training: the loop, on one screen."""
+"""``fit``: the training loop, and the result of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from garnish.training.train_options import TrainOptions
 @final
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a run reached.
+    """The result of a training run.
 
     Attributes:
         out: its folder; None: nothing was written. ``out/best`` is the bundle to use, ``out/last`` the checkpoint.
@@ -37,7 +37,7 @@ class Result:
         history: every evaluation: ``step``, ``score``, ``metrics``.
         warnings: lines about data, gradients and licence that were printed.
         batch_size: pictures per process and forward pass.
-        seconds: of training and evaluation, over all sittings.
+        seconds: of training and evaluation, over all sessions.
     """
 
     out: Path | None
@@ -51,8 +51,8 @@ class Result:
     seconds: float
 
 
-# The options stand once, in TrainOptions, of which recipes are read and the loop is typed; signature and help of fit
-# show them all the same. What is lost is that a type checker sees them in calls of fit.
+# The options are defined once, in TrainOptions, which also reads recipes and types the loop; signature and help of fit
+# still show them. The price is that type checkers do not see them in calls of fit.
 @checked
 @taking(TrainOptions)
 def fit(
@@ -67,29 +67,29 @@ def fit(
     progress: bool = True,
     **options: Any,
 ) -> Result:
-    """Train what is trained of a model: adapters, tuned parameters and heads of the tasks that are not frozen.
+    """Train the unfrozen part of a model: adapters, tuned parameters and heads of the tasks that are not frozen.
 
     Args:
         model: holds the last step's tensors afterwards; the best evaluation's are in ``out/best``.
-        train: pictures with labels of every trained task; a picture may have some of them only.
-        val: pictures that choose the best step; None: the last one is taken.
-        out: folder of the run; where it exists, ``out-2``, ``out-3``, … is made. None: nothing is written.
-        resume: folder of a run that was cut off, which goes on there (``out`` is then not looked at); model, data and
+        train: pictures with labels of every trained task; a picture may have only some of them.
+        val: pictures on which the best step is chosen; None: the last step is taken.
+        out: folder of the run; if it exists, ``out-2``, ``out-3``, … is created. None: nothing is written.
+        resume: folder of an interrupted run to continue (``out`` is then ignored); model, data and
             options must be the same.
-        balance: as in :mod:`garnish.training.train_options`, or its object, e.g. ``gn.Uncertainty()``, or a module of
-            one's own.
-        recipe: what ``args.yaml`` and bundles keep; None: the options. ``base``, the folder where its relative paths
-            start, is kept in ``args.yaml`` alone.
-        progress: print what happens, on standard error.
+        balance: as in :mod:`garnish.training.train_options`, or its object, e.g. ``gn.Uncertainty()``, or your own
+            module.
+        recipe: what ``args.yaml`` and bundles store; None: the options. ``base``, the folder of its relative paths,
+            is stored in ``args.yaml`` only.
+        progress: print progress on standard error.
         options: of :class:`~garnish.training.train_options.TrainOptions`.
 
     Raises:
-        OptionError, DataError, SiteError, MissingExtraError: before the first step, where that can be known.
+        OptionError, DataError, SiteError, MissingExtraError: before the first step if possible.
         GarnishError: a loss or gradients that are not finite, naming step, task and pictures.
         BundleError: nothing to resume, or a full disk; what was written before is kept.
-        SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), at the end of the pass that is under way:
-            what is begun of a step is undone, and a checkpoint written; also where that came after the last step, when
-            the run is finished in its folder.
+        SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), at the end of the current pass: the unfinished
+            step is undone and a checkpoint written; also if the signal came after the last step, when the run in the
+            folder is finished.
     """
     own = balance if isinstance(balance, Balance) else None
     if isinstance(balance, Balancing):
@@ -120,7 +120,7 @@ def fit(
 def _loop(run: Run) -> None:
     options, state, fabric = run.options, run.state, run.fabric
     if state.step == 0:
-        run.save()  # so that a run can be resumed whenever it is killed
+        run.save()  # so that a run killed at any time can be resumed
     parts = options.accumulate
     batches = run.batches.batches(state.step * parts, run.total_steps * parts)
     run.model.train()
@@ -140,7 +140,7 @@ def _loop(run: Run) -> None:
             seed_step(options.seed, state.step, part, fabric.global_rank)
             outputs = run.step.outputs(batch)
             found = run.step.losses(outputs, batch, stop=run.requests.number is not None)
-            if found.stop:  # of whatever process; all of them see it here
+            if found.stop:  # asked for in any process; all of them see it here
                 run.stop()
             run.stop_if_asked()
             if not found.losses:
@@ -148,7 +148,7 @@ def _loop(run: Run) -> None:
             loss = run.balance(found.losses) / parts
             run.watch.observe(found.losses)
             run.step.backward(loss)
-            if part < parts - 1:  # after the last one a step is as good as done
+            if part < parts - 1:  # after the last one, finish the step
                 run.stop_if_asked()
             *values, whole = torch.stack([*found.losses.values(), loss]).tolist()
             named = dict(zip(found.losses, values, strict=True))

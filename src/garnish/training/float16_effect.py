@@ -1,4 +1,4 @@
-"""What storing a bundle in float16 does to its metrics."""
+"""Saving bundles in float16, and recording how the rounding changes their metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from garnish.model.model import Model
 def save_as_fits(
     model: Model, folder: Path, metrics: Mapping[str, Mapping[str, float]], extra: Mapping[str, Any]
 ) -> str:
-    """Save a bundle in float16, or in float32 where a value is beyond the former: then a line that says so, else ""."""
+    """Save a bundle in float16, or in float32 if a value overflows float16: then return a line about it, else ""."""
     try:
         save_bundle(model, folder, metrics=metrics, extra=extra)
     except BeyondFloat16 as error:  # found before anything is written
@@ -33,7 +33,7 @@ def save_as_fits(
 
 @contextlib.contextmanager
 def holding(model: Model, bundle: Path) -> Iterator[None]:
-    """The tensors of a bundle of this very model in it, for a ``with`` block; afterwards its own again."""
+    """Load the tensors of a bundle of this model into it for a ``with`` block, then restore its own."""
     former = {name: tensor.detach().clone() for name, tensor in model.own_tensors().items()}
     facts = read_bundle_json(bundle)
     stored = read_tensors(weights_of(bundle, facts), str(bundle))
@@ -47,7 +47,7 @@ def holding(model: Model, bundle: Path) -> Iterator[None]:
 
 
 def write_rounding(bundle: Path, change: Mapping[str, Mapping[str, float]]) -> None:
-    """Add ``metrics_rounding`` to a bundle's description: task → metric → stored minus reached, on one set."""
+    """Add ``metrics_rounding`` to a bundle's description: task → metric → value as stored minus value before."""
     folder = bundle_folder(bundle)
     facts = read_bundle_json(folder)
     facts["metrics_rounding"] = {

@@ -1,4 +1,4 @@
-"""Gradients over several processes, and which trained tensors get none."""
+"""Exchanging gradients between processes, and warning of trained tensors that get no gradient."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from garnish.model.model import Model
 
-#: Labelled steps of a task after which its gradients are judged: where one factor starts at zero (LoRA's B), the
-#: other's gradient is zero in the first step and no longer in the second. MTLoRA's tasks read fc1 through such a factor
-#: of fc2 alone, so that fc1's B begins a step later and its A in the third.
+#: Labelled steps of a task after which its gradients are judged: if one factor starts at zero (LoRA's B), the
+#: other's gradient is zero in the first step and nonzero from the second. MTLoRA's tasks reach fc1 only through such a
+#: factor of fc2, so fc1's B gets a gradient one step later and its A in the third step.
 JUDGED_AFTER = 3
 _NONE, _ZEROS, _SOME = 0, 1, 2
 _SHOWN = 4
@@ -22,7 +22,7 @@ _SHOWN = 4
 def reduce_gradients(parameters: Sequence[nn.Parameter], buffers: Sequence[Tensor], fabric: Fabric) -> None:
     """Sum gradients and average floating-point buffers (running statistics) over all processes, in one exchange.
 
-    A parameter that has no gradient on any rank keeps none, so that the optimizer leaves it alone, as in one process.
+    A parameter without a gradient on any rank keeps None, so that the optimizer skips it, as in one process.
     """
     if fabric.world_size == 1 or not parameters:
         return
@@ -42,7 +42,7 @@ def reduce_gradients(parameters: Sequence[nn.Parameter], buffers: Sequence[Tenso
 
 
 def gradients_of(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor | None]:
-    """Gradient of one task's loss for each tensor, None where the loss does not depend on it; the graph is kept."""
+    """Gradient of one task's loss for each tensor, None if the loss does not depend on it; the graph is kept."""
     grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
     return dict(zip(parameters, grads, strict=True))
 
@@ -58,7 +58,7 @@ def trained_for(model: Model, task: str) -> dict[str, nn.Parameter]:
 
 @final
 class GradientWatch:
-    """Looks at each task's own gradients in its first two labelled steps, apart from those of other tasks.
+    """Checks each task's own gradients in its first labelled steps, separately from other tasks.
 
     Args:
         model: the model that is trained.
@@ -74,19 +74,19 @@ class GradientWatch:
         self._this_step: set[str] = set()
 
     def observe(self, losses: Mapping[str, Tensor]) -> None:
-        """Note the gradients of tasks that are not judged yet; call before the backward pass."""
+        """Record the gradients of tasks that are not judged yet; call before the backward pass."""
         for task, loss in losses.items():
             if self.count[task] >= JUDGED_AFTER or task in self._this_step:
                 continue
             self._this_step.add(task)
             if loss.requires_grad and self.expected[task]:
-                # The factor keeps small gradients from vanishing where products are in float16.
+                # The factor keeps small gradients from underflowing in float16 products.
                 found = gradients_of(loss * 1024, self.expected[task]).values()
                 grades = [_NONE if g is None else _SOME if bool(g.any()) else _ZEROS for g in found]
                 self.best[task] = torch.maximum(self.best[task], torch.tensor(grades))
 
     def end_step(self, updated: bool = True) -> list[str]:
-        """Close the step (``updated``: the optimizer moved) and return a line for each fault of a task now judged."""
+        """End the step (``updated``: the optimizer stepped); return a line for each fault of a task judged now."""
         lines = []
         for task in [t for t in self.count if t in self._this_step]:
             self.count[task] += updated
@@ -96,7 +96,7 @@ class GradientWatch:
         return lines
 
     def silent(self, task: str) -> tuple[list[str], list[str]]:
-        """Names of the tensors that have had no gradient for a task so far, and of those that have had zeros only."""
+        """Names of the tensors that had no gradient for a task so far, and of those with only zero gradients."""
         names = list(self.expected[task])
         grades = self.best[task].to(self.fabric.device)
         if self.fabric.world_size > 1:

@@ -1,4 +1,4 @@
-"""Options of a run that cannot act as written: what would be wrong is refused, what has no effect is told."""
+"""Checks for options of a run that cannot take effect: contradictions are errors, options without effect warnings."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from garnish.errors import OptionError
 from garnish.training.train_options import TrainOptions
 
 _DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainOptions)}
-#: What only evaluations depend on.
+#: Options that matter only with evaluations.
 _JUDGES = ("eval_every", "eval_batch_size", "eval_size", "eval_limit", "best_by", "patience")
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Circumstances:
-    """What the effect of options depends on.
+    """The properties of a run that decide whether options have an effect.
 
     Attributes:
         total_steps: of the run.
-        eval_every: steps between evaluations, as it came out.
+        eval_every: resolved number of steps between evaluations.
         has_val: there are validation pictures.
-        has_folder: something is written.
-        trains_trunk: adapters, tuned parameters or a balance are trained, not heads alone.
+        has_folder: the run has a folder to write to.
+        trains_trunk: adapters, tuned parameters or a balance are trained, not only heads.
         processes: of the run.
     """
 
@@ -36,7 +36,7 @@ class Circumstances:
 
 
 def refuse_without_val(options: TrainOptions) -> None:
-    """Raise OptionError for options that need validation pictures, where there are none."""
+    """Raise OptionError for options that need validation pictures; to call if there are none."""
     if odd := [name for name in _JUDGES if _is_set(options, name)]:
         raise OptionError(
             f"train: {', '.join(odd)} {'need' if len(odd) > 1 else 'needs'} validation data, and there are none;"
@@ -45,7 +45,7 @@ def refuse_without_val(options: TrainOptions) -> None:
 
 
 def refuse_endless_warmup(options: TrainOptions, total_steps: int) -> None:
-    """Raise OptionError for a warm-up that the run never leaves."""
+    """Raise OptionError for a warm-up that is not shorter than the run."""
     if options.warmup and options.warmup >= total_steps:
         raise OptionError(
             f"train.warmup: {options.warmup} steps, but the run has {total_steps}, so it would end before the schedule"
@@ -54,11 +54,11 @@ def refuse_endless_warmup(options: TrainOptions, total_steps: int) -> None:
 
 
 def unheeded(options: TrainOptions, about: Circumstances) -> list[str]:
-    """One line for each option that was set and has no effect, or another one than it seems to."""
+    """One line for each option that was set and has no effect, or not the expected one."""
     lines = []
 
     def tell(name: str, why: str) -> None:
-        lines.append(f"train.{name}: {getattr(options, name)} has no effect, for {why}")
+        lines.append(f"train.{name}: {getattr(options, name)} has no effect, because {why}")
 
     if options.batch_size != "auto" and _is_set(options, "memory_gb"):
         tell("memory_gb", f"batch_size is {options.batch_size}, not auto")
@@ -75,13 +75,13 @@ def unheeded(options: TrainOptions, about: Circumstances) -> list[str]:
         for name in ("save_every", "log_every"):
             if _is_set(options, name):
                 tell(name, "the run has no folder (out)")
-        if not {"csv"}.issuperset(options.log or ()):  # files are not missed where none are written
+        if not {"csv"}.issuperset(options.log or ()):  # nobody expects files without a folder
             tell("log", "the run has no folder (out)")
     if options.strategy == "ddp" and options.accelerator == "mps":
         tell("strategy", "there is one process on mps")
     if options.devices not in ("auto", 1, about.processes):
         lines.append(
-            f"train.devices: {options.devices}, but torchrun started {about.processes} processes, which are taken"
+            f"train.devices: {options.devices}, but torchrun started {about.processes} processes, which are used"
         )
     return [*lines, *_beyond_the_end(options, about)]
 

@@ -1,4 +1,4 @@
-"""Loggers by name, beside CSV and TensorBoard: some that come with Lightning, and any Fabric logger by its class."""
+"""Loggers other than CSV and TensorBoard: some of Lightning's by short name, any Fabric logger by its class path."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 from garnish.errors import MissingExtraError, OptionError, one_line
 
-#: What :mod:`garnish.training.scalars` writes itself.
+#: Logs that :mod:`garnish.training.scalars` writes itself.
 OWN = ("tensorboard", "csv")
-#: Short name → class, module that it needs, and what to install for it.
+#: Short name → class, module that it needs, and package to install.
 _SHORT = {
     "wandb": ("lightning.pytorch.loggers.WandbLogger", "wandb", "wandb"),
     "mlflow": ("lightning.pytorch.loggers.MLFlowLogger", "mlflow", "mlflow"),
     "comet": ("lightning.pytorch.loggers.CometLogger", "comet_ml", "comet-ml"),
 }
-#: Options, one of which gets the run's log folder where the class has it.
+#: Constructor options for the log folder; the first that a class has is used.
 _FOLDER = ("root_dir", "save_dir")
 
 
 def check_name(name: str) -> None:
-    """Raise OptionError for what is neither a known name nor a dotted one; nothing is imported."""
+    """Raise OptionError unless the name is known or a dotted path; nothing is imported."""
     if name not in OWN and name not in _SHORT and "." not in name.strip("."):
         raise OptionError(
             f"train.log: {name!r}; choose from {', '.join((*OWN, *_SHORT))}, or name the class of a Fabric logger, e.g."
@@ -35,7 +35,7 @@ def logger_class(name: str) -> Any:
     """The class that a short or dotted name stands for.
 
     Raises:
-        MissingExtraError: what it needs is not installed. OptionError: no such class, or another than a logger's.
+        MissingExtraError: a package is not installed. OptionError: no such class, or not a logger.
     """
     path, needs, install = _SHORT.get(name, (name, "", ""))
     if needs and importlib.util.find_spec(needs) is None:
@@ -49,7 +49,7 @@ def logger_class(name: str) -> Any:
         found = getattr(importlib.import_module(module), leaf)
     except (ImportError, AttributeError, ValueError) as error:
         raise OptionError(f"train.log: {name} cannot be imported ({one_line(error, 120)}); correct its path") from None
-    # only these are ever called: a recipe of someone else must not reach os.system
+    # only loggers are ever called: an untrusted recipe must not reach os.system
     if not (inspect.isclass(found) and issubclass(found, Logger)):
         raise OptionError(
             f"train.log: {name} is no class of a Fabric logger; derive it from {Logger.__module__}.Logger"
@@ -58,16 +58,16 @@ def logger_class(name: str) -> Any:
 
 
 def start_logger(name: str, folder: Path) -> Any:
-    """A logger, all other options of which are its defaults (many read environment variables).
+    """Make a logger with the log folder and otherwise default options (many read environment variables).
 
     Raises:
-        MissingExtraError, OptionError: as :func:`logger_class`, or it cannot be made.
+        MissingExtraError, OptionError: as :func:`logger_class`, or it cannot be created.
     """
     made = logger_class(name)
     taken = [option for option in _FOLDER if option in inspect.signature(made).parameters]
     try:
         return made(**{option: str(folder) for option in taken[:1]})
-    except Exception as error:  # of another package, which may ask a server
+    except Exception as error:  # from another package, which may contact a server
         raise OptionError(
             f"train.log: {name} cannot be started ({one_line(error, 160)}); set it up, or leave it out of log"
         ) from error

@@ -1,4 +1,4 @@
-"""Outputs of an evaluation that are not finite: any metric of theirs would be made up, since decoding gives some class.
+"""Recording outputs of an evaluation that are not finite: they would decode to some class, so metrics would be wrong.
 
 Shape letters: K pictures.
 """
@@ -20,14 +20,14 @@ from garnish.model.model import Model
 
 @final
 class OddOutputs:
-    """Collects, task by task, the pictures on which a model's output is not finite.
+    """Collects, by task, the pictures on which a model's output is not finite.
 
     Args:
-        model: which is evaluated.
+        model: the evaluated model.
         fabric: processes that share the pictures; None: this one alone.
 
     Attributes:
-        tasks: those that had such outputs → on how many pictures; of all processes after :meth:`exchange`.
+        tasks: task with such outputs → number of pictures; of all processes after :meth:`exchange`.
     """
 
     def __init__(self, model: Model, fabric: Fabric | None = None) -> None:
@@ -38,7 +38,7 @@ class OddOutputs:
         self._first: dict[str, str] = {}
 
     def keep_finite(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """The outputs (K, …) of a batch without those of tasks where any row is not finite, which are noted."""
+        """The outputs (K, …) of a batch, without tasks where a row is not finite; those are recorded."""
         odd = odd_rows(outputs)
         for task, rows in odd.items():
             self._mine[task] = self._mine.get(task, 0) + len(rows)
@@ -48,7 +48,7 @@ class OddOutputs:
         return {task: out for task, out in outputs.items() if task not in odd}
 
     def exchange(self, tasks: Sequence[str]) -> None:
-        """Let every process know of the tasks of all; they are in the same order on each."""
+        """Sum the counts over all processes; ``tasks`` must have the same order on each."""
         if self.fabric is None or self.world == 1:
             return
         counts = torch.tensor([self._mine.get(task, 0) for task in tasks], device=self.fabric.device)
@@ -57,7 +57,7 @@ class OddOutputs:
         self.tasks = {task: int(n) for task, n in zip(tasks, total.tolist(), strict=True) if n}
 
     def line(self) -> str:
-        """One line on the first such task: its pictures and the cause; empty where there is none."""
+        """One line on the first such task: its pictures and the cause; empty if there is none."""
         if not self.tasks:
             return ""
         task, count = next(iter(self.tasks.items()))
@@ -67,6 +67,6 @@ class OddOutputs:
         return f"the output of task {task!r}{others} is not finite on {where}, {why_odd(self.model.all_tensors())}"
 
     def raise_first(self) -> None:
-        """Raise GarnishError with :meth:`line` where there is one."""
+        """Raise GarnishError with :meth:`line` unless it is empty."""
         if self.tasks:
             raise GarnishError(f"evaluate: {self.line()}")

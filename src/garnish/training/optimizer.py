@@ -1,4 +1,4 @@
-"""AdamW over what is trained: adapters and heads at their own rates, decay on matrices only."""
+"""AdamW for a model: separate learning rates for adapters and heads, weight decay on matrices only; step seeds."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def set_rates(optimizer: Optimizer, factor: float) -> None:
 
 
 def odd_gradient(parameters: Mapping[str, nn.Parameter]) -> str:
-    """Name of the first tensor whose gradient is not finite; else of the largest, whose square is what is not."""
+    """Name of the first tensor whose gradient is not finite; else the largest, whose square overflows in the norm."""
     grads = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     largest = max(grads, key=lambda name: float(grads[name].abs().max()))
     return next((name for name, grad in grads.items() if not bool(grad.isfinite().all())), largest)
 
 
 def seed_step(seed: int, step: int, micro: int, rank: int) -> None:
-    """Seed torch's generators for one forward pass: dropout is then a pure function of these numbers."""
+    """Seed torch's generators for one forward pass, so that dropout is a pure function of these numbers."""
     state = np.random.SeedSequence((seed, step, micro, rank), spawn_key=(2,)).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0]) >> 1)

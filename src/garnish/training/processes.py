@@ -1,4 +1,4 @@
-"""The processes of a run: how many and on what, that they start alike, and that they fail alike."""
+"""The processes of a run: devices and precision, equal weights at the start, and errors raised on every rank."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from garnish.training.train_options import TrainOptions
 
 
 def make_fabric(options: TrainOptions) -> Fabric:
-    """Devices, precision and processes; processes that torchrun started are taken as they are.
+    """Set up devices, precision and processes; those started by torchrun are used as they are.
 
     Raises:
         OptionError: a device or precision that this machine does not have.
@@ -52,9 +52,9 @@ def make_fabric(options: TrainOptions) -> Fabric:
 
 @contextlib.contextmanager
 def _without_news() -> Iterator[None]:
-    """Fabric logs the precision that it was given, a line for each run and measurement of a comparison."""
+    """Suppress Fabric's log line about precision, which would come with each run of a comparison."""
     before = logging.root.manager.disable
-    logging.disable(max(before, logging.INFO))  # of all loggers: which one it is depends on what else was imported
+    logging.disable(max(before, logging.INFO))  # all loggers, as the name of Fabric's depends on other imports
     try:
         yield
     finally:
@@ -65,12 +65,12 @@ def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric) -> list[str]
     """Read pictures and labels on the first rank; returns its warnings.
 
     Args:
-        sets: what to read.
+        sets: the data sets to read.
         limit: pictures of each, evenly spaced; 0: none.
         fabric: every rank raises what the first one found.
 
     Raises:
-        DataError: the first fault, and how many more there are.
+        DataError: the first fault, with the number of others.
     """
     fault = ""
     found: list[str] = []
@@ -79,8 +79,8 @@ def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric) -> list[str]
             for dataset in sets:
                 report = check(dataset, limit=limit)
                 report.raise_first()
-                found += [line for line in report.warnings if line not in found]  # two splits tell of each other
-        except GarnishError as error:  # of any kind: the other ranks wait for it
+                found += [line for line in report.warnings if line not in found]  # two splits may give the same warning
+        except GarnishError as error:  # any of them, since the other ranks wait for the result
             fault = str(error)
     if fabric.world_size > 1:
         fault = fabric.broadcast(fault)
@@ -90,10 +90,10 @@ def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric) -> list[str]
 
 
 def start_alike(backbone: Backbone, tensors: Iterable[Tensor], fabric: Fabric) -> None:
-    """Give every rank the first one's tensors.
+    """Copy the first rank's tensors to every rank.
 
     Raises:
-        OptionError: backbones with other weights on other ranks.
+        OptionError: backbones whose weights differ between ranks.
     """
     if fabric.world_size == 1:
         return

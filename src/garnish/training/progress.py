@@ -1,4 +1,4 @@
-"""What a run prints while it trains: one live line on a terminal, else a line about every tenth of the way."""
+"""Progress of a run on standard error: one live line on a terminal, else a line after each tenth of the steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-#: Share of the past in the running means of losses and speed.
+#: Decay of the running means of losses and speed.
 _KEEP = 0.9
 
 
@@ -21,7 +21,7 @@ class Progress:
     Args:
         total: steps of the run.
         start: steps done before.
-        shown: print progress; False: only warnings and faults.
+        shown: print progress; False: only warnings.
     """
 
     def __init__(self, total: int, start: int = 0, *, shown: bool = True) -> None:
@@ -44,20 +44,20 @@ class Progress:
             self.live.stop()
 
     def say(self, text: str) -> None:
-        """Print lines, if there are any and progress is shown."""
+        """Print text if progress is shown."""
         if self.shown and text:
             self.console.print(text, markup=False)
 
     def warn(self, text: str) -> None:
-        """Print one line in any case."""
+        """Print a warning, even if progress is not shown."""
         self.console.print(f"warning: {text}", markup=False, style="yellow")
 
     def paused(self) -> None:
-        """Leave the time since the last step out of the speed (an evaluation, a checkpoint)."""
+        """Exclude the time since the last step (an evaluation, a checkpoint) from the speed."""
         self._since = time.perf_counter()
 
     def step(self, step: int, losses: Mapping[str, float], total_loss: float) -> None:
-        """Note a finished step (``step`` of them are done)."""
+        """Record a finished step; ``step``: number of steps done."""
         now = time.perf_counter()
         speed = 1 / max(now - self._since, 1e-9)
         self._since = now
@@ -71,7 +71,7 @@ class Progress:
             self.say(self.line(step))
 
     def line(self, step: int) -> str:
-        """``step 120/1000  loss 1.23  seg 0.53 …  12.3 steps/s  1:11 left``."""
+        """The progress line: ``step 120/1000  loss 1.23  seg 0.53 …  12.3 steps/s  1:11 left``."""
         left = int((self.total - step) / self.speed) if self.speed else 0
         losses = "  ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
         width = len(str(self.total))

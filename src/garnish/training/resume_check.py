@@ -1,4 +1,4 @@
-"""What a run must share with the one that it resumes, and the refusal where it does not."""
+"""Checks that a resumed run has the options, model and data that it was started with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run_facts(
     batch_size: int,
     world: int,
 ) -> RunFacts:
-    """What a run must share with the one that it resumes; ``data`` by what it is for."""
+    """The facts of a run that must not change when it is resumed; ``data``: purpose → data set."""
     return {
         "options": plain({k: v for k, v in dataclasses.asdict(options).items() if k not in FREE_ON_RESUME}),
         "cached": options.cache is not None,
@@ -41,16 +41,16 @@ def run_facts(
 
 
 def check_facts(saved: Checkpoint, now: RunFacts, where: str) -> str:
-    """Raise OptionError where a run would not go on as it began, naming the first thing that differs.
+    """Raise OptionError if a resumed run differs from its start, naming the first difference.
 
     Returns:
-        A line about what could not be compared; empty where all could.
+        A line about what could not be compared; empty if all could.
     """
     for name, value in now["options"].items():
         if saved["options"].get(name) != value:
             raise OptionError(
                 f"{where}: was started with train.{name} = {saved['options'].get(name)}, not {value}; resume with"
-                " the same options, or train anew"
+                " the same options, or start over"
             )
     if "tasks" in saved:  # older checkpoints do not say
         _check_tasks(saved["tasks"], now["tasks"], where)
@@ -71,60 +71,60 @@ def check_facts(saved: Checkpoint, now: RunFacts, where: str) -> str:
         ("total_steps", f"{saved['total_steps']} steps in all, not {now['total_steps']} (has the data changed?)"),
     ):
         if saved.get(name, False) != now.get(name):
-            raise OptionError(f"{where}: was started with {what}; resume with the same, or train anew")
+            raise OptionError(f"{where}: was started with {what}; resume with the same, or start over")
     if "data" in saved:
         return ""
     state = saved["state"]
     kept = state.best_step is not None and not state.best_on_some
     rounding = "; what storing does to its best metrics is measured only if a later step is better" if kept else ""
-    return f"{where}: an earlier version wrote it, which did not note its data; see to them{rounding}"
+    return f"{where}: an earlier version wrote it without facts about its data; check that they are the same{rounding}"
 
 
 def _check_data(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
-    """Raise OptionError where the pictures or labels are not those that the run was started with."""
+    """Raise OptionError if the pictures or labels are not those that the run was started with."""
     for name, after in now.items():
         before = saved.get(name)
         if before is None and after is None:
             continue
         if before is None or after is None:
-            what = f"without {name} data" if before is None else f"with {name} data, of which there are none now"
+            what = f"without {name} data" if before is None else f"with {name} data, and there are none now"
         elif aspect := changed_aspect(before, after):
             what = f"with other {name} data ({aspect})"
         else:
             continue
-        raise OptionError(f"{where}: was started {what}; give those that it was started with (--data), or train anew")
+        raise OptionError(f"{where}: was started {what}; give those that it was started with (--data), or start over")
 
 
 def _described(task: Task) -> SpecFacts:
-    """Class and options of a task, but for those that change no number."""
+    """Class and options of a task, without those that do not affect results."""
     told = describe(task)
     kept = {name: value for name, value in told["options"].items() if task.roles.get(name) != "work"}
     return {"name": told["name"], "options": kept}
 
 
 def _check_tasks(saved: Mapping[str, SpecFacts], now: Mapping[str, SpecFacts], where: str) -> None:
-    """Raise OptionError where a task's class, class names or another option is not what the run was started with."""
+    """Raise OptionError if a task's class, class names or other options differ from the start of the run."""
     if set(saved) != set(now):
         raise OptionError(
             f"{where}: was started with the tasks {', '.join(saved)}, not {', '.join(now)}; resume with the same, or"
-            " train anew"
+            " start over"
         )
     for task, before in saved.items():
         _check_spec(before, now[task], f"tasks.{task}", where)
 
 
 def _check_spec(before: SpecFacts | None, after: SpecFacts | None, at: str, where: str) -> None:
-    """Raise OptionError where a class or an option differs; a checkpoint may be older than an option."""
+    """Raise OptionError if a class or an option differs; options that an old checkpoint lacks are skipped."""
     names = [None if spec is None else spec["name"] for spec in (before, after)]
     if before is None or after is None or names[0] != names[1]:
         raise OptionError(
-            f"{where}: was started with {at} = {names[0]}, not {names[1]}; resume with the same recipe, or train anew"
+            f"{where}: was started with {at} = {names[0]}, not {names[1]}; resume with the same recipe, or start over"
         )
     for name, value in after["options"].items():
         if (old := before["options"].get(name, value)) != value:
             raise OptionError(
                 f"{where}: was started with {at}.{name} = {_shown(old)}, not {_shown(value)}; resume with the same data"
-                " description and recipe, or train anew"
+                " description and recipe, or start over"
             )
 
 

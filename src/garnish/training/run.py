@@ -1,4 +1,4 @@
-"""A run: everything the loop works with, put together and checked before the first step."""
+"""A training run: everything that the loop works with, set up and checked before the first step."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from garnish.training.validation import Validation
 
 @final
 class Run:
-    """See :func:`garnish.training.fit.fit` for the arguments."""
+    """One training run; for the arguments see :func:`garnish.training.fit.fit`."""
 
     def __init__(
         self,
@@ -108,12 +108,12 @@ class Run:
     # ---- before the first step ----------------------------------------------------------------------------------
 
     def _place(self) -> None:
-        """Model to the device, and what trains it; all ranks start from the first one's tensors."""
+        """Move the model to its device and make the training step; all ranks start from the first one's tensors."""
         model, device = self.model, self.fabric.device
         if not model.trained_parameters():
             raise OptionError("train: every task of the model is frozen, so there is nothing to train; add a task")
         if odd := not_finite(model.all_tensors()):
-            raise OptionError(f"train: the model's {odd}, so nothing can be learnt; build or load it anew")
+            raise OptionError(f"train: the model's {odd}, so nothing can be learnt; build or load it again")
         model.to(device)
         self.balance.to(device)
         model.check_sites()
@@ -121,7 +121,7 @@ class Run:
         start_alike(model.backbone, [*self.step.trained.values(), *self.step.buffers().values()], self.fabric)
 
     def _begin(self, train: Dataset, val: Dataset | None, saved: Checkpoint | None) -> None:
-        """Batch size, batches and number of steps."""
+        """Set batch size, batches, number of steps and validation."""
         options, fabric = self.options, self.fabric
         self.model.backbone.checkpointing = options.checkpointing
         self.model.train()
@@ -137,10 +137,10 @@ class Run:
         self.validation = None if val is None else Validation(self.model, val, options, fabric, kept, self.eval_every)
 
     def _introduce(self, num_pictures: int, about_labels: list[str], about_data: list[str]) -> None:
-        """Say what is trained, and what should be known about it."""
+        """Print what is trained, with warnings."""
         self.progress.say(repr(self.model))
         if self.options.log is None and self.log == ("csv",):
-            self.progress.say("log: CSV alone, for tensorboard is not installed (pip install 'garnish[tensorboard]')")
+            self.progress.say("log: CSV only, as tensorboard is not installed (pip install 'garnish[tensorboard]')")
         about = Circumstances(
             total_steps=self.total_steps, eval_every=self.eval_every, has_val=self.validation is not None,
             has_folder=self.out is not None, processes=self.fabric.world_size,
@@ -155,13 +155,13 @@ class Run:
     # ---- during the loop ----------------------------------------------------------------------------------------
 
     def warn(self, line: str) -> None:
-        """Keep one line, and print it on the first rank."""
+        """Record a warning, and print it on the first rank."""
         self.warnings.append(line)
         if self.is_first:
             self.progress.warn(line)
 
     def update(self) -> bool:
-        """Clip and step; False where nothing had a gradient or the scaler skipped the step.
+        """Clip and step; False if nothing had a gradient or the scaler skipped the step.
 
         Raises:
             GarnishError: gradients that are not finite (at float16 the scaler skips those).
@@ -191,7 +191,7 @@ class Run:
         return f"; the last checkpoint is in {self.out}/last" if self.out else ""
 
     def finish_step(self, losses: Mapping[str, float], total_loss: float, rate: float) -> None:
-        """Count the step, and log and save where that is due."""
+        """Count the step, and log and save if due."""
         self.state.step += 1
         step = self.state.step
         self.progress.step(step, losses, total_loss)
@@ -206,7 +206,7 @@ class Run:
         """Write a checkpoint (on the first rank, if the run has a folder).
 
         Raises:
-            GarnishError: a tensor that is not finite; the checkpoint before it is kept.
+            GarnishError: a tensor that is not finite; the previous checkpoint is kept.
         """
         if odd := odd_in_run(self.step):
             raise self._fault(f"{odd}; lower lr", self.state.step)
@@ -218,11 +218,11 @@ class Run:
             self.progress.paused()
 
     def evaluation_due(self) -> bool:
-        """Whether the model as it stands is to be evaluated."""
+        """Whether the model is to be evaluated at this step."""
         return self.validation is not None and self.validation.due(self.state, self.total_steps)
 
     def evaluate(self) -> None:
-        """Evaluate, keep the best bundle, end the run where patience is at its end, and save."""
+        """Evaluate, save the bundle if it is the best, end the run if patience is exhausted, and save a checkpoint."""
         assert self.validation is not None and self.ranking is not None
         state, options = self.state, self.options
         metrics, on_some, odd = self.validation.measured(self.stop_if_asked)
@@ -253,12 +253,12 @@ class Run:
                 self.warn(f"step {self.state.step}: {wider}")
 
     def stop_if_asked(self) -> None:
-        """Where a signal came and no other process must agree: undo what is begun of a step, save and leave."""
+        """After a signal, if no other process must agree: undo the unfinished step, save and exit."""
         if self.requests.number is not None and self.fabric.world_size == 1:
             self.stop()
 
     def stop(self) -> NoReturn:
-        """Undo what is begun of a step, save and leave, as a signal asked for; the exit code is 128 and its number."""
+        """Undo the unfinished step, save and exit after a signal; the exit code is 128 plus its number."""
         self.begun.undo()
         self.step.optimizer.zero_grad(set_to_none=True)
         self.save()
@@ -271,10 +271,10 @@ class Run:
     # ---- after the loop -----------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Mark the run as done, keep a bundle where nothing was evaluated, and record the effect of its rounding.
+        """Mark the run as done; save the bundle if nothing was evaluated, else record the effect of its rounding.
 
         Raises:
-            GarnishError: no evaluation had finite outputs, so that there is no best one.
+            GarnishError: no evaluation had finite outputs, so there is no best one.
         """
         if self.validation is not None and self.state.best_step is None:
             raise GarnishError(
@@ -294,7 +294,7 @@ class Run:
             self.progress.say(f"{self.state.stopped} after {self.state.seconds:.0f} s; bundle{of}: {self.out / 'best'}")
 
     def close(self) -> None:
-        """Leave the model as it was found but for its tensors."""
+        """Restore the model's settings (not its tensors), and close the logs."""
         self.model.backbone.checkpointing = False
         if self.scalars is not None:
             self.scalars.close(finished=bool(self.state.stopped))

@@ -1,4 +1,4 @@
-"""The batches of a run: read from its data, or made of kept features."""
+"""The batches of a run: from its data alone, or with cached trunk features."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def step_batches(
     fabric: Fabric,
     warn: Callable[[str], None],
 ) -> tuple[StepBatches | CachedBatches, CachedPictures | None]:
-    """Batches of the training pictures, and the kept features of the validation pictures, where there are any."""
+    """Batches of the training pictures, and the validation pictures with cached features; None: not cached."""
     batches = StepBatches(
         train,
         batch_size,

@@ -1,4 +1,4 @@
-"""The folder of a run: taken by one start, and worked in by one process at a time. Nothing here needs torch."""
+"""The folder of a run: creating it exclusively, and locking it while a process trains. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from garnish.errors import BundleError, OptionError
 from garnish.files.atomic import writing
 from garnish.files.locks import locked
 
-#: The checkpoint's folder, in that of the run. Whoever makes it has taken the folder.
+#: Folder of the checkpoint, in that of the run. The process that creates it owns the run's folder.
 LAST = "last"
-#: The checkpoint, in the folder of the run, and the one before, to which a damaged one falls back.
+#: The checkpoint, in the folder of the run, and the previous one, which is used if the first is damaged.
 STATE = Path(LAST) / "state.safetensors"
 EARLIER = Path(LAST) / "earlier.safetensors"
 _LOCK = ".lock"
@@ -22,11 +22,11 @@ _LOCK = ".lock"
 def new_folder(wanted: Path) -> Path:
     """Take ``wanted`` if it is new or empty, else ``wanted-2``, ``wanted-3`` and so on.
 
-    Of several processes that ask at once each gets a folder of its own: it is taken by making ``FOLDER/last``, which
-    the system lets one of them do.
+    Processes that start at the same time get different folders: a folder is taken by creating ``FOLDER/last``, which
+    succeeds in one process only.
 
     Raises:
-        OptionError: a place where no folder can be made.
+        OptionError: a folder that cannot be created.
     """
     number = 1
     while True:
@@ -51,7 +51,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def check_run(folder: Path) -> None:
-    """Raise BundleError where a folder holds no checkpoint; it names the run that the path lies in, if any."""
+    """Raise BundleError if a folder holds no checkpoint; the message names the run that the path lies in, if any."""
     if _is_run(folder):
         return
     if not folder.exists():
@@ -66,18 +66,18 @@ def check_run(folder: Path) -> None:
 
 
 def how_to_go_on(folder: Path | None) -> str:
-    """What resumes a run that was stopped, for people."""
+    """A sentence that says how to resume a stopped run."""
     if folder is None:
-        return "nothing was kept, for the run has no folder"
+        return "nothing was saved, as the run has no folder"
     return f"to go on: garnish train --resume {shlex.quote(str(folder))}, or fit(resume={str(folder)!r})"
 
 
 @contextlib.contextmanager
 def working_in(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a run's folder for a ``with`` block; a killed one keeps nobody out.
+    """Lock a run's folder against other training processes for a ``with`` block; a killed process leaves no lock.
 
     Raises:
-        OptionError: one trains there now. BundleError: the folder cannot be written to.
+        OptionError: another process trains there now. BundleError: the folder cannot be written to.
     """
 
     def busy(who: str) -> None:

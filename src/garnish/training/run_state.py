@@ -1,6 +1,6 @@
-"""The state of a run: its folder, and the checkpoint from which it goes on as if nothing had happened.
+"""The state of a run, and saving and restoring it as a checkpoint, from which a run resumes bit-exactly.
 
-A checkpoint holds what is trained, its optimizer state and a few numbers. Sample order, augmentation, dropout and
+A checkpoint holds the trained tensors, the optimizer state and a few numbers. Sample order, augmentation, dropout and
 learning rate are functions of (seed, step), so nothing else is needed.
 """
 
@@ -45,15 +45,15 @@ class Evaluation(TypedDict):
 @final
 @dataclass
 class RunState:
-    """What changes as a run goes on, beside the tensors.
+    """The part of a run's state that is not tensors.
 
     Attributes:
         step: optimizer steps done.
         history: every evaluation.
         best_step, best_score: of the best evaluation so far; None: none yet.
-        best_on_some: its metrics on the pictures that the effect of storing a bundle is measured on.
+        best_on_some: its metrics on the pictures on which the effect of storing a bundle is measured.
         stopped: "" while steps are left, "finished", or "early" (patience).
-        seconds: spent in training and evaluation, over all sittings.
+        seconds: spent in training and evaluation, over all sessions.
     """
 
     step: int = 0
@@ -65,15 +65,15 @@ class RunState:
     seconds: float = 0.0
 
     def metrics_of(self, step: int | None) -> Metrics:
-        """Metrics of the evaluation at ``step``; empty where there is none."""
+        """Metrics of the evaluation at ``step``; empty if there is none."""
         return next((entry["metrics"] for entry in self.history if entry["step"] == step), {})
 
 
 class RunFacts(TypedDict):
-    """What a run must share with the one that it resumes; checkpoints of earlier versions lack some."""
+    """The facts of a run that must not change on resuming; checkpoints of earlier versions lack some."""
 
     options: dict[str, Any]
-    cached: NotRequired[bool]  # which changes roundings; its folder may be another
+    cached: NotRequired[bool]  # caching changes rounding; its folder may differ
     total_steps: int
     batch_size: int
     world: int
@@ -82,11 +82,11 @@ class RunFacts(TypedDict):
     tasks: NotRequired[dict[str, SpecFacts]]
     methods: NotRequired[dict[str, list[SpecFacts]]]
     heads: NotRequired[dict[str, SpecFacts]]
-    data: NotRequired[dict[str, Any]]  # by what it is for
+    data: NotRequired[dict[str, Any]]  # by purpose
 
 
 class Checkpoint(RunFacts):
-    """The facts of a checkpoint."""
+    """The JSON facts of a checkpoint: those of the run, its state, and the numbers of scaler and optimizer."""
 
     state: RunState
     scaler: dict[str, Any]
@@ -97,7 +97,7 @@ _READING = Reading(error=BundleError, unknown="unknown key {place}", missing="ha
 
 
 def taken(out: str | Path, recipe: Mapping[str, Any], held: ExitStack, fabric: Fabric) -> Path:
-    """Take the folder of a new run, on the first rank, lock it until ``held`` is closed, and write ``args.yaml``."""
+    """Create the folder of a new run on the first rank, lock it until ``held`` is closed, and write ``args.yaml``."""
     folder = ""
     if fabric.is_global_zero:
         made = new_folder(Path(out))
@@ -108,7 +108,7 @@ def taken(out: str | Path, recipe: Mapping[str, Any], held: ExitStack, fabric: F
 
 
 def resumed(folder: Path, held: ExitStack, fabric: Fabric) -> tuple[dict[str, Tensor], Checkpoint, str]:
-    """What :func:`load_run` gives, once the folder is locked until ``held`` is closed."""
+    """Lock the folder of a run until ``held`` is closed, and load its checkpoint as :func:`load_run` does."""
     check_run(folder)
     if fabric.is_global_zero:
         held.enter_context(working_in(folder))
@@ -119,26 +119,26 @@ def resumed(folder: Path, held: ExitStack, fabric: Fabric) -> tuple[dict[str, Te
 
 
 def write_args(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """``args.yaml``: what the run was started with.
+    """Write ``args.yaml``: the recipe that the run was started with.
 
-    ``base``, where its relative paths start, is told from the run's folder, so that a run which is moved together with
-    its data finds them again.
+    ``base``, the folder of its relative paths, is written relative to the run's folder, so that a run that is moved
+    together with its data still finds them.
     """
     if "base" in recipe:
         start = Path(recipe["base"]).resolve()
-        with contextlib.suppress(ValueError):  # on another drive nothing is relative
+        with contextlib.suppress(ValueError):  # no relative path to another drive
             start = Path(os.path.relpath(start, folder.resolve()))
         recipe = {"base": start.as_posix(), **without_base(recipe)}
     _write(folder / "args.yaml", write_yaml(plain(recipe)))
 
 
 def without_base(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe as bundles keep it, which say nothing about folders outside of the paths that were written."""
+    """A recipe as bundles store it: without ``base``, which would reveal a folder of this machine."""
     return {name: section for name, section in recipe.items() if name != "base"}
 
 
 def write_results(folder: Path, history: list[Evaluation]) -> None:
-    """``results.csv``: a row an evaluation, a column a metric."""
+    """Write ``results.csv``: a row per evaluation, a column per metric."""
     rows: list[dict[str, float]] = [
         {"step": e["step"], "score": e["score"]}
         | {f"{task}.{name}": value for task, values in e["metrics"].items() for name, value in values.items()}
@@ -154,12 +154,12 @@ def write_results(folder: Path, history: list[Evaluation]) -> None:
 
 
 def save_run(folder: Path, state: RunState, step: TrainingStep, facts: RunFacts) -> None:
-    """Write or replace ``FOLDER/last/state.safetensors``; the state before stays beside it.
+    """Write or replace ``FOLDER/last/state.safetensors``; the previous state is kept next to it.
 
     Args:
         folder: of the run.
         state: see :class:`RunState`.
-        step: what it trains, the buffers beside that, and the state of its optimizer and scaler are saved.
+        step: its trained tensors, buffers, and the state of its optimizer and scaler are saved.
         facts: what must be the same when the run is resumed: see :func:`check_facts`.
     """
     moments, numbers = _optimizer_state(step)
@@ -168,10 +168,10 @@ def save_run(folder: Path, state: RunState, step: TrainingStep, facts: RunFacts)
 
 
 def load_run(folder: Path) -> tuple[dict[str, Tensor], Checkpoint, str]:
-    """What :func:`save_run` wrote, and a line about it: "", or that it is the state before, for the last is damaged.
+    """Read what :func:`save_run` wrote, with a line if the last state is damaged and the previous one is used, else "".
 
     Raises:
-        BundleError: no checkpoint there, both are damaged, or one that holds what is not finite.
+        BundleError: no checkpoint, both are damaged, or one with values that are not finite.
     """
     check_run(folder)
     last, earlier, line = folder / STATE, folder / EARLIER, ""
@@ -187,27 +187,27 @@ def load_run(folder: Path) -> tuple[dict[str, Tensor], Checkpoint, str]:
     if line:
         line += f"; going on from the state before, of step {facts['state'].step} ({earlier})"
     if odd := not_finite(tensors):
-        raise BundleError(f"{last}: {odd}; the run had diverged: train anew at a lower lr")
+        raise BundleError(f"{last}: {odd}; the run had diverged: train again at a lower lr")
     return tensors, facts, line
 
 
 def set_aside(folder: Path) -> None:
-    """Rename a damaged last state, so that the next one that is saved does not keep it as the state before."""
+    """Rename a damaged last state, so that the next save does not keep it as the previous state."""
     if (folder / STATE).exists():
         with writing(f"{folder / STATE}:", ", then resume"):
             (folder / STATE).replace(folder / LAST / "damaged.safetensors")
 
 
 def odd_in_run(step: TrainingStep) -> str:
-    """What is not finite of all that a checkpoint would hold (see :func:`save_run`); empty where nothing is."""
+    """A line on tensors of a checkpoint (see :func:`save_run`) that are not finite; empty if all are finite."""
     return not_finite(step.trained | step.buffers() | _optimizer_state(step)[0])
 
 
 def restore(tensors: Mapping[str, Tensor], facts: Checkpoint, step: TrainingStep, where: str) -> RunState:
-    """Put a checkpoint back; nothing is changed where it does not fit.
+    """Restore a checkpoint; if it does not fit, nothing is changed.
 
     Raises:
-        BundleError: a missing, unused or otherwise shaped tensor.
+        BundleError: a missing or unused tensor, or one of another shape.
     """
     targets = _kept(step)
     found = {n: t for n, t in tensors.items() if not n.startswith("optimizer/")}
@@ -224,7 +224,7 @@ def restore(tensors: Mapping[str, Tensor], facts: Checkpoint, step: TrainingStep
     moments = {n.removeprefix("optimizer/"): t for n, t in tensors.items() if n.startswith("optimizer/")}
     for name, entries in unflatten(moments, facts["optimizer"]).items():
         parameter = step.trained[name]
-        # the fused step keeps its counter beside the parameter, the other one on the CPU
+        # the fused step keeps its counter on the parameter's device, the other one on the CPU
         fused = step.optimizer.param_groups[0]["fused"]
         step.optimizer.state[parameter] = {
             k: v.to(parameter.device) if isinstance(v, Tensor) and (v.ndim or fused) else v for k, v in entries.items()
@@ -234,13 +234,13 @@ def restore(tensors: Mapping[str, Tensor], facts: Checkpoint, step: TrainingStep
 
 
 def _kept(step: TrainingStep) -> dict[str, Tensor]:
-    """By their names in a checkpoint."""
+    """Trained tensors and buffers by their names in a checkpoint."""
     kept = step.trained | step.buffers()
     return {f"{'extra' if name.startswith('balance.') else 'model'}/{name}": tensor for name, tensor in kept.items()}
 
 
 def _optimizer_state(step: TrainingStep) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Its tensors, by their names in a checkpoint, and its numbers."""
+    """The optimizer's tensors by their names in a checkpoint, and its numbers."""
     state = step.optimizer.state
     moments, numbers = flatten({name: state[p] for name, p in step.trained.items() if p in state})
     return {f"optimizer/{name}": tensor for name, tensor in moments.items()}, numbers

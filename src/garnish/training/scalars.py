@@ -1,6 +1,6 @@
-"""Scalars of a run over its steps, for TensorBoard and as CSV, which go on where a resumed run does, and other loggers.
+"""Logging of a run's scalars to CSV and TensorBoard, which a resumed run continues, and to other loggers.
 
-A logger of another kind begins anew when a run is resumed, with the steps counted on.
+Other loggers start a new log when a run is resumed; step numbers continue.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from garnish.training.loggers import OWN, logger_class, start_logger
 
 @final
 class Scalars:
-    """Writes ``FOLDER/scalars.csv`` and TensorBoard's event files beside it.
+    """Writes ``FOLDER/scalars.csv`` and TensorBoard's event files next to it.
 
     Args:
-        folder: created where it is missing.
+        folder: created if missing.
         columns: names of the scalars, fixed for the whole run.
         kinds: "tensorboard", "csv", and names of other loggers.
-        start: steps done; rows of later steps, of a run that was cut off, are dropped.
+        start: steps done; rows of later steps, left by an interrupted run, are dropped.
 
     Raises:
         MissingExtraError, OptionError: a logger that is not installed or cannot be started.
@@ -49,7 +49,7 @@ class Scalars:
                 write_file(self.file, text.getvalue().encode())
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one row; a scalar that is left out has no value at this step."""
+        """Write one row; scalars that are left out have no value at this step."""
         if self.file is not None:
             with (
                 writing(f"{self.file}:", ", then resume"),
@@ -60,7 +60,7 @@ class Scalars:
         self.add_to_board(step, values)
 
     def add_to_board(self, step: int, values: Mapping[str, float]) -> None:
-        """Send values to all but the CSV file (the metrics of evaluations, which have a table of their own)."""
+        """Send values to all logs but the CSV file (metrics of evaluations go to ``results.csv`` instead)."""
         if self.board is not None:
             with writing(f"{self.board.log_dir}:", ", then resume"):
                 for name, value in values.items():
@@ -69,7 +69,7 @@ class Scalars:
             logger.log_metrics(dict(values), step)
 
     def close(self, *, finished: bool = True) -> None:
-        """Flush everything; loggers are told whether the run came to its end."""
+        """Flush everything; loggers are told whether the run finished."""
         for logger in self.others:
             logger.finalize("success" if finished else "aborted")
         if self.board is not None:
@@ -78,10 +78,10 @@ class Scalars:
 
 
 def log_kinds(wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """What a run logs to; None: CSV, and TensorBoard where it is installed.
+    """The logs of a run; None: CSV, and TensorBoard if installed.
 
     Raises:
-        MissingExtraError, OptionError: a logger that is not installed, or a name that is no logger's.
+        MissingExtraError, OptionError: a logger that is not installed, or a name that is not a logger.
     """
     if wanted is not None:
         for name in wanted:
@@ -94,7 +94,7 @@ def log_kinds(wanted: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def import_tensorboard() -> Any:
-    """The writer class of event files."""
+    """TensorBoard's writer class; raises MissingExtraError if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -105,7 +105,7 @@ def import_tensorboard() -> Any:
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """Whole rows of a CSV file with a header; a last row that was cut off is left out."""
+    """Complete rows of a CSV file with a header; a truncated last row is left out."""
     if not file.is_file():
         return []
     with file.open(newline="", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""Stopping when asked to: a signal ends the run after the pass that is under way, with a checkpoint."""
+"""Stopping on SIGTERM or Ctrl-C: the signal is noted, and the run ends after the current pass with a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, final
 
 @final
 class StopRequest:
-    """While entered, the first SIGTERM or SIGINT (Ctrl-C) is only noted; a second SIGINT interrupts at once.
+    """Within its ``with`` block the first SIGTERM or SIGINT (Ctrl-C) is only noted; a second SIGINT interrupts at once.
 
-    One that came too late for anything to be stopped still ends the program on leaving, so that none is lost.
+    A signal that came too late to stop anything still ends the program at the end of the block.
 
     Attributes:
-        number: the signal that came; None: none did.
+        number: the signal that came; None: no signal.
 
     Raises:
-        SystemExit: on leaving without an error, 128 and the number of the signal.
+        SystemExit: at the end of the block, if there was no error: 128 plus the number of the signal.
     """
 
     def __init__(self) -> None:

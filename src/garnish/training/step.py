@@ -1,7 +1,7 @@
-"""One training step, the same wherever one is made.
+"""One training step, shared by training and by everything that measures or predicts its cost.
 
-:func:`garnish.training.fit.fit` makes it part by part and looks at what is in between; what only measures a step makes
-it whole. No value is looked at in here, so that it can be made of fake tensors, which have none.
+:func:`garnish.training.fit.fit` runs it part by part and checks the values in between; measurements run it as a whole.
+No tensor value is read in here, so that it also works with fake tensors, which have none.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class TrainingStep:
 
     Args:
         model: on its device, in training mode.
-        tasks: the trained ones of it.
-        balance: what makes one loss of theirs, on the same device.
-        options: rates, decay and largest norm.
+        tasks: its trained tasks.
+        balance: combines their losses into one, on the same device.
+        options: rates, decay and largest gradient norm.
         fabric: processes and precision; None: this process alone, in float32.
 
     Attributes:
-        trained: what the optimizer changes, by stored name; what the balance learns as ``balance.…``.
-        optimizer: over it.
+        trained: the optimizer's parameters by stored name; those of the balance as ``balance.…``.
+        optimizer: AdamW over ``trained``.
         precision: of the passes, with the scaler of float16.
     """
 
@@ -57,17 +57,17 @@ class TrainingStep:
         self._losses_of = MultiTaskLoss(tasks, fabric)
         kept = self.buffers().items()
         self._statistics = [t for n, t in kept if t.is_floating_point() and not n.startswith("balance.")]
-        # all tensors in one call, which torch does by itself for real tensors on a GPU alone
+        # all tensors in one call, which torch does by default only for real tensors on a GPU
         self._at_once = True if model.device.type in ("cpu", "cuda") else None
 
     def buffers(self) -> dict[str, Tensor]:
-        """What steps change beside what is trained (running statistics of heads and adapters), named as that is."""
+        """The buffers that steps change (running statistics of heads and adapters), named as ``trained``."""
         balance = {f"balance.{n}": t for n, t in self.balance.state_dict(keep_vars=True).items()}
         kept = self.model.own_tensors() | balance
         return {name: tensor for name, tensor in kept.items() if not isinstance(tensor, nn.Parameter)}
 
     def __call__(self, batch: Batch) -> None:
-        """A whole step of one batch on the model's device, all of whose labels are of ``tasks``."""
+        """Run a whole step on a batch on the model's device, with labels of ``tasks`` only."""
         outputs = self.outputs(batch)
         found = self.losses(outputs, batch)
         self.backward(self.balance(found.losses))
@@ -81,34 +81,34 @@ class TrainingStep:
         return outputs
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch, stop: bool = False) -> StepLosses:
-        """Each task's loss over the labels of all processes; ``stop``: this one wants to."""
+        """Each task's loss over the labels of all processes; ``stop``: this process wants to stop."""
         return self._losses_of(outputs, batch, stop)
 
     def own_loss(self, batch: Batch) -> Tensor:
-        """() sum of the losses over this process's labels, which waits for no other one: to measure what it takes."""
+        """() sum of the losses over this process's labels, without any exchange: for measuring memory."""
         batch = only(batch, self.tasks)
         return torch.stack(list(self._losses_of.own(self.outputs(batch), batch).values())).sum()
 
     def backward(self, loss: Tensor) -> None:
-        """Add a loss's gradients to those that are there; nothing where no trained tensor leads to it."""
+        """Accumulate a loss's gradients; does nothing if it depends on no trained tensor."""
         if loss.requires_grad:
             self.precision.backward(loss, None)
 
     def exchange_gradients(self) -> None:
-        """Sum over processes; what the balance learns has the same gradient in all of them already."""
+        """Sum gradients over processes, except the balance's, which are already equal in all of them."""
         if self.fabric is not None:
             own = [p for n, p in self.trained.items() if not n.startswith("balance.")]
             reduce_gradients(own, self._statistics, self.fabric)
 
     def norm(self) -> Tensor | None:
-        """() of all gradients together, from here on without the scale of float16; None where it has no limit."""
+        """() norm of all gradients together, after unscaling them from float16's scale; None without a limit."""
         if self.options.clip is None:
             return None
         self.precision.unscale_gradients(self.optimizer)
         return get_total_norm([p.grad for p in self.trained.values() if p.grad is not None], foreach=self._at_once)
 
     def update(self, norm: Tensor | None) -> None:
-        """Scale gradients whose joint norm this is down to the largest that is allowed; AdamW; forget them."""
+        """Clip the gradients, whose total norm is ``norm``, then take an AdamW step and clear the gradients."""
         if norm is not None and self.options.clip is not None:
             clip_grads_with_norm_(self.trained.values(), self.options.clip, norm, foreach=self._at_once)
         self.precision.optimizer_step(self.optimizer)

@@ -1,7 +1,7 @@
-"""What a training step is expected to take, told before the first one where that is minutes or gigabytes.
+"""The expected memory and time of a training step, reported before the first one if they are large.
 
-Operations and the bytes kept for the backward pass are counted on tensors without values (torch's fake tensors) at the
-pictures' own size. Time is at least that of so many operations of a matrix product, whose speed is measured.
+Operations and the bytes kept for the backward pass are counted on torch's fake tensors at the pictures' own size. The
+time is a lower bound: the operations over the measured speed of a matrix product.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from garnish.training.batch_size import IN_PASSING, available, optimizer_bytes
 from garnish.training.train_options import TrainOptions
 from garnish.training.undone_step import BegunStep
 
-#: What is worth a line: bytes, and seconds.
+#: Bytes and seconds from which a line is printed.
 _MUCH_BYTES, _LONG = 2e9, 60.0
-#: Pixels of a step, and its multiply-accumulates if its parameters were a plain ViT's, below which it is small.
+#: A step with fewer pixels, and fewer MACs (estimated as for a plain ViT of as many parameters), is not counted.
 _MANY_PIXELS, _MUCH_WORK = 2e6, 1e11
-#: Side of the matrices that are multiplied, and how often.
+#: Side of the matrices that are multiplied to measure speed, and number of repetitions.
 _SIDE, _TIMES = 768, 3
-#: A step's operations over those of its forward pass: gradients of what is inside the trunk take as many again.
+#: Operations of a step over those of its forward pass: gradients of activations take as many again.
 _BOTH_WAYS = 2
 
 
 @final
 @dataclass(frozen=True)
 class StepCost:
-    """Of one step of one process.
+    """The cost of one step of one process.
 
     Attributes:
         size: (H, W) of the pictures.
-        memory_bytes: kept for the backward pass and passed through, gradients and moments; without the model.
-        seconds: by the speed of a matrix product, which is seldom reached; None on accelerators.
+        memory_bytes: activations kept for backward, temporaries, gradients and moments; without the model.
+        seconds: at the speed of a matrix product, a lower bound; None on accelerators.
     """
 
     size: tuple[int, int]
@@ -50,7 +50,7 @@ class StepCost:
     seconds: float | None
 
     def line(self, bound: int) -> str:
-        """One line where it is much (``bound``: bytes that there are), else ""."""
+        """One line if the cost is large (``bound``: available bytes), else ""."""
         long = self.seconds is not None and self.seconds >= _LONG
         if self.memory_bytes < min(_MUCH_BYTES, bound) and not long:
             return ""
@@ -66,7 +66,7 @@ class StepCost:
 
 
 def about_step(model: Model, train: Dataset, options: TrainOptions, batch_size: int, trained: Iterable[Tensor]) -> str:
-    """The line on a step of these pictures; empty where it is small, or nothing was to be read before training."""
+    """The line on a step of these pictures; empty if the cost is small, or no picture may be read before training."""
     if not options.check_pictures or options.cache is not None or model.is_compiled:
         return ""
     sample = train[0]
@@ -77,13 +77,13 @@ def about_step(model: Model, train: Dataset, options: TrainOptions, batch_size: 
         return ""
     try:
         cost = step_cost(model, batch_size, sample.size, optimizer_bytes(trained, 1))
-    except Exception as error:  # of a module of somebody else's that looks at values, of which there are none
-        return f"what a step takes cannot be foreseen ({one_line(error, 120)})"
+    except Exception as error:  # e.g. a user's module that reads values, which fake tensors lack
+        return f"the cost of a step cannot be predicted ({one_line(error, 120)})"
     return cost.line(available(model.device))
 
 
 def step_cost(model: Model, batch_size: int, size: tuple[int, int], kept: int) -> StepCost:
-    """Count and measure; the model is left as it was.
+    """Count memory and operations, and measure speed; the model is left unchanged.
 
     Args:
         model: in training mode.
@@ -97,22 +97,22 @@ def step_cost(model: Model, batch_size: int, size: tuple[int, int], kept: int) -
 
 
 def counted(model: Model, batch_size: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Bytes that a forward pass keeps for its backward pass, and its floating-point operations; nothing is computed."""
+    """Bytes that a forward pass keeps for backward, and its floating-point operations, from fake tensors."""
     begun = BegunStep(t for t in model.own_tensors().values() if not isinstance(t, nn.Parameter))
-    begun.begin()  # counters of batch norms do count
+    begun.begin()  # batch norms still update their counters
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     held = [*model.parameters(), *model.buffers()]
-    held += [fake.from_tensor(tensor) for tensor in held]  # either is what is kept
+    held += [fake.from_tensor(tensor) for tensor in held]  # neither counts as kept
     with fake, flop_counter() as counter:
         images = torch.zeros(batch_size, 3, *size, device=model.device)
-        # as a loss does, whose softmax or difference is as large as the output
+        # a stand-in for the loss, which keeps a softmax or difference as large as the output
         saved = bytes_for_backward(lambda: _total(model(images)), held)
     begun.undo()
     return saved, counter.get_total_flops()
 
 
 def speed() -> float:
-    """Floating-point operations a second of a matrix product on the CPU."""
+    """Floating-point operations per second of a matrix product on the CPU."""
     a = torch.ones(_SIDE, _SIDE)
     taken = []
     for _ in range(_TIMES):

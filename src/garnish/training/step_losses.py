@@ -1,4 +1,4 @@
-"""The losses of one step, normalised over the labels of all processes.
+"""The task losses of one step, normalised over the labels of all processes.
 
 Each rank computes its own pictures' sums S_r. With S = Σ_r S_r exchanged as numbers, every rank takes the loss of
 ``S + (S_r − detach(S_r))``: its value is that of one process with all pictures, bit for bit the same on every rank,
@@ -26,11 +26,11 @@ from garnish.tasks.task import Task
 @final
 @dataclass(frozen=True, eq=False)
 class StepLosses:
-    """What one forward pass of all ranks gives.
+    """The losses of one forward pass on all ranks.
 
     Attributes:
-        losses: task → () loss, for every task that a picture on some rank is labelled for; equal on all ranks.
-        stop: some rank wants to stop now.
+        losses: task → () loss, for every task with labels on any rank; equal on all ranks.
+        stop: a rank wants to stop now.
     """
 
     losses: dict[str, Tensor]
@@ -39,7 +39,7 @@ class StepLosses:
 
 @final
 class MultiTaskLoss:
-    """Losses by task, and the exchange of their sums.
+    """Computes the losses by task, exchanging their sums between processes.
 
     Args:
         tasks: the trained tasks.
@@ -88,7 +88,7 @@ class MultiTaskLoss:
 
 
 def blame(model: Model, task: Task, name: str, batch: Batch) -> list[str]:
-    """Names of the pictures of a batch whose loss of one task is not finite when they go through the model alone."""
+    """Names of the pictures of a batch whose loss of one task is not finite when each is run alone."""
     found = []
     with torch.no_grad():
         for place, row in enumerate(batch.where.get(name, ())):
@@ -101,13 +101,13 @@ def blame(model: Model, task: Task, name: str, batch: Batch) -> list[str]:
 
 
 def only(batch: Batch, tasks: Mapping[str, Task]) -> Batch:
-    """The batch with the targets of ``tasks`` alone."""
+    """The batch with only the targets of ``tasks``."""
     targets = {name: target for name, target in batch.targets.items() if name in tasks}
     return Batch(batch.images, targets, {name: batch.where[name] for name in targets}, batch.names, batch.start)
 
 
 def odd_loss(model: Model, tasks: Mapping[str, Task], losses: Mapping[str, float], batch: Batch, fabric: Fabric) -> str:
-    """The first loss of a step that is not finite, with the pictures that make it so; empty where all are finite."""
+    """A line on the first loss that is not finite and the pictures that cause it; empty if all are finite."""
     for name, value in losses.items():
         if not math.isfinite(value):
             pictures = blame(model, tasks[name], name, batch)

@@ -18,7 +18,7 @@ Schedule = Literal["cosine", "poly", "constant"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Strategy = Literal["auto", "ddp", "fsdp"]
 
-#: Options that change neither what is computed nor its order, so that a resumed run may set them anew.
+#: Options that change neither what is computed nor its order, so that a resumed run may change them.
 FREE_ON_RESUME = frozenset(
     {"workers", "save_every", "log_every", "log", "check_pictures", "devices", "strategy", "cache", "cache_gb"}
 )
@@ -41,30 +41,30 @@ class TrainOptions(Options):
         schedule: what follows: cosine to 0, (1 − t)^0.9 to 0, or constant.
         clip: largest norm of all gradients together; None: no limit.
         precision: of matrix products in forward and backward passes; parameters stay float32.
-        devices: processes on this machine, one a device, or "auto": all accelerators (1 on a CPU).
+        devices: processes on this machine, one per device, or "auto": all accelerators (1 on a CPU).
         accelerator: "auto", "cpu", "cuda", "mps".
         strategy: how several processes work together; "auto" takes "ddp".
         seed: of sample order, augmentation and dropout.
         augment: random changes of training pictures; None: pictures as they are.
-        variants: augmented versions of each picture, the same ones in every run whatever its seed; None: a new one
+        variants: augmented versions of each picture, the same in every run whatever its seed; None: a new one
             every epoch.
-        cache: folder that keeps what the part of the trunk that no adapter changes makes of each picture, so that it
-            is computed once (docs/features.md); relative to the current folder. Needs ``variants``.
-        cache_gb: most that this folder may hold, in 10⁹ bytes.
+        cache: folder for the features of the part of the trunk that no adapter changes, so that they are computed once
+            per picture (docs/features.md); relative to the current folder. Needs ``variants``.
+        cache_gb: size limit of this folder, in 10⁹ bytes.
         workers: processes that prepare batches; 0: none.
         eval_every: steps between evaluations; None: a tenth of all steps.
         eval_batch_size: pictures of one size that are evaluated together.
         eval_size: (height, width) that pictures and labels are resized to for evaluation; None: their own.
-        eval_limit: most pictures of an evaluation, evenly spaced; None: all.
+        eval_limit: largest number of pictures of an evaluation, evenly spaced; None: all.
         patience: evaluations without a better score after which training ends; None: never.
-        best_by: what the best evaluation is chosen by: see :mod:`garnish.training.best_step`.
+        best_by: criterion for the best evaluation: see :mod:`garnish.training.best_step`.
         save_every: steps between checkpoints.
         log_every: steps between rows of the logs.
         log: any of "tensorboard", "csv", "wandb", "mlflow", "comet", or the class of a Fabric logger by its dotted
-            name; None: "csv", and "tensorboard" where it is installed.
+            name; None: "csv", and "tensorboard" if it is installed.
         checkpointing: recompute the backbone's blocks in the backward pass: less memory, a third more time.
         memory_gb: what ``batch_size="auto"`` may use, in 10⁹ bytes; None: 0.9 of the GPU, half of the machine.
-        balance: how the tasks' losses become one: task → weight of its loss; the name of a way of balancing, such as
+        balance: how the tasks' losses are combined: task → weight of its loss; the name of a balancing method, such as
             ``Uncertainty``; or ``{name: …}`` with its options. None, or a task left out: the task's own weight.
         check_pictures: pictures of each set that are read and checked before the first step, evenly spaced.
 
@@ -130,13 +130,13 @@ class TrainOptions(Options):
         balancing_of(self.balance)
         if self.cache is not None and self.variants is None:
             raise OptionError(
-                "train.cache: pictures that are augmented anew every epoch cannot be kept; set train.variants, the"
+                "train.cache: pictures with new augmentation every epoch cannot be kept; set train.variants, the"
                 " versions of each picture (1: always the same one), which every augmentation allows"
             )
         if self.strategy == "fsdp":
             raise OptionError(
-                "train.strategy: fsdp is refused, for what is trained is small and whole on every device, and shards"
-                " cannot be saved as a bundle; use ddp, and checkpointing=true where memory is short"
+                "train.strategy: fsdp is refused: what is trained is small and complete on every device, and shards"
+                " cannot be saved as a bundle; use ddp, and checkpointing=true if memory is short"
             )
 
     def total_steps(self, num_pictures: int, batch_size: int, world: int) -> int:

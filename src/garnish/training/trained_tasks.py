@@ -1,4 +1,4 @@
-"""Which tasks a run trains, and by which it is judged."""
+"""The tasks that a run trains, the ranking of its evaluations, and warnings about its labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from garnish.training.train_options import TrainOptions
 
 
 def trained_tasks(model: Model, train: Dataset) -> dict[str, Task]:
-    """Task name → task, of those that are trained.
+    """Task name → task, for the trained tasks.
 
     Raises:
         DataError: a task without labels in the training data.
@@ -30,10 +30,10 @@ def trained_tasks(model: Model, train: Dataset) -> dict[str, Task]:
 
 
 def ranking(model: Model, tasks: dict[str, Task], val: Dataset | None, options: TrainOptions) -> Ranking | None:
-    """What chooses the best evaluation; None without validation data.
+    """The ranking that chooses the best evaluation; None without validation data.
 
     Raises:
-        OptionError, DataError: options that need validation data, or data that none of the tasks can be judged on.
+        OptionError, DataError: options that need validation data, or data without labels of a trained task.
     """
     if val is None:
         refuse_without_val(options)
@@ -46,7 +46,7 @@ def ranking(model: Model, tasks: dict[str, Task], val: Dataset | None, options: 
 
 
 def about_labels(model: Model, train: Dataset, val: Dataset | None) -> list[str]:
-    """What should be known of the labels beside the model's tasks, one line each."""
+    """Warnings about the labels and the model's tasks, one line each."""
     found = told_of(model, train, shared_tasks(model, train), training=True)
     for name, task in model.tasks.items():
         if name not in model.frozen_tasks:

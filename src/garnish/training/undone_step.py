@@ -1,4 +1,4 @@
-"""A step that is cut off between its passes, and leaves no trace."""
+"""Undoing a training step that is interrupted between its forward passes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @final
 class BegunStep:
-    """What forward passes change before the update of their step, as it was when the step began.
+    """A copy of the buffers at the start of a step, to restore if the step is interrupted.
 
     Args:
         buffers: running statistics and their counters; parameters do not change before the update.
@@ -23,16 +23,16 @@ class BegunStep:
         self._is_begun = False
 
     def begin(self) -> None:
-        """Note the buffers as they are."""
+        """Copy the current buffers."""
         self._copy(self._buffers, self._former)
         self._is_begun = True
 
     def end(self) -> None:
-        """From here on there is nothing to undo."""
+        """Mark the step as complete, so that there is nothing to undo."""
         self._is_begun = False
 
     def undo(self) -> None:
-        """Give the buffers the values that they had when the step began, if one is begun."""
+        """Restore the buffers to the start of the step, if one is in progress."""
         if self._is_begun:
             self._copy(self._former, self._buffers)
 

@@ -1,4 +1,4 @@
-"""The validation pictures of a run, and what its model reaches on them."""
+"""Validation during a run: when to evaluate, the metrics, and the effect of storing the best bundle in float16."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Validation:
     """Evaluates a model on the validation pictures of its run.
 
     Args:
-        model: as it stands whenever it is evaluated.
-        data: the pictures.
+        model: the model in training.
+        data: the validation pictures.
         options: how they are evaluated.
         fabric: the processes that share them.
-        kept: their kept features; None: there are none.
+        kept: the pictures with cached features; None: not cached.
         every: steps between evaluations.
     """
 
@@ -51,12 +51,12 @@ class Validation:
         self._rest = sorted(set(pictures) - set(self._some))
 
     def due(self, state: RunState, total: int) -> bool:
-        """Whether the model as it stands at a step of ``total`` is to be evaluated."""
+        """Whether the model is to be evaluated at the current step of ``total``."""
         last = state.history[-1]["step"] if state.history else 0
         return state.step != last and (state.step % self.every == 0 or state.step == total)
 
     def measured(self, after_each: Callable[[], None]) -> tuple[Metrics, Metrics, OddOutputs]:
-        """Metrics on all pictures and on those of :meth:`record_rounding`, and outputs that are not finite.
+        """Metrics on all pictures, metrics on those of :meth:`record_rounding`, and outputs that are not finite.
 
         ``after_each`` is called after each batch.
         """
@@ -64,10 +64,10 @@ class Validation:
         return found[-1], found[0], odd
 
     def record_rounding(self, bundle: Path, reached: Metrics) -> list[str]:
-        """Evaluate a bundle as it is stored on some pictures, and note in it what the rounding changed.
+        """Evaluate a bundle as stored, on some pictures, and write the change of its metrics into it.
 
         Args:
-            bundle: of this very model.
+            bundle: of this model.
             reached: its metrics on the same pictures before it was stored.
 
         Returns:
@@ -82,7 +82,7 @@ class Validation:
         return lines
 
     def headlines(self, metrics: Mapping[str, Mapping[str, float]]) -> str:
-        """The headline of each task, for people."""
+        """The headline metric of each task as text."""
         heads = {n: (t.headline, metrics[n][t.headline]) for n, t in self.model.tasks.items() if n in metrics}
         return "  ".join(f"{name} {metric} {value:.4g}" for name, (metric, value) in heads.items())
 

@@ -1,1 +1,1 @@
-"""PEFT's format, written and read."""
+"""Export of LoRA, rsLoRA and DoRA to PEFT's file format, and import from it."""

@@ -1,7 +1,7 @@
-"""``adapter_config.json``: reading it without trusting it, and what is written to it.
+"""PEFT's ``adapter_config.json``: reading it with validation, and writing it.
 
-Few keys are written, for older versions of PEFT warn of each that they do not know. Of what is read, a key that would
-change what the adapter computes and that we do not know of is an error.
+Only a few keys are written, since older versions of PEFT warn of each key that they do not know. When reading, an
+unknown key that would change what the adapter computes is an error.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ CONFIG = "adapter_config.json"
 
 _Number = TypeVar("_Number", int, float)
 
-#: Keys that change nothing here, whatever they say: how training began, which modules were looked for (the file's
-#: tensors say which were found), what versions there were.
+#: Keys that have no effect here, whatever their value: initialisation, the modules that were searched for (the file's
+#: tensors show which were found), versions.
 _WITHOUT_EFFECT = frozenset(
     {
         *("peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "task_type"),
@@ -39,11 +39,11 @@ _READ = frozenset(
         *("target_modules", "exclude_modules", "modules_to_save", "init_lora_weights"),
     }
 )
-#: Starts that leave the backbone's weights as they are; the others rewrite them whenever PEFT loads the file.
+#: Initialisations that do not change the backbone's weights; the others rewrite them whenever PEFT loads the file.
 _STARTS = ("gaussian", "eva", "orthogonal")
-#: A regular expression of a stranger can run for ever; these bounds keep it to about a tenth of a second a name.
+#: An untrusted regular expression can run for ever; these limits keep it to about a tenth of a second per name.
 _MOST_PATTERN, _MOST_REPEATS = 2000, 5
-#: Keys that have a value in every file that says anything of them.
+#: Keys that may be absent, but not null.
 _NEVER_NULL = ("r", "lora_alpha", "lora_dropout")
 
 _Rank = Annotated[int, Within("a whole number from 1", lambda rank: rank >= 1)]
@@ -56,10 +56,10 @@ _Targets = Annotated[_Names | str, Within("names of modules", bool)]
 
 @dataclass(frozen=True, kw_only=True)
 class PeftConfig:
-    """The keys of ``adapter_config.json`` that say what an adapter computes; names are PEFT's.
+    """The keys of ``adapter_config.json`` that determine what an adapter computes, under PEFT's names.
 
-    ``target_modules`` and ``exclude_modules`` are names or endings of names, or one regular expression;
-    ``rank_pattern`` and ``alpha_pattern`` map regular expressions for the ends of names to values.
+    ``target_modules`` and ``exclude_modules`` are names or suffixes of names, or one regular expression;
+    ``rank_pattern`` and ``alpha_pattern`` map regular expressions for suffixes of names to values.
     """
 
     r: _Rank = 8
@@ -74,11 +74,11 @@ class PeftConfig:
     modules_to_save: _Names = ()
 
     def rank_of(self, module: str) -> int:
-        """R of one module."""
+        """The rank r of one module."""
         return _first_match(self.rank_pattern, module, self.r)
 
     def alpha_of(self, module: str) -> float:
-        """α of one module."""
+        """The scale numerator α of one module."""
         return _first_match(self.alpha_pattern, module, self.lora_alpha)
 
     def targets(self, module: str) -> bool:
@@ -102,14 +102,14 @@ def _names(wanted: tuple[str, ...] | str, module: str) -> bool:
 
 
 def read_adapter_config(file: Path) -> PeftConfig:
-    """A validated ``adapter_config.json``.
+    """Read and validate ``adapter_config.json``.
 
     Raises:
-        BundleError: damaged, another method than LoRA, rsLoRA or DoRA, or a key that we cannot honour.
+        BundleError: damaged, a method other than LoRA, rsLoRA or DoRA, or a key that is not supported.
     """
     found = read_json(file, "configuration", "write the adapter again")
     if not isinstance(found, dict) or "peft_type" not in found:
-        raise BundleError(f"{file}: is no configuration of PEFT's (it has no peft_type); give another folder")
+        raise BundleError(f"{file}: is not a configuration of PEFT (it has no peft_type); give another folder")
     if found["peft_type"] != "LORA":
         raise BundleError(
             f"{file}: peft_type {found['peft_type']!r} is not read; only LORA is (with use_rslora or use_dora)"
@@ -126,7 +126,7 @@ def read_adapter_config(file: Path) -> PeftConfig:
 
 
 def _check_ignored(found: Mapping[str, Any], file: str) -> None:
-    """Raise BundleError for a key that we do not read and that would change what the adapter computes."""
+    """Raise BundleError for an unsupported key that would change what the adapter computes."""
     for key, value in found.items():
         if key not in _READ | _WITHOUT_EFFECT and value not in (None, False, [], {}, ""):
             raise BundleError(
@@ -147,7 +147,7 @@ def _check_ignored(found: Mapping[str, Any], file: str) -> None:
 
 
 def _check_expression(text: str, where: str) -> None:
-    """Raise BundleError for what is no regular expression, or could run for ever."""
+    """Raise BundleError for an invalid regular expression, or one that could run for ever."""
     repeats = len(re.findall(r"(?<![\\(])[*+{?]", text))
     nested = re.search(r"(?<!\\)\)[*+{]", text)
     if len(text) > _MOST_PATTERN or repeats > _MOST_REPEATS or nested or re.search(r"\\[1-9]|\(\?P=", text):
@@ -159,7 +159,7 @@ def _check_expression(text: str, where: str) -> None:
         re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
         raise BundleError(
-            f"{where}: {one_line(text, 60)!r} is no regular expression ({one_line(error, 60)})"
+            f"{where}: {one_line(text, 60)!r} is not a regular expression ({one_line(error, 60)})"
         ) from error
 
 
@@ -172,15 +172,15 @@ def config_text(
     modules_to_save: Sequence[str],
     base_model: str | None,
 ) -> str:
-    """``adapter_config.json`` for adapters at some modules.
+    """The text of ``adapter_config.json`` for adapters at some modules.
 
     Args:
         modules: full module name → (r, α).
         rs: scale α/√r.
         dora: the file has magnitudes.
         dropout: on the low-rank path, in training.
-        modules_to_save: modules whose own tensors the file holds.
-        base_model: Hub id of the backbone, where it has one.
+        modules_to_save: modules that are stored in full.
+        base_model: Hub id of the backbone, if it has one.
     """
     rank = Counter(r for r, _ in modules.values()).most_common(1)[0][0]
     alpha = Counter(a for _, a in modules.values()).most_common(1)[0][0]

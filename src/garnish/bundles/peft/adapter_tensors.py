@@ -1,4 +1,4 @@
-"""The tensors of a folder of PEFT's, sorted by module; every one of them has a use or is an error."""
+"""Reading the tensors of a PEFT folder, sorted by module; a tensor that would not be used is an error."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _LEAVES: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PeftFiles:
-    """What a folder holds.
+    """The configuration and tensors of a PEFT folder.
 
     Attributes:
         where: the tensors' file, for messages.
         config: the validated configuration.
         adapters: full module name → kind → tensor, float32.
-        saved: name below the wrapped model → tensor, of ``modules_to_save``.
+        saved: name within the wrapped model → tensor, of ``modules_to_save``.
     """
 
     where: str
@@ -43,22 +43,22 @@ class PeftFiles:
 
 
 def read_folder(folder: Path, leave_out: Sequence[str], *, ours: bool) -> PeftFiles:
-    """Read and sort a folder's tensors.
+    """Read a folder's tensors and sort them by module.
 
     Args:
         folder: with ``adapter_config.json``.
-        leave_out: names of modules that are not wanted.
-        ours: the folder says that we wrote it; every target must then have its tensors.
+        leave_out: names of modules whose tensors are ignored.
+        ours: the folder was written by garnish; every target must then have its tensors.
 
     Raises:
-        BundleError: a missing, pickled or damaged file, tensors that nothing would use or that PEFT would not.
+        BundleError: a missing, pickled or damaged file, or tensors that garnish or PEFT would not use.
     """
     config = read_adapter_config(folder / CONFIG)
     file = folder / TENSORS
     if not file.is_file():
         if (folder / PICKLED).exists():
             raise BundleError(
-                f"{folder / PICKLED}: is pickled and is not read, for that would run whatever it says; "
+                f"{folder / PICKLED}: is pickled and is not read, since unpickling can run any code; "
                 f"load it with PEFT and save it again (save_pretrained writes {TENSORS})"
             )
         raise BundleError(f"{folder}: has no {TENSORS}; write the adapter again")
@@ -85,7 +85,7 @@ def read_folder(folder: Path, leave_out: Sequence[str], *, ours: bool) -> PeftFi
         elif any(f".{part}." in f".{name}" for part in config.modules_to_save):
             saved[name] = value
         else:
-            raise BundleError(f"{file}: {key} is no tensor of LoRA, rsLoRA or DoRA; nothing would use it")
+            raise BundleError(f"{file}: {key} is not a tensor of LoRA, rsLoRA or DoRA; nothing would use it")
     for part in unused:
         raise BundleError(f"{file}: leave_out {part!r}: no tensor is of a module of that name")
     found = PeftFiles(where=str(file), config=config, adapters=adapters, saved=saved)

@@ -1,4 +1,4 @@
-"""SegFormer's decoder as transformers names it: our ``SegFormerHead`` in ``SegformerForSemanticSegmentation``."""
+"""The tensors of ``SegFormerHead`` under the names of transformers' ``SegformerForSemanticSegmentation``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from garnish.heads.segformer_names import DECODE_HEAD, decoder_dialect, names_in
 
 
 def decode_head_tensors(head: nn.Module, dialect: str, where: str) -> dict[str, Tensor]:
-    """``decode_head.…`` → tensor, running statistics included.
+    """A decoder's tensors, running statistics included, by their names ``decode_head.…``.
 
     Raises:
-        OptionError: another decoder than SegFormer's own.
+        OptionError: a decoder other than SegFormer's.
     """
     if not isinstance(head, SegFormerDecoder):
         raise OptionError(f"{where}: has another head than SegFormerHead, which transformers does not know")
@@ -25,10 +25,10 @@ def decode_head_tensors(head: nn.Module, dialect: str, where: str) -> dict[str, 
 
 
 def fill_decode_head(head: nn.Module, found: Mapping[str, Tensor], where: str) -> None:
-    """Put ``decode_head.…`` tensors of either dialect into our decoder, exactly one to each of its own.
+    """Copy ``decode_head.…`` tensors of either dialect into our decoder, which must match one to one.
 
     Raises:
-        BundleError: another decoder, missing or unused tensors, or other shapes; nothing is put in then.
+        BundleError: another decoder, missing or unused tensors, or other shapes; nothing is copied then.
     """
     if not isinstance(head, SegFormerDecoder):
         raise BundleError(

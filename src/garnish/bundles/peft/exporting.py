@@ -1,4 +1,4 @@
-"""Writing adapters as a folder of PEFT's: ``adapter_config.json``, ``adapter_model.safetensors``, ``README.md``."""
+"""Export to a PEFT folder: ``adapter_config.json``, ``adapter_model.safetensors``, ``README.md``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from garnish.heads.segformer_names import DECODE_HEAD
 from garnish.model.model import Model
 
 TENSORS = "adapter_model.safetensors"
-#: What PEFT puts before the name of a module.
+#: PEFT's prefix of module names.
 WRAPPED = "base_model.model."
 
 
@@ -43,28 +43,28 @@ def export_peft(
     decode_head: str | None = None,
     base_model: str | None = None,
 ) -> Path:
-    """Write LoRA, rsLoRA or DoRA as PEFT stores them, so that PEFT loads them onto a model of another library.
+    """Write LoRA, rsLoRA or DoRA adapters as PEFT stores them, so that PEFT can load them onto another library's model.
 
-    A layer that the dialect splits (query, key and value) gets an adapter a part, with equal A and the rows of B; two
-    LoRAs at one layer become one. Heads go to files of our own beside PEFT's, which it leaves alone.
+    A layer that the dialect splits (query, key and value) gets an adapter per part, with equal A and the rows of B;
+    two LoRAs at one layer become one. Heads go to separate files, which PEFT ignores.
 
     Args:
         model: a model, or a bundle's folder.
         folder: a new or empty folder, or one that was written by this function.
-        dialect: whose module names: ``timm``, ``transformers4`` (4.57, up to 5.8) or ``transformers5``.
-        task: any task of the owner whose adapters are written; needed where a model has several owners.
+        dialect: the module names to use: ``timm``, ``transformers4`` (4.57, up to 5.8) or ``transformers5``.
+        task: any task of the owner whose adapters are written; required if a model has several owners.
         prefix: name of the trunk in the model that PEFT will wrap: "" for ``ViTModel``, ``vit`` for
             ``ViTForImageClassification``, ``backbone`` for a detector.
         decode_head: a task whose ``SegFormerHead`` is written as that of ``SegformerForSemanticSegmentation``
             (``modules_to_save``); ``prefix`` is then ``segformer``.
-        base_model: Hub id of the backbone; what is known of its weights when left out.
+        base_model: Hub id of the backbone; None: as known from its weights.
 
     Returns:
         The folder.
 
     Raises:
         OptionError: an unknown dialect or task. BundleError: adapters that PEFT's format cannot express or that are
-        not finite, a folder that holds something else, or no space.
+        not finite, a folder with other contents, or no space.
     """
     if not isinstance(model, Model):
         model = load(model)
@@ -73,7 +73,7 @@ def export_peft(
     model.decoders.check_whole(tasks, f"export_peft: the adapters of {owner.name} alone")
     written = owner.tensors() | {n: t for task in tasks for n, t in model.head_tensors(task).items()}
     if odd := not_finite(written):
-        raise BundleError(f"{odd}; nothing was written: train the model anew")
+        raise BundleError(f"{odd}; nothing was written: train the model again")
     prefix = prefix.strip(".")
     saved: dict[str, Tensor] = {}
     if decode_head is not None:
@@ -117,7 +117,7 @@ def _owner(model: Model, task: str | None) -> Owner:
         names = ", ".join(owner.name for owner in model.owners) or "none"
         raise BundleError(
             f"the adapters of {len(model.owners)} owners ({names}) do not go into one folder of PEFT's; "
-            "name a task, and write a folder an owner"
+            "name a task, and write one folder per owner"
         )
     return model.owners[0]
 
@@ -128,7 +128,7 @@ def _check_place(path: Path) -> None:
         return
     if not (folder / TASK).is_file() or not (folder / CONFIG).is_file():
         raise BundleError(
-            f"{path}: exists and was not written by this verb, so it is not replaced; choose another folder"
+            f"{path}: exists and was not written by garnish peft export, so it is not replaced; choose another folder"
         )
 
 
@@ -136,7 +136,7 @@ def _methods(owner: Owner) -> list[LoRA]:
     for method in owner.methods:
         if not isinstance(method, LoRA):
             raise BundleError(
-                f"{owner.name}: {type(method).__name__} is no LoRA, and PEFT's format has no place for it; "
+                f"{owner.name}: {type(method).__name__} is not a LoRA, and PEFT's format cannot express it; "
                 "keep the bundle, or merge it into a plain checkpoint"
             )
     found = [method for method in owner.methods if isinstance(method, LoRA)]
@@ -148,7 +148,7 @@ def _methods(owner: Owner) -> list[LoRA]:
 
 
 def _modules(trunk: Trunk, owner: Owner, dialect: str, prefix: str) -> dict[str, LowRank]:
-    """Full module name → its update, in forward order."""
+    """Full module name → its low-rank update, in forward order."""
     names = module_names(trunk, dialect)
     terms: dict[str, list[LowRank]] = {}
     for place, adapter in owner.placed():
@@ -168,18 +168,18 @@ def _modules(trunk: Trunk, owner: Owner, dialect: str, prefix: str) -> dict[str,
 
 
 def _check_convolution(site: str, adapter: LoRAAdapter, *, alone: bool) -> None:
-    """PEFT's update of a convolution forgets its dilation, and its DoRA that it has groups."""
+    """Raise for convolutions that PEFT computes differently: it ignores dilation, and with DoRA also groups."""
     if adapter.conv is None:
         return
     if set(adapter.conv.dilation) != {1}:
         raise BundleError(f"{site}: PEFT does not dilate the update of a dilated convolution; leave the layer out")
     if adapter.groups > 1 and (adapter.magnitude is not None or not alone):
         what = "DoRA" if adapter.magnitude is not None else "more than one LoRA"
-        raise BundleError(f"{site}: {what} at a convolution of {adapter.groups} groups has no place in PEFT's format")
+        raise BundleError(f"{site}: {what} at a convolution of {adapter.groups} groups does not fit PEFT's format")
 
 
 def _update(owner: Owner, adapter: LoRAAdapter) -> LowRank:
-    """What an adapter adds; α is its method's own number, not what is left of it after two roundings."""
+    """The low-rank update of an adapter; α is taken from its method, which avoids rounding it twice."""
     rank = adapter.lora_a.shape[0]
     for method in owner.methods:
         assert isinstance(method, LoRA)
@@ -207,7 +207,7 @@ def _tensors(modules: dict[str, LowRank]) -> dict[str, Tensor]:
         if update.magnitude is not None:
             m = update.magnitude
             found[f"{WRAPPED}{name}.lora_magnitude_vector"] = m.view(1, -1, 1, 1) if update.a.ndim == 4 else m
-    # safetensors stores no two tensors of one memory, and the parts of a split layer have one A
+    # safetensors refuses tensors that share memory, and the parts of a split layer share A
     return {name: tensor.cpu().clone().contiguous() for name, tensor in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""Reading a folder of PEFT's into a model: LoRA, rsLoRA and DoRA in any dialect, with or without our own files."""
+"""Import of a PEFT folder as a model: LoRA, rsLoRA and DoRA in any dialect, with or without garnish's own files."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ def import_peft(
     head: Head | Mapping[str, Head] | None = None,
     leave_out: Sequence[str] = (),
 ) -> Model:
-    """Read LoRA, rsLoRA or DoRA that PEFT, or :func:`garnish.export_peft`, wrote.
+    """Read LoRA, rsLoRA or DoRA adapters written by PEFT or :func:`garnish.export_peft`.
 
     The dialect (timm, transformers 4 or 5) and the trunk's name in the wrapped model are found from the module names.
-    Adapters of query, key and value become one of our fused layer: of the same rank where they have one A, else of
-    the sum of their ranks, block by block; training may then fill the blocks between them.
+    Adapters of query, key and value become one adapter of our fused layer: of the same rank if they share A, else of
+    the sum of their ranks with a block-diagonal B, whose zero blocks further training may fill.
 
     Args:
         folder: with ``adapter_config.json`` and ``adapter_model.safetensors``, or with one sub-folder that has them.
-        backbone: a bare backbone to use, the one the adapter was trained on; the model takes it over. Left out, it is
-            built as the folder's ``task.json`` says.
-        weights: that backbone's weights, where they are no longer at the place that ``task.json`` names.
-        tasks: name → task; those of ``task.json`` when left out.
-        head: as for :func:`garnish.adapt`; heads that the folder does not hold start as new ones. A ``decode_head``
+        backbone: the bare backbone that the adapter was trained on; the model takes it over. None: build it as the
+            folder's ``task.json`` says.
+        weights: that backbone's weights, if they are no longer at the path in ``task.json``.
+        tasks: name → task; None: those of ``task.json``.
+        head: as for :func:`garnish.adapt`; heads that are not in the folder are newly initialised. A ``decode_head``
             of ``SegformerForSemanticSegmentation`` is read into the ``SegFormerHead`` of a single task.
-        leave_out: names of modules, or of what holds them, whose tensors are not wanted: ``classifier``, ``pooler``.
+        leave_out: names of modules, or of their parents, whose tensors are ignored: ``classifier``, ``pooler``.
 
     Returns:
-        A model in evaluation mode. Torch's random state is left as it was.
+        A model in evaluation mode. Torch's random state is not changed.
 
     Raises:
-        BundleError: damaged or pickled files, methods or options that we do not have, tensors that are missing or
+        BundleError: damaged or pickled files, unsupported methods or options, tensors that are missing or
         would be unused, another backbone. OptionError: arguments that do not fit each other.
     """
     root = _folder_of(folder)
@@ -101,7 +101,7 @@ def _folder_of(folder: str | os.PathLike[str]) -> Path:
 def _trunk(
     where: str, sidecar: Sidecar | None, backbone: Backbone | None, weights: str | os.PathLike[str] | None
 ) -> Backbone:
-    """The backbone that is given, or the one of ``task.json``; its fingerprint must be that of ``task.json``."""
+    """The given backbone, or the one of ``task.json``; its fingerprint must match ``task.json``."""
     if backbone is not None and weights is not None:
         raise OptionError("import_peft: give backbone= or weights=, not both")
     if sidecar is None:
@@ -117,7 +117,7 @@ def _trunk(
 
 
 def _methods(trunk: Backbone, updates: Mapping[str, LowRank], dropout: float) -> list[LoRA]:
-    """One LoRA for each rank and α; its layers by place and role where it has all of those."""
+    """One LoRA for each rank and α; its layers by place and role if it has all of those, else by site name."""
     groups: dict[tuple[int, float, bool, bool], list[str]] = {}
     for site, update in updates.items():
         groups.setdefault((update.rank, update.alpha, update.rs, update.magnitude is not None), []).append(site)
@@ -156,7 +156,7 @@ def _fill(model: Model, updates: Mapping[str, LowRank]) -> None:
 
 
 def _fill_heads(model: Model, files: PeftFiles, decode_head: Mapping[str, Tensor], sidecar: Sidecar | None) -> None:
-    """Heads of the folder's own files, then those of PEFT's (which may have been trained since)."""
+    """Load heads from garnish's own files, then from PEFT's (which may have been trained further)."""
     other = [name for name in files.saved if name not in decode_head]
     if other:
         raise BundleError(

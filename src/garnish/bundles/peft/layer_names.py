@@ -1,11 +1,11 @@
-"""The names that layers bear in the models PEFT wraps: timm's, and those of transformers 4.57 and 5.
+"""Names of our layers in the models that PEFT wraps: those of timm, and of transformers 4.57 and 5.
 
-A table gives, by our place and role of a layer, its module name, with ``{s}`` the stage, ``{m}`` the stage before it,
-``{b}`` the block of the stage and ``{n}`` the block of the whole trunk, all from 0. Where a dialect keeps several
-layers for one of ours (query, key and value), their rows are ours in the order given.
+A table maps a layer's place and role to its module name, with ``{s}`` the stage, ``{m}`` the stage before it,
+``{b}`` the block of the stage and ``{n}`` the block of the whole trunk, all from 0. If a dialect has several
+layers for one of ours (query, key and value), their rows are those of our layer in the order given.
 
 transformers renamed the modules of ViT, Swin and SegFormer between 5.8 and 5.12, those of DINOv2 later; files on the
-Hub keep the names of 4.57 for weights, but an adapter's file bears the names its model had in memory.
+Hub keep the names of 4.57 for weights, but an adapter's file has the names that its model had in memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from garnish.engine.blocks import bare
 from garnish.engine.trunk import Trunk
 from garnish.errors import BundleError, OptionError, suggest
 
-#: Whose module names a folder of PEFT's can bear.
+#: The naming schemes of modules that a PEFT folder can use.
 DIALECTS = ("timm", "transformers4", "transformers5")
 
 _CANONICAL = re.compile(r"stages\.(\d+)(?:\.blocks\.(\d+))?\.(.+)")
@@ -38,7 +38,7 @@ def _of(at: str, *leaves: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyNames:
-    """One family in transformers.
+    """Module names of one family in transformers.
 
     Attributes:
         trunk: name of the trunk inside whole models of the family (``vit`` in ``ViTForImageClassification``).
@@ -63,7 +63,7 @@ def _v4(at: str, attention: str) -> dict[str, tuple[str, ...]]:
 
 
 def _v5(at: str) -> dict[str, tuple[str, ...]]:
-    """The same in transformers 5."""
+    """As :func:`_v4`, in transformers 5."""
     return {
         **_PATCHES,
         "attn.qkv": _of(f"{at}attention.", "q_proj", "k_proj", "v_proj"),
@@ -78,7 +78,7 @@ VIT = FamilyNames(trunk="vit", v4=_v4(_LAYER, "attention"), v5=_v5("layers.{n}."
 
 _PLAIN_MLP = {"mlp.fc1": _of(_LAYER, "mlp.fc1"), "mlp.fc2": _of(_LAYER, "mlp.fc2")}
 DINOV2 = FamilyNames(trunk="dinov2", v4=_v4(_LAYER, "attention") | _PLAIN_MLP, v5=_v5(_LAYER))
-#: The giant one, whose MLP is gated.
+#: DINOv2 giant, whose MLP is gated.
 DINOV2_GATED = FamilyNames(
     trunk="dinov2",
     v4=_v4(_LAYER, "attention") | {"mlp.fc1": _of(_LAYER, "mlp.weights_in"), "mlp.fc2": _of(_LAYER, "mlp.weights_out")},
@@ -93,7 +93,7 @@ SEGFORMER = FamilyNames(trunk="segformer", v4=dialects.TRANSFORMERS_4.layers, v5
 
 
 def table_of(backbone: Trunk) -> FamilyNames | None:
-    """The family of transformers whose models compute what this trunk computes; None where there is none."""
+    """The transformers family that computes the same as this trunk; None if there is none."""
     if isinstance(backbone, MiT):
         return SEGFORMER
     if isinstance(backbone, Swin):
@@ -115,16 +115,16 @@ def table_of(backbone: Trunk) -> FamilyNames | None:
 
 
 def dialects_of(backbone: Trunk) -> tuple[str, ...]:
-    """The dialects that have names for this trunk."""
+    """The dialects with names for this trunk."""
     timm = () if isinstance(backbone, MiT) else ("timm",)
     return timm + (() if table_of(backbone) is None else DIALECTS[1:])
 
 
 def module_names(backbone: Trunk, dialect: str) -> dict[str, tuple[str, ...]]:
-    """Site → module name or names, of every layer that the dialect has.
+    """Site → module name or names, for every layer that the dialect has.
 
     Raises:
-        OptionError: no such dialect, or none of this trunk.
+        OptionError: an unknown dialect, or one without names for this trunk.
     """
     if dialect not in DIALECTS:
         raise OptionError(f"unknown dialect {dialect!r}{suggest(dialect, DIALECTS)}")
@@ -159,7 +159,7 @@ def _filled(backbone: Trunk, layers: Mapping[str, tuple[str, ...]]) -> Iterator[
 
 @dataclass(frozen=True, kw_only=True)
 class RowsOfLayer:
-    """Where a module's adapter belongs: part ``part`` of ``parts`` of the rows of the layer at ``site``."""
+    """The rows that a module's adapter updates: part ``part`` of ``parts`` of the layer at ``site``."""
 
     site: str
     part: int
@@ -167,10 +167,10 @@ class RowsOfLayer:
 
 
 def locate(backbone: Trunk, modules: Collection[str], where: str) -> tuple[str, str, dict[str, RowsOfLayer]]:
-    """The dialect of some module names, what stands before the trunk's names in them, and where each belongs.
+    """The dialect of some module names, their prefix before the trunk's names, and the rows that each updates.
 
     Raises:
-        BundleError: names that no dialect has for this trunk, or of more than one trunk.
+        BundleError: names that no dialect has for this trunk, or with different prefixes.
     """
     best: tuple[str, str, dict[str, RowsOfLayer]] | None = None
     for dialect in dialects_of(backbone):

@@ -1,4 +1,4 @@
-"""A folder's adapters as one update for each of our layers."""
+"""Converts the adapters of a PEFT folder to one low-rank update for each of our layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from garnish.errors import BundleError
 
 
 def layer_updates(backbone: Backbone, files: PeftFiles) -> dict[str, LowRank]:
-    """Site → what the folder adds to the layer there, in forward order.
+    """Site → the folder's low-rank update of the layer there, in forward order.
 
     Raises:
         BundleError: modules that the backbone does not have, or tensors of other shapes than its layers.
@@ -50,7 +50,7 @@ def _update(
     assert isinstance(weight, Tensor)
     rank, rows = a.shape[0], weight.shape[0] // place.parts
     if rank % groups:
-        raise BundleError(f"{where}: rank {rank} is no multiple of the convolution's {groups} groups")
+        raise BundleError(f"{where}: rank {rank} is not a multiple of the convolution's {groups} groups")
     expected = {
         "lora_A": (rank, weight.shape[1] * groups, *weight.shape[2:]),
         "lora_B": (rows, rank // groups, *[1] * (weight.ndim - 2)),
@@ -69,8 +69,8 @@ def _update(
         own = over_own_channels(a, groups)
         if own is None or magnitude is not None:
             raise BundleError(
-                f"{where}: PEFT's update of a convolution of {groups} groups reads the channels of all groups, and so "
-                "is no such convolution; leave it out by name (leave_out)"
+                f"{where}: PEFT's update of a convolution of {groups} groups reads the channels of all groups, which "
+                "a grouped one cannot; leave it out by name (leave_out)"
             )
         a = own
     return LowRank(

@@ -1,6 +1,6 @@
-"""Low-rank updates apart from any layer: cut to rows, joined over rows, added, and kept within a layer's rank.
+"""Operations on low-rank updates: split by rows, joined over rows, added, reduced to a layer's largest rank.
 
-Each operation is exact: what the layer computes stays the same to rounding.
+Each operation is exact: the layer computes the same up to rounding.
 Shape letters: o output width, i input width, r rank, kh kw kernel, g groups of a convolution.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LowRank:
-    """``W + s·B A``, or with a magnitude ``m ⊙ (W + s·B A) / ‖W + s·B A‖`` (DoRA).
+    """A layer's update ``W + s·B A``, or with a magnitude ``m ⊙ (W + s·B A) / ‖W + s·B A‖`` (DoRA).
 
     Attributes:
         a: (r, i) or (r, i, kh, kw).
@@ -34,21 +34,21 @@ class LowRank:
 
     @property
     def rank(self) -> int:
-        """R."""
+        """The rank r."""
         return self.a.shape[0]
 
     @property
     def scale(self) -> float:
-        """S."""
+        """The scale s."""
         return self.alpha / (math.sqrt(self.rank) if self.rs else self.rank)
 
     def update(self) -> Tensor:
-        """``s·B A``, flattened to (o, i·kh·kw)."""
+        """The product ``s·B A``, flattened to (o, i·kh·kw)."""
         return self.scale * (self.b @ self.a.flatten(1))
 
 
 def split(whole: LowRank, parts: int) -> list[LowRank]:
-    """The updates of equal shares of the rows: one A for all, the rows of B and m for each."""
+    """Split an update into equal shares of the rows: all share A, each gets its rows of B and m."""
     magnitudes = [None] * parts if whole.magnitude is None else whole.magnitude.chunk(parts)
     return [
         LowRank(a=whole.a, b=b, alpha=whole.alpha, rs=whole.rs, magnitude=m)
@@ -57,14 +57,14 @@ def split(whole: LowRank, parts: int) -> list[LowRank]:
 
 
 def stacked_rows(parts: Sequence[LowRank | None], weight: Tensor) -> LowRank:
-    """One update of a layer from those of equal shares of its rows; None leaves a share as it is.
+    """Join the updates of equal shares of a layer's rows into one; None leaves a share unchanged.
 
-    Where all parts have the same A and scale, it and the rows of B are enough. Else the A are stacked (rank Σr) and B
-    is block-diagonal.
+    If all parts have the same A and scale, A is kept and the rows of B are concatenated. Else the A are stacked
+    (rank Σr) and B is block-diagonal.
 
     Args:
-        parts: in the order of the rows, at least one present.
-        weight: the layer's own, (o, …): DoRA's magnitude of shares that are left as they are is its norm.
+        parts: in the order of the rows, at least one not None.
+        weight: the layer's weight, (o, …): its row norms are DoRA's magnitude of unchanged shares.
     """
     present = [part for part in parts if part is not None]
     first, rows = present[0], weight.shape[0] // len(parts)
@@ -89,7 +89,7 @@ def stacked_rows(parts: Sequence[LowRank | None], weight: Tensor) -> LowRank:
 
 
 def add(terms: Sequence[LowRank]) -> LowRank:
-    """The sum of several updates of one layer, of rank Σr; only where none has a magnitude."""
+    """The sum of several updates of one layer, of rank Σr; only for updates without magnitude."""
     if len(terms) == 1:
         return terms[0]
     assert all(term.magnitude is None for term in terms)
@@ -109,7 +109,7 @@ def plain_scale(update: LowRank) -> LowRank:
 
 
 def within_rank(update: LowRank) -> LowRank:
-    """The same update with a rank of at most the smaller side of the layer: the larger ones say nothing more."""
+    """The same update with a rank of at most the smaller side of the layer, which is enough for any update."""
     outputs, inputs = update.b.shape[0], update.a[0].numel()
     most = min(outputs, inputs)
     if update.rank <= most:
@@ -123,7 +123,7 @@ def within_rank(update: LowRank) -> LowRank:
 
 
 def over_all_channels(a: Tensor, groups: int) -> Tensor:
-    """A of a convolution of some groups as PEFT's, which reads every channel: (r, i/g, kh, kw) → (r, i, kh, kw)."""
+    """A of a grouped convolution as PEFT stores it, over all channels: (r, i/g, kh, kw) → (r, i, kh, kw)."""
     blocks = a.reshape(groups, -1, *a.shape[1:])
     wide = a.new_zeros(groups, blocks.shape[1], groups, *a.shape[1:])
     for group in range(groups):
@@ -132,14 +132,14 @@ def over_all_channels(a: Tensor, groups: int) -> Tensor:
 
 
 def over_own_channels(a: Tensor, groups: int) -> Tensor | None:
-    """The inverse of :func:`over_all_channels`; None where a group reads channels of another."""
+    """The inverse of :func:`over_all_channels`; None if a group reads channels of another."""
     blocks = a.reshape(groups, a.shape[0] // groups, groups, -1, *a.shape[2:])
     own = torch.stack([blocks[group, :, group] for group in range(groups)]).flatten(0, 1)
     return own if torch.equal(over_all_channels(own, groups), a) else None
 
 
 def _common_scale(terms: Sequence[LowRank]) -> tuple[float, list[float]]:
-    """α of the stacked update, and what each B is multiplied by so that one scale serves all."""
+    """α of the stacked update, and the factor of each B that makes all scales equal."""
     scale, rank = next((term.scale for term in terms if term.scale), 1.0), sum(term.rank for term in terms)
     alpha = scale * (math.sqrt(rank) if terms[0].rs else rank)
     return alpha, [term.scale / scale for term in terms]

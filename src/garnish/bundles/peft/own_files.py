@@ -1,7 +1,6 @@
-"""What stands beside PEFT's files in a folder that we wrote: ``task.json`` and ``heads.safetensors``, and a README.md.
+"""Our own files next to PEFT's in an exported folder: ``task.json``, ``heads.safetensors`` and a ``README.md``.
 
-PEFT leaves files alone that it does not know, so the tasks, their heads and the backbone's fingerprint travel with the
-adapter.
+They hold the tasks, their heads and the backbone's fingerprint; PEFT ignores files that it does not know.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Sidecar:
         backbone: ``name``, ``options``, ``taps``, ``fingerprint``, ``licence`` and ``weights_source``.
         specs: its tasks and their heads.
         tensors: ``heads.TASK.…`` → tensor.
-        decode_head: the task whose head PEFT's file holds as SegFormer's; None where it holds none.
+        decode_head: the task whose head is in PEFT's file as SegFormer's; None: no head is.
     """
 
     backbone: BackboneFacts
@@ -73,7 +72,7 @@ class Sidecar:
 def sidecar_files(
     model: Model, tasks: Sequence[str], dialect: str, prefix: str, decode_head: str | None
 ) -> dict[str, bytes]:
-    """``task.json`` and ``heads.safetensors`` of some tasks of a model."""
+    """The contents of ``task.json`` and ``heads.safetensors`` for some tasks of a model."""
     facts = {
         "format": FORMAT,
         "versions": {"garnish": __version__, "torch": str(torch.__version__), "timm": str(timm.__version__)},
@@ -89,7 +88,7 @@ def sidecar_files(
 
 
 def read_sidecar(folder: Path) -> Sidecar | None:
-    """What :func:`sidecar_files` wrote; None where the folder has no ``task.json``.
+    """Read what :func:`sidecar_files` wrote; None if the folder has no ``task.json``.
 
     Raises:
         BundleError: damaged, of another format, or with unknown names or options.
@@ -119,7 +118,7 @@ def read_sidecar(folder: Path) -> Sidecar | None:
 
 
 def base_model_of(model: Model, dialect: str) -> str | None:
-    """The Hub id of a model's backbone as the dialect's library knows it; None where it has none that is known."""
+    """The Hub id of a model's backbone in the dialect's library; None if not known."""
     trunk = model.backbone
     source = trunk.weights_source.removeprefix("hf-hub:")
     if _HUB_ID.fullmatch(source) and not Path(source).exists() and not source.startswith("."):
@@ -128,7 +127,7 @@ def base_model_of(model: Model, dialect: str) -> str | None:
 
 
 def readme(model: Model, tasks: Sequence[str], dialect: str, base_model: str | None) -> bytes:
-    """The Hub's card: front matter, and what the folder is."""
+    """The model card for the Hub: front matter and a short description."""
     trunk = model.backbone
     kinds = {task: type(model.tasks[task]).__name__ for task in tasks}
     pipelines = sorted({_PIPELINES[kind] for kind in kinds.values() if kind in _PIPELINES})

@@ -1,1 +1,1 @@
-"""What the runs of a comparison say: totals, statistics, effects."""
+"""Statistics of a comparison: metrics by picture, bootstrap intervals, effects against the references."""

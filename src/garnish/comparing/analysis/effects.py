@@ -1,4 +1,4 @@
-"""What arms reached on the test set, and how that compares with the references, over seeds and resampled pictures."""
+"""Test metrics of arms and their effects against the references, over seeds and resampled test pictures."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from garnish.comparing.test_scores import drawn_of, totals_of
 from garnish.tasks.metrics.delta_m import delta_m
 from garnish.tasks.task import Task
 
-#: Draws of the bootstrap.
+#: Number of bootstrap draws.
 RESAMPLES = 1000
 
 
 @final
 class Effects:
-    """Figures of measured arms; what is drawn once is kept.
+    """Metrics and effects of measured arms; bootstrap draws are cached.
 
     Args:
-        plan: whose measures are looked at.
+        plan: the plan with the measurements.
     """
 
     def __init__(self, plan: RunPlan) -> None:
@@ -50,7 +50,7 @@ class Effects:
     # ---- one arm ----------------------------------------------------------------------------------------------------
 
     def runs(self, arm: Arm, task: str) -> list[ArmRun]:
-        """The measured runs of an arm that have a task, by seed."""
+        """The measured runs of an arm that include a task, by seed."""
         runs = [run for group in arm.groups if task in group for run in self.plan.chosen(arm, group)]
         return [run for run in runs if isinstance(self.plan.measure(run), Measured)]
 
@@ -68,12 +68,12 @@ class Effects:
         return self.values(arm, task, self.tasks[task].headline)
 
     def mean(self, arm: Arm | None, task: str) -> float:
-        """Mean of the headline metric over seeds; NaN where there is none."""
+        """Mean of the headline metric over seeds; NaN without a value."""
         found = None if arm is None else spread(self.headlines(arm, task)).mean
         return math.nan if found is None else found
 
     def metrics(self, arm: Arm) -> tuple[dict[str, dict[str, Spread]], dict[str, dict[str, Spread]]]:
-        """Task → metric → spread over seeds, and task → class → spread of the metrics that are of one class."""
+        """Task → metric → spread over seeds, and task → class → spread of the class's IoU."""
         found: dict[str, dict[str, Spread]] = {}
         by_class: dict[str, dict[str, Spread]] = {}
         for task in self.tasks:
@@ -91,19 +91,19 @@ class Effects:
         return found, by_class
 
     def draws(self, arm: Arm, task: str) -> Floats | None:
-        """The headline metric of each draw of test pictures, mean over seeds; None where it cannot be resampled."""
+        """The headline metric in each draw of test pictures, mean over seeds; None if it cannot be resampled."""
         runs = self.runs(arm, task)
         drawn = [found for run in runs if (found := self._drawn(run).get(task)) is not None]
         return np.mean(drawn, axis=0) if runs and len(drawn) == len(runs) else None
 
     def _drawn(self, run: ArmRun) -> dict[str, Floats]:
-        """Task → the headline metric of each draw, of one run; kept beside what was measured of it."""
+        """Task → the headline metric of one run in each draw; stored with the run's measurement."""
         if run not in self._draws:
             self._draws[run] = drawn_of(self.conditions, run, self.counts)
         return self._draws[run]
 
     def totals(self, run: ArmRun) -> dict[str, PictureTotals | None]:
-        """What each test picture adds to a run's metrics."""
+        """The totals of each test picture for a run's metrics, by task."""
         if run not in self._totals:
             self._totals[run] = totals_of(self.conditions, run)
         return self._totals[run]
@@ -111,13 +111,13 @@ class Effects:
     # ---- against references -----------------------------------------------------------------------------------------
 
     def reference(self, role: str) -> Arm | None:
-        """The measured arm of a role; None where there is none, or it lacks a task."""
+        """The measured arm of a role; None if there is none, or it lacks a task."""
         arm = next((arm for arm in self.conditions.arms.values() if arm.role == role), None)
         whole = arm is not None and all(math.isfinite(self.mean(arm, task)) for task in self.tasks)
         return arm if whole else None
 
     def delta_m(self, arm: Arm) -> DeltaM | None:
-        """Δm of each seed against the single-task reference's means, with its interval; None where one lacks a task."""
+        """Δm of each seed against the single-task reference's means, with its interval; None if either lacks a task."""
         single = self.reference("single")
         if single is None:
             return None
@@ -159,7 +159,7 @@ class Effects:
         return found
 
     def gap(self, arm: Arm) -> tuple[dict[str, Gap], list[str]]:
-        """Task → the gap recovered, with its interval, void where there hardly is a gap; and notes on those."""
+        """Task → the gap recovered with its interval, void if there is hardly a gap; and notes on void ones."""
         frozen, single = self.reference("frozen"), self.reference("single")
         if frozen is None or single is None or arm in (frozen, single):
             return {}, []

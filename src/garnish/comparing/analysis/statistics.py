@@ -1,12 +1,12 @@
-"""How sure a comparison is: paired bootstrap over test pictures, Δm, gap recovered, spread over seeds.
+"""Statistics of a comparison: paired bootstrap over test pictures, Δm, gap recovered, spread over seeds.
 
-What is drawn are the pictures of the test set, with replacement; all arms, references, tasks and seeds see the same
-drawn pictures, so what makes a picture hard for everybody cancels in a difference. Metrics are computed anew from the
-pooled totals of each draw, thresholds that a metric chooses on the set included. An interval thus says how much of a
-difference is owed to *which* pictures were tested. It does not say how training would come out with another seed:
-that is the spread over seeds, which is told beside it.
+Each draw takes pictures of the test set with replacement; all arms, references, tasks and seeds get the same draws, so
+that a picture's general difficulty cancels in differences. Metrics are recomputed from the pooled totals of each draw,
+including thresholds that a metric chooses on the set. An interval thus shows how much of a difference depends on
+*which* pictures were tested. It does not show how training varies with the seed: that is the spread over seeds, which
+is reported next to it.
 
-Pictures must be independent for this. Frames of a video are not: neighbours resemble each other, so there are fewer
+Pictures must be independent for this. Frames of a video are not: neighbours are similar, so there are fewer
 independent pictures than frames, and the intervals are then **too narrow**.
 
 Percentile intervals: Efron & Tibshirani 1993, section 13.3.
@@ -35,7 +35,7 @@ Integers = NDArray[np.int64]
 
 
 def resamples(num_pictures: int, draws: int = 1000, seed: int = 0) -> Integers:
-    """(R, P) int64: how often each picture is in each draw of P pictures with replacement; rows add up to P.
+    """(R, P) int64: how often each picture occurs in each draw of P pictures with replacement; rows sum to P.
 
     Raises:
         OptionError: no picture or no draw.
@@ -48,7 +48,7 @@ def resamples(num_pictures: int, draws: int = 1000, seed: int = 0) -> Integers:
 def per_picture(task: Task, totals: PictureTotals) -> list[float]:
     """The headline metric of each picture alone; NaN for a picture without a label of the task.
 
-    These find the worst pictures. Their mean is another number than the metric of the set, which pools pixels.
+    Used to find the worst pictures. Their mean differs from the metric of the set, which pools pixels.
     """
     metric = metric_of(task)
     return [
@@ -58,12 +58,12 @@ def per_picture(task: Task, totals: PictureTotals) -> list[float]:
 
 
 def headline_draws(task: Task, totals_of_seeds: Sequence[PictureTotals], counts: Integers) -> Floats:
-    """(R,) the headline metric of each draw, mean over seeds; NaN for a draw that holds no label of the task.
+    """(R,) the headline metric of each draw, mean over seeds; NaN for a draw without labels of the task.
 
     Args:
-        task: whose totals they are.
-        totals_of_seeds: one a seed, all of the same pictures in the same order.
-        counts: (R, P) see :func:`resamples`.
+        task: the task of the totals.
+        totals_of_seeds: one per seed, all of the same pictures in the same order.
+        counts: (R, P), see :func:`resamples`.
 
     Raises:
         DataError: totals of other pictures.
@@ -77,11 +77,11 @@ def headline_draws(task: Task, totals_of_seeds: Sequence[PictureTotals], counts:
 
 
 def interval(draws: Floats, level: float = 0.95) -> Interval | None:
-    """Percentile interval of finite draws; None where there is none.
+    """Percentile interval of the finite draws; None if there are none.
 
     Args:
         draws: (R,) values; those that are not finite are dropped.
-        level: share of the draws inside; the rest is cut off evenly at both ends.
+        level: share of the draws inside; the rest is split evenly between both tails.
 
     Raises:
         OptionError: a level outside (0, 1).
@@ -96,18 +96,18 @@ def interval(draws: Floats, level: float = 0.95) -> Interval | None:
 
 
 def paired_interval(a_draws: Floats, b_draws: Floats, level: float = 0.95) -> Interval | None:
-    """Interval of a − b in the metric's own unit; draw r of both is of the same pictures."""
+    """Interval of a − b in the metric's own unit; draw r of both uses the same pictures."""
     return interval(a_draws - b_draws, level)
 
 
 def delta_m_draws(
     arms: Mapping[str, Floats], references: Mapping[str, Floats], higher_is_better: Mapping[str, bool]
 ) -> Floats:
-    """(R,) Δm in percent (:mod:`garnish.tasks.metrics.delta_m`) of each draw; NaN where a reference is 0 or missing.
+    """(R,) Δm in percent (:mod:`garnish.tasks.metrics.delta_m`) of each draw; NaN if a reference is 0 or missing.
 
     Args:
-        arms: by task the arm's (R,) headline draws.
-        references: the same of the reference, on the same pictures.
+        arms: task → the arm's (R,) draws of the headline metric.
+        references: task → the reference's draws, on the same pictures.
         higher_is_better: by task.
     """
     (draws,) = {len(values) for values in [*arms.values(), *references.values()]}
@@ -122,17 +122,17 @@ def delta_m_draws(
 def gap_recovered(arm: float, frozen: float, full: float, higher_is_better: bool) -> tuple[float | None, str | None]:
     """(arm − frozen) / (full − frozen): 0 is no better than heads on a frozen trunk, 1 as good as full fine-tuning.
 
-    It may lie below 0 or above 1. It is the same formula whichever way the metric counts, as the sign cancels.
+    It may be below 0 or above 1. The formula also holds for metrics where lower is better, as the sign cancels.
 
     Args:
         arm: headline metric of the arm.
         frozen: of heads alone on the frozen trunk.
         full: of full fine-tuning.
-        higher_is_better: which way the metric counts.
+        higher_is_better: direction of the metric.
 
     Returns:
-        The share and None, or None and why there is none: where full fine-tuning is not better than the frozen trunk
-        there is no gap, and the quotient would mean nothing.
+        The share and None, or None and the reason: if full fine-tuning is not better than the frozen trunk,
+        there is no gap, and the quotient would be meaningless.
     """
     for name, value in (("arm", arm), ("frozen", frozen), ("full", full)):
         if not math.isfinite(value):
@@ -143,10 +143,10 @@ def gap_recovered(arm: float, frozen: float, full: float, higher_is_better: bool
 
 
 def gap_draws(arm: Floats, frozen: Floats, full: Floats, higher_is_better: bool) -> Floats:
-    """(R,) the gap recovered in each draw, NaN where it is void; see :func:`gap_recovered`.
+    """(R,) the gap recovered in each draw, NaN where void; see :func:`gap_recovered`.
 
-    Where many are void, full fine-tuning is hardly better than the frozen trunk, and the quotient of the others is
-    not worth telling: see :func:`void_reason`.
+    If many are void, full fine-tuning is hardly better than the frozen trunk, and the other quotients are
+    not meaningful either: see :func:`void_reason`.
     """
     gap = full - frozen
     void = ~((gap > 0) if higher_is_better else (gap < 0))
@@ -159,10 +159,10 @@ def void_share(draws: Floats) -> float:
 
 
 def void_reason(draws: Floats, level: float = 0.95) -> str | None:
-    """Why the gap recovered is void altogether; None where it is not.
+    """Why the gap recovered is void as a whole; None if it is not.
 
-    It is where full fine-tuning is no better than the frozen trunk in more draws than one tail of an interval at
-    ``level`` holds, so that the interval of their difference reaches beyond 0.
+    It is void if full fine-tuning is no better than the frozen trunk in more draws than one tail of an interval at
+    ``level`` holds, so that the interval of their difference includes 0.
     """
     share = void_share(draws)
     if share <= (1 - level) / 2:
@@ -171,7 +171,7 @@ def void_reason(draws: Floats, level: float = 0.95) -> str | None:
 
 
 def spread(values: Sequence[float | None]) -> Spread:
-    """Mean, least and most of the finite values of several seeds."""
+    """Mean, minimum and maximum of the finite values of several seeds."""
     kept = tuple(None if value is None or not math.isfinite(value) else float(value) for value in values)
     finite = [value for value in kept if value is not None]
     if not finite:
@@ -180,10 +180,10 @@ def spread(values: Sequence[float | None]) -> Spread:
 
 
 def dominated(places: Sequence[tuple[float, float] | None]) -> list[bool]:
-    """Whether another one has no less at no more cost, and one of both is better; equals do not dominate each other.
+    """Whether each is Pareto-dominated: another has no less gain at no more cost, and is better in one of them.
 
     Args:
-        places: (what is reached, what it costs) of each; None where one of both is not known.
+        places: (gain, cost) of each; None if either is unknown.
     """
     known = [place for place in places if place is not None]
     return [
@@ -198,7 +198,7 @@ def _headlines(task: Task, totals: PictureTotals, counts: Integers) -> Floats:
     weights = torch.from_numpy(counts).double()
     pooled: dict[str, Tensor] = {}
     for name, state in totals.states.items():
-        # In float64 (there is no fast product of integers), which holds counts of pixels exactly up to 2^53.
+        # In float64 (integer products are slow), which represents counts of pixels exactly up to 2^53.
         product = weights @ state.double().reshape(len(state), -1)
         if not state.is_floating_point():
             product = product.round().to(state.dtype)

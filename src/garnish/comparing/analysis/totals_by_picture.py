@@ -1,4 +1,4 @@
-"""Evaluation that keeps what every picture adds to the metrics, so that a selection can be measured afterwards.
+"""Evaluation that keeps each picture's totals, so that metrics of any selection of pictures can be computed later.
 
 Shape letters: P pictures.
 """
@@ -30,10 +30,10 @@ _FORMAT = 1
 @final
 @dataclass(frozen=True, eq=False)
 class PictureTotals:
-    """What each picture adds to one task's metric.
+    """Each picture's contribution to the totals of one task's metric.
 
     Attributes:
-        pictures: P names, in the order of the data set; all of it, labelled for the task or not.
+        pictures: P names, of the whole data set in its order, labelled for the task or not.
         states: by the name of the metric's total (:mod:`garnish.tasks.metrics.totals`), (P, …) on the CPU, in the
             total's dtype; 0 for pictures without a label of the task.
     """
@@ -55,19 +55,19 @@ def evaluate_by_picture(
     batch_size: int = 1,
     progress: bool = False,
 ) -> tuple[Metrics, dict[str, PictureTotals | None]]:
-    """The numbers of :func:`~garnish.training.evaluate.evaluate`, and what each picture adds to them.
+    """The metrics of :func:`~garnish.training.evaluate.evaluate`, and each picture's totals.
 
     Args:
-        model: left as it was, training mode included.
-        dataset: every picture of it is measured; labels may be partial.
+        model: left unchanged, training mode included.
+        dataset: all its pictures are measured; labels may be partial.
         tasks: which tasks; None: all that the model and the data share.
         size: (height, width) that pictures and labels are resized to first; None: their own size.
-        batch_size: pictures of one size that run together.
-        progress: draw a bar on standard error.
+        batch_size: pictures per batch, all of one size.
+        progress: draw a progress bar on standard error.
 
     Returns:
-        Task → metric → value, and task → totals by picture. The latter is None for a task whose metric is not made of
-        totals that add up (a third party's): pictures cannot be resampled then, and there is no interval.
+        Task → metric → value, and task → totals by picture. The latter is None for a task whose metric is not based on
+        additive totals (a third party's): its pictures cannot be resampled, so there is no interval.
 
     Raises:
         OptionError: an unknown task, a batch size below 1. DataError: no picture, no task in common, or labels of
@@ -112,21 +112,21 @@ def evaluate_by_picture(
 
 
 def metrics_of(task: Task, totals: PictureTotals, counts: Tensor | None = None) -> dict[str, float]:
-    """The metrics of a selection of pictures, as if the task's metric had seen just those.
+    """The metrics of a selection of pictures, as if the task's metric had seen only those.
 
     Args:
-        task: whose metric the totals are of.
-        totals: what each of P pictures adds.
-        counts: (P,) int64, how often each picture is taken; None: once each.
+        task: the task of the totals.
+        totals: of P pictures.
+        counts: (P,) int64, how often each picture counts; None: once each.
 
     Returns:
-        Every metric by name; NaN where nothing was seen. With all counts 1 it is the number that the metric gives
-        when it is updated picture by picture, to the last bit.
+        Every metric by name; NaN where nothing was seen. With all counts 1 it is bit-equal to the metric
+        updated picture by picture.
     """
     states = {}
     for name, state in totals.states.items():
         taken = state if counts is None else state * counts.reshape(-1, *(1,) * (state.ndim - 1)).to(state.dtype)
-        # Added one after the other, as updates are: another order rounds otherwise.
+        # Summed one after the other, as updates are: another order would round differently.
         states[name] = taken.cumsum(0)[-1]
     return {name: float(value) for name, value in computed(metric_of(task), states).items()}
 
@@ -139,24 +139,24 @@ def metric_of(task: Task) -> Totals:
 
 
 def computed(metric: Totals, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the metric says with its totals set to ``states``."""
+    """The values of a metric with its totals set to ``states``."""
     for name, state in states.items():
         setattr(metric, name, state)
-    # The class's own function: the instance's also looks for other processes and for updates that never were.
+    # The class's own function: the instance's also syncs processes, and warns if there was no update.
     values: dict[str, Tensor] = type(metric).compute(metric)
     return values
 
 
 def save_totals(path: str | os.PathLike[str], totals: Mapping[str, PictureTotals | None]) -> Path:
-    """Write the totals of every task of one model to one file; a task without any is remembered as such.
+    """Write the totals of all tasks of one model to one file, including tasks without totals (None).
 
     Raises:
-        BundleError: no space; the former file is untouched then.
+        BundleError: no space; the previous file is untouched then.
     """
     tensors = {f"{task}/{state}": t for task, kept in totals.items() if kept for state, t in kept.states.items()}
     facts = {
         "format": _FORMAT,
-        # A list, as the file sorts what is by name.
+        # A list, as the file would sort a mapping by name.
         "tasks": [
             {"name": task} | ({"pictures": kept.pictures, "states": list(kept.states)} if kept else {})
             for task, kept in totals.items()
@@ -169,7 +169,7 @@ def load_totals(path: str | os.PathLike[str]) -> dict[str, PictureTotals | None]
     """The inverse of :func:`save_totals`.
 
     Raises:
-        BundleError: no such file, a damaged one, or one of something else.
+        BundleError: no such file, a damaged one, or one with other contents.
     """
     tensors, facts = load_state(path)
     if facts.get("format") != _FORMAT:

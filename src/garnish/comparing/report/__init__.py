@@ -1,1 +1,1 @@
-"""Results and the report of a comparison."""
+"""The results of a comparison, and its report: an HTML page, ``results.json`` and ``results.csv``."""

@@ -1,4 +1,4 @@
-"""From what runs came to, to everything that a comparison found, and the files of its report."""
+"""Assembling the results of a comparison from the outcomes of its runs, and writing the files of the report."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ _UNITS = {"Depth": "m", "Normals": "°"}
 def results_of(
     effects: Effects, costs: Costs, sheets: Sequence[Sheet], *, command: str, wall_seconds: float
 ) -> Results:
-    """What was found; also of a comparison that is not finished.
+    """Assemble the results of a comparison, finished or not.
 
     Args:
-        effects: of the plan as it stands.
-        costs: measures what arms cost.
+        effects: test metrics and effects of the arms.
+        costs: measures the costs of arms.
         sheets: see :func:`garnish.comparing.report.prediction_sheets.draw_sheets`.
-        command: what was asked for.
-        wall_seconds: of training and evaluation, over all sittings.
+        command: the command line.
+        wall_seconds: of training and evaluation, over all sessions.
     """
     plan, conditions = effects.plan, effects.conditions
     arms, said = [], []
@@ -107,7 +107,7 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write results.json, results.csv and index.html; returns the page.
 
     Raises:
-        BundleError, OSError: a file cannot be written; the former one is as it was.
+        BundleError, OSError: a file cannot be written; the previous one is unchanged.
     """
     write_json(folder / RESULTS, results)
     write_file(folder / "results.csv", csv_text(results).encode())
@@ -115,7 +115,7 @@ def write_report(results: Results, folder: Path) -> Path:
 
 
 def environment() -> Environment:
-    """What ran the comparison, the machine's name left out."""
+    """Versions and hardware of this machine, without its name."""
     cuda = torch.cuda.is_available()
     return Environment(
         python=platform.python_version(),
@@ -199,7 +199,7 @@ def model_runs(plan: RunPlan, arm: Arm) -> list[ArmRun]:
 
 
 def _choice(plan: RunPlan, arm: Arm, group: tuple[str, ...]) -> Choice:
-    """What was chosen for one model of an arm."""
+    """The chosen rate of one model of an arm, with its flags."""
     rate, runs = plan.rate(arm, group), plan.chosen(arm, group)
     outcome = plan.outcome(runs[0]) if runs else None
     curve = curve_of(outcome, plan.conditions.training.best_by)

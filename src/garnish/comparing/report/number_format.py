@@ -1,4 +1,4 @@
-"""Figures of results.json as people read them, each with the place it stands at."""
+"""Formatting numbers of results.json for the report, each with its JSON pointer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPACE = "\u00a0"  # a number and its unit stay on one line
 @final
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One number of results.json: ``text`` is what is read, ``value`` what stands at ``pointer`` (RFC 6901)."""
+    """One number of results.json: ``text`` is shown, ``value`` is the number at ``pointer`` (RFC 6901)."""
 
     text: str
     value: float | int | None
@@ -21,7 +21,7 @@ class Figure:
 
 
 def figure(value: float | None, show: Callable[[float], str], *path: str | int) -> Figure:
-    """A number that stands at ``path``, written by ``show``; a dash where there is none."""
+    """The number at ``path``, formatted by ``show``; a dash if it is None."""
     return Figure(text=MISSING if value is None else show(value), value=value, pointer=pointer(*path))
 
 
@@ -31,7 +31,7 @@ def pointer(*path: str | int) -> str:
 
 
 def minus(text: str) -> str:
-    """A hyphen in front of digits becomes a minus sign, as wide as a plus."""
+    """Replace hyphens by minus signs, which are as wide as a plus."""
     return text.replace("-", "−")
 
 
@@ -58,7 +58,7 @@ def percent_text(value: float) -> str:
 
 
 def ratio_text(value: float) -> str:
-    """1.319 → 1.32×."""
+    """A ratio: 1.319 → 1.32×."""
     return f"{value:.2f}×"
 
 
@@ -78,7 +78,7 @@ def giga_text(value: float) -> str:
 
 
 def seconds_text(value: float) -> str:
-    """412 ms, 1.32 s, 12 min 4 s, 3 h 12 min."""
+    """A duration: 412 ms, 1.32 s, 12 min 4 s, 3 h 12 min."""
     return _duration(value).replace(" ", SPACE)
 
 

@@ -1,4 +1,4 @@
-"""The report of a comparison: one page that needs nothing beside itself, made from results.json alone."""
+"""The report of a comparison: one self-contained HTML page, made from results.json alone."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from garnish.comparing.report.verdict import protocol, verdict
 from garnish.comparing.typed_json import as_json
 from garnish.files.atomic import write_file
 
-#: picture files that a page may carry; nothing else of the folder is read into it
+#: Picture files that are embedded into the page; other files of the folder are never read.
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
-#: Sizes of the first Pareto picture; the page shows the one that fits. One picture for all widths will not do: scaled
-#: from 760 pixels to a phone's 343, letters of 12 pixels are 5.4 high, and labels are placed for the letters they have.
+#: Sizes of the first Pareto plot; the page shows the one that fits. One plot for all widths is not enough: scaled from
+#: 760 pixels to a phone's 343, letters of 12 pixels shrink to 5.4, and labels are placed for one letter size.
 WIDE = ((1180, 480), (760, 440), (343, 380))
 SMALL = (380, 360)
 
 
 def write_page(results: Results, folder: Path) -> Path:
-    """Write ``folder/index.html``, whole or not at all, from what a comparison found; returns its path.
+    """Write ``folder/index.html`` atomically from the results of a comparison; returns its path.
 
-    The page carries its style, scripts, pictures and data, asks nothing of any network (a policy in it forbids
-    that) and runs no script but its own two. Pictures of contact sheets are read from ``folder``; one that is
-    missing, or lies outside of it, is named in its place.
+    The page embeds its style, scripts, pictures and data, makes no network requests (its content security policy
+    forbids them) and runs only its own two scripts. Pictures of contact sheets are read from ``folder``; one that is
+    missing, or lies outside of it, is replaced by its name.
 
     Raises:
-        OSError: no space, no permission; a former page is as it was.
+        OSError: no space, no permission; a previous page is unchanged.
     """
     file = folder / "index.html"
     write_file(file, page(results, folder).encode())
@@ -90,14 +90,14 @@ def _data_url(kind: str, data: bytes) -> str:
 
 
 def _in_script(data: str) -> Markup:
-    """JSON that cannot end the element it stands in; a JSON reader reads the same from it."""
+    """Escape JSON so that it cannot end the script element; it parses to the same data."""
     for char in "<>&\u2028\u2029":
         data = data.replace(char, f"\\u{ord(char):04x}")
     return Markup(data)
 
 
 def _plain(value: object, inside: bool = False) -> str:
-    """An option in words: yes and no, lists with commas, mappings as ``name value``."""
+    """The value of an option as text: yes and no, lists with commas, mappings as ``name value``."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -118,7 +118,7 @@ def _pareto(results: Results, number: int, width: int, height: int) -> Markup | 
 @final
 @dataclass(frozen=True)
 class _Heat:
-    """A task with classes: its arms and their roles across, classes down with their best figure."""
+    """The heat map of a task with classes: arms with roles as columns, classes with their best figure as rows."""
 
     task: str
     arms: list[tuple[str, str]]
@@ -128,7 +128,7 @@ class _Heat:
 
 
 def _heats(results: Results) -> list[_Heat]:
-    """Per task with classes, the depth of a cell's colour by its value."""
+    """The heat map of each task with classes."""
     found = []
     for task, about in results.tasks.items():
         arms = [(number, arm, own) for number, arm in enumerate(results.arms) if (own := arm.per_class.get(task))]
@@ -154,7 +154,7 @@ def _heats(results: Results) -> list[_Heat]:
 @final
 @dataclass(frozen=True)
 class _Detail:
-    """A task with more than its headline: names of the metrics, and arms with their figures."""
+    """The table of all metrics of a task that has several: names of the metrics, and arms with their figures."""
 
     task: str
     metrics: list[str]
@@ -180,7 +180,7 @@ def _details(results: Results) -> list[_Detail]:
 @final
 @dataclass(frozen=True)
 class _SheetCell:
-    """A picture of a sheet: the arm or what else it is, its file, its content, its figure in words."""
+    """A cell of a sheet: name (an arm, picture or target), file, data URL, and metric as text."""
 
     name: str
     place: str
@@ -194,7 +194,7 @@ def _cells(sheet: Sheet, folder: Path) -> list[_SheetCell]:
 
 
 def _picture(folder: Path, place: str) -> str | None:
-    """Data URL of a picture inside the folder; None where there is none."""
+    """Data URL of a picture inside the folder; None if there is none."""
     root, file = folder.resolve(), (folder / place).resolve()
     kind = PICTURES.get(file.suffix.lower())
     if kind is None or not file.is_relative_to(root) or not file.is_file():

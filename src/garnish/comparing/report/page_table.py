@@ -1,4 +1,4 @@
-"""The main table of the report: columns in groups, rows with their marks, cells with their places in the JSON."""
+"""The main table of the report: column groups, rows with marks, cells with JSON pointers."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ ROLES = {
 @final
 @dataclass(frozen=True)
 class Column:
-    """A column: what an arm has of it, where in the arm its figure stands, and how that is written.
+    """A column: how to get its figure from an arm, the path in the arm's JSON, and the number format.
 
-    ``about`` is the heading in full; ``more_is_better`` None where neither is; ``second`` is what stands under a figure
-    that has neither a spread nor an interval; ``task`` whose quality it is.
+    ``about`` is the full heading; ``more_is_better`` is None if there is no direction; ``second`` is the line under a
+    figure without spread and interval; ``task`` is the task of a quality column.
     """
 
     group: str
@@ -52,7 +52,7 @@ class Column:
     task: str | None = None
 
     def value(self, arm: ArmResult) -> float | None:
-        """The figure of an arm."""
+        """The number of an arm in this column; None if it is missing."""
         found = self.of(arm)
         return found.mean if isinstance(found, Spread | DeltaM | Gap) else found
 
@@ -60,7 +60,7 @@ class Column:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A figure, the two or one under it, words in its place where it is void, and what is said on hovering."""
+    """A figure, one or two figures under it, words instead if it is void, and the tooltip."""
 
     main: Figure
     under: tuple[Figure, ...] = ()
@@ -74,7 +74,7 @@ class Cell:
 @final
 @dataclass(frozen=True, kw_only=True)
 class ReportRow:
-    """An arm in the table."""
+    """The row of an arm."""
 
     name: str
     role: str
@@ -89,7 +89,7 @@ class ReportRow:
 @final
 @dataclass(kw_only=True)
 class ReportTable:
-    """``groups``: heading → number of columns; ``bodies``: heading → rows, the references apart from the adapters."""
+    """The main table; ``groups``: (heading, number of columns); ``bodies``: heading → rows, by kind of arm."""
 
     columns: list[Column]
     groups: list[tuple[str, int]] = field(default_factory=list)
@@ -130,7 +130,7 @@ def main_table(results: Results) -> ReportTable:
 
 
 def marks(arm: ArmResult) -> list[str]:
-    """What a reader must know beside an arm's figures."""
+    """Warnings that are shown next to an arm's name."""
     edge = [task for task, own in arm.by_model.items() if own.rate_at_edge]
     short = [task for task, own in arm.by_model.items() if own.flat is False]
     found = []
@@ -146,12 +146,12 @@ def marks(arm: ArmResult) -> list[str]:
 
 
 def methods_text(arm: ArmResult) -> str:
-    """Methods with their options, as they are written in Python."""
+    """Methods with their options, in Python syntax."""
     return " + ".join(f"{m.name}({', '.join(f'{k}={v!r}' for k, v in m.options.items())})" for m in arm.methods)
 
 
 def rates_text(arm: ArmResult) -> str:
-    """The chosen rate, or one a task."""
+    """The chosen rate, or one per task."""
     chosen = {task: own.rate for task, own in arm.by_model.items() if own.rate is not None}
     if len(set(chosen.values())) > 1:
         return ", ".join(f"{task} {rate_text(value)}" for task, value in chosen.items())
@@ -204,7 +204,7 @@ def _of_arm(
     show: Callable[[float], str],
     second: Literal["", "total", "ratio"] = "",
 ) -> Column:
-    """A figure that is a field of the arm."""
+    """A column for a field of the arm."""
     return Column(group, name, about, more_is_better, attrgetter(field), (field,), show, second)
 
 
@@ -235,7 +235,7 @@ def _cell(arm: ArmResult, number: int, column: Column) -> Cell:
 
 
 def _difference(found: Difference | None) -> str:
-    """The headline against full fine-tuning, for the cells of quality."""
+    """The difference to full fine-tuning as text, for the tooltips of quality cells."""
     if found is None:
         return ""
     ends = found.interval
@@ -244,7 +244,7 @@ def _difference(found: Difference | None) -> str:
 
 
 def _best(arms: Sequence[ArmResult], column: Column) -> float | None:
-    """Best figure among the adapters, where there are several and they differ."""
+    """Best figure among the adapters, if there are several different ones."""
     values = [value for arm in arms if arm.role == "adapter" and (value := column.value(arm)) is not None]
     if column.more_is_better is None or len(set(values)) < 2:
         return None

@@ -1,8 +1,8 @@
-"""Δm over what it costs: points, front and labels laid out in pixels, for the page and for pictures of their own.
+"""Layout of the Pareto plot of Δm over cost: points, front and labels in pixels.
 
-The cost axis is logarithmic; a cost of zero (the frozen trunk trains no parameter of the encoder) has a place of its
-own left of it. Arms far below the others and below the frozen trunk (a random trunk) stand on the lower edge with their
-figure, so that they do not press the rest together.
+The cost axis is logarithmic; a cost of zero (the frozen trunk trains no parameter of the encoder) is placed left of it.
+Arms far below the others and below the frozen trunk (a random trunk) are placed on the lower edge with their
+figure, so that they do not compress the scale.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from garnish.comparing.report.svg import Axis, padded, text_width
 
 FONT = 12.0
 RADIUS = 5.0
-#: a gap so many times as wide as all that lies above it is not drawn to scale
+#: A gap this many times as wide as the range above it is not drawn to scale.
 FAR = 1.5
 
 
 @final
 @dataclass(frozen=True)
 class CostAxis:
-    """A figure of an arm that Δm is drawn over."""
+    """A cost of an arm, as the x axis of a Pareto plot."""
 
     key: str
     title: str
     show: Callable[[float], str]
 
     def of(self, arm: ArmResult) -> float | None:
-        """The figure; None where it could not be measured."""
+        """The cost of an arm; None if it could not be measured."""
         value: float | None = getattr(arm, self.key)
         return value
 
@@ -50,7 +50,7 @@ COSTS = (
 @final
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """An arm: its figures and its place; ``below`` where its Δm lies under the picture."""
+    """An arm with its figures and position; ``below``: its Δm is below the plotted range."""
 
     name: str
     role: str
@@ -63,14 +63,14 @@ class Point:
 
     @property
     def label(self) -> str:
-        """What stands beside the point."""
+        """The text next to the point."""
         return f"{self.name}  {signed_text(self.delta)} ↓" if self.below else self.name
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """Text beside its point: its anchor on the baseline, its box, the end of a line to the point if it needs one."""
+    """Text next to its point: anchor on the baseline, bounding box, end of the leader line if it needs one."""
 
     point: Point
     x: float
@@ -83,7 +83,7 @@ class Label:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Pareto:
-    """A picture of ``width`` × ``height`` pixels; ``front`` are the corners of the step line."""
+    """A plot of ``width`` × ``height`` pixels; ``front``: corners of the step line."""
 
     cost: CostAxis
     width: float
@@ -100,7 +100,7 @@ Box = tuple[float, float, float, float]
 
 
 def lay_out(results: Results, cost: CostAxis, width: float, height: float) -> Pareto | None:
-    """Place every arm that has both figures; None where none has a cost above zero."""
+    """Place every arm that has both figures; None if no arm has a cost above zero."""
     arms = [
         (arm, delta, price)
         for arm in results.arms
@@ -120,7 +120,7 @@ def lay_out(results: Results, cost: CostAxis, width: float, height: float) -> Pa
     )
     frozen = min((delta for arm, delta, _ in arms if arm.role == "frozen"), default=None)
     up = Axis(*padded([_floor(deltas, frozen), max(*deltas, 0.0)], part=0.1), bottom, top)
-    # over parameters this stands in the results
+    # for parameters, the results already have this
     known = [arm.dominated for arm, _, _ in arms] if cost.key == "encoder_trainable" else None
     off = dominated(list(zip(deltas, prices, strict=True))) if known is None else known
     points = tuple(
@@ -152,9 +152,9 @@ def lay_out(results: Results, cost: CostAxis, width: float, height: float) -> Pa
 
 
 def _floor(deltas: list[float], frozen: float | None) -> float:
-    """Lowest Δm drawn to scale: of all arms, or of the upper half or more where the next lies far below it.
+    """Lowest Δm drawn to scale: of all arms, or of the upper half or more if the next arm is far below.
 
-    The frozen trunk is always to scale, for what an arm is worth is its distance from there.
+    The frozen trunk is always drawn to scale, since arms are judged by their distance to it.
     """
     above = sorted([*deltas, 0.0], reverse=True)
     for number in range(len(above) // 2, len(above) - 1):
@@ -178,7 +178,7 @@ def _staircase(points: list[Point], right: float) -> tuple[tuple[float, float], 
 def _place(
     points: tuple[Point, ...], front: tuple[tuple[float, float], ...], area: Box, zero: float, font: float
 ) -> tuple[Label, ...]:
-    """A free place for each label, those of the front first; a label without one is left out (points have titles)."""
+    """Find a free place for each label, the front first; a label without one is left out (points have tooltips)."""
     taken: list[Box] = [(p.x - RADIUS - 2, p.y - RADIUS - 2, p.x + RADIUS + 2, p.y + RADIUS + 2) for p in points]
     steps = [_around(*a, *b) for a, b in pairwise(front)]
     level = (area[0], zero - 1, area[2], zero + 1)

@@ -1,4 +1,4 @@
-"""The Pareto picture of a comparison as SVG, whose colours come from the page."""
+"""The Pareto plot of a comparison as SVG; the page's style sheet gives the colours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from garnish.comparing.report.svg import line, path, picture, tag, text
 
 
 def pareto_svg(plot: Pareto) -> Markup:
-    """The Pareto picture; classes name its parts, the page's style sheet colours them."""
+    """Draw the Pareto plot; its parts have CSS classes, which the page's style sheet colours."""
     left, right, bottom = plot.across.start, plot.across.end, plot.up.start
     edge = left - 36 if plot.zero is not None else left
     small = plot.width < 500

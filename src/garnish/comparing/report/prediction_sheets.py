@@ -1,4 +1,4 @@
-"""Pictures of the test set with every arm's prediction beside its label: some evenly spaced ones, and the worst."""
+"""Contact sheets of test pictures with label and every arm's prediction: some evenly spaced ones, and the worst."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from garnish.comparing.store import write_bytes
 from garnish.comparing.test_scores import painted, painted_labels
 from garnish.data.subset import chosen
 
-#: Folder of the cells, in the report's.
+#: Folder of the cells, in the report's folder.
 FOLDER = "pictures"
-#: Evenly spaced pictures, and worst pictures of each task.
+#: Number of evenly spaced pictures, and of worst pictures of each task.
 SAMPLES, WORST = 3, 2
 
 
 def draw_sheets(effects: Effects, out: Path) -> list[Sheet]:
-    """Paint cells into ``out/pictures`` and say what they are; files of former sheets are removed from there.
+    """Paint the cells into ``out/pictures`` and return the sheets; PNG files of earlier sheets are removed there.
 
     Raises:
         DataError: a picture that cannot be read. BundleError: nothing can be written.
@@ -66,7 +66,7 @@ def draw_sheets(effects: Effects, out: Path) -> list[Sheet]:
 
 
 def runs_of(effects: Effects, task: str) -> dict[str, ArmRun]:
-    """The first seed's measured run of each arm that has the task."""
+    """Arm → its measured run of the first seed that includes the task."""
     found: dict[str, ArmRun] = {}
     for arm in effects.conditions.arms.values():
         if runs := effects.runs(arm, task):
@@ -75,13 +75,13 @@ def runs_of(effects: Effects, task: str) -> dict[str, ArmRun]:
 
 
 def scores_of(effects: Effects, task: str, run: ArmRun) -> list[float]:
-    """The headline metric of each test picture; NaN where there is none."""
+    """The headline metric of each test picture; NaN if it has none."""
     totals = effects.totals(run).get(task)
     return per_picture(effects.tasks[task], totals) if totals is not None else [math.nan] * effects.counts.shape[1]
 
 
 def name_of(effects: Effects, index: int) -> str:
-    """What a test picture is called, without the folders around it."""
+    """The file name of a test picture, without folders."""
     arms: list[Arm] = list(effects.conditions.arms.values())
     for run in (run for arm in arms for task in effects.tasks for run in effects.runs(arm, task)):
         for totals in effects.totals(run).values():
@@ -91,7 +91,7 @@ def name_of(effects: Effects, index: int) -> str:
 
 
 def _wanted(effects: Effects, scores: dict[str, dict[str, list[float]]]) -> list[tuple[str, str, int]]:
-    """(kind, task, index) of each row."""
+    """(kind, task, index) of each sheet."""
     count = effects.counts.shape[1]
     rows = [("sample", task, index) for index in chosen(count, SAMPLES) for task in scores]
     for task, by_arm in scores.items():
@@ -106,7 +106,7 @@ def _wanted(effects: Effects, scores: dict[str, dict[str, list[float]]]) -> list
 
 
 def _indices(wanted: list[tuple[str, str, int]]) -> dict[str, list[int]]:
-    """Task → the pictures of which its maps are wanted."""
+    """Task → indices of the pictures whose maps are needed."""
     tasks = dict.fromkeys(task for _, task, _ in wanted)
     return {task: sorted({index for _, t, index in wanted if t == task}) for task in tasks}
 

@@ -1,4 +1,4 @@
-"""What a reader of a report should know, in plain sentences."""
+"""The notes of a report: caveats about search, measurements and arms, in plain sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from garnish.comparing.outcomes import Trained
 from garnish.comparing.report.results import ArmResult, Choice, Results
 from garnish.comparing.schedule import RunPlan
 
-#: Warnings of training that are passed on.
+#: Largest number of training warnings in the notes.
 _WARNINGS = 5
 
 
@@ -16,9 +16,9 @@ def notes_of(plan: RunPlan, results: Results, said: Sequence[str]) -> list[str]:
     """The notes of results.json.
 
     Args:
-        plan: as it stands.
-        results: all but the notes.
-        said: what was noted while figures were made.
+        plan: the runs and their outcomes.
+        results: everything but the notes.
+        said: notes from computing effects and costs.
     """
     conditions = plan.conditions
     arms = results.arms
@@ -37,7 +37,7 @@ def notes_of(plan: RunPlan, results: Results, said: Sequence[str]) -> list[str]:
     if not conditions.options.pictures:
         notes.append("Pictures of the test set were left out of the report (--no-pictures).")
     notes += dict.fromkeys(said)
-    store = str(conditions.store.folder.resolve())  # a report goes to others, who have no such folder
+    store = str(conditions.store.folder.resolve())  # this path means nothing to other readers
     warnings = dict.fromkeys(
         line.replace(str(conditions.store.folder), "the store").replace(store, "the store")
         for _, outcome in sorted(plan.outcomes.items(), key=lambda item: str(item[0]))  # in whatever order they ended
@@ -110,7 +110,7 @@ def _about_arms(plan: RunPlan, arms: Sequence[ArmResult]) -> list[str]:
 
 
 def _where(arms: Sequence[ArmResult], holds: Callable[[ArmResult | Choice], bool]) -> str:
-    """Names of the arms, with tasks where those have models of their own, of which something holds."""
+    """Names of the arms that satisfy ``holds``, with the tasks whose own models satisfy it."""
     found = []
     for arm in arms:
         tasks = [task for task, model in arm.by_model.items() if holds(model)]

@@ -1,6 +1,6 @@
-"""Everything that a comparison found: the dataclasses whose fields are the entries of results.json, in their order.
+"""The schema of results.json: dataclasses whose fields are its entries, in order.
 
-A field whose default is None is left out of the file where it is None; every other entry is always there.
+A field whose default is None is left out of the file if it is None; every other entry is always present.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Status = Literal["done", "failed", "unfinished"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Values of several seeds.
+    """A metric's values over several seeds.
 
     Attributes:
-        mean: of the finite values; None where there is none, like the others.
-        least: smallest.
-        most: largest.
-        values: one a seed, None where not finite; left out of what is told of a class.
+        mean: of the finite values; None if there are none, as for ``least`` and ``most``.
+        least: minimum.
+        most: maximum.
+        values: one per seed, None if not finite; left out for metrics of a class.
     """
 
     mean: float | None
@@ -52,7 +52,7 @@ class DeltaM:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """The part of the way from the frozen trunk to full fine-tuning; ``void``: why there is none."""
+    """The gap recovered between the frozen trunk and full fine-tuning; ``void``: why it is not defined."""
 
     mean: float | None
     values: tuple[float | None, ...]
@@ -72,7 +72,7 @@ class Difference:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The rate that was chosen for one model; ``flat`` None: whether the budget sufficed cannot be told."""
+    """The rate chosen for one model; ``flat`` None: unknown whether the budget was enough."""
 
     rate: float | None
     rate_at_edge: bool
@@ -82,7 +82,7 @@ class Choice:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SearchRun:
-    """A run of the search over learning rates; ``task`` where an arm has one model a task."""
+    """A run of the search over learning rates; ``task`` is set if an arm has one model per task."""
 
     task: str | None
     rate: float
@@ -95,7 +95,7 @@ class SearchRun:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SeedRun:
-    """A run at the chosen rate."""
+    """A run of one seed at the chosen rate."""
 
     seed: int
     task: str | None
@@ -118,7 +118,7 @@ class MethodUsed:
 @final
 @dataclass(frozen=True, kw_only=True)
 class ArmResult:
-    """What one arm came to; figures that it lacks are None, and tasks and classes that it lacks are not there."""
+    """The results of one arm; missing figures are None, missing tasks and classes are absent."""
 
     name: str
     role: Role
@@ -151,7 +151,7 @@ class ArmResult:
 
     @property
     def delta(self) -> float | None:
-        """Mean Δm."""
+        """Mean Δm over seeds; None if it is missing."""
         return None if self.delta_m is None else self.delta_m.mean
 
     @property
@@ -161,14 +161,14 @@ class ArmResult:
 
     @property
     def by_model(self) -> Mapping[str, Choice]:
-        """Task → what was chosen for its model; empty where all tasks have one model."""
+        """Task → the choice for its model; empty if all tasks share one model."""
         return self.by_task or {}
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class TaskFacts:
-    """A task: its class, its headline metric, and its classes where it has any."""
+    """A task: its Python class, headline metric, unit, and label classes if any."""
 
     task: str
     headline: str
@@ -180,7 +180,7 @@ class TaskFacts:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What ran the comparison, the machine's name left out."""
+    """Versions and hardware that ran the comparison, without the machine's name."""
 
     python: str
     torch: str
@@ -195,7 +195,7 @@ class Environment:
 @final
 @dataclass(frozen=True, kw_only=True)
 class BackboneLicence:
-    """Whose weights the trunk has, and what they may be used for."""
+    """The trunk's weights and their licence."""
 
     name: str
     licence: str
@@ -206,7 +206,7 @@ class BackboneLicence:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Licences:
-    """Of the trunk's weights and of the pictures."""
+    """Licences of the trunk's weights and of the pictures."""
 
     backbone: BackboneLicence
     data: str | None
@@ -215,7 +215,7 @@ class Licences:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What all arms have in common; ``head`` and ``augment`` as a recipe writes them."""
+    """The training and evaluation settings of all arms; ``head`` and ``augment`` in the form of a recipe."""
 
     steps: int
     batch_size: int
@@ -253,7 +253,7 @@ class Sheet:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """The content of results.json; also of a comparison that is not finished."""
+    """The content of results.json, for finished and unfinished comparisons."""
 
     format: Literal[1] = 1
     title: str
@@ -271,9 +271,9 @@ class Results:
 
 
 def read_results(data: object, where: str = "results.json") -> Results:
-    """From what stands in a file.
+    """Results from the parsed content of a results.json.
 
     Raises:
-        OptionError: what is not in the form that is written, naming the entry.
+        OptionError: data that do not follow the schema, naming the entry.
     """
     return from_json(Results, data, where)

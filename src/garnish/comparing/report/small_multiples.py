@@ -1,4 +1,4 @@
-"""Small multiples: gap recovered per task, the search over rates and the learning curves per arm."""
+"""Small multiples of the report: gap recovered per task, search over rates and learning curves per arm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from garnish.comparing.report.results import ArmResult, Choice, Curve, Results, 
 from garnish.comparing.report.svg import Axis, line, padded, path, picture, tag, text, text_width
 
 WIDTH, HEIGHT = 250.0, 150.0
-#: Pixels of a tick's text.
+#: Font size of tick labels in pixels.
 TICK = 11.5
 T = TypeVar("T", SearchRun, SeedRun)
 
@@ -22,7 +22,7 @@ T = TypeVar("T", SearchRun, SeedRun)
 @final
 @dataclass(frozen=True)
 class Panel:
-    """The picture of an arm, or of its model of one task: None where no rate has a score; ``note``: what is wrong."""
+    """The plot of an arm, or of its model of one task; ``svg`` None: no rate has a score; ``note``: caveats."""
 
     name: str
     task: str | None
@@ -31,7 +31,7 @@ class Panel:
 
 
 def gap_panel(results: Results, task: str) -> Markup | None:
-    """Gap recovered of each arm in one task: a dot and its interval between frozen (0) and full fine-tuning (100 %)."""
+    """Plot of the gap recovered in one task: per arm a dot with interval from frozen (0) to full tuning (100 %)."""
     arms = [(arm, arm.gap[task]) for arm in results.arms if task in arm.gap]
     if not arms:
         return None
@@ -71,14 +71,14 @@ def gap_panel(results: Results, task: str) -> Markup | None:
 
 
 def void_everywhere(results: Results, task: str) -> str | None:
-    """The reason, where the gap of a task is void for every arm and for the same reason."""
+    """The reason, if the gap of a task is void for every arm for the same reason; else None."""
     gaps = [arm.gap[task] for arm in results.arms if task in arm.gap]
     reasons = {gap.void for gap in gaps if gap.mean is None and gap.void}
     return reasons.pop() if len(reasons) == 1 and all(gap.mean is None for gap in gaps) else None
 
 
 def search_panels(results: Results) -> list[Panel]:
-    """One panel an arm (and task, where an arm is one model a task): held-out score over learning rate."""
+    """One panel per arm (and task, if an arm has one model per task): held-out score over learning rate."""
     groups = _groups((arm, arm.search) for arm in results.arms)
     scores = {key: [s.score for s in found if s.score is not None] for key, (_, found) in groups.items()}
     scales = _scales(scores, 0.15)
@@ -98,7 +98,7 @@ def search_panels(results: Results) -> list[Panel]:
 
 
 def curve_panels(results: Results) -> list[Panel]:
-    """One panel an arm (and task): held-out score over steps, the chosen rate before the others, a line a seed."""
+    """One panel per arm (and task): held-out score over steps, a line per seed, other rates in the background."""
     groups = _groups((arm, arm.runs) for arm in results.arms)
     searched = _groups((arm, arm.search) for arm in results.arms)
     curves, behind = {}, {}
@@ -133,15 +133,15 @@ def _groups(arms: Iterable[tuple[ArmResult, Sequence[T]]]) -> dict[Key, tuple[Ar
 
 
 def _of_task(arm: ArmResult, task: str | None) -> ArmResult | Choice:
-    """Where the rate of a model stands."""
+    """The object that has the rate and flags of a model."""
     return arm if task is None else arm.by_model.get(task, arm)
 
 
 def _scales(series: Mapping[Key, Sequence[float]], part: float) -> dict[Key, tuple[tuple[float, float], bool]]:
-    """Panel → lowest and highest score drawn, and whether it has a scale of its own.
+    """Panel → lowest and highest score drawn, and whether it has its own scale.
 
-    Panels of one task (None: all tasks at once) share a scale, so that heights compare. It reaches down far enough to
-    hold the middle of them, at least ``part`` of the highest score; a panel that lies wholly below gets its own.
+    Panels of one task (None: all tasks at once) share a scale, so that heights compare. Its depth is four times the
+    distance from highest to median panel, at least ``part`` of the highest score; a panel below it gets its own scale.
     """
     found = {}
     for task in {key[1] for key in series}:
@@ -166,7 +166,7 @@ def _frame(up: Axis, left: float, right: float) -> list[str]:
 
 
 def _window(left: float, right: float, up: Axis, inner: Markup) -> Markup:
-    """What lies below the scale is cut off, not laid along its lower edge."""
+    """Clip the parts outside of the scale."""
     top, height = up.end - 6, up.start - up.end + 6
     box = f"{left:g} {top:g} {right - left:g} {height:g}"
     at: dict[str, str | float | None] = {"x": left, "y": top, "width": right - left, "height": height}
@@ -198,7 +198,7 @@ def _search_svg(searched: Sequence[SearchRun], chosen: float | None, scale: tupl
 
 
 def _told(rates: Sequence[float], chosen: float | None, across: Axis) -> list[float]:
-    """The rates that have room for a label: the chosen one, the ends, then the others from the left."""
+    """The rates with room for a tick label: the chosen one, the ends, then the others from the left."""
     found: list[float] = []
     for value in sorted(rates, key=lambda r: (r != chosen, r not in (min(rates), max(rates)), r)):
         half = text_width(rate_text(value), TICK) / 2 + 6

@@ -1,4 +1,4 @@
-"""The comparison as one row an arm, for spreadsheets: every figure as it stands in results.json."""
+"""``results.csv``: one row per arm, with the figures of results.json at full precision."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SCALARS = (
 
 
 def row_of(arm: ArmResult, tasks: Mapping[str, TaskFacts]) -> dict[str, str | float | None]:
-    """Column → what stands in it; a task's columns are named ``task.metric.mean`` and so on."""
+    """Column → value of an arm's row; a task's columns are named ``task.metric.mean`` and so on."""
     found: dict[str, str | float | None] = {name: getattr(arm, name) for name in SCALARS}
     found["delta_m"], found["delta_m_least"], found["delta_m_most"] = _spread(arm.delta_m)
     found["delta_m_low"], found["delta_m_high"] = _ends(arm.delta_m)
@@ -59,7 +59,7 @@ def _ends(one: DeltaM | Gap | Difference | None) -> tuple[float | None, float | 
 
 
 def csv_text(results: Results) -> str:
-    """The table with a header line; what is missing is empty, methods are JSON, numbers are written in full."""
+    """The table with a header line; missing values are empty, methods are JSON, numbers have full precision."""
     file = io.StringIO()
     rows = [
         row_of(arm, results.tasks) | {"methods": json.dumps(as_json(arm.methods), ensure_ascii=False)}

@@ -1,4 +1,4 @@
-"""Scales, ticks, text widths and SVG elements; lengths are pixels of the picture, y grows downward."""
+"""SVG elements, axes, ticks and text widths; lengths are in pixels of the picture, y points down."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Attributes = Mapping[str, str | float | None]
 
 
 def tag(name: str, attributes: Attributes, *children: str) -> Markup:
-    """One element; attributes that are None are left out, all text that is not Markup is escaped."""
+    """An SVG element; attributes that are None are left out, text that is not Markup is escaped."""
     parts = [f' {key}="{escape(_short(value))}"' for key, value in attributes.items() if value is not None]
     return Markup(f"<{name}{''.join(parts)}>{''.join(escape(child) for child in children)}</{name}>")
 
@@ -29,25 +29,25 @@ def line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
 
 
 def path(points: Iterable[tuple[float, float]], style: str) -> Markup:
-    """A line through points."""
+    """A polyline through points."""
     steps = " L".join(f"{_short(x)} {_short(y)}" for x, y in points)
     return tag("path", {"d": f"M{steps}", "class": style})
 
 
 def picture(width: float, height: float, style: str, label: str, *children: str) -> Markup:
-    """A whole SVG that scales with its box; ``label`` is what a screen reader says."""
+    """A whole SVG that scales with its box; ``label`` is for screen readers."""
     about = {"viewBox": f"0 0 {_short(width)} {_short(height)}", "class": style, "role": "img", "aria-label": label}
     return tag("svg", {"xmlns": "http://www.w3.org/2000/svg", **about}, *children)
 
 
 def text_width(content: str, size: float) -> float:
-    """Width of a line of text at ``size`` pixels in any usual sans serif, on the safe side."""
+    """Upper estimate of the width of a line of text at ``size`` pixels in a common sans-serif font."""
     return size * sum(0.36 if c in "ijltfrI.,:;|'()[] \u00a0-" else 0.95 if c in "mwMW%—" else 0.65 for c in content)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Values from ``low`` to ``high`` onto pixels from ``start`` to ``end``, linear or logarithmic."""
+    """Maps values from ``low`` to ``high`` to pixels from ``start`` to ``end``, linearly or logarithmically."""
 
     low: float
     high: float
@@ -70,7 +70,7 @@ class Axis:
 
 
 def padded(values: Iterable[float], log: bool = False, part: float = 0.08) -> tuple[float, float]:
-    """Lowest and highest value with room around them; one value alone gets a range too."""
+    """Lowest and highest value with a margin; a single value gets a range too."""
     found = list(values)
     low, high = min(found), max(found)
     if log:
@@ -89,7 +89,7 @@ def round_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:
-    """Powers of ten, thinned where there are many, with 2 and 5 (or 3) between where there are few."""
+    """Powers of ten; if few, with 2 and 5 (or 3) between them; if many, thinned out."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for steps in ((1, 2, 5), (1, 3), (1,)):
         found = [m * 10.0**p for p in range(first, last + 1) for m in steps if low <= m * 10.0**p <= high]

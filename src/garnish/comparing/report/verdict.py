@@ -1,4 +1,4 @@
-"""What a comparison shows, in sentences computed from its figures."""
+"""The verdict of a comparison, and its protocol, as sentences computed from the results."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from garnish.errors import plural
 @final
 @dataclass(frozen=True)
 class Verdict:
-    """One line, and what has to be said with it."""
+    """The main conclusion in one line, with remarks that qualify it."""
 
     line: str
     remarks: tuple[str, ...]
 
 
 def verdict(results: Results) -> Verdict:
-    """The best adapter against full fine-tuning, the most for its size, where adapters lose, and what weakens this."""
+    """The best adapter against full fine-tuning, the best for its size, tasks in which adapters lose, and caveats."""
     arms = results.arms
     reached = [(arm.delta, arm) for arm in arms if arm.role == "adapter" and arm.delta is not None]
     single = next((arm for arm in arms if arm.role == "single"), None)
@@ -55,7 +55,7 @@ def _line(reached: Sequence[tuple[float, ArmResult]], single: ArmResult | None) 
 
 
 def _for_its_size(reached: Sequence[tuple[float, ArmResult]], arms: Sequence[ArmResult]) -> list[str]:
-    """Δm gained over the frozen trunk for each trained encoder parameter."""
+    """A sentence on the largest gain in Δm over the frozen trunk per trained encoder parameter."""
     frozen = next((arm.delta for arm in arms if arm.role == "frozen"), None)
     sized = [(delta, arm.encoder_trainable, arm) for delta, arm in reached if arm.encoder_trainable]
     if frozen is None or len(sized) < 2:
@@ -70,7 +70,7 @@ def _for_its_size(reached: Sequence[tuple[float, ArmResult]], arms: Sequence[Arm
 
 
 def _losses(adapters: Sequence[ArmResult], tasks: Mapping[str, TaskFacts]) -> list[str]:
-    """Tasks in which the interval of the difference to full fine-tuning lies on its losing side."""
+    """A sentence on tasks in which the interval of the difference to full fine-tuning is on the losing side."""
     found = []
     for task, about in tasks.items():
         sign = 1 if about.higher_is_better else -1
@@ -88,7 +88,7 @@ def _losses(adapters: Sequence[ArmResult], tasks: Mapping[str, TaskFacts]) -> li
 
 
 def _doubts(single: ArmResult | None) -> list[str]:
-    """What makes the reference itself doubtful."""
+    """Sentences on doubts about the reference itself."""
     if single is None or single.status != "done":
         return ["Full fine-tuning of one model a task has no result, so Δm and gap recovered are missing."]
     found = ["its budget was short"] if single.flat is False else []
@@ -102,7 +102,7 @@ def _missing(arms: Sequence[ArmResult]) -> list[str]:
 
 
 def protocol(results: Results) -> list[str]:
-    """What every arm had in common, in short phrases."""
+    """The common settings of all arms, in short phrases."""
     about = results.protocol
     beyond = f", up to {about.widen} more beyond an end" if about.widen else ""
     found = [
