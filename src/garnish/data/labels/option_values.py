@@ -6,12 +6,13 @@ import inspect
 import re
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Union, get_args, get_origin
+from typing import TypeGuard, Union, get_args, get_origin
 
+from garnish.checking.plain_data import Json
 from garnish.errors import OptionError
 
 
-def numbers_of(value: Any, hint: Any, at: str) -> Any:
+def numbers_of(value: object, hint: object, at: str) -> object:
     """A value with numbers where an annotation asks for such; what it asks for else is left as it is.
 
     Args:
@@ -39,19 +40,19 @@ def numbers_of(value: Any, hint: Any, at: str) -> Any:
     return value
 
 
-def several(value: Any) -> Sequence[Any]:
+def several(value: Json) -> Sequence[Json]:
     """A list as it is, anything else as the only entry of one."""
     return value if isinstance(value, list | tuple) else [value]
 
 
-def whole_number(value: Any, at: str) -> int:
+def whole_number(value: object, at: str) -> int:
     """A whole number, or text that is one."""
     if not _is_whole(value):
         raise OptionError(f"{at}: expected a whole number, got {value!r}")
     return int(value)
 
 
-def number(value: Any, at: str) -> float:
+def number(value: object, at: str) -> float:
     """A number, or text that is one."""
     if not isinstance(value, bool) and isinstance(value, int | float | str):
         try:
@@ -61,7 +62,7 @@ def number(value: Any, at: str) -> float:
     raise OptionError(f"{at}: expected a number, got {value!r}")
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> TypeGuard[int | str]:
     return (
         not isinstance(value, bool)
         and isinstance(value, int | str)
