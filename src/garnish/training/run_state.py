@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, final
+from typing import NotRequired, TypedDict, final
 
 import torch
 from lightning.fabric import Fabric
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from garnish.bundles.checkpoint import Number, flatten, load_state, save_state, unflatten
 from garnish.checking.finite import not_finite
-from garnish.checking.plain_data import Reading, read_as
+from garnish.checking.plain_data import Json, Reading, read_as
 from garnish.errors import BundleError
 from garnish.files.atomic import write_file, writing
 from garnish.files.strict_yaml import write_yaml
@@ -72,7 +72,7 @@ class RunState:
 class RunFacts(TypedDict):
     """What a run must share with the one that it resumes; checkpoints of earlier versions lack some."""
 
-    options: dict[str, Any]
+    options: dict[str, Json]
     cached: NotRequired[bool]  # which changes roundings; its folder may be another
     total_steps: int
     batch_size: int
@@ -82,21 +82,21 @@ class RunFacts(TypedDict):
     tasks: NotRequired[dict[str, SpecFacts]]
     methods: NotRequired[dict[str, list[SpecFacts]]]
     heads: NotRequired[dict[str, SpecFacts]]
-    data: NotRequired[dict[str, Any]]  # by what it is for
+    data: NotRequired[dict[str, Json]]  # by what it is for
 
 
 class Checkpoint(RunFacts):
     """The facts of a checkpoint."""
 
     state: RunState
-    scaler: dict[str, Any]
+    scaler: dict[str, Json]
     optimizer: dict[str, dict[str, Number]]
 
 
 _READING = Reading(error=BundleError, unknown="unknown key {place}", missing="has no {place}; give another folder")
 
 
-def taken(out: str | Path, recipe: Mapping[str, Any], held: ExitStack, fabric: Fabric) -> Path:
+def taken(out: str | Path, recipe: Mapping[str, Json], held: ExitStack, fabric: Fabric) -> Path:
     """Take the folder of a new run, on the first rank, lock it until ``held`` is closed, and write ``args.yaml``."""
     folder = ""
     if fabric.is_global_zero:
@@ -118,7 +118,7 @@ def resumed(folder: Path, held: ExitStack, fabric: Fabric) -> tuple[dict[str, Te
     return found
 
 
-def write_args(folder: Path, recipe: Mapping[str, Any]) -> None:
+def write_args(folder: Path, recipe: Mapping[str, Json]) -> None:
     """``args.yaml``: what the run was started with.
 
     ``base``, where its relative paths start, is told from the run's folder, so that a run which is moved together with
@@ -132,7 +132,7 @@ def write_args(folder: Path, recipe: Mapping[str, Any]) -> None:
     _write(folder / "args.yaml", write_yaml(plain(recipe)))
 
 
-def without_base(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def without_base(recipe: Mapping[str, Json]) -> dict[str, Json]:
     """A recipe as bundles keep it, which say nothing about folders outside of the paths that were written."""
     return {name: section for name, section in recipe.items() if name != "base"}
 
@@ -239,7 +239,7 @@ def _kept(step: TrainingStep) -> dict[str, Tensor]:
     return {f"{'extra' if name.startswith('balance.') else 'model'}/{name}": tensor for name, tensor in kept.items()}
 
 
-def _optimizer_state(step: TrainingStep) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _optimizer_state(step: TrainingStep) -> tuple[dict[str, Tensor], dict[str, dict[str, Number]]]:
     """Its tensors, by their names in a checkpoint, and its numbers."""
     state = step.optimizer.state
     moments, numbers = flatten({name: state[p] for name, p in step.trained.items() if p in state})
