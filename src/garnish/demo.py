@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ TASKS = ("seg", "depth", "normals", "edges")
 SIZE = 96
 #: arm → method, its options, learning rate in the backbone (the best of four on other scenes: see
 #: benchmarks/demo_rates.py)
-ARMS: dict[str, tuple[str, dict[str, Any], float]] = {
+ARMS: dict[str, tuple[str, dict[str, object], float]] = {
     "heads only": ("Frozen", {}, 1e-3),
     "LoRA, rank 8": ("LoRA", {"rank": 8}, 1e-2),
     "full fine-tuning": ("FullFineTuning", {}, 3e-3),

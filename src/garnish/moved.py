@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from importlib.abc import MetaPathFinder
-from typing import Any, NoReturn, final
+from typing import NoReturn, final
 
 
 @cache
@@ -33,7 +33,7 @@ def say_where() -> None:
         sys.meta_path.append(_Finder())
 
 
-def names_of(package: str) -> Callable[[str], Any]:
+def names_of(package: str) -> Callable[[str], NoReturn]:
     """``__getattr__`` of a package that has the name of an old module."""
 
     def gone(name: str) -> NoReturn:

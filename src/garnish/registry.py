@@ -16,10 +16,13 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from garnish.checking.plain_data import Reading, read_as
+from garnish.checking.plain_data import Json, Reading, read_as
 from garnish.errors import OptionError, suggest
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 #: kind → (folder, module of the base class, name of the base class)
 KINDS = {
@@ -40,7 +43,7 @@ class SpecFacts(TypedDict):
     """A class by name with its options, as stored in files."""
 
     name: str
-    options: dict[str, Any]
+    options: dict[str, Json]
 
 
 _OPTIONS = Reading(wraps=True)
@@ -85,7 +88,7 @@ def find(kind: str, name: str) -> type:
     return known[name]
 
 
-def build(kind: str, name: str, options: Mapping[str, Any] | None = None, *, where: str = "") -> Any:
+def build(kind: str, name: str, options: Mapping[str, object] | None = None, *, where: str = "") -> Any:
     """Make the object ``name`` of a kind from plain options (as in YAML, JSON or on the command line).
 
     Raises:
@@ -94,31 +97,31 @@ def build(kind: str, name: str, options: Mapping[str, Any] | None = None, *, whe
     return construct(find(kind, name), options, where=where or name)
 
 
-def construct(cls: type[T], options: Mapping[str, Any] | None = None, *, where: str) -> T:
+def construct(cls: type[T], options: Mapping[str, object] | None = None, *, where: str) -> T:
     """Make a dataclass from plain options; its fields, including nested dataclasses, are the schema.
 
     Raises:
         OptionError: as :func:`build`.
     """
-    return read_as(dict(options or {}), cls, where, _OPTIONS)  # type: ignore[no-any-return]
+    return read_as(dict(options or {}), cls, where, _OPTIONS)
 
 
-def options_of(spec: Any) -> dict[str, Any]:
+def options_of(spec: DataclassInstance) -> dict[str, Json]:
     """The options that rebuild ``spec`` through :func:`build`, as JSON-ready values."""
     return {f.name: plain(getattr(spec, f.name)) for f in dataclasses.fields(spec) if f.init}
 
 
-def describe(spec: Any) -> SpecFacts:
+def describe(spec: DataclassInstance) -> SpecFacts:
     """How a spec is stored in a bundle."""
     return {"name": type(spec).__name__, "options": options_of(spec)}
 
 
-def flat(spec: Any) -> dict[str, Any]:
+def flat(spec: DataclassInstance) -> dict[str, Json]:
     """``{"name": class name, option: value, ...}``: how a recipe writes a spec."""
     return {"name": type(spec).__name__, **options_of(spec)}
 
 
-def plain(value: Any, *, finite: bool = False) -> Any:
+def plain(value: object, *, finite: bool = False) -> Json:
     """``value`` as plain values for JSON and YAML: specs become mappings of their options, tuples lists, paths text.
 
     Args:
@@ -127,7 +130,7 @@ def plain(value: Any, *, finite: bool = False) -> Any:
     """
     if finite and isinstance(value, float) and not math.isfinite(value):
         return None
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return options_of(value)
     if isinstance(value, tuple | list):
         return [plain(inner, finite=finite) for inner in value]

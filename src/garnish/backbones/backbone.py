@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from garnish.engine.trunk_start import TrunkState
 from garnish.errors import OptionError
 
 #: label → (name, options)
-Small = Mapping[str, tuple[str, Mapping[str, Any]]]
+Small = Mapping[str, tuple[str, Mapping[str, object]]]
 
 
 class Backbone(Trunk, ABC):
@@ -38,7 +38,7 @@ class Backbone(Trunk, ABC):
 
     @classmethod
     @abstractmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> Backbone:
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> Backbone:
         """Build ``name``; ``weights`` as for :func:`garnish.backbone`.
 
         Raises:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from garnish import registry
 from garnish.backbones.backbone import Backbone
 from garnish.checking.arguments import checked
 from garnish.checking.finite import not_finite
+from garnish.checking.plain_data import Json
 from garnish.engine.drop_path import set_drop_path
 from garnish.errors import OptionError, WeightsError, suggest
 
@@ -18,7 +19,7 @@ def backbone(
     name: str,
     weights: str | bool | None = None,
     *,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Json] | None = None,
     taps: Literal["stage", "merged"] = "stage",
     drop_path: float = 0.0,
 ) -> Backbone:

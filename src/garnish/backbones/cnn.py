@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import timm
 import torch
@@ -52,9 +52,9 @@ class CNN(TimmTrunk):
         return list(_names())
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> CNN:
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> CNN:
         """Build ``name``; ``options`` are timm's constructor arguments and ``out_indices`` (the levels to read)."""
-        fixed: dict[str, Any] = {"features_only": True}
+        fixed: dict[str, object] = {"features_only": True}
         if any(name.split(".", 1)[0] in timm.list_models(module=module) for module in _BY_CLASS):
             fixed |= {"feature_cls": "list", "feature_cfg": {"flatten_sequential": True}}
         names = _Names(name, options)
@@ -107,7 +107,7 @@ def _names() -> tuple[str, ...]:
 class _Names:
     """Conversion between tensor names in timm's whole network, used by checkpoints, and in the features-only one."""
 
-    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, options: Mapping[str, object]) -> None:
         self.name = name
         self.options = {key: value for key, value in options.items() if key != "out_indices"}
 
@@ -143,7 +143,7 @@ class _Stem(nn.Module):
         super().__init__()
         self.body = body
 
-    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Tensor | None]]:
         """(I, 3, H, W) → (I, H', W', C), its grid, no extras."""
         x = self.body(images).permute(0, 2, 3, 1)
         return x, (x.shape[1], x.shape[2]), {}

@@ -7,7 +7,7 @@ runs a model channels-first (``conv_mlp``), so that an adapter finds channels la
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from timm.layers import GlobalResponseNormMlp, LayerNorm, LayerNorm2d, RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from timm.models.convnext import ConvNeXt as TimmConvNeXt
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from garnish.backbones.backbone import Small
 from garnish.backbones.convolution import replace_same_convolutions
-from garnish.backbones.timm_models import TimmTrunk, create_timm
+from garnish.backbones.timm_models import TimmModule, TimmTrunk, create_timm
 from garnish.engine.blocks import Beside, FeatureInfo, LayerScale, Residual, Stage
 from garnish.errors import OptionError
 
@@ -34,7 +34,7 @@ class ConvNeXt(TimmTrunk):
     small: ClassVar[Small] = {"convnext": ("convnextv2_tiny", {"dims": [16, 32, 48, 64], "depths": [1, 1, 2, 1]})}
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> ConvNeXt:
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> ConvNeXt:
         """Build ``name``; ``options`` are timm's constructor arguments (``dims``, ``depths``, ``ls_init_value``, …)."""
         net, licence, source = create_timm(name, weights, options, {}, checkpoint_filter_fn)
         if type(net) is not TimmConvNeXt:
@@ -91,7 +91,7 @@ class ConvBranch(nn.Module):
 class _Mlp(nn.Module):
     """fc1 → activation → global response norm (V2) → fc2, with linear layers or 1×1 convolutions."""
 
-    def __init__(self, mlp: Any) -> None:
+    def __init__(self, mlp: TimmModule) -> None:
         super().__init__()
         self.fc1 = mlp.fc1
         self.act = mlp.act
@@ -128,13 +128,13 @@ class _Stem(nn.Module):
         self.convs = convs
         self.norm = norm
 
-    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Tensor | None]]:
         """(I, 3, H, W) → (I, H/4, W/4, C), its grid, no extras."""
         x = self.norm(_first_to_last(self.convs(images)))
         return x, (x.shape[1], x.shape[2]), {}
 
 
-def _branch(block: Any, name: str) -> ConvBranch:
+def _branch(block: TimmModule, name: str) -> ConvBranch:
     if not isinstance(block.shortcut, nn.Identity):
         raise OptionError(f"{name}: blocks that change the map's size are not supported; use output_stride 32")
     scale = nn.Identity() if block.gamma is None else LayerScale(block.gamma)

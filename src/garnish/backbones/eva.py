@@ -6,7 +6,7 @@ Siméoni et al., DINOv3, 2025. Shape letters: I pictures, N tokens, H W grid, C 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from timm.models.eva import EvaAttention, EvaBlock, checkpoint_filter_fn
@@ -31,7 +31,7 @@ class Eva(Plain):
     }
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> Eva:
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> Eva:
         """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depth``, ``num_heads``, …)."""
         eva, licence, source = create_timm(name, weights, options, {"dynamic_img_size": True}, checkpoint_filter_fn)
         if eva.rope_mixed:
@@ -53,9 +53,9 @@ class Eva(Plain):
         ]
         return cls.of_blocks(eva, blocks, eva.rope, name=name, options=options, licence=licence, weights_source=source)
 
-    def prompted(self, extras: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+    def prompted(self, extras: Mapping[str, Tensor | None], count: int) -> Mapping[str, Tensor | None]:
         """Extras with rotary entries for prompts, which have no position and are not rotated (sine 0, cosine 1)."""
-        rope: Tensor | None = extras["rope"]
+        rope = extras["rope"]
         if rope is None:
             return extras
         sine, cosine = rope.new_zeros(count, rope.shape[1] // 2), rope.new_ones(count, rope.shape[1] // 2)

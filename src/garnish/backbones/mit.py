@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from timm.layers import DropPath
@@ -84,7 +84,7 @@ BUNDLED = "garnish_b0"
 class PictureStem(nn.Module):
     """A stem that only changes the layout, as MiT's first patch embedding belongs to its first stage."""
 
-    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Tensor | None]]:
         """(I, 3, H, W) → the stream (I, H, W, 3), its grid, no extras."""
         return images.permute(0, 2, 3, 1), (images.shape[2], images.shape[3]), {}
 
@@ -163,7 +163,7 @@ class MiT(Backbone):
         return [*_SIZES, BUNDLED]
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> MiT:
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> MiT:
         """Build ``name``.
 
         Args:
@@ -190,7 +190,7 @@ class MiT(Backbone):
             dialect, prefix = dialects.encoder_dialect(tensors, source)
             if wrapper := prefix.removesuffix(dialect.prefix):
                 warnings.warn(said_of(wrapper, tensors, f"{name}: weights {source}"), stacklevel=2)
-            check_architecture(segformer_config(file), arch, source)
+            check_architecture(segformer_config(file), arch.num_heads, arch.sr_ratios, source)
         norm_eps = arch.norm_eps or dialect.norm_eps
         embed_eps = arch.embed_norm_eps or arch.norm_eps or dialect.embed_norm_eps
         given = dict(options)
@@ -222,7 +222,7 @@ class MiT(Backbone):
         return backbone
 
     @classmethod
-    def _bundled(cls, weights: str | bool | None, options: Mapping[str, Any]) -> MiT:
+    def _bundled(cls, weights: str | bool | None, options: Mapping[str, object]) -> MiT:
         if options or isinstance(weights, str):
             raise OptionError(f"{BUNDLED} comes with its own weights and sizes; use mit_b0 for other ones")
         with as_file(files("garnish") / "assets" / f"{BUNDLED}.safetensors") as path:
@@ -282,7 +282,7 @@ def _init(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def _checked(name: str, options: Mapping[str, Any]) -> MiTOptions:
+def _checked(name: str, options: Mapping[str, object]) -> MiTOptions:
     if name not in _SIZES:
         raise OptionError(f"unknown MiT {name!r}{suggest(name, _SIZES)}")
     sizes = dict(zip(("embed_dims", "depths"), _SIZES[name], strict=True))

@@ -12,7 +12,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from garnish.backbones.timm_models import TimmTrunk
+from garnish.backbones.timm_models import TimmModule, TimmTrunk
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.errors import OptionError
 
@@ -33,18 +33,18 @@ def split_stages(blocks: Sequence[Mapping[str, nn.Module]], name: str) -> list[S
 class PlainStem(nn.Module):
     """Patch embedding, class and register tokens, position embedding resampled to the grid, optional rotary table."""
 
-    def __init__(self, trunk: Any, rope: nn.Module | None) -> None:
+    def __init__(self, trunk: TimmModule, rope: nn.Module | None) -> None:
         super().__init__()
         self.patch_embed = trunk.patch_embed
         self.cls_token = trunk.cls_token
         self.reg_token = trunk.reg_token
         self.pos_embed = trunk.pos_embed
         self.norm_pre = trunk.norm_pre
-        self.rope: Any = rope
+        self.rope: TimmModule = rope
         self.tokens_have_positions = not trunk.no_embed_class
         self.num_prefix = trunk.num_prefix_tokens
 
-    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Tensor | None]]:
         """(I, 3, H, W) → (I, prefix + N, C), the grid, and ``rope``: the rotary table of this grid, or None."""
         x = self.patch_embed(images)  # (I, H, W, C)
         grid = (x.shape[1], x.shape[2])
@@ -73,7 +73,13 @@ class Plain(TimmTrunk):
 
     @classmethod
     def of_blocks(
-        cls, trunk: Any, blocks: Sequence[Mapping[str, nn.Module]], rope: nn.Module | None, *, name: str, **facts: Any
+        cls,
+        trunk: TimmModule,
+        blocks: Sequence[Mapping[str, nn.Module]],
+        rope: nn.Module | None,
+        *,
+        name: str,
+        **facts: Any,
     ) -> Self:
         """A trunk with these blocks; for ``facts`` see :meth:`TimmTrunk.assemble`."""
         stride = trunk.patch_embed.patch_size[0]

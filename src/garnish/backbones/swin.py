@@ -6,14 +6,14 @@ Shape letters: R rows, H W map, C channels, n windows of one map, w² tokens of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.backbones.backbone import Small
-from garnish.backbones.timm_models import create_timm
+from garnish.backbones.timm_models import TimmModule, create_timm
 from garnish.backbones.windows import Apart, ShiftedWindows, Windowed, unseen_by_prompts
 from garnish.engine.blocks import Branch, Residual
 from garnish.errors import OptionError
@@ -31,7 +31,7 @@ class Swin(Windowed):
     }
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> Swin:
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> Swin:
         """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depths``, …)."""
         # always full windows: timm shrinks windows at build time, which is wrong at any other picture size
         fixed = {"strict_img_size": False, "always_partition": True}
@@ -41,7 +41,7 @@ class Swin(Windowed):
         return cls.with_windows(swin, _residuals, name=name, options=options, licence=licence, weights_source=source)
 
     @staticmethod
-    def reduce(merging: Any, x: Tensor) -> Tensor:
+    def reduce(merging: TimmModule, x: Tensor) -> Tensor:
         """Norm, then reduction: (R, N, 4C) → (R, N, 2C)."""
         out: Tensor = merging.reduction(merging.norm(x))
         return out
@@ -55,7 +55,7 @@ _APART = -1000.0
 class BiasedAttention(nn.Module):
     """Attention within windows, with a learned relative position bias (eq. 4)."""
 
-    def __init__(self, attn: Any) -> None:
+    def __init__(self, attn: TimmModule) -> None:
         """Take over the parameters of a timm ``WindowAttention``."""
         super().__init__()
         self.num_heads: int = attn.num_heads
@@ -81,11 +81,11 @@ class BiasedAttention(nn.Module):
         return mixed
 
 
-def _windows(block: Any) -> ShiftedWindows:
+def _windows(block: TimmModule) -> ShiftedWindows:
     return ShiftedWindows(BiasedAttention(block.attn), block.window_size, block.shift_size, _APART)
 
 
-def _residuals(block: Any) -> dict[str, nn.Module]:
+def _residuals(block: TimmModule) -> dict[str, nn.Module]:
     return {
         "attn": Residual(Branch(block.norm1, _windows(block), nn.Identity(), block.drop_path1), takes=("place",)),
         "mlp": Residual(Branch(block.norm2, block.mlp, nn.Identity(), block.drop_path2)),

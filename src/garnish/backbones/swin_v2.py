@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from timm.models.swin_transformer_v2 import SwinTransformerV2, checkpoint_filter_fn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.backbones.backbone import Small
-from garnish.backbones.timm_models import create_timm
+from garnish.backbones.timm_models import TimmModule, create_timm
 from garnish.backbones.windows import Apart, ShiftedWindows, Windowed, unseen_by_prompts
 from garnish.engine.blocks import Beside, Residual
 from garnish.engine.sites import OffStream
@@ -43,7 +43,7 @@ class SwinV2(Windowed):
     }
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> SwinV2:
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> SwinV2:
         """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depths``, ``img_size``, …)."""
         fixed = {"strict_img_size": False}
         swin, licence, source = create_timm(name, weights, options, fixed, checkpoint_filter_fn)
@@ -52,7 +52,7 @@ class SwinV2(Windowed):
         return cls.with_windows(swin, _residuals, name=name, options=options, licence=licence, weights_source=source)
 
     @staticmethod
-    def reduce(merging: Any, x: Tensor) -> Tensor:
+    def reduce(merging: TimmModule, x: Tensor) -> Tensor:
         """Reduction, then norm: (R, N, 4C) → (R, N, 2C)."""
         out: Tensor = merging.norm(merging.reduction(x))
         return out
@@ -72,7 +72,7 @@ class PostNormBranch(nn.Module):
         self.drop_path = drop_path
         self.beside = Beside()
 
-    def forward(self, x: Tensor, **extras: Any) -> Tensor:
+    def forward(self, x: Tensor, **extras: object) -> Tensor:
         """Stream → branch output, to be added to the stream."""
         out: Tensor = self.beside(x, self.drop_path(self.norm(self.layer(x, **extras))))
         return out
@@ -93,7 +93,7 @@ class CosineAttention(nn.Module):
     adapter sites, and "every linear layer in the blocks" does not include them; they can be tuned in place.
     """
 
-    def __init__(self, attn: Any) -> None:
+    def __init__(self, attn: TimmModule) -> None:
         """Take over the parameters of a timm ``WindowAttention``."""
         super().__init__()
         self.num_heads: int = attn.num_heads
@@ -134,7 +134,7 @@ class CosineAttention(nn.Module):
         return _MOST_BIAS * torch.sigmoid(table[index]).permute(2, 0, 1)
 
 
-def _windows(block: Any) -> ShiftedWindows:
+def _windows(block: TimmModule) -> ShiftedWindows:
     size: tuple[int, int] = block.window_size
     shifted = any(block.target_shift_size)
     return ShiftedWindows(
@@ -142,7 +142,7 @@ def _windows(block: Any) -> ShiftedWindows:
     )
 
 
-def _residuals(block: Any) -> dict[str, nn.Module]:
+def _residuals(block: TimmModule) -> dict[str, nn.Module]:
     return {
         "attn": Residual(PostNormBranch(_windows(block), block.norm1, block.drop_path1), takes=("place",)),
         "mlp": Residual(PostNormBranch(block.mlp, block.norm2, block.drop_path2)),

@@ -17,17 +17,19 @@ from garnish.errors import OptionError, WeightsError, one_line
 #: Parts of timm's models that a dense trunk does not use; checkpoints may hold them or not.
 _UNUSED = ("head.", "head_dist.", "fc_norm.", "norm.", "mask_token", "attn_pool.")
 
+#: A model of timm's or a part of one: what its modules hold has no types.
+TimmModule = Any
 StateFilter = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
 
 
 def create_timm(
     name: str,
     weights: str | bool | None,
-    options: Mapping[str, Any],
-    fixed: Mapping[str, Any],
+    options: Mapping[str, object],
+    fixed: Mapping[str, object],
     dialects: StateFilter,
     known: Callable[[str], str] = str,
-) -> tuple[Any, str, str]:
+) -> tuple[TimmModule, str, str]:
     """Build timm's ``name`` without a classifier and load weights.
 
     Args:
@@ -109,7 +111,7 @@ class TimmTrunk(Backbone):
         return list(timm.list_models(module=cls.timm_module))
 
     @classmethod
-    def assemble(cls, model: Any, **facts: Any) -> Self:
+    def assemble(cls, model: TimmModule, **facts: Any) -> Self:
         """A trunk from parts of ``model``, keeping its tensor names as sources; ``facts``: for the constructor."""
         backbone = cls(mean=model.pretrained_cfg["mean"], std=model.pretrained_cfg["std"], **facts)
         theirs = {id(p): n for n, p in [*model.named_parameters(), *model.named_buffers()]}

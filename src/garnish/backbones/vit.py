@@ -7,7 +7,7 @@ Shape letters: I pictures, N tokens, H W grid, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from timm.models.vision_transformer import Block, checkpoint_filter_fn
 
@@ -31,7 +31,7 @@ class ViT(Plain):
     }
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> ViT:
+    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> ViT:
         """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depth``, ``num_heads``, …)."""
         vit, licence, source = create_timm(name, weights, options, {"dynamic_img_size": True}, checkpoint_filter_fn)
         for block in vit.blocks:

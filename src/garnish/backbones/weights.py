@@ -6,7 +6,6 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from zipfile import is_zipfile
 
 import torch
@@ -81,7 +80,7 @@ def weights_file(source: str) -> Path:
     return _file_in(path) if path.is_dir() else path
 
 
-def read_notes(file: str | Path) -> dict[str, Any]:
+def read_notes(file: str | Path) -> dict[str, object]:
     """The ``meta`` entry that a training run stored in a ``.pth`` file; empty if there is none."""
     path = Path(file)
     if path.suffix not in _PICKLED:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.timm_models import TimmTrunk
+from garnish.backbones.timm_models import TimmModule, TimmTrunk
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.engine.context import ForwardContext
 from garnish.engine.open_sizes import at_most_one, cropped, folded, rounded_up
@@ -165,7 +165,9 @@ class Windowed(TimmTrunk):
     """Base of both versions of Swin: building the trunk from timm's modules, and patch merging with prompts."""
 
     @classmethod
-    def with_windows(cls, swin: Any, residuals: Callable[[Any], dict[str, nn.Module]], **facts: Any) -> Self:
+    def with_windows(
+        cls, swin: TimmModule, residuals: Callable[[TimmModule], dict[str, nn.Module]], **facts: Any
+    ) -> Self:
         """A trunk from timm's ``swin``; ``residuals`` makes a block's two; for ``facts`` see :meth:`assemble`."""
         stages, features = [], []
         for layer, info in zip(swin.layers, swin.feature_info, strict=True):
@@ -178,7 +180,7 @@ class Windowed(TimmTrunk):
 
     @staticmethod
     @abstractmethod
-    def reduce(merging: Any, x: Tensor) -> Tensor:
+    def reduce(merging: TimmModule, x: Tensor) -> Tensor:
         """Norm and reduction of a patch merging, in the family's order: (R, N, 4C) → (R, N, 2C)."""
 
     def enter(self, entrance: nn.Module, x: Tensor, ctx: ForwardContext) -> tuple[Tensor, tuple[int, int]]:
@@ -196,7 +198,7 @@ class PatchStem(nn.Module):
         super().__init__()
         self.patch_embed = patch_embed
 
-    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any]]:
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Tensor | None]]:
         """(I, 3, H, W) → (I, H/4, W/4, C), its grid, no extras."""
         x = self.patch_embed(images)
         return x, (x.shape[1], x.shape[2]), {}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from garnish.checking.arguments import Options
+from garnish.checking.plain_data import Json
 from garnish.errors import OptionError
 from garnish.registry import build
 from garnish.tasks.task import Task
@@ -48,7 +48,7 @@ class Balancing(Options, ABC):
         """
 
 
-def balancing_of(given: str | Mapping[str, Any] | None, where: str = "train.balance") -> Balancing:
+def balancing_of(given: str | Mapping[str, Json] | None, where: str = "train.balance") -> Balancing:
     """Parse the option: None, task → weight, the name of a balancing method, or ``{name: …}`` with its options.
 
     Raises:

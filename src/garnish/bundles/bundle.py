@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -36,6 +35,7 @@ from garnish.bundles.specs import Specs, backbone_facts, build_described
 from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, read_tensors, stored_tensors, weights_of
 from garnish.checking.arguments import checked
 from garnish.checking.device import usable_device
+from garnish.checking.plain_data import Json
 from garnish.errors import BundleError, OptionError, one_line, suggest
 from garnish.files.atomic import present, write_folder, writing
 from garnish.files.checksums import with_sums
@@ -54,7 +54,7 @@ def save(
     metrics_rounding: Metrics | None = None,
     dtype: StoredDtype = "float16",
     tasks: Sequence[str] | None = None,
-    extra: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Json] | None = None,
 ) -> Path:
     """Write a bundle, or replace one, atomically; other files in the folder are kept.
 
@@ -184,7 +184,7 @@ def bundle_files(
     *,
     metrics: Metrics | None,
     metrics_rounding: Metrics | None,
-    extra: Mapping[str, Any] | None,
+    extra: Mapping[str, Json] | None,
     where: str,
 ) -> dict[str, bytes]:
     """The files of a bundle, as :func:`save` writes them: file name → bytes; ``where`` is its path, for messages."""
@@ -220,7 +220,7 @@ def _check_place(path: Path) -> None:
         ) from error
 
 
-def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[str, Any]:
+def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[str, Json]:
     trunk = model.backbone
     encoder = decoder = 0
     for owner in model.owners:

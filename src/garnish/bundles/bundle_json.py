@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
 
-from garnish.checking.plain_data import Reading, matching, read_as
+from garnish.checking.plain_data import Json, Reading, matching, read_as
 from garnish.errors import BundleError
 from garnish.files.atomic import present
 from garnish.files.strict_json import read_json
@@ -91,7 +91,7 @@ class BundleFacts(TypedDict):
     metrics_rounding: NotRequired[_Metrics]
     sizes: _Sizes
     sha256: _Hex64  # of weights.safetensors
-    extra: NotRequired[dict[str, Any]]  # facts that the caller of save added
+    extra: NotRequired[dict[str, Json]]  # facts that the caller of save added
 
 
 def read_bundle_json(path: str | os.PathLike[str]) -> BundleFacts:

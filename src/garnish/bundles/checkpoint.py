@@ -10,13 +10,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from garnish.checking.plain_data import Json
 from garnish.errors import BundleError, one_line
 from garnish.files.atomic import write_file, writing
 from garnish.files.checksums import KEY, is_sealed, sealed, with_place
@@ -32,7 +32,7 @@ _FACTS = "garnish.facts"
 def save_state(
     path: str | os.PathLike[str],
     tensors: Mapping[str, Tensor],
-    facts: Mapping[str, Any],
+    facts: Mapping[str, Json],
     *,
     keep: str | None = None,
 ) -> Path:
@@ -64,7 +64,7 @@ def save_state(
     return Path(path)
 
 
-def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Json]]:
     """Read a state file: its tensors, on the CPU, and its facts.
 
     Raises:

@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,6 +31,7 @@ from garnish.bundles.specs import Specs
 from garnish.bundles.tensors import StoredDtype
 from garnish.checking.arguments import checked
 from garnish.checking.finite import not_finite
+from garnish.checking.plain_data import Json
 from garnish.engine.adapter import Method
 from garnish.engine.folding import fold_shared, merge_adapters
 from garnish.engine.owner import Owner, owners_of
@@ -74,10 +74,10 @@ class Merged:
     out: str
     files: tuple[str, ...]
     backbone: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Json]
     tasks: tuple[str, ...]
-    methods: tuple[Mapping[str, Any], ...]
-    left: tuple[Mapping[str, Any], ...]
+    methods: tuple[registry.SpecFacts, ...]
+    left: tuple[registry.SpecFacts, ...]
     carried_over: tuple[str, ...]
     largest_difference: float
     largest_relative: float

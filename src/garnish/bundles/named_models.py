@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.bundles.bundle import load
+from garnish.checking.plain_data import Json
 from garnish.errors import OptionError
 from garnish.model.finished import finished
 from garnish.model.model import Model
@@ -31,7 +31,7 @@ def open_model(
     paths: Sequence[str],
     weights: str | None,
     *,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Json] | None = None,
     device: torch.device | None = None,
 ) -> Model:
     """Load bundles as one model, or a finished model by its name.

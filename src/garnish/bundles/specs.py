@@ -8,6 +8,7 @@ from typing import Any, final
 
 from garnish.backbones.backbone import Backbone
 from garnish.bundles.bundle_json import BackboneFacts, BundleFacts
+from garnish.checking.plain_data import Json
 from garnish.engine.adapter import Method
 from garnish.errors import BundleError, OptionError, SiteError, one_line
 from garnish.heads.head import Head
@@ -44,7 +45,7 @@ class Specs:
         return cls(kept, {n: model.tasks[n] for n in tasks}, {n: heads[n] for n in tasks}, groups)
 
     @classmethod
-    def read(cls, facts: Mapping[str, Any], where: str = "") -> Specs:
+    def read(cls, facts: Mapping[str, Json], where: str = "") -> Specs:
         """Build the objects that facts name; ``where`` is their place, for messages.
 
         Raises:
@@ -64,12 +65,12 @@ class Specs:
             facts.get("decoders", ()),
         )
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Json]:
         """The facts for :meth:`read`: ``owners``, ``tasks`` with the ``head`` of each, and any shared ``decoders``.
 
         Each task also has its number of channels, its labels and their colours, for readers without garnish.
         """
-        told: dict[str, Any] = {
+        told: dict[str, Json] = {
             "owners": [{"tasks": list(names), "methods": list(map(describe, given))} for given, names in self.owners],
             "tasks": self.tasks_and_heads(),
         }
@@ -79,7 +80,7 @@ class Specs:
             told["tasks"][name] |= {"channels": task.channels, "labels": list(legend), "palette": palette}
         return told | ({"decoders": list(map(list, self.groups))} if self.groups else {})
 
-    def tasks_and_heads(self) -> dict[str, Any]:
+    def tasks_and_heads(self) -> dict[str, Json]:
         """Task name → the class name and options of the task, and of its head."""
         return {n: describe(task) | {"head": describe(self.heads[n])} for n, task in self.tasks.items()}
 

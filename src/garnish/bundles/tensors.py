@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from garnish.bundles.bundle_json import WEIGHTS
 from garnish.checking.finite import is_finite, not_finite
+from garnish.checking.plain_data import Json
 from garnish.engine.trunk import Trunk
 from garnish.errors import BundleError, one_line
 from garnish.model.model import Model
@@ -72,7 +73,7 @@ def _narrowed(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     return stored.cpu().clone().contiguous()
 
 
-def weights_of(folder: Path, facts: Mapping[str, Any]) -> bytes:
+def weights_of(folder: Path, facts: Mapping[str, Json]) -> bytes:
     """The bytes of a bundle's ``weights.safetensors``, after checking their SHA-256.
 
     Args:

@@ -22,7 +22,7 @@ import numpy as np
 from garnish.checking.plain_data import GIVEN, Unfit, called, conform, fits, hints_of
 from garnish.errors import OptionError, one_line, suggest
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 #: Class → its description in messages, and how to get one.
 _CALLED = {
@@ -53,7 +53,7 @@ def checked(function: F) -> F:
     label = function.__qualname__.removesuffix(".__init__").split(".")[-1]
 
     @functools.wraps(function)
-    def call(*args: Any, **given: Any) -> Any:
+    def call(*args: object, **given: object) -> object:
         hints = hints_of(function)
         try:
             bound = signature.bind(*args, **given)
@@ -96,7 +96,7 @@ def taking(options: type) -> Callable[[F], F]:
     return decorate
 
 
-def _unbound(signature: inspect.Signature, given: Mapping[str, Any], error: TypeError) -> str:
+def _unbound(signature: inspect.Signature, given: Mapping[str, object], error: TypeError) -> str:
     """Message for arguments that do not fit a function's signature."""
     plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     known = [name for name, p in signature.parameters.items() if name != "self" and p.kind in plain]
@@ -114,7 +114,7 @@ class _ByName(ABCMeta):
     A third-party class with a hand-written ``__init__`` is called without checks.
     """
 
-    def __call__(cls, *args: Any, **given: Any) -> Any:
+    def __call__(cls, *args: object, **given: object) -> object:
         owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
         made = vars(owner).get("__dataclass_params__")
         if made is None or not made.init:
@@ -132,11 +132,11 @@ class _ByName(ABCMeta):
         if twice := placed.keys() & given.keys():
             raise OptionError(f"{label}: option {min(twice)!r} is given twice; give it once")
         hints = hints_of(cls)
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for name, value in {**placed, **given}.items():
             if name not in known:
                 raise OptionError(f"{label}: unknown option {name!r}{suggest(name, known, limit=40)}")
-            hint = hints.get(name, Any)
+            hint = hints.get(name, object)
             hint = hint.type if isinstance(hint, dataclasses.InitVar) else hint
             values[name] = _taken(value, hint, f"{label}.{name}")
         for name, option in options.items():
@@ -153,7 +153,7 @@ class Options(ABC, metaclass=_ByName):
     """
 
 
-def _taken(value: Any, hint: Any, where: str, of_several: str = "") -> Any:
+def _taken(value: object, hint: object, where: str, of_several: str = "") -> object:
     """The value, converted as :class:`Options` says; raises OptionError if it is not of the annotated type."""
     value = _of_python(value)
     with contextlib.suppress(Unfit):
@@ -165,7 +165,7 @@ def _taken(value: Any, hint: Any, where: str, of_several: str = "") -> Any:
     raise OptionError(f"{told}, got {_shown(value)}{f'; {of_several}' if is_list else ''}")
 
 
-def _of_python(value: Any) -> Any:
+def _of_python(value: Any) -> object:
     """Convert NumPy scalars and strings to Python's, also in lists, tuples and dicts; other values are unchanged."""
     if isinstance(value, np.number | np.bool_ | np.str_):
         return value.item()
@@ -178,7 +178,7 @@ def _of_python(value: Any) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value in a message: its type, and the value itself if that is short."""
     name = type(value).__name__
     if isinstance(value, str | bytes | int | float | complex | os.PathLike | type):

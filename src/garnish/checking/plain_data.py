@@ -22,6 +22,7 @@ from typing import (
     Any,
     Literal,
     NotRequired,
+    TypeVar,
     Union,
     final,
     get_args,
@@ -31,6 +32,11 @@ from typing import (
 )
 
 from garnish.errors import GarnishError, OptionError, one_line, suggest
+
+T = TypeVar("T")
+
+#: What JSON and YAML hold, of any depth; whoever takes an entry out says of which type it is.
+Json = Any
 
 
 @final
@@ -82,15 +88,16 @@ class Unfit(Exception):
         self.line = line
 
 
-def read_as(value: Any, hint: Any, at: str, how: Reading) -> Any:
+def read_as(value: object, hint: type[T], at: str, how: Reading) -> T:
     """As :func:`conform`; raises the error of ``how``, one line."""
     try:
-        return conform(value, hint, at, how)
+        made: T = conform(value, hint, at, how)
     except Unfit as unfit:
         raise how.error(how.file + unfit.line()) from None
+    return made
 
 
-def fits(value: Any, hint: Any) -> bool:
+def fits(value: object, hint: Any) -> bool:
     """Whether a value of Python is of an annotated type; lists pass for tuples, and whole numbers for others."""
     try:
         conform(value, hint, "", GIVEN)
@@ -100,7 +107,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 @functools.cache
-def hints_of(of: Any) -> dict[str, Any]:
+def hints_of(of: object) -> dict[str, Any]:
     """Name → annotated type; empty where an annotation of a third party cannot be evaluated."""
     try:
         return get_type_hints(of, include_extras=True)
@@ -108,7 +115,7 @@ def hints_of(of: Any) -> dict[str, Any]:
         return {}
 
 
-def called(hint: Any, names: Mapping[str, str]) -> str:
+def called(hint: object, names: Mapping[str, str]) -> str:
     """How a message calls a type."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -130,7 +137,7 @@ def called(hint: Any, names: Mapping[str, str]) -> str:
     return names.get(name, name)
 
 
-def conform(value: Any, hint: Any, at: str, how: Reading) -> Any:
+def conform(value: object, hint: object, at: str, how: Reading) -> Any:
     """``value`` as the type ``hint`` has it: tuples for lists, and where ``how`` builds, dataclasses for mappings.
 
     Args:
@@ -192,7 +199,7 @@ def conform(value: Any, hint: Any, at: str, how: Reading) -> Any:
     raise Unfit(lambda: _line(value, hint, at, how))
 
 
-def _with_keys(value: Mapping[Any, Any], hint: Any, at: str, how: Reading) -> Any:
+def _with_keys(value: Mapping[Any, object], hint: Any, at: str, how: Reading) -> object:
     """What a mapping's keys say, as a dataclass or as the dictionary that a ``TypedDict`` describes."""
     hints = hints_of(hint)
     if is_typeddict(hint):
@@ -200,7 +207,7 @@ def _with_keys(value: Mapping[Any, Any], hint: Any, at: str, how: Reading) -> An
         needed = [name for name, kind in hints.items() if get_origin(kind) is not NotRequired]
     else:
         given = [one for one in dataclasses.fields(hint) if one.init]
-        known = {one.name: hints.get(one.name, Any) for one in given}
+        known = {one.name: hints.get(one.name, object) for one in given}
         left = dataclasses.MISSING
         needed = [one.name for one in given if one.default is left and one.default_factory is left]
     told = {"at": at, "known": ", ".join(known)}
@@ -219,11 +226,11 @@ def _within(hint: Any) -> Within | None:
     return next((one for one in hint.__metadata__ if isinstance(one, Within)), None)
 
 
-def _has_keys(hint: Any) -> bool:
+def _has_keys(hint: object) -> bool:
     return is_typeddict(hint) or (isinstance(hint, type) and dataclasses.is_dataclass(hint))
 
 
-def _is_a(hint: Any, base: type) -> bool:
+def _is_a(hint: object, base: type) -> bool:
     origin = get_origin(hint) or hint
     return inspect.isclass(origin) and issubclass(origin, base)
 
@@ -232,7 +239,7 @@ def _dotted(at: str, key: object) -> str:
     return f"{at}.{one_line(key, 60)}" if at else one_line(key, 60)
 
 
-def _line(value: Any, hint: Any, at: str, how: Reading) -> str:
+def _line(value: object, hint: object, at: str, how: Reading) -> str:
     told = f"{at}: expected {called(hint, how.names)}{';' if get_origin(hint) is Literal else ','}"
     try:
         return f"{told} got {one_line(repr(value), 60)}"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from garnish.checking.plain_data import Json
 from garnish.commands.parser import Parser, sides
 from garnish.errors import OptionError, WeightsError
 
 if TYPE_CHECKING:
     from garnish.bundles.bundle_json import BundleFacts
     from garnish.model.model import Model
+    from garnish.tasks.task import Task
 
 _EPILOG = """\
 For a bundle, its files are read and their digests checked, and its model is built without the backbone's weights. For a
@@ -66,7 +69,7 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Any]:
+def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Json]:
     """The facts of :meth:`garnish.model.model.Model.report` and of ``bundle.json`` for one bundle or several."""
     from garnish.bundles.bundle_json import bundle_folder, read_bundle_json
     from garnish.bundles.tensors import weights_of
@@ -107,7 +110,7 @@ def _skeleton(paths: Sequence[str], described: Sequence[BundleFacts]) -> Model:
     return model
 
 
-def of_backbone(given: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def of_backbone(given: argparse.Namespace, overrides: Mapping[str, Json]) -> dict[str, Json]:
     """The facts of :meth:`garnish.model.model.Model.report` for a backbone with given methods, heads and tasks."""
     from garnish.backbones.build import backbone
     from garnish.backbones.weights import is_non_commercial
@@ -140,14 +143,14 @@ def of_backbone(given: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tasks(overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _tasks(overrides: Mapping[str, Json]) -> dict[str, Task]:
     """The tasks of the command line, or one of 21 classes."""
     from garnish.commands.words import given_tasks
 
     return given_tasks(overrides or {"tasks": "seg=Semantic", "tasks.seg.classes": 21})
 
 
-def _print(facts: Mapping[str, Any]) -> None:
+def _print(facts: Mapping[str, Json]) -> None:
     from garnish.commands.printing import metric_rows, print_table
 
     height, width = facts["macs_size"]
@@ -181,5 +184,5 @@ def _print(facts: Mapping[str, Any]) -> None:
         print("warning: the backbone's weights are non-commercial, and so is what is trained on them")
 
 
-def _spec(told: Mapping[str, Any]) -> str:
+def _spec(told: Mapping[str, Json]) -> str:
     return f"{told['name']}({', '.join(f'{k}={v}' for k, v in told['options'].items())})"

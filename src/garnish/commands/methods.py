@@ -6,8 +6,9 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
+from garnish.checking.plain_data import Json
 from garnish.commands.parser import Parser
 
 #: Kinds of classes with options, in the order of the list.
@@ -70,7 +71,7 @@ def run(words: Sequence[str]) -> int:
     from garnish.commands.printing import print_json, print_table
 
     if given.json:
-        found: dict[str, Any] = {kind: [e.name for e in entries(kind)] for kind in KINDS}
+        found: dict[str, Json] = {kind: [e.name for e in entries(kind)] for kind in KINDS}
         print_json(found | {"backbones": [name for _, _, held in families() for name in held]})
         return 0
     for kind in KINDS:
@@ -110,7 +111,7 @@ def entry_of(cls: type) -> Entry:
     return Entry(cls.__name__, _summary(cls), options)
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
+def _default(field: dataclasses.Field[object]) -> str:
     if field.default is not dataclasses.MISSING:
         value = field.default
     elif field.default_factory is not dataclasses.MISSING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, NoReturn, final
+from typing import NoReturn, final
 
+from garnish.checking.plain_data import Json
 from garnish.errors import OptionError, one_line, suggest
 from garnish.recipes.overrides import split_overrides
 
@@ -36,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         self.sections = tuple(sections)
         self.verb = prog.removeprefix("garnish ")
 
-    def read(self, words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    def read(self, words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Json]]:
         """Parse a command line: the options, and dotted key → value of the recipe sections.
 
         Raises:

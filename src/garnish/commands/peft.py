@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from garnish.checking.plain_data import Json
 from garnish.commands.parser import Parser, some_names
 from garnish.errors import OptionError
 
@@ -83,7 +85,7 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _exported(given: Any) -> Model:
+def _exported(given: argparse.Namespace) -> Model:
     from garnish.bundles.peft.exporting import export_peft
     from garnish.commands.words import load_bundles
 
@@ -93,7 +95,7 @@ def _exported(given: Any) -> Model:
     return model
 
 
-def _imported(given: Any, overrides: Mapping[str, Any]) -> Model:
+def _imported(given: argparse.Namespace, overrides: Mapping[str, Json]) -> Model:
     from garnish.bundles.peft.importing import import_peft
     from garnish.commands.words import given_tasks
     from garnish.recipes.recipe import read_recipe

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
+from garnish.checking.plain_data import Json
 from garnish.commands.parser import Parser, positive_int, sides, some_names
 from garnish.errors import OptionError, plural
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from garnish.planning.budget import Budget
     from garnish.planning.counting import Setting
     from garnish.planning.survey import Row, Survey
+
+N = TypeVar("N", int, float)
 
 _EPILOG = """\
 Nothing is trained, and no weights are read. Parameters, bytes and MACs are exact. Memory of a training step is
@@ -93,11 +97,11 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def budget_of(given: Any) -> Budget:
+def budget_of(given: argparse.Namespace) -> Budget:
     """The budget of the command line; raises :class:`OptionError` naming the option that is wrong."""
     from garnish.planning import budget
 
-    def read(option: str, how: Any) -> Any:
+    def read(option: str, how: Callable[[str], N]) -> N | None:
         text = getattr(given, option.replace("-", "_"))
         try:
             return None if text is None else how(text)
@@ -112,7 +116,7 @@ def budget_of(given: Any) -> Budget:
     )
 
 
-def setting_of(given: Any, overrides: Mapping[str, Any]) -> Setting:
+def setting_of(given: argparse.Namespace, overrides: Mapping[str, Json]) -> Setting:
     """Backbone, tasks, heads and batch of the command line."""
     from garnish.commands.words import given_tasks
     from garnish.planning.counting import Setting
@@ -126,7 +130,7 @@ def setting_of(given: Any, overrides: Mapping[str, Any]) -> Setting:
     return Setting(trunk, tasks, head, given.batch_size, given.size or (side, side))
 
 
-def facts_of(found: Survey, setting: Setting, backbone: str) -> dict[str, Any]:
+def facts_of(found: Survey, setting: Setting, backbone: str) -> dict[str, Json]:
     """The whole plan as JSON-serialisable facts."""
     from garnish.registry import describe
 
@@ -147,7 +151,7 @@ def facts_of(found: Survey, setting: Setting, backbone: str) -> dict[str, Any]:
     }
 
 
-def _row_facts(row: Row) -> dict[str, Any]:
+def _row_facts(row: Row) -> dict[str, Json]:
     from garnish.registry import describe
 
     counted, step = row.counted, row.predicted

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from garnish.checking.plain_data import Json
 from garnish.commands.parser import names
 from garnish.errors import DataError, OptionError
 
@@ -15,6 +16,7 @@ _log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from garnish.data.dataset import Dataset
     from garnish.model.model import Model
+    from garnish.tasks.task import Task
 
 
 def load_bundles(text: str, weights: str | None, device: str) -> Model:
@@ -38,12 +40,12 @@ def bundle_paths(text: str) -> list[str]:
     return [text] if Path(text).exists() else names(text) or [text]
 
 
-def given_tasks(overrides: Mapping[str, Any]) -> dict[str, Any]:
+def given_tasks(overrides: Mapping[str, Json]) -> dict[str, Task]:
     """``tasks: "seg=Semantic,depth=Depth"`` and ``tasks.seg.classes: 19`` → the tasks by name."""
     from garnish.recipes.overrides import set_dotted
     from garnish.registry import build
 
-    plain: dict[str, Any] = {"tasks": {}}
+    plain: dict[str, Json] = {"tasks": {}}
     listed = overrides.get("tasks")
     for part in str(listed or "").split(","):
         name, _, task = part.strip().partition("=")
@@ -65,7 +67,7 @@ def given_tasks(overrides: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def open_given(overrides: Mapping[str, Any], split: str, verb: str) -> Dataset:
+def open_given(overrides: Mapping[str, Json], split: str, verb: str) -> Dataset:
     """The data of ``--data DATA``, with ``--data.key value`` applied."""
     from garnish.data.sources import open_data
     from garnish.recipes.recipe import read_recipe

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from torch import Tensor
@@ -99,7 +99,7 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     return Sample(image, {task: resize_target(target, size) for task, target in sample.targets.items()}, sample.name)
 
 
-def _each(sample: Sample, change: Callable[[Tensor, Any, InterpolationMode], Tensor]) -> Sample:
+def _each(sample: Sample, change: Callable[[Tensor, float | list[float], InterpolationMode], Tensor]) -> Sample:
     """Apply ``change(tensor, fill, interpolation)`` to the picture and to every label.
 
     The fill value of labels, 255, is that of masks; other kinds ignore it and use their own value for "no label".
@@ -116,7 +116,7 @@ def _offset(rng: np.random.Generator, have: int, want: int) -> int:
     return int(rng.integers(min(have - want, 0), max(have - want, 0) + 1))
 
 
-def _window(x: Tensor, top: int, left: int, size: tuple[int, int], fill: Any) -> Tensor:
+def _window(x: Tensor, top: int, left: int, size: tuple[int, int], fill: float | list[float]) -> Tensor:
     """Crop a window that may extend past the border; ``V.crop`` alone would fill ids with class 0."""
     height, width = x.shape[-2:]
     padding = [max(-left, 0), max(-top, 0), max(left + size[1] - width, 0), max(top + size[0] - height, 0)]

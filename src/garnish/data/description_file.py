@@ -9,9 +9,9 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from garnish import registry
+from garnish.checking.plain_data import Json
 from garnish.data.description import Description
 from garnish.data.labels.labelled import labelled
 from garnish.data.layouts.layout import Layout
@@ -22,7 +22,7 @@ from garnish.files.strict_yaml import read_yaml
 _KEYS = ("path", "images", "splits", "every", "tasks")
 
 
-def read_description(source: str | Path | Mapping[str, Any], root: Path | None = None) -> Description:
+def read_description(source: str | Path | Mapping[str, Json], root: Path | None = None) -> Description:
     """Read a description from a YAML file, or a mapping with paths relative to ``root`` (None: working directory).
 
     Raises:
@@ -35,7 +35,7 @@ def read_description(source: str | Path | Mapping[str, Any], root: Path | None =
     return parse_description(read_yaml(file, DataError), str(file), file.parent)
 
 
-def parse_description(given: Any, source: str, base: Path) -> Description:
+def parse_description(given: Json, source: str, base: Path) -> Description:
     """Check a description that was read from ``source``; its ``path`` is relative to the folder ``base``."""
     if not isinstance(given, Mapping):
         raise OptionError(f"{source}: expected keys {', '.join(_KEYS)}; got {one_line(repr(given), 60)}")
@@ -87,7 +87,7 @@ def parse_description(given: Any, source: str, base: Path) -> Description:
     )
 
 
-def _laid_out(given: Mapping[str, Any], source: str, base: Path) -> Description:
+def _laid_out(given: Mapping[str, Json], source: str, base: Path) -> Description:
     """Build the description of a data set in a published layout."""
     name = given["layout"]
     if not isinstance(name, str):
@@ -105,7 +105,7 @@ def _laid_out(given: Mapping[str, Any], source: str, base: Path) -> Description:
     return dataclasses.replace(parse_description({"path": str(root), **told}, named, Path()), layout=layout)
 
 
-def _mapping(given: Mapping[str, Any], key: str, source: str) -> dict[str, Any]:
+def _mapping(given: Mapping[str, Json], key: str, source: str) -> dict[str, Json]:
     value = given.get(key) or {}
     if not isinstance(value, Mapping):
         raise OptionError(f"{source}: `{key}` must be a mapping, got {one_line(repr(value), 60)}")

@@ -10,17 +10,19 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from torchvision import tv_tensors
 
 from garnish.checking.arguments import checked
+from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset, Sample
 from garnish.data.description import Description
 from garnish.data.description_file import read_description
 from garnish.data.guess import plain_description
 from garnish.data.labels.written import written
+from garnish.data.layouts.layout import Layout
 from garnish.data.picture_key import digest, stamps
 from garnish.data.picture_labels import PictureLabels
 from garnish.errors import DataError, OptionError, plural, suggest
@@ -34,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @checked
 def folder(
-    source: str | Path | Mapping[str, Any],
+    source: str | Path | Mapping[str, Json],
     split: str = "train",
     *,
     tasks: Sequence[str] | None = None,
@@ -68,9 +70,7 @@ def folder(
 
 def _published(path: Path) -> str | None:
     """Name of the published layout that a folder has, None if it has none."""
-    if not path.is_dir():
-        return None
-    known: Mapping[str, Any] = classes("layouts")
+    known: Mapping[str, type[Layout]] = classes("layouts") if path.is_dir() else {}
     return next((name for name, layout in known.items() if layout.recognised(path)), None)
 
 
@@ -294,6 +294,6 @@ def join(*datasets: Dataset) -> JoinedDataset:
     return JoinedDataset(datasets)
 
 
-def _apart(spec: Any, left_out: Sequence[str]) -> list[Any]:
+def _apart(spec: Task | Layout, left_out: Sequence[str]) -> list[Json]:
     """Class name and options of a task or a layout, without the options in ``left_out``."""
     return [type(spec).__name__, {name: v for name, v in options_of(spec).items() if name not in left_out}]

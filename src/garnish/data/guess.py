@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from garnish.checking.plain_data import Json
 from garnish.data.labels.binary import middle_level
 from garnish.errors import DataError
 from garnish.files.label_files import read_array, refuse_lossy
@@ -43,7 +43,7 @@ _SPLITS = {
 _MAX_READ = 2000  # most labels read to count classes or to find the largest depth
 
 
-def plain_description(root: Path) -> dict[str, Any]:
+def plain_description(root: Path) -> dict[str, Json]:
     """Guess the description (as in a data.yaml) of a folder with the usual names.
 
     The class count is the largest id of the training masks plus one; depth in 16-bit files is taken as millimetres and
@@ -59,7 +59,7 @@ def plain_description(root: Path) -> dict[str, Any]:
     if not found:
         why = f"no labels beside {images}; looked for folders {', '.join(_LABELS)}"
         raise _ask(root, images, {}, why, splits)
-    tasks: dict[str, dict[str, Any]] = {}
+    tasks: dict[str, dict[str, Json]] = {}
     for name, task in found.items():
         if _TASK_NAMES[task] in tasks:
             _log.warning("%s: folders %s are left out; %s are the labels of %s", root, name, *_taken(found, task))
@@ -79,14 +79,14 @@ def plain_description(root: Path) -> dict[str, Any]:
             guess = {"task": task, "labels": template} | _guess(task, files[0])
             raise _ask(root, images, tasks | {_TASK_NAMES[task]: guess}, str(error), splits) from None
         tasks[_TASK_NAMES[task]] = {"task": task, "labels": template, **options}
-    description: dict[str, Any] = {"path": ".", "images": images, "tasks": tasks}
+    description: dict[str, Json] = {"path": ".", "images": images, "tasks": tasks}
     if splits:
         description["splits"] = splits
     _log.info("%s: no description; read as %s", root, _flow(description))
     return description
 
 
-_GUESSES: dict[tuple[str, bool], dict[str, Any]] = {
+_GUESSES: dict[tuple[str, bool], dict[str, Json]] = {
     ("Semantic", False): {"classes": ["background", "thing"], "map": {0: 0, 7: 1}},
     ("Semantic", True): {
         "classes": ["background", "thing"],
@@ -99,7 +99,7 @@ _GUESSES: dict[tuple[str, bool], dict[str, Any]] = {
 }
 
 
-def _guess(task: str, file: Path) -> dict[str, Any]:
+def _guess(task: str, file: Path) -> dict[str, Json]:
     """Example options for label files such as ``file``, for an error message."""
     try:
         coloured = _is_coloured(read_array(file))
@@ -169,7 +169,7 @@ def _labels(folder: Path) -> list[Path]:
     )
 
 
-def _options(task: str, files: list[Path]) -> dict[str, Any]:
+def _options(task: str, files: list[Path]) -> dict[str, Json]:
     """The options that can be inferred from the label files."""
     if task == "Normals":
         return {}
@@ -183,7 +183,7 @@ def _options(task: str, files: list[Path]) -> dict[str, Any]:
     return {} if levels <= {0, 1} or levels <= {0, 255} else {"threshold": middle_level(max(levels))}
 
 
-def _semantic_options(found: Iterable[set[int]], num_files: int) -> dict[str, Any]:
+def _semantic_options(found: Iterable[set[int]], num_files: int) -> dict[str, Json]:
     ids: set[int] = set().union(*found)
     classes = ids - {255}
     if ids == {0, 255}:  # a single class plus "ignore" makes no sense, so this is white on black
@@ -202,7 +202,7 @@ def _semantic_options(found: Iterable[set[int]], num_files: int) -> dict[str, An
     return {"classes": count}
 
 
-def _depth_options(first: Path, largest: Iterable[float]) -> dict[str, Any]:
+def _depth_options(first: Path, largest: Iterable[float]) -> dict[str, Json]:
     raw = read_array(first)
     deepest = max(largest)
     if raw.dtype.kind == "f":
@@ -231,17 +231,17 @@ def _largest(path: Path) -> float:
 
 
 def _ask(
-    root: Path, images: str, tasks: dict[str, dict[str, Any]], why: str, splits: dict[str, str] | None = None
+    root: Path, images: str, tasks: dict[str, dict[str, Json]], why: str, splits: dict[str, str] | None = None
 ) -> DataError:
     labels = "masks/{split}/{name}.png" if "{split}" in images else "masks/{name}.png"
     example = {"seg": {"task": "Semantic", "labels": labels, "classes": ["background", "thing"]}}
-    ready: dict[str, Any] = {"path": ".", "images": images, "tasks": tasks or example}
+    ready: dict[str, Json] = {"path": ".", "images": images, "tasks": tasks or example}
     if splits:
         ready["splits"] = splits
     return DataError(f"{root}: {why}; save this as {root / 'data.yaml'}, correct it and give that file: {_flow(ready)}")
 
 
-def _flow(value: Any) -> str:
+def _flow(value: object) -> str:
     """YAML on one line; text is quoted where needed."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in value.items()) + "}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
+from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset
 from garnish.registry import options_of
 
@@ -13,7 +13,7 @@ _COUNT = "number of pictures"
 _TASKS = "tasks and their classes"
 
 
-def identity(dataset: Dataset) -> dict[str, Any]:
+def identity(dataset: Dataset) -> dict[str, Json]:
     """Aspect → its value or digest, JSON-ready.
 
     For a folder: the number of pictures; their names relative to the root and sizes in bytes, in order; the same for
@@ -21,7 +21,7 @@ def identity(dataset: Dataset) -> dict[str, Any]:
     replaced by another of the same name and size is not detected. For a data set class of your own: the number of
     pictures, the tasks, and what its ``Dataset.content`` returns.
     """
-    made: dict[str, Any] = {}
+    made: dict[str, hashlib._Hash] = {}
     for index in range(len(dataset)):
         for aspect, value in dataset.content(index).items():
             made.setdefault(aspect, hashlib.sha256()).update(f"{index} {value}\n".encode())
@@ -33,7 +33,7 @@ def identity(dataset: Dataset) -> dict[str, Any]:
     return {_COUNT: len(dataset), _TASKS: hashlib.sha256(str(tasks).encode()).hexdigest(), **found}
 
 
-def changed_aspect(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def changed_aspect(before: Mapping[str, Json], now: Mapping[str, Json]) -> str:
     """The first aspect that differs, with both values if they are readable; empty if none differs."""
     for aspect in dict.fromkeys([*now, *before]):
         if before.get(aspect) != now.get(aspect):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, TypeVar, final
+from typing import TypeVar, final
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ class StepBatches:
             yield from (make(self.keys(step)) for step in range(start, stop))
             return
         # a generator of its own: DataLoader would otherwise draw from torch's global one
-        loader: DataLoader[Any] = DataLoader(
+        loader: DataLoader[object] = DataLoader(
             _Keyed(make),  # type: ignore[arg-type]
             batch_sampler=(self.keys(step) for step in range(start, stop)),
             num_workers=self.workers,
@@ -133,10 +133,10 @@ def permutation(length: int, seed: int, epoch: int) -> np.ndarray:
 class _Keyed:
     """Map-style data set for DataLoader: the keys of a step → ``[make(keys)]``."""
 
-    def __init__(self, make: Callable[[list[tuple[int, int]]], Any]) -> None:
+    def __init__(self, make: Callable[[list[tuple[int, int]]], object]) -> None:
         self.make = make
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[object]:
         try:
             return [self.make(keys)]
         except GarnishError as error:  # raised in a worker, it would arrive as a page of traceback

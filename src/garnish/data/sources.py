@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from garnish import registry
+from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset
 from garnish.data.folder import folder, join
 from garnish.data.scenes.scenes import Scenes
@@ -45,7 +46,7 @@ class SceneOptions:
 
 
 def open_data(
-    given: Any, split: str = "train", *, tasks: Sequence[str] | None = None, base: Path | None = None
+    given: Json, split: str = "train", *, tasks: Sequence[str] | None = None, base: Path | None = None
 ) -> Dataset:
     """Open one split of the data that a recipe names.
 

@@ -8,9 +8,9 @@ Shape letters: I images, R rows, k entries a row owns (windows).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal, final
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class Adapted(Wrapper):
         """Output width of the wrapped linear layer."""
         return self.layer.out_features  # type: ignore[return-value]
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         """Run the wrapped module with the adapter of each row's owner; masks and rotary tables are passed on."""
         ctx = self.binding.current()
         if ctx.streams is not None and self.acts_in(ctx):
@@ -64,7 +64,7 @@ class Adapted(Wrapper):
         found: Adapter | None = None if owner is None else owner.at(self.key)
         return found
 
-    def alone(self, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
+    def alone(self, x: Tensor, args: tuple[object, ...], kwargs: Mapping[str, object], ctx: ForwardContext) -> Tensor:
         """Run with the adapter of ``ctx.owner``, to which all rows belong."""
         adapter = self.of(ctx.owner)
         if adapter is None:
@@ -80,7 +80,9 @@ class Adapted(Wrapper):
             return True
         return any(self.of(owner) is not None for owner in ctx.streams.present)
 
-    def streamed(self, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext, kept: Kept) -> Tensor:
+    def streamed(
+        self, x: Tensor, args: tuple[object, ...], kwargs: Mapping[str, object], ctx: ForwardContext, kept: Kept
+    ) -> Tensor:
         """Images' own rows plus task streams; the frozen module runs on the images' rows only.
 
         ``y_t = after_t(x_t, y)`` with y of the image's own row (Agiza et al., MTLoRA, CVPR 2024, section 3.2), so a
@@ -137,7 +139,7 @@ class Adapted(Wrapper):
                 return part.on_adapted
         return True
 
-    def mixed(self, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
+    def mixed(self, x: Tensor, args: tuple[object, ...], kwargs: Mapping[str, object], ctx: ForwardContext) -> Tensor:
         """Rows of several owners; the result of each row is as if it were alone."""
         assert ctx.rows is not None
         if ctx.rows.counts is None:
@@ -173,7 +175,9 @@ class Adapted(Wrapper):
                 done.append(parts[-1] if adapter is None else adapter(step, *parts, row))
         return torch.cat(done) if len(done) > 1 else done[0]  # cat copies even one part
 
-    def _mixed_whole(self, x: Tensor, args: Any, kwargs: Any, ctx: ForwardContext) -> Tensor:
+    def _mixed_whole(
+        self, x: Tensor, args: tuple[object, ...], kwargs: Mapping[str, object], ctx: ForwardContext
+    ) -> Tensor:
         stacks = self._stacks(ctx)
         entered = x
         for stack in stacks:

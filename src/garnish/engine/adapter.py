@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class Adapter(nn.Module, ABC):
         """
         return self, dict([*self.named_parameters(), *self.named_buffers()])
 
-    def forward(self, step: Literal["before", "after", "merged"], *args: Any) -> Any:
+    def forward(self, step: Literal["before", "after", "merged"], *args: object) -> object:
         """Call ``before``, ``after`` or ``merged`` by name, for ``torch.func.functional_call``; do not override."""
         return getattr(self, step)(*args)
 
@@ -124,7 +124,7 @@ class Method(Options, ABC):
     is_reference: ClassVar[bool] = False
 
     #: options that set the size, each with values from small to large, for ``garnish plan`` to try
-    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    grid: ClassVar[Mapping[str, tuple[object, ...]]] = {}
 
     @abstractmethod
     def plan(self, backbone: Trunk) -> Plan:

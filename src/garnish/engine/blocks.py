@@ -59,7 +59,7 @@ class Branch(nn.Module):
         self.drop_path = drop_path
         self.beside = Beside()
 
-    def forward(self, x: Tensor, **extras: Any) -> Tensor:
+    def forward(self, x: Tensor, **extras: object) -> Tensor:
         """Stream → branch output, to be added to the stream; ``extras`` (rope) go to the layer."""
         normed = self.norm(x)
         out: Tensor = self.beside(normed, self.drop_path(self.scale(self.layer(normed, **extras))))
@@ -79,7 +79,7 @@ class Residual(nn.Module):
         self.takes = takes
         self.binding: Binding | None = None
 
-    def forward(self, x: Tensor, **extras: Any) -> Tensor:
+    def forward(self, x: Tensor, **extras: object) -> Tensor:
         """Stream → stream; rows of task streams that fork inside the branch come after the images' own rows."""
         ctx = None if self.binding is None else self.binding.context
         if ctx is None or self.binding is None or not ctx.is_apart(x):
@@ -90,7 +90,7 @@ class Residual(nn.Module):
         parts = (part + self._branch_in(here, kept, part, extras) for part, here in ctx.apart(x))
         return joined(parts, x.shape[0])
 
-    def _branch_in(self, ctx: ForwardContext, kept: Kept, x: Tensor, extras: Mapping[str, Any]) -> Tensor:
+    def _branch_in(self, ctx: ForwardContext, kept: Kept, x: Tensor, extras: Mapping[str, object]) -> Tensor:
         assert self.binding is not None
         with self.binding.bound(ctx, kept):
             added: Tensor = self.branch(x, **extras)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -25,7 +26,7 @@ class CompiledTrunk:
     def __init__(self, trunk: Trunk, options: dict[str, Any]) -> None:
         self.trunk = trunk
         self.options = options
-        self.run: Any = torch.compile(_ByText(trunk), fullgraph=True, **options)
+        self.run: Callable[..., tuple[Tensor, ...]] = torch.compile(_ByText(trunk), fullgraph=True, **options)
 
     def __call__(self, images: Tensor, step: Pass) -> tuple[Tensor | TaskMaps, ...]:
         """Feature maps of one pass, as :meth:`garnish.backbones.backbone.Backbone.forward` gives them."""

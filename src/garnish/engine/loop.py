@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class Flow:
 
     x: Tensor
     ctx: ForwardContext
-    extras: Mapping[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, Tensor | None] = field(default_factory=dict)
     maps: tuple[Tensor | TaskMaps, ...] = ()
 
 

@@ -9,7 +9,7 @@ Shape letters: h w sides before, H W after.
 
 from __future__ import annotations
 
-from typing import Any
+from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def cropped(x: Tensor, *sides: int) -> Tensor:
         pads = [pad for side, now in zip(sides, x.shape[-len(sides) :], strict=True) for pad in (side - now, 0)]
         return F.pad(x, pads[::-1])
     # slices, unlike narrow, cost no padding in the backward pass where they keep a whole axis
-    kept: tuple[Any, ...] = (..., *(slice(side) for side in sides))
+    kept: tuple[EllipsisType | slice, ...] = (..., *(slice(side) for side in sides))
     return x[kept]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class Stack:
             return done.flatten(0, 1)
         module = self.first.for_row()[0]
 
-        def one(tensors: dict[str, Tensor], *own: Tensor) -> Any:
+        def one(tensors: dict[str, Tensor], *own: Tensor) -> Tensor:
             return _call_with(module, tensors, (step, *own, row))
 
         split = [ctx.by_row(s) for s in streams]
@@ -66,7 +66,7 @@ class Stack:
         """Run ``after`` of every adapter of the stack on the same rows, in one call: (I, …) → (T·I, …)."""
         module = self.first.for_row()[0]
 
-        def one(tensors: dict[str, Tensor]) -> Any:
+        def one(tensors: dict[str, Tensor]) -> Tensor:
             return _call_with(module, tensors, ("after", x, y, ctx))
 
         return _per_row(one, self._stacked(), []).flatten(0, 1)
@@ -116,14 +116,15 @@ def _per_row(function: Callable[..., Tensor], tensors: dict[str, Tensor], stream
     return out
 
 
-def _call_with(module: nn.Module, tensors: dict[str, Tensor], args: tuple[Any, ...]) -> Any:
+def _call_with(module: nn.Module, tensors: dict[str, Tensor], args: tuple[object, ...]) -> Tensor:
     """``functional_call`` that is safe when other threads run the same adapter.
 
     It replaces the module's tensors while it runs; outside of graphs they go into a shallow copy of the module instead.
     """
     if not torch.compiler.is_compiling():
         module = _shell(module)
-    return functional_call(module, tensors, args)
+    out: Tensor = functional_call(module, tensors, args)
+    return out
 
 
 def _shell(module: nn.Module) -> nn.Module:

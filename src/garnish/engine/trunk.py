@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from torch import Tensor, nn
 
@@ -44,7 +44,7 @@ class Trunk(nn.Module, ABC):
         self,
         *,
         name: str,
-        options: Mapping[str, Any],
+        options: Mapping[str, object],
         stem: nn.Module,
         stages: Sequence[Stage],
         features: Sequence[FeatureInfo],
@@ -104,7 +104,7 @@ class Trunk(nn.Module, ABC):
         x = entrance(x)
         return x, (x.shape[1], x.shape[2]) if x.ndim == 4 else ctx.grid
 
-    def prompted(self, extras: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+    def prompted(self, extras: Mapping[str, Tensor | None], count: int) -> Mapping[str, Tensor | None]:
         """The stem's extras, adjusted to a stream with ``count`` prompt tokens after its prefix tokens."""
         return extras
 

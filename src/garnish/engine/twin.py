@@ -7,10 +7,10 @@ begins, and concurrent passes do not interfere.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, final
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from garnish.engine.sites import slots_of
@@ -61,7 +61,7 @@ class Twin:
         names = {name: str(position) for position, name in enumerate(tuned.names)}
         own = {(id(m), leaf): names[name] for _, name, m, leaf in slots_of(self.body) if name in names}
         #: per tensor of the copy: source table and name, then target table and name
-        self._links: list[tuple[dict[str, Any], str, dict[str, Any], str]] = []
+        self._links: list[tuple[Mapping[str, Tensor | None], str, dict[str, Tensor | None], str]] = []
         for module, copied in self._pairs:
             for leaf in module._parameters:
                 held = own.get((id(copied), leaf))
@@ -72,7 +72,7 @@ class Twin:
         self._shape = [(module._modules, tuple(module._modules.values())) for module, _ in self._pairs]
         self.catch_up()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """State for copying and pickling, rid of temporary tensors of ``functional_call``, which cannot be copied."""
         self.catch_up()
         return vars(self)

@@ -14,7 +14,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -36,7 +36,7 @@ _DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
 _TEXT = {1: "latin-1", 2: "latin-1", 16: "utf-8", 4: "utf-16", 17: "utf-16", 18: "utf-32"}
 
 
-def read_mat(path: Path, variable: str) -> Any:
+def read_mat(path: Path, variable: str) -> object:
     """One variable of a MATLAB 5 file.
 
     Returns:
@@ -101,7 +101,7 @@ class _Reader:
             raise _damaged(self.path, "a matrix without class or size")
         return flag[0], shape, bytes(name).decode("latin-1"), place
 
-    def value(self, data: memoryview, depth: int = 0) -> Any:
+    def value(self, data: memoryview, depth: int = 0) -> object:
         """Decode the content of a matrix."""
         self.left -= 1
         if depth > _MAX_DEPTH or self.left < 0:
@@ -130,7 +130,7 @@ class _Reader:
         values = self.several(data, place, count * len(names), depth)
         return [dict(zip(names, values[k * len(names) :], strict=False)) for k in range(count if names else 0)]
 
-    def several(self, data: memoryview, place: int, count: int, depth: int) -> list[Any]:
+    def several(self, data: memoryview, place: int, count: int, depth: int) -> list[object]:
         """Decode ``count`` matrices that follow each other."""
         if count > self.left:
             raise _damaged(self.path, f"more than {_MAX_MATRICES} cells or fields")
@@ -159,7 +159,7 @@ class _Reader:
         return bytes(data).decode(_TEXT[kind] + wide, errors="replace")
 
 
-def _find(content: memoryview, variable: str, reader: _Reader) -> Any:
+def _find(content: memoryview, variable: str, reader: _Reader) -> object:
     """Decode the variable from a whole file; the others are skipped."""
     place, inflated = _HEADER, 0
     while place < len(content):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 from garnish.errors import BundleError, GarnishError, one_line
 from garnish.files.checksums import check_sum
@@ -15,7 +15,7 @@ MOST_BYTES = 16 * 2**20
 
 def read_json(
     file: Path, what: str, remedy: str, error_kind: type[GarnishError] = BundleError, *, summed: bool = False
-) -> Any:
+) -> object:
     """The plain content of a JSON file.
 
     Args:
@@ -40,5 +40,5 @@ def read_json(
         raise error_kind(f"{file}: is damaged ({one_line(error, 120)}); {remedy}") from error
 
 
-def _refuse(name: str) -> Any:
+def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import yaml
 
@@ -22,7 +22,7 @@ _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")  # 010 stays text: 8 to some, 10 to o
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's plain numbers and booleans; duplicate keys are an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         """As the base class, but refuse duplicate keys."""
         seen = set()
         for key, _ in node.value:
@@ -55,7 +55,7 @@ _Dumper.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeDumper.yaml_i
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> object:
     """Parse YAML text into plain values.
 
     Raises:
@@ -64,7 +64,7 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-def read_yaml(file: Path, error_kind: type[GarnishError] = OptionError) -> Any:
+def read_yaml(file: Path, error_kind: type[GarnishError] = OptionError) -> object:
     """Read a YAML file into plain values.
 
     Args:
@@ -86,6 +86,6 @@ def read_yaml(file: Path, error_kind: type[GarnishError] = OptionError) -> Any:
         raise error_kind(f"{file}: not valid YAML ({one_line(error, 120)}); correct it") from None
 
 
-def write_yaml(plain: Any) -> str:
+def write_yaml(plain: object) -> str:
     """Plain values as YAML text, keys in their order; :func:`read_yaml` reads the same values back."""
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from garnish.adapters.reference import Frozen
 from garnish.backbones.build import backbone
@@ -11,6 +10,7 @@ from garnish.backbones.segformer.config import stated_classes
 from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.backbones.weights import weights_file
 from garnish.checking.arguments import checked
+from garnish.checking.plain_data import Json
 from garnish.engine.adapter import Method
 from garnish.errors import OptionError, suggest
 from garnish.heads.segformer import SegFormerHead
@@ -27,7 +27,7 @@ def finished(
     method: Method | Sequence[Method] | None = None,
     classes: int | Sequence[str] | None = None,
     task: str = "seg",
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Json] | None = None,
 ) -> Model:
     """A published SegFormer, ready to predict; it can take more tasks (:meth:`Model.add`) or learn another label set.
 

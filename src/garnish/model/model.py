@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
 from garnish.checking.arguments import checked
+from garnish.checking.plain_data import Json
 from garnish.engine.adapter import Method
 from garnish.engine.attach import check_sites
 from garnish.engine.compiled import CompiledTrunk
@@ -123,7 +123,7 @@ class Model(AdaptedTrunk):
         """Feature maps of each task → its raw output: see :func:`garnish.model.decoders.decode_maps`."""
         return decode_maps(self.decoders.by_task, maps, self.backbone, size)
 
-    def compile(self, **options: Any) -> None:
+    def compile(self, **options: object) -> None:
         """Compile the adapted backbone and the heads separately; one graph then serves every mix of tasks.
 
         ``options`` go to ``torch.compile`` (``backend``, ``mode``, …).
@@ -193,7 +193,7 @@ class Model(AdaptedTrunk):
         return predict(self, picture, tasks)
 
     @checked
-    def report(self, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    def report(self, size: tuple[int, int] | None = None) -> dict[str, Json]:
         """Parameters of encoder and of heads, bytes, MACs: see :func:`garnish.model.report.report`."""
         from garnish.model.report import report
 
@@ -204,7 +204,7 @@ class Model(AdaptedTrunk):
 
         return describe_model(self)
 
-    def save(self, path: str | Path, **options: Any) -> Path:
+    def save(self, path: str | Path, **options: object) -> Path:
         """Write a bundle: see :func:`garnish.bundles.bundle.save`."""
         from garnish import save
 

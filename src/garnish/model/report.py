@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from garnish.checking.plain_data import Json
 from garnish.errors import one_line
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
@@ -16,7 +16,7 @@ from garnish.model.stored_size import stored_bytes
 from garnish.registry import describe
 
 
-def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Any]:
+def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Json]:
     """Count a model's parameters, bytes and MACs.
 
     Args:

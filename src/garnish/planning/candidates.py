@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from torch import nn
 
@@ -53,7 +53,7 @@ class Candidate:
         return type(self.method).__name__
 
     @property
-    def size(self) -> dict[str, Any]:
+    def size(self) -> dict[str, object]:
         """The options that set its size: those in the method's grid."""
         return {option: getattr(self.method, option) for option in type(self.method).grid}
 
@@ -121,7 +121,7 @@ def candidates(
 def _try(
     trunk: Backbone,
     name: str,
-    options: dict[str, Any],
+    options: dict[str, object],
     placement: str,
     sharing: str,
     found: list[Candidate],
@@ -156,12 +156,12 @@ def _merges(plan: Plan) -> bool:
     return bool(plan.adapters) and plain and not (plan.side or plan.prompts or plan.own)
 
 
-def _sizes(cls: type[Method]) -> Iterator[dict[str, Any]]:
+def _sizes(cls: type[Method]) -> Iterator[dict[str, object]]:
     for values in itertools.product(*cls.grid.values()):
         yield dict(zip(cls.grid, values, strict=True))
 
 
-def _placements(trunk: Backbone, cls: type[Method]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _placements(trunk: Backbone, cls: type[Method]) -> Iterator[tuple[str, dict[str, object]]]:
     """(name, options) of each choice of layers; only "all" if just one part of the blocks has linear layers."""
     if _LAYERS not in {field.name for field in dataclasses.fields(cls)}:
         yield "", {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class ShapedTrunk:
         name, options: as for :func:`garnish.backbone`.
     """
 
-    def __init__(self, name: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, name: str, options: Mapping[str, object] | None = None) -> None:
         self._name, self._options = name, options
         with torch.device("meta"):
             self._meta = backbone(name, options=options)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Literal, final
+
+from garnish.checking.plain_data import Json
 
 if TYPE_CHECKING:  # torch is imported where something is built, not where --help is asked for
     from garnish.backbones.backbone import Backbone
@@ -17,7 +19,7 @@ class BackboneChoice:
 
     name: str
     weights: str | bool | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Json] = field(default_factory=dict)
     taps: Literal["stage", "merged"] = "stage"
     drop_path: float = 0.0
 

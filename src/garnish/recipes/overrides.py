@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import yaml
 
+from garnish.checking.plain_data import Json
 from garnish.errors import OptionError, one_line
 from garnish.files.strict_yaml import parse_yaml
 
 _NUMBERS = re.compile(r"[-+.\deE]+(,[-+.\deE]+)+")
 
 
-def parse_value(text: str) -> Any:
+def parse_value(text: str) -> Json:
     """A value of the command line: YAML (``8``, ``1e-4``, ``true``, ``[qkv, fc1]``), ``224,280``, else the text."""
     if _NUMBERS.fullmatch(text):
         text = f"[{text}]"
@@ -24,7 +24,7 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def split_overrides(tokens: Sequence[str], sections: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+def split_overrides(tokens: Sequence[str], sections: Sequence[str]) -> tuple[list[str], dict[str, Json]]:
     """Separate overrides such as ``--adapter LoRA --adapter.rank 8 --train.checkpointing`` from a command line.
 
     Args:
@@ -38,7 +38,7 @@ def split_overrides(tokens: Sequence[str], sections: Sequence[str]) -> tuple[lis
         OptionError: a key with an empty part, or one that is given twice.
     """
     rest: list[str] = []
-    found: dict[str, Any] = {}
+    found: dict[str, Json] = {}
     left = list(tokens)
     while left:
         token = left.pop(0)
@@ -57,7 +57,7 @@ def split_overrides(tokens: Sequence[str], sections: Sequence[str]) -> tuple[lis
     return rest, found
 
 
-def set_dotted(plain: dict[str, Any], key: str, value: Any, *, names: Sequence[str] = ()) -> None:
+def set_dotted(plain: dict[str, Json], key: str, value: Json, *, names: Sequence[str] = ()) -> None:
     """Set ``plain[a][b][c]`` for the key ``a.b.c``; missing mappings are created, list entries go by number.
 
     Args:
@@ -70,7 +70,7 @@ def set_dotted(plain: dict[str, Any], key: str, value: Any, *, names: Sequence[s
         OptionError: the key leads through a value that is neither a mapping nor a list.
     """
     *way, last = key.split(".")
-    here: Any = plain
+    here: Json = plain
     for depth, part in enumerate(way):
         inner = _entry(here, part, key)
         if inner is None:
@@ -86,15 +86,15 @@ def set_dotted(plain: dict[str, Any], key: str, value: Any, *, names: Sequence[s
     _put(here, last, value, key)
 
 
-def _entry(here: Any, part: str, key: str) -> Any:
+def _entry(here: Json, part: str, key: str) -> Json:
     return here[_number(here, part, key)] if isinstance(here, list) else here.get(part)
 
 
-def _put(here: Any, part: str, value: Any, key: str) -> None:
+def _put(here: Json, part: str, value: Json, key: str) -> None:
     here[_number(here, part, key) if isinstance(here, list) else part] = value
 
 
-def _number(here: list[Any], part: str, key: str) -> int:
+def _number(here: list[Json], part: str, key: str) -> int:
     if not part.isdigit() or int(part) >= len(here):
         *_, section = key.split(f".{part}")[0].split(".")
         raise OptionError(

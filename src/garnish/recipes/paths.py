@@ -6,16 +6,16 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from garnish.backbones.segformer.finished_names import FINISHED
+from garnish.checking.plain_data import Json
 from garnish.errors import OptionError
 from garnish.files.strict_yaml import read_yaml
 
 _WEIGHTS_FILE = re.compile(r"[./~].*|.*\.(safetensors|pth|pt|bin)")
 
 
-def relocated(plain: Mapping[str, Any], base: Path) -> dict[str, Any]:
+def relocated(plain: Mapping[str, Json], base: Path) -> dict[str, Json]:
     """The sections with paths relative to the recipe's folder (or, if nothing exists there, to the working directory)
     made relative to the working directory; ``out`` is so already.
     """
@@ -23,8 +23,8 @@ def relocated(plain: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
 
 def from_base(
-    plain: Mapping[str, Any], base: Path, replaced: Collection[str], source: str
-) -> tuple[dict[str, Any], dict[str, str]]:
+    plain: Mapping[str, Json], base: Path, replaced: Collection[str], source: str
+) -> tuple[dict[str, Json], dict[str, str]]:
     """The sections of a run's ``args.yaml``, whose paths are all relative to ``base``.
 
     Args:
@@ -64,7 +64,7 @@ def from_base(
     return found, written
 
 
-def as_written(value: Any, written: Mapping[str, str]) -> Any:
+def as_written(value: Json, written: Mapping[str, str]) -> Json:
     """A plain value with every path that :func:`from_base` changed restored to its text in the file."""
     if isinstance(value, Mapping):
         return {key: as_written(inner, written) for key, inner in value.items()}
@@ -73,7 +73,7 @@ def as_written(value: Any, written: Mapping[str, str]) -> Any:
     return written.get(value, value) if isinstance(value, str) else value
 
 
-def _each_moved(plain: Mapping[str, Any], moved: Callable[[str, str, bool], str]) -> dict[str, Any]:
+def _each_moved(plain: Mapping[str, Json], moved: Callable[[str, str, bool], str]) -> dict[str, Json]:
     """The sections with ``moved(path, option, sure)`` for each path; ``sure``: it cannot be a Hub id, for example."""
     found = dict(plain)
     backbone = found.get("backbone")
@@ -88,7 +88,7 @@ def _each_moved(plain: Mapping[str, Any], moved: Callable[[str, str, bool], str]
     return found
 
 
-def _data_moved(given: Any, moved: Callable[[str], str]) -> Any:
+def _data_moved(given: Json, moved: Callable[[str], str]) -> Json:
     if isinstance(given, list):
         return [_data_moved(part, moved) for part in given]
     if isinstance(given, str) and given != "scenes":
@@ -107,7 +107,7 @@ def _moved(path: str, base: Path, *, sure: bool = True) -> str:
     return path
 
 
-def inlined(given: Any) -> Any:
+def inlined(given: Json) -> Json:
     """The content of the section ``data`` as a mapping, so that single keys of it can be set."""
     if given == "scenes":
         return {"name": "scenes"}
@@ -120,7 +120,7 @@ def inlined(given: Any) -> Any:
     return _data_moved(content, lambda p: _moved(p, path.parent)) if isinstance(content, dict) else content
 
 
-def as_list(given: Any) -> list[Any]:
+def as_list(given: Json) -> list[Json]:
     """``a, b`` or a list → the list; None → nothing."""
     if given is None:
         return []

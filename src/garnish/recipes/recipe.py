@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
+from garnish.checking.plain_data import Json
 from garnish.errors import OptionError, one_line, suggest
 from garnish.files.strict_yaml import read_yaml
 from garnish.recipes.overrides import set_dotted
@@ -48,7 +49,7 @@ class Recipe:
     """
 
     source: str
-    plain: Mapping[str, Any]
+    plain: Mapping[str, Json]
     overridden: tuple[str, ...] = ()
     written: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,7 +71,7 @@ class Recipe:
         return found
 
     @property
-    def task_options(self) -> dict[str, dict[str, Any]] | None:
+    def task_options(self) -> dict[str, dict[str, Json]] | None:
         """The data's tasks to use, with options to override (loss, weight, …); None: all unchanged."""
         given = self.plain.get("tasks")
         if given is None:
@@ -166,7 +167,7 @@ class Recipe:
                 found[name] = self._located(functools.partial(construct, type(task), merged, where=section), section)
         return found
 
-    def resolved(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, Json]:
         """All sections with every option spelled out, JSON-ready; stored with a run and its bundles.
 
         Raises:
@@ -175,7 +176,7 @@ class Recipe:
         from garnish.registry import flat, options_of
 
         choice, methods, head = self.backbone, self.methods, self.head
-        found: dict[str, Any] = {}
+        found: dict[str, Json] = {}
         if choice is not None:
             found["backbone"] = options_of(choice)
         found["adapter"] = flat(methods[0]) if len(methods) == 1 else [flat(m) for m in methods]
@@ -189,7 +190,7 @@ class Recipe:
             found["onto"] = self.onto
         return {**found, "out": self.out}
 
-    def _named(self, section: str, given: Any) -> dict[str, Any]:
+    def _named(self, section: str, given: Json) -> dict[str, Json]:
         if isinstance(given, str):
             return {"name": given}
         if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
@@ -198,7 +199,7 @@ class Recipe:
             raise self.fault(section, f"{one_line(repr(given), 60)} has no name; write e.g. {top}: {example}")
         return dict(given)
 
-    def _build(self, kind: str, section: str, given: Any) -> Any:
+    def _build(self, kind: str, section: str, given: Json) -> Any:
         from garnish.registry import build
 
         options = self._named(section, given)
@@ -216,7 +217,7 @@ class Recipe:
 COMMAND_LINE = "command line"
 
 
-def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Json] | None = None) -> Recipe:
     """Read a recipe and apply overrides.
 
     Args:
@@ -227,7 +228,7 @@ def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Any
     Raises:
         OptionError: a file that cannot be read, an unknown section, or an override of a key that cannot exist.
     """
-    plain: dict[str, Any] = {}
+    plain: dict[str, Json] = {}
     written: dict[str, str] = {}
     if file is not None:
         given = read_yaml(Path(file))
@@ -259,7 +260,7 @@ def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Any
     return Recipe(str(file) if file is not None else COMMAND_LINE, plain, tuple(found), written)
 
 
-def _task_mapping(plain: Mapping[str, Any]) -> dict[str, Any]:
+def _task_mapping(plain: Mapping[str, Json]) -> dict[str, Json]:
     """The section ``tasks`` as a mapping; all tasks of the data if it is left out."""
     given = plain.get("tasks")
     if given is None:

@@ -5,7 +5,7 @@ Shape letters: H W pixels.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from garnish.targets.target import Target
 class DepthMap(tv_tensors.TVTensor):  # type: ignore[misc]
     """(1, H, W) float32 planar depth in metres; 0: no label."""
 
-    def __new__(cls, data: Any) -> DepthMap:
+    def __new__(cls, data: object) -> DepthMap:
         """Wrap ``data`` without a copy where it is a tensor."""
         return torch.as_tensor(data).as_subclass(cls)
 
@@ -27,7 +27,7 @@ class DepthMap(tv_tensors.TVTensor):  # type: ignore[misc]
 class Distances(Target):
     """:class:`DepthMap`: values above 0, which do not change if the camera is rolled or mirrored; 0: no label."""
 
-    tensor: ClassVar[type[Any]] = DepthMap
+    tensor: ClassVar[type[Tensor]] = DepthMap
     missing: ClassVar[float] = 0.0
 
     @classmethod

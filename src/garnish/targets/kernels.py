@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -71,7 +70,7 @@ def _crop(x: Tensor, top: int, left: int, height: int, width: int, *, missing: f
     return window(x, top, left, height, width, missing)
 
 
-def _center_crop(x: Tensor, output_size: Any, *, missing: float) -> Tensor:
+def _center_crop(x: Tensor, output_size: int | Sequence[int], *, missing: float) -> Tensor:
     height, width = ([*([output_size] if isinstance(output_size, int) else output_size)] * 2)[:2]
     # as torchvision rounds: halves to the even number when cropping, to the end when padding
     top, left = (
@@ -81,7 +80,7 @@ def _center_crop(x: Tensor, output_size: Any, *, missing: float) -> Tensor:
     return window(x, top, left, height, width, missing)
 
 
-def _resize(x: Tensor, size: Any, *, max_size: int | None = None, missing: float, **_: Any) -> Tensor:
+def _resize(x: Tensor, size: Sequence[int], *, max_size: int | None = None, missing: float, **_: object) -> Tensor:
     if not (isinstance(size, list | tuple) and len(size) == 2):
         # torchvision works out the output size (one side given, max_size), on a mask of the same size
         size = V.resize_mask(x.new_zeros(1, *x.shape[-2:]), size, max_size=max_size).shape[-2:]
@@ -89,25 +88,35 @@ def _resize(x: Tensor, size: Any, *, max_size: int | None = None, missing: float
 
 
 def _resized_crop(
-    x: Tensor, *, top: int, left: int, height: int, width: int, size: list[int], missing: float, **_: Any
+    x: Tensor, *, top: int, left: int, height: int, width: int, size: list[int], missing: float, **_: object
 ) -> Tensor:
     return _resize(window(x, top, left, height, width, missing), size, missing=missing)
 
 
-def _pad(x: Tensor, padding: list[int], *, padding_mode: str = "constant", missing: float, **_: Any) -> Tensor:
+def _pad(x: Tensor, padding: list[int], *, padding_mode: str = "constant", missing: float, **_: object) -> Tensor:
     if padding_mode != "constant":
         raise OptionError(f"padding_mode {padding_mode!r} invents labels outside the picture; use 'constant'")
     out: Tensor = V.pad_image(x, padding, fill=missing, padding_mode="constant")
     return out
 
 
-def _rotate(x: Tensor, angle: float, *, expand: bool = False, center: Any = None, missing: float, **_: Any) -> Tensor:
+def _rotate(
+    x: Tensor, angle: float, *, expand: bool = False, center: list[float] | None = None, missing: float, **_: object
+) -> Tensor:
     out: Tensor = V.rotate_image(x, angle, interpolation=_NEAREST, expand=expand, center=center, fill=missing)
     return out
 
 
 def _affine(
-    x: Tensor, angle: float, translate: Any, scale: float, shear: Any, *, center: Any = None, missing: float, **_: Any
+    x: Tensor,
+    angle: float,
+    translate: list[float],
+    scale: float,
+    shear: float | Sequence[float],
+    *,
+    center: list[float] | None = None,
+    missing: float,
+    **_: object,
 ) -> Tensor:
     if any(shear if isinstance(shear, list | tuple) else [shear]):
         raise OptionError(f"shear {shear} is no motion of a camera, so labels cannot follow it; use 0")
@@ -143,9 +152,9 @@ _TURNS: dict[str, Callable[..., Matrix]] = {
 }
 
 
-def geometric_functionals() -> dict[str, Callable[..., Any]]:
+def geometric_functionals() -> dict[str, Callable[..., Tensor]]:
     """Every dispatching functional of the installed torchvision that moves pixels, by name, aliases left out."""
-    found: dict[str, Callable[..., Any]] = {}
+    found: dict[str, Callable[..., Tensor]] = {}
     for function in vars(V).values():
         if not (inspect.isfunction(function) and function.__module__.endswith("functional._geometry")):
             continue
@@ -158,7 +167,7 @@ def geometric_functionals() -> dict[str, Callable[..., Any]]:
 
 
 def register(
-    tensor: type[Any],
+    tensor: type[Tensor],
     missing: float,
     turned: Callable[[Tensor, Matrix], Tensor],
     own: Mapping[str, Callable[..., Tensor]],
@@ -196,7 +205,7 @@ def register(
 
 
 def _moved(name: str, missing: float, turned: Callable[[Tensor, Matrix], Tensor]) -> Callable[..., Tensor]:
-    def move(x: Tensor, *args: Any, **options: Any) -> Tensor:
+    def move(x: Tensor, *args: object, **options: object) -> Tensor:
         out = KERNELS[name](x, *args, missing=missing, **options)
         return turned(out, _TURNS[name](*args, **options)) if name in _TURNS else out
 
@@ -206,7 +215,7 @@ def _moved(name: str, missing: float, turned: Callable[[Tensor, Matrix], Tensor]
 def _typed(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Run ``kernel`` on plain tensors and give its result the input's type."""
 
-    def run(inpt: Tensor, *args: Any, **options: Any) -> Tensor:
+    def run(inpt: Tensor, *args: object, **options: object) -> Tensor:
         wrapped: Tensor = tv_tensors.wrap(kernel(inpt.as_subclass(Tensor), *args, **options), like=inpt)
         return wrapped
 
@@ -214,7 +223,7 @@ def _typed(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _refusal(name: str, known: list[str]) -> Callable[..., Tensor]:
-    def refuse(inpt: Tensor, *args: Any, **options: Any) -> Tensor:
+    def refuse(inpt: Tensor, *args: object, **options: object) -> Tensor:
         raise OptionError(f"transform {name!r} has no rule for {type(inpt).__name__}; use one of {', '.join(known)}")
 
     return refuse

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class Target(ABC):
     """
 
     #: Type of its tensors, a class of its own that extends torchvision's ``TVTensor``; or ``Mask``, for ids.
-    tensor: ClassVar[type[Any]]
+    tensor: ClassVar[type[Tensor]]
     #: Value that means "no label", in every channel; transforms fill with it. May be NaN.
     missing: ClassVar[float]
     #: C; not used for ids, which have no channel axis.

@@ -5,7 +5,7 @@ Shape letters: H W pixels.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from garnish.targets.target import Target
 class NormalMap(tv_tensors.TVTensor):  # type: ignore[misc]
     """(3, H, W) float32 unit normals, camera frame x right, y down, z forward; zero vector: no label."""
 
-    def __new__(cls, data: Any) -> NormalMap:
+    def __new__(cls, data: object) -> NormalMap:
         """Wrap ``data`` without a copy where it is a tensor."""
         return torch.as_tensor(data).as_subclass(cls)
 
@@ -29,7 +29,7 @@ class NormalMap(tv_tensors.TVTensor):  # type: ignore[misc]
 class UnitVectors(Target):
     """:class:`NormalMap`: directions, whose x and y turn with the picture; the zero vector: no label."""
 
-    tensor: ClassVar[type[Any]] = NormalMap
+    tensor: ClassVar[type[Tensor]] = NormalMap
     missing: ClassVar[float] = 0.0
     channels: ClassVar[int] = 3
 

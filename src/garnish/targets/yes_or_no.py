@@ -6,7 +6,7 @@ Shape letters: H W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from garnish.targets.target import IGNORE, Target
 class YesOrNo(Target):
     """``Mask`` (1, H, W) float32 in {0, 1}; 255: no label."""
 
-    tensor: ClassVar[type[Any]] = tv_tensors.Mask
+    tensor: ClassVar[type[Tensor]] = tv_tensors.Mask
     missing: ClassVar[float] = IGNORE
     categorical: ClassVar[bool] = True
 

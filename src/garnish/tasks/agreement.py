@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 from garnish.errors import OptionError, one_line, plural
 from garnish.registry import options_of
@@ -125,7 +124,7 @@ def _names(here: tuple[str, ...], there: tuple[str, ...], ours: str, other: str,
     return f"{', '.join(found)}; {remedy}"
 
 
-def _unequal(mine: Task, theirs: Task, role: Role) -> Iterator[tuple[str, Any, Any]]:
+def _unequal(mine: Task, theirs: Task, role: Role) -> Iterator[tuple[str, object, object]]:
     """(option, value in ``mine``, value in ``theirs``) for the options of a role that differ."""
     for f in dataclasses.fields(mine):
         known: Role = "loss" if f.name == "weight" else "counted"

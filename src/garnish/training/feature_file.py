@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torchvision import tv_tensors
 
+from garnish.checking.plain_data import Json
 from garnish.data.dataset import Sample
 from garnish.engine.trunk_start import TrunkState
 from garnish.errors import DataError, one_line
@@ -29,7 +29,7 @@ FORMAT = 1
 
 _FACTS = "garnish.features"
 
-Packed = tuple[dict[str, Tensor], dict[str, Any]]
+Packed = tuple[dict[str, Tensor], dict[str, Json]]
 
 
 def pack(sample: Sample) -> Packed:
@@ -46,7 +46,7 @@ def pack(sample: Sample) -> Packed:
         kinds[task] = [type(target).__name__, str(plain.dtype).removeprefix("torch.")]
     same: dict[str, str] = {}
     last: list[str] = []
-    known: dict[tuple[Any, ...], str] = {}
+    known: dict[tuple[object, ...], str] = {}
     for name, x in state.named():
         place = (x.data_ptr(), x.shape, x.stride(), x.dtype)
         if place in known:

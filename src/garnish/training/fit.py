@@ -12,6 +12,7 @@ import torch
 
 from garnish.balancing.balancing import Balance, Balancing
 from garnish.checking.arguments import checked, taking
+from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset
 from garnish.model.model import Model
 from garnish.registry import options_of
@@ -62,8 +63,8 @@ def fit(
     *,
     out: str | Path | None = None,
     resume: str | Path | None = None,
-    balance: Balance | Balancing | str | Mapping[str, Any] | None = None,
-    recipe: Mapping[str, Any] | None = None,
+    balance: Balance | Balancing | str | Mapping[str, Json] | None = None,
+    recipe: Mapping[str, Json] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Result:

@@ -7,20 +7,20 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from garnish.bundles.bundle import save as save_bundle
 from garnish.bundles.bundle_json import DESCRIPTION, WEIGHTS, bundle_folder, read_bundle_json
 from garnish.bundles.tensors import BeyondFloat16, fill, read_tensors, weights_of
+from garnish.checking.plain_data import Json
 from garnish.files.atomic import write_folder, writing
 from garnish.files.checksums import with_sums
 from garnish.model.model import Model
 
 
 def save_as_fits(
-    model: Model, folder: Path, metrics: Mapping[str, Mapping[str, float]], extra: Mapping[str, Any]
+    model: Model, folder: Path, metrics: Mapping[str, Mapping[str, float]], extra: Mapping[str, Json]
 ) -> str:
     """Save a bundle in float16, or in float32 if a value overflows float16: then return a line about it, else ""."""
     try:

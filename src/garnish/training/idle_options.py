@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, final
+from typing import final
 
 from garnish.errors import OptionError
 from garnish.training.train_options import TrainOptions
 
-_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainOptions)}
+_DEFAULTS: dict[str, object] = {f.name: f.default for f in dataclasses.fields(TrainOptions)}
 #: Options that matter only with evaluations.
 _JUDGES = ("eval_every", "eval_batch_size", "eval_size", "eval_limit", "best_by", "patience")
 

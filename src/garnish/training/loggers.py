@@ -6,9 +6,12 @@ import importlib
 import importlib.util
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from garnish.errors import MissingExtraError, OptionError, one_line
+
+if TYPE_CHECKING:
+    from lightning.fabric.loggers import Logger
 
 #: Logs that :mod:`garnish.training.scalars` writes itself.
 OWN = ("tensorboard", "csv")
@@ -31,7 +34,7 @@ def check_name(name: str) -> None:
         )
 
 
-def logger_class(name: str) -> Any:
+def logger_class(name: str) -> type[Logger]:
     """The class that a short or dotted name stands for.
 
     Raises:
@@ -57,7 +60,7 @@ def logger_class(name: str) -> Any:
     return found
 
 
-def start_logger(name: str, folder: Path) -> Any:
+def start_logger(name: str, folder: Path) -> Logger:
     """Make a logger with the log folder and otherwise default options (many read environment variables).
 
     Raises:

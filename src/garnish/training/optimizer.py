@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], options: TrainOptions
         parameters: by stored name; those of heads start with ``heads.``.
         options: rates and decay.
     """
-    groups: list[dict[str, Any]] = []
+    groups: list[dict[str, object]] = []
     for is_head in (False, True):
         rate = options.head_lr if is_head and options.head_lr is not None else options.lr
         for decayed in (True, False):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
+from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset
 from garnish.data.identity import changed_aspect, identity
 from garnish.errors import OptionError, one_line
@@ -80,7 +80,7 @@ def check_facts(saved: Checkpoint, now: RunFacts, where: str) -> str:
     return f"{where}: an earlier version wrote it without facts about its data; check that they are the same{rounding}"
 
 
-def _check_data(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+def _check_data(saved: Mapping[str, Json], now: Mapping[str, Json], where: str) -> None:
     """Raise OptionError if the pictures or labels are not those that the run was started with."""
     for name, after in now.items():
         before = saved.get(name)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn, final
+from typing import NoReturn, final
 
 from garnish.balancing.balancing import Balance, balancing_of
 from garnish.checking.finite import not_finite
@@ -64,7 +64,7 @@ class Run:
         out: str | Path | None,
         resume: str | Path | None,
         balance: Balance | None,
-        recipe: Mapping[str, Any] | None,
+        recipe: Mapping[str, object] | None,
         progress: bool,
         held: ExitStack,
     ) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, final
+from typing import NotRequired, TypedDict, final
 
 import torch
 from lightning.fabric import Fabric
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from garnish.bundles.checkpoint import Number, flatten, load_state, save_state, unflatten
 from garnish.checking.finite import not_finite
-from garnish.checking.plain_data import Reading, read_as
+from garnish.checking.plain_data import Json, Reading, read_as
 from garnish.errors import BundleError
 from garnish.files.atomic import write_file, writing
 from garnish.files.strict_yaml import write_yaml
@@ -72,7 +72,7 @@ class RunState:
 class RunFacts(TypedDict):
     """The facts of a run that must not change on resuming; checkpoints of earlier versions lack some."""
 
-    options: dict[str, Any]
+    options: dict[str, Json]
     cached: NotRequired[bool]  # caching changes rounding; its folder may differ
     total_steps: int
     batch_size: int
@@ -82,21 +82,21 @@ class RunFacts(TypedDict):
     tasks: NotRequired[dict[str, SpecFacts]]
     methods: NotRequired[dict[str, list[SpecFacts]]]
     heads: NotRequired[dict[str, SpecFacts]]
-    data: NotRequired[dict[str, Any]]  # by purpose
+    data: NotRequired[dict[str, Json]]  # by purpose
 
 
 class Checkpoint(RunFacts):
     """The JSON facts of a checkpoint: those of the run, its state, and the numbers of scaler and optimizer."""
 
     state: RunState
-    scaler: dict[str, Any]
+    scaler: dict[str, Json]
     optimizer: dict[str, dict[str, Number]]
 
 
 _READING = Reading(error=BundleError, unknown="unknown key {place}", missing="has no {place}; give another folder")
 
 
-def taken(out: str | Path, recipe: Mapping[str, Any], held: ExitStack, fabric: Fabric) -> Path:
+def taken(out: str | Path, recipe: Mapping[str, Json], held: ExitStack, fabric: Fabric) -> Path:
     """Create the folder of a new run on the first rank, lock it until ``held`` is closed, and write ``args.yaml``."""
     folder = ""
     if fabric.is_global_zero:
@@ -118,7 +118,7 @@ def resumed(folder: Path, held: ExitStack, fabric: Fabric) -> tuple[dict[str, Te
     return found
 
 
-def write_args(folder: Path, recipe: Mapping[str, Any]) -> None:
+def write_args(folder: Path, recipe: Mapping[str, Json]) -> None:
     """Write ``args.yaml``: the recipe that the run was started with.
 
     ``base``, the folder of its relative paths, is written relative to the run's folder, so that a run that is moved
@@ -132,7 +132,7 @@ def write_args(folder: Path, recipe: Mapping[str, Any]) -> None:
     _write(folder / "args.yaml", write_yaml(plain(recipe)))
 
 
-def without_base(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def without_base(recipe: Mapping[str, Json]) -> dict[str, Json]:
     """A recipe as bundles store it: without ``base``, which would reveal a folder of this machine."""
     return {name: section for name, section in recipe.items() if name != "base"}
 
@@ -239,7 +239,7 @@ def _kept(step: TrainingStep) -> dict[str, Tensor]:
     return {f"{'extra' if name.startswith('balance.') else 'model'}/{name}": tensor for name, tensor in kept.items()}
 
 
-def _optimizer_state(step: TrainingStep) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _optimizer_state(step: TrainingStep) -> tuple[dict[str, Tensor], dict[str, dict[str, Number]]]:
     """The optimizer's tensors by their names in a checkpoint, and its numbers."""
     state = step.optimizer.state
     moments, numbers = flatten({name: state[p] for name, p in step.trained.items() if p in state})

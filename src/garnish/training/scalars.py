@@ -10,11 +10,14 @@ import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, final
 
 from garnish.errors import MissingExtraError
 from garnish.files.atomic import write_file, writing
 from garnish.training.loggers import OWN, logger_class, start_logger
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 @final
@@ -93,7 +96,7 @@ def log_kinds(wanted: Sequence[str] | None) -> tuple[str, ...]:
     return ("csv", "tensorboard") if importlib.util.find_spec("tensorboard") is not None else ("csv",)
 
 
-def import_tensorboard() -> Any:
+def import_tensorboard() -> type[SummaryWriter]:
     """TensorBoard's writer class; raises MissingExtraError if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter

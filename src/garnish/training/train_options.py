@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Literal, final
 
 from garnish.balancing.balancing import balancing_of
 from garnish.checking.arguments import Options
+from garnish.checking.plain_data import Json
 from garnish.data.augment import Augment
 from garnish.errors import OptionError
 from garnish.training.loggers import check_name
@@ -103,7 +104,7 @@ class TrainOptions(Options):
     log: tuple[str, ...] | None = None
     checkpointing: bool = False
     memory_gb: float | None = None
-    balance: str | Mapping[str, Any] | None = None
+    balance: str | Mapping[str, Json] | None = None
     check_pictures: int = 1000
 
     def __post_init__(self) -> None:

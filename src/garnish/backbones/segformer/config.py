@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from garnish.backbones.weights import HUB_CONFIG, read_notes
+from garnish.checking.plain_data import Json
 from garnish.errors import WeightsError, one_line
 from garnish.files.strict_json import read_json
 
@@ -16,7 +16,7 @@ _PLACEHOLDER = re.compile(r"LABEL_\d+")
 _FIXED = {"hidden_act": "gelu", "strides": [4, 2, 2, 2], "reshape_last_stage": True}
 
 
-def segformer_config(file: str | Path) -> dict[str, Any]:
+def segformer_config(file: str | Path) -> dict[str, Json]:
     """The ``config.json`` in the folder of a weights file; empty if there is none.
 
     Args:
@@ -34,12 +34,15 @@ def segformer_config(file: str | Path) -> dict[str, Any]:
     return found
 
 
-def check_architecture(config: Mapping[str, Any], arch: Any, source: str) -> None:
+def check_architecture(
+    config: Mapping[str, Json], num_heads: Sequence[int], sr_ratios: Sequence[int], source: str
+) -> None:
     """Refuse weights whose ``config.json`` describes another computation with the same tensors.
 
     Args:
         config: as :func:`segformer_config` gives it; that of another kind of model is ignored.
-        arch: the options of an MiT.
+        num_heads: of the MiT, by stage.
+        sr_ratios: likewise.
         source: where the weights are from, for messages.
 
     Raises:
@@ -47,7 +50,7 @@ def check_architecture(config: Mapping[str, Any], arch: Any, source: str) -> Non
     """
     if config.get("model_type") != "segformer":
         return
-    wanted = {**_FIXED, "num_attention_heads": list(arch.num_heads), "sr_ratios": list(arch.sr_ratios)}
+    wanted = {**_FIXED, "num_attention_heads": list(num_heads), "sr_ratios": list(sr_ratios)}
     for key, value in wanted.items():
         if (said := config.get(key, value)) != value:
             option = "num_heads" if key == "num_attention_heads" else key
@@ -72,7 +75,7 @@ def stated_classes(file: str | Path) -> tuple[str, ...] | None:
     return named
 
 
-def config_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+def config_classes(config: Mapping[str, Json]) -> tuple[str, ...] | None:
     """The class names of ``id2label`` in the order of their ids; None if it is absent, has gaps or placeholders.
 
     Names that several classes share get the class id appended.

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
-from garnish.checking.plain_data import Reading, Within, hints_of, read_as
+from garnish.checking.plain_data import Json, Reading, Within, hints_of, read_as
 from garnish.errors import BundleError, one_line
 from garnish.files.strict_json import read_json
 
@@ -125,7 +125,7 @@ def read_adapter_config(file: Path) -> PeftConfig:
     return config
 
 
-def _check_ignored(found: Mapping[str, Any], file: str) -> None:
+def _check_ignored(found: Mapping[str, Json], file: str) -> None:
     """Raise BundleError for an unsupported key that would change what the adapter computes."""
     for key, value in found.items():
         if key not in _READ | _WITHOUT_EFFECT and value not in (None, False, [], {}, ""):

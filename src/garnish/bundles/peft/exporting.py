@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save as to_bytes
 from torch import Tensor
@@ -220,5 +219,5 @@ def _decode_head(model: Model, task: str, dialect: str, tasks: tuple[str, ...]) 
             f"decode_head: {model.backbone.name} in the dialect {dialect!r} has no SegFormer of transformers; "
             "leave it out (heads are written beside PEFT's files)"
         )
-    found: dict[str, Any] = decode_head_tensors(model.head(task), dialect, f"decode_head: {task}")
+    found: dict[str, Tensor] = decode_head_tensors(model.head(task), dialect, f"decode_head: {task}")
     return {WRAPPED + name: tensor.detach().cpu().clone().contiguous() for name, tensor in found.items()}

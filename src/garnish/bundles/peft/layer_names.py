@@ -13,11 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from torch import nn
 
 from garnish.backbones.mit import MiT
+from garnish.backbones.plain_blocks import PlainStem
 from garnish.backbones.segformer import dialects
 from garnish.backbones.swin import Swin
 from garnish.backbones.vit import ViT
@@ -100,7 +101,7 @@ def table_of(backbone: Trunk) -> FamilyNames | None:
         return SWIN
     if not isinstance(backbone, ViT):
         return None
-    stem: Any = backbone.stem
+    stem = cast(PlainStem, backbone.stem)
     if stem.cls_token is None or not isinstance(stem.norm_pre, nn.Identity):
         return None  # SigLIP's and CLIP's trunks
     block = backbone.stages[0].blocks[0]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
 
-from garnish.checking.plain_data import hints_of
+from garnish.checking.plain_data import Json, hints_of
 from garnish.data.labels.option_values import numbers_of, several
 from garnish.data.labels.reader import Reader
 from garnish.errors import OptionError, suggest
@@ -41,7 +40,7 @@ def label_options() -> tuple[str, ...]:
     return tuple(dict.fromkeys(("labels", "kind", *every, "from")))
 
 
-def chosen_reader(given: Mapping[str, Any], task: type[Task], where: str) -> type[Reader]:
+def chosen_reader(given: Mapping[str, Json], task: type[Task], where: str) -> type[Reader]:
     """The reader that ``kind`` names, else the one that an option selects, else the default for the kind of target.
 
     Raises:
@@ -75,7 +74,7 @@ def chosen_reader(given: Mapping[str, Any], task: type[Task], where: str) -> typ
     )
 
 
-def reader_of(given: Mapping[str, Any], task: Task, where: str) -> Reader:
+def reader_of(given: Mapping[str, Json], task: Task, where: str) -> Reader:
     """Build the reader of one task's labels.
 
     Args:
@@ -105,7 +104,7 @@ def reader_of(given: Mapping[str, Any], task: Task, where: str) -> Reader:
             )
     hints = hints_of(cls)
     values = {
-        name: numbers_of(value, hints.get(name, Any), f"{where}.{name}")
+        name: numbers_of(value, hints.get(name, object), f"{where}.{name}")
         for name, value in given.items()
         if value is not None and name not in _CHOICE
     }

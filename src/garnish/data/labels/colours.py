@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 
+from garnish.checking.plain_data import Json
 from garnish.data.labels.id_map import check_others
 from garnish.data.labels.option_values import several, whole_number
 from garnish.data.labels.planes import colour_codes
@@ -34,7 +35,7 @@ class ColoursReader(Reader):
     target: ClassVar[type[Target]] = ClassIds
     chosen_by: ClassVar[str | None] = "colours"
 
-    colours: Mapping[Any, Any] | None = None
+    colours: Mapping[Json, Json] | None = None
     others: int | str | None = None
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class ColoursReader(Reader):
         """Raise OptionError for a class that the task does not have, or an invalid colour."""
         self.table(task)
 
-    def resolved(self, task: Task) -> Mapping[str, Any]:
+    def resolved(self, task: Task) -> Mapping[str, Json]:
         """The options, with the table of colours by class id."""
         return {**super().resolved(task), "colours": self.table(task)}
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 
+from garnish.checking.plain_data import Json
 from garnish.data.labels.planes import check_packed, plane, unpacked
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError
@@ -62,7 +63,7 @@ class DepthReader(Reader):
         """True for packed values, where an error in one channel is multiplied by its weight."""
         return self.packed is not None
 
-    def resolved(self, task: Task) -> Mapping[str, Any]:
+    def resolved(self, task: Task) -> Mapping[str, Json]:
         """The options, with ``unit`` converted to ``scale``."""
         return {**super().resolved(task), "unit": None, "scale": self.metres}
 

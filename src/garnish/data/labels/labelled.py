@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from garnish import registry
+from garnish.checking.plain_data import Json
 from garnish.data.labels.choosing import chosen_reader, label_options, options_of_reader, reader_of
 from garnish.data.labels.reader import Reader
 from garnish.errors import OptionError, suggest
@@ -28,7 +29,7 @@ class Labelled:
     labels: Reader
 
 
-def labelled(entry: Any, where: str) -> Labelled:
+def labelled(entry: Json, where: str) -> Labelled:
     """Build a task and its reader from one mapping that holds the options of both.
 
     Args:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 
+from garnish.checking.plain_data import Json
 from garnish.data.labels.planes import refuse_nan
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError
@@ -62,7 +63,7 @@ class NormalsReader(Reader):
         ours = ("right", "down", "forward")
         return tuple(axis for axis, word, own in zip("xyz", match.groups(), ours, strict=True) if word != own)
 
-    def resolved(self, task: Task) -> Mapping[str, Any]:
+    def resolved(self, task: Task) -> Mapping[str, Json]:
         """The options, with ``axes`` converted to ``flip``."""
         return {**super().resolved(task), "axes": None, "flip": self.flipped}
 

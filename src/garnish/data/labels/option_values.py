@@ -6,12 +6,13 @@ import inspect
 import re
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Union, get_args, get_origin
+from typing import TypeGuard, Union, get_args, get_origin
 
+from garnish.checking.plain_data import Json
 from garnish.errors import OptionError
 
 
-def numbers_of(value: Any, hint: Any, at: str) -> Any:
+def numbers_of(value: object, hint: object, at: str) -> object:
     """Convert a value to numbers where a type annotation asks for them; anything else is left unchanged.
 
     Args:
@@ -39,19 +40,19 @@ def numbers_of(value: Any, hint: Any, at: str) -> Any:
     return value
 
 
-def several(value: Any) -> Sequence[Any]:
+def several(value: Json) -> Sequence[Json]:
     """A list unchanged, anything else as a list of one entry."""
     return value if isinstance(value, list | tuple) else [value]
 
 
-def whole_number(value: Any, at: str) -> int:
+def whole_number(value: object, at: str) -> int:
     """A whole number, or text of one, as int; raises OptionError for anything else."""
     if not _is_whole(value):
         raise OptionError(f"{at}: expected a whole number, got {value!r}")
     return int(value)
 
 
-def number(value: Any, at: str) -> float:
+def number(value: object, at: str) -> float:
     """A number, or text of one, as float; raises OptionError for anything else."""
     if not isinstance(value, bool) and isinstance(value, int | float | str):
         try:
@@ -61,7 +62,7 @@ def number(value: Any, at: str) -> float:
     raise OptionError(f"{at}: expected a number, got {value!r}")
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> TypeGuard[int | str]:
     return (
         not isinstance(value, bool)
         and isinstance(value, int | str)

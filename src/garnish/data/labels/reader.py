@@ -9,11 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from garnish.checking.arguments import Options
+from garnish.checking.plain_data import Json
 from garnish.errors import DataError, OptionError, suggest
 from garnish.files.label_files import open_label, refuse_lossy
 from garnish.targets.target import Target
@@ -59,7 +60,7 @@ class Reader(Options, ABC):
         """Raise :class:`~garnish.errors.OptionError`, starting with the option, if options do not fit the task."""
         return
 
-    def resolved(self, task: Task) -> Mapping[str, Any]:
+    def resolved(self, task: Task) -> Mapping[str, Json]:
         """The options in canonical form, equal if two descriptions mean the same; caches and runs compare them."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
+from garnish.checking.plain_data import Json
 from garnish.data.layouts.layout import Layout
 
 #: Classes 1 to 150 of the label files; ids 0 to 149.
@@ -36,7 +37,7 @@ class ADE20K(Layout):
     origin: ClassVar[str] = "ADEChallengeData2016.zip, sceneparsing.csail.mit.edu"
     marks: ClassVar[tuple[str, ...]] = ("images/training", "annotations/training", "objectInfo150.txt")
 
-    def described(self, root: Path) -> dict[str, Any]:
+    def described(self, root: Path) -> dict[str, Json]:
         """Description of ADE20K: one task, ``seg``."""
         classes = [name.strip() for name in _CLASSES.replace("\n", " ").split(",")]
         return {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
+from garnish.checking.plain_data import Json
 from garnish.data.layouts.layout import Layout
 from garnish.targets.target import IGNORE
 
@@ -51,9 +52,9 @@ class Cityscapes(Layout):
 
     ids: Literal["labelIds", "labelTrainIds"] = "labelIds"
 
-    def described(self, root: Path) -> dict[str, Any]:
+    def described(self, root: Path) -> dict[str, Json]:
         """Description of Cityscapes: one task, ``seg``, from the label files that ``ids`` names."""
-        entry: dict[str, Any] = {
+        entry: dict[str, Json] = {
             "task": "Semantic",
             "labels": f"gtFine/{{split}}/{{name}}_gtFine_{self.ids}.png",
             "classes": list(_CLASSES),

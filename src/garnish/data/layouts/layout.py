@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from garnish.checking.plain_data import Json
 from garnish.errors import OptionError, suggest
 from garnish.files.label_files import read_array
 
@@ -34,10 +35,10 @@ class Layout(ABC):
     marks: ClassVar[tuple[str, ...]]
 
     path: str = "."
-    tasks: Mapping[str, Any] | tuple[str, ...] | None = None
+    tasks: Mapping[str, Json] | tuple[str, ...] | None = None
 
     @abstractmethod
-    def described(self, root: Path) -> dict[str, Any]:
+    def described(self, root: Path) -> dict[str, Json]:
         """The keys ``images``, ``splits`` and ``tasks`` of a data description, paths relative to ``root``."""
 
     def read(self, task: str, file: Path) -> np.ndarray:
@@ -59,7 +60,7 @@ class Layout(ABC):
         inner = given / self.folder
         return inner if inner.is_dir() else given
 
-    def chosen(self, known: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, dict[str, Any]]:
+    def chosen(self, known: Mapping[str, Mapping[str, Json]], where: str) -> dict[str, dict[str, Json]]:
         """The described tasks that ``tasks`` selects, with the options it overrides.
 
         Raises:

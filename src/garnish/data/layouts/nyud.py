@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
+from garnish.checking.plain_data import Json
 from garnish.data.layouts.layout import Layout
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class NYUDMultiTask(Layout):
         inner = base / self.path / "NYUDv2"
         return inner if self.variant != "A" and inner.is_dir() else super().root(base)
 
-    def described(self, root: Path) -> dict[str, Any]:
+    def described(self, root: Path) -> dict[str, Json]:
         """Description of NYUD-v2: four tasks, with the file endings of the variant."""
         variant = self.variant
         if variant is None:

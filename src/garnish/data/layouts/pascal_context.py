@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 
+from garnish.checking.plain_data import Json
 from garnish.data.layouts.layout import Layout
 from garnish.data.layouts.voc_names import VOC_CLASSES
 from garnish.errors import DataError
@@ -66,7 +67,7 @@ class PascalContextMultiTask(Layout):
     origin: ClassVar[str] = "PASCAL_MT.tgz, github.com/SimonVandenhende/Multi-Task-Learning-PyTorch"
     marks: ClassVar[tuple[str, ...]] = ("JPEGImages", "ImageSets/Context", "semseg")
 
-    def described(self, root: Path) -> dict[str, Any]:
+    def described(self, root: Path) -> dict[str, Json]:
         """Description of PASCAL-Context: five tasks."""
         return {
             "images": "JPEGImages/{name}.jpg",
@@ -159,7 +160,7 @@ def _parts(file: Path) -> np.ndarray:
     return groups
 
 
-def _structures(value: Any, name: str, file: Path) -> list[dict[str, Any]]:
+def _structures(value: object, name: str, file: Path) -> list[dict[str, Json]]:
     """The structures of a MATLAB value; an empty matrix means "no entries"."""
     if isinstance(value, np.ndarray) and value.size == 0:
         return []
@@ -168,7 +169,7 @@ def _structures(value: Any, name: str, file: Path) -> list[dict[str, Any]]:
     return value
 
 
-def _field(value: dict[str, Any], name: str, file: Path) -> Any:
+def _field(value: dict[str, Json], name: str, file: Path) -> object:
     if name not in value:
         raise DataError(f"{file}: no Pascal-Part annotation, a field {name!r} is missing; fetch it again")
     return value[name]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
+from garnish.checking.plain_data import Json
 from garnish.data.layouts.layout import Layout
 from garnish.data.layouts.voc_names import VOC_CLASSES
 
@@ -28,7 +29,7 @@ class PascalVOC(Layout):
 
     augmented: bool = False
 
-    def described(self, root: Path) -> dict[str, Any]:
+    def described(self, root: Path) -> dict[str, Json]:
         """Description of Pascal VOC: one task, ``seg``, with more training labels if ``augmented``."""
         lists = "ImageSets/Segmentation"
         labels = ["SegmentationClass/{name}.png"] + ["SegmentationClassAug/{name}.png"] * self.augmented

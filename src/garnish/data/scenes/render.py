@@ -11,7 +11,6 @@ Shape letters: H W pixels, N = H·W, S surfaces of a scene.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,7 +176,7 @@ def _sense(image: Floats, setting: Arrangement, rng: np.random.Generator) -> NDA
     return (np.clip(noisy, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
 
 
-def borders(instances: NDArray[Any]) -> NDArray[np.uint8]:
+def borders(instances: np.ndarray) -> NDArray[np.uint8]:
     """(H, W) uint8 0/1: pixels with a right, left, upper or lower neighbour of another instance (lines 2 px wide)."""
     edge = np.zeros(instances.shape, np.uint8)
     across = instances[:, 1:] != instances[:, :-1]

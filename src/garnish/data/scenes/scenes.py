@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import final
 
 import torch
 from torchvision import tv_tensors
@@ -18,7 +18,7 @@ from garnish.errors import OptionError, suggest
 from garnish.tasks.task import Task
 
 #: name of a task in a scene → (class of the task, its options beside ``classes``)
-TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+TASKS: dict[str, tuple[str, dict[str, object]]] = {
     "seg": ("Semantic", {}),
     "depth": ("Depth", {"max_metres": 10.0}),
     "normals": ("Normals", {}),

@@ -13,8 +13,6 @@ Shape letters: H W pixels, T thresholds, N pixels that remain at any threshold, 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +31,7 @@ def thin(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return out
 
 
-def thin_levels(levels: NDArray[np.integer[Any]], num_thresholds: int) -> tuple[Indices, NDArray[np.bool_]]:
+def thin_levels(levels: NDArray[np.integer], num_thresholds: int) -> tuple[Indices, NDArray[np.bool_]]:
     """Thin the masks of a map at all thresholds; the result for each is as if it were thinned alone.
 
     Thinned masks of two thresholds are not nested, though the masks are, so each has to be thinned. A pixel's bits at
