@@ -295,6 +295,7 @@ def test_mistakes_in_words(pictures, capsys):
     assert "--out" in fails(capsys, "predict", "x", "gone.jpg")
     assert "not a whole number" in fails(capsys, "check", "--data", "scenes", "--limit", "few")
     assert "did you mean 'mit_b0'" in fails(capsys, "info", "mitb0")
+    assert "keys of a section: --SECTION.KEY" in fails(capsys, "train", "--config", "any.yaml", "--steps", "2")
     assert "224,280" in fails(capsys, "info", "mit_b0", "--size", "224")
     assert "'classes' is required" in fails(capsys, "info", "mit_b0", "--tasks", "seg=Semantic")
     assert not (pictures / "runs").exists()

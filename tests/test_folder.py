@@ -239,7 +239,9 @@ def test_a_description_is_read_as_a_recipe_is(root):
 
 
 def test_empty_split_and_missing_folder(root):
-    with pytest.raises(DataError, match=r"split 'test' is empty: no picture fits .*rgb/test/\*\.png") as error:
+    with pytest.raises(
+        DataError, match=r"split 'test' is empty: no picture fits .*rgb/test/\*\.png.*another split"
+    ) as error:
         folder(write_yaml(root), "test")
     one_line(error)
     with pytest.raises(DataError, match=r"no folder .*nowhere"):

@@ -297,6 +297,7 @@ def test_the_command_prints_a_table(capsys):
     assert "* NormTuning" in out and "recommended: NormTuning" in out and "GB of Python" in out and "Frozen" in out
     assert main([*one, "--methods", "Frozen,VPT", "--memory", "1k"]) == 0
     out = capsys.readouterr().out
+    assert "the first of them: " in out
     assert "recommended: none; nothing fits" in out and "break the budget" in out and "takes no prompt tokens" in out
 
 

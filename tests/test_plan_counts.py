@@ -58,7 +58,7 @@ def test_counts_are_those_of_real_models_and_of_the_files_they_save(short, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("short", "name"), [("vit", "LoRA"), ("swin", "MTLoRA"), ("mit", "SideTuning"), ("vit", "VPT")]
+    ("short", "name"), [("vit", "LoRA"), ("swin", "MTLoRA"), ("mit", "SideTuning"), ("vit", "VPT"), ("mit", "Mona")]
 )
 def test_macs_are_those_of_the_real_model(short, name):
     method = registry.build("adapters", name)

@@ -54,7 +54,8 @@ class Parser(argparse.ArgumentParser):
             known += [f"--{section}" for section in self.sections]
             what = "option" if unknown[0].startswith("-") else "argument"
             near = suggest(unknown[0], dict.fromkeys(known), limit=30)
-            raise OptionError(f"{self.verb}: unknown {what} {unknown[0]!r}{near}")
+            dotted = "; keys of a section: --SECTION.KEY" if self.sections and what == "option" else ""
+            raise OptionError(f"{self.verb}: unknown {what} {unknown[0]!r}{near}{dotted}")
         return found, overrides
 
     def error(self, message: str) -> NoReturn:

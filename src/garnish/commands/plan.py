@@ -187,6 +187,9 @@ def _print(found: Survey, setting: Setting, backbone: str) -> None:
         )
     if found.left_out:
         print(f"{len(found.left_out)} candidates break the budget (--json says which and why)")
+        if choice is None:
+            name, why = next(iter(found.left_out.items()))
+            print(f"the first of them: {name}: {why}")
     for refused in found.refused:
         print(f"does not fit the backbone: {refused.reason}")
     if choice is None:

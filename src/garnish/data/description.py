@@ -61,7 +61,11 @@ class Description:
         if not found:
             raise DataError(
                 f"{self.source}: split {split!r} is empty: no picture fits {self._pattern(value)}; "
-                + (f"correct `path` or fetch {self.layout.origin}" if self.layout else "correct `images`")
+                + (
+                    f"correct `path` or fetch {self.layout.origin}"
+                    if self.layout
+                    else "correct `images` or ask for another split"
+                )
             )
         found.sort()
         for (name, one), (other_name, other) in pairwise(found):
