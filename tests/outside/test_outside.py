@@ -91,6 +91,8 @@ def test_they_work_together_and_come_back_from_a_bundle(outside, tmp_path):
         ("adapters VeRA", "outside.vera:VeRAAdapter", "is not a Method that can be made; fix its package"),
         ("heads VeRA", "outside.vera:VeRA", "is not a Head that can be made; fix its package"),
         ("heads Unfinished", "theirs:Unfinished", "is not a Head that can be made; fix its package"),
+        ("heads Away", "gone:Away", "cannot be loaded (ModuleNotFoundError: No module named 'gone'); fix or uninstall"),
+        ("heads Away", "theirs:Away", "cannot be loaded (AttributeError: module 'theirs' has no attribute 'Away')"),
         ("heads LinearHead", "theirs:LinearHead", "theirs, but garnish.heads.linear has that name; rename one of them"),
     ],
 )
