@@ -33,7 +33,7 @@ class Target(ABC):
     gets a kernel for its tensor type: one that is right, or one that refuses.
 
     Raises:
-        OptionError: at the definition of a subclass that does not name both; a tensor type that belongs to another kind,
+        OptionError: at the definition of a subclass that does not name both; a type that belongs to another kind,
             or torchvision's ``Mask`` with rules that its kernels do not follow.
     """
 
