@@ -62,7 +62,8 @@ def changed(*path: str | int, value: Any = None, name: str | None = None) -> dic
             changed("tasks", "seg", "higher_is_better", value="yes"),
             "Results.tasks.seg.higher_is_better: expected bool, got 'yes'",
         ),
-        (changed("format", value=2), "Results.format: expected 1; got 2"),
+        (changed("format", value="1"), "Results.format: expected 1; got '1'"),
+        ({"format": 2, "more": 1}, "has format 2, this garnish reads 1; install the newer one"),
         ([], "Results: expected Results, got []"),
     ],
 )

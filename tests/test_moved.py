@@ -38,3 +38,12 @@ def test_what_a_script_of_before_says():
     )
     assert out.returncode == 1
     assert out.stderr.splitlines()[-1].endswith("garnish.lookup is now garnish.registry; import it from there")
+
+
+@pytest.mark.parametrize(
+    "line", ["model import report, model", "data.labels import choosing", "data.scenes import rooms"]
+)
+def test_modules_of_a_package_that_stands_where_a_module_was_are_imported(line):
+    # in a process of its own, where nothing of the package is loaded
+    done = subprocess.run([sys.executable, "-c", f"from garnish.{line}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -177,3 +178,12 @@ def test_twenty_starts_and_two_resumes_at_the_command_line(tmp_path):
         codes = sorted(process.returncode for process in two)
         refused = [err for (_, err), process in zip(said, two, strict=True) if process.returncode]
         assert codes in ([0, 0], [0, 2]) and all("trains in it; wait until it ends" in err for err in refused), said
+
+
+def test_the_current_folder_gets_its_number_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "work" / "in").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    assert new_folder(Path()) == tmp_path / "work-2"
+    monkeypatch.chdir(tmp_path / "work" / "in")
+    assert new_folder(Path("..")) == tmp_path / "work-3"
+    assert new_folder(Path()) == tmp_path / "work" / "in"

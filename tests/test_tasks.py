@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -355,6 +356,19 @@ def test_files_hold_what_was_decoded(tmp_path):
         p = task.decode(random_prediction(task))[0]
         read = np.array(Image.open(task.write(p, tmp_path / type(task).__name__)))
         np.testing.assert_allclose(read / 255, p.numpy(), atol=0.5 / 255 + 1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_are_not_finite_are_painted_without_a_word():
+    odd = torch.tensor([[math.nan, math.inf, -math.inf]])
+    for task in (Edges(), Saliency(), Depth(max_metres=10), Normals()):
+        values = odd[None].expand(3, 1, 3) if isinstance(task, Normals) else odd
+        assert task.paint(values if values.ndim == 3 or not isinstance(task, Depth) else values[None]).shape == (
+            1,
+            3,
+            3,
+        )
+    assert (Normals().paint(odd[None].expand(3, 1, 3)) == 0).all()
 
 
 def test_missing_labels_are_painted_apart():

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import pickle
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,8 @@ def test_an_empty_list_of_methods_is_not_taken_for_none(given: Given) -> None:
         (np.float32(1), float, True),
         (2, float, True),
         (1.0, int, False),
+        (10**400, float, False),
+        (Fraction(1, 3), float, False),
         ([1, 2], tuple[int, int], True),
         ([1, 2, 3], tuple[int, int], False),
         ("seg", list[str] | str, True),
@@ -329,3 +332,18 @@ def test_what_fits(value: Any, hint: Any, fitting: bool) -> None:
     from collections.abc import Sequence
 
     assert fits(value, Sequence[str] if hint == "sequence" else hint) is fitting
+
+
+def test_lists_in_lists_without_end_are_refused_in_one_line() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(OptionError, match=r"^LoRA\.layers: expected a list of text, got list of list$"):
+        gn.LoRA(layers=endless)
+
+
+@pytest.mark.parametrize("size", [(0, 32), (32, -1)])
+def test_a_size_without_pixels_is_refused(given: Given, size: tuple[int, int]) -> None:
+    with pytest.raises(OptionError, match=r"evaluate: size .*; set height and width from 1"):
+        gn.evaluate(given.model, given.data, size=size)
+    with pytest.raises(OptionError, match=r"train\.eval_size: .* is no size; set height and width from 1"):
+        gn.fit(given.model, given.data, given.data, eval_size=size, **FIT)

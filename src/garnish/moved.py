@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from importlib.abc import MetaPathFinder
+from importlib.util import find_spec
 from typing import NoReturn, final
 
 
@@ -37,7 +38,8 @@ def names_of(package: str) -> Callable[[str], NoReturn]:
     """``__getattr__`` of a package that has the name of an old module."""
 
     def gone(name: str) -> NoReturn:
-        if name.startswith("__"):
+        # of a module of the package ``from package import NAME`` asks here first, and then imports it
+        if name.startswith("__") or find_spec(f"{package}.{name}"):
             raise AttributeError(name)
         new = places()[package]
         raise ImportError(f"what was in {package} is now in {new}; write: from {new} import {name}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from garnish.checking.plain_data import Json, Reading, read_as
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, one_line, suggest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -64,8 +64,12 @@ def classes(kind: str) -> dict[str, type]:
                     continue
                 found[name] = value
     for point in entry_points(group=f"garnish.{kind}"):
-        value = point.load()
         at = f"entry point {point.name!r} of group garnish.{kind}"
+        try:
+            value = point.load()
+        except Exception as error:  # whatever the import of somebody else's module raises
+            told = f"{type(error).__name__}: {one_line(error, 120)}"
+            raise OptionError(f"{at} cannot be loaded ({told}); fix or uninstall its package") from error
         if not (inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value)):
             raise OptionError(f"{at} is not a {base_name} that can be made; fix its package")
         if point.name != value.__name__:  # bundles and recipes find a class by its own name

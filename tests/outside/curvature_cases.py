@@ -361,6 +361,17 @@ def test_a_tensor_type_belongs_to_one_kind():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("lacks", "base"), [("tensor", Target), ("missing", Target), ("tensor", SignedAmounts)])
+def test_a_kind_names_its_tensor_and_what_says_no_label(lacks, base):
+    # also one that extends another: the kernels of its tensor would know nothing of its own rules
+    given = {"tensor": type("Fresh", (tv_tensors.TVTensor,), {}), "missing": -1.0}
+    del given[lacks]
+    with pytest.raises(OptionError, match=rf"^Odd\.{lacks}: is not given; name "):
+        type("Odd", (base,), given)
+    with pytest.raises(OptionError, match=r"^Odd\.tensor: expected a class, got 'x'"):
+        type("Odd", (base,), {"tensor": "x", "missing": 0.0})
+
+
 def test_a_mask_has_the_rules_of_masks():
     with pytest.raises(OptionError, match=r"Instances\.tensor: a Mask moves by torchvision's own rules and has 255"):
 

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from garnish import registry
+from garnish.data.labels import choosing
+from garnish.data.labels.reader import Reader
 from garnish.errors import OptionError
+from garnish.targets.distances import Distances
 from outside.package import ROOT, conformance, installed, run
 
 HERE = Path(__file__).parent
@@ -91,6 +94,8 @@ def test_they_work_together_and_come_back_from_a_bundle(outside, tmp_path):
         ("adapters VeRA", "outside.vera:VeRAAdapter", "is not a Method that can be made; fix its package"),
         ("heads VeRA", "outside.vera:VeRA", "is not a Head that can be made; fix its package"),
         ("heads Unfinished", "theirs:Unfinished", "is not a Head that can be made; fix its package"),
+        ("heads Away", "gone:Away", "cannot be loaded (ModuleNotFoundError: No module named 'gone'); fix or uninstall"),
+        ("heads Away", "theirs:Away", "cannot be loaded (AttributeError: module 'theirs' has no attribute 'Away')"),
         ("heads LinearHead", "theirs:LinearHead", "theirs, but garnish.heads.linear has that name; rename one of them"),
     ],
 )
@@ -102,6 +107,15 @@ def test_an_entry_point_that_misleads_is_refused(point, where, said, tmp_path, m
     with pytest.raises(OptionError, match=re.escape(said)) as caught:
         registry.classes.__wrapped__(point.split()[0])
     assert "\n" not in str(caught.value) and repr(point.split()[1]) in str(caught.value)
+
+
+@pytest.mark.parametrize("lacks", ["kind", "target"])
+def test_a_reader_that_lacks_what_it_is_chosen_by_is_named(lacks, monkeypatch):
+    given = {"kind": "unfinished", "target": Distances}
+    del given[lacks]
+    monkeypatch.setattr(choosing, "classes", lambda _: {"Unfinished": type("Unfinished", (Reader,), given)})
+    with pytest.raises(OptionError, match=rf"^reader Unfinished of .*: '{lacks}' is not given; name it in the class$"):
+        choosing.readers()
 
 
 def test_nothing_of_them_is_anywhere_else():

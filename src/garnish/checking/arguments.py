@@ -155,7 +155,8 @@ class Options(ABC, metaclass=_ByName):
 
 def _taken(value: object, hint: object, where: str, of_several: str = "") -> object:
     """The value, converted as :class:`Options` says; raises OptionError if it is not of the annotated type."""
-    value = _of_python(value)
+    with contextlib.suppress(RecursionError):  # lists in lists without end, which no option is
+        value = _of_python(value)
     with contextlib.suppress(Unfit):
         return conform(value, hint, where, GIVEN)
     is_list = of_several and isinstance(value, list | tuple) and value and all(fits(one, hint) for one in value)

@@ -17,6 +17,7 @@ import re
 import types
 from collections.abc import Callable, Mapping, Sequence, Set, ValuesView
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import (
     Annotated,
     Any,
@@ -170,9 +171,11 @@ def conform(value: object, hint: object, at: str, how: Reading) -> Any:
             return value
     elif hint in (int, float):
         number = numbers.Integral if hint is int else numbers.Real
-        if not isinstance(value, bool) and isinstance(value, number):
+        # neither JSON nor YAML can keep a fraction
+        if not isinstance(value, bool | Fraction) and isinstance(value, number):
             with contextlib.suppress(OverflowError):  # a whole number beyond every float
-                return float(value) if hint is float and how.builds else value
+                as_hinted = value if hint is int else float(value)
+                return as_hinted if how.builds else value
     elif origin is tuple:
         items = [value] if how.wraps and isinstance(value, str | int | float) else value
         if isinstance(items, tuple | list):

@@ -65,6 +65,6 @@ def paint_shares(shares: Floats, *, none: float = np.nan, none_colour: RGB, dark
 
 
 def eight_bits(shares: Floats) -> NDArray[np.uint8]:
-    """Numbers in [0, 1] → 0 to 255 as uint8, clipped and rounded."""
-    scaled: Painted = np.rint(np.clip(shares, 0, 1) * np.float32(255)).astype(np.uint8)
+    """Numbers in [0, 1] → 0 to 255 as uint8, clipped and rounded; NaN is 0."""
+    scaled: Painted = np.rint(np.clip(np.nan_to_num(shares, nan=0.0), 0, 1) * np.float32(255)).astype(np.uint8)
     return scaled

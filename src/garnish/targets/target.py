@@ -33,8 +33,8 @@ class Target(ABC):
     gets a kernel for its tensor type: a correct one, or one that raises.
 
     Raises:
-        OptionError: at the definition of a subclass, a tensor type that belongs to another kind, or torchvision's
-            ``Mask`` with rules that its kernels do not follow.
+        OptionError: at the definition of a subclass that does not name both; a type that belongs to another kind,
+            or torchvision's ``Mask`` with rules that its kernels do not follow.
     """
 
     #: Type of its tensors, a class of its own that extends torchvision's ``TVTensor``; or ``Mask``, for ids.
@@ -50,8 +50,13 @@ class Target(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        # kernels are those of the class that names the tensor: rules of a class below it would be passed over
         if "tensor" not in vars(cls):
-            return
+            raise OptionError(f"{cls.__name__}.tensor: is not given; name a tensor type of this kind alone")
+        if not any("missing" in vars(base) for base in cls.__mro__):
+            raise OptionError(f"{cls.__name__}.missing: is not given; name the value that says 'no label'")
+        if not isinstance(cls.tensor, type):
+            raise OptionError(f"{cls.__name__}.tensor: expected a class, got {cls.tensor!r}; extend TVTensor")
         if cls.tensor is not tv_tensors.Mask:
             register(cls.tensor, cls.missing, cls.turned, cls.kernels, cls.__name__)
         elif cls.missing != IGNORE or cls.kernels or cls.turned.__func__ is not Target.turned.__func__:  # type: ignore[attr-defined]

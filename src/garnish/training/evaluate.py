@@ -80,6 +80,8 @@ def evaluate(
     names = shared_tasks(model, dataset, tasks)
     if batch_size < 1 or (limit is not None and limit < 1):
         raise OptionError(f"evaluate: batch_size {batch_size}, limit {limit}; set 1 or more")
+    if size is not None and min(size) < 1:
+        raise OptionError(f"evaluate: size {size}; set height and width from 1")
     if not len(dataset):
         raise DataError(f"{dataset.name}: no pictures; check its folders and split")
     if held := not_finite(acting(model, names)):  # attention on a CPU may still give finite outputs

@@ -29,6 +29,8 @@ def new_folder(wanted: Path) -> Path:
         OptionError: a folder that cannot be created.
     """
     number = 1
+    if wanted.name in ("", ".."):  # the current folder, whose name the numbers go to, or one around it
+        wanted = wanted.resolve()
     while True:
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         number += 1

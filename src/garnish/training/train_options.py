@@ -126,6 +126,8 @@ class TrainOptions(Options):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise OptionError(f"train.{name}: {value} is out of range; set a finite value above 0")
+        if self.eval_size is not None and min(self.eval_size) < 1:
+            raise OptionError(f"train.eval_size: {self.eval_size} is no size; set height and width from 1")
         for name in self.log or ():
             check_name(name)
         balancing_of(self.balance)

@@ -11,6 +11,7 @@ from typing import Literal, final
 
 from garnish.comparing.arms import Role, Trunk
 from garnish.comparing.typed_json import from_json
+from garnish.errors import OptionError
 
 #: [step, score] of each evaluation on the held-out part.
 Curve = tuple[tuple[int, float | None], ...]
@@ -274,6 +275,9 @@ def read_results(data: object, where: str = "results.json") -> Results:
     """Results from the parsed content of a results.json.
 
     Raises:
-        OptionError: data that do not follow the schema, naming the entry.
+        OptionError: data that do not follow the schema, naming the entry; of another format.
     """
+    # first of all, for what else a newer form holds is unknown
+    if isinstance(data, Mapping) and type(found := data.get("format")) is int and found != 1:
+        raise OptionError(f"{where}: has format {found}, this garnish reads 1; install the newer one")
     return from_json(Results, data, where)

@@ -21,6 +21,9 @@ def readers() -> dict[str, type[Reader]]:
     found: dict[str, type[Reader]] = {}
     known: Mapping[str, type[Reader]] = classes("readers")
     for name, cls in known.items():
+        for lacks in ("kind", "target"):
+            if not any(lacks in vars(base) for base in cls.__mro__):
+                raise OptionError(f"reader {name} of {cls.__module__}: {lacks!r} is not given; name it in the class")
         if cls.kind in found:
             first = found[cls.kind].__name__
             raise OptionError(f"readers {first} and {name} both have the kind {cls.kind!r}; rename one")
