@@ -177,6 +177,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path, mit_weights, unbr
     assert_like(folder, run(folder, mit_weights, **GIVEN), unbroken)
 
 
+@pytest.mark.slow
 def test_a_small_disk(tmp_path, mit_weights, unbroken):
     """A file system of its own that is full after some runs, and is then made larger."""
     place = tmp_path / "disk"

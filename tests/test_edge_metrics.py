@@ -348,6 +348,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow  # tests/test_metrics_ddp.py does it for every task
 @pytest.mark.ddp
 def test_two_processes_equal_one(tmp_path):
     torch.save(pictures(5), tmp_path / "pictures")

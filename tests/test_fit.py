@@ -31,6 +31,7 @@ from garnish.training.learning_rate import rate_factor
 from garnish.training.optimizer import make_optimizer, seed_step
 from garnish.training.processes import make_fabric
 from garnish.training.progress import Progress
+from garnish.training.run_state import recipe_for_bundle
 from garnish.training.scalars import read_rows
 from garnish.training.train_options import TrainOptions
 from tiny import BACKBONES, backbone
@@ -267,6 +268,19 @@ class BadIds(Blobs):
     def __getitem__(self, index: int) -> Sample:
         sample = super().__getitem__(index)
         return Sample(sample.image, {"seg": tv_tensors.Mask(torch.full(sample.size, 7))}, sample.name)
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, [3, b"x"]], ids=["object", "set", "bytes"])
+def test_a_recipe_that_cannot_be_stored_is_refused_before_anything_is_made(tmp_path, value):
+    with pytest.raises(OptionError, match=r"recipe\.data(\[1\])?: .* cannot be stored"):
+        fit(tiny(), Blobs(every(4)), steps=1, recipe={"data": value}, out=tmp_path / "run", **SHORT)
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_of_a_recipe_that_json_lacks_are_stored_as_text():
+    stored = recipe_for_bundle({"base": "x", "data": {"invalid": [math.nan, -math.inf, 3]}})
+    assert stored == {"data": {"invalid": ["nan", "-inf", 3]}}
+    assert [float(text) for text in stored["data"]["invalid"][1:]] == [-math.inf, 3.0]
 
 
 def test_bad_labels_stop_it_before_the_first_step(tmp_path):

@@ -429,8 +429,9 @@ def test_the_trunk_is_one_graph_for_every_mix(head, per_task):
 
 # torch's own, while it traces a head's input
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.slow
 @pytest.mark.compile
-@pytest.mark.parametrize("head", COMPILED)
+@each_head
 def test_a_compiled_model_gives_the_same_and_its_gradients(head):
     torch._dynamo.reset()
     counting = Counting()

@@ -35,7 +35,7 @@ def head() -> gn.SegFormerHead:
     return gn.SegFormerHead(channels=16)  # with a batch norm, whose counter is stored as a whole number
 
 
-@pytest.mark.parametrize("short", TRUNKS)
+@pytest.mark.parametrize("short", [pytest.param(s, marks=[pytest.mark.slow] * (s == "swin")) for s in TRUNKS])
 def test_counts_are_those_of_real_models_and_of_the_files_they_save(short, tmp_path):
     trunk = shaped(short)
     found, _ = candidates(trunk.without_memory(), len(tasks()))

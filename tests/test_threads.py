@@ -105,7 +105,7 @@ COMPILED = [("LoRA", True), ("BitFit", True), ("MTLoRA", False), ("VPT", True), 
 @pytest.mark.compile
 @pytest.mark.parametrize(
     ("case", "per_task"),
-    [pytest.param(c, p, id=c, marks=[] if c == "BitFit" else [pytest.mark.slow]) for c, p in COMPILED],
+    [pytest.param(c, p, id=c, marks=pytest.mark.slow) for c, p in COMPILED],
 )
 def test_compiled_passes_of_four_threads_equal_serial_ones(case, per_task):
     torch._dynamo.reset()

@@ -55,6 +55,9 @@ ids = np.array([[0, 1], [2, 255]], np.uint8)
 colours = class_colours(("background", "road", "car"))
 painted = paint_classes(ids, colours)
 assert [tuple(p) for p in painted.reshape(-1, 3)] == [*colours, (0, 0, 0)]
+odd = paint_classes(np.array([[256, -1, 70000]]), colours)  # no remainder of theirs is a class
+assert not odd.any()
+assert not paint_classes(ids, []).any()
 metres = np.array([[0, 0.001], [10, 11]], np.float32)
 far = paint_distances(metres, 0.001, 10.0)
 assert far.tolist() == [[[0, 0, 0], [253, 231, 36]], [[68, 1, 84], [0, 0, 0]]]

@@ -21,10 +21,9 @@ Floats = NDArray[np.floating]
 
 
 def paint_classes(ids: NDArray[np.integer], colours: Sequence[RGB]) -> Painted:
-    """(H, W) class ids, 0 to 255 → the colour of each; black for ids without a colour."""
-    table = np.full((256, 3), NOTHING, np.uint8)
-    table[: len(colours)] = colours
-    painted: Painted = table[ids]
+    """(H, W) class ids, any integers → the colour of each; black for ids without a colour."""
+    table = np.array([*colours, NOTHING], np.uint8)
+    painted: Painted = table[np.where((ids >= 0) & (ids < len(colours)), ids, len(colours))]
     return painted
 
 

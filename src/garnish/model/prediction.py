@@ -6,7 +6,7 @@ Shape letters: H W pixels of the picture.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,8 @@ class Prediction:
         name: the picture's file name without suffix.
     """
 
-    picture: np.ndarray
-    maps: Mapping[str, Tensor]
+    picture: np.ndarray = field(repr=False)
+    maps: Mapping[str, Tensor] = field(repr=False)
     tasks: Mapping[str, Task]
     name: str = "picture"
 

@@ -210,7 +210,7 @@ class Semantic(Task):
 
     def paint(self, decoded: Tensor) -> np.ndarray:
         """(H, W) ids → (H, W, 3) the colours of :meth:`legend`; black where there is no label."""
-        return paint_classes(decoded.detach().to(torch.uint8).cpu().numpy(), class_colours(self.names))
+        return paint_classes(decoded.detach().long().cpu().numpy(), class_colours(self.names))
 
     def write(self, decoded: Tensor, path: Path) -> Path:
         """``path.png``: 8-bit grey, the ids themselves."""

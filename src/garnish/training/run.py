@@ -15,7 +15,6 @@ from garnish.checking.finite import not_finite
 from garnish.data.dataset import Batch, Dataset
 from garnish.errors import GarnishError, OptionError
 from garnish.model.model import Model
-from garnish.registry import plain
 from garnish.training.batch_size import largest_batch
 from garnish.training.before_start import length_of, pictures_of_a_step, shortened, warnings_about
 from garnish.training.evaluate import Metrics
@@ -32,11 +31,11 @@ from garnish.training.run_state import (
     Checkpoint,
     RunState,
     odd_in_run,
+    recipe_for_bundle,
     restore,
     resumed,
     save_run,
     taken,
-    without_base,
     write_results,
 )
 from garnish.training.scalars import Scalars, log_kinds
@@ -248,7 +247,7 @@ class Run:
 
     def _save_best(self, metrics: Metrics) -> None:
         if self.out is not None and self.is_first:
-            extra = {"step": self.state.step, "recipe": plain(without_base(self.recipe))}
+            extra = {"step": self.state.step, "recipe": recipe_for_bundle(self.recipe)}
             if wider := save_as_fits(self.model, self.out / "best", metrics, extra):
                 self.warn(f"step {self.state.step}: {wider}")
 

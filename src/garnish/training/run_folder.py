@@ -29,6 +29,8 @@ def new_folder(wanted: Path) -> Path:
         OptionError: a folder that cannot be created.
     """
     number = 1
+    if "\0" in str(wanted):
+        raise OptionError(f"out: {str(wanted)!r} is no path; choose another folder")
     if wanted.name in ("", ".."):  # the current folder, whose name the numbers go to, or one around it
         wanted = wanted.resolve()
     while True:

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import math
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from torch import Tensor
 from garnish.bundles.checkpoint import Number, flatten, load_state, save_state, unflatten
 from garnish.checking.finite import not_finite
 from garnish.checking.plain_data import Json, Reading, read_as
-from garnish.errors import BundleError
+from garnish.errors import BundleError, OptionError, one_line
 from garnish.files.atomic import write_file, writing
 from garnish.files.strict_yaml import write_yaml
 from garnish.registry import SpecFacts, plain
@@ -100,6 +101,7 @@ def taken(out: str | Path, recipe: Mapping[str, Json], held: ExitStack, fabric: 
     """Create the folder of a new run on the first rank, lock it until ``held`` is closed, and write ``args.yaml``."""
     folder = ""
     if fabric.is_global_zero:
+        recipe_for_bundle(recipe)  # refused before anything is made
         made = new_folder(Path(out))
         held.enter_context(working_in(made))
         write_args(made, recipe)
@@ -135,6 +137,27 @@ def write_args(folder: Path, recipe: Mapping[str, Json]) -> None:
 def without_base(recipe: Mapping[str, Json]) -> dict[str, Json]:
     """A recipe as bundles store it: without ``base``, which would reveal a folder of this machine."""
     return {name: section for name, section in recipe.items() if name != "base"}
+
+
+def recipe_for_bundle(recipe: Mapping[str, Json]) -> Json:
+    """A recipe as a bundle's JSON stores it: without ``base``, and NaN and infinities as text, which reads back.
+
+    Raises:
+        OptionError: a value that is not a number, text, a truth value, a list or a mapping; names it.
+    """
+    return _json_of(plain(without_base(recipe)), "recipe")
+
+
+def _json_of(value: Json, at: str) -> Json:
+    if isinstance(value, Mapping):
+        return {name: _json_of(entry, f"{at}.{name}") for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_json_of(entry, f"{at}[{number}]") for number, entry in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise OptionError(f"{at}: {one_line(repr(value), 60)} cannot be stored; give a number, text, a list or a mapping")
 
 
 def write_results(folder: Path, history: list[Evaluation]) -> None:
