@@ -255,6 +255,7 @@ def test_random_trunks_differ_by_seed_and_are_not_the_recipes(tmp_path, mit_weig
     assert made.arms["full from scratch"].rates == (1e-4, 3e-4)
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side_give_the_same(first, tmp_path, mit_weights, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     results = run(tmp_path / "report", mit_weights, jobs=2)

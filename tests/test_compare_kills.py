@@ -156,6 +156,7 @@ def test_two_comparisons_of_one_folder_share_the_work(tmp_path, mit_weights, unb
     assert all(log.count("finished after") <= 1 for log in logs)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path, mit_weights, unbroken, monkeypatch):
     folder = tmp_path / "report"
     inner, left = atomic._write, [0]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import tiny
 from compiling import Counting
-from conformance.cases import every_costly, every_fast, every_slow, made
+from conformance.cases import every_costly, made
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
 
@@ -79,17 +79,11 @@ def every_pass(model: Model) -> list[Pass]:
     return [make(model, mix) for mix in MIXES for make in (outputs, gradients)]
 
 
-@every_fast
+@every_costly
 def test_passes_of_four_threads_equal_serial_ones(case, short, per_task):
     model = made(case, short, per_task)
     assert differing(every_pass(model), PASSES) == []
     assert model.backbone.binding.context is None
-
-
-@every_slow
-def test_passes_of_four_threads_equal_serial_ones_on_every_family(case, short, per_task):
-    model = made(case, short, per_task)
-    assert differing(every_pass(model), PASSES) == []
 
 
 @every_costly
