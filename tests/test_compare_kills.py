@@ -91,7 +91,8 @@ def test_twenty_kills(tmp_path, mit_weights, unbroken, jobs):
     assert_like(folder, run(folder, mit_weights, **GIVEN), unbroken)
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_sigterm_ends_with_a_checkpoint_and_143(tmp_path, mit_weights, unbroken, jobs):
     folder = tmp_path / "report"
     process = start(folder, mit_weights, jobs=jobs)

@@ -32,8 +32,6 @@ from joint_cases import Plain
 HEADS = joint_cases.joint_heads()
 NAMES = tuple(tiny.TASKS)
 each_head = pytest.mark.parametrize("head", list(HEADS))
-#: DeMT takes half a minute to compile
-COMPILED = [pytest.param(n, marks=[pytest.mark.slow] * (n != "SharedBaseHead")) for n in HEADS]
 both_ownerships = pytest.mark.parametrize("per_task", [False, True], ids=["shared", "per_task"])
 
 
@@ -418,8 +416,9 @@ def test_two_processes_equal_one(tmp_path):
 # ---- compiling --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.compile
-@pytest.mark.parametrize("head", COMPILED)
+@each_head
 @both_ownerships
 def test_the_trunk_is_one_graph_for_every_mix(head, per_task):
     """That is all that is promised: decoders compile apart, with one graph for each set of tasks they are asked for."""

@@ -124,8 +124,10 @@ class TrainOptions(Options):
                 raise OptionError(f"train.{name}: {value} is out of range; set {least} or more")
         for name in ("epochs", "lr", "head_lr", "clip", "memory_gb", "cache_gb"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < 1e15:  # beyond it steps could not be counted exactly
-                raise OptionError(f"train.{name}: {value} is out of range; set a finite value above 0, below 1e15")
+            if value is not None and not 0 < value < math.inf:
+                raise OptionError(f"train.{name}: {value} is out of range; set a finite value above 0")
+        if self.epochs is not None and self.epochs > 1e12:  # a number of steps that floats count exactly
+            raise OptionError(f"train.epochs: {self.epochs} is out of range; set fewer")
         if self.eval_size is not None and min(self.eval_size) < 1:
             raise OptionError(f"train.eval_size: {self.eval_size} is no size; set height and width from 1")
         for name in self.log or ():
