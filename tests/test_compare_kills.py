@@ -37,14 +37,8 @@ def start(folder: Path, mit_weights: Path, **given):
 
 
 def amount(folder: Path) -> int:
-    """Something that grows as a comparison goes on: bytes are written at every step."""
-    found = 0
-    for file in folder.rglob("*"):
-        try:
-            found += file.is_file()
-        except OSError:
-            continue
-    return found
+    """Something that grows as a comparison goes on: its files; folders may vanish meanwhile."""
+    return sum(len(files) for _, _, files in os.walk(folder))
 
 
 def kill_at(folder: Path, mit_weights: Path, files: int, delay: float, number: int, **given) -> int | None:
