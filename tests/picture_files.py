@@ -7,6 +7,15 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
+
+from garnish.files import pictures
+
+
+def read_picture(path: Path) -> torch.Tensor:
+    """(3, H, W) uint8, as tensors have it: what the package reads."""
+    return torch.from_numpy(pictures.read_picture(path)).permute(2, 0, 1)
+
 
 #: bands → colour type of PNG
 PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}

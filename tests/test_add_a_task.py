@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
-import subprocess
-import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,8 @@ import pytest
 from garnish.data.labels.reader import Reader
 from garnish.targets.target import Target
 from garnish.tasks.task import Task
+from outside.package import ROOT, installed, run
 
-ROOT = Path(__file__).parents[1]
 TASK, READER = ROOT / "docs" / "add-a-task.md", ROOT / "docs" / "add-a-reader.md"
 
 
@@ -24,33 +22,32 @@ def the_example(page: Path) -> str:
     return block
 
 
-def entry_points(page: Path, package: str) -> str:
-    """What the page writes into ``pyproject.toml``, as an installed package has it."""
-    text = "".join(re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.S | re.M))
-    text = re.sub(r'\[project\.entry-points\."(.*)"\]', r"[\1]", text).replace('"', "")
-    return re.sub(r"your_package\.\w+", package, text)
+def points(page: Path, module: str) -> dict[str, str]:
+    """What the page writes into ``pyproject.toml``: "kind Name" → where that lies here."""
+    blocks = "".join(re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.S | re.M))
+    groups = tomllib.loads(blocks)["project"]["entry-points"]
+    return {
+        f"{group.removeprefix('garnish.')} {name}": re.sub(r"your_package\.\w+", module, where)
+        for group, entries in groups.items()
+        for name, where in entries.items()
+    }
 
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory) -> dict[str, str]:
-    """An environment in which two packages that are not ours offer the classes of the pages."""
+    """An environment in which a package that is not ours offers the classes of the pages."""
     site = tmp_path_factory.mktemp("site")
-    for package, page in (("outside_curvature", TASK), ("outside_number_lines", READER)):
-        (site / f"{package}.py").write_text(the_example(page), "utf-8")
-        info = site / f"{package}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(entry_points(page, package))
-    places = os.pathsep.join(map(str, (site, ROOT / "src", ROOT / "tests")))
-    return {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
+    offered: dict[str, str] = {}
+    for module, page in (("outside_curvature", TASK), ("outside_number_lines", READER)):
+        (site / f"{module}.py").write_text(the_example(page), "utf-8")
+        offered |= points(page, module)
+    return installed(site, offered)
 
 
 def passed(environment: dict[str, str], *args: str) -> int:
     """How many tests passed; none fails."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *args]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-    return int(re.search(r"(\d+) passed", done.stdout).group(1))
+    printed = run(environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *args)
+    return int(re.search(r"(\d+) passed", printed).group(1))
 
 
 @pytest.mark.parametrize("cases", ["curvature_cases.py", "number_lines_cases.py"])

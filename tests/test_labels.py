@@ -19,13 +19,9 @@ from garnish.tasks.edges import Edges
 from garnish.tasks.normals import Normals
 from garnish.tasks.saliency import Saliency
 from garnish.tasks.semantic import Semantic
+from picture_files import read_picture
 
 SEG = Semantic(classes=("sky", "road", "car"))
-
-
-def read_picture(path):
-    """(3, H, W), as tensors have it."""
-    return torch.from_numpy(pictures.read_picture(path)).permute(2, 0, 1)
 
 
 def read(path, task, **given):

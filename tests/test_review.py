@@ -16,19 +16,14 @@ from PIL import Image
 import garnish as gn
 from garnish.drawing.map_files import write_png
 from garnish.errors import BundleError, DataError, OptionError, remedy_of, suggest
-from garnish.files import pictures
 from garnish.model.prediction import picture_pixels as read_for_prediction
 from garnish.registry import construct
 from garnish.training.best_step import Ranking
 from garnish.training.scalars import Scalars, log_kinds
 from garnish.training.train_options import TrainOptions
+from picture_files import read_picture
 
 MIT = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]}
-
-
-def read_picture(path):
-    """(3, H, W), as tensors have it."""
-    return torch.from_numpy(pictures.read_picture(path)).permute(2, 0, 1)
 
 
 def tiny(method=None):

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from garnish.errors import DataError
-from garnish.files import pictures
 from garnish.files.label_files import open_label, read_array, refuse_lossy
 from garnish.files.pictures import PICTURE_SUFFIXES, picture_size
-from picture_files import write_pgm, write_png, write_tiff
+from picture_files import read_picture, write_pgm, write_png, write_tiff
 
 RNG = np.random.default_rng(0)
-
-
-def read_picture(path):
-    """(3, H, W), as tensors have it."""
-    return torch.from_numpy(pictures.read_picture(path)).permute(2, 0, 1)
 
 
 def numbers(bits, bands, opaque=True):

@@ -45,11 +45,11 @@ def __getattr__(name: str) -> Any:
     # of a module ``from garnish import NAME`` asks here first, and is then imported
     if name.startswith("_") or (_HERE / name).is_dir() or (_HERE / f"{name}.py").is_file():
         raise AttributeError(name)
-    lookup = importlib.import_module("garnish.registry")
+    registry = importlib.import_module("garnish.registry")
     for kind in ("adapters", "heads", "tasks", "balancing"):
-        found = lookup.classes(kind)
+        found = registry.classes(kind)
         if name in found:
             return found[name]
-    known = [*_PUBLIC, *(n for kind in ("adapters", "heads", "tasks", "balancing") for n in lookup.classes(kind))]
+    known = [*_PUBLIC, *(n for kind in ("adapters", "heads", "tasks", "balancing") for n in registry.classes(kind))]
     errors = importlib.import_module("garnish.errors")
     raise AttributeError(f"garnish has no {name!r}{errors.suggest(name, known)}")

@@ -31,7 +31,7 @@ def run(words: Sequence[str]) -> int:
     from garnish.commands.words import folder_to_write
 
     folder_to_write(given.out)
-    from garnish.demo import run_demo as run_demo
+    from garnish.demo import run_demo
 
     run_demo(given.out)
     return 0

@@ -25,7 +25,6 @@ from garnish.data.dataset import Sample
 from garnish.drawing.map_files import picture_bytes
 from garnish.errors import BundleError
 from garnish.model.model import Model
-from garnish.tasks.task import to_uint8
 from garnish.training.processes import make_fabric
 
 _log = logging.getLogger(__name__)
@@ -162,7 +161,7 @@ def painted_labels(conditions: Conditions, wanted: Mapping[str, Sequence[int]]) 
     with conditions.store.lock(key):
         for index in sorted({i for (_, i), file in files.items() if not has_picture(file)}):
             sample = sample_of(conditions, index)
-            write_cell(files["", index], to_uint8(sample.image.as_subclass(torch.Tensor) / 255), smooth=True)
+            write_cell(files["", index], sample.image.permute(1, 2, 0).numpy(), smooth=True)
             for task, target in sample.targets.items():
                 if (task, index) in files:
                     write_cell(files[task, index], conditions.tasks[task].paint(target.as_subclass(torch.Tensor)))

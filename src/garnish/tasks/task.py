@@ -152,9 +152,3 @@ class Task(Options, ABC):
     def legend(self) -> Mapping[str, tuple[int, int, int]]:
         """Label names and their colours, for pictures; empty where the map is continuous."""
         return {}
-
-
-def to_uint8(image: Tensor) -> np.ndarray:
-    """(3, H, W) float in [0, 1] → (H, W, 3) uint8."""
-    scaled = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return scaled.permute(1, 2, 0).cpu().numpy()
