@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import difflib
 import errno
+import reprlib
+import unicodedata
 from collections.abc import Iterable
+
+#: The longest message, in characters.
+LONGEST = 2000
+#: Categories of characters that a terminal, a log or a page acts on instead of showing them: controls, the marks that
+#: turn the direction of text, halves of characters, ends of lines.
+_UNSHOWN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+#: Joiners that Persian, the languages of India and emoji are written with.
+_JOINERS = "\u200c\u200d"
 
 
 class GarnishError(Exception):
-    """Base of all errors meant for users; the command line prints its message alone and exits with 2."""
+    """Base of all errors meant for users; the command line prints its message alone and exits with 2.
+
+    The message is made :func:`one_line` of at most :data:`LONGEST` characters, whatever a stranger's file put into it.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message, LONGEST))
 
 
 class OptionError(GarnishError, ValueError):
@@ -44,9 +60,57 @@ def remedy_of(error: OSError) -> str:
 
 
 def one_line(text: object, limit: int = 300) -> str:
-    """Fold ``text`` into a single line of at most ``limit`` characters (messages of other libraries are long)."""
-    line = " ".join(str(text).split())
+    """Fold ``text`` into one line of at most ``limit`` characters that can be shown (see :func:`showable`)."""
+    whole = str(text)
+    line = " ".join(whole[: 8 * limit].split())  # what is behind is left out without being looked at
+    if len(line) > limit or len(whole) > 8 * limit:
+        line = line[: limit - 1] + "…"
+    line = showable(line)
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def showable(text: str) -> str:
+    """``text`` with control characters, marks of direction and lone surrogates escaped as Python does.
+
+    Strangers' text (names of files, classes and licences) is to reach a terminal, a log or a page only in this form.
+    Line breaks are escaped too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNSHOWN and c not in _JOINERS else c
+        for c in text
+    )
+
+
+class _Short(reprlib.Repr):
+    """Looks at a few entries of a few levels only, so that what grows without bounds when printed is never printed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxother, self.maxlong = 3, 6, 80, 80
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = 6
+        self.maxstring = 200
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(x[: self.maxstring])
+
+    def repr_int(self, x: int, level: int) -> str:
+        return f"a whole number of {x.bit_length()} bits" if x.bit_length() > 4096 else repr(x)
+
+    def repr_instance(self, x: object, level: int) -> str:
+        return one_line(super().repr_instance(x, level), self.maxother)
+
+
+_SHORT = _Short()
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """``repr`` of a value in one line of at most ``limit`` characters, shortened before it is made.
+
+    A few aliases in a YAML file of a stranger stand for lists that would fill the memory when printed.
+    """
+    return one_line(_SHORT.repr(value), limit)
 
 
 def plural(count: int, noun: str) -> str:

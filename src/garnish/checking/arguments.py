@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar, get_origin
 import numpy as np
 
 from garnish.checking.plain_data import GIVEN, Unfit, called, conform, fits, hints_of
-from garnish.errors import OptionError, one_line, suggest
+from garnish.errors import OptionError, one_line, shown, suggest
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -162,7 +162,7 @@ def _taken(value: object, hint: object, where: str, of_several: str = "") -> obj
     is_list = of_several and isinstance(value, list | tuple) and value and all(fits(one, hint) for one in value)
     told = f"{where}: expected {called(hint, _CALLED)}"
     if get_origin(hint) is Literal and isinstance(value, str):
-        raise OptionError(f"{told}; got {one_line(repr(value), 40)}")
+        raise OptionError(f"{told}; got {shown(value, 40)}")
     raise OptionError(f"{told}, got {_shown(value)}{f'; {of_several}' if is_list else ''}")
 
 
@@ -183,7 +183,7 @@ def _shown(value: object) -> str:
     """A value in a message: its type, and the value itself if that is short."""
     name = type(value).__name__
     if isinstance(value, str | bytes | int | float | complex | os.PathLike | type):
-        return f"{name} {one_line(repr(value if not isinstance(value, Path) else str(value)), 40)}"
+        return f"{name} {shown(value if not isinstance(value, Path) else str(value), 40)}"
     if value is None:
         return name
     if isinstance(value, list | tuple | set | dict):

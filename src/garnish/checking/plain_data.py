@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import math
 import numbers
 import operator
 import re
@@ -32,9 +33,12 @@ from typing import (
     is_typeddict,
 )
 
-from garnish.errors import GarnishError, OptionError, one_line, suggest
+from garnish.errors import GarnishError, OptionError, one_line, shown, suggest
 
 T = TypeVar("T")
+
+#: Whole numbers that torch, NumPy and files hold in 64 bits; none of ours is meant to be larger.
+_LEAST, _MOST = -(2**63), 2**63 - 1
 
 #: What JSON and YAML hold, of any depth; whoever takes an entry out says of which type it is.
 Json = Any
@@ -47,6 +51,19 @@ class Within:
 
     called: str
     holds: Callable[[Any], object] = lambda _: True
+
+
+def whole(least: int, most: int) -> Within:
+    """Whole numbers from ``least`` to ``most``, both among them."""
+    return Within(f"a whole number from {least:,} to {most:,}", lambda value: least <= value <= most)
+
+
+def number(least: float, most: float, *, above: bool = False, below: bool = False) -> Within:
+    """Numbers from ``least`` to ``most``; ``above``, ``below``: without that end."""
+    told = f"a number {'above' if above else 'from'} {least:,g} {'to below' if below else 'to'} {most:,g}"
+    return Within(
+        told, lambda value: (least < value if above else least <= value) and (value < most if below else value <= most)
+    )
 
 
 def matching(pattern: str) -> Within:
@@ -170,12 +187,13 @@ def conform(value: object, hint: object, at: str, how: Reading) -> Any:
         if any(type(value) is type(option) and value == option for option in inner):
             return value
     elif hint in (int, float):
-        number = numbers.Integral if hint is int else numbers.Real
+        kind_of_number = numbers.Integral if hint is int else numbers.Real
         # neither JSON nor YAML can keep a fraction
-        if not isinstance(value, bool | Fraction) and isinstance(value, number):
+        if not isinstance(value, bool | Fraction) and isinstance(value, kind_of_number):
             with contextlib.suppress(OverflowError):  # a whole number beyond every float
-                as_hinted = value if hint is int else float(value)
-                return as_hinted if how.builds else value
+                as_hinted = operator.index(value) if hint is int else float(value)  # type: ignore[arg-type]
+                if _LEAST <= as_hinted <= _MOST if hint is int else math.isfinite(as_hinted):
+                    return as_hinted if how.builds else value
     elif origin is tuple:
         items = [value] if how.wraps and isinstance(value, str | int | float) else value
         if isinstance(items, tuple | list):
@@ -244,7 +262,4 @@ def _dotted(at: str, key: object) -> str:
 
 def _line(value: object, hint: object, at: str, how: Reading) -> str:
     told = f"{at}: expected {called(hint, how.names)}{';' if get_origin(hint) is Literal else ','}"
-    try:
-        return f"{told} got {one_line(repr(value), 60)}"
-    except RecursionError:  # lists in lists of a stranger, more than Python can show
-        return f"{told} got {type(value).__name__}"
+    return f"{told} got {shown(value)}"

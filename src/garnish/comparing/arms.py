@@ -9,7 +9,7 @@ from typing import Literal, final
 from garnish import registry
 from garnish.comparing.compare_options import CompareOptions
 from garnish.engine.adapter import Method
-from garnish.errors import OptionError, one_line, suggest
+from garnish.errors import OptionError, shown, suggest
 from garnish.recipes.overrides import parse_value
 
 Role = Literal["adapter", "frozen", "single", "multi", "scratch", "control"]
@@ -119,9 +119,7 @@ def adapters_of(given: object) -> list[tuple[str, tuple[Method, ...]]]:
     if isinstance(entries, Mapping):
         entries = [entries]
     if not isinstance(entries, list | tuple) or not entries:
-        raise OptionError(
-            f"compare.adapters: {one_line(repr(given), 60)}; name methods, e.g. LoRA,LoRA(rank=2),AdaptFormer"
-        )
+        raise OptionError(f"compare.adapters: {shown(given)}; name methods, e.g. LoRA,LoRA(rank=2),AdaptFormer")
     found = []
     for entry in entries:
         parts = _split(entry, "+") if isinstance(entry, str) else entry if isinstance(entry, list | tuple) else [entry]
@@ -136,7 +134,7 @@ def _entry(given: object) -> tuple[str, dict[str, object]]:
     if isinstance(given, Mapping) and isinstance(given.get("name"), str):
         return given["name"], {str(key): value for key, value in given.items() if key != "name"}
     if not isinstance(given, str) or not given.strip():
-        raise OptionError(f"compare.adapters: {one_line(repr(given), 60)} names no method; write e.g. LoRA(rank=2)")
+        raise OptionError(f"compare.adapters: {shown(given)} names no method; write e.g. LoRA(rank=2)")
     name, bracket, rest = given.strip().partition("(")
     if not bracket:
         return _known(name), {}

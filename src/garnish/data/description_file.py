@@ -16,7 +16,7 @@ from garnish.data.description import Description
 from garnish.data.labels.labelled import labelled
 from garnish.data.layouts.layout import Layout
 from garnish.data.patterns import checked_pattern, is_list
-from garnish.errors import DataError, OptionError, one_line, suggest
+from garnish.errors import DataError, OptionError, shown, suggest
 from garnish.files.strict_yaml import read_yaml
 
 _KEYS = ("path", "images", "splits", "every", "tasks")
@@ -38,7 +38,7 @@ def read_description(source: str | Path | Mapping[str, Json], root: Path | None 
 def parse_description(given: Json, source: str, base: Path) -> Description:
     """Check a description that was read from ``source``; its ``path`` is relative to the folder ``base``."""
     if not isinstance(given, Mapping):
-        raise OptionError(f"{source}: expected keys {', '.join(_KEYS)}; got {one_line(repr(given), 60)}")
+        raise OptionError(f"{source}: expected keys {', '.join(_KEYS)}; got {shown(given)}")
     if "layout" in given:
         return _laid_out(given, source, base)
     for key in given:
@@ -57,7 +57,7 @@ def parse_description(given: Json, source: str, base: Path) -> Description:
     for split, value in splits.items():
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise OptionError(
-                f"{source}: splits.{split}: {one_line(repr(value), 60)}; write the name of a folder, or of a text file"
+                f"{source}: splits.{split}: {shown(value)}; write the name of a folder, or of a text file"
                 f" with one name per line such as {split}.txt"
             )
         if not is_list(str(value)) and "{split}" not in images and split != "all":
@@ -108,5 +108,5 @@ def _laid_out(given: Mapping[str, Json], source: str, base: Path) -> Description
 def _mapping(given: Mapping[str, Json], key: str, source: str) -> dict[str, Json]:
     value = given.get(key) or {}
     if not isinstance(value, Mapping):
-        raise OptionError(f"{source}: `{key}` must be a mapping, got {one_line(repr(value), 60)}")
+        raise OptionError(f"{source}: `{key}` must be a mapping, got {shown(value)}")
     return {str(name): item for name, item in value.items()}

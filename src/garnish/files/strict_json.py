@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import NoReturn
 
-from garnish.errors import BundleError, GarnishError, one_line
+from garnish.checking.plain_data import Json
+from garnish.errors import BundleError, GarnishError, one_line, shown
 from garnish.files.checksums import check_sum
+from garnish.files.regular import read_regular
 
 #: Largest file that is read; a description has some kilobytes.
 MOST_BYTES = 16 * 2**20
@@ -26,18 +29,32 @@ def read_json(
         summed: check it against ``SHA256SUMS`` beside it.
     """
     try:
-        if (size := file.stat().st_size) > MOST_BYTES:
-            raise error_kind(f"{file}: {size} bytes are more than a {what} can have; {remedy}")
-        data = file.read_bytes()
+        data = read_regular(file, MOST_BYTES)
         text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise error_kind(f"{file}: cannot be read ({one_line(error, 120)}); {remedy}") from error
     if summed:
         check_sum(file, data)
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise error_kind(f"{file}: is damaged ({one_line(error, 120)}); {remedy}") from error
+
+
+def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """A mapping; readers differ in which of two entries with one key they take, so neither is."""
+    made: dict[str, Json] = {}
+    for key, value in pairs:
+        if key in made:
+            raise ValueError(f"key {shown(key)} stands twice")
+        made[key] = value
+    return made
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{one_line(text, 40)} is beyond all floats")
+    return value
 
 
 def _refuse(name: str) -> NoReturn:

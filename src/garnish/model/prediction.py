@@ -16,7 +16,7 @@ from torch import Tensor
 
 from garnish.checking.arguments import checked
 from garnish.drawing.sheet import draw_sheet
-from garnish.errors import DataError, OptionError, one_line
+from garnish.errors import DataError, OptionError, shown
 from garnish.files import pictures
 from garnish.tasks.task import Task
 
@@ -40,7 +40,7 @@ class Prediction:
 
     def __getitem__(self, task: str) -> Tensor:
         if not isinstance(task, str) or task not in self.maps:
-            raise OptionError(f"no map of task {one_line(repr(task), 40)}; there are {', '.join(self.maps)}")
+            raise OptionError(f"no map of task {shown(task, 40)}; there are {', '.join(self.maps)}")
         return self.maps[task]
 
     def painted(self) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import yaml
 
 from garnish.checking.plain_data import Json
-from garnish.errors import OptionError, one_line
+from garnish.errors import OptionError, shown
 from garnish.files.strict_yaml import parse_yaml
 
 _NUMBERS = re.compile(r"[-+.\deE]+(,[-+.\deE]+)+")
@@ -79,8 +79,7 @@ def set_dotted(plain: dict[str, Json], key: str, value: Json, *, names: Sequence
             inner = {"name": inner}
         if not isinstance(inner, dict | list):
             at = ".".join(way[: depth + 1])
-            shown = one_line(repr(inner), 60)
-            raise OptionError(f"--{key}: {at} is {shown}, which has no options; set --{at} as a whole")
+            raise OptionError(f"--{key}: {at} is {shown(inner)}, which has no options; set --{at} as a whole")
         _put(here, part, inner, key)
         here = inner
     _put(here, last, value, key)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from garnish.checking.plain_data import Json
-from garnish.errors import OptionError, one_line, suggest
+from garnish.errors import OptionError, shown, suggest
 from garnish.files.strict_yaml import read_yaml
 from garnish.recipes.overrides import set_dotted
 from garnish.recipes.paths import as_list, from_base, inlined, relocated
@@ -80,7 +80,7 @@ class Recipe:
         if not found or not all(isinstance(n, str) and isinstance(o, Mapping | None) for n, o in found.items()):
             raise self.fault(
                 "tasks",
-                f"{one_line(repr(given), 80)}; name some of the data's tasks, e.g. "
+                f"{shown(given, 80)}; name some of the data's tasks, e.g. "
                 "[seg, depth], or tasks with options, e.g. {seg: {dice: 1.0}}",
             )
         return {name: dict(options or {}) for name, options in found.items()}
@@ -196,7 +196,7 @@ class Recipe:
         if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
             top = section.split(".")[0]
             example = {"backbone": "mit_b0", "adapter": "{name: LoRA, rank: 8}"}.get(top, "SegFormerHead")
-            raise self.fault(section, f"{one_line(repr(given), 60)} has no name; write e.g. {top}: {example}")
+            raise self.fault(section, f"{shown(given)} has no name; write e.g. {top}: {example}")
         return dict(given)
 
     def _build(self, kind: str, section: str, given: Json) -> Any:
@@ -233,7 +233,7 @@ def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Jso
     if file is not None:
         given = read_yaml(Path(file))
         if not isinstance(given, dict):
-            raise OptionError(f"{file}: {one_line(repr(given), 60)} is no recipe; it needs keys {', '.join(SECTIONS)}")
+            raise OptionError(f"{file}: {shown(given)} is no recipe; it needs keys {', '.join(SECTIONS)}")
         for key in given:
             if key not in IN_FILE:
                 raise OptionError(f"{file}: unknown key {key!r}{suggest(str(key), IN_FILE)}")

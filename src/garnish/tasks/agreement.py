@@ -9,7 +9,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 
-from garnish.errors import OptionError, one_line, plural
+from garnish.errors import OptionError, plural, shown
 from garnish.registry import options_of
 from garnish.tasks.task import Role, Task
 
@@ -140,4 +140,4 @@ def _listed(names: tuple[str, ...] | list[str]) -> str:
 
 
 def _short(value: object) -> str:
-    return one_line(repr(value), 60)
+    return shown(value)

@@ -25,7 +25,7 @@ from torch import Tensor
 from garnish.bundles.checkpoint import Number, flatten, load_state, save_state, unflatten
 from garnish.checking.finite import not_finite
 from garnish.checking.plain_data import Json, Reading, read_as
-from garnish.errors import BundleError, OptionError, one_line
+from garnish.errors import BundleError, OptionError, shown
 from garnish.files.atomic import write_file, writing
 from garnish.files.strict_yaml import write_yaml
 from garnish.registry import SpecFacts, plain
@@ -157,7 +157,7 @@ def _json_of(value: Json, at: str) -> Json:
         return str(value)
     if value is None or isinstance(value, str | int | float):
         return value
-    raise OptionError(f"{at}: {one_line(repr(value), 60)} cannot be stored; give a number, text, a list or a mapping")
+    raise OptionError(f"{at}: {shown(value)} cannot be stored; give a number, text, a list or a mapping")
 
 
 def write_results(folder: Path, history: list[Evaluation]) -> None:

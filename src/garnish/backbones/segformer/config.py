@@ -8,7 +8,7 @@ from pathlib import Path
 
 from garnish.backbones.weights import HUB_CONFIG, read_notes
 from garnish.checking.plain_data import Json
-from garnish.errors import WeightsError, one_line
+from garnish.errors import WeightsError, shown
 from garnish.files.strict_json import read_json
 
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
@@ -57,9 +57,7 @@ def check_architecture(
             remedy = (
                 f"set the option {option}" if option in ("num_heads", "sr_ratios") else "only SegFormer's own is known"
             )
-            raise WeightsError(
-                f"{source}: its {HUB_CONFIG} has {key} {one_line(repr(said), 60)}, not {value!r}; {remedy}"
-            )
+            raise WeightsError(f"{source}: its {HUB_CONFIG} has {key} {shown(said)}, not {value!r}; {remedy}")
 
 
 def stated_classes(file: str | Path) -> tuple[str, ...] | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from garnish.checking.plain_data import Json, Reading, Within, hints_of, read_as
-from garnish.errors import BundleError, one_line
+from garnish.errors import BundleError, one_line, shown
 from garnish.files.strict_json import read_json
 
 CONFIG = "adapter_config.json"
@@ -130,18 +130,17 @@ def _check_ignored(found: Mapping[str, Json], file: str) -> None:
     for key, value in found.items():
         if key not in _READ | _WITHOUT_EFFECT and value not in (None, False, [], {}, ""):
             raise BundleError(
-                f"{file}: {one_line(key, 60)}: {one_line(repr(value), 60)} is not supported; "
+                f"{file}: {one_line(key, 60)}: {shown(value)} is not supported; "
                 "plain LoRA, rsLoRA and DoRA of linear layers and convolutions are"
             )
     if (bias := found.get("bias", "none")) != "none":
         raise BundleError(
-            f"{file}: bias: {one_line(repr(bias), 60)} retrains the backbone's own biases; "
-            "only adapters of bias='none' are read"
+            f"{file}: bias: {shown(bias)} retrains the backbone's own biases; only adapters of bias='none' are read"
         )
     start = found.get("init_lora_weights", True)
     if isinstance(start, str) and start not in _STARTS:
         raise BundleError(
-            f"{file}: init_lora_weights: {one_line(repr(start), 40)} rewrites the backbone's weights when "
+            f"{file}: init_lora_weights: {shown(start, 40)} rewrites the backbone's weights when "
             "PEFT loads the file; save it as a plain LoRA first (path_initial_model_for_weight_conversion)"
         )
 

@@ -23,7 +23,7 @@ from garnish.bundles.bundle_json import FACTS, BackboneFacts
 from garnish.bundles.specs import Specs, backbone_facts
 from garnish.bundles.tensors import read_tensors
 from garnish.checking.plain_data import read_as
-from garnish.errors import BundleError, OptionError, one_line
+from garnish.errors import BundleError, OptionError, one_line, shown
 from garnish.files.strict_json import read_json
 from garnish.model.model import Model
 from garnish.registry import SpecFacts
@@ -105,7 +105,7 @@ def read_sidecar(folder: Path) -> Sidecar | None:
     if not tasks:
         raise BundleError(f"{file}: tasks: there are none; write the folder again")
     if decode_head is not None and decode_head not in tasks:
-        raise BundleError(f"{file}: decode_head: {one_line(repr(decode_head), 40)} is none of the tasks")
+        raise BundleError(f"{file}: decode_head: {shown(decode_head, 40)} is none of the tasks")
     try:
         specs = Specs.read({"tasks": tasks}, str(file))
         data = (folder / HEADS).read_bytes()
