@@ -121,7 +121,10 @@ def test_json_is_standard_bounded_and_one_line(tmp_path) -> None:
         (b"[NaN]", "is damaged (NaN is not JSON); again"),
         (b"[" * 10**5, "is damaged"),
         (b"\xff", "cannot be read"),
-        (b" " * (16 * 2**20 + 1), "16777217 bytes are more than a list can have; again"),
+        (
+            b" " * (16 * 2**20 + 1),
+            "its 16,777,217 bytes are more than the 16,777,216 that such a file may have); again",
+        ),
     ):
         (tmp_path / "a.json").write_bytes(data)
         with pytest.raises(BundleError) as error:
