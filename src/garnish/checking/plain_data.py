@@ -53,12 +53,12 @@ class Within:
     holds: Callable[[Any], object] = lambda _: True
 
 
-def whole(least: int, most: int) -> Within:
+def integers(least: int, most: int) -> Within:
     """Whole numbers from ``least`` to ``most``, both among them."""
     return Within(f"a whole number from {least:,} to {most:,}", lambda value: least <= value <= most)
 
 
-def number(least: float, most: float, *, above: bool = False, below: bool = False) -> Within:
+def reals(least: float, most: float, *, above: bool = False, below: bool = False) -> Within:
     """Numbers from ``least`` to ``most``; ``above``, ``below``: without that end."""
     told = f"a number {'above' if above else 'from'} {least:,g} {'to below' if below else 'to'} {most:,g}"
     return Within(
