@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from garnish.checking.plain_data import Json, Reading, read_as
+from garnish.checking.plain_data import LONGEST, Json, Reading, read_as
 from garnish.errors import OptionError, one_line, suggest
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class SpecFacts(TypedDict):
     options: dict[str, Json]
 
 
-_OPTIONS = Reading(wraps=True)
+_OPTIONS = Reading(wraps=True, longest=LONGEST)
 
 
 @cache

@@ -1,6 +1,7 @@
 """Checks the arguments of public functions and option classes against their type annotations, with one-line errors.
 
-Types, and the choices of a ``Literal``: whether a number is in range is for whoever reads it.
+Types, the choices of a ``Literal``, and the bounds of :mod:`garnish.checking.bounds`. What depends on several options,
+or on a trunk, is for whoever reads them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import re
 from abc import ABC, ABCMeta
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_origin
+from typing import Any, TypeVar
 
 import numpy as np
 
-from garnish.checking.plain_data import GIVEN, Unfit, called, conform, fits, hints_of
+from garnish.checking.plain_data import LONGEST, Reading, Unfit, conform, fits, hints_of, line_of
 from garnish.errors import OptionError, one_line, shown, suggest
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -43,6 +44,26 @@ _CALLED = {
 }
 
 
+def _shown(value: object) -> str:
+    """A value in a message: its type, and the value itself if that is short."""
+    name = type(value).__name__
+    if isinstance(value, str | bytes | int | float | complex | os.PathLike | type):
+        return f"{name} {shown(value if not isinstance(value, Path) else str(value), 40)}"
+    if value is None:
+        return name
+    if isinstance(value, list | tuple) and 0 < len(value) <= 8 and {type(entry) for entry in value} <= {int, float}:
+        return f"{name} {shown(value, 60)}"
+    if isinstance(value, list | tuple | set | dict):
+        held = sorted({type(entry).__name__ for entry in (value.values() if isinstance(value, dict) else value)})
+        return f"{name} of {', '.join(held)}" if held else f"an empty {name}"
+    return name
+
+
+#: Arguments of functions, which may be long lists of pictures, and options, which may not be.
+_ARGUMENT = Reading(builds=False, names=_CALLED, shows=_shown)
+_OPTION = dataclasses.replace(_ARGUMENT, longest=LONGEST)
+
+
 def checked(function: F) -> F:
     """Decorate a function to raise :class:`OptionError` for a missing or unknown argument.
 
@@ -61,7 +82,7 @@ def checked(function: F) -> F:
             raise OptionError(f"{label}: {_unbound(signature, given, error)}") from None
         for name, value in bound.arguments.items():
             if name in hints and kinds[name] is not inspect.Parameter.VAR_KEYWORD:
-                take = functools.partial(_taken, hint=hints[name], where=f"{label}: {name}")
+                take = functools.partial(_taken, hint=hints[name], where=f"{label}: {name}", how=_ARGUMENT)
                 several = kinds[name] is inspect.Parameter.VAR_POSITIONAL
                 told = f"one call a {name}"
                 new = tuple(take(v, of_several=told) for v in value) if several else take(value, of_several=told)
@@ -138,7 +159,7 @@ class _ByName(ABCMeta):
                 raise OptionError(f"{label}: unknown option {name!r}{suggest(name, known, limit=40)}")
             hint = hints.get(name, object)
             hint = hint.type if isinstance(hint, dataclasses.InitVar) else hint
-            values[name] = _taken(value, hint, f"{label}.{name}")
+            values[name] = _taken(value, hint, f"{label}.{name}", _OPTION)
         for name, option in options.items():
             if name not in values and option.default is inspect.Parameter.empty:
                 raise OptionError(f"{label}: option {name!r} is required: {label}({name}=…)")
@@ -153,17 +174,16 @@ class Options(ABC, metaclass=_ByName):
     """
 
 
-def _taken(value: object, hint: object, where: str, of_several: str = "") -> object:
+def _taken(value: object, hint: object, where: str, how: Reading, of_several: str = "") -> object:
     """The value, converted as :class:`Options` says; raises OptionError if it is not of the annotated type."""
     with contextlib.suppress(RecursionError):  # lists in lists without end, which no option is
         value = _of_python(value)
-    with contextlib.suppress(Unfit):
-        return conform(value, hint, where, GIVEN)
+    try:
+        return conform(value, hint, where, how)
+    except Unfit as unfit:
+        line = unfit.line() if unfit.outside else line_of(value, hint, where, how)
     is_list = of_several and isinstance(value, list | tuple) and value and all(fits(one, hint) for one in value)
-    told = f"{where}: expected {called(hint, _CALLED)}"
-    if get_origin(hint) is Literal and isinstance(value, str):
-        raise OptionError(f"{told}; got {shown(value, 40)}")
-    raise OptionError(f"{told}, got {_shown(value)}{f'; {of_several}' if is_list else ''}")
+    raise OptionError(f"{line}{f'; {of_several}' if is_list else ''}")
 
 
 def _of_python(value: Any) -> object:
@@ -177,16 +197,3 @@ def _of_python(value: Any) -> object:
         changed = {_of_python(key): _of_python(entry) for key, entry in value.items()}
         return value if all(changed[key] is entry for key, entry in value.items()) else changed
     return value
-
-
-def _shown(value: object) -> str:
-    """A value in a message: its type, and the value itself if that is short."""
-    name = type(value).__name__
-    if isinstance(value, str | bytes | int | float | complex | os.PathLike | type):
-        return f"{name} {shown(value if not isinstance(value, Path) else str(value), 40)}"
-    if value is None:
-        return name
-    if isinstance(value, list | tuple | set | dict):
-        held = sorted({type(entry).__name__ for entry in (value.values() if isinstance(value, dict) else value)})
-        return f"{name} of {', '.join(held)}" if held else f"an empty {name}"
-    return name

@@ -14,9 +14,8 @@ import inspect
 import math
 import numbers
 import operator
-import re
 import types
-from collections.abc import Callable, Mapping, Sequence, Set, ValuesView
+from collections.abc import Callable, Mapping, Sequence, Set, Sized, ValuesView
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import (
@@ -33,6 +32,11 @@ from typing import (
     is_typeddict,
 )
 
+from garnish.checking.within import Within as Within  # what annotations are written with stands here too
+from garnish.checking.within import integers as integers
+from garnish.checking.within import lengths as lengths
+from garnish.checking.within import matching as matching
+from garnish.checking.within import reals as reals
 from garnish.errors import GarnishError, OptionError, one_line, shown, suggest
 
 T = TypeVar("T")
@@ -40,35 +44,11 @@ T = TypeVar("T")
 #: Whole numbers that torch, NumPy and files hold in 64 bits; none of ours is meant to be larger.
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
+#: What has entries.
+_MANY = (list, tuple, Mapping, Set)
+
 #: What JSON and YAML hold, of any depth; whoever takes an entry out says of which type it is.
 Json = Any
-
-
-@final
-@dataclass(frozen=True)
-class Within:
-    """In ``Annotated``: what a message calls the values of a type that are meant, and which ones those are."""
-
-    called: str
-    holds: Callable[[Any], object] = lambda _: True
-
-
-def integers(least: int, most: int) -> Within:
-    """Whole numbers from ``least`` to ``most``, both among them."""
-    return Within(f"a whole number from {least:,} to {most:,}", lambda value: least <= value <= most)
-
-
-def reals(least: float, most: float, *, above: bool = False, below: bool = False) -> Within:
-    """Numbers from ``least`` to ``most``; ``above``, ``below``: without that end."""
-    told = f"a number {'above' if above else 'from'} {least:,g} {'to below' if below else 'to'} {most:,g}"
-    return Within(
-        told, lambda value: (least < value if above else least <= value) and (value < most if below else value <= most)
-    )
-
-
-def matching(pattern: str) -> Within:
-    """Text that is as a regular expression says from its first to its last character."""
-    return Within(f"text like {pattern}", re.compile(pattern).fullmatch)
 
 
 @final
@@ -83,6 +63,8 @@ class Reading:
         names: class name → how a line calls it; others by their own names.
         builds: mappings become the dataclasses that are annotated, and whole numbers floats; else both stay.
         wraps: one text or number stands for a tuple of one.
+        longest: entries of a list or mapping and letters of a text, at most; None: any number.
+        shows: how a line shows what was found.
     """
 
     error: type[GarnishError] = OptionError
@@ -92,18 +74,28 @@ class Reading:
     names: Mapping[str, str] = field(default_factory=lambda: {"NoneType": "null"})
     builds: bool = True
     wraps: bool = False
+    longest: int | None = None
+    shows: Callable[[object], str] = shown
 
 
 #: As Python has them: options and arguments.
 GIVEN = Reading(builds=False)
 
+#: Entries of a list or mapping and letters of a text that any option may have: as many as 16 bits count.
+LONGEST = 65_536
+
 
 @final
 class Unfit(Exception):
-    """A value that does not fit; its line is put together where it is wanted, for unions try one type after another."""
+    """A value that does not fit; its line is put together where it is wanted, for unions try one type after another.
 
-    def __init__(self, line: Callable[[], str]) -> None:
-        self.line = line
+    Attributes:
+        line: what is wrong.
+        outside: whether it, or an entry of it, is of the right type but not among the values that are meant.
+    """
+
+    def __init__(self, line: Callable[[], str], *, outside: bool = False) -> None:
+        self.line, self.outside = line, outside
 
 
 def read_as(value: object, hint: type[T], at: str, how: Reading) -> T:
@@ -138,7 +130,9 @@ def called(hint: object, names: Mapping[str, str]) -> str:
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         within = _within(hint)
-        return called(inner[0], names) if within is None else within.called
+        if within is None:
+            return called(inner[0], names)
+        return within.called if within.of == "values" else f"{called(inner[0], names)}, {within.called}"
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(called(option, names) for option in inner))
     if origin is Literal:
@@ -167,22 +161,36 @@ def conform(value: object, hint: object, at: str, how: Reading) -> Any:
     Raises:
         Unfit: where it is not of the type.
     """
+    if how.longest is not None and isinstance(value, (str, bytes, *_MANY)) and len(value) > how.longest:
+        raise Unfit(functools.partial(_too_long, value, at, how.longest), outside=True)
     origin, inner = get_origin(hint), get_args(hint)
+    outside = False
     if hint is Any:
         return value
     if origin is Annotated:
         if (within := _within(hint)) is None:
             return conform(value, inner[0], at, how)
-        with contextlib.suppress(Unfit):
-            new = conform(value, inner[0], at, how)
-            if within.holds(new):
-                return new
+        if within.of == "lengths" and isinstance(value, _MANY):
+            if within.holds(value):  # before each of them is read
+                return conform(value, inner[0], at, how)
+            outside = True
+        else:
+            odd = not within.finite and isinstance(value, float) and not math.isfinite(value)
+            with contextlib.suppress(Unfit):
+                new = value if odd else conform(value, inner[0], at, how)
+                if within.holds(new):
+                    return new
+                outside = True
     elif origin in (Union, types.UnionType):
         for option in inner:
             if how.builds and isinstance(value, Mapping) and (_has_keys(option) or _is_a(option, Mapping)):
                 return conform(value, option, at, how)  # its own line, not that of the union
-            with contextlib.suppress(Unfit):
+            try:
                 return conform(value, option, at, how)
+            except Unfit as unfit:
+                if unfit.outside and isinstance(value, _MANY):
+                    raise  # likewise
+                outside = outside or unfit.outside
     elif origin is Literal:
         if any(type(value) is type(option) and value == option for option in inner):
             return value
@@ -217,7 +225,7 @@ def conform(value: object, hint: object, at: str, how: Reading) -> Any:
         kind = type(None) if hint is None else hint if origin is None else origin
         if not inspect.isclass(kind) or (not is_typeddict(kind) and (kind is object or isinstance(value, kind))):
             return value
-    raise Unfit(lambda: _line(value, hint, at, how))
+    raise Unfit(lambda: line_of(value, hint, at, how), outside=outside)
 
 
 def _with_keys(value: Mapping[Any, object], hint: Any, at: str, how: Reading) -> object:
@@ -260,6 +268,14 @@ def _dotted(at: str, key: object) -> str:
     return f"{at}.{one_line(key, 60)}" if at else one_line(key, 60)
 
 
-def _line(value: object, hint: object, at: str, how: Reading) -> str:
-    told = f"{at}: expected {called(hint, how.names)}{';' if get_origin(hint) is Literal else ','}"
-    return f"{told} got {shown(value)}"
+def line_of(value: object, hint: object, at: str, how: Reading) -> str:
+    """What was expected at a place and what was found, of the value as a whole."""
+    told = f"{at}: expected {called(hint, how.names)}"
+    if get_origin(hint) is Literal:
+        return f"{told}; got {shown(value)}"
+    return f"{told}, got {how.shows(value)}"
+
+
+def _too_long(value: Sized, at: str, most: int) -> str:
+    what = "letters" if isinstance(value, str | bytes) else "entries"
+    return f"{at}: expected at most {most:,} {what}, got {len(value):,}; give fewer"
