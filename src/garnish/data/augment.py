@@ -9,18 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
 
 import numpy as np
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
 from garnish.checking.arguments import Options
+from garnish.checking.bounds import Share, Size
+from garnish.checking.plain_data import reals
 from garnish.data.dataset import Sample
 from garnish.errors import OptionError
 from garnish.targets.kernels import resize_target
 from garnish.targets.target import IGNORE
+
+#: Zooms: a picture of 1,024² becomes one of 16,384² at most.
+Zoom = Annotated[float, reals(0.01, 16)]
 
 #: fill colour outside the picture: ImageNet's mean, so about 0 after a backbone's normalisation
 PAD_COLOUR = (124.0, 116.0, 104.0)
@@ -43,23 +49,15 @@ class Augment(Options):
         OptionError: a value out of range.
     """
 
-    size: tuple[int, int] | None = None
-    scale: tuple[float, float] = (0.75, 1.5)
-    flip: float = 0.5
-    rotate_degrees: float = 0.0
-    colour: float = 0.0
+    size: Size | None = None
+    scale: tuple[Zoom, Zoom] = (0.75, 1.5)
+    flip: Share = 0.5
+    rotate_degrees: Annotated[float, reals(0, 180)] = 0.0
+    colour: Annotated[float, reals(0, 1, below=True)] = 0.0
 
     def __post_init__(self) -> None:
-        if self.size is not None and min(self.size) < 1:
-            raise OptionError(f"augment.size: sides must be at least 1 pixel, got {self.size}")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise OptionError(f"augment.scale: need 0 < low ≤ high, got {self.scale}")
-        if not 0 <= self.flip <= 1:
-            raise OptionError(f"augment.flip: a probability within 0 and 1, got {self.flip}")
-        if not 0 <= self.rotate_degrees <= 180:
-            raise OptionError(f"augment.rotate_degrees: within 0 and 180, got {self.rotate_degrees}")
-        if not 0 <= self.colour < 1:
-            raise OptionError(f"augment.colour: at least 0 and below 1, got {self.colour}")
+        if self.scale[0] > self.scale[1]:
+            raise OptionError(f"augment.scale: the low end comes first, got {self.scale}")
 
     def __call__(self, sample: Sample, seed: tuple[int, ...]) -> Sample:
         """Apply random changes to a sample; a pure function of its arguments that uses no global random generator.
@@ -95,7 +93,12 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     """Resize picture (bilinear, antialiased) and labels (nearest neighbour) to ``size`` = (height, width)."""
     if sample.size == size:
         return sample
-    image = V.resize(sample.image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
+    whole = sample.image
+    if size == (1, 1):  # torch takes a single pixel of uint8 for channels last, and fails
+        whole = whole.float()
+    image = V.resize(whole, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
+    if image.dtype != sample.image.dtype:
+        image = tv_tensors.wrap(image.round().to(sample.image.dtype), like=sample.image)
     return Sample(image, {task: resize_target(target, size) for task, target in sample.targets.items()}, sample.name)
 
 
