@@ -85,12 +85,12 @@ def test_an_arm_stands_once(given):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"rates": [1e-3, 0]}, r"compare\.rates: 0"),
-        ({"reference_rates": [math.inf]}, r"compare\.reference_rates: inf"),
-        ({"rates": []}, r"compare\.rates: none given"),
-        ({"seeds": 0}, r"compare\.seeds: 0"),
-        ({"held_out_every": 1}, r"compare\.held_out_every: 1"),
-        ({"widen": -1}, r"compare\.widen: -1"),
+        ({"rates": [1e-3, 0]}, r"compare\.rates: expected a number above 0 to 1e\+30, got 0"),
+        ({"reference_rates": [math.inf]}, r"compare\.reference_rates: expected a number above 0 to 1e\+30, got inf"),
+        ({"rates": []}, r"compare\.rates: expected a list of a number above 0 to 1e\+30, 1 to 64 of them, got \[\]"),
+        ({"seeds": 0}, r"compare\.seeds: expected a whole number from 1 to 10,000, got 0"),
+        ({"held_out_every": 1}, r"compare\.held_out_every: expected a whole number from 2 .*, got 1"),
+        ({"widen": -1}, r"compare\.widen: expected a whole number from 0 to 64, got -1"),
         ({"references": ["full"]}, "unknown reference 'full'"),
         ({"controls": ["noise"]}, "unknown control 'noise'"),
         ({"adaptors": "LoRA"}, "unknown option 'adaptors'"),
@@ -184,7 +184,7 @@ def test_errors_of_the_command_are_one_line(capsys, tmp_path, recipe):
     assert "no recipe" in fails(capsys)
     assert "give --out" in fails(capsys, *config)
     assert "unknown adapter 'Lorra'" in fails(capsys, *config, *out, "--adapters", "Lorra")
-    assert "compare.rates: 0.0" in fails(capsys, *config, *out, "--rates", "0,1e-3")
+    assert "compare.rates: expected a number above 0 to 1e" in fails(capsys, *config, *out, "--rates", "0,1e-3")
     assert "'fast' is no list of numbers" in fails(capsys, *config, *out, "--rates", "fast")
     assert "unknown reference 'full'" in fails(capsys, *config, *out, "--references", "full")
     assert "batch_size" in fails(capsys, *config, *out, "--train.batch_size", "auto")

@@ -287,16 +287,25 @@ def test_dpt_compiles_and_exports_on_plain_maps():
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: DPTHead(channels=1), "DPTHead.channels: 1"),
-        (lambda: DPTHead(widths=(4, 4, 4)), r"DPTHead.widths: \[4, 4, 4\]; give 4, each at least 1"),
+        (lambda: DPTHead(channels=1), "DPTHead.channels: expected a whole number from 2 to 4,096, got int 1"),
+        (
+            lambda: DPTHead(widths=(4, 4, 4)),
+            r"DPTHead.widths: expected a list of a whole number from 1 to 4,096, 4 of them, got tuple \(4, 4, 4\)",
+        ),
         (lambda: DPTHead(output="normals"), "DPTHead.output: expected one of depth, segmentation; got 'normals'"),
-        (lambda: DPTHead(dropout=1.0), "DPTHead.dropout: 1.0"),
+        (lambda: DPTHead(dropout=1.0), "DPTHead.dropout: expected a number from 0 to below 1, got float 1.0"),
         (lambda: DPT.build([], 3), "needs features"),
         (lambda: DPT.build(plain()[:3], 3), r"needs 4 maps of one stride .* got strides \[16.0, 16.0, 16.0\]"),
-        (lambda: UPerHead(channels=0), "UPerHead.channels: 0"),
-        (lambda: UPerHead(pool_scales=()), r"UPerHead.pool_scales: \[\]"),
-        (lambda: UPerHead(pool_scales=(1, 0)), r"UPerHead.pool_scales: \[1, 0\]"),
-        (lambda: UPerHead(dropout=-0.1), "UPerHead.dropout: -0.1"),
+        (lambda: UPerHead(channels=0), "UPerHead.channels: expected a whole number from 1 to 4,096, got int 0"),
+        (
+            lambda: UPerHead(pool_scales=()),
+            "UPerHead.pool_scales: .* from 1 to 256, 1 to 64 of them, got an empty tuple",
+        ),
+        (
+            lambda: UPerHead(pool_scales=(1, 0)),
+            "UPerHead.pool_scales: expected a whole number from 1 to 256, got int 0",
+        ),
+        (lambda: UPerHead(dropout=-0.1), "UPerHead.dropout: expected a number from 0 to below 1, got float -0.1"),
         (lambda: UPER.build(FEATURES, 0), "needs features and outputs"),
     ],
 )

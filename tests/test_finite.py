@@ -297,12 +297,12 @@ def test_a_rate_beyond_all_bounds_ends_in_an_error(tmp_path, val):
     with pytest.raises(
         GarnishError, match=r"^step 1: .* not finite.*; lower lr \(1e\+300\); the last checkpoint"
     ) as error:
-        fit(tiny(), data, data if val else None, out=out, steps=1, lr=1e300, **SHORT)
+        fit(tiny(), data, data if val else None, out=out, steps=1, lr=1e30, **SHORT)
     assert "\n" not in str(error.value)
     assert all_finite(out / "last/state.safetensors") and not (out / "best").exists()
     assert load_state(out / "last/state.safetensors")[1]["state"]["step"] == 0
     with pytest.raises(GarnishError, match="step 1"):  # also where there is no folder to look at
-        fit(tiny(), data, data if val else None, steps=1, lr=1e300, **SHORT)
+        fit(tiny(), data, data if val else None, steps=1, lr=1e30, **SHORT)
 
 
 def planted(monkeypatch, at, name, value=math.nan):
@@ -436,7 +436,7 @@ def test_the_command_ends_in_one_line(tmp_path, capsys):
     from garnish.cli import main
 
     words = "train --data scenes --data.train 4 --data.val 2 --data.size 32 --backbone garnish_b0 --adapter Frozen"
-    given = [*words.split(), "--train.lr", "1e300", "--train.steps", "1", "--out", str(tmp_path / "run"), "--quiet"]
+    given = [*words.split(), "--train.lr", "1e30", "--train.steps", "1", "--out", str(tmp_path / "run"), "--quiet"]
     assert main(given) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: seg: no pixel")]
     assert len(lines) == 1 and "step 1: " in lines[0] and "not finite" in lines[0]

@@ -305,14 +305,14 @@ def test_a_missing_extra_is_named(monkeypatch, tmp_path):
     [
         ({"steps": None}, "set exactly one of the two"),
         ({"epochs": 1.0}, "set exactly one of the two"),
-        ({"batch_size": 0}, "train.batch_size: 0"),
-        ({"lr": -1.0}, "train.lr: -1.0 is out of range"),
-        ({"lr": math.nan}, "train.lr: nan"),
+        ({"batch_size": 0}, "batch_size: expected a whole number from 1 to 65,536 or auto, got int 0"),
+        ({"lr": -1.0}, r"lr: expected a number above 0 to 1e\+30, got float -1.0"),
+        ({"lr": math.nan}, "lr: expected a number above 0 to 1e.30, got float nan"),
         ({"schedule": "step"}, "expected one of cosine, poly, constant; got 'step'"),
         ({"precision": "8"}, "expected one of 32-true"),
         ({"strategy": "fsdp"}, "fsdp is refused"),
         ({"log": ("wanbd",)}, "'wanbd'; choose from tensorboard, csv, wandb, mlflow, comet, or name the class"),
-        ({"balance": {"seg": -1.0}}, "train.balance.seg"),
+        ({"balance": {"seg": -1.0}}, "train.balance.seg: expected a number from 0 to 1e.09, got -1"),
         ({"patience": 2}, "needs validation data"),
         ({"accelerator": "abacus"}, "choose what this machine has"),
     ],
@@ -332,7 +332,7 @@ def test_fit_has_the_options_and_their_defaults():
     assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     with pytest.raises(OptionError, match=r"fit: unknown argument 'step'; did you mean 'steps'\?"):
         fit(tiny(), Blobs(every(4)), step=1)
-    with pytest.raises(OptionError, match=r"fit: lr: expected a number, got str 'fast'"):
+    with pytest.raises(OptionError, match=r"fit: lr: expected a number above 0 to 1e.30, got str 'fast'"):
         fit(tiny(), Blobs(every(4)), steps=1, lr="fast")
 
 

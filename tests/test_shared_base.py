@@ -259,7 +259,10 @@ def test_options_survive_lookup():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: SharedBaseHead(channels=0), "SharedBaseHead.channels: 0 is out of range; give at least 1"),
+        (
+            lambda: SharedBaseHead(channels=0),
+            "SharedBaseHead.channels: expected a whole number from 1 to 4,096, got int 0",
+        ),
         (lambda: SharedBaseHead().build_joint([], {"seg": 3}), "needs features and outputs, got 0 maps"),
         (lambda: SharedBaseHead().build_joint(FEATURES, {}), "needs features and outputs"),
         (lambda: SharedBaseHead().build_joint(FEATURES, {"seg": 0}), "needs features and outputs.*'seg': 0"),

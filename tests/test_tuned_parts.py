@@ -164,13 +164,13 @@ def test_dropout_acts_in_training_only(name):
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: gn.Partial(blocks=0), "Partial.blocks: 0 is below 1"),
-        (lambda: gn.Convpass(bottleneck=0), "Convpass.bottleneck: 0 is below 1"),
-        (lambda: gn.Convpass(dropout=1.0), "Convpass.dropout: 1.0"),
+        (lambda: gn.Partial(blocks=0), "Partial.blocks: expected a whole number from 1 to 4,096, got int 0"),
+        (lambda: gn.Convpass(bottleneck=0), "Convpass.bottleneck: expected a whole number from 1 to 4,096, got int 0"),
+        (lambda: gn.Convpass(dropout=1.0), "Convpass.dropout: expected a number from 0 to below 1, got float 1.0"),
         (lambda: gn.Convpass(scale=0.0), "Convpass.scale"),
         (lambda: gn.Convpass(init="zero"), "expected one of identity, xavier; got 'zero'"),
-        (lambda: gn.Mona(bottleneck=0), "Mona.bottleneck: 0 is below 1"),
-        (lambda: gn.Mona(dropout=-0.1), "Mona.dropout: -0.1"),
+        (lambda: gn.Mona(bottleneck=0), "Mona.bottleneck: expected a whole number from 1 to 4,096, got int 0"),
+        (lambda: gn.Mona(dropout=-0.1), "Mona.dropout: expected a number from 0 to below 1, got float -0.1"),
         (lambda: gn.Partial(blocks=9).plan(tiny.backbone("swin")), "has 8 blocks, not 9; use 8 or less"),
         (lambda: gn.NormTuning(places=("mpl",)).plan(tiny.backbone("swin")), "'mpl'; .* stem, attn, mlp, enter"),
         (lambda: gn.NormTuning(places=("enter",)).plan(tiny.backbone("vit")), "no norm at 'enter'; .* attn, mlp"),

@@ -107,7 +107,7 @@ CALLS: dict[str, tuple[Callable[[Given, Any], Any], str, str]] = {
     "gn.evaluate": (lambda g, w: gn.evaluate(w, g.data), "a model (of gn.adapt", ""),
     "gn.evaluate data": (lambda g, w: gn.evaluate(g.model, w), "data (of gn.folder", ""),
     "gn.evaluate tasks": (lambda g, w: gn.evaluate(g.model, g.data, tasks=w), "task", "None"),
-    "gn.evaluate size": (lambda g, w: gn.evaluate(g.model, g.data, size=w), "2 values", "None"),
+    "gn.evaluate size": (lambda g, w: gn.evaluate(g.model, g.data, size=w), "height and width", "None"),
     "gn.folder": (lambda g, w: gn.folder(w), "", ""),
     "gn.folder tasks": (lambda g, w: gn.folder(g.folder, tasks=w), "", ""),
     "gn.Scenes": (lambda g, w: gn.Scenes(w), "a whole number", "int"),
@@ -292,7 +292,7 @@ def test_options_are_named_known_and_may_be_copied() -> None:
     for other in (copy.copy(method), copy.deepcopy(method), pickle.loads(pickle.dumps(method))):
         assert other == method
     assert dataclasses.replace(method, rank=5).rank == 5
-    with pytest.raises(OptionError, match="expected a whole number, got str '5'"):
+    with pytest.raises(OptionError, match="expected a whole number from 1 to 65,536, got str '5'"):
         dataclasses.replace(method, rank="5")
 
 
@@ -337,13 +337,17 @@ def test_what_fits(value: Any, hint: Any, fitting: bool) -> None:
 def test_lists_in_lists_without_end_are_refused_in_one_line() -> None:
     endless: list[Any] = []
     endless.append(endless)
-    with pytest.raises(OptionError, match=r"^LoRA\.layers: expected a list of text, got list of list$"):
+    with pytest.raises(
+        OptionError, match=r"^LoRA\.layers: expected a list of text, at most 4,096 of them, got list of list$"
+    ):
         gn.LoRA(layers=endless)
 
 
 @pytest.mark.parametrize("size", [(0, 32), (32, -1)])
 def test_a_size_without_pixels_is_refused(given: Given, size: tuple[int, int]) -> None:
-    with pytest.raises(OptionError, match=r"evaluate: size .*; set height and width from 1"):
+    with pytest.raises(
+        OptionError, match=r"evaluate: size: expected height and width, each from 1 to 65,536 .*, got tuple"
+    ):
         gn.evaluate(given.model, given.data, size=size)
-    with pytest.raises(OptionError, match=r"train\.eval_size: .* is no size; set height and width from 1"):
+    with pytest.raises(OptionError, match=r"^fit: eval_size: expected height and width, .*, got tuple"):
         gn.fit(given.model, given.data, given.data, eval_size=size, **FIT)

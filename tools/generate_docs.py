@@ -173,8 +173,10 @@ def section(entry: Entry) -> list[str]:
     """One method, head or task: its summary and a table of its options."""
     lines = [f"### {entry.name}", "", entry.summary, ""]
     if entry.options:
-        lines += ["| option | default | |", "|---|---|---|"]
-        lines += [f"| `{o.name}` | {cell(f'`{o.default}`')} | {cell(o.meaning)} |" for o in entry.options]
+        lines += ["| option | default | values | |", "|---|---|---|---|"]
+        lines += [
+            f"| `{o.name}` | {cell(f'`{o.default}`')} | {cell(o.values)} | {cell(o.meaning)} |" for o in entry.options
+        ]
         lines.append("")
     return lines
 

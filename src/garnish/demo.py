@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -14,9 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from garnish.backbones.build import backbone
+from garnish.checking.arguments import checked
+from garnish.checking.bounds import MOST_SEED, Count
+from garnish.checking.plain_data import integers
 from garnish.data.augment import Augment
 from garnish.data.scenes.render import CLASSES
 from garnish.data.scenes.scenes import Scenes
+from garnish.data.sources import NumScenes
 from garnish.drawing.sheet import draw_sheet
 from garnish.engine.adapter import Method
 from garnish.errors import plural
@@ -56,8 +61,14 @@ class DemoRow:
     seconds_per_step: float
 
 
+@checked
 def run_demo(
-    out: str | Path = "demo", *, steps: int = 120, num_train: int = 256, num_val: int = 64, seed: int = 0
+    out: str | Path = "demo",
+    *,
+    steps: Count = 120,
+    num_train: NumScenes = 256,
+    num_val: NumScenes = 64,
+    seed: Annotated[int, integers(0, MOST_SEED // 2 - 1)] = 0,
 ) -> dict[str, DemoRow]:
     """Train the three arms, print one table, write ``sheet.png``, ``balance.png`` and a bundle per arm under ``out``.
 

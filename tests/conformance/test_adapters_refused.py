@@ -161,12 +161,12 @@ def test_maps_between_stages_are_those_of_a_layer_that_merges():
 #: would work); on the tiny trunks stages of Swin are 24, 48, 96, 192 wide, of DINOv2 48 with 16 patches
 BAD: dict[str, list[tuple[dict[str, Any], str | None, str]]] = {
     "AdaptFormer": [
-        ({"bottleneck": 0}, None, "bottleneck: 0 is below 1; use 1 or more"),
+        ({"bottleneck": 0}, None, "bottleneck: expected a whole number from 1 to 65,536, got int 0"),
         ({"dropout": 1.0}, None, r"dropout: 1.0 is outside \[0, 1\); use 0 to 0.9"),
     ],
     "BitFit": [],
     "Convpass": [
-        ({"bottleneck": 0}, None, "bottleneck: 0 is below 1; use 1 or more"),
+        ({"bottleneck": 0}, None, "bottleneck: expected a whole number from 1 to 4,096, got int 0"),
         ({"scale": 0.0}, None, "scale: with 0 nothing would be learned; set a finite value other than 0"),
         ({"dropout": -0.5}, None, r"dropout: -0.5 is outside \[0, 1\); use 0 to 0.9"),
     ],
@@ -175,13 +175,13 @@ BAD: dict[str, list[tuple[dict[str, Any], str | None, str]]] = {
     "FullFineTuning": [],
     "Houlsby": [
         ({"reduction": 25.0}, "swin", "width 24 / reduction 25.0 is below 1; use 24 or less"),
-        ({"reduction": 0.0}, None, "reduction: 0.0 is not positive; use 1 or more"),
-        ({"reduction": float("inf")}, None, "reduction: inf is not finite; use 1 or more"),
-        ({"bottleneck": -2}, None, "bottleneck: -2 is below 1; use 1 or more"),
+        ({"reduction": 0.0}, None, "reduction: expected a number from 0.1 to 65,536, got float 0.0"),
+        ({"reduction": float("inf")}, None, "reduction: expected a number from 0.1 to 65,536, got float inf"),
+        ({"bottleneck": -2}, None, "bottleneck: expected a whole number from 1 to 65,536 or None, got int -2"),
     ],
     "LoRA": [
         ({"rank": 25}, "swin", "rank 25 exceeds the layer's 24; use rank 24 or less"),
-        ({"rank": 0}, None, "rank: 0 is below 1; use 1 or more"),
+        ({"rank": 0}, None, "rank: expected a whole number from 1 to 65,536, got int 0"),
         ({"rank": 10, "layers": ["mlp.dw"]}, "mit", "rank 10 is no multiple of the convolution's 64 groups; use rank"),
         ({"layers": ["qvk"]}, "swin", "no layer 'qvk' in .*attn.qkv"),
         ({"dora": True, "dropout": 0.1}, None, "dora: .*dropout .* use 0"),
@@ -189,36 +189,36 @@ BAD: dict[str, list[tuple[dict[str, Any], str | None, str]]] = {
     "MTLoRA": [
         ({"rank": 32}, "swin", "rank 32 exceeds the layer's 24; use rank 24 or less"),
         ({"task_rank": 100}, "swin", "rank 100 exceeds the layer's 24; use rank 24 or less"),
-        ({"task_rank": 0}, None, "task_rank: 0 is below 1; use 1 or more"),
+        ({"task_rank": 0}, None, "task_rank: expected a whole number from 1 to 65,536, got int 0"),
     ],
     "Mona": [
-        ({"bottleneck": 0}, None, "bottleneck: 0 is below 1; use 1 or more"),
+        ({"bottleneck": 0}, None, "bottleneck: expected a whole number from 1 to 4,096, got int 0"),
         ({"dropout": 2.0}, None, r"dropout: 2.0 is outside \[0, 1\); use 0 to 0.9"),
     ],
     "NormTuning": [({"places": ["mpl"]}, "swin", "no norm at 'mpl'; it has them at .*mlp")],
     "Partial": [
         ({"blocks": 9}, "swin", "has 8 blocks, not 9; use 8 or less"),
-        ({"blocks": 0}, None, "blocks: 0 is below 1; use 1 or more"),
+        ({"blocks": 0}, None, "blocks: expected a whole number from 1 to 4,096, got int 0"),
     ],
     "Pfeiffer": [({"reduction": 49.0}, "dinov2", "width 48 / reduction 49.0 is below 1; use 48 or less")],
     "PolyhistorLite": [
         ({"reduction": 25.0}, "swin", "width 24 / reduction 25.0 is below 1; use 24 or less"),
-        ({"rank": 0}, None, "rank: 0 is below 1; use 1 or more"),
+        ({"rank": 0}, None, "rank: expected a whole number from 1 to 1,024, got int 0"),
     ],
     "SSF": [],
     "SideTuning": [
         ({"reduction": 30.0}, "swin", "width 24 / reduction 30.0 is below 1; use 24 or less"),
-        ({"mlp_ratio": 0.0}, None, "mlp_ratio: 0.0 is not positive; use 1 or more"),
+        ({"mlp_ratio": 0.0}, None, "mlp_ratio: expected a number above 0 to 64, got float 0.0"),
     ],
     "VMTAdapter": [
         ({"reduction": 25.0}, "swin", "width 24 / reduction 25.0 is below 1; use 24 or less"),
-        ({"reduction": -1.0}, None, "reduction: -1.0 is not positive; use 1 or more"),
+        ({"reduction": -1.0}, None, "reduction: expected a number from 0.1 to 65,536, got float -1.0"),
     ],
     "VMTAdapterLite": [({"reduction": 25.0}, "swin", "width 24 / reduction 25.0 is below 1; use 24 or less")],
     "VPT": [
         ({"prompts": 65}, "dinov2", "prompts: 65 are more than four times .*; use 64 or less"),
         ({"prompts": 197}, "swin", "prompts: 197 are more than four times .*; use 196 or less"),
-        ({"prompts": 0}, None, "prompts: 0 is below 1; use 1 or more"),
+        ({"prompts": 0}, None, "prompts: expected a whole number from 1 to 4,096, got int 0"),
     ],
 }
 

@@ -14,10 +14,10 @@ from garnish.adapters.layers.bottleneck_layers import (
     Activation,
     ParallelAdapter,
     SerialAdapter,
-    check_options,
     narrow_width,
 )
 from garnish.adapters.places import require, width_at
+from garnish.checking.bounds import Dropout, Factor, Narrow, Reduction
 from garnish.engine.adapter import Method, Plan, check_factor
 from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
@@ -38,13 +38,10 @@ class Houlsby(Method):
 
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (64.0, 32.0, 16.0, 8.0)}
 
-    reduction: float = 16.0
-    bottleneck: int | None = None
+    reduction: Reduction = 16.0
+    bottleneck: Narrow | None = None
     activation: Activation = "gelu"
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_options(type(self).__name__, self.reduction, self.bottleneck, self.dropout)
+    dropout: Dropout = 0.0
 
     def plan(self, backbone: Trunk) -> Plan:
         """An adapter on every attention and MLP output."""
@@ -68,13 +65,10 @@ class Pfeiffer(Method):
 
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (32.0, 16.0, 8.0, 4.0)}
 
-    reduction: float = 8.0
-    bottleneck: int | None = None
+    reduction: Reduction = 8.0
+    bottleneck: Narrow | None = None
     activation: Activation = "gelu"
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_options(type(self).__name__, self.reduction, self.bottleneck, self.dropout)
+    dropout: Dropout = 0.0
 
     def plan(self, backbone: Trunk) -> Plan:
         """An adapter on every MLP output."""
@@ -98,13 +92,12 @@ class AdaptFormer(Method):
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"bottleneck": (4, 8, 16, 32, 64)}
 
-    bottleneck: int = 64
-    scale: float | Literal["learnable"] = 0.1
+    bottleneck: Narrow = 64
+    scale: Factor | Literal["learnable"] = 0.1
     activation: Activation = "relu"
-    dropout: float = 0.1
+    dropout: Dropout = 0.1
 
     def __post_init__(self) -> None:
-        check_options(type(self).__name__, 1.0, self.bottleneck, self.dropout)
         if not isinstance(self.scale, str):
             check_factor("AdaptFormer.scale", self.scale)
 

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from garnish.adapters.layers.token_maps import from_map, to_map
 from garnish.adapters.places import require, width_at
+from garnish.checking.bounds import Channels, Dropout, Factor
 from garnish.engine.adapter import Adapter, Method, Plan, check_factor
 from garnish.engine.context import ForwardContext
 from garnish.engine.trunk import Trunk
-from garnish.errors import OptionError
 
 Start = Literal["identity", "xavier"]
 
@@ -43,17 +43,13 @@ class Convpass(Method):
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"bottleneck": (4, 8, 16)}
 
-    bottleneck: int = 8
-    scale: float = 1.0
-    dropout: float = 0.1
+    bottleneck: Channels = 8
+    scale: Factor = 1.0
+    dropout: Dropout = 0.1
     init: Start = "identity"
 
     def __post_init__(self) -> None:
-        if self.bottleneck < 1:
-            raise OptionError(f"Convpass.bottleneck: {self.bottleneck} is below 1; use 1 or more")
         check_factor("Convpass.scale", self.scale)
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"Convpass.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
 
     def plan(self, backbone: Trunk) -> Plan:
         """An adapter parallel to every residual branch."""

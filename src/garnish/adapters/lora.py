@@ -13,6 +13,7 @@ from typing import ClassVar
 from torch import nn
 
 from garnish.adapters.layers.low_rank import low_rank
+from garnish.checking.bounds import Dropout, Factor, Names, Narrow
 from garnish.engine.adapter import Method, Plan, check_factor, select_layers
 from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
@@ -40,18 +41,14 @@ class LoRA(Method):
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"rank": (1, 2, 4, 8, 16, 32)}
 
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
+    rank: Narrow = 8
+    alpha: Factor = 16.0
+    dropout: Dropout = 0.0
     rs: bool = False
     dora: bool = False
-    layers: tuple[str, ...] = ()
+    layers: Names = ()
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise OptionError(f"LoRA.rank: {self.rank} is below 1; use 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"LoRA.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
         check_factor("LoRA.alpha", self.alpha)
         if self.dora and self.dropout:
             raise OptionError(

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from garnish.adapters.layers.token_maps import from_map, to_map
 from garnish.adapters.places import require, width_at
+from garnish.checking.bounds import Channels, Dropout
 from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.engine.context import ForwardContext
 from garnish.engine.trunk import Trunk
-from garnish.errors import OptionError
 
 #: initial γ, so small that the adapter reads almost the bare stream at first
 _GAMMA = 1e-6
@@ -42,14 +42,8 @@ class Mona(Method):
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"bottleneck": (16, 32, 64)}
 
-    bottleneck: int = 64
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.bottleneck < 1:
-            raise OptionError(f"Mona.bottleneck: {self.bottleneck} is below 1; use 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"Mona.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
+    bottleneck: Channels = 64
+    dropout: Dropout = 0.1
 
     def plan(self, backbone: Trunk) -> Plan:
         """An adapter after every residual: two per block, or one if a block has one branch (ConvNeXt)."""

@@ -14,11 +14,12 @@ from torch import nn
 
 from garnish.adapters.layers.low_rank import LoRAAdapter, check_rank, low_rank
 from garnish.adapters.places import extras, reductions
+from garnish.checking.bounds import Dropout, Factor, Narrow
 from garnish.engine.adapter import Adapter, Method, Plan, check_factor
 from garnish.engine.blocks import bare
 from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
-from garnish.errors import OptionError, SiteError
+from garnish.errors import SiteError
 
 #: Layers that read the tokens before attention mixes them: they get no task updates, so attention runs once.
 _SHARED_ROLES = ("qkv", "q", "k", "v", "kv")
@@ -59,21 +60,16 @@ class MTLoRA(Method):
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"rank": (4, 8, 16, 32)}
 
-    rank: int = 16
-    task_rank: int = 4
-    scale: float = 4.0
-    dropout: float = 0.05
+    rank: Narrow = 16
+    task_rank: Narrow = 4
+    scale: Factor = 4.0
+    dropout: Dropout = 0.05
     plus: bool = False
     add_shared: bool = False
     extras: bool = True
     folded: bool = False
 
     def __post_init__(self) -> None:
-        for option in ("rank", "task_rank"):
-            if getattr(self, option) < 1:
-                raise OptionError(f"MTLoRA.{option}: {getattr(self, option)} is below 1; use 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"MTLoRA.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
         check_factor("MTLoRA.scale", self.scale)
 
     def plan(self, backbone: Trunk) -> Plan:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 from garnish.adapters.places import norms, of_sites, require
+from garnish.checking.bounds import Names
 from garnish.engine.adapter import Method, Plan
 from garnish.engine.trunk import Trunk
 from garnish.errors import SiteError
@@ -24,7 +25,7 @@ class NormTuning(Method):
             ("mlp",) is one norm per block; empty: every norm.
     """
 
-    places: tuple[str, ...] = ()
+    places: Names = ()
 
     def plan(self, backbone: Trunk) -> Plan:
         """Weights and biases of the norms at the chosen places as tuned, no adapter."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 from garnish.adapters.places import parameters, require
+from garnish.checking.plain_data import integers
 from garnish.engine.adapter import Method, Plan
 from garnish.engine.trunk import Trunk
-from garnish.errors import OptionError, SiteError
+from garnish.errors import SiteError
 
 
 @final
@@ -27,11 +28,7 @@ class Partial(Method):
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"blocks": (1, 2, 4)}
 
-    blocks: int = 1
-
-    def __post_init__(self) -> None:
-        if self.blocks < 1:
-            raise OptionError(f"Partial.blocks: {self.blocks} is below 1; use 1 or more")
+    blocks: Annotated[int, integers(1, 4_096)] = 1
 
     def plan(self, backbone: Trunk) -> Plan:
         """All parameters of the last blocks as tuned, no adapter."""

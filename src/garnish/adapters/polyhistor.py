@@ -9,18 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.layers.bottleneck_layers import ParallelAdapter, activate, check_options, narrow_width
+from garnish.adapters.layers.bottleneck_layers import ParallelAdapter, activate, narrow_width
 from garnish.adapters.places import require, width_at
+from garnish.checking.bounds import Channels, Factor, Reduction
+from garnish.checking.plain_data import integers
 from garnish.engine.adapter import Adapter, Method, Plan, check_factor
 from garnish.engine.context import ForwardContext
 from garnish.engine.trunk import Trunk
-from garnish.errors import OptionError, SiteError
+from garnish.errors import SiteError
 
 
 @final
@@ -45,18 +47,14 @@ class PolyhistorLite(Method):
 
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (16.0, 8.0, 4.0)}
 
-    reduction: float = 4.0
-    rank: int = 4
-    embedding: int = 64
-    hidden: int = 256
-    scale: float = 1.0
+    reduction: Reduction = 4.0
+    rank: Annotated[int, integers(1, 1_024)] = 4
+    embedding: Channels = 64
+    hidden: Channels = 256
+    scale: Factor = 1.0
 
     def __post_init__(self) -> None:
-        check_options("PolyhistorLite", self.reduction, None, 0.0)
         check_factor("PolyhistorLite.scale", self.scale)
-        for option in ("rank", "embedding", "hidden"):
-            if getattr(self, option) < 1:
-                raise OptionError(f"PolyhistorLite.{option}: {getattr(self, option)} is below 1; use 1 or more")
 
     def plan(self, backbone: Trunk) -> Plan:
         """One shared hyper-network; per task an embedding and a generated adapter parallel to every MLP branch."""

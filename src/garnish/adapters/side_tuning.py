@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.layers.bottleneck_layers import check_ratio
+from garnish.checking.plain_data import reals
 from garnish.engine.adapter import Method, Plan
 from garnish.engine.blocks import Whole
 from garnish.engine.trunk import Trunk
@@ -45,12 +45,8 @@ class SideTuning(Method):
 
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (16.0, 8.0, 4.0)}
 
-    reduction: float = 8.0
-    mlp_ratio: float = 2.0
-
-    def __post_init__(self) -> None:
-        for option in ("reduction", "mlp_ratio"):
-            check_ratio(f"SideTuning.{option}", getattr(self, option))
+    reduction: Annotated[float, reals(1, 65_536)] = 8.0
+    mlp_ratio: Annotated[float, reals(0, 64, above=True)] = 2.0
 
     def plan(self, backbone: Trunk) -> Plan:
         """One side network, no adapter."""

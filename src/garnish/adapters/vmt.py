@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.layers.bottleneck_layers import Activation, ParallelAdapter, activate, check_options, narrow_width
+from garnish.adapters.layers.bottleneck_layers import Activation, ParallelAdapter, activate, narrow_width
 from garnish.adapters.places import require, width_at
+from garnish.checking.bounds import Dropout, Factor, Reduction
 from garnish.engine.adapter import Adapter, Method, Plan, check_factor
 from garnish.engine.context import ForwardContext
 from garnish.engine.trunk import Trunk
@@ -36,13 +37,12 @@ class _VMT(Method):
 
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (16.0, 8.0, 4.0)}
 
-    reduction: float = 4.0
-    scale: float = 0.1
+    reduction: Reduction = 4.0
+    scale: Factor = 0.1
     activation: Activation = "gelu"
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
 
     def __post_init__(self) -> None:
-        check_options(type(self).__name__, self.reduction, None, self.dropout)
         check_factor(f"{type(self).__name__}.scale", self.scale)
 
     def plan(self, backbone: Trunk) -> Plan:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.adapters.places import patch_embed, width_at
+from garnish.checking.bounds import Dropout
+from garnish.checking.plain_data import integers
 from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.engine.blocks import bare
 from garnish.engine.context import ForwardContext
 from garnish.engine.trunk import Trunk
-from garnish.errors import OptionError, SiteError
+from garnish.errors import SiteError
 
 
 @final
@@ -43,15 +45,9 @@ class VPT(Method):
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"prompts": (5, 10, 50)}
 
-    prompts: int = 50
+    prompts: Annotated[int, integers(1, 4_096)] = 50
     deep: bool = True
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.prompts < 1:
-            raise OptionError(f"VPT.prompts: {self.prompts} is below 1; use 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"VPT.dropout: {self.dropout} is outside [0, 1); use 0 to 0.9")
+    dropout: Dropout = 0.0
 
     def plan(self, backbone: Trunk) -> Plan:
         """A set of prompts before the first block, or before every block.

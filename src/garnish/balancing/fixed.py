@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from garnish.balancing.balancing import Balance, Balancing
+from garnish.checking.bounds import Weight
 from garnish.errors import OptionError, suggest
 from garnish.tasks.task import Task
 
@@ -24,12 +24,7 @@ class Fixed(Balancing):
         weights: task → w; a task that is left out keeps its own ``weight``, whose default is the literature's.
     """
 
-    weights: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for task, weight in self.weights.items():
-            if not 0 <= weight < math.inf:
-                raise OptionError(f"train.balance.{task}: {weight}; set a finite weight of 0 or more")
+    weights: Mapping[str, Weight] = field(default_factory=dict)
 
     def build(self, tasks: Mapping[str, Task]) -> FixedWeights:
         """The weighted sum as a module; raises :class:`OptionError` for a weight of an unknown task."""

@@ -8,11 +8,24 @@ import re
 from collections.abc import Sequence
 from typing import final
 
-from garnish.checking.plain_data import Json
+from garnish.checking.plain_data import Json, called, hints_of
 from garnish.commands.parser import Parser
 
 #: Kinds of classes with options, in the order of the list.
 KINDS = ("adapters", "heads", "tasks", "balancing", "readers", "layouts")
+
+#: Class → how a table of options calls its values, as recipes have them.
+_CALLED = {
+    "NoneType": "null",
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "Path": "a path",
+    "Any": "anything",
+    "object": "anything",
+    "Augment": "options of Augment",
+}
 
 _EPILOG = """\
 examples:
@@ -29,11 +42,13 @@ class Option:
     Attributes:
         name: as written in recipes and on the command line.
         default: as written there; "required" if there is none.
+        values: which ones it takes.
         meaning: its description in the class's docstring.
     """
 
     name: str
     default: str
+    values: str
     meaning: str
 
 
@@ -107,7 +122,10 @@ def entry_of(cls: type) -> Entry:
     fields = [f for f in dataclasses.fields(cls) if f.init]
     # inherited options come last
     fields.sort(key=lambda f: f.name not in inspect.get_annotations(cls))
-    options = tuple(Option(f.name, _default(f), meanings.get(f.name, "")) for f in fields)
+    hints = hints_of(cls)
+    options = tuple(
+        Option(f.name, _default(f), called(hints[f.name], _CALLED), meanings.get(f.name, "")) for f in fields
+    )
     return Entry(cls.__name__, _summary(cls), options)
 
 

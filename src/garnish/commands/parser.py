@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import NoReturn, final
 
-from garnish.checking.plain_data import Json
-from garnish.errors import OptionError, one_line, suggest
+from garnish.checking.bounds import MOST_PIXELS, Size
+from garnish.checking.plain_data import Json, fits
+from garnish.errors import OptionError, one_line, shown, suggest
 from garnish.recipes.overrides import split_overrides
 
 
@@ -64,18 +66,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def positive_int(text: str) -> int:
-    """Parse a whole number from 1, for ``type=``."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    """Parse a whole number from 1 that floats count exactly, for ``type=``."""
+    if not re.fullmatch("0*[1-9][0-9]{0,11}", text):
+        raise argparse.ArgumentTypeError(f"{shown(text, 40)} is not a whole number from 1 to 999,999,999,999")
     return int(text)
 
 
 def sides(text: str) -> tuple[int, int]:
     """Parse ``224,280`` or ``224x280`` to (height, width), for ``type=``."""
-    sides = text.replace("x", ",").split(",")
-    if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write height,width in pixels, e.g. 224,280")
-    return int(sides[0]), int(sides[1])
+    found = re.fullmatch("([0-9]{1,5})[x,]([0-9]{1,5})", text)
+    size = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not fits(size, Size):
+        raise argparse.ArgumentTypeError(
+            f"{shown(text, 40)} is not a size; write height,width, each from 1 to 65,536 pixels and together at most"
+            f" {MOST_PIXELS:,}, e.g. 224,280"
+        )
+    return size
 
 
 def some_names(text: str) -> list[str]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
 
+from garnish.checking.arguments import Options
+from garnish.checking.bounds import Processes, Rate
+from garnish.checking.plain_data import integers, lengths
 from garnish.errors import OptionError, suggest
 
 REFERENCES = ("frozen", "single", "multi", "scratch")
 CONTROLS = ("extras", "random")
 
+#: Learning rates to search.
+Rates = Annotated[tuple[Rate, ...], lengths(1, 64)]
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions:
+class CompareOptions(Options):
     """The section ``compare`` of a recipe.
 
     Attributes:
@@ -42,14 +47,14 @@ class CompareOptions:
     """
 
     adapters: object = None
-    seeds: int = 3
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
-    reference_rates: tuple[float, ...] = (1e-5, 3e-5, 1e-4, 3e-4)
-    widen: int = 2
+    seeds: Annotated[int, integers(1, 10_000)] = 3
+    rates: Rates = (3e-4, 1e-3, 3e-3, 1e-2)
+    reference_rates: Rates = (1e-5, 3e-5, 1e-4, 3e-4)
+    widen: Annotated[int, integers(0, 64)] = 2
     references: tuple[str, ...] = REFERENCES
     controls: tuple[str, ...] = ()
-    held_out_every: int = 5
-    jobs: int = 1
+    held_out_every: Annotated[int, integers(2, 10**12)] = 5
+    jobs: Processes = 1
     pictures: bool = True
     title: str | None = None
     out: str | None = None
@@ -57,18 +62,8 @@ class CompareOptions:
     data_licence: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("seeds", 1), ("widen", 0), ("held_out_every", 2), ("jobs", 1)):
-            value = getattr(self, name)
-            if value < least:
-                raise OptionError(f"compare.{name}: {value} is out of range; set {least} or more")
         for name in ("rates", "reference_rates"):
-            rates = getattr(self, name)
-            if not rates:
-                raise OptionError(f"compare.{name}: none given; name at least one learning rate, e.g. 3e-4,1e-3")
-            for rate in rates:
-                if not 0 < rate < math.inf:
-                    raise OptionError(f"compare.{name}: {rate} is out of range; set finite values above 0")
-            object.__setattr__(self, name, tuple(sorted(set(rates))))
+            object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
         for name, known in (("references", REFERENCES), ("controls", CONTROLS)):
             for entry in getattr(self, name):
                 if entry not in known:

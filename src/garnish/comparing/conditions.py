@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from garnish.adapters.reference import Frozen
+from garnish.checking.bounds import MOST_SEED
 from garnish.comparing.arms import Arm, ArmRun, arms_of
 from garnish.comparing.compare_options import CompareOptions
 from garnish.comparing.keys import key_of, step_content, training_content
 from garnish.comparing.splits import Parts
 from garnish.comparing.store import Store
-from garnish.errors import OptionError
+from garnish.errors import OptionError, plural
 from garnish.heads.linear import LinearHead
 from garnish.model.model import Model, adapt
 from garnish.recipes.build_model import build_model
@@ -62,6 +63,10 @@ class Conditions:
         self.store = Store(self.out / ".store" if options.store is None else Path(options.store))
         self.training = recipe.options
         _check(recipe, self.training)
+        if self.training.seed > MOST_SEED - (options.seeds - 1):
+            raise recipe.fault(
+                "train.seed", f"{self.training.seed}, and {plural(options.seeds - 1, 'seed')} after it; set less"
+            )
         self._trunk = trunk
         self._keys: dict[ArmRun, str] = {}
 

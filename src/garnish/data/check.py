@@ -14,6 +14,7 @@ from typing import final
 from torch import Tensor
 
 from garnish.checking.arguments import checked
+from garnish.checking.bounds import Count
 from garnish.data.dataset import Dataset
 from garnish.data.folder import FolderDataset, JoinedDataset
 from garnish.data.label_counts import LabelCounts, add_counts, count_labels
@@ -98,7 +99,7 @@ class Report:
 
 
 @checked
-def check(dataset: Dataset, *, limit: int | None = None) -> Report:
+def check(dataset: Dataset, *, limit: Count | None = None) -> Report:
     """Read the pictures and labels of a data set and report problems; bad data raise no exception.
 
     Errors: unreadable pictures and labels, sizes that differ, ids beyond the class count, NaN, values a task rejects,

@@ -6,21 +6,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Annotated, final
 
 from garnish import registry
-from garnish.checking.plain_data import Json
+from garnish.checking.arguments import Options
+from garnish.checking.bounds import MOST_SEED
+from garnish.checking.plain_data import Json, integers
 from garnish.data.dataset import Dataset
 from garnish.data.folder import folder, join
-from garnish.data.scenes.scenes import Scenes
+from garnish.data.scenes.scenes import MOST_SCENES, Scenes, SceneSide
 from garnish.errors import DataError, OptionError, suggest
 
 SCENES = "scenes"
 
+#: Scenes of a split.
+NumScenes = Annotated[int, integers(1, MOST_SCENES)]
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class SceneOptions:
+class SceneOptions(Options):
     """Procedural scenes as data: ``{name: scenes, train: 200, …}``.
 
     Attributes:
@@ -32,17 +37,12 @@ class SceneOptions:
         style: "pretrain" or "demo".
     """
 
-    train: int = 200
-    val: int = 40
-    test: int = 40
-    size: int | tuple[int, int] = 128
-    seed: int = 0
+    train: NumScenes = 200
+    val: NumScenes = 40
+    test: NumScenes = 40
+    size: SceneSide | tuple[SceneSide, SceneSide] = 128
+    seed: Annotated[int, integers(0, MOST_SEED - 2)] = 0
     style: str = "demo"
-
-    def __post_init__(self) -> None:
-        for split in ("train", "val", "test"):
-            if getattr(self, split) < 1:
-                raise OptionError(f"data.{split}: {getattr(self, split)} scenes; set 1 or more")
 
 
 def open_data(

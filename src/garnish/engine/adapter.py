@@ -21,6 +21,9 @@ from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, SiteError, suggest
 
+#: Scales of updates below this have no effect in float32 on a stream of values around 1.
+_LEAST_FACTOR = 1e-12
+
 
 class Adapter(nn.Module, ABC):
     """One owner's adapter at one site. Override any of ``before``, ``after`` and ``merged``; the defaults do nothing.
@@ -172,8 +175,8 @@ def check_names(method: Method, what: str, names: Iterable[str], known: Collecti
 
 
 def check_factor(at: str, value: float) -> None:
-    """Raise :class:`OptionError` if the scale of an update is 0 or not finite, so that nothing would be learned."""
-    if value == 0 or not math.isfinite(value):
+    """Raise :class:`OptionError` if the scale of an update is 0 or next to it, so that nothing would be learned."""
+    if abs(value) < _LEAST_FACTOR or not math.isfinite(value):
         raise OptionError(f"{at}: with {value:g} nothing would be learned; set a finite value other than 0")
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast, final
+from typing import Annotated, ClassVar, Literal, cast, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.checking.bounds import Channels, Side
+from garnish.checking.plain_data import integers
 from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import JointHead, by_maps
@@ -73,15 +75,12 @@ class DeMT(JointHead):
     interacts: ClassVar[bool] = True  # each task attends to all tasks' maps
 
     attention: Attention = "pixel"
-    depth: int = 1
-    channels: int = 256
-    heads: int = 4
-    reduction: int = 8
+    depth: Annotated[int, integers(1, 256)] = 1
+    channels: Channels = 256
+    heads: Channels = 4
+    reduction: Side = 8
 
     def __post_init__(self) -> None:
-        for name in ("depth", "channels", "heads", "reduction"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"DeMT.{name}: {getattr(self, name)} is out of range; give at least 1")
         if self.channels % self.heads:
             near = max(round(self.channels / self.heads), 1) * self.heads
             raise OptionError(f"DeMT.channels: {self.channels} is not divisible by {self.heads} heads; nearest: {near}")

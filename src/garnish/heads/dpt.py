@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.checking.bounds import Channels, Dropout
+from garnish.checking.plain_data import integers, lengths
 from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import PYRAMID_SCALES, Head, is_plain
@@ -45,19 +47,11 @@ class DPTHead(Head):
         dropout: probability, on the input of the classifier of the segmentation output.
     """
 
-    channels: int = 256
-    widths: tuple[int, ...] = (96, 192, 384, 768)
+    channels: Annotated[int, integers(2, 4_096)] = 256
+    widths: Annotated[tuple[Channels, ...], lengths(4, 4)] = (96, 192, 384, 768)
     output: Output = "depth"
     norm: bool = False
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.channels < 2:
-            raise OptionError(f"DPTHead.channels: {self.channels} is out of range; give at least 2")
-        if len(self.widths) != len(PYRAMID_SCALES) or min(self.widths) < 1:
-            raise OptionError(f"DPTHead.widths: {list(self.widths)}; give {len(PYRAMID_SCALES)}, each at least 1")
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"DPTHead.dropout: {self.dropout} is out of range; give 0 to below 1")
+    dropout: Dropout = 0.1
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> DPTDecoder:
         """The decoder for these feature maps.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.checking.bounds import Widths
 from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import Head
@@ -36,11 +37,7 @@ class HRNetHead(Head):
 
     pyramid: ClassVar[bool] = True
 
-    widths: tuple[int, ...] = (18, 36, 72, 144)
-
-    def __post_init__(self) -> None:
-        if not self.widths or min(self.widths) < 1:
-            raise OptionError(f"HRNetHead.widths: {list(self.widths)}; give at least 1 for each feature map")
+    widths: Widths = (18, 36, 72, 144)
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> HRNetDecoder:
         """The decoder for these maps; raises :class:`OptionError` without outputs, or if ``widths`` are not as many."""

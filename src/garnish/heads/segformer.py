@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.backbones.weights import check_floats
+from garnish.checking.bounds import Channels, Dropout
 from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError, WeightsError
 from garnish.heads.head import Head
@@ -35,18 +36,14 @@ class SegFormerHead(Head):
 
     pyramid: ClassVar[bool] = True
 
-    channels: int = 256
-    dropout: float = 0.1
+    channels: Channels = 256
+    dropout: Dropout = 0.1
     norm: bool = False
     init: Literal["random", "published"] = "random"
 
     def __post_init__(self) -> None:
         if self.init == "published" and self.norm:
             raise OptionError("SegFormerHead: the published decoder has no norm in front; set norm=False")
-        if self.channels < 1:
-            raise OptionError(f"SegFormerHead.channels: {self.channels} is out of range; give at least 1")
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"SegFormerHead.dropout: {self.dropout} is out of range; give 0 to below 1")
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> SegFormerDecoder:
         """The decoder for these feature maps; raises :class:`OptionError` if there are no features or no outputs."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.checking.bounds import Channels
 from garnish.engine.blocks import FeatureInfo
 from garnish.engine.open_sizes import ordered
 from garnish.errors import OptionError
@@ -43,12 +44,8 @@ class SharedBaseHead(JointHead):
 
     pyramid: ClassVar[bool] = True
 
-    channels: int = 64
+    channels: Channels = 64
     direct: bool = True
-
-    def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise OptionError(f"SharedBaseHead.channels: {self.channels} is out of range; give at least 1")
 
     def build_joint(self, features: Sequence[FeatureInfo], channels: Mapping[str, int]) -> SharedBaseDecoder:
         """The decoder of these tasks; raises :class:`OptionError` without features, tasks, or outputs of a task."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.checking.bounds import Channels, Dropout
+from garnish.checking.plain_data import integers, lengths
 from garnish.engine.blocks import FeatureInfo
 from garnish.errors import OptionError
 from garnish.heads.head import Head
@@ -35,17 +37,9 @@ class UPerHead(Head):
 
     pyramid: ClassVar[bool] = True
 
-    channels: int = 512
-    pool_scales: tuple[int, ...] = (1, 2, 3, 6)
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise OptionError(f"UPerHead.channels: {self.channels} is out of range; give at least 1")
-        if not self.pool_scales or min(self.pool_scales) < 1:
-            raise OptionError(f"UPerHead.pool_scales: {list(self.pool_scales)}; give at least one, each at least 1")
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"UPerHead.dropout: {self.dropout} is out of range; give 0 to below 1")
+    channels: Channels = 512
+    pool_scales: Annotated[tuple[Annotated[int, integers(1, 256)], ...], lengths(1, 64)] = (1, 2, 3, 6)
+    dropout: Dropout = 0.1
 
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> UPerDecoder:
         """The decoder for these feature maps; raises :class:`OptionError` if there are no features or no outputs."""

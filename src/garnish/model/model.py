@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
 from garnish.checking.arguments import checked
+from garnish.checking.bounds import Size
 from garnish.checking.plain_data import Json
 from garnish.engine.adapter import Method
 from garnish.engine.attach import check_sites
@@ -193,7 +194,7 @@ class Model(AdaptedTrunk):
         return predict(self, picture, tasks)
 
     @checked
-    def report(self, size: tuple[int, int] | None = None) -> dict[str, Json]:
+    def report(self, size: Size | None = None) -> dict[str, Json]:
         """Parameters of encoder and of heads, bytes, MACs: see :func:`garnish.model.report.report`."""
         from garnish.model.report import report
 

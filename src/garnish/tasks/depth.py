@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from garnish.checking.bounds import Metres
 from garnish.drawing.map_files import with_suffix, write_map, write_png
 from garnish.drawing.painting import paint_distances
 from garnish.errors import DataError, OptionError
@@ -64,14 +65,14 @@ class Depth(Task):
     target: ClassVar[type[Target]] = Distances
     roles: ClassVar[Mapping[str, Role]] = {"max_metres": "counted", "min_metres": "counted"}
 
-    max_metres: float = 10.0
-    min_metres: float = 1e-3
+    max_metres: Metres = 10.0
+    min_metres: Metres = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.min_metres < self.max_metres < math.inf:
+        if not self.min_metres < self.max_metres:
             raise OptionError(
-                f"Depth: min_metres {self.min_metres:g}, max_metres {self.max_metres:g}; set 0 < min < max"
+                f"Depth.max_metres: {self.max_metres:g} is not above min_metres {self.min_metres:g}; set min < max"
             )
 
     def metres(self, prediction: Tensor) -> Tensor:

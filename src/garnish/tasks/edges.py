@@ -8,15 +8,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import Annotated, ClassVar, Literal, final
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from garnish.checking.bounds import Pixels, Processes, Weight
+from garnish.checking.plain_data import reals
 from garnish.drawing.painting import paint_shares
-from garnish.errors import OptionError
 from garnish.targets.target import IGNORE
 from garnish.tasks.binary import BinaryTask, balanced_bce
 from garnish.tasks.metrics.boundaries import BoundaryMetric
@@ -59,25 +60,14 @@ class Edges(BinaryTask):
         "processes": "work",
     }
 
-    weight: float = 50.0
-    positive_weight: float = 0.95
-    tolerance_px: int = 2
+    weight: Weight = 50.0
+    positive_weight: Annotated[float, reals(0, 1, above=True, below=True)] = 0.95
+    tolerance_px: Pixels = 2
     protocol: Literal["pooled", "ods"] = "pooled"
-    max_distance: float = 0.0075
+    max_distance: Annotated[float, reals(0, 0.25)] = 0.0075
     nms: bool = False
     thin_target: bool = True
-    processes: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.positive_weight < 1:
-            raise OptionError(f"Edges.positive_weight: {self.positive_weight}; set a value between 0 and 1")
-        if self.tolerance_px < 0:
-            raise OptionError(f"Edges.tolerance_px: {self.tolerance_px}; set 0 or more pixels")
-        if self.processes < 1:
-            raise OptionError(f"Edges.processes: {self.processes}; set 1 or more")
-        if not 0 <= self.max_distance < 1:
-            raise OptionError(f"Edges.max_distance: {self.max_distance}; set a share of the diagonal, such as 0.0075")
+    processes: Processes = 1
 
     @property
     def idle_options(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from garnish.checking.bounds import Weight
 from garnish.drawing.map_files import with_suffix, write_png
 from garnish.drawing.painting import paint_vectors, vectors_as_rgb
 from garnish.errors import DataError
@@ -51,7 +52,7 @@ class Normals(Task):
     higher_is_better: ClassVar[bool] = False
     target: ClassVar[type[Target]] = UnitVectors
 
-    weight: float = 10.0
+    weight: Weight = 10.0
 
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(2,): Σ |normalised prediction − target| over the components of labelled pixels, and their number."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from garnish.checking.bounds import Share, Weight
 from garnish.drawing.painting import paint_shares
 from garnish.errors import OptionError
 from garnish.targets.target import IGNORE
@@ -53,9 +54,9 @@ class Saliency(BinaryTask):
     }
     roles: ClassVar[Mapping[str, Role]] = {"iou_threshold": "metric", "f_threshold": "metric", "max_f_at": "metric"}
 
-    weight: float = 5.0
-    iou_threshold: float | None = None
-    f_threshold: float | None = None
+    weight: Weight = 5.0
+    iou_threshold: Share | None = None
+    f_threshold: Share | None = None
     max_f_at: Literal["hundredths", "twentieths"] = "hundredths"
 
     def __post_init__(self) -> None:

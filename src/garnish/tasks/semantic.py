@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from garnish.checking.bounds import Pixels, Weight
+from garnish.checking.plain_data import integers, lengths, reals
 from garnish.drawing.colours import class_colours
 from garnish.drawing.map_files import with_suffix, write_png
 from garnish.drawing.painting import paint_classes
@@ -65,23 +67,20 @@ class Semantic(Task):
         "void_if_only_background": "counted",
     }
 
-    classes: int | tuple[str, ...]
-    class_weights: tuple[float, ...] | None = None
-    cross_entropy: float = 1.0
-    focal_gamma: float = 0.0
-    dice: float = 0.0
-    f1_class: str | int | None = None
-    f1_tolerance_px: int = 2
+    classes: Annotated[int, integers(1, IGNORE)] | Annotated[tuple[str, ...], lengths(1, IGNORE)]
+    class_weights: tuple[Weight, ...] | None = None
+    cross_entropy: Weight = 1.0
+    focal_gamma: Annotated[float, reals(0, 100)] = 0.0
+    dice: Weight = 0.0
+    f1_class: str | Annotated[int, integers(0, IGNORE - 1)] | None = None
+    f1_tolerance_px: Pixels = 2
     void_if_only_background: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         names = self.names
-        if not 2 <= len(names) <= IGNORE:
-            raise OptionError(
-                f"Semantic.classes: {plural(len(names), 'class')}; set 2 to {IGNORE} (Saliency is for one"
-                " yes-or-no map)"
-            )
+        if len(names) == 1:
+            raise OptionError(f"Semantic.classes: 1 class; set 2 to {IGNORE} (Saliency is for one yes-or-no map)")
         if len(set(names)) < len(names):
             twice = sorted({n for n in names if names.count(n) > 1})
             raise OptionError(f"Semantic.classes: {', '.join(twice)} named twice; give every class its own name")
@@ -91,12 +90,8 @@ class Semantic(Task):
                     f"Semantic.class_weights: {plural(len(self.class_weights), 'weight')}, {len(names)} classes;"
                     " give one per class"
                 )
-            if min(self.class_weights) < 0 or not 0 < sum(self.class_weights) < float("inf"):
-                raise OptionError(f"Semantic.class_weights: {self.class_weights}; set finite weights ≥ 0, not all 0")
-        for option in ("cross_entropy", "focal_gamma", "dice", "f1_tolerance_px"):
-            value = getattr(self, option)
-            if not 0 <= value < float("inf"):
-                raise OptionError(f"Semantic.{option}: {value}; set a finite value ≥ 0")
+            if not any(self.class_weights):
+                raise OptionError(f"Semantic.class_weights: {plural(len(names), 'weight')} of 0; set them, not all 0")
         if self.cross_entropy == 0 and self.dice == 0:
             raise OptionError("Semantic: cross_entropy and dice are both 0, so there is no loss; raise one of them")
         if self.f1_class is not None:

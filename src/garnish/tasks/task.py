@@ -19,6 +19,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from garnish.checking.arguments import Options
+from garnish.checking.bounds import Weight
 from garnish.errors import OptionError
 from garnish.targets.target import Target
 
@@ -49,11 +50,11 @@ class Task(Options, ABC):
     #: Option → its role; "counted" for options that are not listed, and "loss" for ``weight``.
     roles: ClassVar[Mapping[str, Role]] = {}
 
-    weight: float = 1.0
+    weight: Weight = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < math.inf:
-            raise OptionError(f"{type(self).__name__}.weight: {self.weight}; set a finite value ≥ 0")
+        if self.weight < 0:  # a subclass may annotate its weight anew, without bounds
+            raise OptionError(f"{type(self).__name__}.weight: {self.weight}; set 0 or more")
 
     @property
     @abstractmethod

@@ -19,6 +19,7 @@ from rich.progress import track
 from torch import Tensor
 
 from garnish.checking.arguments import checked
+from garnish.checking.bounds import BatchSize, Count, Size
 from garnish.checking.finite import not_finite
 from garnish.data.dataset import Batch, Dataset, Sample, collate
 from garnish.data.subset import chosen
@@ -46,10 +47,10 @@ def evaluate(
     model: Model,
     dataset: Dataset,
     *,
-    batch_size: int = 1,
-    size: tuple[int, int] | None = None,
+    batch_size: BatchSize = 1,
+    size: Size | None = None,
     tasks: Sequence[str] | None = None,
-    limit: int | None = None,
+    limit: Count | None = None,
     thresholds_on: Dataset | None = None,
     progress: bool = False,
     fabric: Fabric | None = None,
@@ -78,10 +79,6 @@ def evaluate(
         :func:`garnish.match_classes`). GarnishError: a tensor of the model, or an output, that is not finite.
     """
     names = shared_tasks(model, dataset, tasks)
-    if batch_size < 1 or (limit is not None and limit < 1):
-        raise OptionError(f"evaluate: batch_size {batch_size}, limit {limit}; set 1 or more")
-    if size is not None and min(size) < 1:
-        raise OptionError(f"evaluate: size {size}; set height and width from 1")
     if not len(dataset):
         raise DataError(f"{dataset.name}: no pictures; check its folders and split")
     if held := not_finite(acting(model, names)):  # attention on a CPU may still give finite outputs

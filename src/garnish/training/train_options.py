@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 from garnish.balancing.balancing import balancing_of
 from garnish.checking.arguments import Options
-from garnish.checking.plain_data import Json
+from garnish.checking.bounds import BatchSize, Count, CountFrom0, Gigabytes, Processes, Rate, Seed, Size
+from garnish.checking.plain_data import Json, integers, reals
 from garnish.data.augment import Augment
 from garnish.errors import OptionError
 from garnish.training.loggers import check_name
@@ -73,63 +74,43 @@ class TrainOptions(Options):
         OptionError: a value out of range, naming it.
     """
 
-    steps: int | None = None
-    epochs: float | None = None
-    batch_size: int | Literal["auto"] = 8
-    accumulate: int = 1
-    lr: float = 1e-3
-    head_lr: float | None = None
-    weight_decay: float = 0.05
-    warmup: int | None = None
+    steps: Count | None = None
+    epochs: Annotated[float, reals(0, 1e6, above=True)] | None = None
+    batch_size: BatchSize | Literal["auto"] = 8
+    accumulate: BatchSize = 1
+    lr: Rate = 1e-3
+    head_lr: Rate | None = None
+    weight_decay: Annotated[float, reals(0, 1e6)] = 0.05
+    warmup: CountFrom0 | None = None
     schedule: Schedule = "cosine"
-    clip: float | None = 1.0
+    clip: Rate | None = 1.0
     precision: Precision = "32-true"
-    devices: int | Literal["auto"] = 1
+    devices: Processes | Literal["auto"] = 1
     accelerator: str = "auto"
     strategy: Strategy = "auto"
-    seed: int = 0
+    seed: Seed = 0
     augment: Augment | None = Augment(scale=(1.0, 1.0))  # noqa: RUF009 (frozen)
-    variants: int | None = None
+    variants: Annotated[int, integers(1, 10**6)] | None = None
     cache: str | Path | None = None
-    cache_gb: float = 4.0
-    workers: int = 0
-    eval_every: int | None = None
-    eval_batch_size: int = 1
-    eval_size: tuple[int, int] | None = None
-    eval_limit: int | None = None
-    patience: int | None = None
+    cache_gb: Gigabytes = 4.0
+    workers: Annotated[int, integers(0, 1_024)] = 0
+    eval_every: Count | None = None
+    eval_batch_size: BatchSize = 1
+    eval_size: Size | None = None
+    eval_limit: Count | None = None
+    patience: Count | None = None
     best_by: str | None = None
-    save_every: int = 100
-    log_every: int = 10
+    save_every: Count = 100
+    log_every: Count = 10
     log: tuple[str, ...] | None = None
     checkpointing: bool = False
-    memory_gb: float | None = None
+    memory_gb: Gigabytes | None = None
     balance: str | Mapping[str, Json] | None = None
-    check_pictures: int = 1000
+    check_pictures: CountFrom0 = 1000
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise OptionError(f"train: steps {self.steps}, epochs {self.epochs}; set exactly one of the two")
-        for name in ("batch_size", "devices"):
-            if (value := getattr(self, name)) != "auto" and value < 1:
-                raise OptionError(f"train.{name}: {value}; set a number from 1, or auto")
-        at_least = {
-            "steps": 1, "accumulate": 1, "warmup": 0, "seed": 0, "workers": 0, "eval_every": 1, "eval_batch_size": 1,
-            "eval_limit": 1, "patience": 1, "save_every": 1, "log_every": 1, "weight_decay": 0, "check_pictures": 0,
-            "variants": 1,
-        }  # fmt: skip
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value < math.inf:
-                raise OptionError(f"train.{name}: {value} is out of range; set {least} or more")
-        for name in ("epochs", "lr", "head_lr", "clip", "memory_gb", "cache_gb"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise OptionError(f"train.{name}: {value} is out of range; set a finite value above 0")
-        if self.epochs is not None and self.epochs > 1e12:  # a number of steps that floats count exactly
-            raise OptionError(f"train.epochs: {self.epochs} is out of range; set fewer")
-        if self.eval_size is not None and min(self.eval_size) < 1:
-            raise OptionError(f"train.eval_size: {self.eval_size} is no size; set height and width from 1")
         for name in self.log or ():
             check_name(name)
         balancing_of(self.balance)

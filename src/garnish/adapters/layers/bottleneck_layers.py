@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from garnish.engine.adapter import Adapter
 from garnish.engine.context import ForwardContext
 from garnish.engine.sites import Site
-from garnish.errors import OptionError, SiteError
+from garnish.errors import SiteError
 
 Activation = Literal["gelu", "relu", "silu"]
 
@@ -82,18 +82,3 @@ def narrow_width(label: str, width: int, reduction: float, bottleneck: int | Non
             f"{label} at {site.name}: width {width} / reduction {reduction} is below 1; use {width} or less"
         )
     return narrow
-
-
-def check_ratio(at: str, value: float) -> None:
-    """Raise :class:`OptionError` for what no width can be divided or multiplied by."""
-    if not 0 < value < math.inf:
-        raise OptionError(f"{at}: {value} is not {'finite' if value > 0 else 'positive'}; use 1 or more")
-
-
-def check_options(label: str, reduction: float, bottleneck: int | None, dropout: float) -> None:
-    """Raise :class:`OptionError` for values that fit no backbone."""
-    check_ratio(f"{label}.reduction", reduction)
-    if bottleneck is not None and bottleneck < 1:
-        raise OptionError(f"{label}.bottleneck: {bottleneck} is below 1; use 1 or more")
-    if not 0 <= dropout < 1:
-        raise OptionError(f"{label}.dropout: {dropout} is outside [0, 1); use 0 to 0.9")

@@ -8,6 +8,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from garnish.checking.bounds import RawId, RawLevel
 from garnish.data.labels.planes import plane, refuse_nan
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError
@@ -31,9 +32,9 @@ class BinaryReader(Reader):
     target: ClassVar[type[Target]] = YesOrNo
     default: ClassVar[bool] = True
 
-    ignore: tuple[int, ...] = ()
-    threshold: float | None = None
-    positive: tuple[int, ...] | None = None
+    ignore: tuple[RawId, ...] = ()
+    threshold: RawLevel | None = None
+    positive: tuple[RawId, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

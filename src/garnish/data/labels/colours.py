@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 
+from garnish.checking.bounds import ClassId
 from garnish.checking.plain_data import Json
-from garnish.data.labels.id_map import check_others
 from garnish.data.labels.option_values import several, whole_number
 from garnish.data.labels.planes import colour_codes
 from garnish.data.labels.reader import Reader
@@ -36,11 +36,10 @@ class ColoursReader(Reader):
     chosen_by: ClassVar[str | None] = "colours"
 
     colours: Mapping[Json, Json] | None = None
-    others: int | str | None = None
+    others: ClassId | Literal["same"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_others(self.others)
         if self.others == "same":
             raise OptionError("others: a colour that is not listed has no id to keep; write an id, or 255")
         if self.colours is not None and not self.colours:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import numpy as np
 
-from garnish.checking.plain_data import Json
+from garnish.checking.bounds import ChannelWeight, RawValue
+from garnish.checking.plain_data import Json, reals
 from garnish.data.labels.planes import check_packed, plane, unpacked
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError
@@ -39,9 +40,9 @@ class DepthReader(Reader):
     default: ClassVar[bool] = True
 
     unit: str | None = None
-    scale: float | None = None
-    invalid: tuple[float, ...] = ()
-    packed: tuple[float, ...] | None = None
+    scale: Annotated[float, reals(1e-12, 1e12)] | None = None
+    invalid: tuple[RawValue, ...] = ()
+    packed: tuple[ChannelWeight, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,8 +50,6 @@ class DepthReader(Reader):
             raise OptionError("both 'unit' and 'scale' are given; keep one")
         if self.unit is not None and self.unit not in UNITS:
             raise OptionError(f"unit: unknown unit {self.unit!r}; available: {', '.join(UNITS)}")
-        if self.scale is not None and not (self.scale > 0 and math.isfinite(self.scale)):
-            raise OptionError(f"scale: expected a number above 0, got {self.scale:g}")
         check_packed(self.packed)
 
     @property

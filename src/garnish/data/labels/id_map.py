@@ -9,9 +9,11 @@ from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from garnish.checking.bounds import ChannelWeight, ClassId, RawId
 from garnish.data.labels.planes import check_packed, plane, unpacked, whole
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError
@@ -30,23 +32,19 @@ class IdMapReader(Reader, ABC):
         packed: weights of red, green and blue, whose weighted sum is a pixel's id; null: one number per pixel.
     """
 
-    ignore: tuple[int, ...] = ()
-    map: Mapping[int, int] | None = None
-    others: int | str | None = None
-    offset: int = 0
-    packed: tuple[float, ...] | None = None
+    ignore: tuple[RawId, ...] = ()
+    map: Mapping[RawId, ClassId] | None = None
+    others: ClassId | Literal["same"] | None = None
+    offset: RawId = 0
+    packed: tuple[ChannelWeight, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_packed(self.packed)
         if self.map is not None and not self.map:
             raise OptionError("map: expected a mapping from raw id to id such as {7: 0, 8: 1}, got {}")
-        for raw, new in (self.map or {}).items():
-            if not 0 <= new <= IGNORE:
-                raise OptionError(f"map: {raw} becomes {new}; ids are 0 to 254, and 255 is 'ignore'")
         if both := sorted(set(self.ignore) & set(self.map or ())):
             raise OptionError(f"{both[0]} is listed under 'ignore' and under 'map'; take it out of one")
-        check_others(self.others)
         if self.others is not None and self.map is None:
             raise OptionError("others: needs 'map', which says what the listed ids become")
 
@@ -94,12 +92,6 @@ class IdMapReader(Reader, ABC):
             new.append(value)
         remapped: np.ndarray = np.array(new, dtype=np.int64)[places]
         return remapped
-
-
-def check_others(others: int | str | None) -> None:
-    """Raise OptionError unless it is an id, "same" or None."""
-    if others not in (None, "same") and not (isinstance(others, int) and 0 <= others <= IGNORE):
-        raise OptionError(f"others: expected an id from 0 to 255 or 'same', got {others!r}")
 
 
 def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

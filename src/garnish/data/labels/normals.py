@@ -10,6 +10,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from garnish.checking.bounds import RawValue
 from garnish.checking.plain_data import Json
 from garnish.data.labels.planes import refuse_nan
 from garnish.data.labels.reader import Reader
@@ -38,7 +39,7 @@ class NormalsReader(Reader):
     target: ClassVar[type[Target]] = UnitVectors
     default: ClassVar[bool] = True
 
-    invalid: tuple[float, ...] = ()
+    invalid: tuple[RawValue, ...] = ()
     flip: tuple[str, ...] = ()
     axes: str | None = None
 

@@ -6,7 +6,7 @@ import inspect
 import re
 import types
 from collections.abc import Mapping, Sequence
-from typing import TypeGuard, Union, get_args, get_origin
+from typing import Annotated, TypeGuard, Union, get_args, get_origin
 
 from garnish.checking.plain_data import Json
 from garnish.errors import OptionError
@@ -23,6 +23,7 @@ def numbers_of(value: object, hint: object, at: str) -> object:
     Raises:
         OptionError: a value that is not a number where one is needed.
     """
+    hint = _bare(hint)
     origin, inner = get_origin(hint), get_args(hint)
     if hint is int:
         return whole_number(value, at)
@@ -32,12 +33,17 @@ def numbers_of(value: object, hint: object, at: str) -> object:
         options = [option for option in inner if option is not type(None)]
         if len(options) == 1:
             return numbers_of(value, options[0], at)
-        return int(value) if int in options and _is_whole(value) else value
-    if origin is tuple and {int, float} & set(inner):
+        return int(value) if int in map(_bare, options) and _is_whole(value) else value
+    if origin is tuple and {int, float} & set(map(_bare, inner)):
         return [numbers_of(entry, inner[0], at) for entry in several(value)]
     if inspect.isclass(origin) and issubclass(origin, Mapping) and isinstance(value, Mapping):
         return {numbers_of(key, inner[0], at): numbers_of(entry, inner[1], at) for key, entry in value.items()}
     return value
+
+
+def _bare(hint: object) -> object:
+    """A type without its bounds, which are for whoever makes the reader."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
 def several(value: Json) -> Sequence[Json]:

@@ -5,13 +5,12 @@ Shape letters: H W pixels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from garnish.errors import DataError, OptionError
+from garnish.errors import DataError, OptionError, shown
 
 
 def plane(raw: np.ndarray, path: Path, remedy: str) -> np.ndarray:
@@ -82,8 +81,8 @@ def check_packed(weights: Sequence[float] | None) -> None:
     """Raise OptionError unless the weights are valid for :func:`unpacked`."""
     if weights is None:
         return
-    if len(weights) != 3 or not any(weights) or not all(0 <= w < math.inf for w in weights):
+    if len(weights) != 3 or not any(weights):
         raise OptionError(
-            "packed: expected the weights of red, green and blue such as [1, 256, 65536], finite and not all 0;"
-            f" got {list(weights)}"
+            "packed: expected the weights of red, green and blue such as [1, 256, 65536], not all 0;"
+            f" got {shown(list(weights))}"
         )

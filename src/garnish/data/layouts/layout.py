@@ -10,13 +10,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from garnish.checking.arguments import Options
 from garnish.checking.plain_data import Json
 from garnish.errors import OptionError, suggest
 from garnish.files.label_files import read_array
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout(ABC):
+class Layout(Options, ABC):
     """One published layout. Subclasses are frozen dataclasses; their fields are the options of recipes.
 
     A subclass returns from :meth:`described` what a user would write in a data description, and overrides

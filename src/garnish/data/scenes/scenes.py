@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import Annotated, final
 
 import torch
 from torchvision import tv_tensors
 
 from garnish import registry
 from garnish.checking.arguments import checked
+from garnish.checking.bounds import Seed
+from garnish.checking.plain_data import integers
 from garnish.data.dataset import Dataset, DepthMap, NormalMap, Sample
 from garnish.data.picture_key import digest
 from garnish.data.scenes.composition import STYLES
 from garnish.data.scenes.render import CLASSES, RENDERER, render
 from garnish.errors import OptionError, suggest
 from garnish.tasks.task import Task
+
+#: Scenes of a series that a run goes through: the order of an epoch is kept in memory.
+MOST_SCENES = 10**7
+
+#: Sides of a scene: at 4,096² rendering takes some gigabytes.
+SceneSide = Annotated[int, integers(8, 4_096)]
 
 #: name of a task in a scene → (class of the task, its options beside ``classes``)
 TASKS: dict[str, tuple[str, dict[str, object]]] = {
@@ -46,16 +54,14 @@ class Scenes(Dataset):
     @checked
     def __init__(
         self,
-        count: int,
+        count: Annotated[int, integers(0, MOST_SCENES)],
         *,
-        size: int | tuple[int, int] = 128,
-        seed: int = 0,
+        size: SceneSide | tuple[SceneSide, SceneSide] = 128,
+        seed: Seed = 0,
         style: str = "demo",
         tasks: tuple[str, ...] = tuple(TASKS),
         keep: bool = False,
     ) -> None:
-        if count < 0 or seed < 0:
-            raise OptionError(f"scenes: count {count}, seed {seed}; set 0 or more")
         for name in tasks:
             if name not in TASKS:
                 raise OptionError(f"scenes: unknown task {name!r}{suggest(name, TASKS)}")
