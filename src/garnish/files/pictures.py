@@ -164,8 +164,8 @@ def sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
     of 16 bits, at some damaged files of which the process ends.)
     """
     with open_regular(path, MAX_BYTES) as stream, Image.open(stream, formats=("PNG",)) as again:
-        (*place, layout), *_ = again.tile  # type: ignore[attr-defined]
-        again.tile = [(*place, _OTHER_LAYOUT[str(layout)])]  # type: ignore[attr-defined]
+        (*place, layout), *_ = again.tile
+        again.tile = [(*place, _OTHER_LAYOUT[str(layout)])]  # type: ignore[list-item]
         other = np.asarray(again)
     upper, lower = (other[..., ::2], other[..., 1::2]) if layout == "LA;16B" else (np.asarray(image), other)
     whole: np.ndarray = upper.astype(np.uint16) << 8 | lower
