@@ -9,13 +9,15 @@ from garnish.data.augment import Augment
 from garnish.data.dataset import Batch, Dataset, DepthMap, Sample, collate
 from garnish.data.loader import StepBatches
 from garnish.errors import DataError, OptionError
+from garnish.tasks.depth import Depth
+from garnish.tasks.semantic import Semantic
 
 
 class Pictures(Dataset):
     """Picture i is filled with i; even ones have ids, every third one depth."""
 
     name = "pictures"
-    tasks = {}  # noqa: RUF012
+    tasks = {"seg": Semantic(classes=200), "depth": Depth(max_metres=1000)}  # noqa: RUF012
 
     def __init__(self, count: int, broken: int = -1) -> None:
         self.count, self.broken = count, broken

@@ -34,6 +34,7 @@ from garnish.bundles.own_backbone import check_backbone, check_same, rebuild
 from garnish.bundles.specs import Specs, backbone_facts, build_described
 from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, read_tensors, stored_tensors, weights_of
 from garnish.checking.arguments import checked
+from garnish.checking.bounds import RawValue
 from garnish.checking.device import usable_device
 from garnish.checking.plain_data import Json
 from garnish.errors import BundleError, OptionError, one_line, suggest
@@ -42,7 +43,7 @@ from garnish.files.checksums import with_sums
 from garnish.files.strict_json import MOST_BYTES
 from garnish.model.model import Model
 
-Metrics = Mapping[str, Mapping[str, float]]
+Metrics = Mapping[str, Mapping[str, RawValue]]
 
 
 @checked

@@ -23,6 +23,10 @@ from garnish.tasks.task import Task
 __all__ = ["Batch", "Dataset", "DepthMap", "NormalMap", "Sample", "collate", "read_sample"]
 
 
+#: Types of numbers that targets may have; others cannot be compared with the bounds of a task.
+_HELD = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float32, torch.float64)
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -113,13 +117,19 @@ def read_sample(dataset: Dataset, index: int) -> Sample:
     """
     sample = dataset[index]
     if not dataset.checks_labels:
+        if not isinstance(sample, Sample):
+            raise DataError(f"{dataset.name}: picture {index} is a {type(sample).__name__}; give a Sample")
         for name, target in sample.targets.items():
-            if name in dataset.tasks:
-                task, where = dataset.tasks[name], f"{sample.name}: label of task {name!r}"
-                if not isinstance(target, task.target.tensor):  # transforms would apply another kind's rules
-                    wanted = task.target.tensor.__name__
-                    raise DataError(f"{where}: is a {type(target).__name__}; give a {wanted}")
-                task.check_target(target, where)
+            where = f"{sample.name}: label of task {name!r}"
+            if name not in dataset.tasks:  # it would be trained on without a check
+                raise DataError(f"{where}: the set has no such task ({', '.join(dataset.tasks)}); add it to `tasks`")
+            task = dataset.tasks[name]
+            if not isinstance(target, task.target.tensor):  # transforms would apply another kind's rules
+                wanted = task.target.tensor.__name__
+                raise DataError(f"{where}: is a {type(target).__name__}; give a {wanted}")
+            if target.dtype not in _HELD:
+                raise DataError(f"{where}: holds {target.dtype}; give int64 ids, or float32")
+            task.check_target(target, where)
     return sample
 
 

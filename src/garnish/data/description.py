@@ -11,9 +11,13 @@ from pathlib import Path, PurePosixPath
 
 from garnish.data.labels.labelled import Labelled
 from garnish.data.layouts.layout import Layout
-from garnish.data.patterns import as_regex, filled, is_list, stays_below
+from garnish.data.patterns import as_glob, as_regex, filled, is_list, stays_below
 from garnish.errors import DataError, one_line, suggest
 from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file
+from garnish.files.regular import read_regular
+
+#: Largest list of the names of a split, in bytes: some millions.
+_MOST_LIST = 256 * 2**20
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +50,12 @@ class Description:
         Raises:
             DataError: no such folder, list or split; a listed picture that does not exist; a name that two files share.
         """
+        try:
+            return self._found(split)
+        except OSError as error:  # a name that is too long for a file, a loop of links
+            raise DataError(f"{self.source}: {error.strerror}; correct `path`, `images` or `splits`") from None
+
+    def _found(self, split: str) -> list[tuple[str, Path]]:
         if not self.root.is_dir():
             raise DataError(f"{self.source}: no folder {self.root}; correct `path`")
         value = self.splits.get(split, split)
@@ -85,10 +95,9 @@ class Description:
 
     def _globbed(self, value: str) -> list[tuple[str, Path]]:
         pattern = filled(self.images, split=value)
-        glob = pattern.replace("{name}", "**/*" if pattern.split("{name}")[0].endswith("/") else "*")
         regex = re.compile(as_regex(pattern)) if "{name}" in pattern else None
         found, others = [], set()
-        for path in self.root.glob(glob):
+        for path in self.root.glob(as_glob(pattern)):
             if not is_picture_file(path):
                 if path.is_file() and not path.name.startswith("."):
                     others.add(path.suffix)
@@ -110,7 +119,7 @@ class Description:
     def _listed(self, split: str, value: str) -> list[tuple[str, Path]]:
         file = self.root / value
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = read_regular(file, _MOST_LIST).decode("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.source}: splits.{split}: cannot read {file} ({one_line(error, 100)})") from None
         pattern = filled(self.images, split=split)

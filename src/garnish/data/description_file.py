@@ -15,8 +15,8 @@ from garnish.checking.plain_data import Json
 from garnish.data.description import Description
 from garnish.data.labels.labelled import labelled
 from garnish.data.layouts.layout import Layout
-from garnish.data.patterns import checked_pattern, is_list
-from garnish.errors import DataError, OptionError, shown, suggest
+from garnish.data.patterns import checked_pattern, checked_split, is_list
+from garnish.errors import DataError, OptionError, one_line, shown, suggest
 from garnish.files.strict_yaml import read_yaml
 
 _KEYS = ("path", "images", "splits", "every", "tasks")
@@ -76,12 +76,12 @@ def parse_description(given: Json, source: str, base: Path) -> Description:
     for name, entry in tasks.items():
         for template in entry.labels.labels:
             checked_pattern(template, f"{source}: tasks.{name}.labels")
-    root = Path(os.path.expandvars(str(given.get("path", ".")))).expanduser()
+    root = _path(given.get("path", "."), source)
     return Description(
         source=source,
         root=base / root,
         images=checked_pattern(images, f"{source}: images"),
-        splits={name: checked_pattern(str(value), f"{source}: splits.{name}") for name, value in splits.items()},
+        splits={name: checked_split(str(value), f"{source}: splits.{name}") for name, value in splits.items()},
         every=every,
         tasks=tasks,
     )
@@ -94,7 +94,7 @@ def _laid_out(given: Mapping[str, Json], source: str, base: Path) -> Description
         raise OptionError(f"{source}.layout: {name!r}; name one of {', '.join(registry.classes('layouts'))}")
     options = {key: value for key, value in given.items() if key != "layout"}
     if isinstance(path := options.get("path"), str):
-        options["path"] = str(Path(os.path.expandvars(path)).expanduser())
+        options["path"] = str(_path(path, source))
     layout: Layout = registry.build("layouts", name, options, where=source)
     root = layout.root(base)
     if not root.is_dir():
@@ -103,6 +103,29 @@ def _laid_out(given: Mapping[str, Json], source: str, base: Path) -> Description
     told["tasks"] = layout.chosen(told["tasks"], source)
     named = f"{root} ({name})" if source == "data" else source
     return dataclasses.replace(parse_description({"path": str(root), **told}, named, Path()), layout=layout)
+
+
+def _path(given: Json, source: str) -> Path:
+    """The folder that ``path`` names, ``~`` and ``$NAME`` replaced."""
+    # a number is a folder's name, too; YAML reads `path: 2017` as one
+    if isinstance(given, bool) or not isinstance(given, str | int | Path):
+        raise OptionError(f"{source}: path: expected the name of a folder, got {shown(given)}")
+    return located(os.path.expandvars(shown(given, 4096) if isinstance(given, int) else str(given)), f"{source}: path")
+
+
+def located(text: str, where: str) -> Path:
+    """A path with ``~`` replaced, which need not exist.
+
+    Raises:
+        DataError: no system has such a path: too long, links that lead to themselves, the home of nobody.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error, 100)
+        raise DataError(f"{where}: {shown(text)}: {reason}; name a folder or a file") from None
+    return path
 
 
 def _mapping(given: Mapping[str, Json], key: str, source: str) -> dict[str, Json]:

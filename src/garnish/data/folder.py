@@ -19,7 +19,7 @@ from garnish.checking.arguments import checked
 from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset, Sample
 from garnish.data.description import Description
-from garnish.data.description_file import read_description
+from garnish.data.description_file import located, read_description
 from garnish.data.guess import plain_description
 from garnish.data.labels.written import written
 from garnish.data.layouts.layout import Layout
@@ -57,7 +57,7 @@ def folder(
     """
     if isinstance(source, Mapping):
         return FolderDataset(read_description(source, None if root is None else Path(root)), split, tasks)
-    path = Path(source).expanduser()
+    path = located(str(source), "data")
     if path.is_dir() and (path / "data.yaml").is_file():
         path = path / "data.yaml"
     if (layout := _published(path)) is not None:

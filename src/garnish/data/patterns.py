@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 
-from garnish.errors import OptionError
+from garnish.errors import OptionError, shown
+
+#: Most wildcards between two slashes, and in all: matching takes the longest name to the power of their number.
+_MOST_IN_PART, _MOST = 3, 8
+#: Longest pattern; no system has longer paths.
+_LONGEST = 4096
 
 
 def is_list(value: str) -> bool:
@@ -19,7 +24,36 @@ def checked_pattern(pattern: str, where: str) -> str:
             raise OptionError(f"{where}: {pattern!r} has {field}; only {{split}} and {{name}} are filled")
     if not stays_below(pattern):
         raise OptionError(f"{where}: {pattern!r} must be relative to `path`, without '..'; set `path` instead")
+    parts = pattern.split("/")
+    if any("**" in part and part != "**" for part in parts):
+        raise OptionError(f"{where}: {pattern!r} has ** within a name; write **/ for any folders, or * within a name")
+    counts = [len(re.findall(r"\*\*?|\{name\}", part)) for part in parts]
+    if max(counts) > _MOST_IN_PART or sum(counts) > _MOST or len(pattern) > _LONGEST:
+        raise OptionError(
+            f"{where}: {shown(pattern)} has {sum(counts)} wildcards and {len(pattern)} letters; write {_LONGEST}"
+            f" letters, {_MOST_IN_PART} wildcards between two slashes and {_MOST} in all at most"
+        )
     return pattern
+
+
+def checked_split(value: str, where: str) -> str:
+    """Return what a split stands for, the name of a folder or of a list; raises OptionError if it is a pattern."""
+    if found := re.search(r"[*?{}]", value):
+        raise OptionError(f"{where}: {shown(value)} has {found[0]}; write the name of one folder, or of a text file")
+    return checked_pattern(value, where)
+
+
+def as_glob(pattern: str) -> str:
+    """Pattern for ``Path.glob`` that finds at least the paths of :func:`as_regex`.
+
+    A ``{name}`` that begins after a slash may span folders.
+    """
+    parts: list[str] = []
+    for part in pattern.split("/"):
+        deep = parts and part.startswith("{name}")
+        wild = part if part == "**" else re.sub(r"\*+", "*", part.replace("{name}", "*"))
+        parts.append(f"**/{wild}" if deep else wild)
+    return "/".join(parts)
 
 
 def stays_below(name: str) -> bool:

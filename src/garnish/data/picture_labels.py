@@ -14,8 +14,8 @@ from torch import Tensor
 
 from garnish.data.description import Description
 from garnish.data.labels.reader import Reader, decode
-from garnish.errors import DataError
-from garnish.files.orientation import swaps_sides
+from garnish.errors import DataError, shown
+from garnish.files.orientation import UNDONE_BY, swaps_sides
 
 
 @final
@@ -73,6 +73,11 @@ class PictureLabels:
         key = (reader.orientation == "stored" if alike else task, file)
         if key not in self._opened:
             opened = reader.load(file, self.name, self.size) if layout is None else (layout.read(task, file), 1)
+            if not isinstance(opened, tuple) or len(opened) != 2 or opened[1] not in UNDONE_BY:
+                raise DataError(
+                    f"{file}: {type(reader).__name__}.load gave {shown(opened)}; correct the reader: an array, and an"
+                    " orientation from 1 to 8"
+                )
             self._opened[key] = opened
         return self._opened[key]
 

@@ -15,7 +15,7 @@ from garnish.checking.plain_data import Json, integers
 from garnish.data.dataset import Dataset
 from garnish.data.folder import folder, join
 from garnish.data.scenes.scenes import MOST_SCENES, Scenes, SceneSide
-from garnish.errors import DataError, OptionError, suggest
+from garnish.errors import DataError, OptionError, shown, suggest
 
 SCENES = "scenes"
 
@@ -63,6 +63,8 @@ def open_data(
     if isinstance(given, list | tuple):
         if not given:
             raise OptionError("data: an empty list; name a data description, a folder or scenes")
+        if any(isinstance(part, list | tuple) for part in given):
+            raise OptionError("data: a list within a list; name every description or folder in one list")
         known = [open_data(part, split, base=base) for part in given]
         if tasks is None:
             return join(*known)
@@ -78,7 +80,7 @@ def open_data(
         options = {} if given == SCENES else {k: v for k, v in given.items() if k != "name"}
         return _scenes(registry.construct(SceneOptions, options, where="data (scenes)"), split, tasks)
     if not isinstance(given, str | Path | Mapping):
-        raise OptionError(f"data: {given!r}; give a YAML description, a folder, or scenes")
+        raise OptionError(f"data: {shown(given)}; give a YAML description, a folder, or scenes")
     return folder(given, split, tasks=tasks, root=base)
 
 

@@ -5,15 +5,19 @@ Shape letters: H W pixels, C colour channels of the file.
 
 from __future__ import annotations
 
+import math
+import tokenize
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from garnish.errors import DataError, one_line
+from garnish.errors import DataError, one_line, shown
 from garnish.files.orientation import UNDONE_BY, turn
 from garnish.files.picture_header import Stored, lossy, readable_formats
-from garnish.files.pictures import DAMAGED, MAX_PIXELS, composited, is_deep_png, opened, sixteen_bits
+from garnish.files.pictures import MAX_BYTES, MAX_PIXELS, MAX_SIDE, composited, is_deep_png, opened, sixteen_bits
+from garnish.files.regular import open_regular
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -66,9 +70,9 @@ def refuse_lossy(path: Path) -> None:
     Files that are damaged or not pictures pass, since reading them raises.
     """
     try:
-        with path.open("rb") as stream, Image.open(stream, formats=readable_formats()) as image:
+        with open_regular(path, MAX_BYTES) as stream, Image.open(stream, formats=readable_formats()) as image:
             reason = lossy(image, stream)
-    except DAMAGED:
+    except Exception:  # Pillow raises anything
         return
     if reason:
         raise DataError(f"{path}: ids and colours are changed by {reason} compression; save the label as PNG or .npy")
@@ -100,19 +104,49 @@ def _refuse_transparent(count: int, path: Path) -> None:
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
-        # Memory-mapped first: shape and dtype are known before any data is read, and object arrays are refused.
-        mapped = np.lib.format.open_memmap(path, mode="r")
-        if mapped.dtype.kind not in "buif":
-            kind = one_line(str(mapped.dtype), 60)
-            raise DataError(f"{path}: holds {kind}, which are no plain numbers; save whole numbers, floats or booleans")
-        size = int(mapped.size)
-        if size > 3 * MAX_PIXELS:
-            raise DataError(f"{path}: holds {size:,} numbers, more than {3 * MAX_PIXELS:,}; cut it into smaller files")
-        return np.array(mapped)
+        with open_regular(path, MAX_BYTES) as stream:
+            shape, by_columns, dtype = _npy_header(stream)
+            if dtype.hasobject:
+                raise ValueError("it holds Python's objects, which could run code")
+            if dtype.kind not in "buif":
+                kind = one_line(str(dtype), 60)
+                raise DataError(
+                    f"{path}: holds {kind}, which are no plain numbers; save whole numbers, floats or booleans"
+                )
+            size = math.prod(shape)
+            if size > 3 * MAX_PIXELS or max(shape, default=0) > MAX_SIDE:
+                most = f"{3 * MAX_PIXELS:,}, or {MAX_SIDE:,} along an axis"
+                raise DataError(
+                    f"{path}: holds {size:,} numbers, {shown(shape)}: more than {most}; cut it into smaller files"
+                )
+            data = stream.read()
+            if len(data) < size * dtype.itemsize:
+                raise ValueError(f"{len(data):,} bytes, where {shown(shape)} needs {size * dtype.itemsize:,}")
+            numbers = np.frombuffer(bytearray(data), dtype, size)
+            return numbers.reshape(shape, order="F" if by_columns else "C")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; restore it or take it off the list of pictures") from None
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         reason = one_line(error, 120)
         raise DataError(f"{path}: not a readable .npy array ({reason}); save it again with numpy.save") from error
+
+
+def _npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether the first index is the fastest, and dtype; nothing is unpickled, and only literals are evaluated.
+
+    Raises:
+        ValueError, SyntaxError, TypeError, RecursionError, MemoryError: a header that numpy cannot read.
+    """
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version} of the format, which is not for plain numbers")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        shape, by_columns, dtype = read(stream)
+    except (tokenize.TokenError, AttributeError, KeyError, IndexError) as error:  # seen with garbled headers
+        raise ValueError(f"its header is no literal: {error}") from error
+    if any(isinstance(side, bool) or side < 0 for side in shape):
+        raise ValueError(f"a shape of {shown(shape)}")
+    return shape, by_columns, dtype

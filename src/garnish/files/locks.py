@@ -7,6 +7,7 @@ the holder and is read only while the lock is held. Nothing here needs torch.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -17,6 +18,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from garnish.errors import one_line
+from garnish.files.regular import read_regular
+
+#: Largest note, in bytes.
+_MOST_NOTE = 1 << 16
 
 
 @contextlib.contextmanager
@@ -31,6 +36,8 @@ def locked(file: Path, busy: Callable[[str], None]) -> Iterator[None]:
     Raises:
         OSError: the file cannot be created.
     """
+    if file.is_symlink():  # a stranger's link would have another file of yours emptied
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file))
     lock, by = FileLock(str(file), thread_local=False), _by(file)
     try:
         lock.acquire(blocking=False)
@@ -39,6 +46,7 @@ def locked(file: Path, busy: Callable[[str], None]) -> Iterator[None]:
         lock.acquire()
     try:
         with contextlib.suppress(OSError):  # the note only informs others, so it may be missing
+            by.unlink(missing_ok=True)  # a link or a pipe may have been put there
             by.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}), "utf-8")
         yield
     finally:
@@ -50,9 +58,9 @@ def locked(file: Path, busy: Callable[[str], None]) -> Iterator[None]:
 def holder(file: Path) -> str:
     """Who holds the lock on ``file``, from its note; "another process" if there is none."""
     try:
-        told = json.loads(_by(file).read_text("utf-8"))
+        told = json.loads(read_regular(_by(file), _MOST_NOTE))
         return one_line(f"process {int(told['pid'])} on {told['host']} since {told['since']}", 200)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return "another process"
 
 

@@ -18,13 +18,16 @@ from typing import final
 
 import numpy as np
 
-from garnish.errors import DataError, one_line
+from garnish.errors import DataError, one_line, plural, shown
+from garnish.files.regular import UnfitFile, read_regular
 
 #: Largest file, and largest content after decompression, in bytes.
 MAX_BYTES = 256 * 2**20
 #: Largest number of matrices in a variable, including cells and fields of structures.
 _MAX_MATRICES = 100_000
 _MAX_DEPTH = 16
+#: Largest number of dimensions, characters of a name and characters of a text.
+_MAX_AXES, _MAX_NAME, _MAX_TEXT = 32, 1024, 2**20
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _CHAR = 1, 2, 4
@@ -49,12 +52,11 @@ def read_mat(path: Path, variable: str) -> object:
             objects, functions, sparse or complex numbers in it.
     """
     try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
+        content = read_regular(path, MAX_BYTES)
+    except UnfitFile as error:
+        raise DataError(f"{path}: {error}; give a MATLAB 5 file, cut into smaller ones if need be") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or one_line(error, 100)}); restore it") from None
-    if len(content) > MAX_BYTES:
-        raise DataError(f"{path}: larger than {MAX_BYTES // 2**20} MiB; cut it into smaller files")
     if content[:19] == b"MATLAB 7.3 MAT-file" or b"\x89HDF" in (content[:4], content[512:516]):
         raise DataError(f"{path}: MATLAB 7.3 (HDF5) is not read; load and save it in MATLAB with save(…, '-v7')")
     order = {b"IM": "<", b"MI": ">"}.get(content[126:_HEADER])
@@ -96,7 +98,9 @@ class _Reader:
         _, flags, place = self.element(data, 0)
         _, dims, place = self.element(data, place)
         _, name, place = self.element(data, place)
-        flag, shape = self.whole(flags)[:1], self.whole(dims)
+        if len(dims) > 4 * _MAX_AXES or len(name) > _MAX_NAME:
+            raise _damaged(self.path, f"a matrix of more than {_MAX_AXES} dimensions, or a name of {len(name):,} bytes")
+        flag, shape = self.whole(flags[:4]), self.whole(dims)
         if not flag or len(shape) < 2 or min(shape) < 0:
             raise _damaged(self.path, "a matrix without class or size")
         return flag[0], shape, bytes(name).decode("latin-1"), place
@@ -123,12 +127,18 @@ class _Reader:
             raise DataError(f"{self.path}: holds objects, functions or sparse matrices, which are not read")
         _, widths, place = self.element(data, place)
         _, packed, place = self.element(data, place)
-        width = (*self.whole(widths), 0)[0]
+        width = (*self.whole(widths[:4]), 0)[0]
         if width < 1:
             raise _damaged(self.path, "field names without length")
+        num_names = -(-len(packed) // width)
+        if num_names > self.left:
+            raise _damaged(self.path, f"more than {_MAX_MATRICES} cells or fields")
         names = [bytes(packed[k : k + width]).split(b"\0")[0].decode("latin-1") for k in range(0, len(packed), width)]
-        values = self.several(data, place, count * len(names), depth)
-        return [dict(zip(names, values[k * len(names) :], strict=False)) for k in range(count if names else 0)]
+        if len(set(names)) < num_names:
+            raise _damaged(self.path, "two fields of one name")
+        values = self.several(data, place, count * num_names, depth)
+        each = range(0, len(values), num_names or 1)
+        return [dict(zip(names, values[k : k + num_names], strict=True)) for k in each]
 
     def several(self, data: memoryview, place: int, count: int, depth: int) -> list[object]:
         """Decode ``count`` matrices that follow each other."""
@@ -148,13 +158,15 @@ class _Reader:
             raise _damaged(self.path, f"numbers of type {kind}")
         dtype = np.dtype(self.order + _DTYPES[kind])
         if math.prod(shape) * dtype.itemsize != len(data):
-            raise _damaged(self.path, f"{len(data)} bytes for numbers of shape {shape}")
+            raise _damaged(self.path, f"{len(data)} bytes for numbers of shape {shown(shape)}")
         return np.frombuffer(data, dtype).reshape(shape, order="F")
 
     def text(self, kind: int, data: memoryview) -> str:
         """Decode text from the encoding it is stored in."""
         if kind not in _TEXT:
             raise _damaged(self.path, f"text of type {kind}")
+        if len(data) > 4 * _MAX_TEXT:
+            raise _damaged(self.path, f"a text of {plural(len(data), 'byte')}")
         wide = {"<": "-le", ">": "-be"}[self.order] if _TEXT[kind] in ("utf-16", "utf-32") else ""
         return bytes(data).decode(_TEXT[kind] + wide, errors="replace")
 
@@ -163,6 +175,9 @@ def _find(content: memoryview, variable: str, reader: _Reader) -> object:
     """Decode the variable from a whole file; the others are skipped."""
     place, inflated = _HEADER, 0
     while place < len(content):
+        reader.left -= 1
+        if reader.left < 0:
+            raise _damaged(reader.path, f"more than {_MAX_MATRICES} variables")
         kind, size = struct.unpack_from(f"{reader.order}II", content, place)
         data = content[place + 8 : place + 8 + size]
         if len(data) < size:

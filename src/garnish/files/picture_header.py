@@ -35,6 +35,8 @@ _EIGHT_BIT = ("L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 # TIFF tags (TIFF 6.0, section 8 and appendix A)
 _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 256, 257, 258, 262, 277, 338, 339
 _SUBFILE = 254
+#: Most directories of a TIFF that are looked at; finding the next one takes Pillow the longer, the more there were.
+_MOST_DIRECTORIES = 64
 _WHITE_IS_ZERO, _YCBCR, _UNSIGNED, _SIGNED = 0, 6, 1, 2
 
 
@@ -49,7 +51,7 @@ class Stored:
         size: (H, W) as stored, not turned.
         bits: per sample (one number of one band).
         bands: samples per pixel.
-        pages: pages or frames; smaller copies, masks and a JPEG's previews are not counted.
+        pages: pages or frames, 2 for any number above 1; smaller copies, masks and a JPEG's previews do not count.
         orientation: EXIF orientation, 1 if there is none.
         unsigned: unsigned integers that Pillow reads as signed ones.
         strange: what Pillow changes in a label when opening it, with a remedy; None: nothing.
@@ -72,7 +74,7 @@ class Stored:
         if self.fault:
             return self.fault
         if self.pages > 1:
-            return f"holds {self.pages} pages or frames; save the one that is meant as a file of its own"
+            return "holds several pages or frames; save the one that is meant as a file of its own"
         if self.mode not in (_LABEL_MODES if label else _PICTURE_MODES):
             return f"is stored as {self.mode}; save it as {'RGB or grey PNG' if label else 'RGB'}"
         return self.strange if label else None
@@ -117,7 +119,8 @@ def _others(image: Image.Image, stream: BinaryIO) -> Stored:
         size=(image.height, image.width),
         bits=bits,
         bands=len(image.getbands()),
-        pages=1 if kind == "MPO" else int(getattr(image, "n_frames", 1)),
+        # not n_frames, which reads a GIF to its end
+        pages=1 if kind == "MPO" else 1 + bool(getattr(image, "is_animated", False)),
         orientation=_orientation(image.getexif().get(ExifTags.Base.Orientation)),
         strange=strange,
     )
@@ -176,14 +179,20 @@ def _tiff(image: Image.Image) -> Stored:
 
 
 def _pages(image: Image.Image) -> int:
-    """Number of pages of a TIFF, without smaller copies of others (bit 0 of NewSubfileType) and masks (bit 2)."""
-    count = int(image.n_frames)  # type: ignore[attr-defined]
-    if count == 1:
+    """2 for a TIFF of several pages, without smaller copies of others (bit 0 of NewSubfileType) and masks (bit 2)."""
+    if not image.is_animated:  # type: ignore[attr-defined]
         return 1
     whole = 0
-    for number in range(count):
-        image.seek(number)
+    for number in range(_MOST_DIRECTORIES):
+        try:
+            image.seek(number)
+        except EOFError:
+            break
         whole += not int(image.tag_v2.get(_SUBFILE, 0)) & 0b101  # type: ignore[attr-defined]
+        if whole > 1:
+            break
+    else:
+        whole = 2  # no picture has as many smaller copies
     image.seek(0)
     return max(whole, 1)
 
@@ -221,7 +230,7 @@ def unread(stream: BinaryIO) -> str | None:
         bits = "/".join(str(b) for b in sorted(set(tags[_BITS])))
         kind = {1: "whole", 2: "signed", 3: "floating-point"}.get(tags.get(_FORMAT, (1,))[0], "other")
         samples = int(tags.get(_SAMPLES, 1))
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, EOFError):
+    except Exception:  # as in pictures.to_rgb
         return None
     return (
         f"is a TIFF of {samples} band{'s' * (samples != 1)} of {bits}-bit {kind} numbers, which is not read; save RGB"

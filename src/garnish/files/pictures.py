@@ -5,8 +5,7 @@ Shape letters: H W pixels, C colour channels of the file.
 
 from __future__ import annotations
 
-import struct
-import zlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +17,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from garnish.errors import DataError, one_line
 from garnish.files.orientation import swaps_sides, turn
 from garnish.files.picture_header import FORMATS, Stored, readable_formats, stored, unread
+from garnish.files.regular import open_regular
 
 RGB = NDArray[np.uint8]
 #: Largest picture or label that is read, in pixels; the size at which PIL refuses a picture by default.
 MAX_PIXELS = 178_956_970
+#: Longest side, in pixels; a JPEG's. No network has use for a picture that is millions long and one wide.
+MAX_SIDE = 65_535
+#: Largest file, in bytes: four bands of 16 bits, stored as they are.
+MAX_BYTES = 2**31
+#: Pixels that a file of any size may have (8192 by 8192), and that a file may have for each of its bytes, if that is
+#: more: so a few kilobytes cannot ask for gigabytes. Photographs have less than 50 and label maps about 200 a byte.
+_FREE_PIXELS, _PIXELS_PER_BYTE = 2**26, 500
 
 #: Suffixes of picture files, which are tried if a pattern names none.
 PICTURE_SUFFIXES = tuple(ending for endings in FORMATS.values() for ending in endings)
@@ -31,18 +38,6 @@ def is_picture_file(path: Path) -> bool:
     """Whether a file counts as a picture for data sets and ``garnish predict``: by its suffix, and not hidden."""
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
-
-# Exceptions that PIL raises for damaged files, found with truncated and garbled JPEG, PNG and TIFF files.
-DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 _ONE_BAND = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
 
@@ -55,7 +50,8 @@ def read_picture(path: Path) -> RGB:
     converted by Pillow's simple formula. ``docs/data.md`` has the table of what is read and what is refused.
 
     Raises:
-        DataError: missing, damaged or larger than :data:`MAX_PIXELS`; bands, pages or numbers that would be lost.
+        DataError: missing, damaged, no regular file or larger than :data:`MAX_PIXELS` and :data:`MAX_SIDE`, or than so
+            few bytes hold; bands, pages or numbers that would be lost.
     """
     return open_picture(path)[0]
 
@@ -98,7 +94,7 @@ def to_rgb(image: Image.Image, where: str, largest: int = 65535) -> RGB:
         return np.array(composited(image).convert("RGB"))
     except DataError:
         raise
-    except DAMAGED as error:
+    except Exception as error:  # damaged files make Pillow raise anything; garbled ones raised 14 kinds
         raise _damaged(where, error) from error
 
 
@@ -131,7 +127,7 @@ def opened(path: Path) -> Iterator[tuple[Image.Image, Stored]]:
     """Open a picture of an allowed size, not yet decoded; any failure in the ``with`` block is a one-line DataError."""
     try:
         # as a stream: Pillow memory-maps an uncompressed TIFF given by name with rows of the turned width
-        with path.open("rb") as stream:
+        with open_regular(path, MAX_BYTES) as stream:
             try:
                 image = Image.open(stream, formats=readable_formats())
             except UnidentifiedImageError:
@@ -139,7 +135,7 @@ def opened(path: Path) -> Iterator[tuple[Image.Image, Stored]]:
                     raise DataError(f"{path}: {reason}") from None
                 raise
             with image:
-                _check_size(path, image.height, image.width)
+                _check_size(path, image.height, image.width, os.fstat(stream.fileno()).st_size)
                 yield image, stored(image, stream)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; restore it or take it off the list of pictures") from None
@@ -148,7 +144,7 @@ def opened(path: Path) -> Iterator[tuple[Image.Image, Stored]]:
     except UnidentifiedImageError as error:
         known = ", ".join(name for name in readable_formats() if name != "MPO")
         raise _damaged(path, f"none of {known}") from error
-    except DAMAGED as error:
+    except Exception as error:  # as in to_rgb
         raise _damaged(path, error) from error
 
 
@@ -157,20 +153,23 @@ def is_deep_png(facts: Stored) -> bool:
     return facts.format == "PNG" and facts.bits == 16 and facts.mode not in _ONE_BAND
 
 
-def sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
-    """(H, W, C) uint16, as stored, of a PNG of which Pillow returns only the upper 8 bits."""
-    image.load()  # Pillow's errors say what is damaged
-    try:
-        import torch  # nothing else here needs it, and Pillow has no such reader
-        from torchvision.io import ImageReadMode, decode_image
+#: Layout of 16-bit colours in a PNG → the layout that gives the lower bytes; of grey and alpha: all four bytes.
+_OTHER_LAYOUT = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
 
-        pixels = decode_image(torch.from_numpy(np.fromfile(path, np.uint8)), mode=ImageReadMode.UNCHANGED)
-    except (ImportError, RuntimeError, AttributeError) as error:  # no torch, or no libpng
-        reason = one_line(error, 120)
-        raise DataError(
-            f"{path}: colours of 16 bits cannot be read here ({reason}); save one grey channel of 16 bits, or .npy"
-        ) from error
-    return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+
+def sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
+    """(H, W, C) uint16, as stored, of a PNG of which Pillow returns only the upper 8 bits.
+
+    Pillow decodes it once more, for the lower bytes, by the layout of the other byte order. (torchvision has a reader
+    of 16 bits, at some damaged files of which the process ends.)
+    """
+    with open_regular(path, MAX_BYTES) as stream, Image.open(stream, formats=("PNG",)) as again:
+        (*place, layout), *_ = again.tile
+        again.tile = [(*place, _OTHER_LAYOUT[str(layout)])]  # type: ignore[list-item]
+        other = np.asarray(again)
+    upper, lower = (other[..., ::2], other[..., 1::2]) if layout == "LA;16B" else (np.asarray(image), other)
+    whole: np.ndarray = upper.astype(np.uint16) << 8 | lower
+    return whole
 
 
 def composited(image: Image.Image) -> Image.Image:
@@ -204,14 +203,28 @@ def _all_but_black(found: str) -> str:
     )
 
 
-def _check_size(path: Path, height: int, width: int) -> None:
+def _check_size(path: Path, height: int, width: int, num_bytes: int) -> None:
+    """Raise DataError for a picture that is too large, before memory is taken for it."""
+    if max(height, width) > MAX_SIDE:
+        raise DataError(
+            f"{path}: {width}x{height} has a side of more than {MAX_SIDE:,} pixels; cut it into smaller pictures"
+        )
     if height * width > MAX_PIXELS:
         raise DataError(
             f"{path}: {width}x{height} is {height * width / 1e6:.0f} megapixels, "
             f"more than {MAX_PIXELS / 1e6:.0f}; cut it into smaller pictures"
         )
+    if height * width > max(_FREE_PIXELS, _PIXELS_PER_BYTE * num_bytes):
+        raise DataError(
+            f"{path}: {width}x{height} is {height * width / 1e6:.0f} megapixels in {num_bytes:,} bytes, which is not"
+            f" trusted beyond {_FREE_PIXELS / 1e6:.0f}; cut it into smaller pictures"
+        )
 
 
 def _damaged(path: Path | str, error: BaseException | str) -> DataError:
     reason = one_line(error, 120).replace(str(path), "").replace("''", "").strip()
+    if isinstance(error, MemoryError):
+        reason = "it asks for more memory than there is"
+    elif isinstance(error, BaseException) and not isinstance(error, OSError | ValueError | SyntaxError):
+        reason = f"{type(error).__name__} {reason}".strip()  # such as a bare KeyError: 338
     return DataError(f"{path}: damaged or not a picture ({reason}); replace the file or remove it from the set")

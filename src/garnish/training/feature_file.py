@@ -22,11 +22,14 @@ from garnish.data.dataset import Sample
 from garnish.engine.trunk_start import TrunkState
 from garnish.errors import DataError, one_line
 from garnish.files.checksums import is_sealed, sealed, with_place
+from garnish.files.regular import open_regular
 from garnish.tasks.task import Task
 
 #: Increased when the layout or the computation of the contents changes.
 FORMAT = 1
 
+#: Largest file that is read: a sample of some gigabytes.
+_MOST_BYTES = 16 * 2**30
 _FACTS = "garnish.features"
 
 Packed = tuple[dict[str, Tensor], dict[str, Json]]
@@ -100,6 +103,10 @@ def as_bytes(packed: Packed) -> bytes:
     return b"".join(sealed(to_bytes(tensors, {_FACTS: with_place(json.dumps(facts))})))
 
 
+#: What damaged tensors, names and facts raise where they are put together.
+_DAMAGED = (SafetensorError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
+
+
 def read_features(file: Path, tasks: Mapping[str, Task]) -> Sample:
     """Read the sample in a file; ``tasks`` are those of its data set.
 
@@ -107,7 +114,7 @@ def read_features(file: Path, tasks: Mapping[str, Task]) -> Sample:
         DataError: a file that is damaged or of another format. OSError: no such file.
     """
     try:
-        with file.open("rb") as stream:
+        with open_regular(file, _MOST_BYTES) as stream:
             whole = is_sealed(stream)
         with safe_open(file, framework="pt", device="cpu") as opened:
             facts = json.loads(opened.metadata()[_FACTS])
@@ -115,8 +122,12 @@ def read_features(file: Path, tasks: Mapping[str, Task]) -> Sample:
         # files of an earlier version have a sum of each tensor instead
         if facts["format"] != FORMAT or (not whole and facts["sums"] != _sums(tensors)):
             raise ValueError("it has another format, or other sums than it was written with")
-        return unpack((tensors, facts), tasks)
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        sample = unpack((tensors, facts), tasks)
+        for task, target in sample.targets.items():
+            if tasks[task].target.categorical:  # ids beyond the classes would end the process on a GPU
+                tasks[task].check_target(target, str(file))
+        return sample
+    except _DAMAGED as error:
         raise DataError(f"{file}: is damaged ({one_line(error, 100)}); delete it") from error
 
 

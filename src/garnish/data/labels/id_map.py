@@ -87,6 +87,8 @@ class IdMapReader(Reader, ABC):
                 value = self.others
             if value != IGNORE:
                 value += self.offset
+                if not -(2**63) <= value < 2**63:
+                    raise DataError(f"{file}: `offset` makes id {value} of one; correct it, or save smaller ids")
                 if value < 0 and self.offset < 0:
                     value = IGNORE
             new.append(value)

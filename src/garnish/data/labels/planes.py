@@ -12,6 +12,9 @@ import numpy as np
 
 from garnish.errors import DataError, OptionError, shown
 
+#: The largest number of 64 bits with a sign.
+_MOST = 2**63 - 1
+
 
 def plane(raw: np.ndarray, path: Path, remedy: str) -> np.ndarray:
     """The single channel (H, W) of a map; three equal channels count as one. Colours raise, with ``remedy``."""
@@ -50,8 +53,12 @@ def colour_codes(raw: np.ndarray, path: Path) -> np.ndarray:
 def whole(values: np.ndarray, path: Path) -> np.ndarray:
     """A plane as int64; raises DataError for values that are not whole numbers."""
     if values.dtype.kind in "bui":
+        if values.dtype.itemsize == 8 and values.dtype.kind == "u" and int(values.max()) > _MOST:
+            raise DataError(f"{path}: holds id {int(values.max())}, more than 63 bits; save smaller ids")
         return values.astype(np.int64)
     refuse_nan(values, path, "ids must be whole numbers; write 255 where there is no label")
+    if (largest := float(np.abs(values).max())) >= 2**63:
+        raise DataError(f"{path}: holds numbers up to {largest:g}, which are no ids; save smaller ids")
     ids = values.astype(np.int64)
     if values.dtype.kind != "f" or (ids != values).any():
         raise DataError(f"{path}: holds {values.dtype} numbers that are not whole; save ids as whole numbers")
@@ -72,6 +79,8 @@ def unpacked(raw: np.ndarray, weights: Sequence[float] | None, path: Path) -> np
     if raw.ndim != 3 or raw.shape[-1] != 3:
         raise DataError(f"{path}: `packed` needs red, green and blue, found shape {raw.shape}; leave `packed` out")
     if raw.dtype.kind in "bui" and all(weight == int(weight) for weight in weights):
+        if max(abs(int(raw.min())), int(raw.max())) * sum(map(int, weights)) > _MOST:
+            raise DataError(f"{path}: `packed` makes numbers of more than 63 bits of it; correct weights or file")
         return raw.astype(np.int64) @ np.array(weights, np.int64)
     numbers: np.ndarray = raw.astype(np.float64) @ np.array(weights)
     return numbers

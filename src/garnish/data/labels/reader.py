@@ -21,6 +21,8 @@ from garnish.targets.target import Target
 from garnish.tasks.task import Task
 
 _ORIENTATIONS = ("upright", "stored")
+#: Types of numbers that a reader may give.
+_HELD = [np.dtype(name) for name in ("?", "u1", "i1", "i2", "i4", "i8", "f4", "f8")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +102,21 @@ def decode(raw: np.ndarray, reader: Reader, file: Path, task: Task) -> np.ndarra
     """Decode the values of a label file with :meth:`Reader.decode`, after checking that this is possible.
 
     Raises:
-        DataError: as that; an empty array; a lossy file where values must be exact.
+        DataError: as that; an empty array; a lossy file where values must be exact; a reader that gives anything but
+            (H, W) or (C, H, W) numbers.
     """
+    kind = type(reader).__name__
+    if not isinstance(raw, np.ndarray):
+        raise DataError(f"{file}: {kind}.load gave {type(raw).__name__}, no array and orientation; correct the reader")
     if raw.size == 0:
         raise DataError(f"{file}: holds no pixels; write the label again")
     if reader.exact:
         refuse_lossy(file)
-    return reader.decode(raw, file, task)
+    with np.errstate(all="ignore"):  # numbers beyond float32 become infinite, which is looked for
+        values = reader.decode(raw, file, task)
+    if not isinstance(values, np.ndarray) or values.ndim not in (2, 3) or values.dtype.newbyteorder("=") not in _HELD:
+        told = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise DataError(
+            f"{file}: {kind}.decode gave {told}; correct the reader: (H, W) whole numbers, or (C, H, W) floats"
+        )
+    return np.require(values, values.dtype.newbyteorder("="), ["C", "W"])

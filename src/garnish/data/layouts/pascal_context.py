@@ -14,13 +14,15 @@ import numpy as np
 from garnish.checking.plain_data import Json
 from garnish.data.layouts.layout import Layout
 from garnish.data.layouts.voc_names import VOC_CLASSES
-from garnish.errors import DataError
+from garnish.errors import DataError, shown
 from garnish.files.label_files import read_array
 from garnish.files.matlab import read_mat
 from garnish.files.pictures import picture_size
 from garnish.targets.target import IGNORE
 from garnish.tasks.metrics.thinning import thin
 
+#: Longest side of a label map, pixels; the set's own have 500 at most.
+_MAX_SIDE = 1024
 _PERSON = VOC_CLASSES.index("person")
 
 #: Groups of human parts by id; Pascal-Part's names of the parts in each.
@@ -34,6 +36,9 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "lower leg": ("llleg", "rlleg", "lfoot", "rfoot"),
 }
 _GROUP_OF = {part: group for group, parts in enumerate(_GROUPS.values()) for part in parts}
+
+#: The largest id of PASCAL-Context's 459 classes.
+_MAX_CLASS = 459
 
 #: Ids of those of PASCAL-Context's 459 classes (1 "accordion" to 459 "wool") whose name is also among NYUD-v2's 894,
 #: and of "tvmonitor": normals are used only there, as the network that predicted them was trained indoors.
@@ -129,10 +134,14 @@ def label_edges(labels: np.ndarray) -> np.ndarray:
 def _label_map(file: Path) -> np.ndarray:
     """(H, W) int64 ids of the 459 classes, 0: none."""
     labels = read_mat(file, "LabelMap")
-    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.size == 0:
-        raise DataError(f"{file}: LabelMap is no map of (height, width) numbers; fetch the file again")
+    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.size == 0 or max(labels.shape) > _MAX_SIDE:
+        raise DataError(
+            f"{file}: LabelMap is no map of (height, width) numbers, {_MAX_SIDE} at most; fetch the file again"
+        )
     if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
         raise DataError(f"{file}: LabelMap holds numbers that are not whole; fetch the file again")
+    if labels.min() < 0 or labels.max() > _MAX_CLASS:
+        raise DataError(f"{file}: LabelMap holds more than the ids 0 to {_MAX_CLASS}; fetch the file again")
     return labels.astype(np.int64)
 
 
@@ -141,17 +150,21 @@ def _parts(file: Path) -> np.ndarray:
     groups: np.ndarray | None = None
     for note in _structures(read_mat(file, "anno"), "anno", file):
         for thing in _structures(_field(note, "objects", file), "objects", file):
-            if np.asarray(_field(thing, "class_ind", file)).tolist() != [[_PERSON]]:
+            found = _field(thing, "class_ind", file)
+            if not isinstance(found, np.ndarray) or found.size != 1:
+                raise DataError(f"{file}: no Pascal-Part annotation, 'class_ind' is no number; fetch it again")
+            if found.item() != _PERSON:
                 continue
             for part in _structures(_field(thing, "parts", file), "parts", file):
                 name, mask = _field(part, "part_name", file), _field(part, "mask", file)
                 if not isinstance(name, str) or name not in _GROUP_OF:
-                    raise DataError(f"{file}: a person with the part {name!r}; known: {', '.join(_GROUP_OF)}")
+                    raise DataError(f"{file}: a person with the part {shown(name)}; known: {', '.join(_GROUP_OF)}")
                 shape = mask.shape if isinstance(mask, np.ndarray) else ()
-                groups = np.zeros(shape, np.uint8) if groups is None else groups
-                if len(shape) != 2 or shape != groups.shape:
+                groups = np.zeros(shape if len(shape) == 2 else (0, 0), np.uint8) if groups is None else groups
+                if len(shape) != 2 or shape != groups.shape or max(shape) > _MAX_SIDE:
                     raise DataError(
-                        f"{file}: the mask of {name!r} has shape {shape}, not {groups.shape}; fetch it again"
+                        f"{file}: the mask of {name!r} has shape {shown(shape)}, not {shown(groups.shape)} (sides up to"
+                        f" {_MAX_SIDE}); fetch it again"
                     )
                 groups[mask != 0] = _GROUP_OF[name]
     if groups is None or not groups.any():
