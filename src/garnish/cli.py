@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from garnish.commands.parser import Parser
 from garnish.errors import GarnishError, OptionError, one_line, suggest
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 for an unexpected error, or if ``check`` found errors; 2 for a mistake in options, data,
         bundles or weights; 130 after Ctrl-C.
     """
+    if argv is None and Path().resolve() != Path(__file__).resolve().parents[1]:
+        os.environ["PYTHONSAFEPATH"] = "1"  # processes that are started import nothing from the current folder either
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("GARNISH_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != "--debug"]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from garnish.commands.parser import Parser, names, positive_int
+from garnish.commands.parser import Parser, allows_loggers, names, positive_int
 from garnish.errors import GarnishError, OptionError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def parser() -> Parser:
     )
     made.add_argument("--title", metavar="TEXT", help="of the report")
     made.add_argument("--data-licence", metavar="TEXT", help="the pictures' licence, as the report states it")
+    allows_loggers(made)
     made.add_argument("--retry-failed", action="store_true", help="run failed runs again")
     made.add_argument("--dry-run", action="store_true", help="list the runs and which are done, and stop")
     made.add_argument("--json", action="store_true", help="print results.json")
@@ -83,7 +84,7 @@ def run(words: Sequence[str]) -> int:
 
     if given.config is None and not any(key.split(".")[0] == "data" for key in overrides):
         raise OptionError("compare: no recipe; give --config RECIPE (recipes/ has some)")
-    recipe = read_recipe(given.config, overrides)
+    recipe = read_recipe(given.config, overrides, given.allow_logger)
     from garnish.commands.printing import print_json, print_table
     from garnish.comparing.compare import compare, preview
     from garnish.comparing.compare_options import CompareOptions, read_options

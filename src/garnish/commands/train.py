@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from garnish.commands.parser import Parser
+from garnish.commands.parser import Parser, allows_loggers
 from garnish.errors import OptionError
 
 _EPILOG = """\
@@ -46,6 +46,7 @@ def parser() -> Parser:
         help="add the recipe's tasks to those of a bundle (or of segformer_b0 … b5), which stay unchanged",
     )
     shown.add_argument("--out", metavar="FOLDER", help="folder of the run; if it exists, FOLDER-2 is created, …")
+    allows_loggers(made)
     made.add_argument("--print-config", action="store_true", help="print the recipe with every option, and stop")
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     made.add_argument("--quiet", action="store_true", help="no progress, warnings only")
@@ -74,7 +75,7 @@ def run(words: Sequence[str]) -> int:
         if not (Path(given.resume) / "args.yaml").is_file():
             check_run(Path(given.resume))
     config = given.config or (Path(given.resume) / "args.yaml" if given.resume else None)
-    recipe = read_recipe(config, overrides)
+    recipe = read_recipe(config, overrides, given.allow_logger)
     resolved = recipe.resolved()
     if given.print_config:
         print(write_yaml(resolved), end="")
@@ -93,7 +94,15 @@ def run(words: Sequence[str]) -> int:
 
     options = vars(recipe.options)
     result = fit(
-        model, train, val, out=recipe.out, resume=given.resume, recipe=resolved, progress=not given.quiet, **options
+        model,
+        train,
+        val,
+        out=recipe.out,
+        resume=given.resume,
+        recipe=resolved,
+        progress=not given.quiet,
+        allow_loggers=recipe.allow_loggers,
+        **options,
     )
     from garnish.commands.printing import metric_rows, print_json, print_table
 

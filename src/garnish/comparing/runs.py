@@ -105,6 +105,7 @@ def _fitted(conditions: Conditions, run: ArmRun, recipe: Recipe, model: Model, f
         resume=folder if goes_on else None,
         recipe=recipe.resolved(),
         progress=False,
+        allow_loggers=recipe.allow_loggers,
         **options,
     )
     return Trained(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
@@ -46,12 +46,14 @@ class Recipe:
         plain: the sections as plain values; every path is absolute or relative to the working directory.
         overridden: the dotted keys that the command line set.
         written: for a file with ``base``: each path of ``plain`` → its text in the file.
+        allow_loggers: classes that ``train.log`` may name besides the known ones; never from the file.
     """
 
     source: str
     plain: Mapping[str, Json]
     overridden: tuple[str, ...] = ()
     written: Mapping[str, str] = field(default_factory=dict)
+    allow_loggers: tuple[str, ...] = ()
 
     @property
     def out(self) -> str:
@@ -120,12 +122,15 @@ class Recipe:
     def options(self) -> TrainOptions:
         """The section ``train``: how to train."""
         from garnish.registry import construct
+        from garnish.training.loggers import check_allowed
         from garnish.training.train_options import TrainOptions
 
         given = self.plain.get("train")
         if not isinstance(given, Mapping):
             raise self.fault("train", f"{given!r}; write e.g. train: {{steps: 300, batch_size: 4}}")
-        return self._located(lambda: construct(TrainOptions, given, where="train"), "train")
+        made = self._located(lambda: construct(TrainOptions, given, where="train"), "train")
+        self._located(lambda: check_allowed(made.log or (), self.allow_loggers), "train")
+        return made
 
     def fault(self, section: str, text: str) -> OptionError:
         """An error as one line that names each thing once: the file, what the command line set, and the key.
@@ -217,13 +222,18 @@ class Recipe:
 COMMAND_LINE = "command line"
 
 
-def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Json] | None = None) -> Recipe:
+def read_recipe(
+    file: str | os.PathLike[str] | None,
+    overrides: Mapping[str, Json] | None = None,
+    allow_loggers: Sequence[str] = (),
+) -> Recipe:
     """Read a recipe and apply overrides.
 
     Args:
         file: YAML; None: only the overrides.
         overrides: dotted key → value, as :mod:`garnish.recipes.overrides` gives them. A section that is set as
             a whole loses the options the file gave it; ``train.steps`` and ``train.epochs`` replace each other.
+        allow_loggers: classes that ``train.log`` may name besides the known ones.
 
     Raises:
         OptionError: a file that cannot be read, an unknown section, or an override of a key that cannot exist.
@@ -257,7 +267,7 @@ def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Jso
     for one, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
         if one in found and other not in found:
             plain["train"].pop(other.split(".")[1], None)
-    return Recipe(str(file) if file is not None else COMMAND_LINE, plain, tuple(found), written)
+    return Recipe(str(file) if file is not None else COMMAND_LINE, plain, tuple(found), written, tuple(allow_loggers))
 
 
 def _task_mapping(plain: Mapping[str, Json]) -> dict[str, Json]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, final
 
 from garnish.errors import MissingExtraError
 from garnish.files.atomic import write_file, writing
-from garnish.training.loggers import OWN, logger_class, start_logger
+from garnish.training.loggers import OWN, check_allowed, logger_class, start_logger
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -80,13 +80,18 @@ class Scalars:
                 self.board.close()
 
 
-def log_kinds(wanted: Sequence[str] | None) -> tuple[str, ...]:
+def log_kinds(wanted: Sequence[str] | None, allowed: Sequence[str] = ()) -> tuple[str, ...]:
     """The logs of a run; None: CSV, and TensorBoard if installed.
 
+    Args:
+        wanted: ``train.log``.
+        allowed: class paths that may be imported besides Lightning's own.
+
     Raises:
-        MissingExtraError, OptionError: a logger that is not installed, or a name that is not a logger.
+        MissingExtraError, OptionError: a logger that is not installed or not allowed, or a name that is not a logger.
     """
     if wanted is not None:
+        check_allowed(wanted, allowed)
         for name in wanted:
             if name == "tensorboard":
                 import_tensorboard()
