@@ -17,6 +17,7 @@ from garnish.data.labels.labelled import labelled
 from garnish.data.layouts.layout import Layout
 from garnish.data.patterns import checked_pattern, is_list
 from garnish.errors import DataError, OptionError, shown, suggest
+from garnish.files.path_text import given_path
 from garnish.files.strict_yaml import read_yaml
 
 _KEYS = ("path", "images", "splits", "every", "tasks")
@@ -76,7 +77,10 @@ def parse_description(given: Json, source: str, base: Path) -> Description:
     for name, entry in tasks.items():
         for template in entry.labels.labels:
             checked_pattern(template, f"{source}: tasks.{name}.labels")
-    root = Path(os.path.expandvars(str(given.get("path", ".")))).expanduser()
+    path = given.get("path", ".")
+    if isinstance(path, bool) or not isinstance(path, str | int):
+        raise OptionError(f"{source}: path: {shown(path)}; name the folder that the patterns start in")
+    root = _filled(str(path), source)
     return Description(
         source=source,
         root=base / root,
@@ -94,7 +98,7 @@ def _laid_out(given: Mapping[str, Json], source: str, base: Path) -> Description
         raise OptionError(f"{source}.layout: {name!r}; name one of {', '.join(registry.classes('layouts'))}")
     options = {key: value for key, value in given.items() if key != "layout"}
     if isinstance(path := options.get("path"), str):
-        options["path"] = str(Path(os.path.expandvars(path)).expanduser())
+        options["path"] = str(_filled(path, source))
     layout: Layout = registry.build("layouts", name, options, where=source)
     root = layout.root(base)
     if not root.is_dir():
@@ -103,6 +107,11 @@ def _laid_out(given: Mapping[str, Json], source: str, base: Path) -> Description
     told["tasks"] = layout.chosen(told["tasks"], source)
     named = f"{root} ({name})" if source == "data" else source
     return dataclasses.replace(parse_description({"path": str(root), **told}, named, Path()), layout=layout)
+
+
+def _filled(path: str, source: str) -> Path:
+    """A path with variables and ``~`` filled."""
+    return given_path(os.path.expandvars(path), f"{source}: path")
 
 
 def _mapping(given: Mapping[str, Json], key: str, source: str) -> dict[str, Json]:

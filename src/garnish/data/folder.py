@@ -26,6 +26,7 @@ from garnish.data.layouts.layout import Layout
 from garnish.data.picture_key import digest, stamps
 from garnish.data.picture_labels import PictureLabels
 from garnish.errors import DataError, OptionError, plural, suggest
+from garnish.files.path_text import given_path
 from garnish.files.pictures import open_picture
 from garnish.registry import classes, options_of
 from garnish.tasks.agreement import TO_FIRST, difference, same_labels
@@ -57,7 +58,7 @@ def folder(
     """
     if isinstance(source, Mapping):
         return FolderDataset(read_description(source, None if root is None else Path(root)), split, tasks)
-    path = Path(source).expanduser()
+    path = given_path(source, "data", DataError)
     if path.is_dir() and (path / "data.yaml").is_file():
         path = path / "data.yaml"
     if (layout := _published(path)) is not None:

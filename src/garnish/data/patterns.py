@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-from garnish.errors import OptionError
+from garnish.errors import OptionError, shown
+
+#: Most levels of folders in a pattern, and longest name, bytes: what file systems and pathlib take.
+_LEVELS, _NAME = 32, 255
 
 
 def is_list(value: str) -> bool:
@@ -17,6 +20,9 @@ def checked_pattern(pattern: str, where: str) -> str:
     for field in re.findall(r"\{[^}]*\}?", pattern):
         if field not in ("{split}", "{name}"):
             raise OptionError(f"{where}: {pattern!r} has {field}; only {{split}} and {{name}} are filled")
+    parts = pattern.split("/")
+    if len(parts) > _LEVELS or max(len(part.encode(errors="replace")) for part in parts) > _NAME:
+        raise OptionError(f"{where}: {shown(pattern)} is too long for a path; shorten it")
     if not stays_below(pattern):
         raise OptionError(f"{where}: {pattern!r} must be relative to `path`, without '..'; set `path` instead")
     return pattern

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from garnish.checking.plain_data import Json
 from garnish.errors import OptionError, shown, suggest
+from garnish.files.path_text import given_path
 from garnish.files.strict_yaml import read_yaml
 from garnish.recipes.overrides import set_dotted
 from garnish.recipes.paths import as_list, from_base, inlined, relocated
@@ -60,7 +61,8 @@ class Recipe:
         """Folder of the run."""
         given = self.plain.get("out")
         if not isinstance(given, str) or not given:
-            raise self.fault("out", f"{given!r}; set the folder of the run, e.g. out: runs/camvid")
+            raise self.fault("out", f"{shown(given)}; set the folder of the run, e.g. out: runs/camvid")
+        self._located(lambda: given_path(given, "out"), "out")
         return given
 
     @property
@@ -68,8 +70,8 @@ class Recipe:
         """Bundles, or a finished model's name, that the new tasks are added to; usually none."""
         given = self.plain.get("onto")
         found = as_list(given)
-        if given is not None and not found:
-            raise self.fault("onto", f"{given!r} names no bundle; name one, or leave it out")
+        if given is not None and not (found and all(isinstance(one, str) and one for one in found)):
+            raise self.fault("onto", f"{shown(given)} names no bundle; name one, or leave it out")
         return found
 
     @property
@@ -78,7 +80,7 @@ class Recipe:
         given = self.plain.get("tasks")
         if given is None:
             return None
-        found = given if isinstance(given, Mapping) else dict.fromkeys(as_list(given))
+        found = given if isinstance(given, Mapping) else _named_alone(given)
         if not found or not all(isinstance(n, str) and isinstance(o, Mapping | None) for n, o in found.items()):
             raise self.fault(
                 "tasks",
@@ -127,7 +129,7 @@ class Recipe:
 
         given = self.plain.get("train")
         if not isinstance(given, Mapping):
-            raise self.fault("train", f"{given!r}; write e.g. train: {{steps: 300, batch_size: 4}}")
+            raise self.fault("train", f"{shown(given)}; write e.g. train: {{steps: 300, batch_size: 4}}")
         made = self._located(lambda: construct(TrainOptions, given, where="train"), "train")
         self._located(lambda: check_allowed(made.log or (), self.allow_loggers), "train")
         return made
@@ -241,19 +243,20 @@ def read_recipe(
     plain: dict[str, Json] = {}
     written: dict[str, str] = {}
     if file is not None:
-        given = read_yaml(Path(file))
+        given = read_yaml(given_path(file, "recipe"))
         if not isinstance(given, dict):
             raise OptionError(f"{file}: {shown(given)} is no recipe; it needs keys {', '.join(SECTIONS)}")
         for key in given:
             if key not in IN_FILE:
-                raise OptionError(f"{file}: unknown key {key!r}{suggest(str(key), IN_FILE)}")
+                raise OptionError(f"{file}: unknown key {shown(key)}{suggest(str(key), IN_FILE)}")
         base = given.pop("base", None)
         if base is None:
-            plain = relocated(given, Path(file).parent)
+            plain = relocated(given, Path(file).parent, str(file))
         elif isinstance(base, str):
-            plain, written = from_base(given, Path(file).resolve().parent / base, tuple(overrides or ()), str(file))
+            start = given_path(file, "recipe").resolve().parent / given_path(base, f"{file}: base")
+            plain, written = from_base(given, start, tuple(overrides or ()), str(file))
         else:
-            raise OptionError(f"{file}: base: {base!r}; name the folder where the recipe's paths start")
+            raise OptionError(f"{file}: base: {shown(base)}; name the folder where the recipe's paths start")
     found = dict(overrides or {})
     for key in sorted(found, key=lambda k: k.count(".")):
         if key.startswith("data."):
@@ -278,4 +281,10 @@ def _task_mapping(plain: Mapping[str, Json]) -> dict[str, Json]:
 
         data = plain.get("data")
         given = list(open_data(data).tasks) if data is not None else []
-    return dict(given) if isinstance(given, Mapping) else dict.fromkeys(as_list(given))
+    return dict(given) if isinstance(given, Mapping) else _named_alone(given) or {}
+
+
+def _named_alone(given: Json) -> dict[str, Json] | None:
+    """Tasks that are named without options; None if something among them is no name."""
+    names = as_list(given)
+    return dict.fromkeys(names) if all(isinstance(name, str) for name in names) else None
