@@ -17,6 +17,7 @@ from pathlib import Path
 
 from garnish.commands.parser import Parser
 from garnish.errors import GarnishError, OptionError, one_line, suggest
+from garnish.output import logger, say
 
 #: verb → what it does; the file of that name in :mod:`garnish.commands` has ``parser`` and ``run``
 VERBS = {
@@ -100,7 +101,7 @@ def _run(words: list[str]) -> int:
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
     """Print garnish's log messages, without a prefix, on standard error within a ``with`` block."""
-    log, handler = logging.getLogger("garnish"), logging.StreamHandler()
+    log, handler = logger("garnish"), logging.StreamHandler()
     before = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -113,8 +114,8 @@ def _log_to_stderr() -> Iterator[None]:
 
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
-    print(f"garnish: {one_line(message, 2000)}", file=sys.stderr)
+        say(*traceback.format_exc().splitlines(), stderr=True)
+    say(f"garnish: {one_line(message, 2000)}", stderr=True)
     return code
 
 

@@ -6,12 +6,12 @@ import argparse
 import dataclasses
 import functools
 import shlex
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from garnish.commands.parser import Parser, allows_loggers, names, positive_int
 from garnish.errors import GarnishError, OptionError
+from garnish.output import say
 
 if TYPE_CHECKING:
     from garnish.comparing.report.results import Results
@@ -95,8 +95,8 @@ def run(words: Sequence[str]) -> int:
     own = {name: value for name, value in vars(given).items() if name in known and value is not None}
     options = read_options(recipe.plain.get("compare"), own)
     conditions = Conditions(recipe, options)
-    say = functools.partial(print, file=sys.stdout if given.dry_run else sys.stderr, flush=True)
-    preview(conditions, say, every=given.dry_run)
+    told = functools.partial(say, stderr=not given.dry_run)
+    preview(conditions, told, every=given.dry_run)
     if given.dry_run:
         return 0
     command = shlex.join(["garnish", "compare", *words])
@@ -105,7 +105,7 @@ def run(words: Sequence[str]) -> int:
         print_json(as_json(results))
     else:
         print_table(*table(results))
-        print(f"report: {conditions.out / 'index.html'}")
+        say(f"report: {conditions.out / 'index.html'}")
     failed = [arm for arm in results.arms if arm.status == "failed"]
     if failed and len(failed) == len(results.arms):
         raise GarnishError(f"compare: every arm failed, the first because: {failed[0].reason}")

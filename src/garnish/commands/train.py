@@ -8,6 +8,7 @@ from pathlib import Path
 
 from garnish.commands.parser import Parser, allows_loggers
 from garnish.errors import OptionError
+from garnish.output import say
 
 _EPILOG = """\
 Every key of the recipe can be overridden: --adapter NAME takes another method with its default options,
@@ -78,7 +79,7 @@ def run(words: Sequence[str]) -> int:
     recipe = read_recipe(config, overrides, given.allow_logger)
     resolved = recipe.resolved()
     if given.print_config:
-        print(write_yaml(resolved), end="")
+        say(*write_yaml(resolved).splitlines())
         return 0
     from garnish.recipes.build_model import build_model
 
@@ -114,6 +115,6 @@ def run(words: Sequence[str]) -> int:
     if result.metrics:
         headlines = {name: task.headline for name, task in model.tasks.items()}
         print_table(["task", f"val, step {result.best_step}", "value"], metric_rows(result.metrics, headlines))
-    print(f"weights of the backbone: {model.backbone.licence}")
-    print(f"bundle: {result.out}/best")
+    say(f"weights of the backbone: {model.backbone.licence}")
+    say(f"bundle: {result.out}/best")
     return 0

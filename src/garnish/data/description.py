@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from garnish.data.layouts.layout import Layout
 from garnish.data.patterns import as_regex, filled, is_list, stays_below
 from garnish.errors import DataError, one_line, suggest
 from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file
+from garnish.output import logger
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 @dataclass(frozen=True)

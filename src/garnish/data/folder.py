@@ -5,7 +5,6 @@ Shape letters: H W pixels.
 
 from __future__ import annotations
 
-import logging
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -28,11 +27,12 @@ from garnish.data.picture_labels import PictureLabels
 from garnish.errors import DataError, OptionError, plural, suggest
 from garnish.files.path_text import given_path
 from garnish.files.pictures import open_picture
+from garnish.output import logger
 from garnish.registry import classes, options_of
 from garnish.tasks.agreement import TO_FIRST, difference, same_labels
 from garnish.tasks.task import Task
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 @checked

@@ -14,6 +14,7 @@ from garnish.balancing.balancing import Balance, Balancing
 from garnish.checking.arguments import checked, taking
 from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset
+from garnish.files.path_text import given_path
 from garnish.model.model import Model
 from garnish.registry import options_of
 from garnish.training.learning_rate import rate_factor
@@ -106,7 +107,7 @@ def fit(
             val,
             chosen,
             out=out,
-            resume=resume,
+            resume=None if resume is None else given_path(resume, "resume"),
             balance=own,
             recipe=recipe,
             progress=progress,

@@ -14,7 +14,6 @@ from garnish.balancing.balancing import Balance, balancing_of
 from garnish.checking.finite import not_finite
 from garnish.data.dataset import Batch, Dataset
 from garnish.errors import GarnishError, OptionError
-from garnish.files.path_text import given_path
 from garnish.model.model import Model
 from garnish.training.batch_size import largest_batch
 from garnish.training.before_start import length_of, pictures_of_a_step, shortened, warnings_about
@@ -80,7 +79,7 @@ class Run:
         self.balance = balance or balancing_of(options.balance).build(self.tasks)
         self._place()
         self.begun = BegunStep(self.step.buffers().values())
-        saved = None if resume is None else resumed(given_path(resume, "resume"), held, self.fabric)
+        saved = None if resume is None else resumed(Path(resume), held, self.fabric)
         told = [saved[2]] if saved is not None else []
         self._begin(train, val, None if saved is None else saved[1])
         data, world = {"training": train, "validation": val}, self.fabric.world_size
@@ -93,7 +92,7 @@ class Run:
         self.requests = StopRequest()
         self.progress = Progress(self.total_steps, self.state.step, shown=progress and self.is_first)
         self.recipe = dict(recipe) if recipe is not None else {"train": self.facts["options"]}
-        self.out = None if resume is None else given_path(resume, "resume")
+        self.out = None if resume is None else Path(resume)
         if resume is None and out is not None:
             self.out = taken(out, self.recipe, held, self.fabric)
         self.scalars: Scalars | None = None
