@@ -19,7 +19,7 @@ SRC = Path(garnish.__file__).parent
 
 #: rooms from the ground up: folder, or files that lie beside the folders; imports go only to a lower or the same room
 ROOMS = [
-    ("ground", {"__init__", "errors", "moved", "registry", "checking"}),
+    ("ground", {"__init__", "errors", "moved", "output", "registry", "checking"}),
     ("files", set()),
     ("drawing", set()),
     ("engine", set()),

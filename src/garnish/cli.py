@@ -13,9 +13,11 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from garnish.commands.parser import Parser
 from garnish.errors import GarnishError, OptionError, one_line, suggest
+from garnish.output import logger, say
 
 #: verb → what it does; the file of that name in :mod:`garnish.commands` has ``parser`` and ``run``
 VERBS = {
@@ -51,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 for an unexpected error, or if ``check`` found errors; 2 for a mistake in options, data,
         bundles or weights; 130 after Ctrl-C.
     """
+    if argv is None and Path().resolve() != Path(__file__).resolve().parents[1]:
+        os.environ["PYTHONSAFEPATH"] = "1"  # processes that are started import nothing from the current folder either
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("GARNISH_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != "--debug"]
@@ -97,7 +101,7 @@ def _run(words: list[str]) -> int:
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
     """Print garnish's log messages, without a prefix, on standard error within a ``with`` block."""
-    log, handler = logging.getLogger("garnish"), logging.StreamHandler()
+    log, handler = logger("garnish"), logging.StreamHandler()
     before = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -110,8 +114,8 @@ def _log_to_stderr() -> Iterator[None]:
 
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
-    print(f"garnish: {one_line(message, 2000)}", file=sys.stderr)
+        say(*traceback.format_exc().splitlines(), stderr=True)
+    say(f"garnish: {one_line(message, 2000)}", stderr=True)
     return code
 
 

@@ -11,7 +11,6 @@ from typing import Annotated
 import numpy as np
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from garnish.backbones.build import backbone
@@ -26,6 +25,7 @@ from garnish.drawing.sheet import draw_sheet
 from garnish.engine.adapter import Method
 from garnish.errors import plural
 from garnish.model.model import Model, adapt
+from garnish.output import console
 from garnish.registry import build
 from garnish.tasks.metrics.delta_m import delta_m
 from garnish.tasks.task import Task
@@ -83,8 +83,8 @@ def run_demo(
         Arm → its metrics and costs.
     """
     out = Path(out)
-    console = Console()
-    console.print(f"drawing {num_train + num_val} scenes of {SIZE}x{SIZE} …")
+    told = console()
+    told.print(f"drawing {num_train + num_val} scenes of {SIZE}x{SIZE} …")
     train = Scenes(num_train, size=SIZE, seed=2 * seed + 1, style=STYLE, tasks=TASKS, keep=True)
     val = Scenes(num_val, size=SIZE, seed=2 * seed + 2, style=STYLE, tasks=TASKS, keep=True)
     room, solid = CLASS_WEIGHTS
@@ -99,7 +99,7 @@ def run_demo(
         method: Method = build("adapters", name, options)
         head = build("heads", "SegFormerHead", {"channels": 32})
         model = adapt(backbone("garnish_b0"), method, tasks, head)
-        console.print(f"{arm}: {plural(steps, 'step')} …")
+        told.print(f"{arm}: {plural(steps, 'step')} …")
         start = time.perf_counter()
         fit(
             model, train, steps=steps, batch_size=16, lr=rate, head_lr=HEAD_RATE, seed=seed,
@@ -111,14 +111,14 @@ def run_demo(
         model.save(out / "bundles" / name.lower(), metrics=found)
         models[arm] = model
     rows = {arm: _row(models[arm], measured, arm, out, spent[arm]) for arm in ARMS}
-    console.print(_table(rows))
-    console.print(
+    told.print(_table(rows))
+    told.print(
         "Δm: mean relative change over the four tasks against this run's own multi-task full fine-tuning with the same "
         f"{steps} steps, seed {seed} (not against single-task models). The backbone never saw scenes of this style."
     )
     sheet = _sheet(models["LoRA, rank 8"], val, range(3), out / "sheet.png")
     plot = _plot(rows, out / "balance.png")
-    console.print(f"wrote {sheet}, {plot} and a bundle per arm under {out / 'bundles'}")
+    told.print(f"wrote {sheet}, {plot} and a bundle per arm under {out / 'bundles'}")
     return rows
 
 

@@ -6,7 +6,7 @@ import difflib
 import errno
 import reprlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 #: The longest message, in characters.
 LONGEST = 2000
@@ -69,18 +69,23 @@ def one_line(text: object, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def showable(text: str) -> str:
+def showable(text: str, keep: str = "", escape: Callable[[str], str] | None = None) -> str:
     """``text`` with control characters, marks of direction and lone surrogates escaped as Python does.
 
     Strangers' text (names of files, classes and licences) is to reach a terminal, a log or a page only in this form.
-    Line breaks are escaped too.
+    Line breaks are escaped too, unless ``keep``, characters that are left as they are, has them. ``escape`` is another
+    way than Python's to write a character.
     """
     if text.isprintable():
         return text
+    keep += _JOINERS
     return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNSHOWN and c not in _JOINERS else c
-        for c in text
+        (escape or _escaped)(c) if unicodedata.category(c) in _UNSHOWN and c not in keep else c for c in text
     )
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
 
 
 class _Short(reprlib.Repr):

@@ -25,7 +25,7 @@ from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.backbones.weights import check_floats, read_weights, weights_file
 from garnish.checking.plain_data import Reading, Within, read_as
 from garnish.engine.blocks import Branch, FeatureInfo, Residual, Stage
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, showable, suggest
 
 NVIDIA_LICENCE = "NVIDIA Source Code License for SegFormer (non-commercial: research or evaluation only)"
 
@@ -189,7 +189,8 @@ class MiT(Backbone):
             tensors, licence = read_weights(file)
             dialect, prefix = dialects.encoder_dialect(tensors, source)
             if wrapper := prefix.removesuffix(dialect.prefix):
-                warnings.warn(said_of(wrapper, tensors, f"{name}: weights {source}"), stacklevel=2)
+                said = said_of(wrapper, tensors, f"{name}: weights {source}")
+                warnings.warn(showable(said), stacklevel=2)
             check_architecture(segformer_config(file), arch.num_heads, arch.sr_ratios, source)
         norm_eps = arch.norm_eps or dialect.norm_eps
         embed_eps = arch.embed_norm_eps or arch.norm_eps or dialect.embed_norm_eps

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.name_prefixes import without_prefix
 from garnish.backbones.weights import check_floats, read_weights
-from garnish.errors import OptionError, WeightsError, one_line
+from garnish.errors import OptionError, WeightsError, one_line, showable
 
 #: Parts of timm's models that a dense trunk does not use; checkpoints may hold them or not.
 _UNUSED = ("head.", "head_dist.", "fc_norm.", "norm.", "mask_token", "attn_pool.")
@@ -65,7 +65,7 @@ def create_timm(
     where = f"{name}: weights {weights}"
     state, said = without_prefix(state, [known(n) for n, _ in model.named_parameters()], where)
     if said is not None:
-        warnings.warn(said, stacklevel=2)
+        warnings.warn(showable(said), stacklevel=2)
     first = next(iter(state), "nothing")
     try:
         state = dialects(state, model)

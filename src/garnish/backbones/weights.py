@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from garnish.errors import WeightsError, one_line
+from garnish.files.path_text import given_path
 
 _SAFETENSORS = ".safetensors"
 _PICKLED = (".pth", ".pt", ".bin")
@@ -67,7 +68,7 @@ def weights_file(source: str) -> Path:
     Raises:
         WeightsError: no such file or repository.
     """
-    path = Path(source).expanduser()
+    path = given_path(source, "weights", WeightsError)
     if not path.exists():
         hub_id = re.sub(r"^hf[-_]hub:", "", source)
         looks_local = source.startswith((".", "/", "~")) or path.suffix in (_SAFETENSORS, *_PICKLED)

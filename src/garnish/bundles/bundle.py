@@ -40,6 +40,7 @@ from garnish.checking.plain_data import Json
 from garnish.errors import BundleError, OptionError, one_line, suggest
 from garnish.files.atomic import present, write_folder, writing
 from garnish.files.checksums import with_sums
+from garnish.files.path_text import given_path
 from garnish.files.strict_json import MOST_BYTES
 from garnish.model.model import Model
 
@@ -77,7 +78,7 @@ def save(
         or beyond float16, facts that are not JSON, or no space; an earlier bundle is untouched then.
     """
     chosen = _chosen(model, tasks)
-    folder = Path(path).expanduser()
+    folder = given_path(path, "save", BundleError)
     _check_place(folder)
     files = bundle_files(
         model, chosen, dtype, metrics=metrics, metrics_rounding=metrics_rounding, extra=extra, where=str(path)

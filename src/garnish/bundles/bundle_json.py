@@ -14,6 +14,7 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 from garnish.checking.plain_data import Json, Reading, matching, read_as
 from garnish.errors import BundleError
 from garnish.files.atomic import present
+from garnish.files.path_text import given_path
 from garnish.files.strict_json import read_json
 from garnish.registry import SpecFacts
 
@@ -119,7 +120,7 @@ def read_bundle_json(path: str | os.PathLike[str]) -> BundleFacts:
 
 def bundle_folder(path: str | os.PathLike[str]) -> Path:
     """The folder of an existing bundle; raises :class:`BundleError` if there is none."""
-    folder = present(Path(path).expanduser())
+    folder = present(given_path(path, "bundle", BundleError))
     if not folder.exists():
         raise BundleError(f"{path}: no such bundle; give a folder that model.save or garnish train wrote")
     if not (folder / DESCRIPTION).is_file():

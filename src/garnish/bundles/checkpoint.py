@@ -20,6 +20,7 @@ from garnish.checking.plain_data import Json
 from garnish.errors import BundleError, one_line
 from garnish.files.atomic import write_file, writing
 from garnish.files.checksums import KEY, is_sealed, sealed, with_place
+from garnish.files.path_text import given_path
 
 #: A number that JSON stores exactly (floats are written so that they read back bit-equal), or None.
 Number = int | float | bool | None
@@ -58,7 +59,7 @@ def save_state(
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     with writing(f"{path}: the state", " or choose another folder; the former state is untouched"):
-        file = Path(path).expanduser()
+        file = given_path(path, "checkpoint", BundleError)
         data = sealed(to_bytes(kept, {_FACTS: with_place(text)}))
         write_file(file, data, keep=None if keep is None else file.with_name(keep))
     return Path(path)
@@ -70,7 +71,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
     Raises:
         BundleError: no such file, a damaged one, or one that :func:`save_state` did not write.
     """
-    file = Path(path).expanduser()
+    file = given_path(path, "checkpoint", BundleError)
     if not file.is_file():
         raise BundleError(f"{path}: no such state file; start again without resuming")
     try:

@@ -38,6 +38,7 @@ from garnish.engine.owner import Owner, owners_of
 from garnish.errors import BundleError, OptionError, SiteError, suggest
 from garnish.files.atomic import present, write_file, write_folder, writing
 from garnish.files.checksums import SUMS, with_sums
+from garnish.files.path_text import given_path
 from garnish.model.model import Model
 
 CHECKPOINT = "backbone.safetensors"
@@ -212,7 +213,7 @@ def _owner(model: Model, task: str | None) -> Owner:
 
 def _checked_place(out: str | os.PathLike[str]) -> Path:
     """The path to write to; raises BundleError if it exists and was not written by merge."""
-    place = Path(out).expanduser()
+    place = given_path(out, "merge: out")
     if place.suffix in (".pth", ".pt", ".bin"):
         raise OptionError(f"{out}: checkpoints are written as .safetensors; give such a file, or a folder")
     alone = place.suffix == ".safetensors"

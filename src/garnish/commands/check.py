@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from garnish.commands.parser import Parser, positive_int
+from garnish.output import say
 
 _EPILOG = """\
 Errors are faults that training would fail at (unreadable files, ids beyond the class count, other sizes, NaN, no label
@@ -51,5 +52,5 @@ def run(words: Sequence[str]) -> int:
         told = {name: getattr(report, name) for name in ("pictures", "checked", "errors", "warnings")}
         print_json(told | {"labels": labels})
     else:
-        print(report)
+        say(*str(report).split("\n"))
     return 1 if report.errors else 0

@@ -6,12 +6,12 @@ import argparse
 import dataclasses
 import functools
 import shlex
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from garnish.commands.parser import Parser, names, positive_int
+from garnish.commands.parser import Parser, allows_loggers, names, positive_int
 from garnish.errors import GarnishError, OptionError
+from garnish.output import say
 
 if TYPE_CHECKING:
     from garnish.comparing.report.results import Results
@@ -69,6 +69,7 @@ def parser() -> Parser:
     )
     made.add_argument("--title", metavar="TEXT", help="of the report")
     made.add_argument("--data-licence", metavar="TEXT", help="the pictures' licence, as the report states it")
+    allows_loggers(made)
     made.add_argument("--retry-failed", action="store_true", help="run failed runs again")
     made.add_argument("--dry-run", action="store_true", help="list the runs and which are done, and stop")
     made.add_argument("--json", action="store_true", help="print results.json")
@@ -83,7 +84,7 @@ def run(words: Sequence[str]) -> int:
 
     if given.config is None and not any(key.split(".")[0] == "data" for key in overrides):
         raise OptionError("compare: no recipe; give --config RECIPE (recipes/ has some)")
-    recipe = read_recipe(given.config, overrides)
+    recipe = read_recipe(given.config, overrides, given.allow_logger)
     from garnish.commands.printing import print_json, print_table
     from garnish.comparing.compare import compare, preview
     from garnish.comparing.compare_options import CompareOptions, read_options
@@ -94,8 +95,8 @@ def run(words: Sequence[str]) -> int:
     own = {name: value for name, value in vars(given).items() if name in known and value is not None}
     options = read_options(recipe.plain.get("compare"), own)
     conditions = Conditions(recipe, options)
-    say = functools.partial(print, file=sys.stdout if given.dry_run else sys.stderr, flush=True)
-    preview(conditions, say, every=given.dry_run)
+    told = functools.partial(say, stderr=not given.dry_run)
+    preview(conditions, told, every=given.dry_run)
     if given.dry_run:
         return 0
     command = shlex.join(["garnish", "compare", *words])
@@ -104,7 +105,7 @@ def run(words: Sequence[str]) -> int:
         print_json(as_json(results))
     else:
         print_table(*table(results))
-        print(f"report: {conditions.out / 'index.html'}")
+        say(f"report: {conditions.out / 'index.html'}")
     failed = [arm for arm in results.arms if arm.status == "failed"]
     if failed and len(failed) == len(results.arms):
         raise GarnishError(f"compare: every arm failed, the first because: {failed[0].reason}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from garnish.commands.parser import Parser, positive_int, sides, some_names
 from garnish.errors import plural
+from garnish.output import say
 
 _EPILOG = """\
 DATA is a data description (YAML), a folder of pictures with labels next to them, or scenes. Single keys of it can be
@@ -80,6 +81,6 @@ def run(words: Sequence[str]) -> int:
         print_json(metrics)
         return 0
     headlines = {name: task.headline for name, task in model.tasks.items()}
-    print(f"{', '.join(bundle_paths(given.bundle))} on {data.name}, {len(data)} of {plural(len(whole), 'picture')}")
+    say(f"{', '.join(bundle_paths(given.bundle))} on {data.name}, {len(data)} of {plural(len(whole), 'picture')}")
     print_table(["task", "metric", "value"], metric_rows(metrics, headlines))
     return 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from garnish.checking.plain_data import Json
 from garnish.commands.parser import Parser, sides
 from garnish.errors import OptionError, WeightsError
+from garnish.output import say
 
 if TYPE_CHECKING:
     from garnish.bundles.bundle_json import BundleFacts
@@ -181,7 +182,7 @@ def _print(facts: Mapping[str, Json]) -> None:
         }
         print_table(["task", "metric", "value"], metric_rows(values, {}))
     if facts["backbone_non_commercial"]:
-        print("warning: the backbone's weights are non-commercial, and so is what is trained on them")
+        say("warning: the backbone's weights are non-commercial, and so is what is trained on them")
 
 
 def _spec(told: Mapping[str, Json]) -> str:

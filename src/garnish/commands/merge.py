@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from garnish.commands.parser import Parser
+from garnish.output import say
 
 _EPILOG = """\
 A FOLDER gets backbone.safetensors, and a bundle of the heads that belongs to it: give the folder to garnish predict,
@@ -51,14 +52,14 @@ def run(words: Sequence[str]) -> int:
     if given.json:
         print_json(asdict(said))
         return 0
-    print(f"{said.out}: {', '.join(said.files)}")
-    print(f"{said.backbone} with {', '.join(m['name'] for m in said.methods)} of {', '.join(said.tasks)}")
-    print(
+    say(f"{said.out}: {', '.join(said.files)}")
+    say(f"{said.backbone} with {', '.join(m['name'] for m in said.methods)} of {', '.join(said.tasks)}")
+    say(
         f"largest difference {said.largest_difference:.2g}, {said.largest_relative:.2g} of the largest value "
         f"(limit {LIMIT:.0e})"
     )
     if said.left:
-        print(f"still adapters, in the bundle: {', '.join(m['name'] for m in said.left)}, where tasks own a part")
+        say(f"still adapters, in the bundle: {', '.join(m['name'] for m in said.left)}, where tasks own a part")
     if said.carried_over:
-        print(f"unchanged from the original weights: {', '.join(said.carried_over)}")
+        say(f"unchanged from the original weights: {', '.join(said.carried_over)}")
     return 0

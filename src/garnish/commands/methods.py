@@ -10,6 +10,7 @@ from typing import final
 
 from garnish.checking.plain_data import Json, called, hints_of
 from garnish.commands.parser import Parser
+from garnish.output import say
 
 #: Kinds of classes with options, in the order of the list.
 KINDS = ("adapters", "heads", "tasks", "balancing", "readers", "layouts")
@@ -92,7 +93,7 @@ def run(words: Sequence[str]) -> int:
     for kind in KINDS:
         rows = [[e.name, e.summary, ", ".join(f"{o.name}={o.default}" for o in e.options)] for e in entries(kind)]
         print_table([kind, "", "options"], rows)
-        print()
+        say("")
     rows = [[name, summary, f"{len(held)}: {', '.join(_some(held))}"] for name, summary, held in families()]
     print_table(["backbones", "", "names"], rows)
     return 0

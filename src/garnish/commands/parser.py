@@ -65,6 +65,17 @@ class Parser(argparse.ArgumentParser):
         raise OptionError(f"{self.verb}: {one_line(message)}; see {self.prog} --help")
 
 
+def allows_loggers(parser: Parser) -> None:
+    """Add the option that allows what a recipe must not allow itself."""
+    parser.add_argument(
+        "--allow-logger",
+        metavar="CLASS,…",
+        type=some_names,
+        default=(),
+        help="classes in train.log, besides Lightning's own, whose code may be run; a recipe cannot allow them itself",
+    )
+
+
 def positive_int(text: str) -> int:
     """Parse a whole number from 1 that floats count exactly, for ``type=``."""
     if not re.fullmatch("0*[1-9][0-9]{0,11}", text):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from garnish.checking.plain_data import Json
 from garnish.commands.parser import Parser, some_names
 from garnish.errors import OptionError
+from garnish.output import say
 
 if TYPE_CHECKING:
     from garnish.model.model import Model
@@ -80,8 +81,8 @@ def run(words: Sequence[str]) -> int:
 
         print_json({"out": given.out, "files": written, "tasks": tasks, "methods": methods})
     else:
-        print(f"{given.out}: {', '.join(written)}")
-        print(f"tasks: {', '.join(tasks)}; methods: {'; '.join(methods)}")
+        say(f"{given.out}: {', '.join(written)}")
+        say(f"tasks: {', '.join(tasks)}; methods: {'; '.join(methods)}")
     return 0
 
 

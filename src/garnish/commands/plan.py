@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from garnish.checking.plain_data import Json
 from garnish.commands.parser import Parser, positive_int, sides, some_names
 from garnish.errors import OptionError, plural
+from garnish.output import say
 
 if TYPE_CHECKING:
     from garnish.planning.budget import Budget
@@ -86,7 +87,7 @@ def run(words: Sequence[str]) -> int:
         budget,
         given.methods,
         most=given.predictions or _PREDICTIONS,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        say=functools.partial(say, stderr=True),
     )
     if given.json:
         from garnish.commands.printing import print_json
@@ -174,28 +175,28 @@ def _print(found: Survey, setting: Setting, backbone: str) -> None:
     rows = [_cells(row, found, is_choice=row.counted is choice) for row in found.rows]
     heads = f"{found.rows[0].counted.decoder_trainable:,} in heads" if found.rows else "heads"
     height, width = setting.size
-    print(f"{backbone}: {', '.join(setting.tasks)}; {plural(setting.batch_size, 'picture')} of {height}x{width} a step")
+    say(f"{backbone}: {', '.join(setting.tasks)}; {plural(setting.batch_size, 'picture')} of {height}x{width} a step")
     if rows:
         columns = ["method", "where", "shared", "encoder", "%", "bundle kB", "GMACs", "memory GB", "step s", "× heads"]
         print_table(columns, rows)
-    print(f"also trained: {heads}; memory holds {found.baseline_bytes / 1e9:.2f} GB of Python and its libraries")
+    say(f"also trained: {heads}; memory holds {found.baseline_bytes / 1e9:.2f} GB of Python and its libraries")
     if found.unpredicted:
-        print(f"{found.unpredicted} rows without a predicted step: raise --predictions, or choose with --methods")
+        say(f"{found.unpredicted} rows without a predicted step: raise --predictions, or choose with --methods")
     if found.untimed:
-        print(
+        say(
             f"{plural(found.untimed, 'row')} without a step's time: memory is short, or no --step-time asks for so many"
         )
     if found.left_out:
-        print(f"{len(found.left_out)} candidates break the budget (--json says which and why)")
+        say(f"{len(found.left_out)} candidates break the budget (--json says which and why)")
         if choice is None:
             name, why = next(iter(found.left_out.items()))
-            print(f"the first of them: {name}: {why}")
+            say(f"the first of them: {name}: {why}")
     for refused in found.refused:
-        print(f"does not fit the backbone: {refused.reason}")
+        say(f"does not fit the backbone: {refused.reason}")
     if choice is None:
-        print(f"recommended: none; {found.recommendation.reason}")
+        say(f"recommended: none; {found.recommendation.reason}")
     else:
-        print(f"recommended: {choice.candidate}: {found.recommendation.reason}")
+        say(f"recommended: {choice.candidate}: {found.recommendation.reason}")
 
 
 def _cells(row: Row, found: Survey, *, is_choice: bool) -> list[str]:

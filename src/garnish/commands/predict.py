@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from garnish.commands.parser import Parser, some_names
+from garnish.output import say
 
 _EPILOG = """\
 For each picture: NAME_sheet.png, a contact sheet, and NAME_TASK.png per task: ids (8 bit), depth (16 bit, millimetres),
@@ -57,7 +58,7 @@ def run(words: Sequence[str]) -> int:
         maps = dataclasses.replace(model.predict(file, given.tasks), name=name)
         written[str(file)] = [str(path) for path in maps.write(given.out)]
         if not given.json:
-            print(f"{file}: {', '.join(written[str(file)])}")
+            say(f"{file}: {', '.join(written[str(file)])}")
     if given.json:
         print_json(written)
     return 0

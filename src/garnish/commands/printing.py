@@ -6,15 +6,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
+from garnish.errors import showable
+from garnish.output import console, say, showable_json
 from garnish.registry import plain
 
 
 def print_json(value: object) -> None:
     """Print strict JSON (NaN becomes null)."""
-    print(json.dumps(plain(value, finite=True), indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(plain(value, finite=True), indent=2, ensure_ascii=False, allow_nan=False)
+    say(*showable_json(text).split("\n"))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -22,18 +24,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.show_header = any(columns)
     for number, name in enumerate(columns):
-        table.add_column(name, no_wrap=number == 0, overflow="fold")
+        table.add_column(showable(name), no_wrap=number == 0, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    console().print(table)
-
-
-def console() -> Console:
-    """Standard output as a console that does not interpret markup, which may be in user-given names."""
-    found = Console(highlight=False, markup=False, emoji=False)
-    if not found.is_terminal:
-        found.width = max(found.width, 160)
-    return found
+        table.add_row(*map(showable, row))
+    wide = console()
+    if not wide.is_terminal:
+        wide.width = max(wide.width, 160)
+    wide.print(table)
 
 
 def metric_rows(metrics: Mapping[str, Mapping[str, float]], headlines: Mapping[str, str]) -> list[list[str]]:

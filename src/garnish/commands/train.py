@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from garnish.commands.parser import Parser
+from garnish.commands.parser import Parser, allows_loggers
 from garnish.errors import OptionError
+from garnish.output import say
 
 _EPILOG = """\
 Every key of the recipe can be overridden: --adapter NAME takes another method with its default options,
@@ -46,6 +47,7 @@ def parser() -> Parser:
         help="add the recipe's tasks to those of a bundle (or of segformer_b0 … b5), which stay unchanged",
     )
     shown.add_argument("--out", metavar="FOLDER", help="folder of the run; if it exists, FOLDER-2 is created, …")
+    allows_loggers(made)
     made.add_argument("--print-config", action="store_true", help="print the recipe with every option, and stop")
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     made.add_argument("--quiet", action="store_true", help="no progress, warnings only")
@@ -74,10 +76,10 @@ def run(words: Sequence[str]) -> int:
         if not (Path(given.resume) / "args.yaml").is_file():
             check_run(Path(given.resume))
     config = given.config or (Path(given.resume) / "args.yaml" if given.resume else None)
-    recipe = read_recipe(config, overrides)
+    recipe = read_recipe(config, overrides, given.allow_logger)
     resolved = recipe.resolved()
     if given.print_config:
-        print(write_yaml(resolved), end="")
+        say(*write_yaml(resolved).splitlines())
         return 0
     from garnish.recipes.build_model import build_model
 
@@ -93,7 +95,15 @@ def run(words: Sequence[str]) -> int:
 
     options = vars(recipe.options)
     result = fit(
-        model, train, val, out=recipe.out, resume=given.resume, recipe=resolved, progress=not given.quiet, **options
+        model,
+        train,
+        val,
+        out=recipe.out,
+        resume=given.resume,
+        recipe=resolved,
+        progress=not given.quiet,
+        allow_loggers=recipe.allow_loggers,
+        **options,
     )
     from garnish.commands.printing import metric_rows, print_json, print_table
 
@@ -105,6 +115,6 @@ def run(words: Sequence[str]) -> int:
     if result.metrics:
         headlines = {name: task.headline for name, task in model.tasks.items()}
         print_table(["task", f"val, step {result.best_step}", "value"], metric_rows(result.metrics, headlines))
-    print(f"weights of the backbone: {model.backbone.licence}")
-    print(f"bundle: {result.out}/best")
+    say(f"weights of the backbone: {model.backbone.licence}")
+    say(f"bundle: {result.out}/best")
     return 0

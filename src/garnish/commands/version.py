@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from garnish import __version__
 from garnish.commands.parser import Parser
+from garnish.output import say
 
 _BESIDE = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "safetensors")
 
@@ -38,5 +39,5 @@ def run(words: Sequence[str]) -> int:
 
         print_json(found)
     else:
-        print("\n".join(f"{name} {number}" for name, number in found.items()))
+        say(*(f"{name} {number}" for name, number in found.items()))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING
 from garnish.checking.plain_data import Json
 from garnish.commands.parser import names
 from garnish.errors import DataError, OptionError
+from garnish.output import logger
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 if TYPE_CHECKING:
     from garnish.data.dataset import Dataset

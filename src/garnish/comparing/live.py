@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-import sys
 import time
 from pathlib import Path
 from typing import final
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +17,8 @@ from garnish.comparing.arms import Arm
 from garnish.comparing.held_out_score import best_score, curve_of
 from garnish.comparing.outcomes import Done, Failed, Measured
 from garnish.comparing.schedule import Job, RunPlan
+from garnish.errors import showable
+from garnish.output import console
 
 
 @final
@@ -31,7 +32,7 @@ class Display:
 
     def __init__(self, plan: RunPlan, *, quiet: bool = False) -> None:
         self.plan = plan
-        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self.console = console(stderr=True)
         self.active: dict[Job, float] = {}
         self.finished_seconds: list[float] = []
         self.live: Live | None = None
@@ -51,7 +52,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print one line."""
-        self.console.print(line)
+        self.console.print(showable(line))
 
     def started(self, job: Job) -> None:
         """Record that a job has started."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from garnish.comparing.outcomes import Failed, Outcome, ScoredStep, Trained
 from garnish.data.dataset import Dataset
 from garnish.errors import BundleError, DataError, OptionError, one_line
 from garnish.model.model import Model
+from garnish.output import logger
 from garnish.recipes.recipe import Recipe
 from garnish.training.feature_cache import can_cache
 from garnish.training.fit import fit
 from garnish.training.train_options import TrainOptions
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 def carry_out(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | None = None) -> Outcome:
@@ -105,6 +105,7 @@ def _fitted(conditions: Conditions, run: ArmRun, recipe: Recipe, model: Model, f
         resume=folder if goes_on else None,
         recipe=recipe.resolved(),
         progress=False,
+        allow_loggers=recipe.allow_loggers,
         **options,
     )
     return Trained(

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import json
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,9 +21,10 @@ from garnish.errors import OptionError, one_line
 from garnish.files.atomic import write_file, writing
 from garnish.files.checksums import KEY, is_sealed, sealed, with_place
 from garnish.files.locks import locked
+from garnish.output import logger
 
 T = TypeVar("T")
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 #: Number of characters of a key used in file names.
 _KEY = 32
 RESULT, FAILED, WHAT = "result.json", "failed.json", "what.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,9 +24,10 @@ from garnish.data.dataset import Sample
 from garnish.drawing.map_files import picture_bytes
 from garnish.errors import BundleError
 from garnish.model.model import Model
+from garnish.output import logger
 from garnish.training.processes import make_fabric
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 #: Longer side of painted maps, in pixels.
 CELL_PX = 320

@@ -22,7 +22,7 @@ from garnish.data.labels.uncounted import lines_about
 from garnish.data.leaks import find_leaks
 from garnish.data.picture_labels import PictureLabels
 from garnish.data.subset import chosen
-from garnish.errors import DataError, plural
+from garnish.errors import DataError, plural, showable
 from garnish.files.pictures import is_transparent, open_picture
 from garnish.tasks.task import Task
 
@@ -95,7 +95,7 @@ class Report:
             lines += [f"{severity}: {message}" for message in found[:_SHOWN]]
             if len(found) > _SHOWN:
                 lines.append(f"{severity}: … and {len(found) - _SHOWN} more")
-        return "\n".join(lines)
+        return "\n".join(map(showable, lines))
 
 
 @checked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from garnish.data.patterns import as_glob, as_regex, filled, is_list, stays_belo
 from garnish.errors import DataError, one_line, suggest
 from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file
 from garnish.files.regular import read_regular
+from garnish.output import logger
 
 #: Largest list of the names of a split, in bytes: some millions.
 _MOST_LIST = 256 * 2**20
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from garnish.data.description import Description
 from garnish.data.labels.labelled import labelled
 from garnish.data.layouts.layout import Layout
 from garnish.data.patterns import checked_pattern, checked_split, is_list
-from garnish.errors import DataError, OptionError, one_line, shown, suggest
+from garnish.errors import DataError, OptionError, shown, suggest
+from garnish.files.path_text import given_path
 from garnish.files.strict_yaml import read_yaml
 
 _KEYS = ("path", "images", "splits", "every", "tasks")
@@ -110,22 +111,8 @@ def _path(given: Json, source: str) -> Path:
     # a number is a folder's name, too; YAML reads `path: 2017` as one
     if isinstance(given, bool) or not isinstance(given, str | int | Path):
         raise OptionError(f"{source}: path: expected the name of a folder, got {shown(given)}")
-    return located(os.path.expandvars(shown(given, 4096) if isinstance(given, int) else str(given)), f"{source}: path")
-
-
-def located(text: str, where: str) -> Path:
-    """A path with ``~`` replaced, which need not exist.
-
-    Raises:
-        DataError: no system has such a path: too long, links that lead to themselves, the home of nobody.
-    """
-    try:
-        path = Path(text).expanduser()
-        path.is_dir()
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else one_line(error, 100)
-        raise DataError(f"{where}: {shown(text)}: {reason}; name a folder or a file") from None
-    return path
+    text = shown(given, 4096) if isinstance(given, int) else str(given)
+    return given_path(os.path.expandvars(text), f"{source}: path", DataError)
 
 
 def _mapping(given: Mapping[str, Json], key: str, source: str) -> dict[str, Json]:

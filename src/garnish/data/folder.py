@@ -5,7 +5,6 @@ Shape letters: H W pixels.
 
 from __future__ import annotations
 
-import logging
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -19,19 +18,21 @@ from garnish.checking.arguments import checked
 from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset, Sample
 from garnish.data.description import Description
-from garnish.data.description_file import located, read_description
+from garnish.data.description_file import read_description
 from garnish.data.guess import plain_description
 from garnish.data.labels.written import written
 from garnish.data.layouts.layout import Layout
 from garnish.data.picture_key import digest, stamps
 from garnish.data.picture_labels import PictureLabels
 from garnish.errors import DataError, OptionError, plural, suggest
+from garnish.files.path_text import given_path
 from garnish.files.pictures import open_picture
+from garnish.output import logger
 from garnish.registry import classes, options_of
 from garnish.tasks.agreement import TO_FIRST, difference, same_labels
 from garnish.tasks.task import Task
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 @checked
@@ -57,7 +58,7 @@ def folder(
     """
     if isinstance(source, Mapping):
         return FolderDataset(read_description(source, None if root is None else Path(root)), split, tasks)
-    path = located(str(source), "data")
+    path = given_path(source, "data", DataError)
     if path.is_dir() and (path / "data.yaml").is_file():
         path = path / "data.yaml"
     if (layout := _published(path)) is not None:

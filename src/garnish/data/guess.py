@@ -6,7 +6,6 @@ splits; instead of or beside ``masks`` also ``labels``, ``depth``, ``normals``, 
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +18,9 @@ from garnish.data.labels.binary import middle_level
 from garnish.errors import DataError
 from garnish.files.label_files import read_array, refuse_lossy
 from garnish.files.pictures import PICTURE_SUFFIXES
+from garnish.output import logger
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _IMAGES = ("images", "imgs", "rgb", "image")
 _LABELS = {

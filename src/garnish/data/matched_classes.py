@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from typing import Literal, final
 
@@ -15,11 +14,12 @@ from garnish.data.dataset import Dataset, Sample
 from garnish.data.picture_key import digest
 from garnish.errors import OptionError, plural, suggest
 from garnish.model.model import Model
+from garnish.output import logger
 from garnish.targets.target import IGNORE
 from garnish.tasks.agreement import notes
 from garnish.tasks.task import Task
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 @checked

@@ -6,10 +6,10 @@ import re
 
 from garnish.errors import OptionError, shown
 
+#: Most levels of folders in a pattern, and longest name, bytes: what file systems and pathlib take.
+_LEVELS, _NAME = 32, 255
 #: Most wildcards between two slashes, and in all: matching takes the longest name to the power of their number.
 _MOST_IN_PART, _MOST = 3, 8
-#: Longest pattern; no system has longer paths.
-_LONGEST = 4096
 
 
 def is_list(value: str) -> bool:
@@ -22,16 +22,18 @@ def checked_pattern(pattern: str, where: str) -> str:
     for field in re.findall(r"\{[^}]*\}?", pattern):
         if field not in ("{split}", "{name}"):
             raise OptionError(f"{where}: {pattern!r} has {field}; only {{split}} and {{name}} are filled")
+    parts = pattern.split("/")
+    if len(parts) > _LEVELS or max(len(part.encode(errors="replace")) for part in parts) > _NAME:
+        raise OptionError(f"{where}: {shown(pattern)} is too long for a path; shorten it")
     if not stays_below(pattern):
         raise OptionError(f"{where}: {pattern!r} must be relative to `path`, without '..'; set `path` instead")
-    parts = pattern.split("/")
     if any("**" in part and part != "**" for part in parts):
         raise OptionError(f"{where}: {pattern!r} has ** within a name; write **/ for any folders, or * within a name")
     counts = [len(re.findall(r"\*\*?|\{name\}", part)) for part in parts]
-    if max(counts) > _MOST_IN_PART or sum(counts) > _MOST or len(pattern) > _LONGEST:
+    if max(counts) > _MOST_IN_PART or sum(counts) > _MOST:
         raise OptionError(
-            f"{where}: {shown(pattern)} has {sum(counts)} wildcards and {len(pattern)} letters; write {_LONGEST}"
-            f" letters, {_MOST_IN_PART} wildcards between two slashes and {_MOST} in all at most"
+            f"{where}: {shown(pattern)} has {sum(counts)} wildcards; write {_MOST_IN_PART} between two slashes and"
+            f" {_MOST} in all at most"
         )
     return pattern
 

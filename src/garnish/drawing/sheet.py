@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from garnish.drawing.map_files import picture_bytes, write_map
-from garnish.errors import OptionError
+from garnish.errors import OptionError, showable
 
 #: Colours of the sheet: paper, text, an empty cell, the hairline around cells.
 PAPER, INK, EMPTY, FRAME = (255, 255, 255), (32, 36, 44), (246, 247, 249), (222, 225, 230)
@@ -33,6 +33,9 @@ def draw_sheet(
         legend: label → colour, drawn below the grid.
         cell_px: longer side of a cell; all cells have the aspect ratio of the first picture, others are fitted inside.
     """
+    # a line break in a name cannot be measured
+    rows = [[(showable(title), image) for title, image in row] for row in rows]
+    legend = {showable(name): colour for name, colour in (legend or {}).items()}
     titles = list(dict.fromkeys(title for row in rows for title, _ in row))
     assert titles, "a sheet needs at least one cell"
     height, width = rows[0][0][1].shape[:2]
@@ -40,7 +43,7 @@ def draw_sheet(
     title_font, legend_font = ImageFont.load_default(_TITLE_PX), ImageFont.load_default(_LEGEND_PX)
 
     sheet_width = 2 * _MARGIN + len(titles) * cell[0] + (len(titles) - 1) * _GAP
-    lines = _wrap(legend or {}, legend_font, sheet_width - 2 * _MARGIN)
+    lines = _wrap(legend, legend_font, sheet_width - 2 * _MARGIN)
     top = _MARGIN + _TITLE_PX + 10
     grid_bottom = top + len(rows) * cell[1] + (len(rows) - 1) * _GAP
     legend_height = 18 + len(lines) * (_LEGEND_PX + 9) if lines else 0

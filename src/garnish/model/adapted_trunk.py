@@ -18,7 +18,7 @@ from garnish.engine.attach import detach, make_owner, place_all
 from garnish.engine.compiled import CompiledTrunk
 from garnish.engine.drop_path import let_paths_drop
 from garnish.engine.owner import Owner, owners_of
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, showable, suggest
 from garnish.heads.head import Head
 from garnish.model.decoders import Decoders, heads_by_task, make_decoders
 from garnish.model.served import Addition, Served
@@ -172,8 +172,10 @@ class AdaptedTrunk(nn.Module, ABC):
             rest = [name for name in names if name not in frozen]
             if kept and rest:
                 warnings.warn(
-                    f"freeze: the {what} that {', '.join(kept)} shares with {', '.join(rest)} go on training, so its"
-                    f" outputs still change; freeze {', '.join(names)} together, or {otherwise}",
+                    showable(
+                        f"freeze: the {what} that {', '.join(kept)} shares with {', '.join(rest)} go on training, so"
+                        f" its outputs still change; freeze {', '.join(names)} together, or {otherwise}"
+                    ),
                     stacklevel=3,  # the caller is one frame further up, above the type check
                 )
         self._freeze(tasks)

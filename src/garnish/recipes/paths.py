@@ -10,16 +10,20 @@ from pathlib import Path
 from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.checking.plain_data import Json
 from garnish.errors import OptionError
+from garnish.files.path_text import given_path
 from garnish.files.strict_yaml import read_yaml
 
 _WEIGHTS_FILE = re.compile(r"[./~].*|.*\.(safetensors|pth|pt|bin)")
 
 
-def relocated(plain: Mapping[str, Json], base: Path) -> dict[str, Json]:
+def relocated(plain: Mapping[str, Json], base: Path, source: str) -> dict[str, Json]:
     """The sections with paths relative to the recipe's folder (or, if nothing exists there, to the working directory)
     made relative to the working directory; ``out`` is so already.
+
+    Raises:
+        OptionError: text that can be no path, naming ``source`` and the option.
     """
-    return _each_moved(plain, lambda path, option, sure: _moved(path, base, sure=sure))
+    return _each_moved(plain, lambda path, option, sure: _moved(path, base, f"{source}: {option}", sure=sure))
 
 
 def from_base(
@@ -42,8 +46,7 @@ def from_base(
     written: dict[str, str] = {}
 
     def moved(path: str, option: str, sure: bool) -> str:
-        expanded = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 (keeps what pathlib would fold)
-        there = Path(os.path.normpath(base / expanded))
+        there = Path(os.path.normpath(base / _filled(path, f"{source}: {option}")))
         if not there.exists() and option != "train.cache":
             if not sure:
                 return path
@@ -94,13 +97,22 @@ def _data_moved(given: Json, moved: Callable[[str], str]) -> Json:
     if isinstance(given, str) and given != "scenes":
         return moved(given)
     if isinstance(given, dict) and given.get("name") != "scenes":
-        return {**given, "path": moved(str(given.get("path", ".")))}
+        path = given.get("path", ".")
+        odd = isinstance(path, bool) or not isinstance(path, str | int)
+        return given if odd else {**given, "path": moved(str(path))}
     return given
 
 
-def _moved(path: str, base: Path, *, sure: bool = True) -> str:
+def _filled(path: str, where: str) -> str:
+    """A path with variables and ``~`` filled; raises OptionError if it can be none."""
+    given_path(path, where)
+    given_path(os.path.expandvars(path) or path, where)
+    return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 (keeps what pathlib would fold)
+
+
+def _moved(path: str, base: Path, where: str, *, sure: bool = True) -> str:
     """``path`` relative to ``base``; ``sure``: it is a path even if nothing exists there (and not a Hub id)."""
-    expanded = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 (keeps what pathlib would fold)
+    expanded = _filled(path, where)
     there = os.path.normpath(base / expanded)
     if Path(there).exists() or (sure and not Path(expanded).exists()):
         return there
@@ -113,11 +125,11 @@ def inlined(given: Json) -> Json:
         return {"name": "scenes"}
     if not isinstance(given, str):
         return given
-    path = Path(given)
+    path = given_path(given, "data")
     if path.is_dir():
         path /= "data.yaml"
     content = read_yaml(path)
-    return _data_moved(content, lambda p: _moved(p, path.parent)) if isinstance(content, dict) else content
+    return _data_moved(content, lambda p: _moved(p, path.parent, str(path))) if isinstance(content, dict) else content
 
 
 def as_list(given: Json) -> list[Json]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from garnish.checking.plain_data import Json
 from garnish.errors import OptionError, shown, suggest
+from garnish.files.path_text import given_path
 from garnish.files.strict_yaml import read_yaml
 from garnish.recipes.overrides import set_dotted
 from garnish.recipes.paths import as_list, from_base, inlined, relocated
@@ -46,19 +47,22 @@ class Recipe:
         plain: the sections as plain values; every path is absolute or relative to the working directory.
         overridden: the dotted keys that the command line set.
         written: for a file with ``base``: each path of ``plain`` → its text in the file.
+        allow_loggers: classes that ``train.log`` may name besides the known ones; never from the file.
     """
 
     source: str
     plain: Mapping[str, Json]
     overridden: tuple[str, ...] = ()
     written: Mapping[str, str] = field(default_factory=dict)
+    allow_loggers: tuple[str, ...] = ()
 
     @property
     def out(self) -> str:
         """Folder of the run."""
         given = self.plain.get("out")
         if not isinstance(given, str) or not given:
-            raise self.fault("out", f"{given!r}; set the folder of the run, e.g. out: runs/camvid")
+            raise self.fault("out", f"{shown(given)}; set the folder of the run, e.g. out: runs/camvid")
+        self._located(lambda: given_path(given, "out"), "out")
         return given
 
     @property
@@ -66,8 +70,8 @@ class Recipe:
         """Bundles, or a finished model's name, that the new tasks are added to; usually none."""
         given = self.plain.get("onto")
         found = as_list(given)
-        if given is not None and not found:
-            raise self.fault("onto", f"{given!r} names no bundle; name one, or leave it out")
+        if given is not None and not (found and all(isinstance(one, str) and one for one in found)):
+            raise self.fault("onto", f"{shown(given)} names no bundle; name one, or leave it out")
         return found
 
     @property
@@ -76,7 +80,7 @@ class Recipe:
         given = self.plain.get("tasks")
         if given is None:
             return None
-        found = given if isinstance(given, Mapping) else dict.fromkeys(as_list(given))
+        found = given if isinstance(given, Mapping) else _named_alone(given)
         if not found or not all(isinstance(n, str) and isinstance(o, Mapping | None) for n, o in found.items()):
             raise self.fault(
                 "tasks",
@@ -120,12 +124,15 @@ class Recipe:
     def options(self) -> TrainOptions:
         """The section ``train``: how to train."""
         from garnish.registry import construct
+        from garnish.training.loggers import check_allowed
         from garnish.training.train_options import TrainOptions
 
         given = self.plain.get("train")
         if not isinstance(given, Mapping):
-            raise self.fault("train", f"{given!r}; write e.g. train: {{steps: 300, batch_size: 4}}")
-        return self._located(lambda: construct(TrainOptions, given, where="train"), "train")
+            raise self.fault("train", f"{shown(given)}; write e.g. train: {{steps: 300, batch_size: 4}}")
+        made = self._located(lambda: construct(TrainOptions, given, where="train"), "train")
+        self._located(lambda: check_allowed(made.log or (), self.allow_loggers), "train")
+        return made
 
     def fault(self, section: str, text: str) -> OptionError:
         """An error as one line that names each thing once: the file, what the command line set, and the key.
@@ -217,13 +224,18 @@ class Recipe:
 COMMAND_LINE = "command line"
 
 
-def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Json] | None = None) -> Recipe:
+def read_recipe(
+    file: str | os.PathLike[str] | None,
+    overrides: Mapping[str, Json] | None = None,
+    allow_loggers: Sequence[str] = (),
+) -> Recipe:
     """Read a recipe and apply overrides.
 
     Args:
         file: YAML; None: only the overrides.
         overrides: dotted key → value, as :mod:`garnish.recipes.overrides` gives them. A section that is set as
             a whole loses the options the file gave it; ``train.steps`` and ``train.epochs`` replace each other.
+        allow_loggers: classes that ``train.log`` may name besides the known ones.
 
     Raises:
         OptionError: a file that cannot be read, an unknown section, or an override of a key that cannot exist.
@@ -231,19 +243,20 @@ def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Jso
     plain: dict[str, Json] = {}
     written: dict[str, str] = {}
     if file is not None:
-        given = read_yaml(Path(file))
+        given = read_yaml(given_path(file, "recipe"))
         if not isinstance(given, dict):
             raise OptionError(f"{file}: {shown(given)} is no recipe; it needs keys {', '.join(SECTIONS)}")
         for key in given:
             if key not in IN_FILE:
-                raise OptionError(f"{file}: unknown key {key!r}{suggest(str(key), IN_FILE)}")
+                raise OptionError(f"{file}: unknown key {shown(key)}{suggest(str(key), IN_FILE)}")
         base = given.pop("base", None)
         if base is None:
-            plain = relocated(given, Path(file).parent)
+            plain = relocated(given, Path(file).parent, str(file))
         elif isinstance(base, str):
-            plain, written = from_base(given, Path(file).resolve().parent / base, tuple(overrides or ()), str(file))
+            start = given_path(file, "recipe").resolve().parent / given_path(base, f"{file}: base")
+            plain, written = from_base(given, start, tuple(overrides or ()), str(file))
         else:
-            raise OptionError(f"{file}: base: {base!r}; name the folder where the recipe's paths start")
+            raise OptionError(f"{file}: base: {shown(base)}; name the folder where the recipe's paths start")
     found = dict(overrides or {})
     for key in sorted(found, key=lambda k: k.count(".")):
         if key.startswith("data."):
@@ -257,7 +270,7 @@ def read_recipe(file: str | os.PathLike[str] | None, overrides: Mapping[str, Jso
     for one, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
         if one in found and other not in found:
             plain["train"].pop(other.split(".")[1], None)
-    return Recipe(str(file) if file is not None else COMMAND_LINE, plain, tuple(found), written)
+    return Recipe(str(file) if file is not None else COMMAND_LINE, plain, tuple(found), written, tuple(allow_loggers))
 
 
 def _task_mapping(plain: Mapping[str, Json]) -> dict[str, Json]:
@@ -268,4 +281,10 @@ def _task_mapping(plain: Mapping[str, Json]) -> dict[str, Json]:
 
         data = plain.get("data")
         given = list(open_data(data).tasks) if data is not None else []
-    return dict(given) if isinstance(given, Mapping) else dict.fromkeys(as_list(given))
+    return dict(given) if isinstance(given, Mapping) else _named_alone(given) or {}
+
+
+def _named_alone(given: Json) -> dict[str, Json] | None:
+    """Tasks that are named without options; None if something among them is no name."""
+    names = as_list(given)
+    return dict.fromkeys(names) if all(isinstance(name, str) for name in names) else None

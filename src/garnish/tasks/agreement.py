@@ -6,14 +6,14 @@ Options are compared by their role (``Task.roles``), class names by ``Task.label
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Iterator
 
 from garnish.errors import OptionError, plural, shown
+from garnish.output import logger
 from garnish.registry import options_of
 from garnish.tasks.task import Role, Task
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 #: Most classes that an error lists one by one.
 _SHOWN = 4

@@ -5,7 +5,6 @@ Shape letters: B pictures of a batch, H W pixels.
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from functools import partial
 
 import torch
 from lightning.fabric import Fabric
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -27,12 +25,13 @@ from garnish.errors import DataError, GarnishError, OptionError, suggest
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
 from garnish.model.predict import acting
+from garnish.output import console, logger
 from garnish.tasks.agreement import difference, notes
 from garnish.tasks.task import Task
 from garnish.training.feature_cache import CachedPictures, Resized
 from garnish.training.odd_outputs import OddOutputs
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 Metrics = dict[str, dict[str, float]]
 
@@ -205,8 +204,8 @@ def outputs(  # noqa: D417 (likewise)
         samples = (kept.fill(0, index, s) for index, s in zip(indices, samples, strict=True))
     noted = odd or OddOutputs(model)
     if progress:
-        console = Console(stderr=True)
-        samples = track(samples, "evaluating", len(indices), console=console, disable=not console.is_terminal)
+        shown = console(stderr=True)
+        samples = track(samples, "evaluating", len(indices), console=shown, disable=not shown.is_terminal)
     for pictures, batch in _by_size(zip(indices, samples, strict=True), batch_size):
         wanted = [[t for t in row if t in tasks] for row in batch.tasks_of_rows()]
         moved = batch.to(model.device)

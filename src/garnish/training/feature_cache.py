@@ -21,6 +21,7 @@ from garnish.data.loader import StepBatches
 from garnish.data.picture_key import digest
 from garnish.errors import DataError, OptionError, one_line
 from garnish.files.atomic import write_file
+from garnish.files.path_text import given_path
 from garnish.model.model import Model
 from garnish.model.unchanged_start import begin, prefix_of
 from garnish.training.feature_file import FORMAT, Packed, as_bytes, pack, read_features, unpack
@@ -57,7 +58,7 @@ class FeatureCache:
     def __init__(self, folder: str | Path, gb: float, warn: Warn, *, processes: int = 1) -> None:
         if processes > 1:
             raise OptionError(f"train.cache: one process keeps it, not {processes}; set devices 1, or leave cache out")
-        self.folder, self.most, self.warn = Path(folder).expanduser(), int(gb * 1e9), warn
+        self.folder, self.most, self.warn = given_path(folder, "train.cache"), int(gb * 1e9), warn
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.used = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())

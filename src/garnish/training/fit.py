@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -14,6 +14,7 @@ from garnish.balancing.balancing import Balance, Balancing
 from garnish.checking.arguments import checked, taking
 from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset
+from garnish.files.path_text import given_path
 from garnish.model.model import Model
 from garnish.registry import options_of
 from garnish.training.learning_rate import rate_factor
@@ -66,6 +67,7 @@ def fit(
     balance: Balance | Balancing | str | Mapping[str, Json] | None = None,
     recipe: Mapping[str, Json] | None = None,
     progress: bool = True,
+    allow_loggers: Sequence[str] = (),
     **options: Any,
 ) -> Result:
     """Train the unfrozen part of a model: adapters, tuned parameters and heads of the tasks that are not frozen.
@@ -82,6 +84,8 @@ def fit(
         recipe: what ``args.yaml`` and bundles store; None: the options. ``base``, the folder of its relative paths,
             is stored in ``args.yaml`` only.
         progress: print progress on standard error.
+        allow_loggers: names of classes in ``log`` besides Lightning's own loggers that may be imported, which runs
+            their code. They stand here again because ``log`` may come from a stranger's recipe.
         options: of :class:`~garnish.training.train_options.TrainOptions`.
 
     Raises:
@@ -98,7 +102,17 @@ def fit(
     chosen = TrainOptions(balance=None if isinstance(balance, Balance) else balance, **options)
     with contextlib.ExitStack() as held:
         run = Run(
-            model, train, val, chosen, out=out, resume=resume, balance=own, recipe=recipe, progress=progress, held=held
+            model,
+            train,
+            val,
+            chosen,
+            out=out,
+            resume=None if resume is None else given_path(resume, "resume"),
+            balance=own,
+            recipe=recipe,
+            progress=progress,
+            allow_loggers=allow_loggers,
+            held=held,
         )
         held.callback(run.close)
         with run.requests, run.progress:

@@ -6,9 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import final
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from garnish.errors import showable
+from garnish.output import console
 
 #: Decay of the running means of losses and speed.
 _KEEP = 0.9
@@ -26,7 +28,7 @@ class Progress:
 
     def __init__(self, total: int, start: int = 0, *, shown: bool = True) -> None:
         self.total, self.start, self.shown = total, start, shown
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console(stderr=True)
         self.live = Live(console=self.console, refresh_per_second=4) if shown and self.console.is_terminal else None
         self.losses: dict[str, float] = {}
         self.speed = 0.0
@@ -46,11 +48,11 @@ class Progress:
     def say(self, text: str) -> None:
         """Print text if progress is shown."""
         if self.shown and text:
-            self.console.print(text, markup=False)
+            self.console.print(showable(text))
 
     def warn(self, text: str) -> None:
         """Print a warning, even if progress is not shown."""
-        self.console.print(f"warning: {text}", markup=False, style="yellow")
+        self.console.print(showable(f"warning: {text}"), style="yellow")
 
     def paused(self) -> None:
         """Exclude the time since the last step (an evaluation, a checkpoint) from the speed."""
@@ -65,7 +67,7 @@ class Progress:
         for name, value in {"loss": total_loss, **losses}.items():
             self.losses[name] = _KEEP * self.losses.get(name, value) + (1 - _KEEP) * value
         if self.live is not None:
-            self.live.update(Text(self.line(step), no_wrap=True, overflow="ellipsis"))
+            self.live.update(Text(showable(self.line(step)), no_wrap=True, overflow="ellipsis"))
         elif self.shown and (step - self._printed >= self.total / 10 or step == self.total or step == self.start + 1):
             self._printed = step
             self.say(self.line(step))

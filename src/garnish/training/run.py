@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn, final
@@ -65,11 +65,12 @@ class Run:
         balance: Balance | None,
         recipe: Mapping[str, object] | None,
         progress: bool,
+        allow_loggers: Sequence[str],
         held: ExitStack,
     ) -> None:
         self.model, self.options = model, options
         self.warnings: list[str] = []
-        self.log = log_kinds(options.log) if out is not None or resume is not None else ()
+        self.log = log_kinds(options.log, allow_loggers) if out is not None or resume is not None else ()
         self.tasks = trained_tasks(model, train)
         self.ranking = ranking(model, self.tasks, val, options)
         self.fabric = make_fabric(options)

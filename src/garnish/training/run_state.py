@@ -25,7 +25,7 @@ from torch import Tensor
 from garnish.bundles.checkpoint import Number, flatten, load_state, save_state, unflatten
 from garnish.checking.finite import not_finite
 from garnish.checking.plain_data import Json, Reading, read_as
-from garnish.errors import BundleError, OptionError, shown
+from garnish.errors import BundleError, OptionError, showable, shown
 from garnish.files.atomic import write_file, writing
 from garnish.files.strict_yaml import write_yaml
 from garnish.registry import SpecFacts, plain
@@ -170,7 +170,7 @@ def write_results(folder: Path, history: list[Evaluation]) -> None:
     columns = ["step", "score", *sorted({name for row in rows for name in row} - {"step", "score"})]
     text = io.StringIO()
     table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    table.writeheader()
+    table.writerow({name: showable(name) for name in columns})  # classes of strangers are among them
     for row in rows:
         table.writerow({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()})
     _write(folder / "results.csv", text.getvalue())

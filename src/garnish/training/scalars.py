@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from garnish.errors import MissingExtraError
+from garnish.errors import MissingExtraError, showable
 from garnish.files.atomic import write_file, writing
-from garnish.training.loggers import OWN, logger_class, start_logger
+from garnish.training.loggers import OWN, check_allowed, logger_class, start_logger
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -35,7 +35,7 @@ class Scalars:
     """
 
     def __init__(self, folder: Path, columns: Sequence[str], kinds: Sequence[str], start: int = 0) -> None:
-        self.columns = ["step", *columns]
+        self.columns = ["step", *map(showable, columns)]  # tasks of strangers are among them
         self.file = folder / "scalars.csv" if "csv" in kinds else None
         writer = import_tensorboard() if "tensorboard" in kinds else None
         if kinds:
@@ -58,7 +58,7 @@ class Scalars:
                 writing(f"{self.file}:", ", then resume"),
                 self.file.open("a", newline="", encoding="utf-8") as stream,
             ):
-                row = {name: f"{value:.8g}" for name, value in values.items()}
+                row = {showable(name): f"{value:.8g}" for name, value in values.items()}
                 csv.DictWriter(stream, self.columns, restval="").writerow({"step": step, **row})
         self.add_to_board(step, values)
 
@@ -80,13 +80,18 @@ class Scalars:
                 self.board.close()
 
 
-def log_kinds(wanted: Sequence[str] | None) -> tuple[str, ...]:
+def log_kinds(wanted: Sequence[str] | None, allowed: Sequence[str] = ()) -> tuple[str, ...]:
     """The logs of a run; None: CSV, and TensorBoard if installed.
 
+    Args:
+        wanted: ``train.log``.
+        allowed: class paths that may be imported besides Lightning's own.
+
     Raises:
-        MissingExtraError, OptionError: a logger that is not installed, or a name that is not a logger.
+        MissingExtraError, OptionError: a logger that is not installed or not allowed, or a name that is not a logger.
     """
     if wanted is not None:
+        check_allowed(wanted, allowed)
         for name in wanted:
             if name == "tensorboard":
                 import_tensorboard()

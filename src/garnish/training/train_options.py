@@ -63,7 +63,8 @@ class TrainOptions(Options):
         save_every: steps between checkpoints.
         log_every: steps between rows of the logs.
         log: any of "tensorboard", "csv", "wandb", "mlflow", "comet", or the class of a Fabric logger by its dotted
-            name; None: "csv", and "tensorboard" if it is installed.
+            name, which must be allowed outside the recipe unless it is Lightning's own (``--allow-logger``,
+            ``allow_loggers``); None: "csv", and "tensorboard" if it is installed.
         checkpointing: recompute the backbone's blocks in the backward pass: less memory, a third more time.
         memory_gb: what ``batch_size="auto"`` may use, in 10⁹ bytes; None: 0.9 of the GPU, half of the machine.
         balance: how the tasks' losses are combined: task → weight of its loss; the name of a balancing method, such as

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from garnish.backbones.convolution import Geometry
 from garnish.engine.adapter import Adapter
 from garnish.engine.context import ForwardContext
-from garnish.errors import SiteError
+from garnish.errors import SiteError, showable
 
 
 def low_rank(
@@ -35,7 +35,7 @@ def low_rank(
     own = layer.weight.numel()  # type: ignore[operator]
     if groups > 1 and size > own:
         warnings.warn(
-            f"{where}: the update holds {size} parameters, the convolution of {groups} groups itself {own}",
+            showable(f"{where}: the update holds {size} parameters, the convolution of {groups} groups itself {own}"),
             stacklevel=2,
         )
     return update

@@ -23,6 +23,7 @@ from garnish.engine.owner import Owner
 from garnish.engine.trunk import Trunk
 from garnish.errors import BundleError, OptionError, suggest
 from garnish.files.atomic import present, write_folder, writing
+from garnish.files.path_text import given_path
 from garnish.heads.segformer_names import DECODE_HEAD
 from garnish.model.model import Model
 
@@ -78,7 +79,7 @@ def export_peft(
     if decode_head is not None:
         prefix = prefix or "segformer"
         saved = _decode_head(model, decode_head, dialect, tasks)
-    path = Path(folder).expanduser()
+    path = given_path(folder, "export_peft", BundleError)
     _check_place(path)
     methods = _methods(owner)
     modules = _modules(model.backbone, owner, dialect, f"{prefix}." if prefix else "")

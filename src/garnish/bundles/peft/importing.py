@@ -22,6 +22,7 @@ from garnish.bundles.peft.own_files import TASK, Sidecar, read_sidecar
 from garnish.checking.arguments import checked
 from garnish.errors import BundleError, OptionError
 from garnish.files.atomic import present
+from garnish.files.path_text import given_path
 from garnish.heads.head import Head
 from garnish.heads.segformer import SegFormerDecoder, SegFormerHead
 from garnish.heads.segformer_names import DECODE_HEAD
@@ -86,7 +87,7 @@ def import_peft(
 
 
 def _folder_of(folder: str | os.PathLike[str]) -> Path:
-    path = present(Path(folder).expanduser())
+    path = present(given_path(folder, "import_peft", BundleError))
     if not path.is_dir():
         raise BundleError(f"{folder}: no such folder; give one that holds {CONFIG}")
     if (path / CONFIG).is_file():

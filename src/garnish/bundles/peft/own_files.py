@@ -135,24 +135,29 @@ def readme(model: Model, tasks: Sequence[str], dialect: str, base_model: str | N
     licence = trunk.licence.lower() if trunk.licence.lower() in _LICENCES else "other"
     lines = ["---", "library_name: peft", f"license: {licence.replace(' ', '-')}"]
     if licence == "other":
-        lines += [f"license_name: {json.dumps(trunk.licence, ensure_ascii=False)}"]
+        lines += [f"license_name: {json.dumps(trunk.licence)}"]
     lines += [f"base_model: {base_model}"] * (base_model is not None)
     lines += [f"pipeline_tag: {name}" for name in pipelines[:1]]
     lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags), "---", ""]
     lines += [
-        f"# Adapter of {trunk.name}: {', '.join(tasks)}",
+        f"# Adapter of {trunk.name}: {', '.join(map(_as_text, tasks))}",
         "",
         f"Low-rank adapters in PEFT's format, module names of {_LIBRARIES[dialect]}. Tasks: "
-        + ", ".join(f"{task} ({kind})" for task, kind in kinds.items())
+        + ", ".join(f"{_as_text(task)} ({kind})" for task, kind in kinds.items())
         + ".",
         "",
         f"- `{TASK}` and `{HEADS}` hold the tasks and their heads, which PEFT leaves alone; garnish reads both.",
         f"- Fingerprint of the backbone: `{trunk.fingerprint()}`.",
-        f"- Licence of the backbone's weights: {one_line(trunk.licence, 200)}"
+        f"- Licence of the backbone's weights: {_as_text(trunk.licence)}"
         + (" (non-commercial)." if is_non_commercial(trunk.licence) else "."),
         "",
     ]
     return "\n".join(lines).encode()
+
+
+def _as_text(words: str) -> str:
+    """Strangers' words as one line that Markdown shows as it is: no link, picture, code or HTML."""
+    return re.sub(r"([\\`*_\[\]<>#|!&])", r"\\\1", one_line(words, 200))
 
 
 _LIBRARIES = {"timm": "timm", "transformers4": "transformers 4.57", "transformers5": "transformers 5"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -23,7 +24,9 @@ from garnish.comparing.report.small_multiples import curve_panels, gap_panel, se
 from garnish.comparing.report.spreadsheet import csv_text
 from garnish.comparing.report.verdict import protocol, verdict
 from garnish.comparing.typed_json import as_json
+from garnish.errors import showable
 from garnish.files.atomic import write_file
+from garnish.output import showable_json
 
 #: Picture files that are embedded into the page; other files of the folder are never read.
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
@@ -51,9 +54,9 @@ def write_page(results: Results, folder: Path) -> Path:
 def page(results: Results, folder: Path) -> str:
     """HTML of the report; see :func:`write_page`."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    data = json.dumps(as_json(results), ensure_ascii=False, allow_nan=False)
+    data = showable_json(json.dumps(as_json(results), ensure_ascii=False, allow_nan=False))
     scripts = [_own("theme.js"), _own("sort.js")]
-    return environment.from_string(_own("page.html")).render(
+    made = environment.from_string(_own("page.html")).render(
         results=results,
         verdict=verdict(results),
         protocol=protocol(results),
@@ -79,6 +82,9 @@ def page(results: Results, folder: Path) -> str:
         json_url=_data_url("application/json", data.encode()),
         csv_url=_data_url("text/csv", csv_text(results).encode()),
     )
+    # names may turn the direction of text, say; only the place of a figure in the data needs them as they are
+    made = re.sub(r'data-path="[^"]*"', lambda found: showable(found[0], escape=lambda c: f"&#{ord(c)};"), made)
+    return showable(made, keep="\n\t")
 
 
 def _own(name: str) -> str:

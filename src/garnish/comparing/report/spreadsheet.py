@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from garnish.comparing.report.results import ArmResult, DeltaM, Difference, Gap, Results, Spread, TaskFacts
 from garnish.comparing.typed_json import as_json
+from garnish.errors import showable
 
 SCALARS = (
     "name",
@@ -65,7 +66,16 @@ def csv_text(results: Results) -> str:
         row_of(arm, results.tasks) | {"methods": json.dumps(as_json(arm.methods), ensure_ascii=False)}
         for arm in results.arms
     ]
-    writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(file, lineterminator="\n")
+    if rows:
+        writer.writerow(map(_cell, rows[0]))
+    writer.writerows([_cell(value) for value in row.values()] for row in rows)
     return file.getvalue()
+
+
+def _cell(value: str | float | None) -> str | float | None:
+    """Numbers as they are; text of strangers that a spreadsheet would take for a formula, with a quote before it."""
+    if not isinstance(value, str):
+        return value
+    text = showable(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, final
 
 from garnish.checking.plain_data import Json
 from garnish.data.layouts.layout import Layout
+from garnish.output import logger
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 #: Classes 1 to 40 of the label files; ids 0 to 39.
 _CLASSES = (
