@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -164,5 +163,5 @@ def test_a_description_that_could_not_be_read_is_not_written(tmp_path: Path) -> 
     model.backbone.licence = "a" * 70_000
     with pytest.raises(BundleError, match="a text of 70,000 characters"):
         model.save(tmp_path / "b")
-    assert not os.listdir(tmp_path)
+    assert not list(tmp_path.iterdir())
     assert read_bundle_json(gn.adapt(trunk(), gn.LoRA(rank=2), TASKS).save(tmp_path / "b"))

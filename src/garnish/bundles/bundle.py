@@ -26,8 +26,8 @@ from garnish.bundles.bundle_json import (
     FORMAT,
     WEIGHTS,
     BundleFacts,
+    as_bundle_facts,
     bundle_folder,
-    check_facts,
     read_bundle_json,
 )
 from garnish.bundles.own_backbone import check_backbone, check_same, rebuild
@@ -208,7 +208,7 @@ def bundle_files(
     except (TypeError, ValueError) as error:
         raise BundleError(f"{where}: its facts cannot be written as JSON ({one_line(error, 120)})") from error
     data = f"{text}\n".encode()
-    check_facts(json.loads(text), where)  # what could not be read again is not written
+    as_bundle_facts(json.loads(text), where)  # what could not be read again is not written
     if len(data) > MOST_BYTES:
         raise BundleError(f"{where}: {len(data)} bytes of facts are over the limit of {MOST_BYTES}; shorten extra")
     return with_sums({WEIGHTS: weights, DESCRIPTION: data})

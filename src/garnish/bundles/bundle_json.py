@@ -126,10 +126,10 @@ def read_bundle_json(path: str | os.PathLike[str]) -> BundleFacts:
         raise BundleError(f"{file}: is not a bundle's description (it has no format number); give another folder")
     if found["format"] != FORMAT:
         raise BundleError(f"{file}: has format {found['format']}, this garnish reads {FORMAT}; install a newer one")
-    return check_facts(found, str(file))
+    return as_bundle_facts(found, str(file))
 
 
-def check_facts(found: Mapping[str, Json], file: str) -> BundleFacts:
+def as_bundle_facts(found: Mapping[str, Json], file: str) -> BundleFacts:
     """What a description of this format holds, validated by itself; ``file`` is its place, for messages.
 
     Raises:

@@ -46,8 +46,8 @@ def rebuild(where: str, wanted: BackboneFacts, weights: str | os.PathLike[str] |
         return build_backbone(wanted["name"], kept, options=wanted["options"], taps=wanted.get("taps", "stage"))
     except (WeightsError, OptionError, OSError, RuntimeError) as error:  # a name too long, no such user's home
         raise BundleError(
-            f"{where}: its backbone {wanted['name']} cannot be built from {one_line(tried, 400)} ({one_line(error, 160)}); "
-            "pass weights= (--weights), the file it was trained on"
+            f"{where}: its backbone {wanted['name']} cannot be built from {one_line(tried, 400)} "
+            f"({one_line(error, 160)}); pass weights= (--weights), the file it was trained on"
         ) from error
 
 

@@ -11,7 +11,7 @@ from garnish.backbones.backbone import Backbone
 from garnish.bundles.agreement import check_described, check_sizes
 from garnish.bundles.bundle_json import WEIGHTS, BackboneFacts, BundleFacts
 from garnish.bundles.tensors import Kinds, check_fit
-from garnish.checking.allocations import AllocationLimit, counted
+from garnish.checking.allocations import AllocationLimit, charge
 from garnish.checking.plain_data import Json
 from garnish.engine.adapter import Method
 from garnish.errors import BundleError, OptionError, SiteError, one_line
@@ -124,8 +124,8 @@ def build_described(model: Model, facts: BundleFacts, kinds: Kinds, where: str) 
 
 def _most_bytes(trunk: Backbone, kinds: Kinds) -> int:
     """What the tensors made for a bundle may count for: room for those it has, and for work on them and the trunk's."""
-    stored = sum(counted(math.prod(shape)) for _, shape in kinds.values())
-    return _ROOM + 4 * (stored + sum(counted(tensor.numel()) for tensor in trunk.body.parameters()))
+    stored = sum(charge(math.prod(shape)) for _, shape in kinds.values())
+    return _ROOM + 4 * (stored + sum(charge(tensor.numel()) for tensor in trunk.body.parameters()))
 
 
 def backbone_facts(trunk: Backbone) -> BackboneFacts:

@@ -22,7 +22,7 @@ from garnish.errors import GarnishError
 LEAST = 4096
 
 
-def counted(elements: int, width: int = 4) -> int:
+def charge(elements: int, width: int = 4) -> int:
     """What a tensor of so many elements of ``width`` bytes counts for."""
     return max(LEAST, elements * width)
 
@@ -36,7 +36,7 @@ class AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     afterwards. Not seen is memory that is not of tensors, such as an array of NumPy.
 
     Args:
-        most: bytes, as :func:`counted` has them.
+        most: bytes, as :func:`charge` has them.
         error: called to make what is raised before an operation that goes beyond.
     """
 
@@ -81,7 +81,7 @@ def _asked(func: Any, args: Sequence[Any], given: Mapping[str, Any], place: int)
     size = args[place] if 0 <= place < len(args) else given.get("size") if place >= 0 else None
     if isinstance(size, list | tuple):
         dtype = given.get("dtype") or next((x.dtype for x in args if isinstance(x, Tensor)), torch.get_default_dtype())
-        return counted(math.prod(size), dtype.itemsize)
+        return charge(math.prod(size), dtype.itemsize)
     arguments = {argument.name for argument in func._schema.arguments}
     told = dict(given)
     if "device" in arguments:
@@ -99,4 +99,4 @@ def _shape_of(tensor: Tensor) -> Tensor:
 
 
 def _bytes(made: object) -> int:
-    return sum(counted(t.numel(), t.element_size()) for t in tree_leaves(made) if isinstance(t, Tensor))
+    return sum(charge(t.numel(), t.element_size()) for t in tree_leaves(made) if isinstance(t, Tensor))
