@@ -247,7 +247,7 @@ class TooMuchError(BundleError):
 
 
 def limited(most: int) -> AllocationLimit:
-    return AllocationLimit(most, lambda: TooMuchError("too much"))
+    return AllocationLimit(most, TooMuchError("too much"))
 
 
 BEYOND: dict[str, Callable[[], object]] = {
@@ -281,6 +281,18 @@ def test_all_that_is_made_counts_and_views_and_writes_do_not() -> None:
             torch.zeros(1)
         assert left is not None
     torch.zeros(10**6)  # no bound outside
+
+
+def test_more_is_asked_for_once() -> None:
+    asked = []
+    with AllocationLimit(4096, TooMuchError("too much"), lambda: asked.append(1) or 8192):
+        for _ in range(3):
+            torch.zeros(1)
+        with pytest.raises(TooMuchError):
+            torch.zeros(1)
+        with pytest.raises(TooMuchError):
+            torch.zeros(1)
+    assert asked == [1]
 
 
 def test_what_depends_on_values_is_counted_afterwards() -> None:

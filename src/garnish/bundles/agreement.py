@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.weights import is_non_commercial
 from garnish.bundles.bundle_json import INPUT, BundleFacts, Preprocessing
 from garnish.bundles.tensors import TUNED_AS
-from garnish.engine.owner import Owner
 from garnish.errors import BundleError, shown
 from garnish.model.served import Addition
 
@@ -20,10 +19,11 @@ def preprocessing_of(trunk: Backbone) -> Preprocessing:
     return {"input": INPUT, "mean": list(trunk.mean), "std": list(trunk.std), "multiple": trunk.multiple}
 
 
-def parameters_of(owners: Iterable[Owner], decoders: Iterable[nn.Module]) -> tuple[int, int]:
-    """Parameters that owners train in the encoder, and those of decoders."""
-    encoder = sum(t.numel() for owner in owners for t in owner.tensors().values() if isinstance(t, nn.Parameter))
-    return encoder, sum(parameter.numel() for module in decoders for parameter in module.parameters())
+def parameters_of(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+    """The numbers of parameters trained in the encoder and in decoders, of tensors by stored name."""
+    named = {id(t): (name, t) for name, t in tensors.items() if isinstance(t, nn.Parameter)}  # each once, if tied
+    heads = sum(t.numel() for name, t in named.values() if name.startswith("heads."))
+    return sum(t.numel() for _, t in named.values()) - heads, heads
 
 
 def check_described(facts: BundleFacts, trunk: Backbone, made: Addition, where: str) -> None:
@@ -58,9 +58,9 @@ def check_described(facts: BundleFacts, trunk: Backbone, made: Addition, where: 
         _check(where, f"tasks.{name}.palette", told["palette"], colours, "by its options")
 
 
-def check_sizes(facts: BundleFacts, made: Addition, where: str) -> None:
-    """Raise :class:`BundleError` unless the described numbers of parameters are those of what was built."""
-    encoder, decoder = parameters_of(made.members(), (d.module for d in dict.fromkeys(made.decoders.values())))
+def check_sizes(facts: BundleFacts, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise :class:`BundleError` unless the described numbers of parameters are those of these tensors."""
+    encoder, decoder = parameters_of(tensors)
     _check(where, "sizes.encoder_parameters", facts["sizes"]["encoder_parameters"], encoder, "counted")
     _check(where, "sizes.decoder_parameters", facts["sizes"]["decoder_parameters"], decoder, "counted")
 

@@ -228,10 +228,9 @@ def _check_place(path: Path) -> None:
 
 def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[str, Json]:
     trunk = model.backbone
-    encoder, decoder = parameters_of(
-        [owner for owner in model.owners if any(task in tasks for task in owner.tasks)],
-        [module for names, module in model.decoders.each() if names[0] in tasks],
-    )
+    tensors = [owner.tensors() for owner in model.owners if any(task in tasks for task in owner.tasks)]
+    tensors += [model.head_tensors(task) for task in tasks]
+    encoder, decoder = parameters_of({name: tensor for each in tensors for name, tensor in each.items()})
     return {
         "format": FORMAT,
         "versions": {"garnish": __version__, "torch": str(torch.__version__), "timm": str(timm.__version__)},

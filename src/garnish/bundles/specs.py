@@ -107,25 +107,26 @@ def build_described(model: Model, facts: BundleFacts, kinds: Kinds, where: str) 
         BundleError: an unknown name or option, one that does not fit the backbone or the model's other tasks, tensors
             that differ from ``kinds``, or a description that differs from what it describes.
     """
-    most = _most_bytes(model.backbone, kinds)
+    most = _ROOM + 4 * sum(charge(math.prod(shape)) for _, shape in kinds.values())
     try:
         specs = Specs.read(facts)
-        with AllocationLimit(most, lambda: BundleError(f"{where}: cannot be built ({_BEYOND})")):
+        error = BundleError(f"{where}: cannot be built ({_BEYOND})")
+        with AllocationLimit(most, error, lambda: _trunk_bytes(model.backbone)):
             made = model.build(specs.owners, specs.tasks, specs.heads, specs.groups)
     except (OptionError, SiteError) as error:
         raise BundleError(f"{where}: {error}") from error
     except (RuntimeError, MemoryError) as error:  # sizes that no machine can allocate
         raise BundleError(f"{where}: cannot be built ({one_line(error, 120)}); its description is damaged") from error
     check_described(facts, model.backbone, made, where)
-    check_fit(made.tensors(), kinds, facts["dtype"], f"{where}/{WEIGHTS}")
-    check_sizes(facts, made, where)
+    tensors = made.tensors()
+    check_fit(tensors, kinds, facts["dtype"], f"{where}/{WEIGHTS}")
+    check_sizes(facts, tensors, where)
     return made
 
 
-def _most_bytes(trunk: Backbone, kinds: Kinds) -> int:
-    """What the tensors made for a bundle may count for: room for those it has, and for work on them and the trunk's."""
-    stored = sum(charge(math.prod(shape)) for _, shape in kinds.values())
-    return _ROOM + 4 * (stored + sum(charge(tensor.numel()) for tensor in trunk.body.parameters()))
+def _trunk_bytes(trunk: Backbone) -> int:
+    """What work on a trunk's own tensors may take beside: some methods begin with their singular values."""
+    return 4 * sum(charge(tensor.numel()) for tensor in trunk.body.parameters())
 
 
 def backbone_facts(trunk: Backbone) -> BackboneFacts:

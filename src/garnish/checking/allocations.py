@@ -37,13 +37,15 @@ class AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         most: bytes, as :func:`charge` has them.
-        error: called to make what is raised before an operation that goes beyond.
+        error: raised before an operation that goes beyond.
+        more: called once where ``most`` are spent, for bytes that are allowed beside; counting them may take time.
     """
 
-    def __init__(self, most: int, error: Callable[[], GarnishError]) -> None:
+    def __init__(self, most: int, error: GarnishError, more: Callable[[], int] = int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._left = most
         self._error = error
+        self._more: Callable[[], int] | None = more
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -62,8 +64,11 @@ class AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _spend(self, asked: int) -> None:
         self._left -= asked
+        if self._left < 0 and self._more is not None:
+            self._left += self._more()
+            self._more = None
         if self._left < 0:
-            raise self._error()
+            raise self._error
 
 
 @functools.cache
