@@ -16,23 +16,23 @@ from pathlib import Path
 import timm
 import torch
 from safetensors.torch import save as to_bytes
-from torch import nn
 
 from garnish import __version__
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.weights import is_non_commercial
+from garnish.bundles.agreement import parameters_of, preprocessing_of
 from garnish.bundles.bundle_json import (
     DESCRIPTION,
     FORMAT,
-    INPUT,
     WEIGHTS,
     BundleFacts,
+    as_bundle_facts,
     bundle_folder,
     read_bundle_json,
 )
 from garnish.bundles.own_backbone import check_backbone, check_same, rebuild
 from garnish.bundles.specs import Specs, backbone_facts, build_described
-from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, read_tensors, stored_tensors, weights_of
+from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, kinds_of, read_tensors, stored_tensors, weights_of
 from garnish.checking.arguments import checked
 from garnish.checking.bounds import RawValue
 from garnish.checking.device import usable_device
@@ -101,16 +101,19 @@ def load(
     Args:
         path: one bundle's folder or several; tasks keep their order, and all names must differ.
         backbone: a bare backbone to use; the model takes it over. None: build it as the bundle says.
-        weights: the backbone's weights, if they are no longer at the path in the bundle (relative paths are looked up
-            in the working directory, then in the bundle's folder; a plain file name in the bundle's folder first).
+        weights: the backbone's weights: a file, a folder or a Hub id. None: what the bundle names, whoever wrote it: a
+            relative path is looked up in the working directory, then below the bundle's folder; a plain file name
+            there first; an ``owner/name`` that is no path is fetched from the Hub (``HF_HUB_OFFLINE=1`` forbids
+            that). It is read as weights alone, and must have the fingerprint in the bundle.
         device: device of the model; None: the CPU.
 
     Returns:
         A model in evaluation mode. Torch's random state is not changed.
 
     Raises:
-        BundleError: damaged files, unexpected tensors or values that are not finite, unknown names or options,
-        another backbone.
+        BundleError: damaged files, unexpected tensors or values that are not finite, unknown names or options, a
+        description that is not of this model, another backbone. Names and shapes are compared with the header of the
+        weights before these are read; a description that asks for far more than they hold is not built.
     """
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     place = None if device is None else usable_device(device, "load: device")
@@ -118,6 +121,8 @@ def load(
         raise BundleError("load: the list of bundles is empty; name at least one folder")
     read = [(str(p), bundle_folder(p), read_bundle_json(p)) for p in paths]
     _check_joinable([(where, facts) for where, _, facts in read])
+    for _, folder, facts in read:
+        kinds_of(folder, facts)  # before the backbone is read
     where, _, first = read[0]
     with torch.random.fork_rng(devices=[]):
         if backbone is None:
@@ -159,8 +164,8 @@ def load_into(model: Model, path: str | os.PathLike[str]) -> tuple[str, ...]:
 def _serve(model: Model, where: str, folder: Path, facts: BundleFacts) -> None:
     """Build the tasks of a bundle, fill in their tensors and add them to a model."""
     file = str(folder / WEIGHTS)
+    made = build_described(model, facts, kinds_of(folder, facts), where)  # shapes before anything is read
     stored = read_tensors(weights_of(folder, facts), file)
-    made = build_described(model, facts, where)
     fill(model.backbone, made.tensors(), stored, facts["dtype"], facts["tuned_as"], file)
     model.serve(made)
 
@@ -205,6 +210,7 @@ def bundle_files(
     except (TypeError, ValueError) as error:
         raise BundleError(f"{where}: its facts cannot be written as JSON ({one_line(error, 120)})") from error
     data = f"{text}\n".encode()
+    as_bundle_facts(json.loads(text), where)  # what could not be read again is not written
     if len(data) > MOST_BYTES:
         raise BundleError(f"{where}: {len(data)} bytes of facts are over the limit of {MOST_BYTES}; shorten extra")
     return with_sums({WEIGHTS: weights, DESCRIPTION: data})
@@ -224,13 +230,9 @@ def _check_place(path: Path) -> None:
 
 def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[str, Json]:
     trunk = model.backbone
-    encoder = decoder = 0
-    for owner in model.owners:
-        if any(task in tasks for task in owner.tasks):
-            encoder += sum(t.numel() for t in owner.tensors().values() if isinstance(t, nn.Parameter))
-    for names, module in model.decoders.each():
-        if names[0] in tasks:
-            decoder += sum(p.numel() for p in module.parameters())
+    tensors = [owner.tensors() for owner in model.owners if any(task in tasks for task in owner.tasks)]
+    tensors += [model.head_tensors(task) for task in tasks]
+    encoder, decoder = parameters_of({name: tensor for each in tensors for name, tensor in each.items()})
     return {
         "format": FORMAT,
         "versions": {"garnish": __version__, "torch": str(torch.__version__), "timm": str(timm.__version__)},
@@ -238,12 +240,7 @@ def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[st
         "tuned_as": TUNED_AS[dtype],
         "backbone": {**backbone_facts(trunk), "non_commercial": is_non_commercial(trunk.licence)},
         **Specs.of(model, tasks).facts(),
-        "preprocessing": {
-            "input": INPUT,
-            "mean": list(trunk.mean),
-            "std": list(trunk.std),
-            "multiple": trunk.multiple,
-        },
+        "preprocessing": preprocessing_of(trunk),
         "sizes": {"encoder_parameters": encoder, "decoder_parameters": decoder},
     }
 

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 from garnish.checking.plain_data import Json, Reading, matching, read_as
-from garnish.errors import BundleError
+from garnish.errors import BundleError, shown
 from garnish.files.atomic import present
 from garnish.files.path_text import given_path
 from garnish.files.strict_json import read_json
@@ -32,6 +34,16 @@ FACTS = Reading(
 _Hex64 = Annotated[str, matching("[0-9a-f]{64}")]
 _TaskName = Annotated[str, matching("[A-Za-z][A-Za-z0-9_-]*")]
 _Metrics = dict[str, dict[str, float | None]]
+#: Of a program; only the form is checked, so that bundles of all versions are read.
+_Version = Annotated[str, matching(r"[\w.+!~-]{1,100}")]
+#: A path or an id of a Hub; no path that a system knows is longer.
+_Source = Annotated[str, matching(r"[^\x00-\x1f\x7f]{1,4096}")]
+
+#: Most tasks of a bundle, methods of an owner, values in a method's, task's or head's options: far above what anybody
+#: trains, and few enough to be built in seconds.
+MOST_TASKS, MOST_METHODS, MOST_OPTIONS = 2000, 32, 4096
+#: Most values in a description, and characters of a text in it; neither counts for what the caller of save added.
+_MOST_VALUES, _MOST_TEXT = 500_000, 2**16
 
 
 class BackboneFacts(SpecFacts):
@@ -40,7 +52,7 @@ class BackboneFacts(SpecFacts):
     taps: NotRequired[Literal["stage", "merged"]]  # "stage" if absent
     fingerprint: _Hex64
     licence: str
-    weights_source: str
+    weights_source: _Source
 
 
 class _BackboneFacts(BackboneFacts):
@@ -59,7 +71,9 @@ class _TaskFacts(SpecFacts):
     palette: dict[str, list[int]]  # label → RGB in 0 … 255; empty for continuous maps
 
 
-class _Preprocessing(TypedDict):
+class Preprocessing(TypedDict):
+    """How pictures become the input of the backbone."""
+
     input: str  # "RGB in [0,1]", then mean and std, then padding to multiple pixels
     mean: list[float]
     std: list[float]
@@ -76,7 +90,7 @@ class BundleFacts(TypedDict):
     """``bundle.json`` of format 1; keys that are ``NotRequired`` may be absent."""
 
     format: int
-    versions: dict[str, str]  # of the garnish, torch and timm that wrote it
+    versions: dict[str, _Version]  # of the garnish, torch and timm that wrote it
     dtype: Literal["float16", "float32"]  # of the floating-point tensors
     #: How ``tuned.*`` tensors are stored: as the difference to the frozen parameter of that name (float16), or as the
     #: value itself (float32, since adding a rounded difference may not restore the value exactly).
@@ -85,7 +99,7 @@ class BundleFacts(TypedDict):
     owners: list[_OwnerFacts]  # in order
     tasks: dict[str, _TaskFacts]
     decoders: NotRequired[list[list[_TaskName]]]  # tasks that share one, in the order it was built for
-    preprocessing: _Preprocessing
+    preprocessing: Preprocessing
     metrics: _Metrics  # task → metric → value reached (null: nothing was seen)
     #: Metrics with the stored, rounded tensors minus metrics before, as training measured them on at most 200
     #: validation pictures.
@@ -113,8 +127,19 @@ def read_bundle_json(path: str | os.PathLike[str]) -> BundleFacts:
         raise BundleError(f"{file}: is not a bundle's description (it has no format number); give another folder")
     if found["format"] != FORMAT:
         raise BundleError(f"{file}: has format {found['format']}, this garnish reads {FORMAT}; install a newer one")
-    facts: BundleFacts = read_as(found, BundleFacts, "", replace(FACTS, file=f"{file}: "))
-    _check_tasks(facts, str(file))
+    return as_bundle_facts(found, str(file))
+
+
+def as_bundle_facts(found: Mapping[str, Json], file: str) -> BundleFacts:
+    """What a description of this format holds, validated by itself; ``file`` is its place, for messages.
+
+    Raises:
+        BundleError: a missing, unknown or odd entry, or more of them than a bundle can have.
+    """
+    _check_amounts(found, file)
+    facts: BundleFacts = read_as(dict(found), BundleFacts, "", replace(FACTS, file=f"{file}: "))
+    _check_tasks(facts, file)
+    _check_counts(facts, file)
     return facts
 
 
@@ -133,18 +158,67 @@ def bundle_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def _check_tasks(found: BundleFacts, file: str) -> None:
-    owned = [task for owner in found["owners"] for task in owner["tasks"]]
-    for task in owned:
-        if task not in found["tasks"] or owned.count(task) > 1:
+    owned = Counter(task for owner in found["owners"] for task in owner["tasks"])
+    for task, times in owned.items():
+        if task not in found["tasks"] or times > 1:
             raise BundleError(f"{file}: task {task!r} is not described once and owned once; save the bundle again")
     for task in found["tasks"]:
         if task not in owned:
             raise BundleError(f"{file}: task {task!r} has no owner; save the bundle again")
-    sharing = [task for group in found.get("decoders", ()) for task in group]
-    for task in sharing:
-        if task not in owned or sharing.count(task) > 1:
+    sharing = Counter(task for group in found.get("decoders", ()) for task in group)
+    for task, times in sharing.items():
+        if task not in owned or times > 1:
             raise BundleError(f"{file}: decoders: task {task!r} is unknown or named twice; save the bundle again")
     if not all(found.get("decoders", ())):
         raise BundleError(f"{file}: decoders: one has no task; save the bundle again")
     if not owned or not all(owner["tasks"] for owner in found["owners"]):
         raise BundleError(f"{file}: has an owner without tasks; save the bundle again")
+
+
+def _check_amounts(found: Mapping[str, Json], file: str) -> None:
+    """Raise unless values and texts are so few and so short that they are read in a moment."""
+    values = 0
+    ahead: list[Json] = [value for key, value in found.items() if key != "extra"]
+    while ahead:
+        value = ahead.pop()
+        values += 1
+        if isinstance(value, dict):
+            ahead += [*value, *value.values()]
+        elif isinstance(value, list):
+            ahead += value
+        elif isinstance(value, str) and len(value) > _MOST_TEXT:
+            raise BundleError(f"{file}: a text of {len(value):,} characters ({shown(value, 30)}) is no description")
+        if values + len(ahead) > _MOST_VALUES:
+            raise BundleError(f"{file}: more than {_MOST_VALUES:,} values are no description; save the bundle again")
+
+
+def _check_counts(found: BundleFacts, file: str) -> None:
+    """Raise for more than a model is built of, before anything is built."""
+
+    def check(at: str, count: int, most: int, what: str) -> None:
+        if count > most:
+            raise BundleError(f"{file}: {at}: {count:,} {what} are more than the {most:,} that a bundle can have")
+
+    def check_spec(at: str, spec: SpecFacts) -> None:
+        check(f"{at}.options", _values(spec["options"].values()), MOST_OPTIONS, "values")
+
+    check("tasks", len(found["tasks"]), MOST_TASKS, "tasks")
+    check("versions", len(found["versions"]), MOST_METHODS, "versions")
+    check_spec("backbone", found["backbone"])
+    for number, owner in enumerate(found["owners"]):
+        check(f"owners[{number}].methods", len(owner["methods"]), MOST_METHODS, "methods")
+        for place, method in enumerate(owner["methods"]):
+            check_spec(f"owners[{number}].methods[{place}]", method)
+    for name, task in found["tasks"].items():
+        check_spec(f"tasks.{name}", task)
+        check_spec(f"tasks.{name}.head", task["head"])
+
+
+def _values(given: Iterable[Json]) -> int:
+    """How many values there are, at all depths."""
+    count, ahead = 0, list(given)
+    while ahead:
+        value = ahead.pop()
+        count += 1
+        ahead += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return count

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,6 +38,7 @@ from garnish.errors import BundleError, OptionError, SiteError, suggest
 from garnish.files.atomic import present, write_file, write_folder, writing
 from garnish.files.checksums import SUMS, with_sums
 from garnish.files.path_text import given_path
+from garnish.files.safetensors_header import read_with_metadata
 from garnish.model.model import Model
 
 CHECKPOINT = "backbone.safetensors"
@@ -47,6 +47,8 @@ LIMIT = 1e-4
 
 #: Key of the checkpoint's metadata that says what was merged and how exactly.
 _MARK = "garnish_merge"
+#: Largest file that may be one of merge's, bytes; only its header is read.
+_MOST_BYTES = 2**40
 #: Approximate side of the probe pictures, in pixels.
 _PROBE = 128
 
@@ -221,9 +223,8 @@ def _checked_place(out: str | os.PathLike[str]) -> Path:
     if not there.exists() or (not alone and there.is_dir() and not any(there.iterdir())):
         return place
     try:
-        with safe_open(there if alone else there / CHECKPOINT, framework="pt", device="cpu") as opened:
-            ours = _MARK in (opened.metadata() or {})
-    except (SafetensorError, OSError):
+        ours = _MARK in read_with_metadata(there if alone else there / CHECKPOINT, _MOST_BYTES)[1]
+    except (ValueError, OSError):
         ours = False
     if not ours:
         raise BundleError(f"{out}: exists and was not written by merge, so it is not replaced; choose another place")

@@ -11,29 +11,50 @@ from garnish.backbones.build import backbone as build_backbone
 from garnish.bundles.bundle_json import BackboneFacts
 from garnish.errors import BundleError, OptionError, WeightsError, one_line
 
+#: What to do about a bundle whose backbone was never read from a file.
+_RANDOM = (
+    "pass backbone=, that very trunk or one made of the same seed (torch.manual_seed before garnish.backbone), or train"
+    " on weights in a file"
+)
+
 
 def rebuild(where: str, wanted: BackboneFacts, weights: str | os.PathLike[str] | None) -> Backbone:
-    """Build the bare backbone that a description names; raises :class:`BundleError` if that is not possible."""
+    """Build the bare backbone that a description names.
+
+    Without ``weights`` the path or Hub id in the description, which may be a stranger's, says what is read: a plain
+    file name in the bundle's folder; else that path, as from the working directory; else that path below the bundle's
+    folder, which it does not leave; else, if it is ``owner/name``, that repository of the Hub. Whatever it is, it is
+    read as weights alone, never run, and refused unless it has the tensors of the architecture and the described
+    fingerprint.
+
+    Raises:
+        BundleError: the backbone cannot be built.
+    """
     source = str(weights) if weights is not None else wanted["weights_source"]
     if source == "random":
-        raise BundleError(
-            f"{where}: its backbone {wanted['name']} has random weights, which cannot be rebuilt; pass backbone="
-        )
-    tried, beside = source, Path(where).expanduser() / source
-    if weights is None and source != "bundled":
-        alone = Path(source).name == source and beside.is_file()  # the bundle was written with its weights
-        if alone or not Path(source).expanduser().exists():
-            tried = f"{source}, below the working directory or {where}"
-            source = str(beside) if beside.exists() else source
+        raise BundleError(f"{where}: its backbone {wanted['name']} has random weights, which are in no file; {_RANDOM}")
+    tried = source
     try:
+        if weights is None and source != "bundled":
+            beside = _beside(where, source)
+            alone = Path(source).name == source and beside is not None and beside.is_file()  # written with its weights
+            if alone or not Path(source).expanduser().exists():
+                tried = f"{source}, below the working directory or {where}"
+                source = str(beside) if beside is not None and beside.exists() else source
         # weights bundled with the package need no path
         kept = None if source == "bundled" else source
         return build_backbone(wanted["name"], kept, options=wanted["options"], taps=wanted.get("taps", "stage"))
-    except (WeightsError, OptionError) as error:
+    except (WeightsError, OptionError, OSError, RuntimeError) as error:  # a name too long, no such user's home
         raise BundleError(
-            f"{where}: its backbone {wanted['name']} cannot be built from {tried} ({one_line(error, 160)}); "
-            "pass weights= (--weights), the file it was trained on"
+            f"{where}: its backbone {wanted['name']} cannot be built from {one_line(tried, 400)} "
+            f"({one_line(error, 160)}); pass weights= (--weights), the file it was trained on"
         ) from error
+
+
+def _beside(where: str, source: str) -> Path | None:
+    """A relative path below a bundle's folder; None for one that would lead out of it."""
+    given = Path(source)
+    return None if given.is_absolute() or ".." in given.parts else Path(where).expanduser() / given
 
 
 def check_backbone(where: str, wanted: BackboneFacts, found: Backbone, source: str) -> None:
@@ -59,8 +80,9 @@ def check_same(where: str, wanted: BackboneFacts, found: Backbone, source: str, 
         )
     fingerprint = found.fingerprint(anew=anew)
     if fingerprint != wanted["fingerprint"]:
+        of = one_line(wanted["weights_source"], 200)
+        remedy = _RANDOM if of == "random" else "pass weights= (--weights), the file it was trained on"
         raise BundleError(
-            f"{where}: belongs to {wanted['name']} with fingerprint {wanted['fingerprint'][:12]} (weights: "
-            f"{wanted['weights_source']}), but that of {source} is {fingerprint[:12]}; "
-            "pass weights= (--weights), the file it was trained on"
+            f"{where}: belongs to {wanted['name']} with fingerprint {wanted['fingerprint'][:12]} (weights: {of}), but "
+            f"that of {one_line(source, 200)} is {fingerprint[:12]}; {remedy}"
         )

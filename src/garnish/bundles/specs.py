@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 from garnish.backbones.backbone import Backbone
-from garnish.bundles.bundle_json import BackboneFacts, BundleFacts
+from garnish.bundles.agreement import check_described, check_sizes
+from garnish.bundles.bundle_json import WEIGHTS, BackboneFacts, BundleFacts
+from garnish.bundles.tensors import Kinds, check_fit
+from garnish.checking.allocations import AllocationLimit, charge
 from garnish.checking.plain_data import Json
 from garnish.engine.adapter import Method
 from garnish.errors import BundleError, OptionError, SiteError, one_line
@@ -16,6 +20,10 @@ from garnish.model.model import Model
 from garnish.model.served import Addition
 from garnish.registry import SpecFacts, build, describe
 from garnish.tasks.task import Task
+
+#: Bytes that a description may ask for beside what the sizes of its tensors and its trunk explain.
+_ROOM = 64 * 2**20
+_BEYOND = "its description asks for far larger or far more tensors than its weights hold; it is damaged"
 
 
 @final
@@ -85,27 +93,40 @@ class Specs:
         return {n: describe(task) | {"head": describe(self.heads[n])} for n, task in self.tasks.items()}
 
 
-def build_described(model: Model, facts: BundleFacts, where: str) -> Addition:
+def build_described(model: Model, facts: BundleFacts, kinds: Kinds, where: str) -> Addition:
     """Build the owners, tasks and heads of a bundle's description for a model, without adding them to it.
 
+    Args:
+        model: a model on the bundle's backbone.
+        facts: the description.
+        kinds: what ``weights.safetensors`` holds by its header. A model that asks for far more memory than these
+            tensors and the backbone have is not built.
+        where: the bundle's folder, for messages.
+
     Raises:
-        BundleError: an unknown name or option, one that does not fit the backbone or the model's other tasks, or a task
-            whose number of channels differs from the stored one.
+        BundleError: an unknown name or option, one that does not fit the backbone or the model's other tasks, tensors
+            that differ from ``kinds``, or a description that differs from what it describes.
     """
+    most = _ROOM + 4 * sum(charge(math.prod(shape)) for _, shape in kinds.values())
     try:
         specs = Specs.read(facts)
-        made = model.build(specs.owners, specs.tasks, specs.heads, specs.groups)
+        error = BundleError(f"{where}: cannot be built ({_BEYOND})")
+        with AllocationLimit(most, error, lambda: _trunk_bytes(model.backbone)):
+            made = model.build(specs.owners, specs.tasks, specs.heads, specs.groups)
     except (OptionError, SiteError) as error:
         raise BundleError(f"{where}: {error}") from error
     except (RuntimeError, MemoryError) as error:  # sizes that no machine can allocate
         raise BundleError(f"{where}: cannot be built ({one_line(error, 120)}); its description is damaged") from error
-    for name, task in specs.tasks.items():
-        if task.channels != (stored := facts["tasks"][name]["channels"]):
-            raise BundleError(
-                f"{where}: task {name!r} has {task.channels} channels by its options and {stored} as stored; save the"
-                " bundle again"
-            )
+    check_described(facts, model.backbone, made, where)
+    tensors = made.tensors()
+    check_fit(tensors, kinds, facts["dtype"], f"{where}/{WEIGHTS}")
+    check_sizes(facts, tensors, where)
     return made
+
+
+def _trunk_bytes(trunk: Backbone) -> int:
+    """What work on a trunk's own tensors may take beside: some methods begin with their singular values."""
+    return 4 * sum(charge(tensor.numel()) for tensor in trunk.body.parameters())
 
 
 def backbone_facts(trunk: Backbone) -> BackboneFacts:

@@ -7,8 +7,9 @@ values.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,17 +18,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from torch import Tensor
 
-from garnish.bundles.bundle_json import WEIGHTS
+from garnish.bundles.bundle_json import WEIGHTS, BundleFacts
 from garnish.checking.finite import is_finite, not_finite
-from garnish.checking.plain_data import Json
 from garnish.engine.trunk import Trunk
 from garnish.errors import BundleError, one_line
+from garnish.files.regular import check_regular, read_regular
+from garnish.files.safetensors_header import read_header
 from garnish.model.model import Model
+from garnish.model.stored_size import DTYPES
 
 StoredDtype = Literal["float16", "float32"]
 TunedAs = Literal["difference", "value"]
 #: How ``tuned.*`` tensors are stored at each dtype: a float32 difference may not restore the value exactly.
 TUNED_AS: Mapping[StoredDtype, TunedAs] = {"float16": "difference", "float32": "value"}
+
+
+#: Largest weights of a bundle that are read, bytes; the largest trunk, tuned as a whole at float32, has half of it.
+MOST_BYTES = 16 * 2**30
+
+#: Name of a stored tensor → its dtype and shape.
+Kinds = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
 class BeyondFloat16(BundleError):
@@ -73,24 +83,63 @@ def _narrowed(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     return stored.cpu().clone().contiguous()
 
 
-def weights_of(folder: Path, facts: Mapping[str, Json]) -> bytes:
-    """The bytes of a bundle's ``weights.safetensors``, after checking their SHA-256.
+def kinds_of(folder: Path, facts: BundleFacts) -> Kinds:
+    """The dtypes and shapes of a bundle's tensors by name, from the header of ``weights.safetensors``.
 
     Args:
         folder: of the bundle.
         facts: its description.
 
     Raises:
-        BundleError: no such file, or a SHA-256 that differs from the description's.
+        BundleError: no such file, one that is not regular, not of the size in the description, or damaged.
     """
     file = folder / WEIGHTS
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{file}: cannot be read ({one_line(error, 120)}); save the bundle again") from error
+    with _reading(file):
+        _check_size(file, check_regular(file, MOST_BYTES), facts)
+        header = read_header(file, MOST_BYTES)
+        if odd := [dtype for dtype, _ in header.values() if dtype not in DTYPES]:
+            raise ValueError(f"it holds {odd[0]}, which no model has")
+    return {name: (DTYPES[dtype], shape) for name, (dtype, shape) in header.items()}
+
+
+def weights_of(folder: Path, facts: BundleFacts) -> bytes:
+    """The bytes of a bundle's ``weights.safetensors``, after checking their size and their SHA-256.
+
+    Args:
+        folder: of the bundle.
+        facts: its description.
+
+    Raises:
+        BundleError: no such file, or a size or SHA-256 that differs from the description's.
+    """
+    file = folder / WEIGHTS
+    with _reading(file):
+        _check_size(file, check_regular(file, MOST_BYTES), facts)
+        data = read_regular(file, facts["sizes"]["weights_bytes"])
     if hashlib.sha256(data).hexdigest() != facts["sha256"]:
         raise BundleError(f"{file}: differs from what was saved (its SHA-256 is another); copy or save it again")
     return data
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Errors of reading a bundle's weights become one line."""
+    try:
+        yield
+    except BundleError:
+        raise
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read ({one_line(error, 120)}); save the bundle again") from error
+    except ValueError as error:
+        raise BundleError(f"{file}: is damaged ({one_line(error, 120)}); save it again") from error
+
+
+def _check_size(file: Path, size: int, facts: BundleFacts) -> None:
+    if size != (told := facts["sizes"]["weights_bytes"]):
+        raise BundleError(
+            f"{file}: differs from what was saved (it has {size:,} bytes, and {told:,} by the description); "
+            "copy or save it again"
+        )
 
 
 def read_tensors(data: bytes, where: str) -> dict[str, Tensor]:
@@ -119,7 +168,7 @@ def fill(
     Raises:
         BundleError: a missing or unused tensor, or one of another shape or type; nothing is copied then.
     """
-    _check_fit(targets, stored, dtype, where)
+    check_fit(targets, {name: (t.dtype, tuple(t.shape)) for name, t in stored.items()}, dtype, where)
     frozen = trunk.frozen_tensors() if tuned_as == "difference" else {}
     with torch.no_grad():
         for name, target in targets.items():
@@ -130,7 +179,8 @@ def fill(
             target.copy_(value)
 
 
-def _check_fit(targets: Mapping[str, Tensor], stored: Mapping[str, Tensor], dtype: StoredDtype, where: str) -> None:
+def check_fit(targets: Mapping[str, Tensor], stored: Kinds, dtype: StoredDtype, where: str) -> None:
+    """Raise :class:`BundleError` unless tensors of these kinds fill the targets one to one; ``where`` is their file."""
     remedy = "the file is of another model or damaged; save the bundle again"
     for kind, names in (
         ("lacks", [n for n in targets if n not in stored]),
@@ -139,14 +189,12 @@ def _check_fit(targets: Mapping[str, Tensor], stored: Mapping[str, Tensor], dtyp
         if names:
             raise BundleError(f"{where}: {kind} {names[0]} ({len(names)} such of {len(targets)} expected); {remedy}")
     for name, target in targets.items():
-        value = stored[name]
-        if value.shape != target.shape:
-            raise BundleError(
-                f"{where}: {name} has shape {tuple(value.shape)}, the model {tuple(target.shape)}; {remedy}"
-            )
+        held, shape = stored[name]
+        if shape != target.shape:
+            raise BundleError(f"{where}: {name} has shape {shape}, the model {tuple(target.shape)}; {remedy}")
         wanted = getattr(torch, dtype) if target.is_floating_point() else target.dtype
-        if value.dtype != wanted:
-            raise BundleError(f"{where}: {name} is {_name(value.dtype)}, expected {_name(wanted)}; {remedy}")
+        if held != wanted:
+            raise BundleError(f"{where}: {name} is {_name(held)}, expected {_name(wanted)}; {remedy}")
 
 
 def _name(dtype: torch.dtype) -> str:

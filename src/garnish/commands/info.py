@@ -73,7 +73,7 @@ def run(words: Sequence[str]) -> int:
 def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Json]:
     """The facts of :meth:`garnish.model.model.Model.report` and of ``bundle.json`` for one bundle or several."""
     from garnish.bundles.bundle_json import bundle_folder, read_bundle_json
-    from garnish.bundles.tensors import weights_of
+    from garnish.bundles.tensors import kinds_of, weights_of
     from garnish.commands.words import bundle_paths
 
     paths = bundle_paths(target)
@@ -83,9 +83,11 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Json]:
         if facts["backbone"]["fingerprint"] != first["fingerprint"]:
             name = facts["backbone"]["name"]
             raise OptionError(f"{path}: belongs to another backbone ({name}) than {paths[0]} ({first['name']})")
+    for path, facts in zip(paths, described, strict=True):
+        kinds_of(bundle_folder(path), facts)  # before anything is built
+    model = _skeleton(paths, described)
     # this checks their digests, as whenever a bundle is read
     weights_bytes = sum(len(weights_of(bundle_folder(p), f)) for p, f in zip(paths, described, strict=True))
-    model = _skeleton(paths, described)
     return model.report(at) | {
         "backbone_licence": first["licence"],
         "backbone_non_commercial": first["non_commercial"],
@@ -101,13 +103,15 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Json]:
 def _skeleton(paths: Sequence[str], described: Sequence[BundleFacts]) -> Model:
     """The model of some bundles, without the tensors of bundles and backbone."""
     from garnish.backbones.build import backbone
+    from garnish.bundles.bundle_json import bundle_folder
     from garnish.bundles.specs import build_described
+    from garnish.bundles.tensors import kinds_of
     from garnish.model.model import Model
 
     first = described[0]["backbone"]
     model = Model(backbone(first["name"], None, options=first["options"], taps=first.get("taps", "stage")))
     for path, facts in zip(paths, described, strict=True):
-        model.serve(build_described(model, facts, path))
+        model.serve(build_described(model, facts, kinds_of(bundle_folder(path), facts), path))
     return model
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from garnish.errors import BundleError, one_line
+from garnish.files.regular import read_regular
 
 SUMS = "SHA256SUMS"
 KEY = "sha256"
@@ -26,6 +27,8 @@ _IN_JSON = re.compile(rb'\{"sha256": "([0-9a-f]{64})"')
 _IN_HEADER = re.compile(rb':\s*"\{\\"sha256\\": \\"([0-9a-f]{64})\\"')
 #: The same with a damaged name or digest.
 _ALMOST = re.compile(rb'\{\\?.[^"\\]{6}\\?.: \\?.[^"\\]{64}\\?.[,}]', re.DOTALL)
+#: Largest list of a folder's digests that is read, bytes; ours has two or three lines.
+_MOST_SUMS = 2**20
 #: Largest header that safetensors reads, bytes.
 _MOST_HEADER = 100_000_000
 
@@ -48,11 +51,12 @@ def check_sum(file: Path, data: bytes) -> None:
     listed = file.with_name(SUMS)
     remedy = "copy or save it again"
     try:
-        lines = [_LINE.fullmatch(line) for line in listed.read_text("utf-8").splitlines() if line.strip()]
+        text = read_regular(listed, _MOST_SUMS).decode("utf-8")
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
         raise BundleError(f"{listed}: cannot be read ({one_line(error, 120)}); {remedy}") from error
+    lines = [_LINE.fullmatch(line) for line in text.splitlines() if line.strip()]
     found = {line[2]: line[1].lower() for line in lines if line is not None}
     if None in lines or file.name not in found:
         raise BundleError(f"{listed}: is damaged (it has no digest of {file.name}); {remedy}")

@@ -21,6 +21,8 @@ _ORDER = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+#: Name in the format → dtype, of those that models have.
+DTYPES = {name: dtype for dtype, name in _ORDER.items()}
 _RANK = {dtype: rank for rank, dtype in enumerate(_ORDER)}
 #: Bytes of the header's length field, which comes before it; the header is padded to a multiple of the second.
 _PREFIX = _MULTIPLE = 8

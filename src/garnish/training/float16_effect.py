@@ -12,7 +12,7 @@ import torch
 
 from garnish.bundles.bundle import save as save_bundle
 from garnish.bundles.bundle_json import DESCRIPTION, WEIGHTS, bundle_folder, read_bundle_json
-from garnish.bundles.tensors import BeyondFloat16, fill, read_tensors, weights_of
+from garnish.bundles.tensors import BeyondFloat16, check_fit, fill, kinds_of, read_tensors, weights_of
 from garnish.checking.plain_data import Json
 from garnish.files.atomic import write_folder, writing
 from garnish.files.checksums import with_sums
@@ -36,6 +36,7 @@ def holding(model: Model, bundle: Path) -> Iterator[None]:
     """Load the tensors of a bundle of this model into it for a ``with`` block, then restore its own."""
     former = {name: tensor.detach().clone() for name, tensor in model.own_tensors().items()}
     facts = read_bundle_json(bundle)
+    check_fit(model.own_tensors(), kinds_of(bundle, facts), facts["dtype"], str(bundle))
     stored = read_tensors(weights_of(bundle, facts), str(bundle))
     try:
         fill(model.backbone, model.own_tensors(), stored, facts["dtype"], facts["tuned_as"], str(bundle))
@@ -56,5 +57,5 @@ def write_rounding(bundle: Path, change: Mapping[str, Mapping[str, float]]) -> N
     }
     text = json.dumps(facts, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
     with writing(f"{bundle}:", ", then resume"):
-        weights = (folder / WEIGHTS).read_bytes()
+        weights = weights_of(folder, facts)
         write_folder(folder, with_sums({WEIGHTS: weights, DESCRIPTION: text.encode()}))
