@@ -36,9 +36,18 @@ def read_json(
     if summed:
         check_sum(file, data)
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once)
+        return parse(text)
     except (ValueError, RecursionError) as error:
         raise error_kind(f"{file}: is damaged ({one_line(error, 120)}); {remedy}") from error
+
+
+def parse(text: str) -> object:
+    """The plain content of standard JSON: keys stand once, numbers are finite.
+
+    Raises:
+        ValueError: it is none. RecursionError: it is nested too deeply.
+    """
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once)
 
 
 def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
