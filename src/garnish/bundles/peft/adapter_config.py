@@ -50,6 +50,14 @@ _LEAST_ALPHA, _MOST_ALPHA = 1e-6, 1e6
 #: Keys that may be absent, but not null.
 _NEVER_NULL = ("r", "lora_alpha", "lora_dropout")
 
+
+def _names(most: int) -> Within:
+    return Within(
+        f"a list of names, {most:,} at most, of 1 to {MOST_NAME} characters",
+        lambda names: len(names) <= most and all(0 < len(name) <= MOST_NAME for name in names),
+    )
+
+
 _Rank = Annotated[int, integers(1, 2**20)]
 _Alpha = Annotated[
     float,
@@ -60,15 +68,15 @@ _Alpha = Annotated[
 ]
 _Dropout = Annotated[float, Within("0 to below 1", lambda p: 0 <= p < 1)]
 _Flag = Annotated[bool, Within("true or false")]
-_Names = Annotated[
-    tuple[str, ...],
+_Names = Annotated[tuple[str, ...], _names(MOST_NAMES)]
+_Saved = Annotated[tuple[str, ...], _names(100)]
+_Targets = Annotated[
+    _Names | str,
     Within(
-        f"a list of names, {MOST_NAMES:,} at most, of 1 to {MOST_NAME} characters",
-        lambda names: len(names) <= MOST_NAMES and all(0 < len(name) <= MOST_NAME for name in names),
+        f"names of modules: an expression, or a list of names, {MOST_NAMES:,} at most, of 1 to {MOST_NAME} characters",
+        bool,
     ),
 ]
-_Saved = Annotated[_Names, Within("a list of names, 100 at most", lambda names: len(names) <= 100)]
-_Targets = Annotated[_Names | str, Within("names of modules", bool)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +204,7 @@ def config_text(
         "use_dora": dora,
         "use_rslora": rs,
     }
-    return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(plain, sort_keys=True, indent=2) + "\n"
 
 
 def _shortest(alpha: float) -> int | float:

@@ -16,7 +16,7 @@ from garnish.bundles.peft.adapter_tensors import PeftFiles
 from garnish.bundles.peft.decoder_names import decode_head_names
 from garnish.bundles.peft.own_files import Sidecar
 from garnish.bundles.peft.tensor_file import fits
-from garnish.errors import BundleError, one_line, shown
+from garnish.errors import BundleError, OptionError, one_line, shown
 from garnish.heads.head import Head
 from garnish.heads.segformer import SegFormerDecoder, SegFormerHead
 from garnish.heads.segformer_names import DECODE_HEAD
@@ -44,7 +44,10 @@ def head_of(files: PeftFiles, head: Head | Mapping[str, Head] | None) -> Head | 
     if head is not None or not any(name.split(".")[0] == DECODE_HEAD for name in files.saved):
         return head
     shape = () if fused is None else files.shape(fused)
-    return SegFormerHead(channels=shape[0]) if shape and shape[0] else SegFormerHead()
+    try:
+        return SegFormerHead(channels=shape[0]) if shape and shape[0] else SegFormerHead()
+    except OptionError as error:
+        raise BundleError(f"{files.where}: its {DECODE_HEAD} has {shape[0]} channels ({one_line(error)})") from error
 
 
 def plan_heads(

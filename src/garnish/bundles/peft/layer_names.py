@@ -24,7 +24,7 @@ from garnish.backbones.swin import Swin
 from garnish.backbones.vit import ViT
 from garnish.engine.blocks import bare
 from garnish.engine.trunk import Trunk
-from garnish.errors import BundleError, OptionError, suggest
+from garnish.errors import BundleError, OptionError, one_line, suggest
 
 #: The naming schemes of modules that a PEFT folder can use.
 DIALECTS = ("timm", "transformers4", "transformers5")
@@ -189,7 +189,7 @@ def locate(backbone: Trunk, modules: Collection[str], where: str) -> tuple[str, 
         for prefix in sorted(by_prefix):
             if best is None or len(by_prefix[prefix]) > len(best[2]):
                 best = dialect, prefix, by_prefix[prefix]
-    first = next(iter(modules))
+    first = one_line(next(iter(modules)), 100)
     if best is None:
         known_dialects = ", ".join(dialects_of(backbone)) or "none"
         raise BundleError(
@@ -198,8 +198,9 @@ def locate(backbone: Trunk, modules: Collection[str], where: str) -> tuple[str, 
         )
     strange = [m for m in modules if m not in best[2]]
     if strange:
+        named = one_line(strange[0], 100)
         raise BundleError(
-            f"{where}: {strange[0]} ({len(strange)} such) is no layer of {backbone.name} in the dialect {best[0]}; "
+            f"{where}: {named} ({len(strange)} such) is no layer of {backbone.name} in the dialect {best[0]}; "
             "leave it out by name (leave_out), or give the backbone it was trained on"
         )
     return best

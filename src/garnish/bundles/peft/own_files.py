@@ -82,7 +82,7 @@ def sidecar_files(
         "tasks": Specs.of(model, tasks).tasks_and_heads(),
     }
     tensors = {n: t.detach().cpu().contiguous() for task in tasks for n, t in model.head_tensors(task).items()}
-    text = json.dumps(facts, indent=2, ensure_ascii=False)
+    text = json.dumps(facts, indent=2)
     return {TASK: f"{text}\n".encode(), HEADS: to_bytes(tensors, metadata={"format": "pt"})}
 
 
@@ -132,7 +132,8 @@ def readme(model: Model, tasks: Sequence[str], dialect: str, base_model: str | N
     lines = ["---", "library_name: peft", f"license: {licence.replace(' ', '-')}"]
     if licence == "other":
         lines += [f"license_name: {json.dumps(one_line(trunk.licence, 200))}"]
-    lines += [f"base_model: {json.dumps(base_model)}"] * (base_model is not None)
+    if base_model is not None:
+        lines += [f"base_model: {base_model if _HUB_ID.fullmatch(base_model) else json.dumps(base_model)}"]
     lines += [f"pipeline_tag: {name}" for name in pipelines[:1]]
     lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags), "---", ""]
     lines += [
