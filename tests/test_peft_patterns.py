@@ -14,15 +14,8 @@ import pytest
 
 from garnish.bundles.peft.adapter_config import PeftConfig
 from garnish.bundles.peft.module_settings import settings_of
-from garnish.bundles.peft.name_patterns import (
-    MOST_CHARACTERS,
-    MOST_STEPS,
-    Name,
-    NamePattern,
-    TooMuchWork,
-    UnreadPattern,
-    Work,
-)
+from garnish.bundles.peft.name_patterns import MOST_CHARACTERS, NamePattern, UnreadPattern
+from garnish.bundles.peft.pattern_nodes import MOST_STEPS, Name, TooMuchWork, Work
 from garnish.errors import BundleError
 
 

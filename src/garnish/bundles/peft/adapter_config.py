@@ -7,7 +7,6 @@ unknown key that would change what the adapter computes is an error.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +44,7 @@ _STARTS = ("gaussian", "eva", "orthogonal")
 MOST_NAMES = 2_000
 #: Longest name of a module, and all names and expressions of a file together; characters.
 MOST_NAME, _MOST_TEXT = 500, 200_000
-#: A scale numerator α other than 0 lies between these, or its negative does.
+#: A scale numerator α lies between these, or its negative does; with 0 nothing would be learned.
 _LEAST_ALPHA, _MOST_ALPHA = 1e-6, 1e6
 #: Keys that may be absent, but not null.
 _NEVER_NULL = ("r", "lora_alpha", "lora_dropout")
@@ -62,8 +61,8 @@ _Rank = Annotated[int, integers(1, 2**20)]
 _Alpha = Annotated[
     float,
     Within(
-        f"a number: 0, or from {_LEAST_ALPHA:g} to {_MOST_ALPHA:g}, with either sign",
-        lambda alpha: math.isfinite(alpha) and (alpha == 0 or _LEAST_ALPHA <= abs(alpha) <= _MOST_ALPHA),
+        f"a number from {_LEAST_ALPHA:g} to {_MOST_ALPHA:g}, or its negative",
+        lambda alpha: _LEAST_ALPHA <= abs(alpha) <= _MOST_ALPHA,
     ),
 ]
 _Dropout = Annotated[float, Within("0 to below 1", lambda p: 0 <= p < 1)]

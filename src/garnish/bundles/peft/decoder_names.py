@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from garnish.bundles.peft.tensor_file import fits
+from garnish.bundles.peft.tensor_file import can_fill
 from garnish.errors import BundleError, OptionError, shown
 from garnish.files.safetensors_header import TensorFacts
 from garnish.heads.segformer import SegFormerDecoder
@@ -48,7 +48,7 @@ def decode_head_names(head: nn.Module, found: Mapping[str, TensorFacts], where: 
         kind, first = ("lacks", missing[0]) if missing else ("holds the unused", shown(unused[0], 200))
         raise BundleError(f"{where}: {kind} {first}; the decoder is another or the file is damaged")
     for ours, theirs in names.items():
-        if not fits(found[theirs], state[ours]):
+        if not can_fill(found[theirs], state[ours]):
             raise BundleError(
                 f"{where}: {theirs} is {found[theirs].dtype} {found[theirs].shape}, the head's "
                 f"{tuple(state[ours].shape)}; give the head's channels and the task's classes as in the file"

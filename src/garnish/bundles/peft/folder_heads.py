@@ -15,7 +15,7 @@ from garnish.backbones.backbone import Backbone
 from garnish.bundles.peft.adapter_tensors import PeftFiles
 from garnish.bundles.peft.decoder_names import decode_head_names
 from garnish.bundles.peft.own_files import Sidecar
-from garnish.bundles.peft.tensor_file import fits
+from garnish.bundles.peft.tensor_file import can_fill
 from garnish.errors import BundleError, OptionError, one_line, shown
 from garnish.heads.head import Head
 from garnish.heads.segformer import SegFormerDecoder, SegFormerHead
@@ -82,7 +82,7 @@ def plan_heads(
     own: frozenset[str] = frozenset()
     if sidecar is not None:
         held, targets = sidecar.heads.facts, {n: t for one in decoders.values() for n, t in one.tensors().items()}
-        own = frozenset(name for name, target in targets.items() if name in held and fits(held[name], target))
+        own = frozenset(name for name, target in targets.items() if name in held and can_fill(held[name], target))
         if tasks == sidecar.specs.tasks and (own != set(targets) or own != set(held)):
             first = next(iter(sorted(set(targets) ^ set(held))), "a tensor of another shape or type")
             raise BundleError(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from garnish.bundles.peft.adapter_config import ALL_LINEAR, CONFIG, PeftConfig
-from garnish.bundles.peft.name_patterns import MOST_STEPS, Name, NamePattern, TooMuchWork, Work
+from garnish.bundles.peft.name_patterns import NamePattern
+from garnish.bundles.peft.pattern_nodes import MOST_STEPS, Name, TooMuchWork, Work
 from garnish.errors import BundleError
 
 _Number = TypeVar("_Number", int, float)

@@ -70,6 +70,6 @@ class TensorFile:
         return made
 
 
-def fits(facts: TensorFacts, target: Tensor) -> bool:
+def can_fill(facts: TensorFacts, target: Tensor) -> bool:
     """Whether a tensor of a file can be copied into one of a model: of its shape, and both of floats or both not."""
     return facts.shape == tuple(target.shape) and (facts.dtype in FLOATS) == target.is_floating_point()
