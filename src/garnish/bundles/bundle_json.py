@@ -32,7 +32,7 @@ FACTS = Reading(
 )
 
 _Hex64 = Annotated[str, matching("[0-9a-f]{64}")]
-_TaskName = Annotated[str, matching("[A-Za-z][A-Za-z0-9_-]*")]
+TaskName = Annotated[str, matching("[A-Za-z][A-Za-z0-9_-]*")]
 _Metrics = dict[str, dict[str, float | None]]
 #: Of a program; only the form is checked, so that bundles of all versions are read.
 _Version = Annotated[str, matching(r"[\w.+!~-]{1,100}")]
@@ -60,7 +60,7 @@ class _BackboneFacts(BackboneFacts):
 
 
 class _OwnerFacts(TypedDict):
-    tasks: list[_TaskName]
+    tasks: list[TaskName]
     methods: list[SpecFacts]  # the tasks share their tensors
 
 
@@ -98,7 +98,7 @@ class BundleFacts(TypedDict):
     backbone: _BackboneFacts
     owners: list[_OwnerFacts]  # in order
     tasks: dict[str, _TaskFacts]
-    decoders: NotRequired[list[list[_TaskName]]]  # tasks that share one, in the order it was built for
+    decoders: NotRequired[list[list[TaskName]]]  # tasks that share one, in the order it was built for
     preprocessing: Preprocessing
     metrics: _Metrics  # task → metric → value reached (null: nothing was seen)
     #: Metrics with the stored, rounded tensors minus metrics before, as training measured them on at most 200

@@ -7,21 +7,20 @@ unknown key that would change what the adapter computes is an error.
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-from garnish.checking.plain_data import Json, Reading, Within, hints_of, read_as
+from garnish.bundles.peft.name_patterns import NamePattern, UnreadPattern
+from garnish.checking.plain_data import Json, Reading, Within, hints_of, integers, read_as
 from garnish.errors import BundleError, one_line, shown
 from garnish.files.strict_json import read_json
 
 CONFIG = "adapter_config.json"
-
-_Number = TypeVar("_Number", int, float)
+#: As ``target_modules``: every linear layer.
+ALL_LINEAR = "all-linear"
 
 #: Keys that have no effect here, whatever their value: initialisation, the modules that were searched for (the file's
 #: tensors show which were found), versions.
@@ -41,17 +40,42 @@ _READ = frozenset(
 )
 #: Initialisations that do not change the backbone's weights; the others rewrite them whenever PEFT loads the file.
 _STARTS = ("gaussian", "eva", "orthogonal")
-#: An untrusted regular expression can run for ever; these limits keep it to about a tenth of a second per name.
-_MOST_PATTERN, _MOST_REPEATS = 2000, 5
+#: Most names in a list, and most expressions of ranks or of scales; no trunk has that many layers.
+MOST_NAMES = 2_000
+#: Longest name of a module, and all names and expressions of a file together; characters.
+MOST_NAME, _MOST_TEXT = 500, 200_000
+#: A scale numerator α lies between these, or its negative does; with 0 nothing would be learned.
+_LEAST_ALPHA, _MOST_ALPHA = 1e-6, 1e6
 #: Keys that may be absent, but not null.
 _NEVER_NULL = ("r", "lora_alpha", "lora_dropout")
 
-_Rank = Annotated[int, Within("a whole number from 1", lambda rank: rank >= 1)]
-_Finite = Annotated[float, Within("a number", math.isfinite)]
+
+def _names(most: int) -> Within:
+    return Within(
+        f"a list of names, {most:,} at most, of 1 to {MOST_NAME} characters",
+        lambda names: len(names) <= most and all(0 < len(name) <= MOST_NAME for name in names),
+    )
+
+
+_Rank = Annotated[int, integers(1, 2**20)]
+_Alpha = Annotated[
+    float,
+    Within(
+        f"a number from {_LEAST_ALPHA:g} to {_MOST_ALPHA:g}, or its negative",
+        lambda alpha: _LEAST_ALPHA <= abs(alpha) <= _MOST_ALPHA,
+    ),
+]
 _Dropout = Annotated[float, Within("0 to below 1", lambda p: 0 <= p < 1)]
 _Flag = Annotated[bool, Within("true or false")]
-_Names = Annotated[tuple[str, ...], Within("a list of names", all)]
-_Targets = Annotated[_Names | str, Within("names of modules", bool)]
+_Names = Annotated[tuple[str, ...], _names(MOST_NAMES)]
+_Saved = Annotated[tuple[str, ...], _names(100)]
+_Targets = Annotated[
+    _Names | str,
+    Within(
+        f"names of modules: an expression, or a list of names, {MOST_NAMES:,} at most, of 1 to {MOST_NAME} characters",
+        bool,
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,42 +87,21 @@ class PeftConfig:
     """
 
     r: _Rank = 8
-    lora_alpha: _Finite = 8.0
+    lora_alpha: _Alpha = 8.0
     lora_dropout: _Dropout = 0.0
     rank_pattern: Mapping[str, _Rank] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, _Finite] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, _Alpha] = field(default_factory=dict)
     use_rslora: _Flag = False
     use_dora: _Flag = False
     target_modules: _Targets
     exclude_modules: _Names | str = ()
-    modules_to_save: _Names = ()
+    modules_to_save: _Saved = ()
 
-    def rank_of(self, module: str) -> int:
-        """The rank r of one module."""
-        return _first_match(self.rank_pattern, module, self.r)
-
-    def alpha_of(self, module: str) -> float:
-        """The scale numerator α of one module."""
-        return _first_match(self.alpha_pattern, module, self.lora_alpha)
-
-    def targets(self, module: str) -> bool:
-        """Whether PEFT would put an adapter at a module of this name."""
-        if self.exclude_modules and _names(self.exclude_modules, module):
-            return False
-        return self.target_modules == "all-linear" or _names(self.target_modules, module)
-
-
-def _first_match(pattern: Mapping[str, _Number], module: str, default: _Number) -> _Number:
-    for key, value in pattern.items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
-    return default
-
-
-def _names(wanted: tuple[str, ...] | str, module: str) -> bool:
-    if isinstance(wanted, str):
-        return re.fullmatch(wanted, module) is not None
-    return any(module == name or module.endswith(f".{name}") for name in wanted)
+    def expressions(self) -> dict[str, list[str]]:
+        """Key → the regular expressions under it, in order."""
+        named = {"target_modules": self.target_modules, "exclude_modules": self.exclude_modules}
+        single = {key: [value] for key, value in named.items() if isinstance(value, str) and value != ALL_LINEAR}
+        return single | {"rank_pattern": list(self.rank_pattern), "alpha_pattern": list(self.alpha_pattern)}
 
 
 def read_adapter_config(file: Path) -> PeftConfig:
@@ -112,16 +115,13 @@ def read_adapter_config(file: Path) -> PeftConfig:
         raise BundleError(f"{file}: is not a configuration of PEFT (it has no peft_type); give another folder")
     if found["peft_type"] != "LORA":
         raise BundleError(
-            f"{file}: peft_type {found['peft_type']!r} is not read; only LORA is (with use_rslora or use_dora)"
+            f"{file}: peft_type {shown(found['peft_type'])} is not read; only LORA is (with use_rslora or use_dora)"
         )
     _check_ignored(found, str(file))
     given = {k: v for k, v in found.items() if k in hints_of(PeftConfig) and (v is not None or k in _NEVER_NULL)}
     how = Reading(error=BundleError, file=f"{file}: ", missing="has no {place}")
     config: PeftConfig = read_as(given, PeftConfig, "", how)
-    for key in ("rank_pattern", "alpha_pattern", "target_modules", "exclude_modules"):
-        named = getattr(config, key)
-        for expression in [named] if isinstance(named, str) else named if isinstance(named, Mapping) else ():
-            _check_expression(expression, f"{file}: {key}")
+    _check_expressions(config, str(file))
     return config
 
 
@@ -145,21 +145,23 @@ def _check_ignored(found: Mapping[str, Json], file: str) -> None:
         )
 
 
-def _check_expression(text: str, where: str) -> None:
-    """Raise BundleError for an invalid regular expression, or one that could run for ever."""
-    repeats = len(re.findall(r"(?<![\\(])[*+{?]", text))
-    nested = re.search(r"(?<!\\)\)[*+{]", text)
-    if len(text) > _MOST_PATTERN or repeats > _MOST_REPEATS or nested or re.search(r"\\[1-9]|\(\?P=", text):
-        raise BundleError(
-            f"{where}: the expression {one_line(text, 60)!r} could run for ever (longer than {_MOST_PATTERN} "
-            f"characters, more than {_MOST_REPEATS} repeats, a repeated group or a reference); write names out"
-        )
-    try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise BundleError(
-            f"{where}: {one_line(text, 60)!r} is not a regular expression ({one_line(error, 60)})"
-        ) from error
+def _check_expressions(config: PeftConfig, file: str) -> None:
+    """Raise BundleError for expressions that are too many, or beyond what :class:`NamePattern` reads."""
+    length = 0
+    for key, texts in config.expressions().items():
+        if len(texts) > MOST_NAMES:
+            raise BundleError(f"{file}: {key} holds {len(texts):,} expressions, more than {MOST_NAMES:,}")
+        for text in texts:
+            length += len(text)
+            if length > _MOST_TEXT:
+                raise BundleError(f"{file}: its expressions have more than {_MOST_TEXT:,} characters in all")
+            try:
+                NamePattern.read(text)
+            except UnreadPattern as error:
+                raise BundleError(
+                    f"{file}: {key}: the expression {shown(text)} {one_line(error, 120)}; write names out, or use "
+                    "what docs/peft.md lists"
+                ) from error
 
 
 def config_text(
@@ -201,7 +203,7 @@ def config_text(
         "use_dora": dora,
         "use_rslora": rs,
     }
-    return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(plain, sort_keys=True, indent=2) + "\n"
 
 
 def _shortest(alpha: float) -> int | float:

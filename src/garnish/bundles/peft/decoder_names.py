@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
-from garnish.errors import BundleError, OptionError
+from garnish.bundles.peft.tensor_file import can_fill
+from garnish.errors import BundleError, OptionError, shown
+from garnish.files.safetensors_header import TensorFacts
 from garnish.heads.segformer import SegFormerDecoder
 from garnish.heads.segformer_names import DECODE_HEAD, decoder_dialect, names_in
 
@@ -24,11 +25,16 @@ def decode_head_tensors(head: nn.Module, dialect: str, where: str) -> dict[str, 
     return {theirs: state[ours] for ours, theirs in names_in(dialect, state).items()}
 
 
-def fill_decode_head(head: nn.Module, found: Mapping[str, Tensor], where: str) -> None:
-    """Copy ``decode_head.…`` tensors of either dialect into our decoder, which must match one to one.
+def decode_head_names(head: nn.Module, found: Mapping[str, TensorFacts], where: str) -> dict[str, str]:
+    """Our tensor → the one of a ``decode_head.…`` in either dialect, which must match one to one.
+
+    Args:
+        head: a decoder, of any device.
+        found: name in the file → type and shape.
+        where: the file, for messages.
 
     Raises:
-        BundleError: another decoder, missing or unused tensors, or other shapes; nothing is copied then.
+        BundleError: another decoder, missing or unused tensors, or other shapes or kinds of number.
     """
     if not isinstance(head, SegFormerDecoder):
         raise BundleError(
@@ -39,14 +45,12 @@ def fill_decode_head(head: nn.Module, found: Mapping[str, Tensor], where: str) -
     missing = [theirs for theirs in names.values() if theirs not in found]
     unused = sorted(set(found) - set(names.values()))
     if missing or unused:
-        kind, first = ("lacks", missing[0]) if missing else ("holds the unused", unused[0])
+        kind, first = ("lacks", missing[0]) if missing else ("holds the unused", shown(unused[0], 200))
         raise BundleError(f"{where}: {kind} {first}; the decoder is another or the file is damaged")
     for ours, theirs in names.items():
-        if found[theirs].shape != state[ours].shape:
+        if not can_fill(found[theirs], state[ours]):
             raise BundleError(
-                f"{where}: {theirs} is {tuple(found[theirs].shape)}, the head's {tuple(state[ours].shape)}; "
-                "give the head's channels and the task's classes as in the file"
+                f"{where}: {theirs} is {found[theirs].dtype} {found[theirs].shape}, the head's "
+                f"{tuple(state[ours].shape)}; give the head's channels and the task's classes as in the file"
             )
-    with torch.no_grad():
-        for ours, theirs in names.items():
-            state[ours].copy_(found[theirs])
+    return names

@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from garnish.adapters.layers.low_rank import LoRAAdapter
 from garnish.adapters.lora import LoRA
 from garnish.backbones.backbone import Backbone
 from garnish.bundles.own_backbone import check_backbone, rebuild
 from garnish.bundles.peft.adapter_config import CONFIG
-from garnish.bundles.peft.adapter_tensors import PeftFiles, read_folder
-from garnish.bundles.peft.decoder_names import fill_decode_head
-from garnish.bundles.peft.layer_updates import layer_updates
+from garnish.bundles.peft.adapter_tensors import read_folder
+from garnish.bundles.peft.folder_heads import fill_heads, head_of, plan_heads
+from garnish.bundles.peft.layer_updates import layer_updates, place_adapters
 from garnish.bundles.peft.low_rank_updates import LowRank
 from garnish.bundles.peft.own_files import TASK, Sidecar, read_sidecar
 from garnish.checking.arguments import checked
@@ -24,8 +23,6 @@ from garnish.errors import BundleError, OptionError
 from garnish.files.atomic import present
 from garnish.files.path_text import given_path
 from garnish.heads.head import Head
-from garnish.heads.segformer import SegFormerDecoder, SegFormerHead
-from garnish.heads.segformer_names import DECODE_HEAD
 from garnish.model.model import Model
 from garnish.tasks.task import Task
 
@@ -68,21 +65,22 @@ def import_peft(
     files = read_folder(root, leave_out, ours=sidecar is not None)
     with torch.random.fork_rng(devices=[]):
         trunk = _trunk(str(folder), sidecar, backbone, weights)
-        updates = layer_updates(trunk, files)
+        placed = place_adapters(trunk, files)
         if tasks is None:
             if sidecar is None:
                 raise OptionError(
                     f"import_peft: {folder} has no {TASK}, so pass tasks=, e.g. tasks={{'seg': Semantic(classes=11)}}"
                 )
             tasks, head = sidecar.specs.tasks, sidecar.specs.heads if head is None else head
-        decode_head = {n: t for n, t in files.saved.items() if n.split(".")[0] == DECODE_HEAD}
-        if head is None and decode_head:
-            head = SegFormerHead(channels=_fused_channels(decode_head))
+        head = head_of(files, head)
+        plan = plan_heads(trunk, tasks, head, files, sidecar)
+        tensors = files.file.read()
+        updates = layer_updates(trunk, placed, tensors, rs=files.config.use_rslora)
         model = Model(trunk)
         model.eval()
         model.add(_methods(trunk, updates, files.config.lora_dropout), tasks, head)
         _fill(model, updates)
-        _fill_heads(model, files, decode_head, sidecar)
+        fill_heads(model, plan, tensors, sidecar)
     return model
 
 
@@ -154,37 +152,3 @@ def _fill(model: Model, updates: Mapping[str, LowRank]) -> None:
             if adapter.magnitude is not None and update.magnitude is not None:
                 adapter.magnitude.copy_(update.magnitude)
     assert filled == set(updates)
-
-
-def _fill_heads(model: Model, files: PeftFiles, decode_head: Mapping[str, Tensor], sidecar: Sidecar | None) -> None:
-    """Load heads from garnish's own files, then from PEFT's (which may have been trained further)."""
-    other = [name for name in files.saved if name not in decode_head]
-    if other:
-        raise BundleError(
-            f"{files.where}: {other[0]} is of a module that was trained in full (modules_to_save) and no head of ours; "
-            "leave it out by name (leave_out)"
-        )
-    if sidecar is not None:
-        targets = {name: tensor for task in model.tasks for name, tensor in model.head_tensors(task).items()}
-        fits = {n for n, t in targets.items() if n in sidecar.tensors and sidecar.tensors[n].shape == t.shape}
-        if model.tasks == sidecar.specs.tasks and (fits != set(targets) or fits != set(sidecar.tensors)):
-            first = next(iter(set(targets) ^ set(sidecar.tensors)), "a tensor of another shape")
-            raise BundleError(f"{files.where}: its heads do not fit their description ({first}); write it again")
-        with torch.no_grad():
-            for name in fits:
-                targets[name].copy_(sidecar.tensors[name])
-    if decode_head:
-        able = [task for task in model.tasks if isinstance(model.head(task), SegFormerDecoder)]
-        if sidecar is not None and sidecar.decode_head in able:
-            able = [sidecar.decode_head]
-        if len(able) != 1:
-            raise BundleError(
-                f"{files.where}: holds one {DECODE_HEAD}, and {len(able)} of the tasks have a SegFormerHead; "
-                f"give one task with head=SegFormerHead(), or leave it out (leave_out {DECODE_HEAD})"
-            )
-        fill_decode_head(model.head(able[0]), decode_head, files.where)
-
-
-def _fused_channels(decode_head: Mapping[str, Tensor]) -> int:
-    fused = decode_head.get(f"{DECODE_HEAD}.linear_fuse.weight")
-    return 256 if fused is None else fused.shape[0]

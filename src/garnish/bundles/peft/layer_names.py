@@ -24,7 +24,7 @@ from garnish.backbones.swin import Swin
 from garnish.backbones.vit import ViT
 from garnish.engine.blocks import bare
 from garnish.engine.trunk import Trunk
-from garnish.errors import BundleError, OptionError, suggest
+from garnish.errors import BundleError, OptionError, one_line, suggest
 
 #: The naming schemes of modules that a PEFT folder can use.
 DIALECTS = ("timm", "transformers4", "transformers5")
@@ -180,14 +180,16 @@ def locate(backbone: Trunk, modules: Collection[str], where: str) -> tuple[str, 
             for site, parts in module_names(backbone, dialect).items()
             for number, part in enumerate(parts)
         }
-        prefixes = {m.removesuffix(name) for m in modules for name in known if m == name or m.endswith(f".{name}")}
-        for prefix in sorted(prefixes):
-            found = {
-                m: known[rest] for m in modules if (rest := m.removeprefix(prefix)) in known and prefix + rest == m
-            }
-            if best is None or len(found) > len(best[2]):
-                best = dialect, prefix, found
-    first = next(iter(modules))
+        by_prefix: dict[str, dict[str, RowsOfLayer]] = {}
+        deepest = max((name.count(".") for name in known), default=0)
+        for module in modules:
+            for name in _tails(module, deepest):
+                if name in known:
+                    by_prefix.setdefault(module.removesuffix(name), {})[module] = known[name]
+        for prefix in sorted(by_prefix):
+            if best is None or len(by_prefix[prefix]) > len(best[2]):
+                best = dialect, prefix, by_prefix[prefix]
+    first = one_line(next(iter(modules)), 100)
     if best is None:
         known_dialects = ", ".join(dialects_of(backbone)) or "none"
         raise BundleError(
@@ -196,8 +198,16 @@ def locate(backbone: Trunk, modules: Collection[str], where: str) -> tuple[str, 
         )
     strange = [m for m in modules if m not in best[2]]
     if strange:
+        named = one_line(strange[0], 100)
         raise BundleError(
-            f"{where}: {strange[0]} ({len(strange)} such) is no layer of {backbone.name} in the dialect {best[0]}; "
+            f"{where}: {named} ({len(strange)} such) is no layer of {backbone.name} in the dialect {best[0]}; "
             "leave it out by name (leave_out), or give the backbone it was trained on"
         )
     return best
+
+
+def _tails(module: str, dots: int) -> Iterator[str]:
+    """What a name ends in, after a dot or from its start, with at most so many dots of its own."""
+    parts = module.split(".")
+    for count in range(1, min(dots + 1, len(parts)) + 1):
+        yield ".".join(parts[-count:])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -15,13 +15,12 @@ from typing import TypedDict
 import timm
 import torch
 from safetensors.torch import save as to_bytes
-from torch import Tensor
 
 from garnish import __version__
 from garnish.backbones.weights import is_non_commercial
-from garnish.bundles.bundle_json import FACTS, BackboneFacts
+from garnish.bundles.bundle_json import FACTS, BackboneFacts, TaskName
+from garnish.bundles.peft.tensor_file import TensorFile
 from garnish.bundles.specs import Specs, backbone_facts
-from garnish.bundles.tensors import read_tensors
 from garnish.checking.plain_data import read_as
 from garnish.errors import BundleError, OptionError, one_line, shown
 from garnish.files.strict_json import read_json
@@ -48,7 +47,7 @@ class _Facts(TypedDict):
     dialect: str  # of the module names
     prefix: str  # of the module names
     backbone: BackboneFacts
-    tasks: dict[str, _Task]  # in the model's order
+    tasks: dict[TaskName, _Task]  # in the model's order
     decode_head: str | None  # the task whose head PEFT's file holds
 
 
@@ -59,13 +58,13 @@ class Sidecar:
     Attributes:
         backbone: ``name``, ``options``, ``taps``, ``fingerprint``, ``licence`` and ``weights_source``.
         specs: its tasks and their heads.
-        tensors: ``heads.TASK.…`` → tensor.
+        heads: the file of the heads' tensors, named ``heads.TASK.…``.
         decode_head: the task whose head is in PEFT's file as SegFormer's; None: no head is.
     """
 
     backbone: BackboneFacts
     specs: Specs
-    tensors: Mapping[str, Tensor]
+    heads: TensorFile
     decode_head: str | None
 
 
@@ -83,18 +82,18 @@ def sidecar_files(
         "tasks": Specs.of(model, tasks).tasks_and_heads(),
     }
     tensors = {n: t.detach().cpu().contiguous() for task in tasks for n, t in model.head_tensors(task).items()}
-    text = json.dumps(facts, indent=2, ensure_ascii=False)
+    text = json.dumps(facts, indent=2)
     return {TASK: f"{text}\n".encode(), HEADS: to_bytes(tensors, metadata={"format": "pt"})}
 
 
 def read_sidecar(folder: Path) -> Sidecar | None:
-    """Read what :func:`sidecar_files` wrote; None if the folder has no ``task.json``.
+    """Read what :func:`sidecar_files` wrote, of the heads the header; None if the folder has no ``task.json``.
 
     Raises:
         BundleError: damaged, of another format, or with unknown names or options.
     """
     file = folder / TASK
-    if not file.is_file():
+    if not file.exists():
         return None
     found = read_json(file, "description", "write the folder again")
     if not isinstance(found, dict) or found.get("format") != FORMAT:
@@ -108,13 +107,10 @@ def read_sidecar(folder: Path) -> Sidecar | None:
         raise BundleError(f"{file}: decode_head: {shown(decode_head, 40)} is none of the tasks")
     try:
         specs = Specs.read({"tasks": tasks}, str(file))
-        data = (folder / HEADS).read_bytes()
     except OptionError as error:
         raise BundleError(str(error)) from error
-    except OSError as error:
-        raise BundleError(f"{folder}: cannot be read ({one_line(error, 120)}); write the folder again") from error
-    tensors = read_tensors(data, str(folder / HEADS))
-    return Sidecar(backbone=facts["backbone"], specs=specs, tensors=tensors, decode_head=decode_head)
+    heads = TensorFile.open(folder / HEADS)
+    return Sidecar(backbone=facts["backbone"], specs=specs, heads=heads, decode_head=decode_head)
 
 
 def base_model_of(model: Model, dialect: str) -> str | None:
@@ -135,12 +131,13 @@ def readme(model: Model, tasks: Sequence[str], dialect: str, base_model: str | N
     licence = trunk.licence.lower() if trunk.licence.lower() in _LICENCES else "other"
     lines = ["---", "library_name: peft", f"license: {licence.replace(' ', '-')}"]
     if licence == "other":
-        lines += [f"license_name: {json.dumps(trunk.licence)}"]
-    lines += [f"base_model: {base_model}"] * (base_model is not None)
+        lines += [f"license_name: {json.dumps(one_line(trunk.licence, 200))}"]
+    if base_model is not None:
+        lines += [f"base_model: {base_model if _HUB_ID.fullmatch(base_model) else json.dumps(base_model)}"]
     lines += [f"pipeline_tag: {name}" for name in pipelines[:1]]
     lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags), "---", ""]
     lines += [
-        f"# Adapter of {trunk.name}: {', '.join(map(_as_text, tasks))}",
+        f"# Adapter of {_as_text(trunk.name)}: {', '.join(map(_as_text, tasks))}",
         "",
         f"Low-rank adapters in PEFT's format, module names of {_LIBRARIES[dialect]}. Tasks: "
         + ", ".join(f"{_as_text(task)} ({kind})" for task, kind in kinds.items())
@@ -155,9 +152,9 @@ def readme(model: Model, tasks: Sequence[str], dialect: str, base_model: str | N
     return "\n".join(lines).encode()
 
 
-def _as_text(words: str) -> str:
-    """Strangers' words as one line that Markdown shows as it is: no link, picture, code or HTML."""
-    return re.sub(r"([\\`*_\[\]<>#|!&])", r"\\\1", one_line(words, 200))
+def _as_text(text: str) -> str:
+    """Text of a file in one line of Markdown that shows it as it is: no links, pictures, HTML or emphasis."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$:])", r"\\\1", one_line(text, 200))
 
 
 _LIBRARIES = {"timm": "timm", "transformers4": "transformers 4.57", "transformers5": "transformers 5"}
