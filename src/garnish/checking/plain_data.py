@@ -51,6 +51,8 @@ class Within:
 
     called: str
     holds: Callable[[Any], object] = lambda _: True
+    #: False: NaN and infinities too are passed to ``holds``, as measured numbers may be either.
+    finite: bool = True
 
 
 def integers(least: int, most: int) -> Within:
@@ -64,6 +66,10 @@ def reals(least: float, most: float, *, above: bool = False, below: bool = False
     return Within(
         told, lambda value: (least < value if above else least <= value) and (value < most if below else value <= most)
     )
+
+
+#: A measured number: NaN or infinite where nothing, or too much, was measured.
+MEASURED = Within("a number", finite=False)
 
 
 def matching(pattern: str) -> Within:
@@ -174,7 +180,8 @@ def conform(value: object, hint: object, at: str, how: Reading) -> Any:
         if (within := _within(hint)) is None:
             return conform(value, inner[0], at, how)
         with contextlib.suppress(Unfit):
-            new = conform(value, inner[0], at, how)
+            odd = not within.finite and isinstance(value, float) and not math.isfinite(value)
+            new = value if odd else conform(value, inner[0], at, how)
             if within.holds(new):
                 return new
     elif origin in (Union, types.UnionType):

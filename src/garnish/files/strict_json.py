@@ -36,9 +36,27 @@ def read_json(
     if summed:
         check_sum(file, data)
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise error_kind(f"{file}: is damaged ({one_line(error, 120)}); {remedy}") from error
+
+
+def parse_json(text: str | bytes, *, finite: bool = True) -> object:
+    """The plain content of JSON text whose size is bounded already.
+
+    Args:
+        text: UTF-8 if bytes.
+        finite: refuse NaN and infinities, which standard JSON lacks.
+
+    Raises:
+        ValueError: not JSON, nested too deeply, or a key that stands twice.
+    """
+    try:
+        if not finite:
+            return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
