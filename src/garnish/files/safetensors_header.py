@@ -86,7 +86,7 @@ def _entries(found: Mapping[str, Json], data: int) -> Header:
             raise ValueError("its tensors overlap, or leave gaps")
         end = stop
     if end != data:
-        raise ValueError(f"its header tells of {end:,} bytes of tensors, and {data:,} follow")
+        raise ValueError(f"it tells of {end:,} bytes of tensors, and {data:,} follow")
     return made
 
 
