@@ -80,7 +80,7 @@ KINDS = {
 }
 #: Of 200 kills.
 SHARES = {
-    "train": 92, "compare": 78, "train, fresh": 8, "train, 2 processes": 8, "compare, fresh": 6, "compare --jobs 2": 8,
+    "train": 100, "compare": 76, "train, fresh": 6, "train, 2 processes": 6, "compare, fresh": 4, "compare --jobs 2": 8,
 }  # fmt: skip
 
 
@@ -331,7 +331,7 @@ def kill(kills: int, seed: int, names: list[str], say: Callable[[str], None]) ->
     import garnish.training.fit  # noqa: F401
 
     torch.set_num_threads(1)
-    whole = sum(SHARES[name] for name in names)
+    whole, start = sum(SHARES[name] for name in names), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kills") as place:
         harness = Harness(Path(place), seed, say)
         harness.prepare(names)
@@ -339,6 +339,9 @@ def kill(kills: int, seed: int, names: list[str], say: Callable[[str], None]) ->
             wanted = max(round(kills * SHARES[name] / whole), 1)
             while (left := wanted - sum(harness.rows[name].kills.values())) > 0 and len(harness.rows[name].faults) < 5:
                 harness.session(name, min(left, 4))
+                say(
+                    f"{name}: {sum(harness.rows[name].kills.values())} of {wanted} kills, {time.monotonic() - start:.0f} s"
+                )
             say(f"{name}: {harness.rows[name]}")
         return harness.rows
 

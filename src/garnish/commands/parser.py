@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn, final
 
 from garnish.checking.plain_data import Json
-from garnish.errors import OptionError, one_line, suggest
+from garnish.errors import OptionError, one_line, shown, suggest
 from garnish.recipes.overrides import split_overrides
 
 
@@ -65,16 +65,16 @@ class Parser(argparse.ArgumentParser):
 
 def positive_int(text: str) -> int:
     """Parse a whole number from 1, for ``type=``."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    if not (text.isdecimal() and len(text) <= 18) or int(text) < 1:  # 64 bits hold so many digits
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number from 1 to 10^18")
     return int(text)
 
 
 def sides(text: str) -> tuple[int, int]:
     """Parse ``224,280`` or ``224x280`` to (height, width), for ``type=``."""
     sides = text.replace("x", ",").split(",")
-    if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write height,width in pixels, e.g. 224,280")
+    if len(sides) != 2 or not all(side.isdecimal() and len(side) <= 9 and int(side) > 0 for side in sides):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a size; write height,width in pixels, e.g. 224,280")
     return int(sides[0]), int(sides[1])
 
 
