@@ -118,7 +118,12 @@ class Harness:
 
     def forked(self, kind: Kind, out: Path, at: int = 0, number: int = signal.SIGKILL, *, torn: bool = False) -> int:
         """Run in a child of this process; its exit code, negative for a signal."""
-        words = self.words(kind, out)
+        return self.in_child(self.words(kind, out), out, at, number, torn=torn)
+
+    def in_child(
+        self, words: list[str], out: Path, at: int = 0, number: int = signal.SIGKILL, *, torn: bool = False
+    ) -> int:
+        """Run a command line in a child of this process, with a kill at a change in ``out``; the exit code."""
         child = os.fork()
         if not child:
             code = 70
@@ -339,9 +344,8 @@ def kill(kills: int, seed: int, names: list[str], say: Callable[[str], None]) ->
             wanted = max(round(kills * SHARES[name] / whole), 1)
             while (left := wanted - sum(harness.rows[name].kills.values())) > 0 and len(harness.rows[name].faults) < 5:
                 harness.session(name, min(left, 4))
-                say(
-                    f"{name}: {sum(harness.rows[name].kills.values())} of {wanted} kills, {time.monotonic() - start:.0f} s"
-                )
+                so_far = sum(harness.rows[name].kills.values())
+                say(f"{name}: {so_far} of {wanted} kills, {time.monotonic() - start:.0f} s")
             say(f"{name}: {harness.rows[name]}")
         return harness.rows
 
