@@ -40,7 +40,7 @@ train: {{steps: 4, batch_size: 2, eval_every: 2, save_every: 1, log: [csv], log_
 """
 #: Seconds after which a process that should have ended counts as hanging.
 LONGEST = 900
-COMPARE = ["--adapters", "LoRA(rank=2)", "--references", "frozen", "--seeds", "1", "--rates", "1e-3,3e-3", "--widen", "0"]
+COMPARE = ["--adapters=LoRA(rank=2)", "--references=frozen", "--seeds=1", "--rates=1e-3,3e-3", "--widen=0"]
 
 
 @dataclass(frozen=True)
