@@ -38,6 +38,7 @@ OTHER: dict[str, Any] = {
     "save_every": 3, "log_every": 3, "log": ("csv",), "checkpointing": True, "memory_gb": 3.0,
     "balance": {"seg": 2.0}, "check_pictures": 3,
 }  # fmt: skip
+TOTALS = PictureTotals(("a", "b"), {"matrix": torch.arange(18).reshape(2, 3, 3), "thin": torch.zeros(2, 4).long()})
 WITHOUT_EFFECT = {"workers", "save_every", "log_every", "log", "check_pictures", "cache", "cache_gb", "memory_gb"}
 OF_A_STEP = {"batch_size", "precision", "accelerator", "checkpointing", "augment", "balance", "eval_size", "clip"}
 
@@ -106,7 +107,7 @@ def write_checkpoint(store: Store) -> None:
 
 def test_a_run_that_was_cut_off_goes_on_or_begins_anew(tmp_path):
     store = Store(tmp_path)
-    assert store.begin(KEY, {"of": "it"}) is False and store.outcome(KEY) is None
+    assert store.begin(KEY, {"of": "it"}) is False and store.outcome(KEY, RUN) is None
     assert kept_json(store.run(KEY) / "what.json") == {"of": "it"}
     (store.training(KEY) / "log").mkdir(parents=True)  # killed before the first checkpoint
     assert store.begin(KEY, {}) is False and not store.training(KEY).exists()
@@ -119,14 +120,14 @@ def test_what_is_left_of_a_finished_and_of_a_failed_run(tmp_path):
     write_checkpoint(store)
     failed, done = Failed(reason="x"), trained([(3, 0.5)])
     store.finish(KEY, failed)
-    assert store.outcome(KEY) == failed and not store.training(KEY).exists()
+    assert store.outcome(KEY, RUN) == failed and not store.training(KEY).exists()
     store.forget_failure(KEY)
-    assert store.outcome(KEY) is None
+    assert store.outcome(KEY, RUN) is None
     write_checkpoint(store)
     store.finish(KEY, failed)
     write_checkpoint(store)
     store.finish(KEY, done)
-    assert store.outcome(KEY) == done, "that it was done once counts"
+    assert store.outcome(KEY, RUN) == done, "that it was done once counts"
     assert sorted(p.name for p in store.training(KEY).iterdir()) == ["best"]
 
 
@@ -216,12 +217,12 @@ def test_what_is_wrong_with_an_arm_is_kept_and_what_is_wrong_with_the_machine_is
     if reason is None:
         with pytest.raises(type(error)):
             runs.carry_out(made(store), RUN)
-        assert store.outcome(KEY) is None
+        assert store.outcome(KEY, RUN) is None
         with store.lock(KEY):  # which is free again
             return
     outcome = runs.carry_out(made(store), RUN)
     assert isinstance(outcome, Failed) and outcome.reason.startswith(reason)
-    assert store.outcome(KEY) == outcome
+    assert store.outcome(KEY, RUN) == outcome
 
 
 def test_the_cache_is_shared_out_over_jobs(tmp_path, monkeypatch):
@@ -242,7 +243,7 @@ def test_a_worker_that_died_fails_its_own_run_unless_that_was_done(tmp_path):
     workers = Workers(made(store), 2)
     told = workers._died(Job("train", RUN), -signal.SIGKILL)
     assert told.reason == "its process ended by signal 9; most likely out of memory"
-    assert store.outcome(KEY) == told
+    assert store.outcome(KEY, RUN) == told
     store.forget_failure(KEY)
     assert workers._died(Job("train", RUN), 3).reason == "its process ended with code 3"
     store.forget_failure(KEY)
@@ -257,7 +258,7 @@ def test_a_worker_that_died_fails_its_own_run_unless_that_was_done(tmp_path):
 
 def test_damaged_measures_are_made_again(tmp_path, monkeypatch, caplog):
     store = Store(tmp_path)
-    totals = {"seg": PictureTotals(("a", "b"), {"confusion": torch.arange(18).reshape(2, 3, 3)})}
+    totals = {"seg": TOTALS}
     counted = []
 
     def evaluate_by_picture(model, test, **given):
@@ -268,7 +269,11 @@ def test_damaged_measures_are_made_again(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(measures, "open_bundle", lambda *given: None)
     training = options(eval_size=(32, 48), eval_batch_size=3)
     given = made(
-        store, measure_key=lambda run: KEY, parts=SimpleNamespace(test=lambda tasks: [0, 1]), training=training
+        store,
+        measure_key=lambda run: KEY,
+        parts=SimpleNamespace(test=lambda tasks: [0, 1]),
+        training=training,
+        tasks={"seg": gn.Semantic(classes=3)},
     )
     wanted = Measured(metrics={"seg": {"miou": 0.5}}, num_pictures=2)
     assert measures.measured(given, RUN) == wanted == measures.measured(given, RUN)
@@ -288,7 +293,7 @@ def test_draws_are_kept_with_their_number_and_made_again_where_damaged(tmp_path,
     store, made_of = Store(tmp_path), []
     save_totals(
         store.measure(KEY).with_suffix(".safetensors"),
-        {"seg": PictureTotals(("a", "b"), {"confusion": torch.arange(18).reshape(2, 3, 3)}), "other": None},
+        {"seg": TOTALS},
     )
 
     def draws(task, totals, counts):
@@ -296,7 +301,8 @@ def test_draws_are_kept_with_their_number_and_made_again_where_damaged(tmp_path,
         return np.arange(len(counts)) * 0.5
 
     monkeypatch.setattr(measures, "headline_draws", draws)
-    given = made(store, measure_key=lambda run: KEY, tasks={"seg": gn.Semantic(classes=3)})
+    parts = SimpleNamespace(test=lambda tasks: [0, 1])
+    given = made(store, measure_key=lambda run: KEY, tasks={"seg": gn.Semantic(classes=3)}, parts=parts)
     counts = np.ones((4, 2), np.int64)
     for _ in range(2):
         assert measures.drawn_of(given, RUN, counts)["seg"].tolist() == [0, 0.5, 1, 1.5]

@@ -346,3 +346,23 @@ def test_mistakes_are_told_in_one_line(words, told, capsys):
     assert main(list(words)) == 2
     out, err = capsys.readouterr()
     assert out == "" and told in err and err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--batch-size", "1000000000000"], "--batch-size 1000000000000 is out of range; set 1 to 100,000"),
+        (["--batch-size", "9" * 5000], "argument --batch-size: '99999"),
+        (["--size", "100000000,8"], "--size 100000000,8 is out of range; set sides of 1 to 16,384 pixels"),
+        (["--batch-size", "100000", "--size", "1000,1000"], "has more than 2,147,483,648 pixels; set fewer"),
+        (
+            ["--size", "1,1"],
+            "a step of heads only on 4 pictures of 1x1 is not possible: its step cannot be predicted (",
+        ),
+    ],
+)
+def test_an_absurd_batch_is_one_line(capsys, words, told):
+    given = ["plan", "garnish_b0", "--tasks", "seg=Semantic", "--tasks.seg.classes", "2", "--methods", "BitFit", *words]
+    assert main(given) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert told in line and line.startswith("garnish: plan: ") and len(line) < 400

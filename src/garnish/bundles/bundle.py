@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import timm
 import torch
@@ -34,9 +35,8 @@ from garnish.bundles.own_backbone import check_backbone, check_same, rebuild
 from garnish.bundles.specs import Specs, backbone_facts, build_described
 from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, kinds_of, read_tensors, stored_tensors, weights_of
 from garnish.checking.arguments import checked
-from garnish.checking.bounds import RawValue
 from garnish.checking.device import usable_device
-from garnish.checking.plain_data import Json
+from garnish.checking.plain_data import MEASURED, Json
 from garnish.errors import BundleError, OptionError, one_line, suggest
 from garnish.files.atomic import present, write_folder, writing
 from garnish.files.checksums import with_sums
@@ -44,7 +44,7 @@ from garnish.files.path_text import given_path
 from garnish.files.strict_json import MOST_BYTES
 from garnish.model.model import Model
 
-Metrics = Mapping[str, Mapping[str, RawValue]]
+Metrics = Mapping[str, Mapping[str, Annotated[float, MEASURED]]]
 
 
 @checked

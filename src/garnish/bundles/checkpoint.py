@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,13 +23,27 @@ from garnish.errors import BundleError, one_line
 from garnish.files.atomic import write_file, writing
 from garnish.files.checksums import KEY, is_sealed, sealed, with_place
 from garnish.files.path_text import given_path
+from garnish.files.regular import open_regular
+from garnish.files.safetensors_header import MOST_HEADER, read_with_metadata
+from garnish.files.strict_json import parse_json
 
 #: A number that JSON stores exactly (floats are written so that they read back bit-equal), or None.
 Number = int | float | bool | None
 #: Optimizer state: parameter name → entry name → value.
 Nested = dict[str, dict[str, Tensor | Number]]
 
+#: Largest file that is read, bytes: above what a machine can hold.
+MOST_BYTES = 2**40
+
 _FACTS = "garnish.facts"
+#: Escaped quotes make them up to twice as long in the header.
+_MOST_FACTS = MOST_HEADER // 3
+_DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32,
+    "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64,
+    "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64,
+}  # fmt: skip
 
 
 def save_state(
@@ -55,6 +71,11 @@ def save_state(
         text = json.dumps(dict(facts), sort_keys=True)
     except (TypeError, ValueError) as error:
         raise BundleError(f"{path}: facts cannot be written as JSON ({one_line(error, 120)})") from error
+    if len(text) > _MOST_FACTS:  # it could not be read again
+        raise BundleError(
+            f"{path}: its facts, most of them evaluations, have {len(text):,} characters, more than the"
+            f" {_MOST_FACTS:,} that a state may have; evaluate less often (train.eval_every)"
+        )
     kept = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
@@ -65,30 +86,63 @@ def save_state(
     return Path(path)
 
 
-def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Json]]:
-    """Read a state file: its tensors, on the CPU, and its facts.
+@final
+@dataclass(frozen=True)
+class SavedState:
+    """A state file whose digest and header were checked, and whose tensors have not been read yet.
+
+    Attributes:
+        file: its path.
+        shapes: name of a tensor → dtype and shape.
+        facts: as given to :func:`save_state`.
+    """
+
+    file: Path
+    shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+    facts: dict[str, Json]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors, on the CPU; raises BundleError if the file is gone or no longer what it was."""
+        try:
+            with safe_open(self.file, framework="pt", device="cpu") as opened:
+                return {name: opened.get_tensor(name) for name in self.shapes}
+        except (SafetensorError, OSError) as error:
+            raise _damaged(self.file, error) from error
+
+
+def open_state(path: str | os.PathLike[str], most: int = MOST_BYTES) -> SavedState:
+    """Check a state file, and read its header and facts.
+
+    Args:
+        path: the file.
+        most: its largest size in bytes; whoever knows the names and shapes of its tensors knows a better one.
 
     Raises:
-        BundleError: no such file, a damaged one, or one that :func:`save_state` did not write.
+        BundleError: no such file, a damaged or larger one, or one that :func:`save_state` did not write.
     """
     file = given_path(path, "checkpoint", BundleError)
     if not file.is_file():
         raise BundleError(f"{path}: no such state file; start again without resuming")
     try:
-        with file.open("rb") as stream:
+        header, metadata = read_with_metadata(file, most)
+        with open_regular(file, most) as stream:
             is_sealed(stream)
-        with safe_open(file, framework="pt", device="cpu") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-        facts = json.loads(metadata[_FACTS])
-    except KeyError as error:
-        raise BundleError(f"{path}: is not a training state (it holds no facts); give another file") from error
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: is damaged ({one_line(error, 120)}); resume from another or start again") from error
+        if _FACTS not in metadata:
+            raise BundleError(f"{path}: is not a training state (it holds no facts); give another file")
+        shapes = {name: (_DTYPES[dtype], shape) for name, (dtype, shape) in header.items()}
+        facts = parse_json(metadata[_FACTS], finite=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from error
     if not isinstance(facts, dict):
         raise BundleError(f"{path}: is not a training state (its facts are not a mapping); give another file")
     facts.pop(KEY, None)
-    return tensors, facts
+    return SavedState(file, shapes, facts)
+
+
+def load_state(path: str | os.PathLike[str], most: int = MOST_BYTES) -> tuple[dict[str, Tensor], dict[str, Json]]:
+    """Read a state file: its tensors, on the CPU, and its facts; see :func:`open_state`."""
+    state = open_state(path, most)
+    return state.tensors(), state.facts
 
 
 def flatten(
@@ -124,3 +178,7 @@ def unflatten(tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, 
             raise BundleError(f"state tensor {name!r} belongs to no entry; the state is damaged or of another run")
         nested[outer][inner] = tensor
     return nested
+
+
+def _damaged(path: object, error: Exception) -> BundleError:
+    return BundleError(f"{path}: is damaged ({one_line(error, 120)}); resume from another or start again")

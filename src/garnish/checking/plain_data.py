@@ -32,7 +32,8 @@ from typing import (
     is_typeddict,
 )
 
-from garnish.checking.within import Within as Within  # what annotations are written with stands here too
+from garnish.checking.within import MEASURED as MEASURED  # what annotations are written with stands here too
+from garnish.checking.within import Within as Within
 from garnish.checking.within import integers as integers
 from garnish.checking.within import lengths as lengths
 from garnish.checking.within import matching as matching

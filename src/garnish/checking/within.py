@@ -53,6 +53,10 @@ def lengths(least: int, most: int) -> Within:
     return Within(f"{told} of them", lambda value: least <= len(value) <= most, (least, most), of="lengths")
 
 
+#: A measured number: NaN or infinite where nothing, or too much, was measured.
+MEASURED = Within("a number", finite=False)
+
+
 def matching(pattern: str) -> Within:
     """Text that is as a regular expression says from its first to its last character."""
     return Within(f"text like {pattern}", re.compile(pattern).fullmatch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import time
 from pathlib import Path
@@ -18,7 +19,11 @@ from garnish.comparing.held_out_score import best_score, curve_of
 from garnish.comparing.outcomes import Done, Failed, Measured
 from garnish.comparing.schedule import Job, RunPlan
 from garnish.errors import showable
+from garnish.files.regular import read_regular
 from garnish.output import console
+
+#: Largest file of a run that is looked at, bytes.
+_MOST_BYTES = 64 * 2**20
 
 
 @final
@@ -122,11 +127,12 @@ class Display:
         if job.kind == "measure":
             return "", ""
         folder = self.plan.conditions.store.training(self.plan.conditions.key(job.run))
-        step = _column(folder / "log" / "scalars.csv", "step")
+        steps = _column(folder / "log" / "scalars.csv", "step")
         by = self.plan.conditions.training.best_by
-        scores = [float(value) for value in _column(folder / "results.csv", "score")]
-        best = best_score(tuple((0, score if by is not None else math.exp(score)) for score in scores))
-        return step[-1] if step else "", "" if best is None else _number(best)
+        scores = _column(folder / "results.csv", "score")
+        if by is None:
+            scores = [math.exp(min(score, 700.0)) for score in scores]
+        return f"{steps[-1]:.0f}" if steps else "", f"{max(scores):.4g}" if scores else ""
 
 
 def _in_work(job: Job, arm: Arm) -> str:
@@ -134,13 +140,14 @@ def _in_work(job: Job, arm: Arm) -> str:
     return f"{of}{'measuring' if job.kind == 'measure' else f'rate {job.run.rate:g}'}, seed {job.run.seed}"
 
 
-def _column(file: Path, name: str) -> list[str]:
-    """A column of a CSV file that another process may be writing; empty if it cannot be read."""
+def _column(file: Path, name: str) -> list[float]:
+    """The finite numbers in a column of a CSV file that another process may be writing; empty if it cannot be read."""
     try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            return [row[name] for row in csv.DictReader(stream) if row.get(name)]
+        text = io.StringIO(read_regular(file, _MOST_BYTES).decode(), newline="")
+        found = [float(row[name]) for row in csv.DictReader(text) if row.get(name)]
     except (OSError, ValueError, csv.Error):
         return []
+    return [value for value in found if math.isfinite(value)]
 
 
 def _number(value: float | None) -> str:

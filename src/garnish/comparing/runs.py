@@ -39,9 +39,9 @@ def carry_out(conditions: Conditions, run: ArmRun, say: Callable[[str], None] | 
     """
     store, key = conditions.store, conditions.key(run)
     with store.lock(key, say, str(run)):
-        known = store.outcome(key)
+        known = store.outcome(key, run)
         if known is not None:
-            store.tidy(key)  # left over if killed while finishing
+            store.tidy(key, known)  # left over if killed while finishing
             return known
         goes_on = store.begin(key, conditions.content(run))
         try:

@@ -75,7 +75,7 @@ class RunPlan:
         """The outcome of a run, in this session or an earlier one; None if not done."""
         if run not in self.outcomes:
             store, key = self.conditions.store, self.conditions.key(run)
-            known = store.outcome(key)
+            known = store.outcome(key, run)
             if isinstance(known, Failed) and self.retry:
                 store.forget_failure(key)
                 known = None

@@ -15,16 +15,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar, final
 
-from garnish.comparing.outcomes import Failed, Outcome, Trained
+from garnish.comparing.arms import ArmRun
+from garnish.comparing.outcomes import Failed, Outcome, Trained, odd_training
 from garnish.comparing.typed_json import as_json, from_json
 from garnish.errors import OptionError, one_line
 from garnish.files.atomic import write_file, writing
 from garnish.files.checksums import KEY, is_sealed, sealed, with_place
 from garnish.files.locks import locked
+from garnish.files.regular import read_regular
+from garnish.files.strict_json import parse_json
 from garnish.output import logger
 
 T = TypeVar("T")
 _log = logger(__name__)
+#: Largest file that is read, bytes; a result with ten thousand evaluations has some megabytes.
+_MOST_BYTES = 64 * 2**20
 #: Number of characters of a key used in file names.
 _KEY = 32
 RESULT, FAILED, WHAT = "result.json", "failed.json", "what.json"
@@ -55,9 +60,9 @@ class Store:
         """The bundle of a run's best step."""
         return self.training(key) / "best"
 
-    def outcome(self, key: str) -> Outcome | None:
-        """The outcome of a run; None while it is unfinished."""
-        done = kept(Trained, self.run(key) / RESULT)
+    def outcome(self, key: str, run: ArmRun) -> Outcome | None:
+        """The outcome of a run; None while it is unfinished, or if what is there cannot be its outcome."""
+        done = kept(Trained, self.run(key) / RESULT, lambda found: odd_training(found, run))
         return done if done is not None else kept(Failed, self.run(key) / FAILED)
 
     def begin(self, key: str, what: Mapping[str, object]) -> bool:
@@ -80,14 +85,12 @@ class Store:
     def finish(self, key: str, outcome: Outcome) -> None:
         """Store the outcome of a run, then remove its checkpoint (optimizer state), which is no longer needed."""
         keep_json(self.run(key) / (RESULT if isinstance(outcome, Trained) else FAILED), outcome)
-        self.tidy(key)
+        self.tidy(key, outcome)
 
-    def tidy(self, key: str) -> None:
+    def tidy(self, key: str, outcome: Outcome) -> None:
         """Remove the checkpoint of a finished run, or everything that a failed one wrote."""
-        outcome = self.outcome(key)
-        if outcome is not None:
-            left = self.training(key) / "last" if isinstance(outcome, Trained) else self.training(key)
-            shutil.rmtree(left, ignore_errors=True)
+        left = self.training(key) / "last" if isinstance(outcome, Trained) else self.training(key)
+        shutil.rmtree(left, ignore_errors=True)
 
     def forget_failure(self, key: str) -> None:
         """Delete the outcome of a failed run, so that it is run again."""
@@ -155,27 +158,40 @@ def write_bytes(file: Path, data: bytes) -> None:
 
 
 def kept_json(file: Path) -> dict[str, object] | None:
-    """Read what :func:`keep_json` wrote; None if there is no such file, or it is damaged."""
+    """Read what :func:`keep_json` wrote; None if there is no such file, or, with a warning, if it is damaged."""
     try:
-        data = file.read_bytes()
+        data = read_regular(file, _MOST_BYTES)
         is_sealed(io.BytesIO(data))
-        found = json.loads(data)
-    except OSError:
+        found = parse_json(data)
+        if not isinstance(found, dict):
+            raise ValueError("it is no mapping")
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
-        _log.warning("%s: is damaged (%s); it is made again", file, one_line(error, 120))
+    except (OSError, ValueError) as error:
+        _log.warning("%s: is damaged (%s); it is made again", one_line(file), one_line(error, 120))
         return None
-    return {name: x for name, x in found.items() if name != KEY} if isinstance(found, dict) else None
+    return {name: x for name, x in found.items() if name != KEY}
 
 
-def kept(kind: type[T], file: Path) -> T | None:
-    """Read a dataclass that :func:`keep_json` wrote; None as for :func:`kept_json`, or if it is something else."""
+def kept(kind: type[T], file: Path, odd: Callable[[T], str] = lambda _: "") -> T | None:
+    """Read a dataclass that :func:`keep_json` wrote; None as for :func:`kept_json`, or if it is something else.
+
+    Args:
+        kind: the dataclass.
+        file: its file.
+        odd: says why what is read cannot be what is sought; empty if it can.
+    """
     found = kept_json(file)
+    if found is None:
+        return None
     try:
-        return None if found is None else from_json(kind, found, str(file))
+        made = from_json(kind, found, str(file))
+        if line := odd(made):
+            raise OptionError(f"{file}: {line}")
     except OptionError as error:
         _log.warning("%s; it is made again", error)
         return None
+    return made
 
 
 def keep_picture(file: Path, data: bytes) -> None:
@@ -187,8 +203,8 @@ def keep_picture(file: Path, data: bytes) -> None:
 def has_picture(file: Path) -> bool:
     """Whether a picture exists undamaged; pictures of earlier versions have no SHA-256 file."""
     try:
-        data = file.read_bytes()
-        listed = _beside(file).read_text("utf-8")
+        data = read_regular(file, _MOST_BYTES)
+        listed = read_regular(_beside(file), 4096).decode()
     except FileNotFoundError:
         return file.is_file()
     except (OSError, ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import torch
 from PIL import Image
 
 from garnish.bundles.bundle import load
-from garnish.bundles.checkpoint import load_state, save_state
+from garnish.bundles.checkpoint import open_state, save_state
 from garnish.comparing.analysis.statistics import Floats, Integers, headline_draws
 from garnish.comparing.analysis.totals_by_picture import PictureTotals, evaluate_by_picture, load_totals, save_totals
 from garnish.comparing.arms import ArmRun
 from garnish.comparing.conditions import Conditions
 from garnish.comparing.keys import key_of
-from garnish.comparing.outcomes import Measured
+from garnish.comparing.outcomes import Measured, odd_measurement
 from garnish.comparing.store import has_picture, keep_json, keep_picture, kept
 from garnish.data.augment import resize_sample
 from garnish.data.dataset import Sample
@@ -72,16 +71,24 @@ def known_measure(conditions: Conditions, run: ArmRun) -> Measured | None:
     if not totals.is_file():
         return None
     try:
-        load_totals(totals)
+        totals_of(conditions, run)
     except BundleError as error:
         _log.warning("%s (%s is measured again)", error, run)
         return None
-    return kept(Measured, place.with_suffix(".json"))
+    headlines = {task: conditions.tasks[task].headline for task in run.tasks}
+    pictures = len(conditions.parts.test(run.tasks))
+    return kept(Measured, place.with_suffix(".json"), lambda found: odd_measurement(found, headlines, pictures))
 
 
 def totals_of(conditions: Conditions, run: ArmRun) -> dict[str, PictureTotals | None]:
-    """The stored totals of each test picture for the metrics of a measured run, by task."""
-    return load_totals(conditions.store.measure(conditions.measure_key(run)).with_suffix(".safetensors"))
+    """The stored totals of each test picture for the metrics of a measured run, by task.
+
+    Raises:
+        BundleError: a file that is damaged, or of other tasks or pictures.
+    """
+    file = conditions.store.measure(conditions.measure_key(run)).with_suffix(".safetensors")
+    tasks = {task: conditions.tasks[task] for task in run.tasks}
+    return load_totals(file, tasks, len(conditions.parts.test(run.tasks)))
 
 
 def drawn_of(conditions: Conditions, run: ArmRun, counts: Integers) -> dict[str, Floats]:
@@ -95,15 +102,16 @@ def drawn_of(conditions: Conditions, run: ArmRun, counts: Integers) -> dict[str,
     key = conditions.measure_key(run)
     file = conditions.store.measure(key).with_suffix(".draws.safetensors")
     with conditions.store.lock(key):
-        with contextlib.suppress(BundleError):  # none yet, or a damaged one
-            tensors, facts = load_state(file)
-            if facts.get("draws") == len(counts):
-                return {task: values.numpy() for task, values in tensors.items()}
-        found = {
-            task: headline_draws(conditions.tasks[task], [totals], counts)
-            for task, totals in totals_of(conditions, run).items()
-            if totals is not None
-        }
+        totals = {task: of for task, of in totals_of(conditions, run).items() if of is not None}
+        shapes = dict.fromkeys(totals, (torch.float64, (len(counts),)))
+        if file.exists():
+            try:
+                known = open_state(file, len(totals) * 8 * len(counts) + 2**20)
+                if known.shapes == shapes and known.facts == {"draws": len(counts)}:
+                    return {task: values.numpy() for task, values in known.tensors().items()}
+            except BundleError as error:
+                _log.warning("%s (they are drawn again)", error)
+        found = {task: headline_draws(conditions.tasks[task], [of], counts) for task, of in totals.items()}
         save_state(file, {task: torch.from_numpy(values) for task, values in found.items()}, {"draws": len(counts)})
         return found
 

@@ -167,7 +167,7 @@ class Workers:
         if job.kind == "train":
             key = self.conditions.key(job.run)
             with self.conditions.store.lock(key):
-                known = self.conditions.store.outcome(key)
+                known = self.conditions.store.outcome(key, job.run)
                 if known is not None:
                     return known
                 self.conditions.store.finish(key, outcome)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset
+from garnish.errors import one_line, shown
 from garnish.registry import options_of
 
 _COUNT = "number of pictures"
@@ -37,5 +38,6 @@ def changed_aspect(before: Mapping[str, Json], now: Mapping[str, Json]) -> str:
     """The first aspect that differs, with both values if they are readable; empty if none differs."""
     for aspect in dict.fromkeys([*now, *before]):
         if before.get(aspect) != now.get(aspect):
-            return f"{aspect}: {before[_COUNT]}, now {now[_COUNT]}" if aspect == _COUNT else aspect
+            values = f": {shown(before.get(aspect))}, now {now.get(aspect)}" if aspect == _COUNT else ""
+            return f"{one_line(aspect, 100)}{values}"
     return ""

@@ -90,10 +90,10 @@ def is_sealed(stream: BinaryIO) -> bool:
     """
     start = stream.read(8)
     size = 0 if start[:1] == b"{" else int.from_bytes(start, "little")
-    head = start + (stream.read(min(size, _MOST_HEADER)) if size else stream.read())
+    head = start + stream.read(min(size, _MOST_HEADER) if size else 200)
     at = _place(head)
     if at is None:
-        if _ALMOST.search(head[: size + 8] if size else head[:200]):
+        if _ALMOST.search(head[: size + 8] if size else head):
             raise ValueError("its SHA-256 cannot be read")
         return False
     made = hashlib.sha256(head[:at] + _ZEROS.encode())

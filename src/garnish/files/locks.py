@@ -14,14 +14,23 @@ import socket
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import TypedDict
 
 from filelock import FileLock, Timeout
 
+from garnish.checking.plain_data import Reading, read_as
 from garnish.errors import one_line
 from garnish.files.regular import read_regular
+from garnish.files.strict_json import parse_json
 
-#: Largest note, in bytes.
-_MOST_NOTE = 1 << 16
+#: Largest note that is read.
+_MOST_BYTES = 4096
+
+
+class _Note(TypedDict):
+    pid: int
+    host: str
+    since: str
 
 
 @contextlib.contextmanager
@@ -46,7 +55,7 @@ def locked(file: Path, busy: Callable[[str], None]) -> Iterator[None]:
         lock.acquire()
     try:
         with contextlib.suppress(OSError):  # the note only informs others, so it may be missing
-            by.unlink(missing_ok=True)  # a link or a pipe may have been put there
+            by.unlink(missing_ok=True)  # whatever else it is: a link would be written through, a pipe waited for
             by.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}), "utf-8")
         yield
     finally:
@@ -58,10 +67,10 @@ def locked(file: Path, busy: Callable[[str], None]) -> Iterator[None]:
 def holder(file: Path) -> str:
     """Who holds the lock on ``file``, from its note; "another process" if there is none."""
     try:
-        told = json.loads(read_regular(_by(file), _MOST_NOTE))
-        return one_line(f"process {int(told['pid'])} on {told['host']} since {told['since']}", 200)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        told = read_as(parse_json(read_regular(_by(file), _MOST_BYTES)), _Note, "", Reading())
+    except (OSError, ValueError):
         return "another process"
+    return one_line(f"process {told['pid']} on {told['host']} since {told['since']}", 200)
 
 
 def _by(file: Path) -> Path:

@@ -8,13 +8,16 @@ from typing import final
 
 import torch
 
-from garnish.errors import SiteError
+from garnish.errors import OptionError, SiteError, shown
 from garnish.heads.head import Head
 from garnish.model.model import Model, adapt
 from garnish.model.report import report_without_macs
 from garnish.planning.candidates import Candidate, Refused
 from garnish.planning.shaped_trunk import ShapedTrunk
 from garnish.tasks.task import Task
+
+#: Largest batch that is planned: far beyond every machine, and small enough to be counted without one.
+MOST_PICTURES, MOST_SIDE, MOST_PIXELS = 100_000, 2**14, 2**31
 
 
 @final
@@ -26,8 +29,11 @@ class Setting:
         trunk: the backbone.
         tasks: by name.
         head: as for :func:`garnish.adapt`.
-        batch_size: pictures of a step.
-        size: (H, W) of each.
+        batch_size: pictures of a step, from 1 to 100,000.
+        size: (H, W) of each, from 1 to 16,384; all pictures together have at most 2³¹ pixels.
+
+    Raises:
+        OptionError: a batch beyond these bounds.
     """
 
     trunk: ShapedTrunk
@@ -35,6 +41,20 @@ class Setting:
     head: Head | Mapping[str, Head] | None
     batch_size: int
     size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        count, (height, width) = self.batch_size, self.size
+        if not 1 <= count <= MOST_PICTURES:
+            raise OptionError(f"plan: --batch-size {shown(count)} is out of range; set 1 to {MOST_PICTURES:,}")
+        if not (1 <= height <= MOST_SIDE and 1 <= width <= MOST_SIDE):
+            raise OptionError(
+                f"plan: --size {shown(height)},{shown(width)} is out of range; set sides of 1 to {MOST_SIDE:,} pixels"
+            )
+        if count * height * width > MOST_PIXELS:
+            raise OptionError(
+                f"plan: --batch-size {count:,} with --size {height},{width} has more than {MOST_PIXELS:,} pixels; set"
+                " fewer"
+            )
 
 
 @final

@@ -9,7 +9,7 @@ from typing import final
 import torch
 
 from garnish.adapters.reference import Frozen
-from garnish.errors import GarnishError, one_line
+from garnish.errors import GarnishError, OptionError, one_line, plural
 from garnish.planning.budget import Budget
 from garnish.planning.candidates import Candidate, Refused, candidates
 from garnish.planning.counting import Counted, Setting, count
@@ -85,7 +85,7 @@ def survey(
         say: called with lines of progress.
 
     Raises:
-        OptionError: an unknown method, heads that do not fit.
+        OptionError: an unknown method, heads that do not fit, pictures too small for the backbone.
     """
     python_bytes = baseline_bytes()
     found, refused = candidates(setting.trunk.without_memory(), len(setting.tasks), methods)
@@ -102,7 +102,15 @@ def survey(
             fitting.append(counted)
     say("measuring a step of heads only")
     stopwatch = Stopwatch(setting)
-    heads_only = _timed(predict_step(setting, Frozen()), Candidate(Frozen()), stopwatch, say)
+    alone = _predicted(setting, Candidate(Frozen()))
+    if isinstance(alone, str):
+        height, width = setting.size
+        pictures = f"{plural(setting.batch_size, 'picture')} of {height}x{width}"
+        raise OptionError(
+            f"plan: a step of heads only on {pictures} is not possible:"
+            f" {alone}; set another --size or --batch-size, or other heads"
+        )
+    heads_only = _timed(alone, Candidate(Frozen()), stopwatch, say)
     steps: dict[Candidate, PredictedStep] = {}
     memory_excludes = False
     too_much: dict[Candidate, str] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -17,12 +18,14 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torchvision import tv_tensors
 
-from garnish.checking.plain_data import Json
+from garnish.checking.plain_data import Json, Reading, integers, read_as
 from garnish.data.dataset import Sample
 from garnish.engine.trunk_start import TrunkState
 from garnish.errors import DataError, one_line
 from garnish.files.checksums import is_sealed, sealed, with_place
 from garnish.files.regular import open_regular
+from garnish.files.safetensors_header import read_with_metadata
+from garnish.files.strict_json import parse_json
 from garnish.tasks.task import Task
 
 #: Increased when the layout or the computation of the contents changes.
@@ -31,6 +34,28 @@ FORMAT = 1
 #: Largest file that is read: a sample of some gigabytes.
 _MOST_BYTES = 16 * 2**30
 _FACTS = "garnish.features"
+
+#: Largest file that is read, bytes: a picture and the state of a trunk.
+_MOST_BYTES = 2**30
+_READING = Reading(error=DataError, unknown="unknown key {place}", missing="has no {place}")
+_Side = Annotated[int, integers(1, 2**20)]
+
+
+class _Facts(TypedDict):
+    """What :func:`pack` tells of the tensors; ``sums``: of an earlier version."""
+
+    sha256: NotRequired[str]
+    format: int
+    name: str
+    targets: dict[str, tuple[str, str]]
+    unit: Annotated[int, integers(0, 10**6)]
+    size: tuple[_Side, _Side]
+    grid: tuple[_Side, _Side]
+    same: dict[str, str]
+    channels_last: list[str]
+    no_extra: list[str]
+    sums: NotRequired[dict[str, int]]
+
 
 Packed = tuple[dict[str, Tensor], dict[str, Json]]
 
@@ -111,23 +136,26 @@ def read_features(file: Path, tasks: Mapping[str, Task]) -> Sample:
     """Read the sample in a file; ``tasks`` are those of its data set.
 
     Raises:
-        DataError: a file that is damaged or of another format. OSError: no such file.
+        DataError: a file that is damaged, no regular file, or of another format. FileNotFoundError: no such file.
     """
     try:
+        _, metadata = read_with_metadata(file, _MOST_BYTES)
         with open_regular(file, _MOST_BYTES) as stream:
             whole = is_sealed(stream)
+        facts: _Facts = read_as(parse_json(metadata[_FACTS]), _Facts, "", _READING)
         with safe_open(file, framework="pt", device="cpu") as opened:
-            facts = json.loads(opened.metadata()[_FACTS])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
         # files of an earlier version have a sum of each tensor instead
-        if facts["format"] != FORMAT or (not whole and facts["sums"] != _sums(tensors)):
+        if facts["format"] != FORMAT or (not whole and facts.get("sums") != _sums(tensors)):
             raise ValueError("it has another format, or other sums than it was written with")
-        sample = unpack((tensors, facts), tasks)
+        sample = unpack((tensors, dict(facts)), tasks)
         for task, target in sample.targets.items():
             if tasks[task].target.categorical:  # ids beyond the classes would end the process on a GPU
                 tasks[task].check_target(target, str(file))
         return sample
-    except _DAMAGED as error:
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise DataError(f"{file}: is damaged ({one_line(error, 100)}); delete it") from error
 
 

@@ -20,7 +20,7 @@ from garnish.registry import options_of
 from garnish.training.learning_rate import rate_factor
 from garnish.training.optimizer import seed_step, set_rates
 from garnish.training.run import Run
-from garnish.training.run_state import Evaluation
+from garnish.training.saved_facts import Evaluation
 from garnish.training.step_losses import only
 from garnish.training.train_options import TrainOptions
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset
 from garnish.data.identity import changed_aspect, identity
 from garnish.errors import OptionError, one_line
 from garnish.model.model import Model
 from garnish.registry import SpecFacts, describe, plain
 from garnish.tasks.task import Task
-from garnish.training.run_state import Checkpoint, RunFacts
+from garnish.training.saved_facts import Aspects, Checkpoint, RunFacts
 from garnish.training.train_options import FREE_ON_RESUME, TrainOptions
 
 
@@ -47,10 +46,10 @@ def check_facts(saved: Checkpoint, now: RunFacts, where: str) -> str:
         A line about what could not be compared; empty if all could.
     """
     for name, value in now["options"].items():
-        if saved["options"].get(name) != value:
+        if (old := saved["options"].get(name)) != value:
             raise OptionError(
-                f"{where}: was started with train.{name} = {saved['options'].get(name)}, not {value}; resume with"
-                " the same options, or start over"
+                f"{where}: was started with train.{name} = {_shown(old)}, not {value}; resume with the same options, or"
+                " start over"
             )
     if "tasks" in saved:  # older checkpoints do not say
         _check_tasks(saved["tasks"], now["tasks"], where)
@@ -80,7 +79,7 @@ def check_facts(saved: Checkpoint, now: RunFacts, where: str) -> str:
     return f"{where}: an earlier version wrote it without facts about its data; check that they are the same{rounding}"
 
 
-def _check_data(saved: Mapping[str, Json], now: Mapping[str, Json], where: str) -> None:
+def _check_data(saved: Mapping[str, Aspects], now: Mapping[str, Aspects], where: str) -> None:
     """Raise OptionError if the pictures or labels are not those that the run was started with."""
     for name, after in now.items():
         before = saved.get(name)
@@ -106,8 +105,8 @@ def _check_tasks(saved: Mapping[str, SpecFacts], now: Mapping[str, SpecFacts], w
     """Raise OptionError if a task's class, class names or other options differ from the start of the run."""
     if set(saved) != set(now):
         raise OptionError(
-            f"{where}: was started with the tasks {', '.join(saved)}, not {', '.join(now)}; resume with the same, or"
-            " start over"
+            f"{where}: was started with the tasks {_shown(list(saved))}, not {', '.join(now)}; resume with the same,"
+            " or start over"
         )
     for task, before in saved.items():
         _check_spec(before, now[task], f"tasks.{task}", where)
@@ -118,7 +117,8 @@ def _check_spec(before: SpecFacts | None, after: SpecFacts | None, at: str, wher
     names = [None if spec is None else spec["name"] for spec in (before, after)]
     if before is None or after is None or names[0] != names[1]:
         raise OptionError(
-            f"{where}: was started with {at} = {names[0]}, not {names[1]}; resume with the same recipe, or start over"
+            f"{where}: was started with {at} = {_shown(names[0])}, not {names[1]}; resume with the same recipe, or"
+            " start over"
         )
     for name, value in after["options"].items():
         if (old := before["options"].get(name, value)) != value:
@@ -129,4 +129,5 @@ def _check_spec(before: SpecFacts | None, after: SpecFacts | None, at: str, wher
 
 
 def _shown(value: object) -> str:
-    return one_line(", ".join(map(str, value)) if isinstance(value, list) else value, 120)
+    """A value of a file, which may be of any length."""
+    return one_line(", ".join(map(str, value[:100])) if isinstance(value, list) else str(value)[:200], 120)

@@ -28,8 +28,6 @@ from garnish.training.resume_check import check_facts, run_facts
 from garnish.training.run_batches import step_batches
 from garnish.training.run_folder import how_to_go_on
 from garnish.training.run_state import (
-    Checkpoint,
-    RunState,
     odd_in_run,
     recipe_for_bundle,
     restore,
@@ -38,6 +36,7 @@ from garnish.training.run_state import (
     taken,
     write_results,
 )
+from garnish.training.saved_facts import Checkpoint, RunState
 from garnish.training.scalars import Scalars, log_kinds
 from garnish.training.signals import StopRequest
 from garnish.training.step import TrainingStep
@@ -79,15 +78,15 @@ class Run:
         self.balance = balance or balancing_of(options.balance).build(self.tasks)
         self._place()
         self.begun = BegunStep(self.step.buffers().values())
-        saved = None if resume is None else resumed(Path(resume), held, self.fabric)
-        told = [saved[2]] if saved is not None else []
-        self._begin(train, val, None if saved is None else saved[1])
+        saved = None if resume is None else resumed(Path(resume), held, self.step, self.fabric)
+        told = [saved.line] if saved is not None else []
+        self._begin(train, val, None if saved is None else saved.facts)
         data, world = {"training": train, "validation": val}, self.fabric.world_size
         self.facts = run_facts(options, model, data, self.total_steps, self.batch_size, world)
         self.state = RunState()
         if saved is not None:
-            told.append(check_facts(saved[1], self.facts, str(resume)))
-            self.state = restore(*saved[:2], self.step, str(resume))
+            told.append(check_facts(saved.facts, self.facts, str(resume)))
+            self.state = restore(saved, self.step, str(resume))
         self.watch = GradientWatch(model, list(self.tasks), self.fabric)
         self.requests = StopRequest()
         self.progress = Progress(self.total_steps, self.state.step, shown=progress and self.is_first)

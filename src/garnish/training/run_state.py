@@ -14,87 +14,25 @@ import math
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict, final
+from typing import final
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from garnish.bundles.checkpoint import Number, flatten, load_state, save_state, unflatten
+from garnish.bundles.checkpoint import Number, SavedState, flatten, open_state, save_state, unflatten
 from garnish.checking.finite import not_finite
-from garnish.checking.plain_data import Json, Reading, read_as
-from garnish.errors import BundleError, OptionError, showable, shown
+from garnish.checking.plain_data import Json
+from garnish.errors import BundleError, OptionError, one_line, showable, shown
 from garnish.files.atomic import write_file, writing
+from garnish.files.safetensors_header import MOST_HEADER
 from garnish.files.strict_yaml import write_yaml
-from garnish.registry import SpecFacts, plain
+from garnish.registry import plain
 from garnish.training.run_folder import EARLIER, LAST, STATE, check_run, new_folder, working_in
+from garnish.training.saved_facts import Checkpoint, Evaluation, RunFacts, RunState, checkpoint_of
 from garnish.training.step import TrainingStep
-
-Metrics = dict[str, dict[str, float]]
-
-
-class Evaluation(TypedDict):
-    """One evaluation of a run; metrics are task → metric → value."""
-
-    step: int
-    score: float
-    metrics: Metrics
-
-
-@final
-@dataclass
-class RunState:
-    """The part of a run's state that is not tensors.
-
-    Attributes:
-        step: optimizer steps done.
-        history: every evaluation.
-        best_step, best_score: of the best evaluation so far; None: none yet.
-        best_on_some: its metrics on the pictures on which the effect of storing a bundle is measured.
-        stopped: "" while steps are left, "finished", or "early" (patience).
-        seconds: spent in training and evaluation, over all sessions.
-    """
-
-    step: int = 0
-    history: list[Evaluation] = field(default_factory=list)
-    best_step: int | None = None
-    best_score: float | None = None
-    best_on_some: Metrics = field(default_factory=dict)
-    stopped: str = ""
-    seconds: float = 0.0
-
-    def metrics_of(self, step: int | None) -> Metrics:
-        """Metrics of the evaluation at ``step``; empty if there is none."""
-        return next((entry["metrics"] for entry in self.history if entry["step"] == step), {})
-
-
-class RunFacts(TypedDict):
-    """The facts of a run that must not change on resuming; checkpoints of earlier versions lack some."""
-
-    options: dict[str, Json]
-    cached: NotRequired[bool]  # caching changes rounding; its folder may differ
-    total_steps: int
-    batch_size: int
-    world: int
-    fingerprint: str
-    drop_path: NotRequired[float]
-    tasks: NotRequired[dict[str, SpecFacts]]
-    methods: NotRequired[dict[str, list[SpecFacts]]]
-    heads: NotRequired[dict[str, SpecFacts]]
-    data: NotRequired[dict[str, Json]]  # by purpose
-
-
-class Checkpoint(RunFacts):
-    """The JSON facts of a checkpoint: those of the run, its state, and the numbers of scaler and optimizer."""
-
-    state: RunState
-    scaler: dict[str, Json]
-    optimizer: dict[str, dict[str, Number]]
-
-
-_READING = Reading(error=BundleError, unknown="unknown key {place}", missing="has no {place}; give another folder")
 
 
 def taken(out: str | Path, recipe: Mapping[str, Json], held: ExitStack, fabric: Fabric) -> Path:
@@ -109,13 +47,28 @@ def taken(out: str | Path, recipe: Mapping[str, Json], held: ExitStack, fabric: 
     return Path(fabric.broadcast(folder) if fabric.world_size > 1 else folder)
 
 
-def resumed(folder: Path, held: ExitStack, fabric: Fabric) -> tuple[dict[str, Tensor], Checkpoint, str]:
-    """Lock the folder of a run until ``held`` is closed, and load its checkpoint as :func:`load_run` does."""
+#: Prefix of the optimizer's tensors, and what AdamW keeps for a parameter.
+_MOMENTS = "optimizer/"
+_ENTRIES = ("step", "exp_avg", "exp_avg_sq")
+
+
+@final
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint: its file, whose tensors are not read yet, its facts, and a line if it is not the last one."""
+
+    file: SavedState
+    facts: Checkpoint
+    line: str
+
+
+def resumed(folder: Path, held: ExitStack, step: TrainingStep, fabric: Fabric) -> Saved:
+    """Lock the folder of a run until ``held`` is closed, and open its checkpoint as :func:`load_run` does."""
     check_run(folder)
     if fabric.is_global_zero:
         held.enter_context(working_in(folder))
-    found = load_run(folder)
-    if found[2] and fabric.is_global_zero:
+    found = load_run(folder, step)
+    if found.line and fabric.is_global_zero:
         set_aside(folder)
     return found
 
@@ -190,28 +143,32 @@ def save_run(folder: Path, state: RunState, step: TrainingStep, facts: RunFacts)
     save_state(folder / STATE, _kept(step) | moments, {**facts, **changed}, keep=EARLIER.name)
 
 
-def load_run(folder: Path) -> tuple[dict[str, Tensor], Checkpoint, str]:
-    """Read what :func:`save_run` wrote, with a line if the last state is damaged and the previous one is used, else "".
+def load_run(folder: Path, step: TrainingStep) -> Saved:
+    """Open what :func:`save_run` wrote, of the last state, or of the previous one if that is damaged.
+
+    Args:
+        folder: of the run.
+        step: what it trains bounds the size of the file.
 
     Raises:
-        BundleError: no checkpoint, both are damaged, or one with values that are not finite.
+        BundleError: no checkpoint, or both are damaged.
     """
     check_run(folder)
     last, earlier, line = folder / STATE, folder / EARLIER, ""
+    # a value and two moments, and as much again, for it may be of a larger model, which the facts then say
+    most = 2 * MOST_HEADER + 6 * sum(tensor.nbytes for tensor in _kept(step).values())
     try:
-        tensors, found = load_state(last)
+        state = open_state(last, most)
     except BundleError as error:
         try:
-            tensors, found = load_state(earlier)
+            state = open_state(earlier, most)
         except BundleError:
             raise error from None
         line = str(error).rpartition(";")[0]
-    facts: Checkpoint = read_as(found, Checkpoint, "", replace(_READING, file=f"{earlier if line else last}: "))
+    facts = checkpoint_of(state.facts, str(state.file))
     if line:
         line += f"; going on from the state before, of step {facts['state'].step} ({earlier})"
-    if odd := not_finite(tensors):
-        raise BundleError(f"{last}: {odd}; the run had diverged: train again at a lower lr")
-    return tensors, facts, line
+    return Saved(state, facts, line)
 
 
 def set_aside(folder: Path) -> None:
@@ -226,34 +183,73 @@ def odd_in_run(step: TrainingStep) -> str:
     return not_finite(step.trained | step.buffers() | _optimizer_state(step)[0])
 
 
-def restore(tensors: Mapping[str, Tensor], facts: Checkpoint, step: TrainingStep, where: str) -> RunState:
+def restore(saved: Saved, step: TrainingStep, where: str) -> RunState:
     """Restore a checkpoint; if it does not fit, nothing is changed.
 
     Raises:
-        BundleError: a missing or unused tensor, or one of another shape.
+        BundleError: a missing or unused tensor, one of another shape or dtype (found before any is read), values that
+            are not finite or that no optimizer has.
     """
-    targets = _kept(step)
-    found = {n: t for n, t in tensors.items() if not n.startswith("optimizer/")}
-    odd = sorted(targets.keys() ^ found.keys()) + [
-        n for n in targets if n in found and targets[n].shape != found[n].shape
-    ]
+    facts, kept = saved.facts, _kept(step)
+    targets = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in kept.items()}
+    wanted = targets | _moments_of(facts["optimizer"], step.trained, saved.file.file)
+    shapes = saved.file.shapes
+    odd = sorted(wanted.keys() ^ shapes.keys()) + [n for n in wanted if n in shapes and wanted[n] != shapes[n]]
     if odd:
         raise BundleError(
-            f"{where}: {odd[0]} ({len(odd)} such) is missing, unused or of another shape; resume with the same model"
+            f"{where}: {shown(odd[0], 200)} ({len(odd)} such) is missing, unused or of another shape; resume with the"
+            " same model"
         )
+    scaler = step.precision.state_dict()
+    if line := _odd_scaler(facts["scaler"], scaler):
+        raise BundleError(f"{saved.file.file}: {line}; resume from another or start again")
+    tensors = saved.file.tensors()
+    if line := not_finite(tensors):
+        raise BundleError(f"{saved.file.file}: {line}; the run had diverged: train again at a lower lr")
+    for name, tensor in tensors.items():
+        most = {"step": facts["state"].step, "exp_avg_sq": math.inf}.get(name.rpartition("/")[2])
+        if name.startswith(_MOMENTS) and most is not None and not bool(((tensor >= 0) & (tensor <= most)).all()):
+            raise BundleError(f"{saved.file.file}: {name} holds what no optimizer does; resume from another")
     with torch.no_grad():
-        for name, target in targets.items():
-            target.copy_(found[name])
-    moments = {n.removeprefix("optimizer/"): t for n, t in tensors.items() if n.startswith("optimizer/")}
+        for name, target in kept.items():
+            target.copy_(tensors[name])
+    # the fused step keeps its counter on the parameter's device, the other one on the CPU
+    fused = step.optimizer.param_groups[0]["fused"]
+    moments = {n.removeprefix(_MOMENTS): t for n, t in tensors.items() if n.startswith(_MOMENTS)}
     for name, entries in unflatten(moments, facts["optimizer"]).items():
         parameter = step.trained[name]
-        # the fused step keeps its counter on the parameter's device, the other one on the CPU
-        fused = step.optimizer.param_groups[0]["fused"]
         step.optimizer.state[parameter] = {
             k: v.to(parameter.device) if isinstance(v, Tensor) and (v.ndim or fused) else v for k, v in entries.items()
         }
-    step.precision.load_state_dict(facts["scaler"])
+    step.precision.load_state_dict(dict(facts["scaler"]))
     return facts["state"]
+
+
+def _moments_of(
+    named: Mapping[str, object], trained: Mapping[str, Tensor], file: Path
+) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """Name in a checkpoint → dtype and shape of what AdamW keeps for the named parameters: nothing but tensors."""
+    found: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+    for name, numbers in named.items():
+        if name not in trained or numbers:
+            raise BundleError(
+                f"{file}: optimizer.{one_line(name, 200)} is not of the optimizer of this model; resume with the same"
+                " model"
+            )
+        like = trained[name]
+        own = {"step": (torch.float32, ()), **dict.fromkeys(_ENTRIES[1:], (like.dtype, tuple(like.shape)))}
+        found |= {f"{_MOMENTS}{name}/{entry}": of for entry, of in own.items()}
+    return found
+
+
+def _odd_scaler(saved: Mapping[str, float], now: Mapping[str, float]) -> str:
+    """What a scaler of float16 does not have; empty if there is nothing."""
+    for name in sorted(saved.keys() ^ now.keys()):
+        return f"scaler.{one_line(name, 60)} is {'unknown' if name in saved else 'missing'}"
+    for name, value in saved.items():
+        if type(value) is not type(now[name]) or value < 0 or (value == 0 and not name.startswith("_")):
+            return f"scaler.{name} is {shown(value)}"
+    return ""
 
 
 def _kept(step: TrainingStep) -> dict[str, Tensor]:
@@ -266,7 +262,7 @@ def _optimizer_state(step: TrainingStep) -> tuple[dict[str, Tensor], dict[str, d
     """The optimizer's tensors by their names in a checkpoint, and its numbers."""
     state = step.optimizer.state
     moments, numbers = flatten({name: state[p] for name, p in step.trained.items() if p in state})
-    return {f"optimizer/{name}": tensor for name, tensor in moments.items()}, numbers
+    return {f"{_MOMENTS}{name}": tensor for name, tensor in moments.items()}, numbers
 
 
 def _write(file: Path, text: str) -> None:

@@ -8,13 +8,19 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from garnish.errors import MissingExtraError, showable
+from garnish.errors import BundleError, MissingExtraError, one_line, showable, shown
 from garnish.files.atomic import write_file, writing
+from garnish.files.regular import read_regular
 from garnish.training.loggers import OWN, check_allowed, logger_class, start_logger
+
+#: Largest file that is read, bytes: some million rows.
+_MOST_BYTES = 2**30
+_DIGITS = re.compile(r"[0-9]{1,18}")
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -113,8 +119,30 @@ def import_tensorboard() -> type[SummaryWriter]:
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """Complete rows of a CSV file with a header; a truncated last row is left out."""
+    """Rows of a CSV file of numbers with a header and a column ``step``; empty if there is no file.
+
+    A last row that a kill has cut off is left out.
+
+    Raises:
+        BundleError: a damaged file: no such column, a row that is incomplete, or steps that do not grow.
+    """
+    remedy = "; move it away, then resume"
     if not file.is_file():
         return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        return [row for row in csv.DictReader(stream) if (row.get("step") or "").isdigit() and None not in row.values()]
+    try:
+        text = read_regular(file, _MOST_BYTES).decode()
+        header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row] or [[]]
+    except (OSError, ValueError, csv.Error) as error:
+        raise BundleError(f"{file}: cannot be read ({one_line(error, 120)}){remedy}") from error
+    if "step" not in header or len(set(header)) != len(header):
+        raise BundleError(f"{file}: is damaged (it has no column step, or a column twice){remedy}")
+    if rows and not text.endswith("\n"):
+        rows.pop()
+    found = [dict(zip(header, row, strict=False)) for row in rows]
+    before = -1
+    for number, (row, named) in enumerate(zip(rows, found, strict=True), start=2):
+        step = named.get("step", "")
+        if len(row) != len(header) or not _DIGITS.fullmatch(step) or int(step) <= before:
+            raise BundleError(f"{file}: is damaged (row {number}: {shown(','.join(row))}){remedy}")
+        before = int(step)
+    return found

@@ -15,7 +15,7 @@ from garnish.training.evaluate import Metrics, evaluate_parts
 from garnish.training.feature_cache import CachedPictures
 from garnish.training.float16_effect import holding, write_rounding
 from garnish.training.odd_outputs import OddOutputs
-from garnish.training.run_state import RunState
+from garnish.training.saved_facts import RunState
 from garnish.training.train_options import TrainOptions
 
 #: Most validation pictures, evenly spaced, on which the effect of storing a bundle in float16 is measured.

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast, final
+from typing import Literal, NotRequired, TypedDict, cast, final
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from garnish.bundles.checkpoint import load_state, save_state
+from garnish.bundles.checkpoint import open_state, save_state
+from garnish.checking.plain_data import Reading, read_as
 from garnish.data.dataset import Dataset
 from garnish.errors import BundleError, DataError, OptionError
 from garnish.model.evaluation_mode import evaluating
@@ -165,21 +166,64 @@ def save_totals(path: str | os.PathLike[str], totals: Mapping[str, PictureTotals
     return save_state(path, tensors, facts)
 
 
-def load_totals(path: str | os.PathLike[str]) -> dict[str, PictureTotals | None]:
+class _TaskFacts(TypedDict):
+    """A task in the file; one whose metric is not made of totals has its name alone."""
+
+    name: str
+    pictures: NotRequired[list[str]]
+    states: NotRequired[list[str]]
+
+
+class _Facts(TypedDict):
+    format: Literal[1]
+    tasks: list[_TaskFacts]
+
+
+_READING = Reading(error=BundleError, unknown="unknown key {place}", missing="has no {place}; measure again")
+
+
+def load_totals(
+    path: str | os.PathLike[str], tasks: Mapping[str, Task] | None = None, num_pictures: int | None = None
+) -> dict[str, PictureTotals | None]:
     """The inverse of :func:`save_totals`.
 
+    Args:
+        path: the file.
+        tasks: of which it must be, each with the totals of its metric; None: any, with any totals.
+        num_pictures: of how many pictures each task must be; None: any.
+
     Raises:
-        BundleError: no such file, a damaged one, or one with other contents.
+        BundleError: no such file, a damaged one, or one with other contents, which is found before a tensor is read.
     """
-    tensors, facts = load_state(path)
-    if facts.get("format") != _FORMAT:
+    saved = open_state(path)
+    if saved.facts.get("format") != _FORMAT:
         raise BundleError(f"{path}: holds no totals by picture of format {_FORMAT}; measure again")
+    facts: _Facts = read_as(saved.facts, _Facts, "", replace(_READING, file=f"{path}: "))
+    rows = {
+        f"{of['name']}/{state}": len(of.get("pictures", ())) for of in facts["tasks"] for state in of.get("states", ())
+    }
+    fits = rows.keys() == saved.shapes.keys() and all(saved.shapes[name][1][:1] == (rows[name],) for name in rows)
+    if tasks is not None:
+        others = {of["name"] for of in facts["tasks"]} != set(tasks) or set(rows.values()) - {num_pictures}
+        fits = fits and not others and saved.shapes == _shapes(tasks, num_pictures or 0)
+    if not fits:
+        raise BundleError(f"{path}: holds totals of other tasks, metrics or pictures; measure again")
+    tensors = saved.tensors()
     found: dict[str, PictureTotals | None] = {}
-    for entry in facts["tasks"]:
-        task = entry["name"]
-        states = {state: tensors[f"{task}/{state}"] for state in entry.get("states", ())}
-        found[task] = PictureTotals(tuple(entry["pictures"]), states) if states else None
+    for of in facts["tasks"]:
+        states = {state: tensors[f"{of['name']}/{state}"] for state in of.get("states", ())}
+        found[of["name"]] = PictureTotals(tuple(of.get("pictures", ())), states) if states else None
     return found
+
+
+def _shapes(tasks: Mapping[str, Task], num_pictures: int) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """Name in a file → dtype and shape of the totals of these tasks."""
+    metrics = {name: metric for name, task in tasks.items() if isinstance(metric := task.metric(), Totals)}
+    return {
+        f"{name}/{state}": (zero.dtype, (num_pictures, *zero.shape))
+        for name, metric in metrics.items()
+        for state, zero in _states(metric).items()
+    }
 
 
 def _states(metric: Metric) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ def draw_sheets(effects: Effects, out: Path) -> list[Sheet]:
         target = folder / f"{name}.png"
         kept.add(target.name)
         data = file.read_bytes()
-        if not target.is_file() or target.read_bytes() != data:
+        if not target.is_file() or target.stat().st_size != len(data) or target.read_bytes() != data:
             write_bytes(target, data)
         return f"{FOLDER}/{target.name}"
 

@@ -1,0 +1,374 @@
+"""Kills ``garnish train`` and ``garnish compare`` at many moments, lets them go on, and looks at what comes of it.
+
+    python -m tests.kills --kills 200 --seed 0
+
+Most kills come before a drawn change of a file, in processes that are forked after all imports; the others at random
+times of fresh processes, imports among them, with two processes a run and with two runs at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from kill_points import KillPoints
+
+RECIPE = """\
+backbone: {{name: mit_b0, weights: {weights}, options: {options}}}
+adapter: {{name: LoRA, rank: 2, dropout: 0.1}}
+head: {{name: SegFormerHead, channels: 8}}
+tasks: [seg]
+data: {{name: scenes, train: 4, val: 2, test: 2, size: 32}}
+train: {{steps: 4, batch_size: 2, eval_every: 2, save_every: 1, log: [csv], log_every: 1, lr: 1.0e-3, accelerator: cpu}}
+"""
+#: Seconds after which a process that should have ended counts as hanging.
+LONGEST = 900
+COMPARE = ["--adapters=LoRA(rank=2)", "--references=frozen", "--seeds=1", "--rates=1e-3,3e-3", "--widen=0"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is killed: a command, in how many processes."""
+
+    name: str
+    words: tuple[str, ...]
+    forks: bool
+    like: str
+
+    @property
+    def is_train(self) -> bool:
+        return self.words[0] == "train"
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("train", ("train",), forks=True, like="train"),
+        Kind("compare", ("compare", *COMPARE), forks=True, like="compare"),
+        Kind("train, fresh", ("train",), forks=False, like="train"),
+        Kind(
+            "train, 2 processes",
+            ("train", "--train.devices", "2", "--train.batch_size", "1"),
+            forks=False,
+            like="train, 2 processes",
+        ),
+        Kind("compare, fresh", ("compare", *COMPARE), forks=False, like="compare"),
+        # the run of a worker that dies alone has failed, and is only tried again if that is asked for
+        Kind("compare --jobs 2", ("compare", *COMPARE, "--jobs", "2", "--retry-failed"), forks=False, like="compare"),
+    )
+}
+#: Of 200 kills.
+SHARES = {
+    "train": 100, "compare": 74, "train, fresh": 8, "train, 2 processes": 6, "compare, fresh": 6, "compare --jobs 2": 6,
+}  # fmt: skip
+
+
+@dataclass
+class Row:
+    """What the kills of one kind came to."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    equal: int = 0
+    anew: int = 0
+    bundles: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+class Harness:
+    """Runs of each kind, one after the other in the same folder, whose name is in what they write."""
+
+    def __init__(self, place: Path, seed: int, say: Callable[[str], None]) -> None:
+        self.place, self.say, self.draw = place, say, random.Random(seed)
+        self.rows: dict[str, Row] = {}
+        self.whole: dict[str, Any] = {}
+        self.changes: dict[str, int] = {}
+        self.seconds: dict[str, float] = {}
+        self.recipe, self.out = place / "recipe.yaml", place / "run"
+        self.log = place / "log.txt"
+
+    # ---- one session ------------------------------------------------------------------------------------------------
+
+    def words(self, kind: Kind, out: Path) -> list[str]:
+        """The command line that begins a run, or goes on with one."""
+        if kind.is_train and any((out / "last").glob("*r.safetensors")) | (out / "last/state.safetensors").is_file():
+            return ["train", "--resume", str(out), *kind.words[1:], "--quiet"]
+        return [*kind.words, "--config", str(self.recipe), "--out", str(out), "--quiet"]
+
+    def forked(self, kind: Kind, out: Path, at: int = 0, number: int = signal.SIGKILL, *, torn: bool = False) -> int:
+        """Run in a child of this process; its exit code, negative for a signal."""
+        return self.in_child(self.words(kind, out), out, at, number, torn=torn)
+
+    def in_child(
+        self, words: list[str], out: Path, at: int = 0, number: int = signal.SIGKILL, *, torn: bool = False
+    ) -> int:
+        """Run a command line in a child of this process, with a kill at a change in ``out``; the exit code."""
+        child = os.fork()
+        if not child:
+            code = 70
+            with contextlib.suppress(BaseException), self.log.open("a") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+                code = _in_child(words, out, at, number, torn, self.place / "changes")
+            os._exit(code)
+        until = time.monotonic() + LONGEST
+        while time.monotonic() < until:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.005)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return 99
+
+    def fresh(self, kind: Kind, out: Path, number: int | None = None, *, late: bool = False) -> int | None:
+        """Run in processes of their own; a signal comes at a random time, ``late`` after the next save.
+
+        Returns:
+            The exit code; None: it ended before the signal.
+        """
+        words = [sys.executable, "-m", "garnish", *self.words(kind, out)]
+        before = _amount(out)
+        with self.log.open("a") as log:
+            process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, cwd=self.place)
+            try:
+                if number is None:
+                    return process.wait(LONGEST)
+                until = time.monotonic() + LONGEST
+                while late and process.poll() is None and _amount(out) <= before and time.monotonic() < until:
+                    time.sleep(0.01)
+                whole = self.seconds[kind.name]
+                time.sleep(self.draw.uniform(0, 0.4 * whole if late else 0.7 * whole))
+                if process.poll() is not None:
+                    return None
+                children = _children(process.pid)
+                victim = self.draw.choice(children) if children and self.draw.random() < 0.3 else process.pid
+                if victim != process.pid and number == signal.SIGTERM:
+                    victim = process.pid
+                os.kill(victim, number)
+                return process.wait(LONGEST)
+            except subprocess.TimeoutExpired:
+                return 99
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    # ---- many -------------------------------------------------------------------------------------------------------
+
+    def prepare(self, names: list[str], imports: float = 0.0) -> None:
+        """The recipe, and each kind undisturbed; ``imports``: seconds that those take."""
+        from comparing_cases import OPTIONS, write_weights
+
+        weights = write_weights(self.place / "trunk.safetensors")
+        self.recipe.write_text(RECIPE.format(weights=weights, options=json.dumps(OPTIONS)))
+        for name in dict.fromkeys([*(KINDS[name].like for name in names), *names]):
+            kind, out, start = KINDS[name], self.out, time.monotonic()
+            self.rows[name] = Row()
+            if kind.like != name:  # however many processes: one result
+                self.whole[name], self.seconds[name] = self.whole[kind.like], self.seconds[kind.like] + imports
+                continue
+            code = self.forked(kind, out) if kind.forks else self.fresh(kind, out)
+            assert code == 0, f"{name}: the undisturbed run ends with {code}: {self.log.read_text()[-2000:]}"
+            self.seconds[name] = time.monotonic() - start
+            self.whole[name] = contents(kind, out)
+            if kind.forks:
+                self.changes[name] = int((self.place / "changes").read_text())
+            shutil.rmtree(out)
+            self.say(f"{name}: {self.seconds[name]:.1f} s, {self.changes.get(name, 0)} changes of files")
+
+    def session(self, name: str, most: int) -> None:
+        """A run that is killed up to ``most`` times and then goes on to its end."""
+        kind, row, draw, out = KINDS[name], self.rows[name], self.draw, self.out
+        shutil.rmtree(out, ignore_errors=True)
+        row.runs += 1
+        told: list[str] = []
+        for _ in range(most):
+            number = draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
+            if kind.forks:
+                at = draw.randint(1, max(self.changes[name] // (1 if kind.is_train else 3), 1))
+                torn = draw.random() < 0.3
+                code: int | None = self.forked(kind, out, at, number, torn=torn)
+                where = f"change {at}{' torn' if torn else ''}"
+                came = code != 0
+            else:
+                late = draw.random() < 0.6
+                code = self.fresh(kind, out, number, late=late)
+                where, came = "after a save" if late else "any time", code is not None
+            told.append(f"{signal.Signals(number).name} {where}: {code}")
+            if not came:
+                break
+            row.kills[signal.Signals(number).name] += 1
+            # of several processes one was killed: the others end in an error of their own
+            fine = {-signal.SIGKILL} if number == signal.SIGKILL else {128 + signal.SIGTERM, -signal.SIGTERM}
+            if code not in (fine if kind.forks else fine | {1, 2, 0}):
+                row.faults.append(f"{name}: ended with {code}: {told}")
+            row.bundles += self.check_bundles(kind, out, row, told)
+            if kind.is_train and not (out / "last/state.safetensors").is_file() and out.exists():
+                row.anew += 1
+                shutil.rmtree(out)
+        code = self.forked(kind, out) if kind.forks else self.fresh(kind, out)
+        if code != 0:
+            row.faults.append(f"{name}: goes on with {code}: {told}: {self.log.read_text()[-1500:]}")
+            return
+        found = contents(kind, out)
+        odd = sorted(
+            key for key in found.keys() | self.whole[name].keys() if found.get(key) != self.whole[name].get(key)
+        )
+        if odd:
+            row.faults.append(f"{name}: {', '.join(odd)} differ: {told}")
+            return
+        row.equal += 1
+
+    def check_bundles(self, kind: Kind, out: Path, row: Row, told: list[str]) -> int:
+        """Number of bundles that exist after a kill; each must read."""
+        from garnish.bundles.bundle_json import read_bundle_json
+        from garnish.bundles.tensors import read_tensors, weights_of
+        from garnish.files.atomic import present
+
+        folders = [out] if kind.is_train else [run / "fit" for run in (out / ".store/runs").glob("*")]
+        bundles = [found for folder in folders if (found := present(folder / "best")).is_dir()]
+        for bundle in bundles:
+            try:
+                read_tensors(weights_of(bundle, read_bundle_json(bundle)), str(bundle))
+            except Exception as error:
+                row.faults.append(f"{kind.name}: {bundle}: {error}: {told}")
+        return len(bundles)
+
+
+def _in_child(words: list[str], out: Path, at: int, number: int, torn: bool, counted: Path) -> int:
+    from garnish.cli import main
+
+    points = KillPoints(out, at, number, torn=torn)
+    try:
+        code = main(words)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    if not at:
+        counted.write_text(str(points.count))
+    return code
+
+
+def contents(kind: Kind, out: Path) -> dict[str, Any]:
+    """Everything that a finished run left, without what is of the clock: what must be equal."""
+    from safetensors import safe_open
+
+    from comparing_cases import without_times
+
+    left = [str(file) for file in out.rglob("*") if "writing" in file.name or "replaced" in file.name]
+    found: dict[str, Any] = {"nothing half-written": not left}
+    if not kind.is_train:
+        results = json.loads((out / "results.json").read_text("utf-8"))
+        found |= {"results": without_times(results)}
+        found |= {file.name: file.read_bytes() for file in (out / "pictures").glob("*")}
+        found["no checkpoint"] = not list(out.rglob("state.safetensors"))
+        return found
+    for name in ("best/weights.safetensors", "best/bundle.json", "best/SHA256SUMS", "results.csv", "args.yaml"):
+        found[name] = (out / name).read_bytes()
+    with safe_open(out / "last/state.safetensors", framework="np") as state:
+        found["state"] = {name: state.get_tensor(name).tobytes() for name in state.keys()}  # noqa: SIM118
+        facts = json.loads(state.metadata()["garnish.facts"])
+    del facts["sha256"], facts["state"]["seconds"]
+    found["facts"] = facts
+    with (out / "log/scalars.csv").open(newline="") as stream:
+        found["scalars"] = [{k: v for k, v in row.items() if k != "steps_per_second"} for row in csv.DictReader(stream)]
+    return found
+
+
+def _amount(folder: Path) -> int:
+    """Something that changes with every save."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += 1 + Path(place, name).stat().st_mtime_ns // 1000
+    return total
+
+
+def _children(pid: int) -> list[int]:
+    file = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in file.read_text().split()] if file.is_file() else []
+
+
+def table(rows: dict[str, Row]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| command | SIGKILL | SIGTERM | begun anew | bundles read after a kill | runs | ended bit-equal | faults |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in rows.items():
+        cells = [
+            row.kills["SIGKILL"],
+            row.kills["SIGTERM"],
+            row.anew,
+            row.bundles,
+            row.runs,
+            row.equal,
+            len(row.faults),
+        ]
+        lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def kill(kills: int, seed: int, names: list[str], say: Callable[[str], None]) -> dict[str, Row]:
+    """Kill so many times; what came of it by kind."""
+    start = time.monotonic()
+    import torch
+
+    import garnish.comparing.compare  # what children would import otherwise
+    import garnish.training.fit  # noqa: F401
+
+    torch.set_num_threads(1)
+    whole, imports = sum(SHARES[name] for name in names), time.monotonic() - start
+    with tempfile.TemporaryDirectory(prefix="kills") as place:
+        harness = Harness(Path(place), seed, say)
+        harness.prepare(names, imports)
+        for name in names:
+            wanted = max(round(kills * SHARES[name] / whole), 1)
+            while (left := wanted - sum(harness.rows[name].kills.values())) > 0 and len(harness.rows[name].faults) < 5:
+                harness.session(name, min(left, 4))
+                so_far = sum(harness.rows[name].kills.values())
+                say(f"{name}: {so_far} of {wanted} kills, {time.monotonic() - start:.0f} s")
+            say(f"{name}: {harness.rows[name]}")
+        return {name: harness.rows[name] for name in names}
+
+
+def main() -> int:
+    """Run from the command line; 1 if anything was not as it must be."""
+    read = argparse.ArgumentParser(description=__doc__)
+    read.add_argument("--kills", type=int, default=200)
+    read.add_argument("--seed", type=int, default=0)
+    read.add_argument("--only", action="append", choices=list(KINDS), help="of these kinds")
+    given = read.parse_args()
+    start = time.monotonic()
+    rows = kill(
+        given.kills, given.seed, given.only or list(KINDS), lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    print(table(rows))
+    total = sum(sum(row.kills.values()) for row in rows.values())
+    print(f"\n{total} kills in {(time.monotonic() - start) / 60:.1f} minutes, seed {given.seed}")
+    faults = [fault for row in rows.values() for fault in row.faults]
+    print("\n".join(faults), file=sys.stderr)
+    short = any(row.equal < row.runs for row in rows.values())
+    return 1 if faults or short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
