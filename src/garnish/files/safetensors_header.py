@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from typing import TypedDict
 
 from garnish.checking.plain_data import Json, Reading, Unfit, conform
 from garnish.errors import shown
@@ -26,13 +25,7 @@ _BITS = {
     "U32": 32, "F32": 32, "C64": 64, "F64": 64, "I64": 64, "U64": 64,
 }  # fmt: skip
 _METADATA = "__metadata__"
-_READING = Reading(builds=False, unknown="{at}: unknown key {key!r}", missing="{at}: has no {key}")
-
-
-class _Entry(TypedDict):
-    dtype: str
-    shape: list[int]
-    data_offsets: list[int]
+_READING = Reading(builds=False)
 
 
 def read_header(file: str | os.PathLike[str], most: int) -> Header:
@@ -72,10 +65,15 @@ def _entries(found: Mapping[str, Json], data: int) -> Header:
     for name, value in found.items():
         if name == _METADATA:
             continue
-        entry = _read(value, _Entry, shown(name))
-        dtype, shape, offsets = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        if dtype not in _BITS or len(shape) > 16 or min(shape, default=0) < 0 or len(offsets) != 2:
-            raise ValueError(f"its tensor {shown(name)} has a dtype or shape that is not known")
+        # types by hand: there may be thousands, and loading waits for them
+        if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
+            raise ValueError(f"its tensor {shown(name)} is not described by dtype, shape and data_offsets")
+        dtype, sides, offsets = value["dtype"], value["shape"], value["data_offsets"]
+        if not (isinstance(dtype, str) and dtype in _BITS and _are_sizes(sides, 16) and _are_sizes(offsets, 2)):
+            raise ValueError(f"its tensor {shown(name)} has a dtype, shape or offsets that are not known")
+        if len(offsets) != 2:
+            raise ValueError(f"its tensor {shown(name)} has {len(offsets)} offsets instead of 2")
+        shape = tuple(sides)
         if 8 * (offsets[1] - offsets[0]) != math.prod(shape) * _BITS[dtype]:
             raise ValueError(f"its tensor {shown(name)} has another size than its dtype and shape")
         places.append((offsets[0], offsets[1]))
@@ -88,6 +86,15 @@ def _entries(found: Mapping[str, Json], data: int) -> Header:
     if end != data:
         raise ValueError(f"it tells of {end:,} bytes of tensors, and {data:,} follow")
     return made
+
+
+def _are_sizes(value: Json, most: int) -> bool:
+    """Whether a value is a list of whole numbers from 0 to the largest of 64 bits."""
+    return (
+        isinstance(value, list)
+        and len(value) <= most
+        and all(type(side) is int and 0 <= side < 2**63 for side in value)
+    )
 
 
 def _read(value: object, hint: type, at: str) -> Json:
