@@ -20,7 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from kills import KINDS, Harness, contents
+from kill_kinds import KINDS, contents
+from kills import Harness
 
 #: What a run writes for people and goes on with, line by line; and the recipe, which may be edited.
 FOR_PEOPLE = {"log/scalars.csv": {"scalars"}, "results.csv": {"results.csv"}, "args.yaml": {"args.yaml"}}
