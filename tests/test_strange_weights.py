@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import struct
@@ -65,7 +66,9 @@ def test_nothing_is_no_name_of_a_file(source, tmp_path, monkeypatch):
     with pytest.raises(OptionError, match="name no file; leave them out"):
         gn.backbone("mit_b0", source)
     recipe = tmp_path / "r.yaml"
-    recipe.write_text(f"backbone: {{name: mit_b0, weights: {source!r}}}\nadapter: LoRA\ntrain: {{steps: 1}}\n")
+    recipe.write_text(
+        f"backbone: {{name: mit_b0, weights: {json.dumps(source)}}}\nadapter: LoRA\ntrain: {{steps: 1}}\n"
+    )
     with pytest.raises(OptionError, match="name no file"):
         read_recipe(recipe).backbone.build()
 

@@ -66,12 +66,9 @@ def create_timm(
     with torch.device("meta"):
         shapes = build()
     with contextlib.suppress(NotImplementedError):  # a conversion that needs values: it is done below
-        said = _state(shapes, held.shapes, dialects, known, where)[1]
-        if said is not None:
-            warnings.warn(said, stacklevel=2)
+        _state(shapes, held.shapes, dialects, known, where, warn=True)
     model = build()
-    state, _ = _state(model, held.read(), dialects, known, where)
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(_state(model, held.read(), dialects, known, where), strict=False)
     return model, held.licence or "not stated", weights
 
 
@@ -107,14 +104,22 @@ def _published(name: str, build: Callable[..., TimmModule]) -> TimmModule:
 
 
 def _state(
-    model: nn.Module, state: Mapping[str, Tensor], dialects: StateFilter, known: Callable[[str], str], where: str
-) -> tuple[dict[str, Tensor], str | None]:
-    """What a file holds by the model's names, checked against it; and a line if a prefix was removed.
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    dialects: StateFilter,
+    known: Callable[[str], str],
+    where: str,
+    *,
+    warn: bool = False,
+) -> dict[str, Tensor]:
+    """What a file holds by the model's names, checked against it; ``warn``: tell of a prefix that is removed.
 
     Raises:
         WeightsError: it does not fit.
     """
     found, said = without_prefix(state, [known(n) for n, _ in model.named_parameters()], where)
+    if said is not None and warn:
+        warnings.warn(said, stacklevel=3)
     first = next(iter(found), "nothing")
     try:
         found = dialects(found, model)
@@ -142,7 +147,7 @@ def _state(
                 "choose the matching architecture"
             )
         check_floats(key, tensor, wanted[key], where)
-    return used, said
+    return used
 
 
 class TimmTrunk(Backbone):

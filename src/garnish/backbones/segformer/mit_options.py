@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, final
 
-from garnish.backbones.architecture import MOST_BLOCKS, Epsilon, Rate, Ratio, read_architecture
+from garnish.backbones.architecture import Epsilon, Rate, Ratio, read_architecture
 from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.checking.plain_data import Within
 from garnish.errors import OptionError, suggest
@@ -53,7 +53,7 @@ class MiTOptions:
     """
 
     embed_dims: Annotated[_Four, _stages_within(16_384)]
-    depths: Annotated[_Four, _stages_within(MOST_BLOCKS // len(STRIDES))]
+    depths: Annotated[_Four, _stages_within(64)]
     num_heads: Annotated[_Four, _stages_within(1024)] = (1, 2, 5, 8)
     sr_ratios: Annotated[_Four, _stages_within(64)] = (8, 4, 2, 1)
     mlp_ratio: Ratio = 4.0
