@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from .harness import LIMIT, run
+from .harness import LIMIT, MEMORY, run
 from .surface import Surface
 from .verdicts import FINDINGS, Verdict
 
@@ -40,13 +40,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--surface", action="append", help="only this one (may be given several times)")
     parser.add_argument("--one", metavar="SURFACE:SEED:NUMBER", help="one input, with the traceback of what it raises")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that an input may take")
+    parser.add_argument("--memory", type=float, default=MEMORY / 2**30, help="GiB that an input may take")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every verdict, a line of JSON each")
     given = parser.parse_args(words)
+    memory = int(given.memory * 2**30)
     from .surfaces.all import SURFACES, surface_named
 
     if given.one:
         name, seed, number = given.one.split(":")
-        found = list(run(surface_named(name), [int(number)], int(seed), given.limit))
+        found = list(run(surface_named(name), [int(number)], int(seed), given.limit, memory))
         print(json.dumps([verdict.plain() for verdict in found], indent=1))
         return int(any(verdict.is_finding for verdict in found))
     chosen = [surface_named(name) for name in given.surface] if given.surface else [made() for made in SURFACES]
@@ -57,7 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
         began = time.monotonic()
         found = counts[surface.name] = Counter()
         slowest = 0.0
-        for verdict in run(surface, range(inputs), given.seed, given.limit):
+        for verdict in run(surface, range(inputs), given.seed, given.limit, memory):
             found[verdict.kind] += 1
             slowest = max(slowest, verdict.seconds)
             if stream is not None:

@@ -46,7 +46,9 @@ def held(folder: Path) -> list[Path]:
 def damaged_bytes(draw: Random, data: bytes, others: Sequence[bytes] = ()) -> tuple[bytes, str]:
     """Damaged bytes: flips, cuts, insertions, repetitions, splices with another specimen, huge length fields."""
     changed = bytearray(data)
-    how = draw.choice(["flip", "flip", "flip", "bytes", "cut", "insert", "repeat", "splice", "length", "length", "zero"])
+    how = draw.choice(
+        ["flip", "flip", "flip", "bytes", "cut", "insert", "repeat", "splice", "length", "length", "zero"]
+    )
     near_start = draw.random() < 0.5
     size = max(len(changed), 1)
     at = draw.randrange(min(size, 200) if near_start else size)
@@ -100,7 +102,9 @@ def another_kind(names: Callable[[Path], list[Path]] = held) -> Callable[[Random
     def damage(draw: Random, folder: Path) -> str:
         files = names(folder)
         file = draw.choice(files)
-        how = draw.choice(["pipe", "/dev/zero", "/dev/full", "sparse", "folder", "empty", "gone", "other", "loop", "root"])
+        how = draw.choice(
+            ["pipe", "/dev/zero", "/dev/full", "sparse", "folder", "empty", "gone", "other", "loop", "root"]
+        )
         other = draw.choice(files).read_bytes()
         become(file, how, other)
         return f"{file.relative_to(folder)} is {how}"

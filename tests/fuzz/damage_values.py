@@ -12,8 +12,28 @@ from .odd_values import Raw, odd
 
 #: Keys that are added where a mapping is.
 STRANGE_KEYS = (
-    *("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "pretrained", "features_only", "name"),
-    *("scriptable", "in_chans", "num_classes", "options", "base", "compare", "onto", "<<", "", "a" * 300, "\x1b[31mred"),
+    *(
+        "checkpoint_path",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "cache_dir",
+        "pretrained",
+        "features_only",
+        "name",
+    ),
+    *(
+        "scriptable",
+        "in_chans",
+        "num_classes",
+        "options",
+        "base",
+        "compare",
+        "onto",
+        "<<",
+        "",
+        "a" * 300,
+        "\x1b[31mred",
+    ),
     *("__class__", "self", "weights", "depth", "block_fn", "norm_layer", "img_size", "path", "sha256", "0", "per_task"),
 )
 _AGAIN = "\x00again:"

@@ -46,7 +46,9 @@ def run(
                 yield verdict
 
 
-def _in_a_process(surface: Surface, place: Path, numbers: list[int], seed: int, limit: float, memory: int) -> Iterator[Verdict]:
+def _in_a_process(
+    surface: Surface, place: Path, numbers: list[int], seed: int, limit: float, memory: int
+) -> Iterator[Verdict]:
     """The verdicts of one process; of the input it died with, what the stacks say."""
     reading, writing = os.pipe()
     sys.stdout.flush()

@@ -96,7 +96,9 @@ def place_of(error: BaseException) -> str:
     if isinstance(error, Refusal) and error.__cause__ is not None:
         error = error.__cause__
     try:
-        frames = [(frame.f_code.co_filename, frame.f_code.co_name) for frame, _ in traceback.walk_tb(error.__traceback__)]
+        frames = [
+            (frame.f_code.co_filename, frame.f_code.co_name) for frame, _ in traceback.walk_tb(error.__traceback__)
+        ]
     except RecursionError:
         return "deep"
     for file, name in reversed(frames):

@@ -21,13 +21,36 @@ BAITS = ("this", "antigravity", "unittest.__main__", "turtledemo", "idlelib", "b
 
 _GARNISH = str(Path(garnish.__file__ or "").parent)
 _FORBIDDEN = frozenset(
-    "subprocess.Popen os.system os.exec os.posix_spawn os.spawn os.fork os.forkpty pty.spawn os.startfile"
-    " socket.connect socket.bind socket.getaddrinfo socket.gethostbyname socket.sendto urllib.Request"
-    " pickle.find_class sys.addaudithook sys.settrace sys.setprofile os.kill os.chown shutil.unpack_archive".split()
+    [
+        "subprocess.Popen",
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.fork",
+        "os.forkpty",
+        "pty.spawn",
+        "os.startfile",
+        "socket.connect",
+        "socket.bind",
+        "socket.getaddrinfo",
+        "socket.gethostbyname",
+        "socket.sendto",
+        "urllib.Request",
+        "pickle.find_class",
+        "sys.addaudithook",
+        "sys.settrace",
+        "sys.setprofile",
+        "os.kill",
+        "os.chown",
+        "shutil.unpack_archive",
+    ]
 )
 _CHANGES = {  # event → number of its arguments that are paths which it changes
-    **dict.fromkeys("os.remove os.rmdir os.mkdir os.truncate os.chmod shutil.rmtree os.chdir os.utime".split(), 1),
-    **dict.fromkeys("os.rename os.link shutil.move shutil.copyfile".split(), 2),
+    **dict.fromkeys(
+        ["os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "shutil.rmtree", "os.chdir", "os.utime"], 1
+    ),
+    **dict.fromkeys(["os.rename", "os.link", "shutil.move", "shutil.copyfile"], 2),
 }
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -66,8 +89,7 @@ class Watch:
     def armed(self) -> Iterator[None]:
         """Watch what happens in a ``with`` block; raises :class:`Hang` in it when the time is over."""
         self.events.clear()
-        with open("/proc/self/clear_refs", "w") as file:  # the highest resident size starts anew
-            file.write("5")
+        Path("/proc/self/clear_refs").write_text("5")  # the highest resident size starts anew
         # second line: C code that never returns to the interpreter ends with the whole process
         faulthandler.dump_traceback_later(2 * self.limit + 0.5, exit=True, file=self.trace)
         self._began = time.monotonic(), time.process_time()
@@ -139,13 +161,13 @@ class Watch:
         return real == "/dev/null" or real == self.here or real.startswith(self.here + os.sep)
 
     def _is_installed(self, file: str) -> bool:
-        return os.path.realpath(file).startswith(self._installed) or not os.path.isabs(file)
+        return os.path.realpath(file).startswith(self._installed) or not file.startswith("/")
 
 
 def _status(name: str) -> int:
     """Bytes of an entry of /proc/self/status."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{name}:"))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def _caller() -> str:

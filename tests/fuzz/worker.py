@@ -19,7 +19,7 @@ from typing import IO
 from garnish.errors import LONGEST, GarnishError, showable
 
 from .damage_files import TRAPS, lay_traps
-from .surface import Surface, copied
+from .surface import Damage, Surface, copied
 from .verdicts import Refusal, Verdict, judged, place_of
 from .watch import Hang, Watch
 
@@ -31,40 +31,31 @@ def work(
     surface: Surface, place: Path, numbers: list[int], seed: int, limit: float, memory: int, answers: IO[str]
 ) -> None:
     """Run inputs and write a line of JSON before and after each; ends early after one that may have left marks."""
-    sys.stdin = open(os.devnull)  # noqa: SIM115
+    sys.stdin = Path(os.devnull).open()  # noqa: SIM115
     sys.path[:0] = [""]  # as of `python -m garnish`, which looks for modules in the current folder
     logging.getLogger("garnish").setLevel(logging.INFO)
     warnings.simplefilter("ignore")
-    crafted = surface.crafted()
     specimens = sorted(path for path in (place / "seeds").iterdir() if path.is_dir())
     with (place / "stacks.txt").open("w") as trace:
         watch = Watch(place / "input", limit, memory, trace)
         for number in numbers:
             _say(answers, {"start": number})
-            verdict = one(surface, watch, specimens, list(crafted), number, seed)
+            verdict = one(surface, watch, specimens, number, seed)
+            verdict.told = verdict.told.replace(f"{place}/", "")
             _say(answers, verdict.plain())
             if verdict.kind in _LAST:
                 return
 
 
-def one(
-    surface: Surface, watch: Watch, specimens: list[Path], crafted: list[str], number: int, seed: int
-) -> Verdict:
-    """The verdict on input ``number``: every third is the next of the crafted ones while there are any."""
+def one(surface: Surface, watch: Watch, specimens: list[Path], number: int, seed: int) -> Verdict:
+    """The verdict on input ``number``: every third is made by hand, the others are damaged at random."""
     draw = Random(f"{seed}/{surface.name}/{number}")
     folder = Path(watch.here)
-    copied(specimens[number % len(specimens)], folder)
+    specimen, damage, name = _chosen(surface, specimens, number, draw)
+    copied(specimen, folder)
     lay_traps(folder)
     os.chdir(folder)
-    turn = number // 3
-    name = crafted[turn] if number % 3 == 0 and turn < len(crafted) else None
-    if name is not None:
-        damage = surface.crafted()[name]
-    else:
-        ways = surface.damages()
-        damage = draw.choices([way for _, way in ways], [weight for weight, _ in ways])[0]
-    what = f"{specimens[number % len(specimens)].name}: {damage(draw, folder) or name or ''}"
-    what = what[:300]
+    what = f"{specimen.name}: {damage(draw, folder) or name}"[:300]
     (folder.parent / "what.txt").write_text(what)  # for whoever finds this process dead
     before = _marks(folder)
     random.seed(0)
@@ -88,6 +79,23 @@ def one(
     if verdict.kind in ("accepted", "refused"):
         _look_around(verdict, surface, watch, folder, before, out.getvalue() + err.getvalue() + log.getvalue())
     return verdict
+
+
+def _chosen(surface: Surface, specimens: list[Path], number: int, draw: Random) -> tuple[Path, Damage, str]:
+    """The specimen of an input, its damage, and the damage's name if it is made by hand.
+
+    Those made by hand come in turn, in a mixed order, and each time on another specimen unless the name names one.
+    """
+    crafted = list(surface.crafted().items())
+    Random(surface.name).shuffle(crafted)
+    if number % 3 or not crafted:
+        ways = surface.damages()
+        damage = draw.choices([way for _, way in ways], [weight for weight, _ in ways])[0]
+        return specimens[number % len(specimens)], damage, ""
+    turn = number // 3
+    name, damage = crafted[turn % len(crafted)]
+    named = next((one for one in specimens if name.startswith(f"{one.name}/")), None)
+    return named or specimens[(turn + turn // len(crafted)) % len(specimens)], damage, name
 
 
 def _look_around(

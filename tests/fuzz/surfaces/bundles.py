@@ -38,7 +38,11 @@ def _models() -> dict[str, tuple[str, Callable[[], Any], dict[str, Any]]]:
     tasks = {"seg": gn.Semantic(classes=tuple(CLASSES)), "depth": gn.Depth(max_metres=5)}
     return {
         "lora": ("vit", lambda: gn.LoRA(rank=2), {"tasks": tasks}),
-        "adaptformer": ("mit", lambda: gn.AdaptFormer(bottleneck=2), {"tasks": tasks, "head": gn.SegFormerHead(channels=4)}),
+        "adaptformer": (
+            "mit",
+            lambda: gn.AdaptFormer(bottleneck=2),
+            {"tasks": tasks, "head": gn.SegFormerHead(channels=4)},
+        ),
         "norms": ("vit", lambda: [gn.LoRA(rank=1), gn.NormTuning()], {"tasks": {"edges": gn.Edges()}}),
         "upper": ("mit", lambda: gn.SSF(), {"tasks": {"seg": tasks["seg"]}, "head": gn.UPerHead(channels=4)}),
         "shared": ("mit", lambda: gn.MTLoRA(rank=2), {"tasks": tasks, "head": gn.SharedBaseHead(channels=4)}),
@@ -220,26 +224,26 @@ def _doubled(draw: Random, folder: Path) -> str:
 _METHOD, _HEAD, _TRUNK = "owners/0/methods/0/options", "tasks/*/head/options", "backbone/options"
 
 CRAFTED: dict[str, Damage] = {
-    "wide": _set(f"{_METHOD}/bottleneck", 4_000_000),
-    "rank": _set(f"{_METHOD}/rank", 4_000_000),
-    "rank of all": _set(f"{_METHOD}/rank", 10**18),
+    "adaptformer/wide": _set(f"{_METHOD}/bottleneck", 4_000_000),
+    "lora/rank": _set(f"{_METHOD}/rank", 4_000_000),
+    "lora/rank beyond all": _set(f"{_METHOD}/rank", 10**18),
     "methods": _edited(lambda d: d["owners"][0].update(methods=d["owners"][0]["methods"] * 10_000)),
-    "depth": _set(f"{_TRUNK}/depth", 100_000),
-    "depths": _set(f"{_TRUNK}/depths", [100_000, 1, 1, 1]),
-    "channels": _set(f"{_HEAD}/channels", 10**6),
-    "pool scales": _set(f"{_HEAD}/pool_scales", list(range(1, 200_001))),
+    "lora/depth": _set(f"{_TRUNK}/depth", 100_000),
+    "adaptformer/depths": _set(f"{_TRUNK}/depths", [100_000, 1, 1, 1]),
+    "adaptformer/channels": _set(f"{_HEAD}/channels", 10**6),
+    "upper/pool scales": _set(f"{_HEAD}/pool_scales", list(range(1, 200_001))),
     "scales": _set(f"{_HEAD}/scales", list(range(1, 200_001))),
-    "width": _set(f"{_TRUNK}/embed_dim", 10**6),
-    "picture": _set(f"{_TRUNK}/img_size", 10**6),
-    "pickle": _set(f"{_TRUNK}/checkpoint_path", EVIL),
-    "pretrained": _set(f"{_TRUNK}/pretrained", True),
-    "pretrained_cfg": _edited(
+    "lora/width": _set(f"{_TRUNK}/embed_dim", 10**6),
+    "lora/picture": _set(f"{_TRUNK}/img_size", 10**6),
+    "lora/pickle": _set(f"{_TRUNK}/checkpoint_path", EVIL),
+    "lora/pretrained": _set(f"{_TRUNK}/pretrained", True),
+    "lora/pretrained_cfg": _edited(
         lambda d: d["backbone"]["options"].update(pretrained=True, pretrained_cfg={"file": EVIL, "source": "file"})
     ),
-    "overlay": _edited(
+    "lora/overlay": _edited(
         lambda d: d["backbone"]["options"].update(pretrained=True, pretrained_cfg_overlay={"file": EVIL})
     ),
-    "cache": _set(f"{_TRUNK}/cache_dir", "/tmp/elsewhere"),
+    "lora/cache": _set(f"{_TRUNK}/cache_dir", "/tmp/elsewhere"),
     "evil weights": _set("backbone/weights_source", EVIL),
     "pipe weights": _set("backbone/weights_source", PIPE),
     "endless weights": _set("backbone/weights_source", "trap.link.safetensors"),
@@ -251,14 +255,14 @@ CRAFTED: dict[str, Damage] = {
     "std": _set("preprocessing/std", [0, 0, 0]),
     "multiple": _set("preprocessing/multiple", 7),
     "input": _set("preprocessing/input", "BGR in [0,255]"),
-    "labels": _edited(lambda d: next(iter(d["tasks"].values())).update(labels=["x", "y", "z"])),
-    "palette": _edited(lambda d: next(iter(d["tasks"].values())).update(palette={"road": [999, -1, 0]})),
+    "adaptformer/labels": _edited(lambda d: next(iter(d["tasks"].values())).update(labels=["x", "y", "z"])),
+    "adaptformer/palette": _edited(lambda d: next(iter(d["tasks"].values())).update(palette={"road": [999, -1, 0]})),
     "sizes": _set("sizes/encoder_parameters", -5),
     "bytes": _set("sizes/weights_bytes", 1),
     "non-commercial": _set("backbone/non_commercial", True),
     "licence": _set("backbone/licence", "free\x1b[2J\nNon-commercial"),
     "source": _set("backbone/weights_source", "\x1b]0;title\x07"),
-    "classes": _set("tasks/*/options/classes", 200),
+    "adaptformer/classes": _set("tasks/*/options/classes", 200),
     "metrics": _edited(lambda d: d.update(metrics={f"t{i}": {"\x1b[31m": 1e308} for i in range(50_000)})),
     "twice": _doubled,
     "versions": _set("versions/garnish", "\x1b[2J"),

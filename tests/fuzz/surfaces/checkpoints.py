@@ -65,7 +65,7 @@ class Checkpoints(Surface):
 
     def read(self, folder: Path, draw: Random) -> None:
         _resume(RUN)
-        tensors, facts = load_state(STATE)
+        tensors, _ = load_state(STATE)
         gn.load(f"{RUN}/best")
         if (folder / "sealed").exists():
             return
@@ -152,10 +152,11 @@ def _became(name: str, how: str) -> Damage:
     return damage
 
 
+_LARGE, _OTHERS = (STATE, ARGS), (f"{RUN}/results.csv", f"{RUN}/best/bundle.json", f"{RUN}/.lock")
+
 CRAFTED: dict[str, Damage] = {
-    **{f"{name} is {how}": _became(name, how) for name in (STATE, ARGS) for how in ("pipe", "/dev/zero", "sparse", "folder")},
-    **{f"{name} is {how}": _became(name, how) for name in (f"{RUN}/results.csv", f"{RUN}/best/bundle.json", f"{RUN}/.lock")
-       for how in ("pipe", "folder", "/dev/zero")},
+    **{f"{n} is {how}": _became(n, how) for n in _LARGE for how in ("pipe", "/dev/zero", "sparse", "folder")},
+    **{f"{n} is {how}": _became(n, how) for n in _OTHERS for how in ("pipe", "/dev/zero", "folder")},
     "step": _edited(lambda f: f["state"].update(step=10**12)),
     "step before": _edited(lambda f: f["state"].update(step=-1)),
     "step nan": _edited(lambda f: f["state"].update(step=float("nan"))),
@@ -183,4 +184,4 @@ CRAFTED: dict[str, Damage] = {
     "data list": _edited(lambda f: f.update(data=[])),
     "world": _edited(lambda f: f.update(world=2)),
     "deep": _edited(lambda f: f.update(data={"train": json.loads("[" * 500 + "]" * 500)})),
-}  # fmt: skip
+}

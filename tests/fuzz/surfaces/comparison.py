@@ -1,4 +1,4 @@
-"""The store of ``garnish compare``: a finished comparison whose files are damaged, and which is then asked for again."""
+"""The store of ``garnish compare``: a finished comparison whose files are damaged, then asked for again."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def _difference(one: Any, other: Any, place: str = "") -> str:
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         return next((d for key in one if (d := _difference(one[key], other[key], f"{place}.{key}"))), "")
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return next((d for i, (a, b) in enumerate(zip(one, other, strict=True)) if (d := _difference(a, b, f"{place}.{i}"))), "")
+        return next(
+            (d for i, (a, b) in enumerate(zip(one, other, strict=True)) if (d := _difference(a, b, f"{place}.{i}"))), ""
+        )
     return "" if one == other else f"{place} {one!r:.60} became {other!r:.60}"
 
 
@@ -141,6 +143,8 @@ def _became(kind: str, how: str) -> Damage:
     return damage
 
 
+_KINDS = ("result.json", "measures/*.json", "*.safetensors", "costs/*.json")
+
 CRAFTED: dict[str, Damage] = {
     "no history": _edited("runs/*/result.json", lambda t: t.update(history=[])),
     "history of others": _edited("runs/*/result.json", lambda t: t.update(history=[1])),
@@ -152,9 +156,8 @@ CRAFTED: dict[str, Damage] = {
     "other metrics": _edited("measures/*.json", lambda t: t.update(metrics={"seg": {"x": 1.0}})),
     "metrics list": _edited("measures/*.json", lambda t: t.update(metrics=[])),
     "pictures": _edited("measures/*.json", lambda t: t.update(num_pictures=-1)),
-    "costs": _edited("costs/*.json", lambda t: {key: None for key in t}),
-    "costs of others": _edited("costs/*.json", lambda t: {key: "x" for key in t}),
-    "costs huge": _edited("costs/*.json", lambda t: {key: 1e308 for key in t}),
-    **{f"{kind} is {how}": _became(kind, how) for kind in ("result.json", "measures/*.json", "*.safetensors", "costs/*.json")
-       for how in ("pipe", "/dev/zero", "folder", "sparse")},
-}  # fmt: skip
+    "costs": _edited("costs/*.json", lambda t: dict.fromkeys(t)),
+    "costs of others": _edited("costs/*.json", lambda t: dict.fromkeys(t, "x")),
+    "costs huge": _edited("costs/*.json", lambda t: dict.fromkeys(t, 1e308)),
+    **{f"{kind} is {how}": _became(kind, how) for kind in _KINDS for how in ("pipe", "/dev/zero", "folder", "sparse")},
+}

@@ -30,8 +30,19 @@ def _full() -> dict[str, Any]:
         "splits": {"train": LIST, "val": LIST},
         "every": {"val": 2},
         "tasks": {
-            "seg": {"task": "Semantic", "labels": ["none/{name}.png", seg], "classes": CLASSES, "map": {0: 0, 1: 1, 2: 2}},
-            "depth": {"task": "Depth", "labels": "depth/train/{name}.png", "scale": 0.001, "max_metres": 5, "invalid": 0},
+            "seg": {
+                "task": "Semantic",
+                "labels": ["none/{name}.png", seg],
+                "classes": CLASSES,
+                "map": {0: 0, 1: 1, 2: 2},
+            },
+            "depth": {
+                "task": "Depth",
+                "labels": "depth/train/{name}.png",
+                "scale": 0.001,
+                "max_metres": 5,
+                "invalid": 0,
+            },
             "edges": {"task": "Edges", "labels": seg, "from": "boundaries", "protocol": "ods", "max_distance": 0.011},
             "person": {"task": "Saliency", "labels": seg, "positive": [1, 2], "ignore": [255]},
         },
@@ -92,17 +103,76 @@ def _structure(draw: Random, folder: Path) -> str:
 
 
 _KEYS = (
-    *("layout", "path", "images", "splits", "every", "tasks", "task", "labels", "kind", "ignore", "map", "others", "offset"),
-    *("colours", "threshold", "positive", "from", "unit", "scale", "invalid", "packed", "orientation", "axes", "flip", "classes"),
-    *("max_metres", "class_weights", "weight", "f1_class", "f1_tolerance_px", "processes", "\x1b[31m", "name", "0", "train"),
+    *(
+        "layout",
+        "path",
+        "images",
+        "splits",
+        "every",
+        "tasks",
+        "task",
+        "labels",
+        "kind",
+        "ignore",
+        "map",
+        "others",
+        "offset",
+    ),
+    *(
+        "colours",
+        "threshold",
+        "positive",
+        "from",
+        "unit",
+        "scale",
+        "invalid",
+        "packed",
+        "orientation",
+        "axes",
+        "flip",
+        "classes",
+    ),
+    *(
+        "max_metres",
+        "class_weights",
+        "weight",
+        "f1_class",
+        "f1_tolerance_px",
+        "processes",
+        "\x1b[31m",
+        "name",
+        "0",
+        "train",
+    ),
 )
 
 
 def _listed(draw: Random, folder: Path) -> str:
     lines = draw.choice(
         [
-            *("../p0\n", "/etc/passwd\n", "p0\np0\n", "\x1b[2J\n", "p0 p1\n", "\n\n", "p0.png\n", "{name}\n", "*\n", "p0\x00\n"),
-            *("a" * 300 + "\n", "p0\n" * 100_000, "x" * 10**7, "p0\r\np1\r\n", "\ufeffp0\n", "./p0\n", "p0/\n", "~\n", "p9\n"),
+            *(
+                "../p0\n",
+                "/etc/passwd\n",
+                "p0\np0\n",
+                "\x1b[2J\n",
+                "p0 p1\n",
+                "\n\n",
+                "p0.png\n",
+                "{name}\n",
+                "*\n",
+                "p0\x00\n",
+            ),
+            *(
+                "a" * 300 + "\n",
+                "p0\n" * 100_000,
+                "x" * 10**7,
+                "p0\r\np1\r\n",
+                "\ufeffp0\n",
+                "./p0\n",
+                "p0/\n",
+                "~\n",
+                "p9\n",
+            ),
         ]
     )
     (folder / LIST).write_text(lines)
@@ -133,12 +203,13 @@ def _text(text: str) -> Damage:
 
 _BOMB = next(value for value in YAML_ONLY if isinstance(value, Raw) and len(value.text) > 300)
 
+_PLACES = (
+    *("path", "images", "splits", "splits.train", "every", "every.val", "tasks", "tasks.seg", "layout", "x"),
+    *("tasks.seg.task", "tasks.seg.labels", "tasks.seg.classes", "tasks.seg.ignore", "tasks.depth.unit"),
+)
+
 CRAFTED: dict[str, Damage] = {
-    **{
-        f"aliases at {place}": _set(place, _BOMB)
-        for place in ("path", "images", "splits", "splits.train", "every", "every.val", "tasks", "tasks.seg", "layout", "x",
-                      "tasks.seg.task", "tasks.seg.labels", "tasks.seg.classes", "tasks.seg.ignore", "tasks.depth.unit")
-    },  # fmt: skip
+    **{f"aliases at {place}": _set(place, _BOMB) for place in _PLACES},
     "unit": _set("tasks.depth.unit", ["a"]),
     "names": _set("images", "a{name}b{name}"),
     "many names": _set("images", "{name}" * 30),

@@ -51,12 +51,20 @@ def specimens() -> dict[str, tuple[str, Any, dict[str, Any]]]:
         "ids_tiff": ("tif", ids, seg),
         "ids_bmp": ("bmp", ids, seg),
         "ids_gif": ("gif", paletted, seg),
-        "colours": ("png", colours[ids], seg | {"kind": "colours", "colours": dict(zip(CLASSES, colours.tolist(), strict=True))}),
+        "colours": (
+            "png",
+            colours[ids],
+            seg | {"kind": "colours", "colours": dict(zip(CLASSES, colours.tolist(), strict=True))},
+        ),
         "depth": ("png", depth, depths | {"unit": "mm"}),
         "depth_tiff": ("tif", (depth / 1000).astype(np.float32), depths),
         "depth_npy": ("npy", (depth / 1000).astype(np.float32), depths | {"invalid": "nan"}),
         "depth_pgm": ("pgm", depth, depths | {"unit": "mm"}),
-        "packed": ("png", picture(3), {"task": "Depth", "max_metres": 100, "packed": [1, 256, 65536], "scale": 5.96e-6}),
+        "packed": (
+            "png",
+            picture(3),
+            {"task": "Depth", "max_metres": 100, "packed": [1, 256, 65536], "scale": 5.96e-6},
+        ),
         "normals": ("png", eight, {"task": "Normals"}),
         "normals_npy": ("npy", _normals().astype(np.float32), {"task": "Normals", "axes": "x right, y up, z backward"}),
         "saliency": ("png", (ids > 0).astype(np.uint8) * 255, {"task": "Saliency", "threshold": 127.5}),
@@ -130,7 +138,11 @@ def check_sample(sample: Sample, tasks: Mapping[str, Task]) -> None:
 def _as_pillow(folder: Path, sample: Sample) -> None:
     """Ids of 8 bits are what Pillow reads, where it does."""
     files = _files(folder)
-    if len(files) != 1 or files[0].suffix not in (".png", ".bmp", ".tif") or "classes" not in (folder / "data.yaml").read_text():
+    if (
+        len(files) != 1
+        or files[0].suffix not in (".png", ".bmp", ".tif")
+        or "classes" not in (folder / "data.yaml").read_text()
+    ):
         return
     if "colours" in (folder / "data.yaml").read_text():
         return
@@ -171,16 +183,45 @@ def _other_picture(draw: Random, folder: Path) -> str:
 
 
 _HEADERS = (
-    *("{'descr': '|O', 'fortran_order': False, 'shape': (32, 48)}", "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}"),
+    *(
+        "{'descr': '|O', 'fortran_order': False, 'shape': (32, 48)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}",
+    ),
     *("{'descr': '|u1', 'fortran_order': False, 'shape': (10**9, 10**9)}", "{'descr': '|u1', 'fortran_order': False}"),
-    *("{'descr': '|u1', 'fortran_order': True, 'shape': (32, 48)}", "{'descr': '|u1', 'fortran_order': False, 'shape': ()}"),
-    *("{'descr': '|u1', 'fortran_order': False, 'shape': (4611686018427387904, 4)}", "__import__('os').system('touch ran')"),
-    *("{'descr': [('a', '<i4'), ('b', '|O')], 'fortran_order': False, 'shape': (3,)}", "[" * 5000, "{'descr': 1}", "-" * 9000),
-    *("{'descr': '|V1000000000', 'fortran_order': False, 'shape': (1,)}", "{'descr': '<U1', 'fortran_order': 0, 'shape': (1,)}"),
-    *("{'descr': '<M8[s]', 'fortran_order': False, 'shape': (32, 48)}", "{'descr': '<c8', 'fortran_order': False, 'shape': (32, 6)}"),
-    *("{'descr': '|u1', 'fortran_order': False, 'shape': (True, 48)}", "{'descr': '|u1', 'fortran_order': False, 'shape': (0, 48)}"),
-    *("{'descr': '|u1', 'fortran_order': False, 'shape': 1536}", "{'descr': '|u1', 'fortran_order': False, 'shape': (1.0,)}"),
-    *("{'descr': '|u1\\x00', 'fortran_order': False, 'shape': (32, 48)}", "{'descr': 'garbage', 'fortran_order': 0, 'shape': (1,)}"),
+    *(
+        "{'descr': '|u1', 'fortran_order': True, 'shape': (32, 48)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': ()}",
+    ),
+    *(
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (4611686018427387904, 4)}",
+        "__import__('os').system('touch ran')",
+    ),
+    *(
+        "{'descr': [('a', '<i4'), ('b', '|O')], 'fortran_order': False, 'shape': (3,)}",
+        "[" * 5000,
+        "{'descr': 1}",
+        "-" * 9000,
+    ),
+    *(
+        "{'descr': '|V1000000000', 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': '<U1', 'fortran_order': 0, 'shape': (1,)}",
+    ),
+    *(
+        "{'descr': '<M8[s]', 'fortran_order': False, 'shape': (32, 48)}",
+        "{'descr': '<c8', 'fortran_order': False, 'shape': (32, 6)}",
+    ),
+    *(
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 48)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (0, 48)}",
+    ),
+    *(
+        "{'descr': '|u1', 'fortran_order': False, 'shape': 1536}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (1.0,)}",
+    ),
+    *(
+        "{'descr': '|u1\\x00', 'fortran_order': False, 'shape': (32, 48)}",
+        "{'descr': 'garbage', 'fortran_order': 0, 'shape': (1,)}",
+    ),
 )
 
 

@@ -65,7 +65,11 @@ class Matlab(Surface):
             if "JPEGImages" in str(error):  # its picture's size, which there is not
                 return
             raise
-        if raw.ndim != 2 or raw.dtype not in (np.uint8, np.bool_) or (task == "parts" and not np.isin(raw, (*range(7), 255)).all()):
+        if (
+            raw.ndim != 2
+            or raw.dtype not in (np.uint8, np.bool_)
+            or (task == "parts" and not np.isin(raw, (*range(7), 255)).all())
+        ):
             raise WrongReading(f"{task}: {raw.dtype} {raw.shape}")
 
 
@@ -113,7 +117,9 @@ def element(kind: int, data: bytes) -> bytes:
 
 def matrix(cls: int, shape: tuple[int, ...], name: bytes, *content: bytes) -> bytes:
     """A matrix of a class."""
-    head = element(6, struct.pack("<II", cls, 0)) + element(5, struct.pack(f"<{len(shape)}i", *shape)) + element(1, name)
+    head = (
+        element(6, struct.pack("<II", cls, 0)) + element(5, struct.pack(f"<{len(shape)}i", *shape)) + element(1, name)
+    )
     return element(14, head + b"".join(content))
 
 
@@ -161,8 +167,28 @@ CRAFTED: dict[str, Damage] = {
     "many variables": _file(matrix(6, (1, 1), b"b", element(9, bytes(8))) * 200_000),
     "many packed": _file(*[struct.pack("<II", 15, len(z := zlib.compress(bytes(16)))) + z] * 100_000),
     "control": _file(struct_of((1, 1), [b"\x1b[2J"], 8, matrix(4, (1, 3), b"", element(16, b"\x1b]0")))),
-    "part": _file(struct_of((1, 1), [b"objects"], 8, struct_of((1, 1), [b"class_ind", b"parts"], 16,
-        matrix(9, (1, 1), b"", element(2, b"\x0f")), struct_of((1, 1), [b"part_name", b"mask"], 16,
-        matrix(4, (1, 4), b"", element(16, b"\x1b[2J")), matrix(9, (1, 1), b"", element(2, b"\1")))))),
-    **{how: (lambda draw, folder, how=how: become(folder / "a.mat", how) or "") for how in ("pipe", "/dev/zero", "sparse", "folder")},
+    "part": _file(
+        struct_of(
+            (1, 1),
+            [b"objects"],
+            8,
+            struct_of(
+                (1, 1),
+                [b"class_ind", b"parts"],
+                16,
+                matrix(9, (1, 1), b"", element(2, b"\x0f")),
+                struct_of(
+                    (1, 1),
+                    [b"part_name", b"mask"],
+                    16,
+                    matrix(4, (1, 4), b"", element(16, b"\x1b[2J")),
+                    matrix(9, (1, 1), b"", element(2, b"\1")),
+                ),
+            ),
+        )
+    ),
+    **{
+        how: (lambda draw, folder, how=how: become(folder / "a.mat", how) or "")
+        for how in ("pipe", "/dev/zero", "sparse", "folder")
+    },
 }

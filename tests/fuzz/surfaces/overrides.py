@@ -22,10 +22,35 @@ from .recipes import RECIPE, recipe
 
 _KEYS = (
     *("backbone", "backbone.name", "backbone.weights", "backbone.options.depth", "backbone.taps", "backbone.drop_path"),
-    *("adapter", "adapter.rank", "adapter.alpha", "adapter.layers", "adapter.0.rank", "head", "head.channels", "head.seg"),
+    *(
+        "adapter",
+        "adapter.rank",
+        "adapter.alpha",
+        "adapter.layers",
+        "adapter.0.rank",
+        "head",
+        "head.channels",
+        "head.seg",
+    ),
     *("tasks", "tasks.seg", "tasks.seg.dice", "tasks.seg.classes", "tasks.depth.max_metres", "tasks.x.weight", "data"),
-    *("data.images", "data.path", "data.tasks.seg.classes", "data.tasks.seg.ignore", "data.tasks.depth.unit", "data.every"),
-    *("train.lr", "train.steps", "train.epochs", "train.batch_size", "train.eval_size", "train.log", "train.seed", "onto"),
+    *(
+        "data.images",
+        "data.path",
+        "data.tasks.seg.classes",
+        "data.tasks.seg.ignore",
+        "data.tasks.depth.unit",
+        "data.every",
+    ),
+    *(
+        "train.lr",
+        "train.steps",
+        "train.epochs",
+        "train.batch_size",
+        "train.eval_size",
+        "train.log",
+        "train.seed",
+        "onto",
+    ),
     *("train.augment.size", "train.augment.scale", "train.balance", "train.precision", "train.devices", "train.warmup"),
     *("train.clip", "train.weight_decay", "train.schedule", "train.patience", "train.best_by", "train.cache", "out"),
     *("train", "compare", "base", "train..lr", "train.lr.x", "data.0", "", "--", "head.0", "tasks.seg.class_weights"),
@@ -44,8 +69,29 @@ _VERBS: dict[str, list[str]] = {
 }
 _OPTIONS = (
     *("--size", "--tasks", "--every", "--limit", "--batch-size", "--weights", "--device", "--split", "--thresholds-on"),
-    *("--json", "--budget", "--adapters", "--match-classes", "--config", "--data", "--out", "--help", "--debug", "--resume"),
-    *("--print-config", "--nonsense", "-x", "--", "--data.path", "--data.images", "--data.every", "--data.name", "--top"),
+    *(
+        "--json",
+        "--budget",
+        "--adapters",
+        "--match-classes",
+        "--config",
+        "--data",
+        "--out",
+        "--help",
+        "--debug",
+        "--resume",
+    ),
+    *(
+        "--print-config",
+        "--nonsense",
+        "-x",
+        "--",
+        "--data.path",
+        "--data.images",
+        "--data.every",
+        "--data.name",
+        "--top",
+    ),
 )
 
 

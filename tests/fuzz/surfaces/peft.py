@@ -96,8 +96,27 @@ def _json(name: str) -> Damage:
 
 _KEYS = (
     *("rank_pattern", "alpha_pattern", "target_modules", "modules_to_save", "layers_to_transform", "layers_pattern"),
-    *("use_rslora", "use_dora", "bias", "fan_in_fan_out", "exclude_modules", "target_parameters", "checkpoint_path", "x"),
-    *("init_lora_weights", "peft_type", "task_type", "lora_alpha", "r", "auto_mapping", "revision", "\x1b[31m", "loftq_config"),
+    *(
+        "use_rslora",
+        "use_dora",
+        "bias",
+        "fan_in_fan_out",
+        "exclude_modules",
+        "target_parameters",
+        "checkpoint_path",
+        "x",
+    ),
+    *(
+        "init_lora_weights",
+        "peft_type",
+        "task_type",
+        "lora_alpha",
+        "r",
+        "auto_mapping",
+        "revision",
+        "\x1b[31m",
+        "loftq_config",
+    ),
 )
 _config, _task = _json(CONFIG), _json(TASK)
 
@@ -213,6 +232,8 @@ CRAFTED: dict[str, Damage] = {
     "task checkpoint": _edited(TASK, lambda t: t["backbone"]["options"].update(checkpoint_path=EVIL)),
     "task depth": _edited(TASK, lambda t: t["backbone"]["options"].update(depth=100_000)),
     "task weights": _edited(TASK, lambda t: t["backbone"].update(weights_source=PIPE)),
-    "task channels": _edited(TASK, lambda t: t["tasks"]["seg"].update(head={"name": "UPerHead", "options": {"channels": 10**6}})),
+    "task channels": _edited(
+        TASK, lambda t: t["tasks"]["seg"].update(head={"name": "UPerHead", "options": {"channels": 10**6}})
+    ),
     "task classes": _edited(TASK, lambda t: t["tasks"]["seg"]["options"].update(classes=250)),
 }

@@ -119,14 +119,30 @@ def png(width: int, height: int, bits: int, kind: int, rows: bytes, *extra: byte
 def _chunk(draw: Random, folder: Path) -> str:
     """A PNG with a damaged field of its header or a strange chunk, and right checksums."""
     file = (_files(folder) or [folder / "a.png"])[0]
-    width, height = draw.choice([48, 48, 0, 1, 2**31 - 1, 178_000_000, 13_000]), draw.choice([32, 32, 0, 1, 2**31 - 1, 13_000])
+    width, height = (
+        draw.choice([48, 48, 0, 1, 2**31 - 1, 178_000_000, 13_000]),
+        draw.choice([32, 32, 0, 1, 2**31 - 1, 13_000]),
+    )
     bits, kind = draw.choice([8, 8, 16, 1, 2, 4, 0, 3, 255]), draw.choice([0, 2, 3, 4, 6, 1, 7])
     extra = draw.choice(
         [
-            *(b"", chunk(b"PLTE", bytes(range(9))), chunk(b"PLTE", bytes(4)), chunk(b"tRNS", bytes(300)), chunk(b"tRNS", b"")),
-            *(chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0"), chunk(b"eXIf", b"II"), chunk(b"gAMA", b"")),
+            *(
+                b"",
+                chunk(b"PLTE", bytes(range(9))),
+                chunk(b"PLTE", bytes(4)),
+                chunk(b"tRNS", bytes(300)),
+                chunk(b"tRNS", b""),
+            ),
+            *(
+                chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0"),
+                chunk(b"eXIf", b"II"),
+                chunk(b"gAMA", b""),
+            ),
             *(chunk(b"acTL", struct.pack(">II", 2**31, 0)), chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**7)))),
-            *(chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(10**7))), chunk(b"iTXt", b"x\0\1\0\0\0" + zlib.compress(bytes(10**7)))),
+            *(
+                chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(10**7))),
+                chunk(b"iTXt", b"x\0\1\0\0\0" + zlib.compress(bytes(10**7))),
+            ),
         ]
     )
     rows = bytes(draw.choice([0, 1, 48 * 32, 48 * 32 * 3, 48 * 32 * 8]))
@@ -165,9 +181,25 @@ CRAFTED: dict[str, Damage] = {
     "largest palette": _replaced("a.png", png(13_377, 13_377, 8, 3, b"", chunk(b"PLTE", bytes(768)))),
     "largest whole": _replaced("a.png", png(13_000, 13_000, 1, 0, bytes(13_000 * 1625))),
     "largest tiff": _replaced("a.tif", _square(13_377, 13_377)),
-    "largest bmp": _replaced("a.bmp", b"BM" + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 13_377, 13_377, 1, 24, 0, 0, 0, 0, 0, 0)),
-    "run-length bmp": _replaced("a.bmp", b"BM" + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 13_377, 13_377, 1, 8, 1, 0, 0, 0, 256, 0) + bytes(1024) + b"\xff\0" * 50),
-    "largest gif": _replaced("a.gif", b"GIF89a" + struct.pack("<HHBBB", 13_000, 13_000, 0x80, 0, 0) + bytes(6) + b"," + struct.pack("<HHHHB", 0, 0, 13_000, 13_000, 0) + b"\x02\x02\x44\x01\0;"),
+    "largest bmp": _replaced(
+        "a.bmp", b"BM" + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 13_377, 13_377, 1, 24, 0, 0, 0, 0, 0, 0)
+    ),
+    "run-length bmp": _replaced(
+        "a.bmp",
+        b"BM"
+        + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 13_377, 13_377, 1, 8, 1, 0, 0, 0, 256, 0)
+        + bytes(1024)
+        + b"\xff\0" * 50,
+    ),
+    "largest gif": _replaced(
+        "a.gif",
+        b"GIF89a"
+        + struct.pack("<HHBBB", 13_000, 13_000, 0x80, 0, 0)
+        + bytes(6)
+        + b","
+        + struct.pack("<HHHHB", 0, 0, 13_000, 13_000, 0)
+        + b"\x02\x02\x44\x01\0;",
+    ),
     "largest ppm": _replaced("a.ppm", b"P6\n13377 13377\n255\n"),
     "plain ppm": _replaced("a.ppm", b"P3\n13377 13377\n255\n" + b"1 " * 1000),
     "ppm zeros": _replaced("a.ppm", b"P6\n" + b"0" * 10**6 + b"48 32\n255\n"),
@@ -176,9 +208,14 @@ CRAFTED: dict[str, Damage] = {
     "tiff counts": _replaced("a.tif", _square(48, 32, (700, 1, 2**32 - 1, 8))),
     "tiff strips": _replaced("a.tif", _square(48, 32, (330, 4, 2**31, 8))),
     "tiff exif loop": _replaced("a.tif", _square(48, 32, (34665, 4, 1, 8))),
-    "text bomb": _replaced("a.png", png(48, 32, 8, 0, bytes(48 * 32), *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(900_000)))] * 200)),
+    "text bomb": _replaced(
+        "a.png", png(48, 32, 8, 0, bytes(48 * 32), *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(900_000)))] * 200)
+    ),
     "many chunks": _replaced("a.png", png(48, 32, 8, 0, bytes(48 * 32), *[chunk(b"tEXt", b"a\0b")] * 100_000)),
     "jpeg markers": _replaced("a.jpg", b"\xff\xd8" + b"\xff\xe1\x00\x02" * 10**6),
     "control name": _replaced("a.\x1b[2J.png", b"\x89PNG"),
-    **{how: (lambda draw, folder, how=how: become(_files(folder)[0], how) or "") for how in ("pipe", "/dev/zero", "sparse", "folder", "loop")},
+    **{
+        how: (lambda draw, folder, how=how: become(_files(folder)[0], how) or "")
+        for how in ("pipe", "/dev/zero", "sparse", "folder", "loop")
+    },
 }

@@ -20,12 +20,12 @@ from ..worker import command
 
 
 def _memory(folder: Path) -> None:
-    taken = [bytearray(2**26) for _ in range(20)]  # asked for, and never touched
+    taken = [bytearray(2**23) for _ in range(20)]  # asked for, and never touched
     raise DataError(f"{folder.name}: {len(taken)} were had")
 
 
 def _mapped(folder: Path) -> None:
-    with mmap.mmap(-1, 2**28 + 2**27) as shared:  # what no bound on data sees, and is given back
+    with mmap.mmap(-1, 3 * 2**25) as shared:  # what no bound on data sees, and is given back
         for page in range(0, len(shared), 4096):
             shared[page] = 1
 

@@ -22,7 +22,15 @@ from ..verdicts import WrongReading
 from ..worker import command
 
 RECIPE = "r.yaml"
-_TRAIN = {"steps": 1, "batch_size": 2, "workers": 0, "log": ["csv"], "check_pictures": 1, "devices": 1, "accelerator": "cpu"}
+_TRAIN = {
+    "steps": 1,
+    "batch_size": 2,
+    "workers": 0,
+    "log": ["csv"],
+    "check_pictures": 1,
+    "devices": 1,
+    "accelerator": "cpu",
+}
 
 
 def recipe(short: str) -> dict[str, Any]:
@@ -30,8 +38,12 @@ def recipe(short: str) -> dict[str, Any]:
     name, options = TRUNKS[short]
     return {
         "backbone": {"name": name, "weights": TRUNK, "options": options},
-        "adapter": {"name": "LoRA", "rank": 2, "layers": ["proj"]} if short == "mit" else [{"name": "AdaptFormer", "bottleneck": 2}],
-        "head": {"seg": {"name": "SegFormerHead", "channels": 4}, "depth": "LinearHead"} if short == "mit" else "LinearHead",
+        "adapter": {"name": "LoRA", "rank": 2, "layers": ["proj"]}
+        if short == "mit"
+        else [{"name": "AdaptFormer", "bottleneck": 2}],
+        "head": {"seg": {"name": "SegFormerHead", "channels": 4}, "depth": "LinearHead"}
+        if short == "mit"
+        else "LinearHead",
         "tasks": {"seg": {"dice": 1.0, "class_weights": [1, 2, 1]}, "depth": {"weight": 0.5}},
         "data": DESCRIPTION,
         "train": _TRAIN | {"lr": 1e-3, "augment": {"size": [32, 32], "flip": 0.5}, "balance": {"name": "Uncertainty"}},
@@ -50,8 +62,16 @@ def scenes() -> dict[str, Any]:
         "data": {"name": "scenes", "train": 2, "val": 1, "test": 1, "size": 32},
         "train": _TRAIN | {"eval_every": 1, "epochs": 1, "seed": 3, "schedule": "cosine", "clip": 0.5},
         "compare": {
-            **{"title": "tiny", "adapters": "LoRA(rank=2),[LoRA+NormTuning]", "seeds": 1, "rates": [1e-3], "widen": 0},
-            **{"references": ["frozen"], "jobs": 1, "pictures": False, "out": "out/compared", "data_licence": "CC0-1.0"},
+            "title": "tiny",
+            "adapters": "LoRA(rank=2),[LoRA+NormTuning]",
+            "seeds": 1,
+            "rates": [1e-3],
+            "widen": 0,
+            "references": ["frozen"],
+            "jobs": 1,
+            "pictures": False,
+            "out": "out/compared",
+            "data_licence": "CC0-1.0",
         },
         "out": "out/run",
     }
@@ -64,7 +84,11 @@ class Recipes(Surface):
     share: ClassVar[float] = 1.8
 
     def make(self, folder: Path) -> None:
-        for name, plain, short in (("mit", recipe("mit"), "mit"), ("vit", recipe("vit"), "vit"), ("scenes", scenes(), "mit")):
+        for name, plain, short in (
+            ("mit", recipe("mit"), "mit"),
+            ("vit", recipe("vit"), "vit"),
+            ("scenes", scenes(), "mit"),
+        ):
             write_trunk(short, folder / name)
             if name != "scenes":
                 write_set(folder / name)
@@ -160,29 +184,61 @@ CRAFTED: dict[str, Damage] = {
         f"aliases at {place}": _set(place, _BOMB)
         for place in (
             *("backbone", "backbone.name", "backbone.weights", "backbone.options", "adapter", "adapter.rank", "head"),
-            *("tasks", "tasks.seg", "data", "data.tasks", "data.images", "train", "train.lr", "train.log", "onto", "out"),
+            *(
+                "tasks",
+                "tasks.seg",
+                "data",
+                "data.tasks",
+                "data.images",
+                "train",
+                "train.lr",
+                "train.log",
+                "onto",
+                "out",
+            ),
             *("base", "compare", "compare.adapters", "compare.title", "unknown", "train.augment", "train.balance"),
         )
     },
     **{
         f"itself at {place}": _set(place, Raw("&a [*a]"))
-        for place in ("backbone", "adapter", "head", "tasks", "data", "train", "train.log", "onto", "out", "compare", "base")
+        for place in (
+            "backbone",
+            "adapter",
+            "head",
+            "tasks",
+            "data",
+            "train",
+            "train.log",
+            "onto",
+            "out",
+            "compare",
+            "base",
+        )
     },
     **{
         f"log {name}": _set("train.log", [name])
         for name in (
-            *("bait.Logger", "unittest.__main__.x", "this.x", "antigravity.fly", "os.system", "builtins.exec", "a.", ".a"),
+            *(
+                "bait.Logger",
+                "unittest.__main__.x",
+                "this.x",
+                "antigravity.fly",
+                "os.system",
+                "builtins.exec",
+                "a.",
+                ".a",
+            ),
             *("subprocess.Popen", "pdb.Pdb", "code.InteractiveConsole", "lightning.fabric.loggers.CSVLogger", "bait"),
         )
     },
-    "pickle": _set("backbone.options.checkpoint_path", "trap.evil.pth"),
-    "config": _set("backbone.options", {"pretrained": True, "pretrained_cfg": {"file": "trap.evil.pth"}}),
-    "overlay": _set("backbone.options", {"pretrained": True, "pretrained_cfg_overlay": {"file": "trap.evil.pth"}}),
-    "cache": _set("backbone.options.cache_dir", "/tmp/elsewhere"),
+    "vit/pickle": _set("backbone.options.checkpoint_path", "trap.evil.pth"),
+    "vit/config": _set("backbone.options", {"pretrained": True, "pretrained_cfg": {"file": "trap.evil.pth"}}),
+    "vit/overlay": _set("backbone.options", {"pretrained": True, "pretrained_cfg_overlay": {"file": "trap.evil.pth"}}),
+    "vit/cache": _set("backbone.options.cache_dir", "/tmp/elsewhere"),
     "timestamp": _set("train.lr", Raw("!!timestamp 99")),
-    "nested tasks": _set("tasks", [["seg"]]),
-    "unit": _set("data.tasks", {"depth": {"task": "Depth", "labels": "depth/{split}/{name}.png", "unit": ["a"]}}),
-    "names": _set("data.images", "a{name}b{name}"),
+    "vit/nested tasks": _set("tasks", [["seg"]]),
+    "vit/unit": _set("data.tasks", {"depth": {"task": "Depth", "labels": "depth/{split}/{name}.png", "unit": ["a"]}}),
+    "vit/names": _set("data.images", "a{name}b{name}"),
     "size": _set("train.eval_size", Raw("0,64")),
     "zero size": _set("train.eval_size", [0, 64]),
     "epochs": _set("train.epochs", 1e308),
@@ -194,9 +250,9 @@ CRAFTED: dict[str, Damage] = {
     "pipe": _set("backbone.weights", "trap.pipe"),
     "device": _set("backbone.weights", "/dev/zero"),
     "sparse": _set("backbone.weights", "trap.sparse.safetensors"),
-    "depth": _set("backbone.options.depth", 100_000),
-    "depths": _set("backbone.options.depths", [100_000, 1, 1, 1]),
-    "width": _set("backbone.options.embed_dim", 10**6),
+    "vit/depth": _set("backbone.options.depth", 100_000),
+    "mit/depths": _set("backbone.options.depths", [100_000, 1, 1, 1]),
+    "vit/width": _set("backbone.options.embed_dim", 10**6),
     "batch": _set("train.batch_size", 10**9),
     "workers": _set("train.workers", 10**5),
     "devices": _set("train.devices", 10**5),
@@ -222,5 +278,5 @@ CRAFTED: dict[str, Damage] = {
     "fifo": lambda draw, folder: become(folder / RECIPE, "pipe") or "",
     "zero": lambda draw, folder: become(folder / RECIPE, "/dev/zero") or "",
     "sparse file": lambda draw, folder: become(folder / RECIPE, "sparse") or "",
-    "json": lambda draw, folder: (folder / RECIPE).write_text(json.dumps(scenes())) and "" or "",
+    "json": lambda draw, folder: ((folder / RECIPE).write_text(json.dumps(scenes())) and "") or "",
 }

@@ -82,7 +82,18 @@ def _header(draw: Random, folder: Path) -> str:
 def _pickled(draw: Random, folder: Path) -> str:
     """A pickle of another object than named tensors."""
     content = draw.choice(
-        [None, 1, [], {}, {"a": 1}, {1: torch.ones(2)}, {"model": {}}, {"model": {"model": {"model": {}}}}, "x", torch.ones(3)]
+        [
+            None,
+            1,
+            [],
+            {},
+            {"a": 1},
+            {1: torch.ones(2)},
+            {"model": {}},
+            {"model": {"model": {"model": {}}}},
+            "x",
+            torch.ones(3),
+        ]
     )
     for file in folder.glob("trunk.*"):
         file.unlink()
