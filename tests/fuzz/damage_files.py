@@ -14,6 +14,8 @@ from typing import Any
 from .damage_values import damaged, dump_json
 from .odd_values import EVIL, LINK, PIPE, SPARSE
 
+#: A file beside the folder of inputs, which must stay as it is.
+OUTSIDE = "outside.txt"
 _HUGE = [0, 1, 2**7, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1]
 
 
@@ -103,7 +105,7 @@ def another_kind(names: Callable[[Path], list[Path]] = held) -> Callable[[Random
         files = names(folder)
         file = draw.choice(files)
         how = draw.choice(
-            ["pipe", "/dev/zero", "/dev/full", "sparse", "folder", "empty", "gone", "other", "loop", "root"]
+            ["pipe", "/dev/zero", "/dev/full", "sparse", "folder", "empty", "gone", "other", "loop", "outside"]
         )
         other = draw.choice(files).read_bytes()
         become(file, how, other)
@@ -126,8 +128,8 @@ def become(file: Path, how: str, other: bytes = b"") -> None:
         file.mkdir()
     elif how == "loop":
         file.symlink_to(file.name)
-    elif how == "root":
-        file.symlink_to("/etc/passwd")
+    elif how == "outside":
+        file.symlink_to(Path.cwd().parent / OUTSIDE)
     elif how in ("empty", "other"):
         file.write_bytes(other if how == "other" else b"")
 

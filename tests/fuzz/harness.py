@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from . import fence
+from .damage_files import OUTSIDE
 from .surface import Surface
 from .verdicts import Verdict
 from .worker import work
@@ -30,9 +32,12 @@ def run(
     surface: Surface, numbers: Sequence[int], seed: int, limit: float = LIMIT, memory: int = MEMORY
 ) -> Iterator[Verdict]:
     """The verdicts on inputs by number, in order."""
+    if not fence.is_possible() and os.geteuid() == 0:
+        raise RuntimeError("this kernel has no Landlock: run the fuzzer as a user who may not write elsewhere")
     with tempfile.TemporaryDirectory(prefix=f"garnish-fuzz-{surface.name}-") as name:
         place = Path(name).resolve()
         (place / "seeds").mkdir()
+        (place / OUTSIDE).write_text("beside every input\n")
         former = Path.cwd()
         os.chdir(place / "seeds")
         try:

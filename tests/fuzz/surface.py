@@ -21,6 +21,9 @@ class Surface:
     #: Files (relative, or folders of them) of an input that reading may change or make.
     writes: ClassVar[Sequence[str]] = ("out",)
 
+    #: Whether words of the input may name other places in its folder to write to, where there is nothing yet.
+    names_places: ClassVar[bool] = False
+
     def make(self, folder: Path) -> None:
         """Write specimens, each a sub-folder; the working directory is ``folder``."""
         raise NotImplementedError

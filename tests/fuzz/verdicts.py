@@ -15,7 +15,7 @@ FINDINGS = ("foreign", "hang", "memory", "event", "wrong", "message")
 _GARNISH = f"{Path(garnish.__file__ or '').parent}/"
 _NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|cannot allocate memory|out of memory", re.IGNORECASE)
 #: A message begins with a file, an option or a key, and a colon.
-_KEYED = re.compile(r"[^:]{1,300}: ")
+_KEYED = re.compile(r".{1,300}?: ")
 
 
 class Refusal(Exception):

@@ -59,8 +59,14 @@ class Hang(BaseException):
     """The time is over; no ``except Exception`` of what is tested takes it for its own."""
 
 
+class Forbidden(BaseException):
+    """Raised in the place of what an input may not do, so that it is not done."""
+
+
 class Watch:
     """An audit hook of this process for ever, and bounds on memory and time for each input.
+
+    What is forbidden is refused before it is done, not only noted.
 
     Args:
         here: the folder of inputs, the only one that may be written to.
@@ -82,6 +88,7 @@ class Watch:
         # (the highest resident size) is compared with it. Of the address space torch maps much that it never takes.
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + memory + memory // 8, most))
+        self._refs = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
         signal.signal(signal.SIGALRM, self._alarm)
         sys.addaudithook(self._see)
 
@@ -89,7 +96,7 @@ class Watch:
     def armed(self) -> Iterator[None]:
         """Watch what happens in a ``with`` block; raises :class:`Hang` in it when the time is over."""
         self.events.clear()
-        Path("/proc/self/clear_refs").write_text("5")  # the highest resident size starts anew
+        os.pwrite(self._refs, b"5", 0)  # the highest resident size starts anew
         # second line: C code that never returns to the interpreter ends with the whole process
         faulthandler.dump_traceback_later(2 * self.limit + 0.5, exit=True, file=self.trace)
         self._began = time.monotonic(), time.process_time()
@@ -120,6 +127,7 @@ class Watch:
         try:
             if told := self._judged(event, args):
                 self.events.append(f"{told} by {_caller()}")
+                raise Forbidden(told)
         finally:
             self._within = False
 

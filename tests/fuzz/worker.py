@@ -19,9 +19,10 @@ from typing import IO
 from garnish.errors import LONGEST, GarnishError, showable
 
 from .damage_files import TRAPS, lay_traps
+from .fence import fence
 from .surface import Damage, Surface, copied
 from .verdicts import Refusal, Verdict, judged, place_of
-from .watch import Hang, Watch
+from .watch import Forbidden, Hang, Watch
 
 #: An input of these is the reason to go on in a new process.
 _LAST = ("hang", "memory", "event")
@@ -31,6 +32,7 @@ def work(
     surface: Surface, place: Path, numbers: list[int], seed: int, limit: float, memory: int, answers: IO[str]
 ) -> None:
     """Run inputs and write a line of JSON before and after each; ends early after one that may have left marks."""
+    sys.dont_write_bytecode = True
     sys.stdin = Path(os.devnull).open()  # noqa: SIM115
     sys.path[:0] = [""]  # as of `python -m garnish`, which looks for modules in the current folder
     logging.getLogger("garnish").setLevel(logging.INFO)
@@ -38,6 +40,7 @@ def work(
     specimens = sorted(path for path in (place / "seeds").iterdir() if path.is_dir())
     with (place / "stacks.txt").open("w") as trace:
         watch = Watch(place / "input", limit, memory, trace)
+        fence(place)
         for number in numbers:
             _say(answers, {"start": number})
             verdict = one(surface, watch, specimens, number, seed)
@@ -69,6 +72,8 @@ def one(surface: Surface, watch: Watch, specimens: list[Path], number: int, seed
             surface.read(folder, draw)
     except Hang as error:
         verdict.kind, verdict.told, verdict.place = "hang", f"over {watch.limit} s", place_of(error)
+    except Forbidden as error:
+        verdict.kind, verdict.place = "event", place_of(error)
     except (Exception, SystemExit) as error:
         verdict.kind, verdict.told, verdict.place = judged(error, folder)
     except BaseException as error:  # panics of Rust
@@ -76,7 +81,9 @@ def one(surface: Surface, watch: Watch, specimens: list[Path], number: int, seed
     finally:
         logging.getLogger().removeHandler(handler)
     verdict.seconds = round(time.monotonic() - start, 3)
-    if verdict.kind in ("accepted", "refused"):
+    if watch.events or (folder / "ran").exists():
+        verdict.kind, verdict.told = "event", "; ".join(watch.events[:3]) or "a file was run"
+    elif verdict.kind in ("accepted", "refused"):
         _look_around(verdict, surface, watch, folder, before, out.getvalue() + err.getvalue() + log.getvalue())
     return verdict
 
@@ -103,16 +110,14 @@ def _look_around(
 ) -> None:
     """What the input did beside its result."""
     grown = watch.grown()
-    if watch.events or (folder / "ran").exists():
-        verdict.kind, verdict.told = "event", "; ".join(watch.events[:3]) or "a file was run"
-    elif grown > watch.memory:
+    if grown > watch.memory:
         verdict.kind, verdict.told = "memory", f"{grown / 1e9:.1f} GB"
     else:
         odd = next((line for line in printed.split("\n") if line != showable(line)), None)
         long = next((line for line in printed.split("\n") if len(line) > 10 * LONGEST), None)
         after = _marks(folder)
         lost = [n for n, mark in before.items() if after.get(n) != mark and not _may(surface, n)]
-        made = [n for n in after if n not in before and not _may(surface, n)]
+        made = [n for n in after if n not in before and not _may(surface, n) and not surface.names_places]
         if odd is not None or long is not None:
             verdict.kind, verdict.told = "message", f"printed: {(odd or long or '')[:200]!r}"
         elif lost or made:

@@ -243,7 +243,7 @@ CRAFTED: dict[str, Damage] = {
     "lora/overlay": _edited(
         lambda d: d["backbone"]["options"].update(pretrained=True, pretrained_cfg_overlay={"file": EVIL})
     ),
-    "lora/cache": _set(f"{_TRUNK}/cache_dir", "/tmp/elsewhere"),
+    "lora/cache": _set(f"{_TRUNK}/cache_dir", "../elsewhere"),
     "evil weights": _set("backbone/weights_source", EVIL),
     "pipe weights": _set("backbone/weights_source", PIPE),
     "endless weights": _set("backbone/weights_source", "trap.link.safetensors"),

@@ -35,6 +35,7 @@ class Checkpoints(Surface):
     """A run with a checkpoint at step 2 of 3, one before it, and what it ends at when nothing is damaged."""
 
     name: ClassVar[str] = "checkpoints"
+    names_places: ClassVar[bool] = True
     share: ClassVar[float] = 1.2
     writes: ClassVar[Sequence[str]] = ("out", RUN)
 

@@ -254,5 +254,5 @@ def _became(how: str) -> Damage:
 
 
 CRAFTED: dict[str, Damage] = {
-    how: _became(how) for how in ("pipe", "/dev/zero", "sparse", "folder", "loop", "empty", "root", "/dev/full")
+    how: _became(how) for how in ("pipe", "/dev/zero", "sparse", "folder", "loop", "empty", "outside", "/dev/full")
 }

@@ -20,77 +20,181 @@ from ..surface import Damage, Surface
 from ..worker import command
 from .recipes import RECIPE, recipe
 
-_KEYS = (
-    *("backbone", "backbone.name", "backbone.weights", "backbone.options.depth", "backbone.taps", "backbone.drop_path"),
-    *(
-        "adapter",
-        "adapter.rank",
-        "adapter.alpha",
-        "adapter.layers",
-        "adapter.0.rank",
-        "head",
-        "head.channels",
-        "head.seg",
+#: Section → keys of it that are overridden.
+_KEYS: dict[str, tuple[str, ...]] = {
+    "backbone": (
+        "",
+        ".name",
+        ".weights",
+        ".options.depth",
+        ".options.img_size",
+        ".taps",
+        ".drop_path",
+        ".x",
+        ".options",
     ),
-    *("tasks", "tasks.seg", "tasks.seg.dice", "tasks.seg.classes", "tasks.depth.max_metres", "tasks.x.weight", "data"),
-    *(
-        "data.images",
-        "data.path",
-        "data.tasks.seg.classes",
-        "data.tasks.seg.ignore",
-        "data.tasks.depth.unit",
-        "data.every",
+    "adapter": (
+        "",
+        ".rank",
+        ".alpha",
+        ".layers",
+        ".0.rank",
+        ".0.bottleneck",
+        ".0.scale",
+        ".dropout",
+        ".9.rank",
+        "..rank",
     ),
-    *(
-        "train.lr",
-        "train.steps",
-        "train.epochs",
-        "train.batch_size",
-        "train.eval_size",
-        "train.log",
-        "train.seed",
-        "onto",
+    "head": ("", ".channels", ".seg", ".0", ".dropout", ".name"),
+    "tasks": (
+        *(
+            "",
+            ".seg",
+            ".seg.dice",
+            ".seg.classes",
+            ".depth.max_metres",
+            ".x.weight",
+            ".seg.class_weights",
+            ".seg.weight",
+        ),
+        *(".seg.f1_class", ".seg.f1_tolerance_px", ".seg.focal_gamma", ".depth.weight", ".seg.x"),
     ),
-    *("train.augment.size", "train.augment.scale", "train.balance", "train.precision", "train.devices", "train.warmup"),
-    *("train.clip", "train.weight_decay", "train.schedule", "train.patience", "train.best_by", "train.cache", "out"),
-    *("train", "compare", "base", "train..lr", "train.lr.x", "data.0", "", "--", "head.0", "tasks.seg.class_weights"),
-)
-#: The commands that overrides are given to, without them.
-_VERBS: dict[str, list[str]] = {
-    "train": ["--config", RECIPE, "--print-config"],
-    "train on": ["--config", RECIPE, "--quiet"],
-    "info": ["vit_tiny_patch16_224", "--json"],
-    "plan": ["--config", RECIPE, "--json"],
-    "eval": ["b", "--data", "data.yaml", "--split", "val", "--json"],
-    "check": ["--data", "data.yaml"],
-    "predict": ["b", "street.png", "--out", "out"],
-    "methods": [],
-    "merge": ["b", "--out", "out/merged"],
+    "data": (
+        *(
+            "",
+            ".images",
+            ".path",
+            ".tasks.seg.classes",
+            ".tasks.seg.ignore",
+            ".tasks.depth.unit",
+            ".every",
+            ".0",
+            ".splits",
+        ),
+        *(
+            ".tasks.seg.labels",
+            ".tasks.seg.map",
+            ".tasks.depth.scale",
+            ".tasks.depth.invalid",
+            ".layout",
+            ".tasks",
+            ".name",
+        ),
+    ),
+    "train": (
+        *(
+            "",
+            ".lr",
+            ".steps",
+            ".epochs",
+            ".batch_size",
+            ".eval_size",
+            ".log",
+            ".seed",
+            ".augment",
+            ".augment.size",
+            ".clip",
+        ),
+        *(".augment.scale", ".balance", ".precision", ".devices", ".warmup", ".weight_decay", ".schedule", ".patience"),
+        *(
+            ".best_by",
+            ".cache",
+            ".cache_gb",
+            ".variants",
+            ".accumulate",
+            ".eval_every",
+            ".eval_batch_size",
+            ".eval_limit",
+        ),
+        *(
+            ".save_every",
+            ".log_every",
+            ".memory_gb",
+            ".check_pictures",
+            ".workers",
+            ".head_lr",
+            ".strategy",
+            "..lr",
+            ".lr.x",
+        ),
+        *(".augment.flip", ".augment.rotate_degrees", ".augment.colour", ".accelerator", ".checkpointing"),
+    ),
+    "onto": ("",),
+    "out": ("",),
+    "compare": ("", ".seeds"),
+    "base": ("",),
 }
-_OPTIONS = (
-    *("--size", "--tasks", "--every", "--limit", "--batch-size", "--weights", "--device", "--split", "--thresholds-on"),
+_RECIPE = ("backbone", "adapter", "head", "tasks", "data", "train", "train", "train", "onto", "out", "compare", "base")
+_SHARED = ("--json", "--help", "--debug", "--nonsense", "-x", "--", "--weights", "--device", "--tasks", "--out")
+#: Command → its words, the sections that it takes, and its options.
+_VERBS: dict[str, tuple[list[str], tuple[str, ...], tuple[str, ...]]] = {
+    "print": (["train", "--config", RECIPE, "--print-config"], _RECIPE, ("--resume", "--config", "--quiet", "--onto")),
+    "train": (["train", "--config", RECIPE, "--quiet"], _RECIPE, ("--resume", "--config", "--json", "--onto")),
+    "compare": (
+        ["compare", "--config", RECIPE, "--dry-run", "--out", "out/compared"],
+        _RECIPE,
+        ("--adapters", "--seeds", "--rates", "--reference-rates", "--widen", "--references", "--controls", "--jobs",
+         "--held-out-every", "--store", "--title", "--data-licence"),
+    ),
+    "info": (["info", "vit_tiny_patch16_224", "--size", "32,32"], ("adapter", "head", "tasks"), ("--size",)),
+    "plan": (
+        ["plan", "vit_tiny_patch16_224", "--tasks", "seg=Semantic", "--tasks.seg.classes", "3", "--methods", "LoRA,SSF"],
+        ("head", "tasks"),
+        ("--size", "--budget", "--bytes", "--memory", "--step-time", "--batch-size", "--methods"),
+    ),
+    "eval": (
+        ["eval", "b", "--data", "data.yaml", "--split", "val"],
+        ("data",),
+        ("--size", "--every", "--limit", "--batch-size", "--split", "--thresholds-on", "--match-classes"),
+    ),
+    "check": (["check", "--data", "data.yaml"], ("data",), ("--split", "--limit")),
+    "predict": (["predict", "b", "street.png"], (), ()),
+    "merge": (["merge", "b"], (), ("--task",)),
+    "methods": (["methods"], (), ()),
+}  # fmt: skip
+_SOUND = (
     *(
-        "--json",
-        "--budget",
-        "--adapters",
-        "--match-classes",
-        "--config",
-        "--data",
-        "--out",
-        "--help",
-        "--debug",
-        "--resume",
+        "1",
+        "2",
+        "8",
+        "0",
+        "0.5",
+        "1e-4",
+        "10",
+        "true",
+        "false",
+        "null",
+        "32,32",
+        "[32, 48]",
+        "LoRA",
+        "SSF",
+        "LinearHead",
     ),
     *(
-        "--print-config",
-        "--nonsense",
-        "-x",
-        "--",
-        "--data.path",
-        "--data.images",
-        "--data.every",
-        "--data.name",
-        "--top",
+        "csv",
+        "cosine",
+        "poly",
+        "val",
+        "train",
+        "seg",
+        "depth",
+        "seg,depth",
+        "b",
+        "data.yaml",
+        "out/x",
+        "10%",
+        "1MB",
+        "2x",
+    ),
+    *(
+        "{name: LoRA, rank: 1}",
+        "[qkv, fc1]",
+        "cpu",
+        "refuse",
+        "32-true",
+        "Uncertainty",
+        "{seg: {dice: 0.5}}",
+        "street.png",
     ),
 )
 
@@ -99,6 +203,7 @@ class Overrides(Surface):
     """A recipe, its data, a bundle; the words that are given are in ``words.json``."""
 
     name: ClassVar[str] = "overrides"
+    names_places: ClassVar[bool] = True
     share: ClassVar[float] = 1.5
 
     def make(self, folder: Path) -> None:
@@ -129,30 +234,36 @@ class Overrides(Surface):
 
 
 def _words(draw: Random, folder: Path) -> str:
-    verb = draw.choice(list(_VERBS))
-    words = [verb.split()[0], *_VERBS[verb]]
+    verb = draw.choices(list(_VERBS), [3, 4, 2, 2, 1, 3, 2, 2, 1, 0.3])[0]
+    words, sections, options = _VERBS[verb]
+    words = list(words)
     for _ in range(draw.choice([1, 1, 1, 2, 3])):
-        if draw.random() < 0.65:
-            added = [f"--{draw.choice(_KEYS)}", _word(draw)]
+        if sections and draw.random() < 0.7:
+            section = draw.choice(sections)
+            added = [f"--{section}{draw.choice(_KEYS[section])}", _word(draw)]
         else:
-            added = [draw.choice(_OPTIONS), *([_word(draw)] if draw.random() < 0.8 else [])]
+            added = [draw.choice((*options, *options, *_SHARED)), *([_word(draw)] if draw.random() < 0.8 else [])]
         if draw.random() < 0.15 and len(added) == 2:
             added = [f"{added[0]}={added[1]}"]
         words += added
     if draw.random() < 0.1:
         words[draw.randrange(len(words))] = _word(draw)
+    if words[0] in ("info", "plan"):  # who names a giant there asks for it
+        words = [word.replace("vit_giant_patch14_dinov2", "vit_tiny_patch16_224") for word in words]
     _write(folder, words)
     return " ".join(word if len(word) < 60 else f"{word[:40]}…({len(word)})" for word in words)
 
 
 def _word(draw: Random) -> str:
+    if draw.random() < 0.3:
+        return draw.choice(_SOUND)
     value: Any = draw.choice(draw.choice([NUMBERS, TEXTS, TEXTS, SHAPES, YAML_ONLY]))
     text = value.text if isinstance(value, Raw) else value if isinstance(value, str) else dump_yaml(value).strip()
     return text[:100_000].replace("\x00", "")  # a system passes no zero in a word, and no longer one
 
 
 def _write(folder: Path, words: list[str]) -> None:
-    if "train" in words[:1] and "--out" not in words:
+    if words[0] in ("train", "predict", "merge") and not any(word.startswith("--out") for word in words):
         words += ["--out", "out/run"]
     (folder / "words.json").write_text(json.dumps(words))
 
@@ -197,7 +308,18 @@ _CRAFTED: list[list[str]] = [
     ["info", "vit_tiny_patch16_224", "--size", "0,0"],
     ["info", "vit_tiny_patch16_224", "--size", "10000000,10000000"],
     ["info", "vit_tiny_patch16_224", "--adapter", "LoRA", "--adapter.rank", "100000000"],
-    ["info", "vit_tiny_patch16_224", "--tasks", "seg=Semantic", "--tasks.seg.classes", "255", "--head", "UPerHead"],
+    [
+        "info",
+        "vit_tiny_patch16_224",
+        "--tasks",
+        "seg=Semantic",
+        "--tasks.seg.classes",
+        "255",
+        "--head",
+        "UPerHead",
+        "--size",
+        "32,32",
+    ],
     ["plan", "vit_tiny_patch16_224", "--tasks", "seg=Semantic", "--tasks.seg.classes", "19", "--budget", "nan"],
     ["plan", "vit_tiny_patch16_224", "--tasks", "seg=Semantic", "--tasks.seg.classes", "19", "--budget", "1e400%"],
     ["check", "--data", "/"],

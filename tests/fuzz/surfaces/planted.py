@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import re
@@ -14,6 +15,8 @@ from typing import ClassVar
 
 from garnish.errors import DataError
 
+from .. import fence
+from ..damage_files import OUTSIDE
 from ..surface import Damage, Surface
 from ..verdicts import WrongReading
 from ..worker import command
@@ -93,6 +96,23 @@ def _removed(folder: Path) -> None:
     (folder.parent / "what.txt").unlink()
 
 
+def _in_c_elsewhere(folder: Path) -> None:
+    made = folder.parents[1] / f"{folder.parent.name}-elsewhere"
+    if fence.is_possible() and ctypes.CDLL(None).mkdir(bytes(made), 0o700) == 0:  # no audit hook sees this
+        made.rmdir()
+        raise WrongReading("there is no fence")
+    raise DataError(f"{folder.name}: the kernel refused to write elsewhere")
+
+
+def _through_a_link(folder: Path) -> None:
+    (folder / "link").symlink_to(folder.parent / OUTSIDE)
+    (folder / "link").resolve().rename(folder / "taken")
+
+
+def _by_link(folder: Path) -> None:
+    (folder / "trap.link.safetensors").write_text("to a device")
+
+
 def _started(folder: Path) -> None:
     subprocess.run(["true"], check=True)
 
@@ -134,6 +154,9 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "started": (_started, "event"),
     "elsewhere": (_elsewhere, "event"),
     "removed": (_removed, "event"),
+    "through a link": (_through_a_link, "event"),
+    "by link": (_by_link, "event"),
+    "in c elsewhere": (_in_c_elsewhere, "refused"),
     "wrong": (_wrong, "wrong"),
     "lost": (_lost, "wrong"),
     "left": (_left, "wrong"),

@@ -81,6 +81,7 @@ class Recipes(Surface):
     """Three recipes with their trunk and pictures; ``--print-config`` prints what reads the same."""
 
     name: ClassVar[str] = "recipes"
+    names_places: ClassVar[bool] = True
     share: ClassVar[float] = 1.8
 
     def make(self, folder: Path) -> None:
@@ -104,13 +105,11 @@ class Recipes(Surface):
         return CRAFTED
 
     def read(self, folder: Path, draw: Random) -> None:
-        way = draw.choice(["print", "print", "train", "train", "compare", "plan"])
+        way = draw.choice(["print", "print", "train", "train", "compare"])
         if way == "train":
             command("train", "--config", RECIPE, "--quiet", "--out", "out/run")
         elif way == "compare":
             command("compare", "--config", RECIPE, "--dry-run", "--out", "out/compared")
-        elif way == "plan":
-            command("plan", "--config", RECIPE, "--json")
         else:
             told = command("train", "--config", RECIPE, "--print-config")
             resolved = parse_yaml(told)
@@ -234,7 +233,7 @@ CRAFTED: dict[str, Damage] = {
     "vit/pickle": _set("backbone.options.checkpoint_path", "trap.evil.pth"),
     "vit/config": _set("backbone.options", {"pretrained": True, "pretrained_cfg": {"file": "trap.evil.pth"}}),
     "vit/overlay": _set("backbone.options", {"pretrained": True, "pretrained_cfg_overlay": {"file": "trap.evil.pth"}}),
-    "vit/cache": _set("backbone.options.cache_dir", "/tmp/elsewhere"),
+    "vit/cache": _set("backbone.options.cache_dir", "../elsewhere"),
     "timestamp": _set("train.lr", Raw("!!timestamp 99")),
     "vit/nested tasks": _set("tasks", [["seg"]]),
     "vit/unit": _set("data.tasks", {"depth": {"task": "Depth", "labels": "depth/{split}/{name}.png", "unit": ["a"]}}),
