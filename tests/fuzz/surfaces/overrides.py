@@ -20,182 +20,57 @@ from ..surface import Damage, Surface
 from ..worker import command
 from .recipes import RECIPE, recipe
 
-#: Section → keys of it that are overridden.
-_KEYS: dict[str, tuple[str, ...]] = {
-    "backbone": (
-        "",
-        ".name",
-        ".weights",
-        ".options.depth",
-        ".options.img_size",
-        ".taps",
-        ".drop_path",
-        ".x",
-        ".options",
-    ),
-    "adapter": (
-        "",
-        ".rank",
-        ".alpha",
-        ".layers",
-        ".0.rank",
-        ".0.bottleneck",
-        ".0.scale",
-        ".dropout",
-        ".9.rank",
-        "..rank",
-    ),
-    "head": ("", ".channels", ".seg", ".0", ".dropout", ".name"),
-    "tasks": (
-        *(
-            "",
-            ".seg",
-            ".seg.dice",
-            ".seg.classes",
-            ".depth.max_metres",
-            ".x.weight",
-            ".seg.class_weights",
-            ".seg.weight",
-        ),
-        *(".seg.f1_class", ".seg.f1_tolerance_px", ".seg.focal_gamma", ".depth.weight", ".seg.x"),
-    ),
-    "data": (
-        *(
-            "",
-            ".images",
-            ".path",
-            ".tasks.seg.classes",
-            ".tasks.seg.ignore",
-            ".tasks.depth.unit",
-            ".every",
-            ".0",
-            ".splits",
-        ),
-        *(
-            ".tasks.seg.labels",
-            ".tasks.seg.map",
-            ".tasks.depth.scale",
-            ".tasks.depth.invalid",
-            ".layout",
-            ".tasks",
-            ".name",
-        ),
-    ),
-    "train": (
-        *(
-            "",
-            ".lr",
-            ".steps",
-            ".epochs",
-            ".batch_size",
-            ".eval_size",
-            ".log",
-            ".seed",
-            ".augment",
-            ".augment.size",
-            ".clip",
-        ),
-        *(".augment.scale", ".balance", ".precision", ".devices", ".warmup", ".weight_decay", ".schedule", ".patience"),
-        *(
-            ".best_by",
-            ".cache",
-            ".cache_gb",
-            ".variants",
-            ".accumulate",
-            ".eval_every",
-            ".eval_batch_size",
-            ".eval_limit",
-        ),
-        *(
-            ".save_every",
-            ".log_every",
-            ".memory_gb",
-            ".check_pictures",
-            ".workers",
-            ".head_lr",
-            ".strategy",
-            "..lr",
-            ".lr.x",
-        ),
-        *(".augment.flip", ".augment.rotate_degrees", ".augment.colour", ".accelerator", ".checkpointing"),
-    ),
-    "onto": ("",),
-    "out": ("",),
-    "compare": ("", ".seeds"),
-    "base": ("",),
+#: Section → keys of it that are overridden, beside itself.
+_KEYS: dict[str, str] = {
+    "backbone": ".name .weights .options.depth .options.img_size .taps .drop_path .x .options",
+    "adapter": ".rank .alpha .layers .0.rank .0.bottleneck .0.scale .dropout .9.rank ..rank",
+    "head": ".channels .seg .0 .dropout .name",
+    "tasks": ".seg .seg.dice .seg.classes .depth.max_metres .x.weight .seg.class_weights .seg.weight .seg.f1_class"
+    " .seg.f1_tolerance_px .seg.focal_gamma .depth.weight .seg.x",
+    "data": ".images .path .tasks.seg.classes .tasks.seg.ignore .tasks.depth.unit .every .0 .splits .tasks.seg.labels"
+    " .tasks.seg.map .tasks.depth.scale .tasks.depth.invalid .layout .tasks .name",
+    "train": ".lr .steps .epochs .batch_size .eval_size .log .seed .augment .augment.size .clip .augment.scale .balance"
+    " .precision .devices .warmup .weight_decay .schedule .patience .best_by .cache .cache_gb .variants .accumulate"
+    " .eval_every .eval_batch_size .eval_limit .save_every .log_every .memory_gb .check_pictures .workers .head_lr"
+    " .strategy ..lr .lr.x .augment.flip .augment.rotate_degrees .augment.colour .accelerator .checkpointing",
+    "onto": "",
+    "out": "",
+    "compare": ".seeds",
+    "base": "",
 }
-_RECIPE = ("backbone", "adapter", "head", "tasks", "data", "train", "train", "train", "onto", "out", "compare", "base")
-_SHARED = ("--json", "--help", "--debug", "--nonsense", "-x", "--", "--weights", "--device", "--tasks", "--out")
-#: Command → its words, the sections that it takes, and its options.
-_VERBS: dict[str, tuple[list[str], tuple[str, ...], tuple[str, ...]]] = {
-    "print": (["train", "--config", RECIPE, "--print-config"], _RECIPE, ("--resume", "--config", "--quiet", "--onto")),
-    "train": (["train", "--config", RECIPE, "--quiet"], _RECIPE, ("--resume", "--config", "--json", "--onto")),
-    "compare": (
-        ["compare", "--config", RECIPE, "--dry-run", "--out", "out/compared"],
+_RECIPE = "backbone adapter head tasks data train train train onto out compare base"
+_SHARED = "--json --help --debug --nonsense -x -- --weights --device --tasks --out"
+#: Its words, the sections that it takes, and its options, of each command.
+_VERBS: tuple[tuple[str, str, str], ...] = (
+    (f"train --config {RECIPE} --print-config", _RECIPE, "--resume --config --quiet --onto"),
+    (f"train --config {RECIPE} --quiet", _RECIPE, "--resume --config --json --onto"),
+    (
+        f"compare --config {RECIPE} --dry-run --out out/compared",
         _RECIPE,
-        ("--adapters", "--seeds", "--rates", "--reference-rates", "--widen", "--references", "--controls", "--jobs",
-         "--held-out-every", "--store", "--title", "--data-licence"),
+        "--adapters --seeds --rates --reference-rates --widen --references --controls --jobs --held-out-every --store"
+        " --title --data-licence",
     ),
-    "info": (["info", "vit_tiny_patch16_224", "--size", "32,32"], ("adapter", "head", "tasks"), ("--size",)),
-    "plan": (
-        ["plan", "vit_tiny_patch16_224", "--tasks", "seg=Semantic", "--tasks.seg.classes", "3", "--methods", "LoRA,SSF"],
-        ("head", "tasks"),
-        ("--size", "--budget", "--bytes", "--memory", "--step-time", "--batch-size", "--methods"),
+    ("info vit_tiny_patch16_224 --size 32,32", "adapter head tasks", "--size"),
+    (
+        "plan vit_tiny_patch16_224 --tasks seg=Semantic --tasks.seg.classes 3 --methods LoRA,SSF",
+        "head tasks",
+        "--size --budget --bytes --memory --step-time --batch-size --methods",
     ),
-    "eval": (
-        ["eval", "b", "--data", "data.yaml", "--split", "val"],
-        ("data",),
-        ("--size", "--every", "--limit", "--batch-size", "--split", "--thresholds-on", "--match-classes"),
+    (
+        "eval b --data data.yaml --split val",
+        "data",
+        "--size --every --limit --batch-size --split --thresholds-on --match-classes",
     ),
-    "check": (["check", "--data", "data.yaml"], ("data",), ("--split", "--limit")),
-    "predict": (["predict", "b", "street.png"], (), ()),
-    "merge": (["merge", "b"], (), ("--task",)),
-    "methods": (["methods"], (), ()),
-}  # fmt: skip
+    ("check --data data.yaml", "data", "--split --limit"),
+    ("predict b street.png", "", "--tasks"),
+    ("merge b", "", "--task"),
+    ("methods", "", "--json"),
+)
+_SHARES = (3, 4, 2, 2, 1, 3, 2, 2, 1, 0.3)
 _SOUND = (
-    *(
-        "1",
-        "2",
-        "8",
-        "0",
-        "0.5",
-        "1e-4",
-        "10",
-        "true",
-        "false",
-        "null",
-        "32,32",
-        "[32, 48]",
-        "LoRA",
-        "SSF",
-        "LinearHead",
-    ),
-    *(
-        "csv",
-        "cosine",
-        "poly",
-        "val",
-        "train",
-        "seg",
-        "depth",
-        "seg,depth",
-        "b",
-        "data.yaml",
-        "out/x",
-        "10%",
-        "1MB",
-        "2x",
-    ),
-    *(
-        "{name: LoRA, rank: 1}",
-        "[qkv, fc1]",
-        "cpu",
-        "refuse",
-        "32-true",
-        "Uncertainty",
-        "{seg: {dice: 0.5}}",
-        "street.png",
-    ),
+    *("1", "2", "8", "0", "0.5", "1e-4", "10", "true", "false", "null", "32,32", "[32, 48]", "LoRA", "SSF"),
+    *("LinearHead", "csv", "cosine", "poly", "val", "train", "seg", "depth", "seg,depth", "b", "data.yaml", "out/x"),
+    *("10%", "1MB", "2x", "{name: LoRA, rank: 1}", "[qkv, fc1]", "cpu", "refuse", "32-true", "Uncertainty"),
 )
 
 
@@ -234,15 +109,15 @@ class Overrides(Surface):
 
 
 def _words(draw: Random, folder: Path) -> str:
-    verb = draw.choices(list(_VERBS), [3, 4, 2, 2, 1, 3, 2, 2, 1, 0.3])[0]
-    words, sections, options = _VERBS[verb]
-    words = list(words)
+    base, sections, options = draw.choices(_VERBS, _SHARES)[0]
+    words = base.split()
     for _ in range(draw.choice([1, 1, 1, 2, 3])):
         if sections and draw.random() < 0.7:
-            section = draw.choice(sections)
-            added = [f"--{section}{draw.choice(_KEYS[section])}", _word(draw)]
+            section = draw.choice(sections.split())
+            added = [f"--{section}{draw.choice(['', *_KEYS[section].split()])}", _word(draw)]
         else:
-            added = [draw.choice((*options, *options, *_SHARED)), *([_word(draw)] if draw.random() < 0.8 else [])]
+            some = [*options.split() * 2, *_SHARED.split()]
+            added = [draw.choice(some), *([_word(draw)] if draw.random() < 0.8 else [])]
         if draw.random() < 0.15 and len(added) == 2:
             added = [f"{added[0]}={added[1]}"]
         words += added
