@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import time
 from collections import Counter, defaultdict
@@ -32,6 +33,11 @@ def table(counts: dict[str, Counter[str]]) -> str:
     return "\n".join(lines)
 
 
+def _processor() -> float:
+    """Seconds that this process and those that ended have computed."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run the fuzzer; returns 1 if there are findings."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
@@ -56,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> int:
     findings: dict[str, list[Verdict]] = defaultdict(list)
     stream = given.json.open("w") if given.json else None
     for surface, inputs in shares(chosen, given.inputs).items():
-        began = time.monotonic()
+        began, used = time.monotonic(), _processor()
         found = counts[surface.name] = Counter()
         slowest = 0.0
         for verdict in run(surface, range(inputs), given.seed, given.limit, memory):
@@ -67,7 +73,8 @@ def main(words: Sequence[str] | None = None) -> int:
             if verdict.is_finding:
                 findings[verdict.key].append(verdict)
         seconds = time.monotonic() - began
-        print(f"{surface.name}: {inputs} in {seconds:.0f} s, slowest {slowest:.1f} s, {dict(found)}", file=sys.stderr)
+        told = f"{seconds:.0f} s, {_processor() - used:.0f} s of a processor"
+        print(f"{surface.name}: {inputs} in {told}, slowest {slowest:.1f} s, {dict(found)}", file=sys.stderr)
     print(table(counts))
     for key, of_one_cause in sorted(findings.items()):
         first = of_one_cause[0]

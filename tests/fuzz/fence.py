@@ -16,7 +16,7 @@ _NO_NEW_PRIVILEGES = 38
 _WRITE_FILE = 1 << 1
 #: Removing and making folders, files, devices, pipes, sockets and links; renaming between folders; truncating.
 _CHANGES = _WRITE_FILE | sum(1 << bit for bit in range(4, 15))
-_NETWORK = 0b11  # TCP: bind, connect
+_NETWORK = 0b10  # connections over TCP
 _SCOPED = 0b11  # abstract sockets and signals of processes outside
 #: The least version of the kernel's interface that has all of these.
 _LEAST = 6

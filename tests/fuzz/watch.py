@@ -6,6 +6,7 @@ import faulthandler
 import os
 import resource
 import signal
+import subprocess
 import sys
 import sysconfig
 import time
@@ -61,6 +62,10 @@ class Hang(BaseException):
 
 class Forbidden(BaseException):
     """Raised in the place of what an input may not do, so that it is not done."""
+
+
+class Started(Forbidden):
+    """It would start further processes of itself to train in, as its devices ask: no stranger's file is run."""
 
 
 class Watch:
@@ -125,6 +130,12 @@ class Watch:
             return
         self._within = True
         try:
+            if (
+                event == "subprocess.Popen"
+                and args[0] == sys.executable
+                and "/fabric/strategies/launchers/" in _caller(1)
+            ):
+                raise Started
             if told := self._judged(event, args):
                 self.events.append(f"{told} by {_caller()}")
                 raise Forbidden(told)
@@ -132,6 +143,8 @@ class Watch:
             self._within = False
 
     def _judged(self, event: str, args: tuple[Any, ...]) -> str | None:
+        if event == "socket.bind" and args[1] == ("", 0) and "/fabric/plugins/environments/" in _caller():
+            return None  # looks for a free port for processes of its own
         if event in _FORBIDDEN:
             return f"{event} {str(args)[:120]}"
         if event == "open":
@@ -178,9 +191,10 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def _caller() -> str:
-    """File and function of the innermost frame outside this file."""
+def _caller(outside: int = 0) -> str:
+    """File and function of the innermost frame outside this file; with 1, outside the module of processes as well."""
+    skipped = (__file__, subprocess.__file__)[: outside + 1]
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename == __file__:
+    while frame is not None and frame.f_code.co_filename in skipped:
         frame = frame.f_back  # type: ignore[assignment]
     return "nobody" if frame is None else f"{frame.f_code.co_filename}:{frame.f_code.co_name}"

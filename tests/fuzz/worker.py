@@ -22,7 +22,7 @@ from .damage_files import TRAPS, lay_traps
 from .fence import fence
 from .surface import Damage, Surface, copied
 from .verdicts import Refusal, Verdict, judged, place_of
-from .watch import Forbidden, Hang, Watch
+from .watch import Forbidden, Hang, Started, Watch
 
 #: An input of these is the reason to go on in a new process.
 _LAST = ("hang", "memory", "event")
@@ -72,6 +72,8 @@ def one(surface: Surface, watch: Watch, specimens: list[Path], number: int, seed
             surface.read(folder, draw)
     except Hang as error:
         verdict.kind, verdict.told, verdict.place = "hang", f"over {watch.limit} s", place_of(error)
+    except Started:
+        pass  # as its devices ask; here it is not done
     except Forbidden as error:
         verdict.kind, verdict.place = "event", place_of(error)
     except (Exception, SystemExit) as error:
