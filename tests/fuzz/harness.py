@@ -91,7 +91,8 @@ def _in_a_process(
         seconds = time.monotonic() - began
         kind = "hang" if "Timeout" in stacks or seconds > limit else "foreign"
         what = (place / "what.txt").read_text()
-        yield Verdict(surface.name, started, kind, "the process ended and told nothing", what, at, round(seconds, 1))
+        told = f"the process ended and told nothing: {(place / 'errors.txt').read_text(errors='replace')[-300:]}"
+        yield Verdict(surface.name, started, kind, told, what, at, round(seconds, 1))
 
 
 def _end(child: int) -> None:

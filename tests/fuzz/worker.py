@@ -26,12 +26,15 @@ from .watch import Forbidden, Hang, Started, Watch
 
 #: An input of these is the reason to go on in a new process.
 _LAST = ("hang", "memory", "event")
+_STARTED = "asked for further processes, which were not started"
 
 
 def work(
     surface: Surface, place: Path, numbers: list[int], seed: int, limit: float, memory: int, answers: IO[str]
 ) -> None:
     """Run inputs and write a line of JSON before and after each; ends early after one that may have left marks."""
+    with (place / "errors.txt").open("w") as errors:  # what libraries of C say there
+        os.dup2(errors.fileno(), 2)
     sys.dont_write_bytecode = True
     sys.stdin = Path(os.devnull).open()  # noqa: SIM115
     sys.path[:0] = [""]  # as of `python -m garnish`, which looks for modules in the current folder
@@ -46,7 +49,7 @@ def work(
             verdict = one(surface, watch, specimens, number, seed)
             verdict.told = verdict.told.replace(f"{place}/", "")
             _say(answers, verdict.plain())
-            if verdict.kind in _LAST:
+            if verdict.kind in _LAST or verdict.told == _STARTED:
                 return
 
 
@@ -73,7 +76,7 @@ def one(surface: Surface, watch: Watch, specimens: list[Path], number: int, seed
     except Hang as error:
         verdict.kind, verdict.told, verdict.place = "hang", f"over {watch.limit} s", place_of(error)
     except Started:
-        pass  # as its devices ask; here it is not done
+        verdict.told = _STARTED
     except Forbidden as error:
         verdict.kind, verdict.place = "event", place_of(error)
     except (Exception, SystemExit) as error:
