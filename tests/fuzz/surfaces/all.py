@@ -1,0 +1,38 @@
+"""All surfaces."""
+
+from __future__ import annotations
+
+from ..surface import Surface
+from .bundles import Bundles
+from .checkpoints import Checkpoints
+from .comparison import Comparison
+from .descriptions import Descriptions
+from .features import Features
+from .labels import Labels
+from .matlab import Matlab
+from .overrides import Overrides
+from .peft import Peft
+from .pictures import Pictures
+from .planted import Planted
+from .recipes import Recipes
+from .weights import Weights
+
+SURFACES: tuple[type[Surface], ...] = (
+    Bundles,
+    Checkpoints,
+    Peft,
+    Recipes,
+    Overrides,
+    Descriptions,
+    Labels,
+    Pictures,
+    Matlab,
+    Comparison,
+    Weights,
+    Features,
+)
+
+
+def surface_named(name: str) -> Surface:
+    """The surface of a name; "planted" is that of faults that the fuzzer must find."""
+    return next(made for made in (*SURFACES, Planted) if made.name == name)()
