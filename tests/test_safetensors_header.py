@@ -71,6 +71,7 @@ DAMAGED = {
     "a gap": ({"a": GOOD | {"data_offsets": [8, 16]}}, bytes(16), None, "leave gaps"),
     "overlap": ({"a": GOOD, "b": GOOD | {"data_offsets": [4, 12]}}, bytes(12), None, "overlap"),
     "too short": ({"a": GOOD}, bytes(7), None, "holds 7 bytes of tensors, by its header 8"),
+    "metadata": ({"__metadata__": {"a": 1}, "a": GOOD}, bytes(8), None, "no mapping of texts"),
     "too long": ({"a": GOOD}, bytes(9), None, "holds 9 bytes of tensors, by its header 8"),
 }
 

@@ -23,7 +23,7 @@ from garnish.comparing.report.results import Results
 from garnish.comparing.report.spreadsheet import csv_text
 from garnish.comparing.typed_json import from_json
 from garnish.drawing.sheet import draw_sheet
-from garnish.errors import showable
+from garnish.errors import one_line, showable
 from garnish.output import console, logger, say, showable_json
 from test_cli import OPTIONS, write_weights
 
@@ -175,8 +175,8 @@ def test_the_card_of_an_adapter_links_nowhere() -> None:
     model = gn.adapt(trunk, gn.LoRA(rank=1), {"seg": gn.Semantic(classes=2)}, gn.LinearHead())
     card = readme(model, ["seg"], "timm", None).decode()
     assert_clean(card)
-    assert "\\[x\\](https://example.org) \\<script\\>" in card
-    assert json.loads(card.split("license_name: ")[1].splitlines()[0]) == trunk.licence
+    assert "\\[x\\]\\(https\\://example.org\\) \\<script\\>" in card
+    assert json.loads(card.split("license_name: ")[1].splitlines()[0]) == one_line(trunk.licence, 200)
 
 
 def test_surrogates_of_file_names_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,6 @@ import garnish as gn
 from garnish.bundles import checkpoint
 from garnish.bundles.checkpoint import load_state, open_state, save_state
 from garnish.errors import BundleError
-from garnish.files.safetensors_header import read_header
 from garnish.training.run_state import _odd_scaler
 from garnish.training.saved_facts import checkpoint_of
 from garnish.training.scalars import read_rows
@@ -151,55 +150,9 @@ def test_a_state_larger_than_any_of_the_model_is_not_read(copied):
         resume(copied)
 
 
-@pytest.mark.parametrize(
-    ("header", "told"),
-    [
-        (b"[]", "its header is no mapping"),
-        (b'{"a": 1, "a": 2}', "key 'a' stands twice"),
-        (b"[" * 10**5, "it is nested too deeply"),
-        (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 8]}}', "another size than its dtype and shape"),
-        (
-            b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}}',
-            "a dtype, shape or offsets that",
-        ),
-        (
-            b'{"a": {"dtype": "X", "shape": [1], "data_offsets": [0, 4]}}',
-            "a dtype, shape or offsets that",
-        ),
-        (
-            b'{"a": {"dtype": "U8", "shape": [9], "data_offsets": [0, 9]}}',
-            "it tells of 9 bytes of tensors, and 4",
-        ),
-        (b'{"a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4], "x": 1}}', "'a' is not described by dtype"),
-        (b'{"a": {"dtype": "U8", "shape": [4]}}', "'a' is not described by dtype"),
-        (
-            b'{"__metadata__": {"a": 1}, "a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}',
-            "__metadata__.a: exp",
-        ),
-    ],
-)
-def test_headers_that_no_library_writes(tmp_path, header, told):
-    file = tmp_path / "a.safetensors"
-    file.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 4)
-    with pytest.raises(ValueError, match=told):
-        read_header(file, 2**30)
-
-
-def test_a_header_is_what_was_written(tmp_path):
-    tensors = {"a": torch.zeros(2, 3), "b": torch.zeros((), dtype=torch.int64), "c": torch.zeros(0, 4).bfloat16()}
-    file = save_state(tmp_path / "s", tensors, {})
-    assert read_header(file, 2**30) == {"a": ("F32", (2, 3)), "b": ("I64", ()), "c": ("BF16", (0, 4))}
-    with pytest.raises(OSError, match="more than the 10"):
-        read_header(file, 10)
-    for text in (b"", b"\0" * 8, struct.pack("<Q", 2**40) + b"{}"):
-        file.write_bytes(text)
-        with pytest.raises(ValueError, match="no safetensors file"):
-            read_header(file, 2**30)
-
-
 def test_facts_that_could_not_be_read_again_are_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "_MOST_FACTS", 100)
-    with pytest.raises(BundleError, match=r"have 3\d\d characters, more than the 100 .*; evaluate less often"):
+    with pytest.raises(BundleError, match=r"have \d{3} characters, more than the 100 .*; evaluate less often"):
         save_state(tmp_path / "s", {}, {"history": list(range(100))})
     assert not list(tmp_path.iterdir())
 

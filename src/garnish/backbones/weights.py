@@ -69,6 +69,8 @@ def weights_file(source: str) -> Path:
     Raises:
         WeightsError: no such file or repository.
     """
+    if not source.strip():
+        raise WeightsError(f"weights {source!r} name no file; give a file, a folder or a Hub id, or leave them out")
     path = given_path(source, "weights", WeightsError)
     try:
         found, is_folder = path.exists(), path.is_dir()

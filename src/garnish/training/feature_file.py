@@ -155,7 +155,7 @@ def read_features(file: Path, tasks: Mapping[str, Task]) -> Sample:
         return sample
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (OSError, *_DAMAGED) as error:
         raise DataError(f"{file}: is damaged ({one_line(error, 100)}); delete it") from error
 
 
