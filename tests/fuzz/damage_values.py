@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Sequence
@@ -75,7 +76,7 @@ def _once(draw: Random, tree: Any, yaml: bool, keys: Sequence[str]) -> tuple[Any
             return tree, f"{path} with {name!r} = {_short(into[name])}"
     if how == "swap":
         other, inner, other_path = draw.choice(places)
-        holder[key] = json.loads(dump_json(other[inner])) if not _has_raw(other[inner]) else other[inner]
+        holder[key] = copy.deepcopy(other[inner])
         return tree, f"{path} = that of {other_path}"
     holder[key] = odd(draw, former, yaml=yaml)
     return tree, f"{path} = {_short(holder[key])}"
@@ -88,12 +89,6 @@ def _places(tree: Any, path: str = "") -> Any:
         yield tree, key, here
         if len(path) < 200:
             yield from _places(value, here)
-
-
-def _has_raw(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_has_raw, value.values()))
-    return any(map(_has_raw, value)) if isinstance(value, list) else isinstance(value, Raw) or value != value
 
 
 def _short(value: Any) -> str:

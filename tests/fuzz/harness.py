@@ -24,6 +24,8 @@ from .worker import work
 LIMIT = 10.0
 #: Bytes that an input may take above what the process has after importing and making specimens.
 MEMORY = 2 * 2**30
+#: Exit code of a process in which the fuzzer itself failed.
+_OWN_FAULT = 70
 #: Inputs after which a process is replaced, so that what it keeps does not add up.
 _MOST = 400
 
@@ -60,7 +62,7 @@ def _in_a_process(
     sys.stderr.flush()
     child = os.fork()
     if not child:
-        code = 1
+        code = _OWN_FAULT
         try:
             os.close(reading)
             with os.fdopen(writing, "w") as answers:
@@ -83,7 +85,11 @@ def _in_a_process(
                     started = None
                     yield Verdict(**told)
     finally:
-        _end(child)
+        code = _end(child)
+    if code == _OWN_FAULT:
+        raise RuntimeError(
+            f"the fuzzer failed at {surface.name}:{seed}:{started}: {(place / 'errors.txt').read_text()[-2000:]}"
+        )
     if started is not None:
         stacks = (place / "stacks.txt").read_text()
         frames = re.findall(r'File "[^"]*/garnish/([^"]+)", line \d+ in (\w+)', stacks)
@@ -95,14 +101,15 @@ def _in_a_process(
         yield Verdict(surface.name, started, kind, told, what, at, round(seconds, 1))
 
 
-def _end(child: int) -> None:
-    """Wait a moment for a process to end, then kill it."""
+def _end(child: int) -> int:
+    """Wait a moment for a process to end, then kill it; its exit code."""
     for _ in range(100):
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _lines(handle: int, patience: float) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from random import Random
@@ -180,7 +181,11 @@ YAML_ONLY: list[object] = [
 
 
 def odd(draw: Random, former: object = None, *, yaml: bool = False) -> object:
-    """A value to take the place of another one; of a number often another number."""
+    """A value to take the place of another one; of a number often another number. It is nobody else's."""
+    return copy.deepcopy(_odd(draw, former, yaml))
+
+
+def _odd(draw: Random, former: object, yaml: bool) -> object:
     if isinstance(former, int | float) and not isinstance(former, bool) and draw.random() < 0.6:
         return draw.choice([*NUMBERS, former * 10, former + 1, former - 1, -former, former * 10**6, former / 3])
     if isinstance(former, str) and draw.random() < 0.5:

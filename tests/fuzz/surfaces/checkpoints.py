@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from garnish.files.strict_yaml import parse_yaml
 
 from ..damage_files import another_kind, any_bytes, become
 from ..damage_values import damaged, dump_json, dump_yaml
+from ..odd_values import Raw
 from ..specimens import write_set, write_trunk
 from ..surface import Damage, Surface
 from ..verdicts import WrongReading
@@ -184,5 +184,5 @@ CRAFTED: dict[str, Damage] = {
     "data": _edited(lambda f: f.update(data={"train": {"a": 1}})),
     "data list": _edited(lambda f: f.update(data=[])),
     "world": _edited(lambda f: f.update(world=2)),
-    "deep": _edited(lambda f: f.update(data={"train": json.loads("[" * 500 + "]" * 500)})),
+    "deep": _edited(lambda f: f.update(data={"train": Raw("[" * 500 + "]" * 500)})),
 }
