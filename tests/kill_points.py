@@ -60,3 +60,17 @@ class KillPoints:
                 os.ftruncate(handle, size // 2)
             os.kill(os.getpid(), self.number)
         self._sync(handle)
+
+
+def main_with_kill(words: list[str], out: Path, at: int, number: int, torn: bool, counted: Path) -> int:
+    """Run a command line with a kill at a change in ``out``; without one, note the number of changes. The exit code."""
+    from garnish.cli import main
+
+    points = KillPoints(out, at, number, torn=torn)
+    try:
+        code = main(words)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    if not at:
+        counted.write_text(str(points.count))
+    return code

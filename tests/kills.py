@@ -28,7 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from kill_kinds import KINDS, RECIPE, Kind, amount, children, contents
-from kill_points import KillPoints
+from kill_points import main_with_kill
 
 #: Seconds after which a process that should have ended counts as hanging.
 LONGEST = 900
@@ -84,7 +84,7 @@ class Harness:
             with contextlib.suppress(BaseException), self.log.open("a") as log:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
-                code = _in_child(words, out, at, number, torn, self.place / "changes")
+                code = main_with_kill(words, out, at, number, torn, self.place / "changes")
             os._exit(code)
         until = time.monotonic() + LONGEST
         while time.monotonic() < until:
@@ -156,6 +156,7 @@ class Harness:
         shutil.rmtree(out, ignore_errors=True)
         row.runs += 1
         told: list[str] = []
+        steps: dict[Path, int] = {}
         for _ in range(most):
             number = draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
             if kind.forks:
@@ -177,7 +178,8 @@ class Harness:
             if code not in (fine if kind.forks else fine | {1, 2, 0}):
                 row.faults.append(f"{name}: ended with {code}: {told}")
             row.bundles += self.check_bundles(kind, out, row, told)
-            if kind.is_train and not (out / "last/state.safetensors").is_file() and out.exists():
+            steps = self.check_states(kind, out, steps, row, told)
+            if kind.is_train and not steps and out.exists():  # killed before the first save
                 row.anew += 1
                 shutil.rmtree(out)
         code = self.forked(kind, out) if kind.forks else self.fresh(kind, out)
@@ -193,6 +195,24 @@ class Harness:
             return
         row.equal += 1
 
+    def check_states(
+        self, kind: Kind, out: Path, before: dict[Path, int], row: Row, told: list[str]
+    ) -> dict[Path, int]:
+        """Checkpoint → its step after a kill; each reads, and none is gone or back at an earlier step."""
+        from garnish.bundles.checkpoint import load_state
+
+        found: dict[Path, int] = {}
+        for file in out.rglob("state.safetensors"):
+            try:
+                found[file] = load_state(file)[1]["state"]["step"]
+            except Exception as error:
+                row.faults.append(f"{kind.name}: {error}: {told}")
+        for file, step in before.items():
+            done = not kind.is_train and (file.parents[2] / "result.json").is_file()  # then it is removed
+            if found.get(file, -1) < step and not done:
+                row.faults.append(f"{kind.name}: {file} of step {step} is now {found.get(file, 'gone')}: {told}")
+        return found
+
     def check_bundles(self, kind: Kind, out: Path, row: Row, told: list[str]) -> int:
         """Number of bundles that exist after a kill; each must read."""
         from garnish.bundles.bundle_json import read_bundle_json
@@ -207,19 +227,6 @@ class Harness:
             except Exception as error:
                 row.faults.append(f"{kind.name}: {bundle}: {error}: {told}")
         return len(bundles)
-
-
-def _in_child(words: list[str], out: Path, at: int, number: int, torn: bool, counted: Path) -> int:
-    from garnish.cli import main
-
-    points = KillPoints(out, at, number, torn=torn)
-    try:
-        code = main(words)
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    if not at:
-        counted.write_text(str(points.count))
-    return code
 
 
 def table(rows: dict[str, Row]) -> str:

@@ -200,6 +200,7 @@ def test_a_damaged_last_state_falls_back_to_the_one_before(tmp_path, unbroken, m
     damaged = bytearray(last.read_bytes())
     damaged[-50] ^= 1  # in the weights, where no reader would mind
     last.write_bytes(bytes(damaged))
+    (tmp_path / "run/results.csv").write_text("step,score\n4,0.9\n")  # damaged too; it has no digest
     model, result = long_run(None, resume=tmp_path / "run")
     assert [line for line in result.warnings if "going on from" in line] == [
         f"{last}: is damaged (its SHA-256 is not the one it was written with); going on from the state before, of"

@@ -201,15 +201,21 @@ def keep_picture(file: Path, data: bytes) -> None:
 
 
 def has_picture(file: Path) -> bool:
-    """Whether a picture exists undamaged; pictures of earlier versions have no SHA-256 file."""
+    """Whether a picture exists undamaged, else with a warning; pictures of earlier versions have no SHA-256 file."""
     try:
         data = read_regular(file, _MOST_BYTES)
         listed = read_regular(_beside(file), 4096).decode()
     except FileNotFoundError:
         return file.is_file()
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        _log.warning("%s: is damaged (%s); it is made again", one_line(file), one_line(error, 120))
         return False
-    return listed == f"{hashlib.sha256(data).hexdigest()}  {file.name}\n"
+    if listed != f"{hashlib.sha256(data).hexdigest()}  {file.name}\n":
+        _log.warning(
+            "%s: is damaged (its SHA-256 is not the one it was written with); it is made again", one_line(file)
+        )
+        return False
+    return True
 
 
 def _beside(file: Path) -> Path:

@@ -96,6 +96,8 @@ class Run:
             self.out = taken(out, self.recipe, held, self.fabric)
         self.scalars: Scalars | None = None
         if self.is_first and self.out is not None:
+            if self.state.history:  # which is checked, as the table of an earlier session is not
+                write_results(self.out, self.state.history)
             learnt = [f"weight/{t}" for t in self.balance.learnt_weights()]
             columns = ["loss", *(f"loss/{t}" for t in self.tasks), *learnt, "lr", "steps_per_second"]
             self.scalars = Scalars(self.out / "log", columns, self.log, self.state.step)
