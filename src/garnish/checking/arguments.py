@@ -186,14 +186,24 @@ def _taken(value: object, hint: object, where: str, how: Reading, of_several: st
     raise OptionError(f"{line}{f'; {of_several}' if is_list else ''}")
 
 
-def _of_python(value: Any) -> object:
-    """Convert NumPy scalars and strings to Python's, also in lists, tuples and dicts; other values are unchanged."""
+def _of_python(value: Any, known: dict[int, object] | None = None) -> object:
+    """Convert NumPy scalars and strings to Python's, also in lists, tuples and dicts; other values are unchanged.
+
+    Lists that stand in several places are looked at once (``known``, by identity), since a few may stand for millions.
+    """
+    known = {} if known is None else known
     if isinstance(value, np.number | np.bool_ | np.str_):
         return value.item()
-    if type(value) in (list, tuple):
-        new = [_of_python(entry) for entry in value]
-        return value if all(map(operator.is_, new, value)) else type(value)(new)
+    if type(value) not in (list, tuple, dict):
+        return value
+    if id(value) in known:
+        return known[id(value)]
+    made: Any = value
     if type(value) is dict:
-        changed = {_of_python(key): _of_python(entry) for key, entry in value.items()}
-        return value if all(changed[key] is entry for key, entry in value.items()) else changed
-    return value
+        changed = {_of_python(key, known): _of_python(entry, known) for key, entry in value.items()}
+        made = value if all(changed[key] is entry for key, entry in value.items()) else changed
+    else:
+        new = [_of_python(entry, known) for entry in value]
+        made = value if all(map(operator.is_, new, value)) else type(value)(new)
+    known[id(value)] = made
+    return made

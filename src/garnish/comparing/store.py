@@ -21,6 +21,7 @@ from garnish.comparing.typed_json import as_json, from_json
 from garnish.errors import OptionError, one_line
 from garnish.files.atomic import write_file, writing
 from garnish.files.checksums import KEY, is_sealed, sealed, with_place
+from garnish.files.links import check_links
 from garnish.files.locks import locked
 from garnish.files.regular import read_regular
 from garnish.files.strict_json import parse_json
@@ -41,9 +42,13 @@ class Store:
 
     Args:
         folder: created at the first write.
+
+    Raises:
+        BundleError: it has links that lead out of it.
     """
 
     def __init__(self, folder: Path) -> None:
+        check_links(folder)
         self.folder = folder
 
     # ---- runs -------------------------------------------------------------------------------------------------------

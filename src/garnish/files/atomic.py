@@ -29,15 +29,12 @@ def write_file(path: Path, data: Content, *, keep: Path | None = None, synced: b
     Raises:
         OSError: no space, no permission; the old file is unchanged.
     """
-    path = path.resolve()
+    path = path.parent.resolve() / path.name  # a link that a stranger left there is replaced, never written through
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.writing")
     with _alone(path.parent):
         try:
-            if synced:
-                _write(new, data)
-            else:
-                new.write_bytes(data if isinstance(data, bytes) else b"".join(data))
+            _write(new, data, synced=synced)
             if keep is not None and path.exists():
                 _link(path, keep)
             os.replace(new, path)  # noqa: PTH105
@@ -145,11 +142,13 @@ def _link(path: Path, other: Path) -> None:
     new.replace(other)
 
 
-def _write(file: Path, data: Content) -> None:
-    with file.open("wb") as opened:
+def _write(file: Path, data: Content, *, synced: bool = True) -> None:
+    file.unlink(missing_ok=True)  # what a kill left, or a link that a stranger put there
+    with file.open("xb") as opened:
         opened.writelines([data] if isinstance(data, bytes) else data)
         opened.flush()
-        os.fsync(opened.fileno())
+        if synced:
+            os.fsync(opened.fileno())
 
 
 def _sync(folder: Path) -> None:
@@ -164,8 +163,10 @@ def _sync(folder: Path) -> None:
 
 
 def _discard(folder: Path, names: Iterable[str]) -> None:
-    """Remove a folder that contains only files of ``names``; raises OSError if it contains more."""
-    if folder.is_dir():
+    """Remove a folder that contains only files of ``names``; raises OSError if it contains more. A link goes alone."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.is_dir():
         for name in names:
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()

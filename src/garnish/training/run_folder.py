@@ -9,6 +9,7 @@ from pathlib import Path
 
 from garnish.errors import BundleError, OptionError
 from garnish.files.atomic import writing
+from garnish.files.links import check_links
 from garnish.files.locks import locked
 
 #: Folder of the checkpoint, in that of the run. The process that creates it owns the run's folder.
@@ -55,8 +56,12 @@ def _is_run(folder: Path) -> bool:
 
 
 def check_run(folder: Path) -> None:
-    """Raise BundleError if a folder holds no checkpoint; the message names the run that the path lies in, if any."""
+    """Raise BundleError if a folder holds no checkpoint, or links that lead out of it.
+
+    The message names the run that the path lies in, if any.
+    """
     if _is_run(folder):
+        check_links(folder)
         return
     if not folder.exists():
         why = "no such folder"
