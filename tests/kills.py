@@ -207,6 +207,9 @@ class Harness:
                 found[file] = load_state(file)[1]["state"]["step"]
             except Exception as error:
                 row.faults.append(f"{kind.name}: {error}: {told}")
+        for file in out.rglob("earlier.safetensors"):
+            if not file.with_name("state.safetensors").exists():
+                row.faults.append(f"{kind.name}: {file} is alone: {told}")
         for file, step in before.items():
             done = not kind.is_train and (file.parents[2] / "result.json").is_file()  # then it is removed
             if found.get(file, -1) < step and not done:

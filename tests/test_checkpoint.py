@@ -181,3 +181,14 @@ def test_writers_of_one_file_or_folder_do_not_meet(tmp_path, monkeypatch):
     assert len(set((tmp_path / "file").read_bytes())) == 1
     assert len({file.read_bytes()[:1] for file in (tmp_path / "folder").iterdir()}) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_kill_after_the_former_state_was_kept_leaves_nothing(tmp_path):
+    """Both names are links to one file then, and renaming one to the other does nothing."""
+    for number in range(2):
+        save_state(tmp_path / "state", {"x": torch.tensor(number)}, {}, keep="earlier")
+    (tmp_path / "earlier").unlink()
+    (tmp_path / "earlier").hardlink_to(tmp_path / "state")
+    save_state(tmp_path / "state", {"x": torch.tensor(2)}, {}, keep="earlier")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["earlier", "state"]
+    assert [int(load_state(tmp_path / name)[0]["x"]) for name in ("earlier", "state")] == [1, 2]

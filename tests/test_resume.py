@@ -155,6 +155,15 @@ def test_a_finished_run_resumes_to_the_same_result(unbroken):
     assert_same(unbroken[1].out, model, result, unbroken)
 
 
+def test_a_run_killed_between_the_renames_of_its_bundle_goes_on(tmp_path, unbroken):
+    folder = shutil.copytree(unbroken[1].out, tmp_path / "run")
+    shutil.copytree(folder / "best", folder / ".best.writing")
+    (folder / "best").rename(folder / ".best.replaced")
+    model, result = long_run(None, resume=folder)
+    assert_same(folder, model, result, unbroken)
+    assert not [file.name for file in folder.glob(".best*")]
+
+
 def test_a_run_is_locked_from_its_first_step_to_its_end(tmp_path):
     options = {"steps": 2, "batch_size": 4, "check_pictures": 0, **QUIET}
     tried: list[str] = []

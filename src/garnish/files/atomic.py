@@ -140,6 +140,7 @@ def _link(path: Path, other: Path) -> None:
     except OSError:
         shutil.copyfile(path, new)
     new.replace(other)
+    new.unlink(missing_ok=True)  # it stays where both are links to one file already, as after a kill
 
 
 def _write(file: Path, data: Content, *, synced: bool = True) -> None:

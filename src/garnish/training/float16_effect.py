@@ -35,9 +35,10 @@ def save_as_fits(
 def holding(model: Model, bundle: Path) -> Iterator[None]:
     """Load the tensors of a bundle of this model into it for a ``with`` block, then restore its own."""
     former = {name: tensor.detach().clone() for name, tensor in model.own_tensors().items()}
-    facts = read_bundle_json(bundle)
-    check_fit(model.own_tensors(), kinds_of(bundle, facts), facts["dtype"], str(bundle))
-    stored = read_tensors(weights_of(bundle, facts), str(bundle))
+    folder = bundle_folder(bundle)  # after a kill within its replacement it lies elsewhere
+    facts = read_bundle_json(folder)
+    check_fit(model.own_tensors(), kinds_of(folder, facts), facts["dtype"], str(bundle))
+    stored = read_tensors(weights_of(folder, facts), str(bundle))
     try:
         fill(model.backbone, model.own_tensors(), stored, facts["dtype"], facts["tuned_as"], str(bundle))
         yield
@@ -58,4 +59,4 @@ def write_rounding(bundle: Path, change: Mapping[str, Mapping[str, float]]) -> N
     text = json.dumps(facts, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
     with writing(f"{bundle}:", ", then resume"):
         weights = weights_of(folder, facts)
-        write_folder(folder, with_sums({WEIGHTS: weights, DESCRIPTION: text.encode()}))
+        write_folder(bundle, with_sums({WEIGHTS: weights, DESCRIPTION: text.encode()}))
