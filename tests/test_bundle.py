@@ -239,9 +239,9 @@ DAMAGE = {
     "unknown head 'Linear'; did you mean 'LinearHead'": lambda f: f["tasks"]["seg"]["head"].update(name="Linear"),
     "has 3 channels by its options and 4 as stored": lambda f: f["tasks"]["seg"].update(channels=4),
     "per_task method is shared by seg, depth": lambda f: owner(f)["options"].update(per_task=True),
-    "SegFormerHead.channels: expected a whole number from 1 to 4,096": lambda f: f["tasks"]["seg"]["head"][
-        "options"
-    ].update(channels=10**13),
+    "channels: expected a whole number from 1 to 4,096": lambda f: f["tasks"]["seg"]["head"]["options"].update(
+        channels=10**13
+    ),
     "has format 2, this garnish reads 1": lambda f: f.update(format=2),
     "it has no format number": lambda f: f.pop("format"),
     "has no backbone.fingerprint": lambda f: f["backbone"].pop("fingerprint"),
