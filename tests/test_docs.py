@@ -35,7 +35,10 @@ def test_text_around_the_generated_part_is_kept():
     tool = load_tool()
     page = tool.methods_page(f"mine\n{tool.BEGIN}what was{tool.END}also mine\n")
     assert page.startswith(f"mine\n{tool.BEGIN}") and page.endswith(f"{tool.END}also mine\n") and "what was" not in page
-    assert "### LoRA" in page and "| `rank` | `8` | r, width of the low-rank update. |" in page
+    assert (
+        "### LoRA" in page
+        and "| `rank` | `8` | a whole number from 1 to 65,536 | r, width of the low-rank update. |" in page
+    )
 
 
 def test_every_option_has_a_meaning():
