@@ -82,6 +82,7 @@ class Harness:
         if not child:
             code = 70
             with contextlib.suppress(BaseException), self.log.open("a") as log:
+                os.chdir(self.place)  # as processes of their own: it is in args.yaml
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
                 code = main_with_kill(words, out, at, number, torn, self.place / "changes")
