@@ -199,7 +199,7 @@ def test_a_header_is_what_was_written(tmp_path):
 
 def test_facts_that_could_not_be_read_again_are_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "_MOST_FACTS", 100)
-    with pytest.raises(BundleError, match=r"have 3\d\d characters, more than the 100 .*; evaluate less often"):
+    with pytest.raises(BundleError, match=r"have 4\d\d characters, more than the 100 .*; evaluate less often"):
         save_state(tmp_path / "s", {}, {"history": list(range(100))})
     assert not list(tmp_path.iterdir())
 

@@ -126,13 +126,12 @@ def read_rows(file: Path) -> list[dict[str, str]]:
         return []
     try:
         text = read_regular(file, _MOST_BYTES).decode()
+        text = text[: text.rfind("\n") + 1]
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row] or [[]]
     except (OSError, ValueError, csv.Error) as error:
         raise BundleError(f"{file}: cannot be read ({one_line(error, 120)}){remedy}") from error
     if "step" not in header or len(set(header)) != len(header):
         raise BundleError(f"{file}: is damaged (it has no column step, or a column twice){remedy}")
-    if rows and not text.endswith("\n"):
-        rows.pop()
     found = [dict(zip(header, row, strict=False)) for row in rows]
     before = -1
     for number, (row, named) in enumerate(zip(rows, found, strict=True), start=2):
