@@ -80,6 +80,16 @@ def contents(kind: Kind, out: Path) -> dict[str, Any]:
     return found
 
 
+def differing(one: Any, other: Any, at: str = "") -> list[str]:
+    """The places of two contents that differ, with values that are short."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = one.keys() | other.keys()
+        return [line for key in keys for line in differing(one.get(key), other.get(key), f"{at}/{key}")]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [line for k, pair in enumerate(zip(one, other, strict=True)) for line in differing(*pair, f"{at}[{k}]")]
+    return [] if one == other else [f"{at}: {str(one)[-80:]} != {str(other)[-80:]}"]
+
+
 def amount(folder: Path) -> int:
     """Something that changes with every save."""
     total = 0

@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from kill_kinds import KINDS, RECIPE, Kind, amount, children, contents
+from kill_kinds import KINDS, RECIPE, Kind, amount, children, contents, differing
 from kill_points import main_with_kill
 
 #: Seconds after which a process that should have ended counts as hanging.
@@ -188,9 +188,7 @@ class Harness:
             row.faults.append(f"{name}: goes on with {code}: {told}: {self.log.read_text()[-1500:]}")
             return
         found = contents(kind, out)
-        odd = sorted(
-            key for key in found.keys() | self.whole[name].keys() if found.get(key) != self.whole[name].get(key)
-        )
+        odd = differing(found, self.whole[name])
         if odd:
             row.faults.append(f"{name}: {', '.join(odd)} differ: {told}")
             return

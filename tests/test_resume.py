@@ -266,3 +266,29 @@ def test_resuming_otherwise_is_refused(tmp_path):
         file.write_bytes(b"\0" * 100)
     with pytest.raises(BundleError, match="damaged"):
         gn.fit(tiny(), Blobs(PARTIAL), resume=out, **options)
+
+
+def test_warnings_of_every_session_are_told_once(tmp_path, monkeypatch):
+    """Gradients are judged after three steps, whatever comes between."""
+    head = gn.LinearHead()
+
+    def run(**where):
+        model = tiny(head=head)
+        for name, parameter in model.trained_parameters().items():
+            if "lora_a" in name:
+                parameter.register_hook(torch.zeros_like)
+                parameter.data.zero_()
+        return gn.fit(model, Blobs(PARTIAL), steps=5, batch_size=4, check_pictures=0, save_every=1, **where, **QUIET)
+
+    whole = run(out=tmp_path / "whole").warnings
+    assert any("gradient" in line for line in whole), whole
+    original = Blobs.__getitem__
+    for reads in (6, 6, 6, 6):  # SIGTERM in the second step of each session
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                Blobs, "__getitem__", lambda self, i, at=reads: (setattr(self, "kill_at", at), original(self, i))[1]
+            )
+            where = {"resume": tmp_path / "cut"} if (tmp_path / "cut").exists() else {"out": tmp_path / "cut"}
+            with pytest.raises(SystemExit):
+                run(**where)
+    assert run(resume=tmp_path / "cut").warnings == whole

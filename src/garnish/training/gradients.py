@@ -10,6 +10,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from garnish.model.model import Model
+from garnish.training.saved_facts import Watched
 
 #: Labelled steps of a task after which its gradients are judged: if one factor starts at zero (LoRA's B), the
 #: other's gradient is zero in the first step and nonzero from the second. MTLoRA's tasks reach fc1 only through such a
@@ -64,14 +65,24 @@ class GradientWatch:
         model: the model that is trained.
         tasks: the trained tasks.
         fabric: the processes that share a step.
+        seen: what an earlier session of the run saw, from :meth:`seen`; of other tensors it is left out.
     """
 
-    def __init__(self, model: Model, tasks: Sequence[str], fabric: Fabric) -> None:
+    def __init__(
+        self, model: Model, tasks: Sequence[str], fabric: Fabric, seen: Mapping[str, Watched] | None = None
+    ) -> None:
         self.fabric = fabric
         self.expected = {task: trained_for(model, task) for task in tasks}
         self.best = {task: torch.zeros(len(names), dtype=torch.int64) for task, names in self.expected.items()}
         self.count = dict.fromkeys(tasks, 0)
         self._this_step: set[str] = set()
+        for task, before in (seen or {}).items():
+            if task in self.expected and len(before["grades"]) == len(self.expected[task]):
+                self.count[task], self.best[task] = before["steps"], torch.tensor(before["grades"], dtype=torch.int64)
+
+    def seen(self) -> dict[str, Watched]:
+        """The steps and grades so far, of all processes, all of which call this."""
+        return {task: {"steps": self.count[task], "grades": self._grades(task)} for task in self.expected}
 
     def observe(self, losses: Mapping[str, Tensor]) -> None:
         """Record the gradients of tasks that are not judged yet; call before the backward pass."""
@@ -97,12 +108,16 @@ class GradientWatch:
 
     def silent(self, task: str) -> tuple[list[str], list[str]]:
         """Names of the tensors that had no gradient for a task so far, and of those with only zero gradients."""
-        names = list(self.expected[task])
+        names, found = list(self.expected[task]), self._grades(task)
+        return tuple([n for n, g in zip(names, found, strict=True) if g == k] for k in (_NONE, _ZEROS))  # type: ignore[return-value]
+
+    def _grades(self, task: str) -> list[int]:
+        """The best grade of each tensor in any process."""
         grades = self.best[task].to(self.fabric.device)
         if self.fabric.world_size > 1:
             self.fabric.all_reduce(grades, reduce_op="max")
-        found = grades.tolist()
-        return tuple([n for n, g in zip(names, found, strict=True) if g == k] for k in (_NONE, _ZEROS))  # type: ignore[return-value]
+        found: list[int] = grades.tolist()
+        return found
 
     def _verdict(self, task: str) -> list[str]:
         none, zeros = self.silent(task)

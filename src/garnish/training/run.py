@@ -13,7 +13,7 @@ from typing import NoReturn, final
 from garnish.balancing.balancing import Balance, balancing_of
 from garnish.checking.finite import not_finite
 from garnish.data.dataset import Batch, Dataset
-from garnish.errors import GarnishError, OptionError
+from garnish.errors import LONGEST, GarnishError, OptionError, one_line
 from garnish.model.model import Model
 from garnish.training.batch_size import largest_batch
 from garnish.training.before_start import length_of, pictures_of_a_step, shortened, warnings_about
@@ -27,15 +27,7 @@ from garnish.training.progress import Progress
 from garnish.training.resume_check import check_facts, run_facts
 from garnish.training.run_batches import step_batches
 from garnish.training.run_folder import how_to_go_on
-from garnish.training.run_state import (
-    odd_in_run,
-    recipe_for_bundle,
-    restore,
-    resumed,
-    save_run,
-    taken,
-    write_results,
-)
+from garnish.training.run_state import odd_in_run, recipe_for_bundle, restore, resumed, save_run, taken, write_results
 from garnish.training.saved_facts import Checkpoint, RunState
 from garnish.training.scalars import Scalars, log_kinds
 from garnish.training.signals import StopRequest
@@ -87,7 +79,8 @@ class Run:
         if saved is not None:
             told.append(check_facts(saved.facts, self.facts, str(resume)))
             self.state = restore(saved, self.step, str(resume))
-        self.watch = GradientWatch(model, list(self.tasks), self.fabric)
+            self.warnings = list(dict.fromkeys([*self.state.warnings, *self.warnings]))
+        self.watch = GradientWatch(model, list(self.tasks), self.fabric, self.state.watched)
         self.requests = StopRequest()
         self.progress = Progress(self.total_steps, self.state.step, shown=progress and self.is_first)
         self.recipe = dict(recipe) if recipe is not None else {"train": self.facts["options"]}
@@ -156,8 +149,9 @@ class Run:
     # ---- during the loop ----------------------------------------------------------------------------------------
 
     def warn(self, line: str) -> None:
-        """Record a warning, and print it on the first rank."""
-        self.warnings.append(line)
+        """Record a warning, once in all sessions, and print it on the first rank."""
+        if (line := one_line(line, LONGEST)) not in self.warnings:
+            self.warnings.append(line)
         if self.is_first:
             self.progress.warn(line)
 
@@ -214,6 +208,7 @@ class Run:
         now = time.perf_counter()
         self.state.seconds += now - self._since
         self._since = now
+        self.state.warnings, self.state.watched = self.warnings, self.watch.seen()
         if self.out is not None and self.is_first:
             save_run(self.out, self.state, self.step, self.facts)
             self.progress.paused()

@@ -32,6 +32,13 @@ class Evaluation(TypedDict):
     metrics: Metrics
 
 
+class Watched(TypedDict):
+    """The labelled steps of a task so far, and a grade of each tensor's gradients in them."""
+
+    steps: Annotated[int, integers(0, 1000)]
+    grades: list[Annotated[int, integers(0, 2)]]
+
+
 @final
 @dataclass
 class RunState:
@@ -42,6 +49,8 @@ class RunState:
         history: every evaluation.
         best_step, best_score: of the best evaluation so far; None: none yet.
         best_on_some: its metrics on the pictures on which the effect of storing a bundle is measured.
+        warnings: every warning, of all sessions, once.
+        watched: what :class:`garnish.training.gradients.GradientWatch` has seen so far, by task.
         stopped: "" while steps are left, "finished", or "early" (patience).
         seconds: spent in training and evaluation, over all sessions.
     """
@@ -51,6 +60,8 @@ class RunState:
     best_step: _Steps | None = None
     best_score: _Score | None = None
     best_on_some: Metrics = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    watched: dict[str, Watched] = field(default_factory=dict)
     stopped: Literal["", "finished", "early"] = ""
     seconds: Annotated[float, reals(0, 1e15)] = 0.0
 
