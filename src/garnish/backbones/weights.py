@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from zipfile import is_zipfile
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from garnish.errors import WeightsError, one_line
+from garnish.backbones.stored_weights import MOST_BYTES, PICKLED, SAFETENSORS, StoredWeights, open_stored
+from garnish.errors import WeightsError, one_line, showable
+from garnish.files.regular import open_regular
 
-_SAFETENSORS = ".safetensors"
-_PICKLED = (".pth", ".pt", ".bin")
 #: File names of a repository's weights, best first.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
 #: File name of a repository's model configuration.
 HUB_CONFIG = "config.json"
-#: Keys under which training scripts keep the tensors.
-_WRAPPERS = ("state_dict", "model", "teacher")
+#: As much of a README.md as is searched for the licence, bytes, and of a line of it, characters.
+_README, _LINE = 2**20, 2000
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 #: Short names of licences as written in running text.
@@ -50,15 +46,20 @@ def read_weights(source: str) -> tuple[dict[str, Tensor], str | None]:
     Raises:
         WeightsError: no such file or repository, a damaged file, or one that holds other objects than tensors.
     """
+    held = open_weights(source)
+    return held.read(), held.licence
+
+
+def open_weights(source: str) -> StoredWeights:
+    """Names, shapes and licence of a weights file, before a value is read; arguments as for :func:`read_weights`.
+
+    Raises:
+        WeightsError: likewise.
+    """
     file = weights_file(source)
-    if file.suffix == _SAFETENSORS:
-        tensors, licence = _read_safetensors(file)
-    elif file.suffix in _PICKLED:
-        tensors, licence = _read_pickled(file), None
-    else:
-        raise WeightsError(f"{file}: weights must be a {_SAFETENSORS}, {', '.join(_PICKLED)} file")
-    wide = {k: t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for k, t in tensors.items()}
-    return wide, licence or _licence_beside(file)
+    held = open_stored(file)
+    licence = held.licence or _licence_beside(file)
+    return replace(held, licence=None if licence is None else showable(licence[:200]))
 
 
 def weights_file(source: str) -> Path:
@@ -67,30 +68,26 @@ def weights_file(source: str) -> Path:
     Raises:
         WeightsError: no such file or repository.
     """
-    path = Path(source).expanduser()
-    if not path.exists():
+    if not source.strip():
+        raise WeightsError(f"weights {source!r} name no file; give a file, a folder or a Hub id, or leave them out")
+    try:
+        path = Path(source).expanduser()
+        found, is_folder = path.exists(), path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, rights, no such user, a null character
+        raise WeightsError(
+            f"{one_line(source, 200)}: no path of weights ({one_line(error, 120)}); give a file, a folder or a Hub id"
+        ) from None
+    if not found:
         hub_id = re.sub(r"^hf[-_]hub:", "", source)
-        looks_local = source.startswith((".", "/", "~")) or path.suffix in (_SAFETENSORS, *_PICKLED)
+        looks_local = source.startswith((".", "/", "~")) or path.suffix in (SAFETENSORS, *PICKLED)
         if looks_local or not _HUB_ID.fullmatch(hub_id):
             raise WeightsError(
-                f"{source}: no such weights file; give a {_SAFETENSORS} or .pth file, a folder that holds one, "
+                f"{source}: no such weights file; give a {SAFETENSORS} or .pth file, a folder that holds one, "
                 "or a Hub id owner/name"
             )
         path = _from_hub(hub_id)
-    return _file_in(path) if path.is_dir() else path
-
-
-def read_notes(file: str | Path) -> dict[str, object]:
-    """The ``meta`` entry that a training run stored in a ``.pth`` file; empty if there is none."""
-    path = Path(file)
-    if path.suffix not in _PICKLED:
-        return {}
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError):
-        return {}
-    notes = loaded.get("meta") if isinstance(loaded, Mapping) else None
-    return {str(key): value for key, value in notes.items()} if isinstance(notes, Mapping) else {}
+        is_folder = path.is_dir()
+    return _file_in(path) if is_folder else path
 
 
 def check_floats(name: str, tensor: Tensor, own: Tensor, where: str) -> None:
@@ -102,57 +99,19 @@ def check_floats(name: str, tensor: Tensor, own: Tensor, where: str) -> None:
 
 def is_non_commercial(licence: str) -> bool:
     """Whether a licence's text or name forbids commercial use (CC BY-NC, research only, NVIDIA source code licence)."""
-    return _NON_COMMERCIAL.search(licence.lower()) is not None
+    return _NON_COMMERCIAL.search(licence[:_LINE].lower()) is not None
 
 
 def _file_in(folder: Path) -> Path:
     """The one weights file of a folder."""
-    for suffix in (_SAFETENSORS, *_PICKLED):
+    for suffix in (SAFETENSORS, *PICKLED):
         found = sorted(folder.glob(f"*{suffix}"))
         preferred = [f for f in found if f.name in _HUB_FILES]
         if len(found) == 1 or preferred:
             return (preferred or found)[0]
         if found:
             raise WeightsError(f"{folder}: {len(found)} {suffix} files ({found[0].name}, …); name the one to read")
-    raise WeightsError(f"{folder}: no {_SAFETENSORS}, {', '.join(_PICKLED)} file in this folder")
-
-
-def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], str | None]:
-    try:
-        with safe_open(file, framework="pt", device="cpu") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file}: cannot be read ({one_line(error, 120)}); fetch or write it again") from error
-    return tensors, metadata.get("license") or metadata.get("licence")
-
-
-def _read_pickled(file: Path) -> dict[str, Tensor]:
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # A damaged file may also end here; the two cannot be told apart without unpickling.
-        raise WeightsError(
-            f"{file}: refused, because it holds objects other than tensors or is damaged; "
-            f"save its state_dict alone as {_SAFETENSORS}"
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{file}: cannot be read ({one_line(error, 120)}); fetch or write it again") from error
-    for _ in _WRAPPERS:
-        inner = [k for k in _WRAPPERS if isinstance(loaded, Mapping) and isinstance(loaded.get(k), Mapping)]
-        if not inner:
-            break
-        loaded = loaded[inner[0]]
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise WeightsError(f"{file}: holds {type(loaded).__name__}, not named tensors; save a state_dict")
-    other = [k for k, v in loaded.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
-    if other:
-        kind = type(loaded[other[0]]).__name__
-        raise WeightsError(
-            f"{file}: {len(other)} of {len(loaded)} entries are not named tensors (first: {other[0]!r}, {kind}); "
-            "save the state_dict alone"
-        )
-    return dict(loaded)
+    raise WeightsError(f"{folder}: no {SAFETENSORS}, {', '.join(PICKLED)} file in this folder")
 
 
 def _from_hub(hub_id: str) -> Path:
@@ -200,9 +159,14 @@ def _licence_beside(file: Path) -> str | None:
     readme = file.parent / "README.md"
     if not readme.is_file():
         return None
+    try:
+        with open_regular(readme, MOST_BYTES) as stream:
+            text = stream.read(_README).decode("utf-8", "replace")
+    except OSError:
+        return None
     stated: dict[str, str] = {}
-    for line in readme.read_text(encoding="utf-8", errors="replace").splitlines():
-        match = re.match(r"[*_>\s-]*(licen[cs]e|license_name)[*_]*:[*_]*\s*(.+)", line, re.IGNORECASE)
+    for line in text.splitlines():
+        match = re.match(r"[*_>\s-]*(licen[cs]e|license_name)[*_]*:[*_]*\s*(.+)", line[:_LINE], re.IGNORECASE)
         if match is not None:  # the first such line counts
             stated.setdefault(match[1].lower(), match[2].strip(" \"'"))
     said = stated.get("licence") or stated.get("license")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from garnish.backbones.weights import HUB_CONFIG, read_notes
+from garnish.backbones.stored_weights import read_notes
+from garnish.backbones.weights import HUB_CONFIG
 from garnish.checking.plain_data import Json
-from garnish.errors import WeightsError, shown
+from garnish.errors import WeightsError, showable, shown
 from garnish.files.strict_json import read_json
 
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
@@ -81,11 +83,14 @@ def config_classes(config: Mapping[str, Json]) -> tuple[str, ...] | None:
     labels = config.get("id2label")
     if not isinstance(labels, Mapping):
         return None
+    if not all(isinstance(name, str | int | float) for name in labels.values()):
+        return None
     try:
-        by_id = {int(number): str(name).strip() for number, name in labels.items()}
+        by_id = {int(number): showable(str(name).strip()) for number, name in labels.items()}
     except ValueError:
         return None
     names = [by_id.get(number, "") for number in range(len(labels))]
     if not names or not all(names) or all(_PLACEHOLDER.fullmatch(name) for name in names):
         return None
-    return tuple(f"{name} {number}" if names.count(name) > 1 else name for number, name in enumerate(names))
+    count = Counter(names)
+    return tuple(f"{name} {number}" if count[name] > 1 else name for number, name in enumerate(names))
