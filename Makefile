@@ -4,7 +4,7 @@ BIN := .venv/bin
 # one thread a process: the test runner starts a process a core, and small models gain nothing from more
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: demo test check format slow docs clean
+.PHONY: demo test check format slow docs least clean
 
 demo: .venv/.installed
 	$(BIN)/garnish demo --out demo
@@ -20,6 +20,15 @@ check: .venv/.installed
 
 slow: .venv/.installed
 	$(TEST_ENV) $(BIN)/pytest -q -n 2 --dist worksteal -m "slow or real"
+
+# the fast suite with the least versions that pyproject.toml allows, in an environment of its own
+least: .venv-least/.installed
+	$(TEST_ENV) .venv-least/bin/python -m pytest -q -n 2 --dist loadfile
+
+.venv-least/.installed: pyproject.toml .venv/.installed
+	$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-least
+	$(BIN)/uv pip install -q --resolution lowest-direct --python .venv-least/bin/python -e '.[test]'
+	touch $@
 
 format: .venv/.installed
 	$(BIN)/ruff format .
@@ -38,4 +47,4 @@ docs: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist demo .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-least build dist demo .mypy_cache .pytest_cache .ruff_cache
