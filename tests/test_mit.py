@@ -302,7 +302,7 @@ def test_drop_path_grows_to_its_rate():
         ({"depths": "2"}, r"mit_b0\.depths: expected 4"),
         ({"drop_path": 1.0}, r"mit_b0\.drop_path: expected a number from 0 to below 1, got 1\.0"),
         ({"mlp_ratio": "4"}, r"mit_b0\.mlp_ratio: expected a number"),
-        ({"norm_eps": 0}, r"mit_b0\.norm_eps: expected a number above 0 or null, got 0"),
+        ({"norm_eps": 0}, r"mit_b0\.norm_eps: expected a number above 0 to 1 or null, got 0"),
         ({"num_heads": (1, 2, 5, 7)}, r"embed_dims 256 is not a multiple of its num_heads 7"),
     ],
 )

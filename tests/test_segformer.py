@@ -431,13 +431,13 @@ def test_the_published_weights_are_named(monkeypatch, folder):
         asked.append(source)
         return folder / "model.safetensors"
 
-    for place in ("garnish.backbones.mit", "garnish.backbones.weights", "garnish.model.finished"):
+    for place in ("garnish.backbones.weights", "garnish.model.finished"):
         monkeypatch.setattr(f"{place}.weights_file", fetched)
     model = gn.finished("segformer_b0", options=TINY_OPTIONS)
     assert asked[0] == model.backbone.weights_source == "nvidia/segformer-b0-finetuned-ade-512-512"
     assert model.backbone.licence == NVIDIA_LICENCE and isinstance(model.head("seg"), SegFormerDecoder)
     gn.backbone("segformer_b5", True, options=TINY_OPTIONS)
-    assert asked[-2] == "nvidia/segformer-b5-finetuned-ade-640-640"
+    assert asked[-1] == "nvidia/segformer-b5-finetuned-ade-640-640"
 
 
 # ---- commands --------------------------------------------------------------------------------------------------------

@@ -6,16 +6,40 @@ Shape letters: I pictures, R rows, H W map, C channels. The stream is channels-l
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 from timm.models.pvt_v2 import checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.backbones.architecture import Depths, Flag, Rate, StageHeads, Widths, check_lengths, read_architecture
 from garnish.backbones.backbone import Small
 from garnish.backbones.timm_models import TimmTrunk, create_timm
 from garnish.engine.blocks import Branch, FeatureInfo, Residual, Stage
 from garnish.errors import OptionError
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PVTv2Options:
+    """The architecture of a PVT v2, one entry a stage; what is None is as the name says.
+
+    Attributes:
+        embed_dims: channels.
+        depths: number of blocks.
+        num_heads: attention heads, a divisor of the channels.
+        sr_ratios: by how much a side of the map is shortened that is attended to.
+        qkv_bias: whether queries, keys and values have a bias.
+        drop_path_rate: stochastic depth of the last block in training, growing linearly from 0 at the first.
+    """
+
+    embed_dims: Widths | None = None
+    depths: Depths | None = None
+    num_heads: StageHeads | None = None
+    sr_ratios: StageHeads | None = None
+    qkv_bias: Flag | None = None
+    drop_path_rate: Rate | None = None
 
 
 @final
@@ -29,8 +53,10 @@ class PVTv2(TimmTrunk):
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> PVTv2:
-        """Build ``name``; ``options`` are timm's constructor arguments (``embed_dims``, ``depths``, ``sr_ratios``)."""
-        net, licence, source = create_timm(name, weights, options, {}, checkpoint_filter_fn)
+        """Build ``name``; ``options``: fields of :class:`PVTv2Options`."""
+        arch = read_architecture(name, options, PVTv2Options)
+        check_lengths(name, arch, "embed_dims", "depths", "num_heads", "sr_ratios")
+        net, licence, source = create_timm(name, weights, arch, {}, checkpoint_filter_fn)
         stages = []
         for stage in net.stages:
             if any(block.attn.pool is not None for block in stage.blocks):

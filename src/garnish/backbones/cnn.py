@@ -7,17 +7,33 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal, final
 
 import timm
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from garnish.backbones.architecture import (
+    Activation,
+    Depths,
+    Epsilon,
+    Flag,
+    Heads,
+    MapNorm,
+    Rate,
+    Ratio,
+    Scale,
+    Width,
+    Widths,
+    given,
+    read_architecture,
+)
 from garnish.backbones.backbone import Small
 from garnish.backbones.convolution import replace_same_convolutions
-from garnish.backbones.timm_models import TimmTrunk, create_timm
+from garnish.backbones.timm_models import TimmTrunk, create_timm, whole_timm
+from garnish.checking.plain_data import Within, integers
 from garnish.engine.blocks import FeatureInfo, Stage, Whole
 from garnish.errors import OptionError
 
@@ -37,6 +53,95 @@ _BY_CLASS = ("efficientnet", "mobilenetv3")
 _FINEST_STRIDE = 4
 
 
+_Levels = Annotated[
+    tuple[int, ...],
+    Within(
+        "1 to 16 rising whole numbers from -16 to 15",
+        lambda levels: (
+            1 <= len(levels) <= 16
+            and list(levels) == sorted(set(levels))
+            and all(-16 <= level <= 15 for level in levels)
+        ),
+    ),
+]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CNNOptions:
+    """Options of the CNNs; each network takes some of them, what is None is as the name says.
+
+    Attributes:
+        out_indices: the levels to read maps at, of those of timm's ``features_only``, finest first; from the end if
+            negative.
+        output_stride: of the last map; less than 32 dilates kernels instead.
+        act_layer: activation.
+        norm_layer: norm.
+        bn_eps: epsilon of EfficientNets' batch norms.
+        drop_path_rate: stochastic depth in training.
+        drop_block_rate: blocks of maps dropped in training (ResNets).
+        layers: blocks a stage (ResNets).
+        depths: likewise (networks in ConvNeXt's manner).
+        channels: of a ResNet's stages.
+        dims: likewise (networks in ConvNeXt's manner).
+        cardinality, base_width: groups of a ResNeXt's convolutions, and their width.
+        groups: likewise (SENets).
+        stem_width, stem_chs, stem_size: channels of the stem.
+        stem_type: the stem of a ResNet: one convolution or three.
+        replace_stem_pool: whether a convolution stands in place of the stem's pooling.
+        avg_down: whether shortcuts are pooled before their convolution.
+        down_kernel_size, block_reduce_first: details of a ResNet's blocks.
+        fix_stem: whether the stem's channels stay as they are when others are scaled (EfficientNets).
+        width_factor, bottle_ratio: widths of ResNetV2's stages and blocks.
+        growth_rate, bn_size, block_config: channels that a layer of a DenseNet adds, width of bottlenecks, layers.
+        mlp_ratio, ls_init_value: as ConvNeXt's.
+        width: factor of all channels (GhostNets).
+        width_mult, depth_mult: factors of channels and blocks (ReXNets).
+        zero_init_last: whether the last norm of a block starts at 0.
+        drop_rate, global_pool, num_features, head_bias: of the classifier, which a trunk has not; taken since older
+            bundles may have them.
+    """
+
+    out_indices: _Levels | None = None
+    output_stride: Literal[2, 4, 8, 16, 32] | None = None
+    act_layer: Activation | None = None
+    norm_layer: MapNorm | None = None
+    bn_eps: Epsilon | None = None
+    drop_path_rate: Rate | None = None
+    drop_block_rate: Rate | None = None
+    layers: Depths | None = None
+    depths: Depths | None = None
+    channels: Widths | None = None
+    dims: Widths | None = None
+    cardinality: Heads | None = None
+    base_width: Width | None = None
+    groups: Heads | None = None
+    stem_width: Width | None = None
+    stem_chs: Width | None = None
+    stem_size: Width | None = None
+    stem_type: Literal["", "deep", "deep_tiered", "fixed", "same", "deep_fixed", "deep_same", "tiered"] | None = None
+    replace_stem_pool: Flag | None = None
+    avg_down: Flag | None = None
+    down_kernel_size: Literal[1, 3] | None = None
+    block_reduce_first: Annotated[int, integers(1, 16)] | None = None
+    fix_stem: Flag | None = None
+    width_factor: Annotated[int, integers(1, 16)] | None = None
+    bottle_ratio: Ratio | None = None
+    growth_rate: Width | None = None
+    bn_size: Annotated[int, integers(1, 64)] | None = None
+    block_config: Depths | None = None
+    mlp_ratio: Ratio | None = None
+    ls_init_value: Scale | None = None
+    width: Ratio | None = None
+    width_mult: Ratio | None = None
+    depth_mult: Ratio | None = None
+    zero_init_last: Flag | None = None
+    drop_rate: Rate | None = None
+    global_pool: Literal["", "avg", "avgmax", "max", "fast"] | None = None
+    num_features: Width | None = None
+    head_bias: Flag | None = None
+
+
 class CNN(TimmTrunk):
     """Stages of opaque blocks; maps are read where timm's ``features_only`` reads them, from stride 4 on.
 
@@ -53,19 +158,20 @@ class CNN(TimmTrunk):
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> CNN:
-        """Build ``name``; ``options`` are timm's constructor arguments and ``out_indices`` (the levels to read)."""
+        """Build ``name``; ``options``: fields of :class:`CNNOptions`."""
+        arch = read_architecture(name, options, CNNOptions)
         fixed: dict[str, object] = {"features_only": True}
         if any(name.split(".", 1)[0] in timm.list_models(module=module) for module in _BY_CLASS):
             fixed |= {"feature_cls": "list", "feature_cfg": {"flatten_sequential": True}}
-        names = _Names(name, options)
-        net, licence, source = create_timm(name, weights, options, fixed, names.as_in, names.of)
+        names = _Names(name, given(arch))
+        net, licence, source = create_timm(name, weights, arch, fixed, names.as_in, names.of)
         replace_same_convolutions(net)
         for module in net.modules():
             # an in-place activation would overwrite tensors that an adapter keeps for its backward pass
             if getattr(module, "inplace", False):
                 module.inplace = False
         strides, channels = net.feature_info.reduction(), net.feature_info.channels()
-        read = [i for i, s in enumerate(strides) if s >= _FINEST_STRIDE or "out_indices" in options]
+        read = [i for i, s in enumerate(strides) if s >= _FINEST_STRIDE or arch.out_indices is not None]
         ends = [key for key in net if key in net.return_layers]
         stem, stages = _cut(list(net.items()), [ends[i] for i in read])
         backbone = cls.assemble(
@@ -109,14 +215,12 @@ class _Names:
 
     def __init__(self, name: str, options: Mapping[str, object]) -> None:
         self.name = name
-        self.options = {key: value for key, value in options.items() if key != "out_indices"}
+        self.options = options
 
     @cached_property
     def whole(self) -> nn.Module:
         """The whole network with its classifier, on the meta device."""
-        with torch.device("meta"):
-            built: nn.Module = timm.create_model(self.name, **self.options)
-        return built
+        return whole_timm(self.name, self.options)
 
     def of(self, theirs: str) -> str:
         """``stages_0.1.conv.weight`` → ``stages.0.1.conv.weight``: timm flattens sequences in features-only mode."""

@@ -7,13 +7,30 @@ runs a model channels-first (``conv_mlp``), so that an adapter finds channels la
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
 
 from timm.layers import GlobalResponseNormMlp, LayerNorm, LayerNorm2d, RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor, nn
 
+from garnish.backbones.architecture import (
+    Activation,
+    Depths,
+    Epsilon,
+    Flag,
+    Kernel,
+    MapNorm,
+    Rate,
+    Scale,
+    StageKernels,
+    Stride,
+    Width,
+    Widths,
+    check_lengths,
+    read_architecture,
+)
 from garnish.backbones.backbone import Small
 from garnish.backbones.convolution import replace_same_convolutions
 from garnish.backbones.timm_models import TimmModule, TimmTrunk, create_timm
@@ -22,6 +39,50 @@ from garnish.errors import OptionError
 
 #: timm's channels-first norms → the same norms over the last axis
 _LAST = {LayerNorm2d: LayerNorm, RmsNorm2d: RmsNorm, SimpleNorm2d: SimpleNorm}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ConvNeXtOptions:
+    """The architecture of a ConvNeXt, one entry a stage where there are several; what is None is as the name says.
+
+    Attributes:
+        dims: channels.
+        depths: number of blocks.
+        kernel_sizes: sides of the depthwise kernels, or one for all, pixels of the stage's map.
+        output_stride: of the last map; less than 32 dilates kernels instead.
+        patch_size: side of a patch of the stem, pixels.
+        stem_type: one convolution on patches, or two that overlap.
+        ls_init_value: start of the layer scale.
+        conv_mlp: whether MLPs are 1×1 convolutions.
+        conv_bias: whether convolutions have a bias.
+        use_grn: whether MLPs have a global response norm, as V2's.
+        act_layer: activation.
+        norm_layer: norm.
+        norm_eps: epsilon of the norms.
+        drop_path_rate: stochastic depth of the last block in training, growing linearly from 0 at the first.
+        drop_rate, global_pool, head_norm_first, head_hidden_size: of the classifier, which a trunk has not; taken
+            since older bundles may have them.
+    """
+
+    dims: Widths | None = None
+    depths: Depths | None = None
+    kernel_sizes: Kernel | StageKernels | None = None
+    output_stride: Literal[8, 16, 32] | None = None
+    patch_size: Stride | None = None
+    stem_type: Literal["patch", "overlap", "overlap_tiered", "overlap_act"] | None = None
+    ls_init_value: Scale | None = None
+    conv_mlp: Flag | None = None
+    conv_bias: Flag | None = None
+    use_grn: Flag | None = None
+    act_layer: Activation | None = None
+    norm_layer: MapNorm | None = None
+    norm_eps: Epsilon | None = None
+    drop_path_rate: Rate | None = None
+    drop_rate: Rate | None = None
+    global_pool: Literal["", "avg", "avgmax", "max"] | None = None
+    head_norm_first: Flag | None = None
+    head_hidden_size: Width | None = None
 
 
 class ConvNeXt(TimmTrunk):
@@ -35,8 +96,10 @@ class ConvNeXt(TimmTrunk):
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> ConvNeXt:
-        """Build ``name``; ``options`` are timm's constructor arguments (``dims``, ``depths``, ``ls_init_value``, …)."""
-        net, licence, source = create_timm(name, weights, options, {}, checkpoint_filter_fn)
+        """Build ``name``; ``options``: fields of :class:`ConvNeXtOptions`."""
+        arch = read_architecture(name, options, ConvNeXtOptions)
+        check_lengths(name, arch, "dims", "depths")
+        net, licence, source = create_timm(name, weights, arch, {}, checkpoint_filter_fn)
         if type(net) is not TimmConvNeXt:
             raise OptionError(f"{name}: {type(net).__name__} is not a ConvNeXt; use convnext_* or convnextv2_*")
         replace_same_convolutions(net)  # of dilated stages

@@ -6,17 +6,85 @@ Siméoni et al., DINOv3, 2025. Shape letters: I pictures, N tokens, H W grid, C 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, final
 
 import torch
 from timm.models.eva import EvaAttention, EvaBlock, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from garnish.backbones.architecture import MOST_BLOCKS, Flag, Heads, Size, Tokens, read_architecture
 from garnish.backbones.backbone import Small
-from garnish.backbones.plain_blocks import Plain
+from garnish.backbones.plain_blocks import Plain, PlainOptions
 from garnish.backbones.timm_models import create_timm
+from garnish.checking.plain_data import Within, integers, reals
 from garnish.engine.blocks import Branch, LayerScale, Residual
 from garnish.errors import OptionError
+
+_Coordinate = Annotated[float, reals(0, 100)]
+_BlockHeads = Annotated[
+    tuple[int, ...],
+    Within(
+        "one whole number from 1 to 1,024 a block",
+        lambda heads: 1 <= len(heads) <= MOST_BLOCKS and all(1 <= one <= 1024 for one in heads),
+    ),
+]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class EvaOptions(PlainOptions):
+    """The architecture of a DINOv3 or EVA-02; what is None is as the name says.
+
+    Attributes:
+        num_reg_tokens: number of register tokens.
+        num_kv_heads: heads of keys and values, one number or one a block; a divisor of ``num_heads``.
+        qkv_fused: whether queries, keys and values come from one layer.
+        attn_type: timm's two ways to write attention.
+        swiglu_mlp: whether MLPs are gated.
+        swiglu_align_to: what the hidden width of a gated MLP is rounded up to; 0: nothing.
+        scale_mlp: whether a norm stands inside the MLP.
+        scale_attn_inner: whether one stands before attention's last layer.
+        attn_only_layer_scale: whether MLPs have no layer scale.
+        use_abs_pos_emb: whether there are learnt positions.
+        use_rot_pos_emb: whether queries and keys are rotated by their positions.
+        rope_type: how: concatenated, as DINOv3.
+        rope_grid_offset: of the positions, patches.
+        rope_grid_indexing: order of rows and columns.
+        rope_temperature: of the frequencies.
+        rope_rotate_half: whether halves are rotated instead of pairs.
+        rope_shift_coords, rope_jitter_coords, rope_rescale_coords: changes of positions in training, as DINOv3's.
+        ref_feat_shape: (height, width) of the map that rotary positions are scaled to, patches.
+        use_post_norm: whether norms stand behind attention and MLP.
+        use_pre_transformer_norm: whether one stands before the blocks.
+        use_post_transformer_norm, use_fc_norm, global_pool: what is behind the blocks, which a trunk has not.
+    """
+
+    num_reg_tokens: Tokens | None = None
+    num_kv_heads: Heads | _BlockHeads | None = None
+    qkv_fused: Flag | None = None
+    attn_type: Literal["eva", "rope"] | None = None
+    swiglu_mlp: Flag | None = None
+    swiglu_align_to: Annotated[int, integers(0, 1024)] | None = None
+    scale_mlp: Flag | None = None
+    scale_attn_inner: Flag | None = None
+    attn_only_layer_scale: Flag | None = None
+    use_abs_pos_emb: Flag | None = None
+    use_rot_pos_emb: Flag | None = None
+    rope_type: Literal["cat", "dinov3", "mixed", ""] | None = None
+    rope_grid_offset: Annotated[float, reals(-1, 1)] | None = None
+    rope_grid_indexing: Literal["ij", "xy"] | None = None
+    rope_temperature: Annotated[float, reals(1, 1e9)] | None = None
+    rope_rotate_half: Flag | None = None
+    rope_shift_coords: _Coordinate | None = None
+    rope_jitter_coords: _Coordinate | None = None
+    rope_rescale_coords: _Coordinate | None = None
+    ref_feat_shape: Size | None = None
+    use_post_norm: Flag | None = None
+    use_pre_transformer_norm: Flag | None = None
+    use_post_transformer_norm: Flag | None = None
+    use_fc_norm: Flag | None = None
+    global_pool: Literal["", "avg", "avgmax", "max", "token", "map"] | None = None
 
 
 class Eva(Plain):
@@ -32,8 +100,9 @@ class Eva(Plain):
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> Eva:
-        """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depth``, ``num_heads``, …)."""
-        eva, licence, source = create_timm(name, weights, options, {"dynamic_img_size": True}, checkpoint_filter_fn)
+        """Build ``name``; ``options``: fields of :class:`EvaOptions`."""
+        arch = read_architecture(name, options, EvaOptions)
+        eva, licence, source = create_timm(name, weights, arch, {"dynamic_img_size": True}, checkpoint_filter_fn)
         if eva.rope_mixed:
             raise OptionError(
                 f"{name}: rotary positions that differ by depth are not supported; use a DINOv3 or EVA-02 ViT"

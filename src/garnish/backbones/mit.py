@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from importlib.resources import as_file, files
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 from timm.layers import DropPath
@@ -21,61 +21,12 @@ from garnish.backbones.backbone import Backbone, Small
 from garnish.backbones.name_prefixes import said_of
 from garnish.backbones.segformer import dialects
 from garnish.backbones.segformer.config import check_architecture, segformer_config
-from garnish.backbones.segformer.finished_names import FINISHED
-from garnish.backbones.weights import check_floats, read_weights, weights_file
-from garnish.checking.plain_data import Reading, Within, read_as
+from garnish.backbones.segformer.mit_options import PUBLISHED, SIZES, STRIDES, MiTOptions, read_mit
+from garnish.backbones.weights import check_floats, open_weights
 from garnish.engine.blocks import Branch, FeatureInfo, Residual, Stage
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError
 
 NVIDIA_LICENCE = "NVIDIA Source Code License for SegFormer (non-commercial: research or evaluation only)"
-
-_STRIDES = (4, 8, 16, 32)
-_WIDE = (64, 128, 320, 512)
-#: name → (embed_dims, depths); table 6 of the paper
-_SIZES = {
-    "mit_b0": ((32, 64, 160, 256), (2, 2, 2, 2)),
-    "mit_b1": (_WIDE, (2, 2, 2, 2)),
-    "mit_b2": (_WIDE, (3, 4, 6, 3)),
-    "mit_b3": (_WIDE, (3, 4, 18, 3)),
-    "mit_b4": (_WIDE, (3, 8, 27, 3)),
-    "mit_b5": (_WIDE, (3, 6, 40, 3)),
-}
-#: name → Hub id of its published weights: the encoder alone, or with the decoder of a finished SegFormer
-_PUBLISHED = {name: f"nvidia/{name.replace('_', '-')}" for name in _SIZES} | FINISHED
-_SIZES |= {name: _SIZES[name.replace("segformer", "mit")] for name in FINISHED}
-
-
-_Stages = Annotated[
-    tuple[int, int, int, int], Within(f"{len(_STRIDES)} positive integers", lambda entries: min(entries) >= 1)
-]
-_Positive = Annotated[float, Within("a number above 0", lambda value: 0 < value < math.inf)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MiTOptions:
-    """The architecture of one MiT; each sequence has one entry per stage, of which there are four.
-
-    Attributes:
-        embed_dims: channels.
-        depths: number of blocks.
-        num_heads: number of attention heads.
-        sr_ratios: spatial reduction of keys and values: side of the patches that are reduced to one token.
-        mlp_ratio: hidden width of the Mix-FFN, divided by the stage's channels.
-        drop_path: rate of stochastic depth at the last block, growing linearly from 0 at the first.
-        norm_eps: epsilon of the norms of blocks and stages; None: that of the weights' dialect.
-        embed_norm_eps: epsilon of the norms after patch embeddings and reductions; None: ``norm_eps`` if that
-            is given, else that of the weights' dialect.
-    """
-
-    embed_dims: _Stages
-    depths: _Stages
-    num_heads: _Stages = (1, 2, 5, 8)
-    sr_ratios: _Stages = (8, 4, 2, 1)
-    mlp_ratio: _Positive = 4.0
-    drop_path: Annotated[float, Within("a number from 0 to below 1", lambda rate: 0 <= rate < 1)] = 0.1
-    norm_eps: _Positive | None = None
-    embed_norm_eps: _Positive | None = None
-
 
 #: Name of the backbone whose weights come with the package; assets/garnish_b0.md says how they were made.
 BUNDLED = "garnish_b0"
@@ -160,7 +111,7 @@ class MiT(Backbone):
         :func:`garnish.finished` and ``SegFormerHead(init="published")`` read), and ``garnish_b0``: a B0 with the
         weights that come with the package.
         """
-        return [*_SIZES, BUNDLED]
+        return [*SIZES, BUNDLED]
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> MiT:
@@ -179,46 +130,50 @@ class MiT(Backbone):
         """
         if name == BUNDLED:
             return cls._bundled(weights, options)
-        arch = _checked(name, options)
-        source = _PUBLISHED[name] if weights is True else weights or None
+        arch = read_mit(name, options)
+        source = PUBLISHED[name] if weights is True else None if weights is False else weights
         dialect = dialects.GARNISH
-        tensors: dict[str, Tensor] = {}
-        licence: str | None = None
         if source is not None:
-            file = str(weights_file(source))
-            tensors, licence = read_weights(file)
-            dialect, prefix = dialects.encoder_dialect(tensors, source)
+            held = open_weights(source)
+            dialect, prefix = dialects.encoder_dialect(held.shapes, source)
             if wrapper := prefix.removesuffix(dialect.prefix):
-                warnings.warn(said_of(wrapper, tensors, f"{name}: weights {source}"), stacklevel=2)
-            check_architecture(segformer_config(file), arch.num_heads, arch.sr_ratios, source)
+                warnings.warn(said_of(wrapper, held.shapes, f"{name}: weights {source}"), stacklevel=2)
+            check_architecture(segformer_config(held.file), arch.num_heads, arch.sr_ratios, source)
         norm_eps = arch.norm_eps or dialect.norm_eps
         embed_eps = arch.embed_norm_eps or arch.norm_eps or dialect.embed_norm_eps
         given = dict(options)
         if (norm_eps, embed_eps) != (dialects.GARNISH.norm_eps, dialects.GARNISH.embed_norm_eps):
             # The same tensors, saved under our own names, must compute the same when read again.
             given |= {"norm_eps": norm_eps, "embed_norm_eps": embed_eps}
+        build = partial(cls._of, name, given, arch, norm_eps, embed_eps)
+        if source is None:
+            return build()
+        with torch.device("meta"):
+            _fitting(build(), held.shapes, source)  # before anything takes memory or time
+        backbone = build()
+        read = _fitting(backbone, held.read(), source)
+        with torch.no_grad():
+            for slot, module, leaf in backbone.named_slots():
+                getattr(module, leaf).copy_(read[slot])
+        backbone.weights_source = source
+        backbone.licence = _licence(source, held.licence, dialect)
+        return backbone
+
+    @classmethod
+    def _of(cls, name: str, options: Mapping[str, object], arch: MiTOptions, norm_eps: float, embed_eps: float) -> MiT:
+        """With random weights."""
         backbone = cls(
             name=name,
-            options=given,
+            options=options,
             stem=PictureStem(),
             stages=_stages(arch, norm_eps, embed_eps),
-            features=[FeatureInfo(c, float(s)) for c, s in zip(arch.embed_dims, _STRIDES, strict=True)],
+            features=[FeatureInfo(c, float(s)) for c, s in zip(arch.embed_dims, STRIDES, strict=True)],
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
-            multiple=math.lcm(_STRIDES[-1], *(s * r for s, r in zip(_STRIDES, arch.sr_ratios, strict=True))),
+            multiple=math.lcm(STRIDES[-1], *(s * r for s, r in zip(STRIDES, arch.sr_ratios, strict=True))),
         )
         backbone.apply(_init)
-        slots = list(backbone.named_slots())
-        backbone.source_names = {slot: dialects.NVLABS.names_of(slot)[0] for slot, _, _ in slots}
-        if source is not None:
-            wanted = {slot: getattr(module, leaf).shape for slot, module, leaf in slots}
-            read = dialects.read_dialect(tensors, wanted, source)
-            with torch.no_grad():
-                for slot, module, leaf in slots:
-                    check_floats(backbone.source_names[slot], read[slot], getattr(module, leaf), source)
-                    getattr(module, leaf).copy_(read[slot])
-            backbone.weights_source = source
-            backbone.licence = _licence(source, licence, dialect)
+        backbone.source_names = {slot: dialects.NVLABS.names_of(slot)[0] for slot, _, _ in backbone.named_slots()}
         return backbone
 
     @classmethod
@@ -231,6 +186,15 @@ class MiT(Backbone):
         if weights is not False:
             backbone.weights_source = "bundled"
         return backbone
+
+
+def _fitting(backbone: MiT, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Slot → tensor of a file; raises WeightsError unless names, shapes and kinds of number fit."""
+    own = {slot: getattr(module, leaf) for slot, module, leaf in backbone.named_slots()}
+    read = dialects.read_dialect(tensors, {slot: tensor.shape for slot, tensor in own.items()}, source)
+    for slot, tensor in own.items():
+        check_floats(backbone.source_names[slot], read[slot], tensor, source)
+    return read
 
 
 def _licence(source: str, stated: str | None, dialect: dialects.Dialect) -> str:
@@ -280,16 +244,3 @@ def _init(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
     if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
         nn.init.zeros_(module.bias)
-
-
-def _checked(name: str, options: Mapping[str, object]) -> MiTOptions:
-    if name not in _SIZES:
-        raise OptionError(f"unknown MiT {name!r}{suggest(name, _SIZES)}")
-    sizes = dict(zip(("embed_dims", "depths"), _SIZES[name], strict=True))
-    arch: MiTOptions = read_as(sizes | dict(options), MiTOptions, name, Reading())
-    for channels, heads in zip(arch.embed_dims, arch.num_heads, strict=True):
-        if channels % heads:
-            raise OptionError(
-                f"{name}: embed_dims {channels} is not a multiple of its num_heads {heads}; change either"
-            )
-    return arch

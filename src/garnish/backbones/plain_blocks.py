@@ -5,19 +5,67 @@ Shape letters: I pictures, N tokens, H W grid, C channels.
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from garnish.backbones.architecture import Depth, Flag, Heads, Patch, Rate, Ratio, Scale, Size, Width
 from garnish.backbones.timm_models import TimmModule, TimmTrunk
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.errors import OptionError
 
 #: A plain trunk is read at this many depths, equally spaced (DINOv2 and DPT read blocks 3, 6, 9, 12 of 12).
 NUM_TAPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainOptions(ABC):  # noqa: B024 (fields alone)
+    """What the plain families take alike; what is None is as the name says.
+
+    Attributes:
+        img_size: side of the pictures, or (height, width), that the position embedding is made for, pixels; pictures
+            of other sizes are taken as well, for it is resampled.
+        patch_size: side of a patch, pixels.
+        embed_dim: channels, a multiple of ``num_heads``.
+        depth: number of blocks, 4 at least.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of an MLP, divided by the channels.
+        qkv_bias: whether queries, keys and values have a bias.
+        qk_norm: whether queries and keys are normalised.
+        init_values: start of the layer scale.
+        class_token: whether there is a class token.
+        no_embed_class: whether class and register tokens go without position.
+        dynamic_img_pad: whether pictures are padded to whole patches; garnish pads them itself.
+        attn_drop_rate: dropout of attention weights in training.
+        proj_drop_rate: dropout behind attention and MLP in training.
+        drop_path_rate: stochastic depth of the last block in training, growing linearly from 0 at the first.
+        drop_rate, pos_drop_rate, patch_drop_rate: dropouts of the classifier and in front of the blocks, which a
+            dense trunk does not run; taken since older bundles may have them.
+    """
+
+    img_size: Size | None = None
+    patch_size: Patch | None = None
+    embed_dim: Width | None = None
+    depth: Depth | None = None
+    num_heads: Heads | None = None
+    mlp_ratio: Ratio | None = None
+    qkv_bias: Flag | None = None
+    qk_norm: Flag | None = None
+    init_values: Scale | None = None
+    class_token: Flag | None = None
+    no_embed_class: Flag | None = None
+    dynamic_img_pad: Flag | None = None
+    attn_drop_rate: Rate | None = None
+    proj_drop_rate: Rate | None = None
+    drop_path_rate: Rate | None = None
+    drop_rate: Rate | None = None
+    pos_drop_rate: Rate | None = None
+    patch_drop_rate: Rate | None = None
 
 
 def split_stages(blocks: Sequence[Mapping[str, nn.Module]], name: str) -> list[Stage]:

@@ -6,17 +6,39 @@ Shape letters: R rows, H W map, C channels, n windows of one map, w² tokens of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, final
 
 from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.backbones.architecture import check_lengths, read_architecture
 from garnish.backbones.backbone import Small
 from garnish.backbones.timm_models import TimmModule, create_timm
-from garnish.backbones.windows import Apart, ShiftedWindows, Windowed, unseen_by_prompts
+from garnish.backbones.windows import (
+    Apart,
+    ShiftedWindows,
+    Windowed,
+    WindowedOptions,
+    unseen_by_prompts,
+    without_classifier,
+)
+from garnish.checking.plain_data import integers
 from garnish.engine.blocks import Branch, Residual
 from garnish.errors import OptionError
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SwinOptions(WindowedOptions):
+    """The architecture of a Swin; what is None is as the name says.
+
+    Attributes:
+        head_dim: channels of a head; None: the stage's channels divided by its heads.
+    """
+
+    head_dim: Annotated[int, integers(1, 1024)] | None = None
 
 
 class Swin(Windowed):
@@ -32,10 +54,12 @@ class Swin(Windowed):
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> Swin:
-        """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depths``, …)."""
+        """Build ``name``; ``options``: fields of :class:`SwinOptions`."""
+        arch = read_architecture(name, options, SwinOptions)
+        check_lengths(name, arch, "depths", "num_heads")
         # always full windows: timm shrinks windows at build time, which is wrong at any other picture size
         fixed = {"strict_img_size": False, "always_partition": True}
-        swin, licence, source = create_timm(name, weights, options, fixed, checkpoint_filter_fn)
+        swin, licence, source = create_timm(name, weights, arch, fixed, without_classifier(checkpoint_filter_fn))
         if type(swin) is not SwinTransformer:
             raise OptionError(f"{name}: {type(swin).__name__} is not a Swin of the first version; use swin_*")
         return cls.with_windows(swin, _residuals, name=name, options=options, licence=licence, weights_source=source)

@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, final
 
 import torch
 from timm.models.swin_transformer_v2 import SwinTransformerV2, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.backbones.architecture import Activation, check_lengths, per_stage, read_architecture
 from garnish.backbones.backbone import Small
 from garnish.backbones.timm_models import TimmModule, create_timm
-from garnish.backbones.windows import Apart, ShiftedWindows, Windowed, unseen_by_prompts
+from garnish.backbones.windows import (
+    Apart,
+    ShiftedWindows,
+    Windowed,
+    WindowedOptions,
+    unseen_by_prompts,
+    without_classifier,
+)
 from garnish.engine.blocks import Beside, Residual
 from garnish.engine.sites import OffStream
 from garnish.errors import OptionError
@@ -25,6 +34,21 @@ from garnish.errors import OptionError
 _MOST_LOGIT = math.log(1 / 0.01)
 #: Position biases are this times a sigmoid (timm and the papers' code).
 _MOST_BIAS = 16.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SwinV2Options(WindowedOptions):
+    """The architecture of a SwinV2; what is None is as the name says.
+
+    Attributes:
+        pretrained_window_sizes: side of the windows of the weights, a stage, which position biases are scaled to; 0:
+            ``window_size``.
+        act_layer: activation.
+    """
+
+    pretrained_window_sizes: Annotated[tuple[int, ...], per_stage(32, least=0)] | None = None
+    act_layer: Activation | None = None
 
 
 class SwinV2(Windowed):
@@ -44,9 +68,11 @@ class SwinV2(Windowed):
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> SwinV2:
-        """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depths``, ``img_size``, …)."""
+        """Build ``name``; ``options``: fields of :class:`SwinV2Options`."""
+        arch = read_architecture(name, options, SwinV2Options)
+        check_lengths(name, arch, "depths", "num_heads")
         fixed = {"strict_img_size": False}
-        swin, licence, source = create_timm(name, weights, options, fixed, checkpoint_filter_fn)
+        swin, licence, source = create_timm(name, weights, arch, fixed, without_classifier(checkpoint_filter_fn))
         if type(swin) is not SwinTransformerV2:
             raise OptionError(f"{name}: {type(swin).__name__} is not a Swin of the second version; use swinv2_*")
         return cls.with_windows(swin, _residuals, name=name, options=options, licence=licence, weights_source=source)

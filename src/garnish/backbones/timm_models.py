@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import timm
+import torch
 from torch import Tensor, nn
 
+from garnish.backbones.architecture import UNBUILDABLE, given
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.name_prefixes import without_prefix
-from garnish.backbones.weights import check_floats, read_weights
-from garnish.errors import OptionError, WeightsError, one_line
+from garnish.backbones.weights import check_floats, open_weights
+from garnish.errors import OptionError, WeightsError, one_line, shown
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 #: Parts of timm's models that a dense trunk does not use; checkpoints may hold them or not.
 _UNUSED = ("head.", "head_dist.", "fc_norm.", "norm.", "mask_token", "attn_pool.")
@@ -25,7 +32,7 @@ StateFilter = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
 def create_timm(
     name: str,
     weights: str | bool | None,
-    options: Mapping[str, object],
+    arch: DataclassInstance,
     fixed: Mapping[str, object],
     dialects: StateFilter,
     known: Callable[[str], str] = str,
@@ -35,68 +42,112 @@ def create_timm(
     Args:
         name: timm's model name, a pretrained tag allowed after a dot.
         weights: None: random; True: timm's published ones; else a file or Hub id.
-        options: architecture overrides for timm's constructor.
-        fixed: overrides that the family needs; ``options`` may not contain them.
+        arch: the options, as :func:`garnish.backbones.architecture.read_architecture` gives them: timm's constructors
+            take paths and addresses as well, which no recipe or bundle is to name.
+        fixed: arguments that the family needs.
         dialects: the family's conversion of published checkpoints to timm's names.
         known: tensor name in the model built here → its name in a checkpoint, if they differ.
 
     Returns:
         The timm model, the licence of its weights, and their source.
+
+    Raises:
+        OptionError: options that do not go together. WeightsError: weights that cannot be read or do not fit; names and
+            shapes are compared before the model is built or a value is read.
     """
-    clash = sorted(set(options) & set(fixed))
-    if clash:
-        raise OptionError(f"{name}: option {clash[0]!r} is set by garnish and cannot be changed")
+    build = partial(_build, name, {**given(arch), **fixed}, given(arch))
+    if weights is True:
+        model = _published(name, build)
+        licence = model.pretrained_cfg.get("license") or "not stated (see the model's page on the Hub)"
+        return model, licence, str(model.pretrained_cfg.get("hf_hub_id") or name)
+    if weights is None or weights is False:
+        return build(), "none (random weights)", "random"
+    held, where = open_weights(weights), f"{name}: weights {weights}"
+    with contextlib.suppress(NotImplementedError):  # a part or a conversion that needs values: it is done below
+        with torch.device("meta"):
+            shapes = build()
+        _state(shapes, held.shapes, dialects, known, where, warn=True)
+    model = build()
+    model.load_state_dict(_state(model, held.read(), dialects, known, where), strict=False)
+    return model, held.licence or "not stated", weights
+
+
+def whole_timm(name: str, options: Mapping[str, object]) -> nn.Module:
+    """Timm's whole model with its classifier on the device "meta", by the options of a trunk that was built."""
+    options = {key: value for key, value in options.items() if key != "out_indices" and value is not None}
+    with torch.device("meta"):
+        built: nn.Module = timm.create_model(name, **options)
+    return built
+
+
+def _build(
+    name: str, arguments: Mapping[str, object], told: Mapping[str, object], *, pretrained: bool = False
+) -> TimmModule:
     try:
-        model = timm.create_model(name, pretrained=weights is True, num_classes=0, **{**fixed, **options})
-    except TypeError as error:
-        raise OptionError(f"{name}: timm refuses the options {dict(options)}: {one_line(error)}") from None
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:  # timm asserts that widths divide
-        if weights is not True:
-            raise OptionError(f"{name}: timm cannot build it with {dict(options)}: {one_line(error)}") from None
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
+    except UNBUILDABLE as error:
+        if pretrained or isinstance(error, NotImplementedError):  # an operator that cannot tell shapes
+            raise
+        why = one_line(error, 200) if str(error) else type(error).__name__
+        raise OptionError(f"{name}: timm cannot build it with {shown(dict(told), 300)}: {why}") from None
+
+
+def _published(name: str, build: Callable[..., TimmModule]) -> TimmModule:
+    with torch.device("meta"), contextlib.suppress(NotImplementedError):
+        build()  # what is raised from here on is not about the options
+    try:
+        return build(pretrained=True)
+    except Exception as error:  # the network client, and so its exceptions, differ by version
         raise WeightsError(
             f"{name}: its published weights cannot be fetched ({one_line(error, 120)}); give weights: FILE.safetensors"
         ) from None
-    if weights is True:
-        licence = model.pretrained_cfg.get("license") or "not stated (see the model's page on the Hub)"
-        return model, licence, str(model.pretrained_cfg.get("hf_hub_id") or name)
-    if not weights:
-        return model, "none (random weights)", "random"
-    state, stated = read_weights(str(weights))
-    where = f"{name}: weights {weights}"
-    state, said = without_prefix(state, [known(n) for n, _ in model.named_parameters()], where)
-    if said is not None:
-        warnings.warn(said, stacklevel=2)
-    first = next(iter(state), "nothing")
+
+
+def _state(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    dialects: StateFilter,
+    known: Callable[[str], str],
+    where: str,
+    *,
+    warn: bool = False,
+) -> dict[str, Tensor]:
+    """What a file holds by the model's names, checked against it; ``warn``: tell of a prefix that is removed.
+
+    Raises:
+        WeightsError: it does not fit.
+    """
+    found, said = without_prefix(state, [known(n) for n, _ in model.named_parameters()], where)
+    if said is not None and warn:
+        warnings.warn(said, stacklevel=3)
+    first = next(iter(found), "nothing")
     try:
-        state = dialects(state, model)
-    except (KeyError, IndexError, RuntimeError) as error:  # the conversion misses tensors that it expects
+        found = dialects(found, model)
+    except NotImplementedError:
+        raise
+    except UNBUILDABLE as error:  # the conversion misses tensors that it expects
         raise WeightsError(
-            f"{where} hold {first} and others, which cannot be converted "
+            f"{where} hold {one_line(first, 80)} and others, which cannot be converted "
             f"({one_line(error, 80)}); is it the right architecture?"
         ) from None
-    _load(model, state, where, first)
-    return model, stated or "not stated", str(weights)
-
-
-def _load(model: nn.Module, state: Mapping[str, Tensor], where: str, first: str) -> None:
     wanted = model.state_dict()
-    missing = [k for k in wanted if k not in state and not k.startswith(_UNUSED)]
-    unexpected = [k for k in state if k not in wanted and not k.startswith(_UNUSED)]
+    missing = [k for k in wanted if k not in found and not k.startswith(_UNUSED)]
+    unexpected = [k for k in found if k not in wanted and not k.startswith(_UNUSED)]
     if missing or unexpected:
         kind, names = ("lack", missing) if missing else ("hold the unknown", unexpected)
         raise WeightsError(
-            f"{where} {kind} {names[0]} ({len(names)} such tensors; the file begins with {first}); "
-            "is it the right architecture, and are its tensors named as timm's?"
+            f"{where} {kind} {one_line(names[0], 80)} ({len(names)} such tensors; the file begins with "
+            f"{one_line(first, 80)}); is it the right architecture, and are its tensors named as timm's?"
         )
-    for key, tensor in state.items():
-        if key in wanted and wanted[key].shape != tensor.shape and not key.startswith(_UNUSED):
+    used = {k: v for k, v in found.items() if k in wanted and not k.startswith(_UNUSED)}
+    for key, tensor in used.items():
+        if wanted[key].shape != tensor.shape:
             raise WeightsError(
                 f"{where}: {key} has shape {tuple(tensor.shape)}, the architecture {tuple(wanted[key].shape)}; "
                 "choose the matching architecture"
             )
-        if key in wanted and not key.startswith(_UNUSED):
-            check_floats(key, tensor, wanted[key], where)
-    model.load_state_dict({k: v for k, v in state.items() if k in wanted and not k.startswith(_UNUSED)}, strict=False)
+        check_floats(key, tensor, wanted[key], where)
+    return used
 
 
 class TimmTrunk(Backbone):

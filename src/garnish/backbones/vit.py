@@ -7,15 +7,51 @@ Shape letters: I pictures, N tokens, H W grid, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
 
 from timm.models.vision_transformer import Block, checkpoint_filter_fn
 
+from garnish.backbones.architecture import Activation, Flag, Norm, Tokens, read_architecture
 from garnish.backbones.backbone import Small
-from garnish.backbones.plain_blocks import Plain
+from garnish.backbones.plain_blocks import Plain, PlainOptions
 from garnish.backbones.timm_models import create_timm
 from garnish.engine.blocks import Branch, Residual
 from garnish.errors import OptionError
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ViTOptions(PlainOptions):
+    """The architecture of a ViT; what is None is as the name says.
+
+    Attributes:
+        reg_tokens: number of register tokens.
+        pos_embed: learnt positions, or none.
+        pre_norm: whether a norm stands before the blocks.
+        proj_bias: whether attention's and the MLP's last layers have a bias.
+        scale_attn_norm: whether a norm stands before attention's last layer.
+        scale_mlp_norm: whether one stands inside the MLP.
+        global_pool: what the classifier would pool, which decides whether a class token is needed; a trunk has none.
+        final_norm, fc_norm, pool_include_prefix: norms behind the blocks and what is pooled, likewise.
+        act_layer: activation.
+        norm_layer: norm of the blocks.
+        embed_norm_layer: norm behind the patch embedding.
+    """
+
+    reg_tokens: Tokens | None = None
+    pos_embed: Literal["learn", "none", ""] | None = None
+    pre_norm: Flag | None = None
+    proj_bias: Flag | None = None
+    scale_attn_norm: Flag | None = None
+    scale_mlp_norm: Flag | None = None
+    global_pool: Literal["", "avg", "avgmax", "max", "token", "map", "prr"] | None = None
+    final_norm: Flag | None = None
+    fc_norm: Flag | None = None
+    pool_include_prefix: Flag | None = None
+    act_layer: Activation | None = None
+    norm_layer: Norm | None = None
+    embed_norm_layer: Norm | None = None
 
 
 class ViT(Plain):
@@ -32,8 +68,9 @@ class ViT(Plain):
 
     @classmethod
     def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> ViT:
-        """Build ``name``; ``options`` are timm's constructor arguments (``embed_dim``, ``depth``, ``num_heads``, …)."""
-        vit, licence, source = create_timm(name, weights, options, {"dynamic_img_size": True}, checkpoint_filter_fn)
+        """Build ``name``; ``options``: fields of :class:`ViTOptions`."""
+        arch = read_architecture(name, options, ViTOptions)
+        vit, licence, source = create_timm(name, weights, arch, {"dynamic_img_size": True}, checkpoint_filter_fn)
         for block in vit.blocks:
             if type(block) is not Block:
                 raise OptionError(f"{name}: blocks of type {type(block).__name__} are not supported; use a plain ViT")

@@ -6,18 +6,54 @@ Shape letters: R rows, H W map, C channels, n windows of one map, w² tokens of 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.timm_models import TimmModule, TimmTrunk
+from garnish.backbones.architecture import Depths, Flag, Rate, Ratio, Size, StageHeads, Stride, Width, Window
+from garnish.backbones.timm_models import StateFilter, TimmModule, TimmTrunk
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.engine.context import ForwardContext
 from garnish.engine.open_sizes import at_most_one, cropped, folded, rounded_up
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowedOptions(ABC):  # noqa: B024 (fields alone)
+    """What the Swin families take alike, one entry a stage where there are several; what is None is as the name says.
+
+    Attributes:
+        img_size: side of the pictures, or (height, width), that windows are made for, pixels; others are taken as well.
+        patch_size: side of a patch, pixels.
+        embed_dim: channels of the first stage; each stage doubles them.
+        depths: number of blocks.
+        num_heads: attention heads, a divisor of the stage's channels.
+        window_size: side of a window, (height, width), or a side a stage, tokens.
+        mlp_ratio: hidden width of an MLP, divided by the channels.
+        qkv_bias: whether queries, keys and values have a bias.
+        attn_drop_rate: dropout of attention weights in training.
+        proj_drop_rate: dropout behind attention and MLP in training.
+        drop_path_rate: stochastic depth of the last block in training, growing linearly from 0 at the first.
+        drop_rate, global_pool: of the classifier, which a trunk has not; taken since older bundles may have them.
+    """
+
+    img_size: Size | None = None
+    patch_size: Stride | None = None
+    embed_dim: Width | None = None
+    depths: Depths | None = None
+    num_heads: StageHeads | None = None
+    window_size: Window | None = None
+    mlp_ratio: Ratio | None = None
+    qkv_bias: Flag | None = None
+    attn_drop_rate: Rate | None = None
+    proj_drop_rate: Rate | None = None
+    drop_path_rate: Rate | None = None
+    drop_rate: Rate | None = None
+    global_pool: Literal["", "avg", "avgmax", "max"] | None = None
 
 
 class ShiftedWindows(nn.Module):
@@ -189,6 +225,21 @@ class Windowed(TimmTrunk):
             return super().enter(entrance, x, ctx)
         x, grid = gathered(x, ctx.grid, ctx.num_prefix)
         return self.reduce(entrance, x), grid
+
+
+def without_classifier(convert: StateFilter) -> StateFilter:
+    """Timm's conversion of checkpoints, also for those of a trunk alone.
+
+    Before its 1.0.31 timm takes every file without a classifier for one in the names of Liu et al.'s code, where
+    merging belongs to the stage in front of it, and renames what has the right name already.
+    """
+
+    def dialects(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+        if not any(name.startswith("layers.0.downsample.") for name in state):
+            state = {"head.fc.weight": torch.zeros(0), **state}
+        return convert(state, model)
+
+    return dialects
 
 
 class PatchStem(nn.Module):

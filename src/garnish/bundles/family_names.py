@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.mit import BUNDLED, MiT
 from garnish.backbones.name_prefixes import without_prefix
 from garnish.backbones.segformer import dialects
+from garnish.backbones.timm_models import whole_timm
 from garnish.backbones.weights import read_weights
 from garnish.errors import WeightsError
 
@@ -40,9 +40,7 @@ def carried_over(backbone: Backbone) -> dict[str, Tensor]:
         held, _ = read_weights(backbone.weights_source)
     except WeightsError:
         return {}
-    options = {key: value for key, value in backbone.options.items() if key != "out_indices"}
-    with torch.device("meta"):
-        whole: nn.Module = timm.create_model(backbone.name, **options)
+    whole = whole_timm(backbone.name, backbone.options)
     known = set(backbone.source_names.values())
     held, _ = without_prefix(held, list(backbone.source_names.values()), backbone.weights_source)  # told on loading
     beside = {name: tensor for name, tensor in whole.state_dict().items() if name not in known and name in held}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from garnish.adapters.reference import Frozen
 from garnish.backbones.build import backbone
+from garnish.checking.machine_memory import machine_bytes
 from garnish.model.model import adapt
 from garnish.planning.example_step import ExampleStep
 from garnish.tasks.semantic import Semantic
-from garnish.training.batch_size import machine_bytes
 
 _TINY = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
 

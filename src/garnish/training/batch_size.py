@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from garnish.checking.machine_memory import machine_bytes
 from garnish.data.dataset import Batch, Dataset, Sample, collate
 from garnish.errors import OptionError
 from garnish.model.model import Model
@@ -124,12 +123,3 @@ def available(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return int(0.9 * (free + torch.cuda.memory_reserved(device)))
     return machine_bytes() // 2
-
-
-def machine_bytes() -> int:
-    """Bytes of memory of the machine, or the container's limit if that is lower."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        total = min(total, int(text))
-    return total
