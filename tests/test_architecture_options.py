@@ -172,7 +172,6 @@ def test_what_asks_for_too_much_is_refused_at_once(name, options, said):
         (VIT, {"patch_size": [16, 8]}, "not square"),
         ("vit_small_patch16_dinov3", {"embed_dim": 50, "num_heads": 2, "depth": 4}, "cannot be run"),
         ("vit_small_patch16_dinov3", {"num_kv_heads": 5}, "cannot build"),
-        ("vit_large_patch16_sapiens2", {"depth": 4, "num_kv_heads": [1]}, "cannot build"),
         (SWIN, {"depths": [1, 2]}, "depths has 2 entries, num_heads has 4 entries by its name"),
         (SWIN, {"embed_dim": 8, "num_heads": [16] * 4, "depths": [1] * 4}, "cannot b"),
         (SWIN, {"window_size": [7, 7, 7]}, "cannot build"),

@@ -210,7 +210,7 @@ FILES: list[tuple[str, Callable[[Path], Path], str, Callable[[Path], Path]]] = [
      lambda p: write_tiff(p / "a.tif", deep(1))),
     ("five bands", lambda p: write_tiff(p / "a.tif", u8(1)[..., None].repeat(5, -1), extra=(0, 0)), "save RGB",
      lambda p: write_tiff(p / "a.tif", u8(1)[..., None].repeat(3, -1))),
-    ("two bands", lambda p: write_tiff(p / "a.tif", u8(1)[..., None].repeat(2, -1), extra=(0,)), "save one band",
+    ("two bands", lambda p: write_tiff(p / "a.tif", u8(1)[..., None].repeat(2, -1), extra=(0,)), "one band",
      lambda p: write_tiff(p / "a.tif", u8(1)[..., None])),
     ("deep TIFF", lambda p: write_tiff(p / "a.tif", deep(3)), "save one band, a PNG or .npy",
      lambda p: write_tiff(p / "a.tif", deep(1))),

@@ -105,7 +105,7 @@ SHAPE = (2, 3)
         (np.full((*SHAPE, 4), 9, np.uint8), {}, "holds 4 bands"),
         (np.full((*SHAPE, 5), 9, np.uint8), {"extra": (0, 0)}, "holds 5 bands"),
         (np.full((*SHAPE, 5), 9, np.uint8), {"extra": (0, 0), "planar": True}, "5 bands"),
-        (np.full((*SHAPE, 2), 9, np.uint8), {"extra": (0,)}, "holds 2 bands"),
+        (np.full((*SHAPE, 2), 9, np.uint8), {"extra": (0,)}, "2 bands"),
         (np.full((*SHAPE, 5), 9, np.uint16), {"extra": (0, 0)}, "TIFF of 5 bands of 16-bit whole numbers"),
         (np.full((*SHAPE, 3), 0.5, np.float32), {}, "TIFF of 3 bands of 32-bit floating-point numbers"),
         (np.full((*SHAPE, 1), 0.5, np.float64), {}, "TIFF of 1 band of 64-bit floating-point numbers"),

@@ -16,7 +16,14 @@ from torch.nn import functional as F
 from garnish.backbones.architecture import check_lengths, read_architecture
 from garnish.backbones.backbone import Small
 from garnish.backbones.timm_models import TimmModule, create_timm
-from garnish.backbones.windows import Apart, ShiftedWindows, Windowed, WindowedOptions, unseen_by_prompts
+from garnish.backbones.windows import (
+    Apart,
+    ShiftedWindows,
+    Windowed,
+    WindowedOptions,
+    unseen_by_prompts,
+    without_classifier,
+)
 from garnish.checking.plain_data import integers
 from garnish.engine.blocks import Branch, Residual
 from garnish.errors import OptionError
@@ -52,7 +59,7 @@ class Swin(Windowed):
         check_lengths(name, arch, "depths", "num_heads")
         # always full windows: timm shrinks windows at build time, which is wrong at any other picture size
         fixed = {"strict_img_size": False, "always_partition": True}
-        swin, licence, source = create_timm(name, weights, arch, fixed, checkpoint_filter_fn)
+        swin, licence, source = create_timm(name, weights, arch, fixed, without_classifier(checkpoint_filter_fn))
         if type(swin) is not SwinTransformer:
             raise OptionError(f"{name}: {type(swin).__name__} is not a Swin of the first version; use swin_*")
         return cls.with_windows(swin, _residuals, name=name, options=options, licence=licence, weights_source=source)

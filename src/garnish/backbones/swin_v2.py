@@ -18,7 +18,14 @@ from torch.nn import functional as F
 from garnish.backbones.architecture import Activation, check_lengths, per_stage, read_architecture
 from garnish.backbones.backbone import Small
 from garnish.backbones.timm_models import TimmModule, create_timm
-from garnish.backbones.windows import Apart, ShiftedWindows, Windowed, WindowedOptions, unseen_by_prompts
+from garnish.backbones.windows import (
+    Apart,
+    ShiftedWindows,
+    Windowed,
+    WindowedOptions,
+    unseen_by_prompts,
+    without_classifier,
+)
 from garnish.engine.blocks import Beside, Residual
 from garnish.engine.sites import OffStream
 from garnish.errors import OptionError
@@ -65,7 +72,7 @@ class SwinV2(Windowed):
         arch = read_architecture(name, options, SwinV2Options)
         check_lengths(name, arch, "depths", "num_heads")
         fixed = {"strict_img_size": False}
-        swin, licence, source = create_timm(name, weights, arch, fixed, checkpoint_filter_fn)
+        swin, licence, source = create_timm(name, weights, arch, fixed, without_classifier(checkpoint_filter_fn))
         if type(swin) is not SwinTransformerV2:
             raise OptionError(f"{name}: {type(swin).__name__} is not a Swin of the second version; use swinv2_*")
         return cls.with_windows(swin, _residuals, name=name, options=options, licence=licence, weights_source=source)

@@ -63,9 +63,9 @@ def create_timm(
     if weights is None or weights is False:
         return build(), "none (random weights)", "random"
     held, where = open_weights(weights), f"{name}: weights {weights}"
-    with torch.device("meta"):
-        shapes = build()
-    with contextlib.suppress(NotImplementedError):  # a conversion that needs values: it is done below
+    with contextlib.suppress(NotImplementedError):  # a part or a conversion that needs values: it is done below
+        with torch.device("meta"):
+            shapes = build()
         _state(shapes, held.shapes, dialects, known, where, warn=True)
     model = build()
     model.load_state_dict(_state(model, held.read(), dialects, known, where), strict=False)
@@ -86,14 +86,14 @@ def _build(
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
     except UNBUILDABLE as error:
-        if pretrained:
+        if pretrained or isinstance(error, NotImplementedError):  # an operator that cannot tell shapes
             raise
         why = one_line(error, 200) if str(error) else type(error).__name__
         raise OptionError(f"{name}: timm cannot build it with {shown(dict(told), 300)}: {why}") from None
 
 
 def _published(name: str, build: Callable[..., TimmModule]) -> TimmModule:
-    with torch.device("meta"):
+    with torch.device("meta"), contextlib.suppress(NotImplementedError):
         build()  # what is raised from here on is not about the options
     try:
         return build(pretrained=True)

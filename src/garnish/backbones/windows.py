@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.backbones.architecture import Depths, Flag, Rate, Ratio, Size, StageHeads, Stride, Width, Window
-from garnish.backbones.timm_models import TimmModule, TimmTrunk
+from garnish.backbones.timm_models import StateFilter, TimmModule, TimmTrunk
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.engine.context import ForwardContext
 from garnish.engine.open_sizes import at_most_one, cropped, folded, rounded_up
@@ -225,6 +225,21 @@ class Windowed(TimmTrunk):
             return super().enter(entrance, x, ctx)
         x, grid = gathered(x, ctx.grid, ctx.num_prefix)
         return self.reduce(entrance, x), grid
+
+
+def without_classifier(convert: StateFilter) -> StateFilter:
+    """Timm's conversion of checkpoints, also for those of a trunk alone.
+
+    Before its 1.0.31 timm takes every file without a classifier for one in the names of Liu et al.'s code, where
+    merging belongs to the stage in front of it, and renames what has the right name already.
+    """
+
+    def dialects(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+        if not any(name.startswith("layers.0.downsample.") for name in state):
+            state = {"head.fc.weight": torch.zeros(0), **state}
+        return convert(state, model)
+
+    return dialects
 
 
 class PatchStem(nn.Module):

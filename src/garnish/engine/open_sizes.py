@@ -64,7 +64,9 @@ def ordered(x: Tensor) -> Tensor:
     return x.contiguous() if torch.compiler.is_exporting() else x
 
 
-def at_most_one(count: int) -> int:
+def at_most_one(count: int | torch.SymInt) -> int:
     """min(count, 1); for a symbolic count a symbolic expression."""
-    smaller: int = torch.sym_min(1, count)  # type: ignore[assignment]  # declared as int or SymInt
+    if isinstance(count, int):  # also while compiling, where older releases of torch do not take sym_min of a constant
+        return min(count, 1)
+    smaller: int = torch.sym_min(1, count)  # type: ignore[assignment]  # a SymInt
     return smaller
