@@ -187,3 +187,11 @@ def test_surrogates_of_file_names_can_be_printed(capsys: pytest.CaptureFixture[s
     print_table(["\x1ba"], [["\udcff\n"]])
     out = capsys.readouterr().out
     assert json.loads(out.split("}")[0] + "}") == {"a\udcff": 1} and "\\x1ba" in out and "\\udcff\\n" in out
+
+
+def test_tables_of_thousands_of_rows_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    from garnish.commands.printing import MOST_ROWS, print_table
+
+    print_table(["a"], [[f"row {number}"] for number in range(MOST_ROWS + 3_000)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == MOST_ROWS + 2 and lines[-1] == "… and 3,000 more rows; --json prints all"

@@ -12,6 +12,9 @@ from garnish.errors import showable
 from garnish.output import console, say, showable_json
 from garnish.registry import plain
 
+#: Rows of a table that are printed.
+MOST_ROWS = 2000
+
 
 def print_json(value: object) -> None:
     """Print strict JSON (NaN becomes null)."""
@@ -20,17 +23,22 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table as wide as the terminal, or as its content if the output is a file or a pipe."""
+    """Print a table as wide as the terminal, or as its content if the output is a file or a pipe.
+
+    Of very many rows, which take seconds to lay out, the first :data:`MOST_ROWS` are printed and the others counted.
+    """
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.show_header = any(columns)
     for number, name in enumerate(columns):
         table.add_column(showable(name), no_wrap=number == 0, overflow="fold")
-    for row in rows:
+    for row in rows[:MOST_ROWS]:
         table.add_row(*map(showable, row))
     wide = console()
     if not wide.is_terminal:
         wide.width = max(wide.width, 160)
     wide.print(table)
+    if len(rows) > MOST_ROWS:
+        say(f"… and {len(rows) - MOST_ROWS:,} more rows; --json prints all")
 
 
 def metric_rows(metrics: Mapping[str, Mapping[str, float]], headlines: Mapping[str, str]) -> list[list[str]]:

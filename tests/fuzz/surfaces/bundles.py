@@ -13,6 +13,7 @@ import torch
 
 import garnish as gn
 from garnish.backbones.weights import is_non_commercial
+from garnish.files.regular import read_regular
 from garnish.model.model import Model
 
 from ..damage_files import another_kind, any_bytes, become, damaged_bytes, joined, metadata_of, with_header
@@ -106,7 +107,10 @@ class Bundles(Surface):
 def _loaded(way: str) -> Model:
     if way == "load":
         return gn.load(BUNDLE)
-    short = "mit" if "embed_dims" in Path(JSON).read_text(errors="replace") else "vit"
+    try:
+        short = "mit" if b"embed_dims" in read_regular(JSON, 2**20) else "vit"
+    except OSError:  # it is to be the reader under test that meets a pipe or a loop
+        short = "vit"
     if way == "given":
         return gn.load(BUNDLE, backbone=trunk(short))
     model = gn.adapt(trunk(short), gn.LoRA(rank=1), {"saliency": gn.Saliency()})
@@ -135,6 +139,9 @@ def _as_told(said: Any, is_so: Any, place: str = "") -> None:
                 _as_told(value, is_so[key], here)
             elif here != ".backbone.taps":
                 raise WrongReading(f"{here}: {value!r:.60} in the description, and nothing in what was loaded")
+    elif isinstance(said, list) and isinstance(is_so, list) and len(said) == len(is_so):
+        for number, pair in enumerate(zip(said, is_so, strict=True)):
+            _as_told(*pair, f"{place}[{number}]")  # options that are left out are found at their defaults
     elif said != is_so:
         raise WrongReading(f"{place}: {said!r:.60} in the description, and {is_so!r:.60} in what was loaded")
 
