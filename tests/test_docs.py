@@ -50,6 +50,19 @@ def test_every_option_has_a_meaning():
             assert option.meaning, f"{entry.name}.{option.name} stands in no Attributes section"
 
 
+def test_every_option_of_every_family_of_backbones_is_listed():
+    methods = importlib.import_module("garnish.commands.methods")
+    tool = load_tool()
+    ours = {name for name, cls in registry.classes("backbones").items() if cls.__module__.startswith("garnish.")}
+    assert set(tool.ARCHITECTURES) == ours
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    for family, takes in tool.ARCHITECTURES.items():
+        listed = page.partition(f"### Options of {family}\n")[2].partition("\n#")[0]
+        for option in methods.entry_of(takes).options:
+            assert f"| `{option.name}` |" in listed, f"{family}.{option.name}"
+            assert option.meaning, f"{takes.__name__}.{option.name} stands in no Attributes section"
+
+
 def load_measurements(what: str = "methods"):
     path = ROOT / "benchmarks" / what / "measure.py"
     spec = importlib.util.spec_from_file_location(f"measure_{what}", path)

@@ -52,7 +52,7 @@ def test_what_peft_cannot_express(tmp_path):
         dora = adapted("mit", garnish.LoRA(rank=64, dora=True, layers=("stages.0.blocks.0.mlp.dw",)))
     assert "DoRA at a convolution of 64 groups" in refused(dora, dialect=INSTALLED)
     eva = tiny.model("dinov3", garnish.LoRA(rank=2), tasks=("seg",))
-    assert "its dialects: timm" in refused(eva, dialect="transformers5")
+    assert "give dialect= (--dialect) timm" in refused(eva, dialect="transformers5")
     assert not (tmp_path / "a").exists()
 
 
@@ -226,7 +226,7 @@ def test_export_and_import_on_the_command_line(tmp_path, capsys):
         (["import", out, "--out", back, "--backbone", "mit_b0", *mine], "without weights is random"),
         (["import", out, *there, "--dialect", "timm"], "--dialect does not apply to import"),
         (["export", bundle, "--out", back, "--backbone", "mit_b0"], "--backbone does not apply to export"),
-        (["export", bundle, "--out", f"{out}-2", "--dialect", "timm"], "its dialects: transformers4, transformers5"),
+        (["export", bundle, "--out", f"{out}-2", "--dialect", "timm"], "give dialect= (--dialect) transformers4 or transformers5"),
     ):
         assert main(["peft", *words]) == 2
         message = capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -14,6 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from garnish import registry
+from garnish.backbones.cnn import CNNOptions
+from garnish.backbones.convnext import ConvNeXtOptions
+from garnish.backbones.eva import EvaOptions
+from garnish.backbones.segformer.mit_options import MiTOptions
+from garnish.backbones.swin import SwinOptions
+from garnish.backbones.swin_v2 import SwinV2Options
+from garnish.backbones.vit import ViTOptions
 from garnish.cli import VERBS, main
 from garnish.commands.methods import Entry, entries, entry_of, families
 from garnish.comparing.compare_options import CompareOptions
@@ -51,6 +59,23 @@ TITLES = {
     "readers": "Readers of label files (`kind:` in data descriptions)",
     "layouts": "Published sets (`data: {layout: NAME, path: …}`)",
 }
+#: what each family takes as ``options``
+ARCHITECTURES = {
+    "CNN": CNNOptions,
+    "ConvNeXt": ConvNeXtOptions,
+    "Eva": EvaOptions,
+    "MiT": MiTOptions,
+    "Swin": SwinOptions,
+    "SwinV2": SwinV2Options,
+    "ViT": ViTOptions,
+}
+ARCHITECTURES_HEAD = (
+    "Beside `name` a backbone takes `weights` (a file or Hub id, or `true`: the published ones), `taps`, `drop_path` "
+    "and `options`, which change its architecture: `backbone: {name: vit_tiny_patch16_224, options: {depth: 8}}`, on "
+    "the command line `--backbone.options.depth 8`, in Python `gn.backbone(name, options={'depth': 8})`. null: as the "
+    "name says. Numbers that do not go together are refused when the backbone is built; so is, for a CNN, an option "
+    "that its network does not have. `garnish_b0` comes with its own weights and takes no options."
+)
 
 
 def methods_table() -> str:
@@ -70,6 +95,9 @@ def methods_table() -> str:
         ours = name == "MiT"
         shown = ", ".join(f"`{n}`" for n in held) if ours else "timm's; `garnish methods --json` lists them"
         lines.append(f"| {name} | {shown} | {cell(summary)} |")
+    lines += ["", *paragraph(ARCHITECTURES_HEAD), ""]
+    for name, _, _ in families():
+        lines += section(dataclasses.replace(entry_of(ARCHITECTURES[name]), name=f"Options of {name}"))
     return "\n".join(lines) + "\n"
 
 

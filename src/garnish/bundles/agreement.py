@@ -69,5 +69,5 @@ def _check(where: str, key: str, told: object, own: object, whose: str) -> None:
     if told != own:
         raise BundleError(
             f"{where}: {key} is {shown(told, 80)}, not the {shown(own, 80)} {whose}; it is damaged, or was changed by"
-            " hand: save the bundle again"
+            " hand: get or save the bundle again"
         )

@@ -181,7 +181,7 @@ def fill(
 
 def check_fit(targets: Mapping[str, Tensor], stored: Kinds, dtype: StoredDtype, where: str) -> None:
     """Raise :class:`BundleError` unless tensors of these kinds fill the targets one to one; ``where`` is their file."""
-    remedy = "the file is of another model or damaged; save the bundle again"
+    remedy = "the file is of another model or damaged; get or save the bundle again"
     for kind, names in (
         ("lacks", [n for n in targets if n not in stored]),
         ("holds the unused", [n for n in stored if n not in targets]),

@@ -137,7 +137,7 @@ def called(hint: object, names: Mapping[str, str]) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(called(option, names) for option in inner))
     if origin is Literal:
-        return "one of " * (len(inner) > 1) + ", ".join(map(str, inner))
+        return "one of " * (len(inner) > 1) + ", ".join(str(value) or "''" for value in inner)
     if origin is tuple and Ellipsis not in inner:
         return f"{len(inner)} values ({', '.join(called(one, names) for one in inner)})"
     if is_typeddict(hint):

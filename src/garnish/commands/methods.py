@@ -161,7 +161,8 @@ def _attributes(doc: str) -> dict[str, str]:
             found[last] = start[2]
         elif line.strip() and last:
             found[last] += " " + line.strip()
-    return {name: _text(text) for name, text in found.items()}
+    # one text may stand for several names: "cardinality, base_width: …"
+    return {name: _text(text) for names, text in found.items() for name in names.split(", ")}
 
 
 def _text(doc: str) -> str:

@@ -83,7 +83,10 @@ def logger_class(name: str) -> type[Logger]:
     try:
         found = getattr(importlib.import_module(module), leaf)
     except Exception as error:  # whatever the import of somebody else's module raises
-        raise OptionError(f"train.log: {name} cannot be imported ({one_line(error, 120)}); correct its path") from None
+        raise OptionError(
+            f"train.log: {name} cannot be imported ({one_line(error, 120)}); correct its path, or install what"
+            " it imports"
+        ) from None
     # only loggers are ever called
     if not (inspect.isclass(found) and issubclass(found, Logger)):
         raise OptionError(
