@@ -226,7 +226,7 @@ def test_export_and_import_on_the_command_line(tmp_path, capsys):
         (["import", out, "--out", back, "--backbone", "mit_b0", *mine], "without weights is random"),
         (["import", out, *there, "--dialect", "timm"], "--dialect does not apply to import"),
         (["export", bundle, "--out", back, "--backbone", "mit_b0"], "--backbone does not apply to export"),
-        (["export", bundle, "--out", f"{out}-2", "--dialect", "timm"], "give dialect= (--dialect) transformers4 or transformers5"),
+        (["export", bundle, "--out", f"{out}-2", "--dialect", "timm"], "--dialect) transformers4 or transformers5"),
     ):
         assert main(["peft", *words]) == 2
         message = capsys.readouterr().err

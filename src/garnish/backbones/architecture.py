@@ -39,7 +39,8 @@ Depth = Annotated[int, integers(1, MOST_BLOCKS)]
 Heads = Annotated[int, integers(1, 1024)]
 Tokens = Annotated[int, integers(0, 1024)]
 Rate = Annotated[float, reals(0, 1, below=True)]
-Ratio = Annotated[float, reals(0, 64, above=True)]
+#: Of a hidden width to the channels, of which there are at least eight: below, nothing would be hidden.
+Ratio = Annotated[float, reals(0.125, 64)]
 #: start of a layer scale
 Scale = Annotated[float, reals(0, 1000)]
 Epsilon = Annotated[float, reals(0, 1, above=True)]
