@@ -152,7 +152,7 @@ def test_an_override_of_one_alias_leaves_the_other(tmp_path: Path) -> None:
     assert [one["rank"] for one in plain] == [2, 3]
 
 
-@pytest.mark.parametrize("part", ["²", "١", "0" * 5000])
+@pytest.mark.parametrize("part", ["²", "١", "0" * 50])
 def test_places_of_a_list_are_plain_numbers(part):
     with pytest.raises(OptionError, match="is a list; write a number from 0 to 1"):
         set_dotted({"a": [1, 2]}, f"a.{part}", 5)
