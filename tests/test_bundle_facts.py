@@ -53,6 +53,8 @@ UNTRUE: dict[str, Callable[[Facts], object]] = {
     "tasks.seg.palette is": lambda f: f["tasks"]["seg"]["palette"].update(road=[0, 0, 0]),
     "has 1 channels by its options and 2": lambda f: f["tasks"]["depth"].update(channels=2),
     "and 7 by the description": lambda f: f["sizes"].update(weights_bytes=7),
+    "metrics: there is no task 'parts'": lambda f: f.update(metrics={"parts": {"miou": 0.9}}),
+    "metrics_rounding: there is no task 'parts'": lambda f: f.update(metrics_rounding={"parts": {"miou": 0.0}}),
     "sizes.encoder_parameters is 0": lambda f: f["sizes"].update(encoder_parameters=0),
     "sizes.decoder_parameters is 9, not the": lambda f: f["sizes"].update(decoder_parameters=9),
 }

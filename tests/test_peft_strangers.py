@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,13 @@ def test_a_card_shows_strangers_text_as_text(tmp_path):
     for raw in ("[click](", "<script>", "![a]", "`c`"):
         assert raw not in body.replace("\\`", "").replace("\\[", "").replace("\\<", "").replace("\\!", "")
     assert "\\[click\\]\\(javascript\\:1\\) \\<script\\>" in body
+
+
+def test_many_heads_that_no_file_holds_are_not_built(folder):
+    facts = json.loads((folder / "task.json").read_text())
+    facts["tasks"] |= {f"t{number}": facts["tasks"]["seg"] for number in range(20_000)}
+    (folder / "task.json").write_text(json.dumps(facts))
+    begun = time.process_time()
+    with pytest.raises(BundleError, match="far more heads than its files hold"):
+        garnish.import_peft(folder, backbone=tiny.backbone("vit"))
+    assert time.process_time() - begun < 10

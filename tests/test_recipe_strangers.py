@@ -16,7 +16,8 @@ from garnish.data.folder import folder
 from garnish.data.patterns import checked_pattern
 from garnish.errors import BundleError, DataError, GarnishError, OptionError, WeightsError
 from garnish.files.path_text import given_path
-from garnish.files.strict_yaml import write_yaml
+from garnish.files.strict_yaml import parse_yaml, write_yaml
+from garnish.recipes.overrides import set_dotted
 from garnish.recipes.recipe import Recipe, read_recipe
 
 RECIPE: dict[str, Any] = {
@@ -149,3 +150,13 @@ def test_an_override_of_one_alias_leaves_the_other(tmp_path: Path) -> None:
     file.write_text("adapter: [&a {name: LoRA, rank: 2}, *a]\nout: o\ntrain: {steps: 1}\n")
     plain = read_recipe(file, {"adapter.1.rank": 3}).plain["adapter"]
     assert [one["rank"] for one in plain] == [2, 3]
+
+
+@pytest.mark.parametrize("part", ["²", "١", "0" * 50])
+def test_places_of_a_list_are_plain_numbers(part):
+    with pytest.raises(OptionError, match="is a list; write a number from 0 to 1"):
+        set_dotted({"a": [1, 2]}, f"a.{part}", 5)
+
+
+def test_what_is_merged_gives_way_to_the_same_key_as_text():
+    assert parse_yaml("a: &a {1: 2, 3: 4}\nb: {<<: *a, '1': 5}")["b"] == {3: 4, "1": 5}

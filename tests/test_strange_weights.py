@@ -228,6 +228,28 @@ def test_storages_that_claim_more_than_the_file_holds(tmp_path):
     refused(tmp_path / "legacy.pth")
 
 
+def test_a_zip_with_two_lists_of_records_is_refused(tmp_path):
+    """Python reads the list right before the end of a zip, torch the one that the end points to."""
+
+    def zipped(method: int, records: dict[str, bytes]) -> tuple[bytes, int]:
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w", method) as archive:
+            for name, data in records.items():
+                archive.writestr(name, data)
+        return made.getvalue(), struct.unpack_from("<I", made.getvalue(), len(made.getvalue()) - 6)[0]
+
+    hidden, start = zipped(zipfile.ZIP_DEFLATED, {"w/data.pkl": b"." * 10**7, "w/version": b"3"})
+    records = {"w/data.pkl": pickle.dumps(OrderedDict(), 2), "w/version": b"3"}
+    _, shorter = zipped(zipfile.ZIP_STORED, records)
+    seen, same = zipped(zipfile.ZIP_STORED, records | {"w/version": b"3" + b" " * (start - shorter)})
+    assert same == start  # so that Python finds its own records behind the others
+    file = tmp_path / "w.pth"
+    file.write_bytes(hidden[:-22] + seen)
+    with zipfile.ZipFile(file) as archive:
+        assert archive.read("w/data.pkl") == records["w/data.pkl"]
+    assert "two lists of its records" in refused(file)
+
+
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "before 1.6"])
 def test_what_trainings_save_is_read(tmp_path, new):
     module = torch.nn.Linear(3, 2)

@@ -242,7 +242,7 @@ def test_cached_files_of_strangers_are_recomputed(tmp_path: Path) -> None:
             read(changed, values)
     (tmp_path / "a.safetensors").unlink()
     os.mkfifo(tmp_path / "a.safetensors")
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(DataError, match="no regular file"):
         read_features(tmp_path / "a.safetensors", known)
 
 

@@ -171,6 +171,9 @@ def _check_tasks(found: BundleFacts, file: str) -> None:
             raise BundleError(f"{file}: decoders: task {task!r} is unknown or named twice; save the bundle again")
     if not all(found.get("decoders", ())):
         raise BundleError(f"{file}: decoders: one has no task; save the bundle again")
+    for key, measured in (("metrics", found["metrics"]), ("metrics_rounding", found.get("metrics_rounding", {}))):
+        if odd := [task for task in measured if task not in owned]:
+            raise BundleError(f"{file}: {key}: there is no task {shown(odd[0])}; save the bundle again")
     if not owned or not all(owner["tasks"] for owner in found["owners"]):
         raise BundleError(f"{file}: has an owner without tasks; save the bundle again")
 

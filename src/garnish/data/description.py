@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
+from garnish.data.finding import files_that_fit
 from garnish.data.labels.labelled import Labelled
 from garnish.data.layouts.layout import Layout
 from garnish.data.patterns import as_glob, as_regex, filled, is_list, stays_below
@@ -97,7 +98,7 @@ class Description:
         pattern = filled(self.images, split=value)
         regex = re.compile(as_regex(pattern)) if "{name}" in pattern else None
         found, others = [], set()
-        for path in self.root.glob(as_glob(pattern)):
+        for path in files_that_fit(self.root, as_glob(pattern)):
             if not is_picture_file(path):
                 if path.is_file() and not path.name.startswith("."):
                     others.add(path.suffix)

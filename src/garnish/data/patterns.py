@@ -6,8 +6,8 @@ import re
 
 from garnish.errors import OptionError, shown
 
-#: Most levels of folders in a pattern, and longest name, bytes: what file systems and pathlib take.
-_LEVELS, _NAME = 32, 255
+#: Most levels of folders in a pattern and below its ``**``, and longest name, bytes: what file systems take.
+MOST_LEVELS, _NAME = 32, 255
 #: Most wildcards between two slashes, and in all: matching takes the longest name to the power of their number.
 _MOST_IN_PART, _MOST = 3, 8
 
@@ -23,7 +23,7 @@ def checked_pattern(pattern: str, where: str) -> str:
         if field not in ("{split}", "{name}"):
             raise OptionError(f"{where}: {pattern!r} has {field}; only {{split}} and {{name}} are filled")
     parts = pattern.split("/")
-    if len(parts) > _LEVELS or max(len(part.encode(errors="replace")) for part in parts) > _NAME:
+    if len(parts) > MOST_LEVELS or max(len(part.encode(errors="replace")) for part in parts) > _NAME:
         raise OptionError(f"{where}: {shown(pattern)} is too long for a path; shorten it")
     if not stays_below(pattern):
         raise OptionError(f"{where}: {pattern!r} must be relative to `path`, without '..'; set `path` instead")
@@ -46,7 +46,7 @@ def checked_split(value: str, where: str) -> str:
 
 
 def as_glob(pattern: str) -> str:
-    """Pattern for ``Path.glob`` that finds at least the paths of :func:`as_regex`.
+    """Pattern in the manner of ``Path.glob`` that finds at least the paths of :func:`as_regex`.
 
     A ``{name}`` that begins after a slash may span folders.
     """
@@ -75,6 +75,7 @@ def filled(pattern: str, **values: str) -> str:
 def as_regex(pattern: str) -> str:
     """Regular expression for the paths that match a pattern; a repeated ``{name}`` must be the same text."""
     tokens = {"{name}": "(?P<name>.+)", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    pattern = re.sub(r"(\*\*/)+", "**/", pattern)  # several would be tried in every order
     parts = re.split(r"(\{name\}|\*\*/|\*|\?)", pattern)
     first = parts.index("{name}")
     again = {**tokens, "{name}": "(?P=name)"}  # a repeated {name} must be the same text

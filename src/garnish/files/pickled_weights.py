@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickletools
 import re
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ _BUILDERS = re.compile(
     r"|torch(\.storage)? (?!Untyped|Typed)\w+Storage|torch\.nn\.parameter Parameter|torch (Size|device)"
     r"|torch b?(float|int|uint|complex)\w+|torch bool"
 )
+#: The end of a zip: mark, disks (2), records (2), their list's length and start, length of a comment. Before it, in
+#: zips that may be large, the same in more bytes, and a place that says where those are.
+_END, _LARGE, _PLACE = struct.Struct("<4s4H2IH"), struct.Struct("<4sQ2H2I4Q"), struct.Struct("<4sIQI")
 #: Pickles in a file before PyTorch 1.6: a magic number, the protocol, the machine, what was saved, its storages' keys.
 _LEGACY_PICKLES = 5
 
@@ -75,6 +79,8 @@ def _check_records(stream: Any) -> None:
     try:
         with zipfile.ZipFile(stream) as archive:
             records = archive.infolist()
+            if archive.start_dir != _start_of_records(stream):
+                raise UnfitPickle("it holds two lists of its records")
             seen: set[str] = set()
             for record in records:
                 if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
@@ -93,6 +99,28 @@ def _check_records(stream: Any) -> None:
         raise
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, LookupError) as error:
         raise DamagedPickle("its records cannot be found") from error
+
+
+def _start_of_records(stream: Any) -> int:
+    """Where the list of records begins by the end of the file, which is where torch reads it.
+
+    Python reads the list right before the end instead, wherever the end says that it is: with two of them, what is
+    looked at here would not be what torch opens.
+    """
+    last = stream.seek(-_END.size, io.SEEK_END)
+    mark, *_, start, comment = _END.unpack(stream.read(_END.size))
+    if mark != b"PK\x05\x06" or comment:
+        raise UnfitPickle("something stands behind its list of records, where torch.save writes nothing")
+    if last < _LARGE.size + _PLACE.size:
+        return int(start)
+    stream.seek(last - _LARGE.size - _PLACE.size)
+    large = _LARGE.unpack(stream.read(_LARGE.size))
+    mark, _, place, _ = _PLACE.unpack(stream.read(_PLACE.size))
+    if mark != b"PK\x06\x07":
+        return int(start)
+    if large[0] != b"PK\x06\x06" or place != last - _LARGE.size - _PLACE.size or start not in (large[-1], 2**32 - 1):
+        raise UnfitPickle("it holds two lists of its records")
+    return int(large[-1])
 
 
 def _check_pickle(stream: io.BytesIO) -> None:

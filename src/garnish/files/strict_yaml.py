@@ -115,7 +115,7 @@ class _Values:
                 self.refuse(at, f"key {shown(str(key))} occurs twice")
             seen.add(str(key))
             own[key] = self.value(next(self.events), depth + 1)
-        return merged | own
+        return {key: value for key, value in merged.items() if str(key) not in seen} | own
 
     def scalar(self, event: ScalarEvent) -> Json:
         """Text, or what text without quotes stands for."""

@@ -11,6 +11,8 @@ from garnish.checking.plain_data import Json
 from garnish.errors import OptionError, shown
 from garnish.files.strict_yaml import parse_yaml
 
+#: A place in a list; other digits than these are no numbers, or of other scripts.
+_PLACE = re.compile("[0-9]{1,9}")
 _NUMBERS = re.compile(r"[-+.\deE]+(,[-+.\deE]+)+")
 
 
@@ -94,7 +96,7 @@ def _put(here: Json, part: str, value: Json, key: str) -> None:
 
 
 def _number(here: list[Json], part: str, key: str) -> int:
-    if not part.isdigit() or int(part) >= len(here):
+    if not _PLACE.fullmatch(part) or int(part) >= len(here):
         *_, section = key.split(f".{part}")[0].split(".")
         raise OptionError(
             f"--{key}: {section} is a list; write a number from 0 to {len(here) - 1} in place of {part!r}"

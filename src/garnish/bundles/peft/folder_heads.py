@@ -6,6 +6,8 @@ Heads come from garnish's own ``heads.safetensors``, and a SegFormer's also from
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ from garnish.bundles.peft.adapter_tensors import PeftFiles
 from garnish.bundles.peft.decoder_names import decode_head_names
 from garnish.bundles.peft.own_files import Sidecar
 from garnish.bundles.peft.tensor_file import can_fill
+from garnish.checking.allocations import AllocationLimit, charge
 from garnish.errors import BundleError, OptionError, one_line, shown
 from garnish.heads.head import Head
 from garnish.heads.segformer import SegFormerDecoder, SegFormerHead
@@ -23,6 +26,9 @@ from garnish.heads.segformer_names import DECODE_HEAD
 from garnish.model.decoders import heads_by_task, make_decoders
 from garnish.model.model import Model
 from garnish.tasks.task import Task
+
+#: Bytes that a description of heads may ask for beside what the tensors of its files explain.
+_ROOM = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +81,7 @@ def plan_heads(
             "head of ours; leave it out by name (leave_out)"
         )
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _limit(files, head, sidecar):
             decoders = make_decoders(trunk, tasks, heads_by_task(head, tasks))
     except (RuntimeError, MemoryError) as error:
         raise BundleError(f"{files.where}: its heads cannot be built ({one_line(error, 160)})") from error
@@ -105,6 +111,19 @@ def plan_heads(
         state = decoder.module.state_dict(keep_vars=True)
         saved = {stored[id(state[ours])]: files.saved[name] for ours, name in theirs.items()}
     return HeadsPlan(own=own, saved=saved)
+
+
+def _limit(
+    files: PeftFiles, head: Head | Mapping[str, Head] | None, sidecar: Sidecar | None
+) -> AllocationLimit | contextlib.nullcontext[None]:
+    """A bound on heads that a folder describes, by what its files hold of them; none on heads of the caller's."""
+    if sidecar is None or head is not sidecar.specs.heads:
+        return contextlib.nullcontext()
+    held = [*sidecar.heads.facts.values(), *files.file.facts.values()]
+    told = "it asks for far larger or far more heads than its files hold"
+    most = _ROOM + 4 * sum(charge(math.prod(facts.shape)) for facts in held)
+    error = BundleError(f"{sidecar.heads.file}: its heads do not fit their description ({told}); write it again")
+    return AllocationLimit(most, error)
 
 
 @torch.no_grad()

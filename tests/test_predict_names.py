@@ -1,0 +1,45 @@
+"""``garnish predict`` writes no map over another, and none over a picture that it was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+import garnish as gn
+import tiny
+from garnish.cli import main
+
+
+@pytest.fixture
+def bundle(tmp_path, monkeypatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    trunk = tiny.backbone("vit")
+    weights = {trunk.source_names.get(name, name): tensor for name, tensor in trunk.frozen_tensors().items()}
+    save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, "trunk.safetensors")
+    trunk = gn.backbone(trunk.name, "trunk.safetensors", options=trunk.options)
+    tasks = {name: gn.Semantic(classes=2) for name in ("b", "a_b", "sheet")}
+    gn.save(gn.adapt(trunk, gn.BitFit(), tasks).eval(), "bundle")
+    return "bundle"
+
+
+def test_no_map_is_written_over_another_or_over_a_picture(bundle, capsys):
+    Path("pictures").mkdir()
+    for name in ("x.png", "x_a.png", "x_b.png", "x_a_b.jpg"):
+        Image.new("RGB", (16, 16), (1, 2, 3)).save(Path("pictures", name))
+    held = {file: file.read_bytes() for file in Path("pictures").iterdir()}
+
+    def refused(*words: str) -> str:
+        assert main(["predict", bundle, *words]) == 2
+        return capsys.readouterr().err
+
+    assert "sheet of pictures/x.png, and another map of" in refused("pictures/x.png", "--out", "maps")
+    told = refused("pictures/x.png", "pictures/x_a.png", "--tasks", "b,a_b", "--out", "maps")
+    assert "x_a_b.png would be b of pictures/x_a.png, and another map of pictures/x.png" in told
+    assert "would replace pictures/x_b.png" in refused("pictures", "--tasks", "b", "--out", "./pictures/")
+    assert not Path("maps").exists() and {file: file.read_bytes() for file in Path("pictures").iterdir()} == held
+    # a JPEG is in nobody's way, nor is a picture in another folder
+    assert main(["predict", bundle, "pictures/x_a.png", "pictures/x_a_b.jpg", "--tasks", "b", "--out", "pictures"]) == 0
+    assert main(["predict", bundle, "pictures", "--tasks", "b", "--out", "maps"]) == 0
