@@ -80,7 +80,7 @@ def _each_moved(plain: Mapping[str, Json], moved: Callable[[str, str, bool], str
     """The sections with ``moved(path, option, sure)`` for each path; ``sure``: it cannot be a Hub id, for example."""
     found = dict(plain)
     backbone = found.get("backbone")
-    if isinstance(backbone, dict) and isinstance(weights := backbone.get("weights"), str) and weights.strip():
+    if isinstance(backbone, dict) and isinstance(weights := backbone.get("weights"), str):
         sure = bool(_WEIGHTS_FILE.fullmatch(weights))
         found["backbone"] = {**backbone, "weights": moved(weights, "backbone.weights", sure)}
     if "data" in found:
