@@ -87,7 +87,8 @@ def differing(one: Any, other: Any, at: str = "") -> list[str]:
         return [line for key in keys for line in differing(one.get(key), other.get(key), f"{at}/{key}")]
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         return [line for k, pair in enumerate(zip(one, other, strict=True)) for line in differing(*pair, f"{at}[{k}]")]
-    return [] if one == other else [f"{at}: {str(one)[-80:]} != {str(other)[-80:]}"]
+    same = one == other or repr(one) == repr(other)  # NaN is NaN
+    return [] if same else [f"{at}: {str(one)[-80:]} != {str(other)[-80:]}"]
 
 
 def amount(folder: Path) -> int:
