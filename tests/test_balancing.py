@@ -199,8 +199,8 @@ def test_weights_by_task_are_fixed_ones():
         ("Uncertanty", "train.balance: unknown balancing 'Uncertanty'; did you mean 'Uncertainty'?"),
         ({"name": "Uncertainty", "strat": 1}, "train.balance: unknown option 'strat'; did you mean 'start'?"),
         ({"name": "Uncertainty", "start": "x"}, "train.balance.start: expected one of zero, weights; got 'x'"),
-        ({"seg": "abc"}, "train.balance.seg: expected float, got 'abc'"),
-        ({"seg": math.inf}, "train.balance.seg: inf; set a finite weight"),
+        ({"seg": "abc"}, "train.balance.seg: expected a number from 0 to 1e+09, got 'abc'"),
+        ({"seg": math.inf}, "train.balance.seg: expected a number from 0 to 1e+09, got inf"),
     ],
 )
 def test_faults_are_named_in_one_line(given, message):

@@ -157,10 +157,10 @@ def test_writers_of_one_file_or_folder_do_not_meet(tmp_path, monkeypatch):
     """Threads stand for processes: each writer has a lock of its own, and temporary files have fixed names."""
     inner, faults = atomic._write, []
 
-    def slow(file, data):
-        inner(file, data[:10])
+    def slow(file, data, **how):
+        inner(file, data[:10], **how)
         time.sleep(0.01)
-        inner(file, data)
+        inner(file, data, **how)
 
     monkeypatch.setattr(atomic, "_write", slow)
 

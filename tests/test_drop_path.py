@@ -160,7 +160,7 @@ def test_kept_features_are_refused():
     [
         ("vit", 1.0, {}, "out of range; use 0 to below 1"),
         ("vit", -0.1, {}, "out of range"),
-        ("vit", float("nan"), {}, "out of range"),
+        ("vit", float("nan"), {}, "expected a number, got float nan"),
         ("vit", "much", {}, "expected a number"),
         ("vit", 0.1, {"drop_path_rate": 0.2}, "option drop_path_rate: leave one of them out"),
         ("mit", 0.1, {"drop_path": 0.2}, "option drop_path: leave one of them out"),

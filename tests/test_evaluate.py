@@ -80,7 +80,7 @@ def test_a_task_without_labels_is_nan_and_some_tasks(model):
 def test_what_does_not_fit_is_named(model, monkeypatch):
     with pytest.raises(OptionError, match=r"the model has no task 'dept'.*did you mean 'depth'"):
         evaluate(model, Blobs(every(1)), tasks=["dept"])
-    with pytest.raises(OptionError, match="set 1 or more"):
+    with pytest.raises(OptionError, match="batch_size: expected a whole number from 1 to 65,536, got int 0"):
         evaluate(model, Blobs(every(1)), batch_size=0)
     other = {"seg": gn.Semantic(classes=9), "depth": gn.Depth()}
     monkeypatch.setattr(Blobs, "tasks", property(lambda self: other))

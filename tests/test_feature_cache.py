@@ -249,8 +249,13 @@ def test_what_cannot_be_kept_is_refused_in_one_line(tmp_path):
         (tiny(), Keyed(every(6)), {}, r"train\.cache: LoRA changes stages\.0\.blocks\.0\.attn, .* leave cache out"),
         (late(), Keyed(every(6)), {"variants": None}, r"train\.cache: .* set train\.variants"),
         (late(), Blobs(every(6)), {}, r"train\.cache: blobs does not say what identifies its pictures"),
-        (late(), Keyed(every(6)), {"cache_gb": 0}, r"train\.cache_gb: 0"),
-        (late(), Keyed(every(6)), {"variants": 0}, r"train\.variants: 0"),
+        (late(), Keyed(every(6)), {"cache_gb": 0}, r"cache_gb: expected a number above 0 to 1e\+09, got int 0"),
+        (
+            late(),
+            Keyed(every(6)),
+            {"variants": 0},
+            r"variants: expected a whole number from 1 to 1,000,000 or None, got int 0",
+        ),
     ):
         with pytest.raises(OptionError, match=said) as refused:
             trained(model, data, **({"cache": tmp_path / "cache"} | options))

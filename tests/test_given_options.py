@@ -33,7 +33,7 @@ def test_numbers_of_numpy_are_pythons(tmp_path):
     assert "numpy" not in written and yaml.safe_load(written)["train"]["eval_size"] == [64, 64]
     again = gn.adapt(gn.backbone("garnish_b0"), method, tasks)
     assert gn.fit(again, data, data, resume=out, progress=False, **options).steps == 1
-    with pytest.raises(OptionError, match=r"rank: expected a whole number, got float 2\.5"):
+    with pytest.raises(OptionError, match=r"rank: expected a whole number from 1 to 65,536, got float 2\.5"):
         gn.LoRA(rank=np.float64(2.5))
 
 

@@ -52,16 +52,17 @@ def killed(folder: Path, at: int, *, torn: bool = False) -> int:
 
 
 def test_every_change_of_a_file_is_a_place_to_be_killed(tmp_path):
-    """Making the folder, opening the new file, syncing and renaming it, syncing the folder: each may not come."""
+    """Making the folder, clearing the way, opening the new file, syncing and renaming it, syncing the folder: each may not come."""
     seen = []
-    for at in range(1, 7):
+    for at in range(1, 8):
         (tmp_path / "a").write_bytes(b"old")
-        killed_by = killed(tmp_path, at, torn=at == 3)
+        killed_by = killed(tmp_path, at, torn=at == 4)
         left = tmp_path / ".a.writing"
         seen.append((killed_by, (tmp_path / "a").read_bytes()[:3], left.stat().st_size if left.exists() else None))
         left.unlink(missing_ok=True)
     nine = int(signal.SIGKILL)
     assert seen == [
+        (nine, b"old", None),
         (nine, b"old", None),
         (nine, b"old", None),
         (nine, b"old", 1500),  # cut in two

@@ -338,7 +338,7 @@ def test_a_full_disk_leaves_nothing_half_written(out, tmp_path, monkeypatch):
     before = set(tmp_path.iterdir())
     written = []
 
-    def full(file, data):
+    def full(file, data, **how):
         file.write_bytes(data[:100])
         written.append(file.name)
         if len(written) == (3 if out == "merged" else 1):

@@ -71,12 +71,12 @@ def test_pictures_that_cannot_be_decoded_are_named(tmp_path):
 def full(monkeypatch):
     """A disk that fills up half way through every file."""
 
-    def write(self, data):
-        with self.open("wb") as opened:
+    def write(file, data, **how):
+        with file.open("wb") as opened:
             opened.write(data[: len(data) // 2])
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", write)
+    monkeypatch.setattr("garnish.files.atomic._write", write)
 
 
 def test_maps_appear_whole_or_not_at_all(tmp_path, full):
@@ -179,8 +179,11 @@ def test_evaluating_on_nothing_is_an_error():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"balance": {"seg": "abc"}}, r"train\.balance\.seg: expected float, got 'abc'"),
-        ({"augment": {"size": 50}}, r"train\.augment\.size: expected 2 values \(int, int\) or null, got 50"),
+        ({"balance": {"seg": "abc"}}, r"train\.balance\.seg: expected a number from 0 to 1e\+09, got 'abc'"),
+        (
+            {"augment": {"size": 50}},
+            r"train\.augment\.size: expected height and width, each from 1 .* or null, got 50",
+        ),
     ],
 )
 def test_values_of_another_type_are_named(given, message):

@@ -48,7 +48,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print text if progress is shown."""
         if self.shown and text:
-            self.console.print(showable(text))
+            self.console.print(showable(text, keep="\n"))
 
     def warn(self, text: str) -> None:
         """Print a warning, even if progress is not shown."""
