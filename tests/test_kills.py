@@ -52,7 +52,7 @@ def killed(folder: Path, at: int, *, torn: bool = False) -> int:
 
 
 def test_every_change_of_a_file_is_a_place_to_be_killed(tmp_path):
-    """Making the folder, clearing the way, opening the new file, syncing and renaming it, syncing the folder: each may not come."""
+    """Folder, way cleared, new file opened, synced, renamed, folder synced: each of these may not come."""
     seen = []
     for at in range(1, 8):
         (tmp_path / "a").write_bytes(b"old")
