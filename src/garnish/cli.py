@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from garnish.commands.parser import Parser
-from garnish.errors import GarnishError, OptionError, one_line, suggest
+from garnish.errors import GarnishError, OptionError, one_line, shown, suggest
 from garnish.output import logger, say
 
 #: verb → what it does; the file of that name in :mod:`garnish.commands` has ``parser`` and ``run``
@@ -93,7 +93,7 @@ def _run(words: list[str]) -> int:
         parser.parse_args(["--help"])
     if verb not in VERBS:
         kind = "option" if verb.startswith("-") else "verb"
-        raise OptionError(f"unknown {kind} {verb!r}{suggest(verb, VERBS)}")
+        raise OptionError(f"unknown {kind} {shown(verb)}{suggest(verb, VERBS)}")
     code: int = importlib.import_module(f"garnish.commands.{verb}").run(words[1:])
     return code
 

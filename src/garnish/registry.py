@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from garnish.checking.plain_data import LONGEST, Json, Reading, read_as
-from garnish.errors import OptionError, one_line, suggest
+from garnish.errors import OptionError, one_line, shown, suggest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -87,8 +87,10 @@ def find(kind: str, name: str) -> type:
         OptionError: no such name; the message lists what exists and what is nearest.
     """
     known = classes(kind)
+    if not isinstance(name, str):  # a file of a stranger, or a value of the command line, may say anything
+        raise OptionError(f"{kind.removesuffix('s')}: expected a name, got {shown(name)}; {suggest('', known)[2:]}")
     if name not in known:
-        raise OptionError(f"unknown {kind.removesuffix('s')} {name!r}{suggest(name, known)}")
+        raise OptionError(f"unknown {kind.removesuffix('s')} {shown(name)}{suggest(name, known)}")
     return known[name]
 
 

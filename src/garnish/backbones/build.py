@@ -150,4 +150,4 @@ def family(name: str) -> type[Backbone]:
         if name in names or (plain in names and _TAG.fullmatch(name)):
             return cls
         known.extend(names)
-    raise OptionError(f"unknown backbone {name!r}{suggest(name, known, limit=6)}")
+    raise OptionError(f"unknown backbone {shown(name)}{suggest(name, known, limit=6)}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from garnish.balancing.balancing import Balance, Balancing
 from garnish.checking.bounds import Weight
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 from garnish.tasks.task import Task
 
 
@@ -47,7 +47,7 @@ class FixedWeights(Balance):
         super().__init__()
         for name in weights or {}:
             if name not in tasks:
-                raise OptionError(f"train.balance: no task {name!r}{suggest(name, tasks)}")
+                raise OptionError(f"train.balance: no task {shown(name)}{suggest(name, tasks)}")
         self.weights = {name: task.loss_weight for name, task in tasks.items()} | dict(weights or {})
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:

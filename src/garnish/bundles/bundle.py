@@ -37,7 +37,7 @@ from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, kinds_of, read_
 from garnish.checking.arguments import checked
 from garnish.checking.device import usable_device
 from garnish.checking.plain_data import MEASURED, Json
-from garnish.errors import BundleError, OptionError, one_line, suggest
+from garnish.errors import BundleError, OptionError, one_line, shown, suggest
 from garnish.files.atomic import present, write_folder, writing
 from garnish.files.checksums import with_sums
 from garnish.files.path_text import given_path
@@ -176,7 +176,7 @@ def _serve(model: Model, where: str, folder: Path, facts: BundleFacts) -> None:
 def _chosen(model: Model, tasks: Sequence[str] | None) -> list[str]:
     for name in tasks or ():
         if name not in model.tasks:
-            raise OptionError(f"unknown task {name!r}{suggest(name, model.tasks)}")
+            raise OptionError(f"unknown task {shown(name)}{suggest(name, model.tasks)}")
     chosen = [name for name in model.tasks if tasks is None or name in tasks]
     if not chosen:
         raise OptionError(f"tasks: none to save; tasks of the model: {', '.join(model.tasks) or 'none'}")

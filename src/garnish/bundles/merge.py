@@ -34,7 +34,7 @@ from garnish.checking.plain_data import Json
 from garnish.engine.adapter import Method
 from garnish.engine.folding import fold_shared, merge_adapters
 from garnish.engine.owner import Owner, owners_of
-from garnish.errors import BundleError, OptionError, SiteError, suggest
+from garnish.errors import BundleError, OptionError, SiteError, shown, suggest
 from garnish.files.atomic import present, write_file, write_folder, writing
 from garnish.files.checksums import SUMS, with_sums
 from garnish.files.path_text import given_path
@@ -203,7 +203,7 @@ def _owner(model: Model, task: str | None) -> Owner:
     elif task in model.tasks:
         owner = next(owner for owner in owners if task in owner.tasks)
     else:
-        raise OptionError(f"merge: unknown task {task!r}{suggest(task, model.tasks)}")
+        raise OptionError(f"merge: unknown task {shown(task)}{suggest(task, model.tasks)}")
     model.decoders.check_whole(owner.tasks, f"merge: the adapters of {owner.name} alone")
     if not owner.acts:
         raise OptionError(

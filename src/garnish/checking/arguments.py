@@ -125,7 +125,7 @@ def _unbound(signature: inspect.Signature, given: Mapping[str, object], error: T
     takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
     if not unknown or takes_more:
         return f"{one_line(error, 100)}; it takes {', '.join(known)}"
-    text = f"unknown argument {unknown[0]!r}{suggest(unknown[0], known, limit=40)}"
+    text = f"unknown argument {shown(unknown[0])}{suggest(unknown[0], known, limit=40)}"
     return text + (f" (what it builds has options: options={{{unknown[0]!r}: …}})" if "options" in known else "")
 
 
@@ -156,7 +156,7 @@ class _ByName(ABCMeta):
         values: dict[str, object] = {}
         for name, value in {**placed, **given}.items():
             if name not in known:
-                raise OptionError(f"{label}: unknown option {name!r}{suggest(name, known, limit=40)}")
+                raise OptionError(f"{label}: unknown option {shown(name)}{suggest(name, known, limit=40)}")
             hint = hints.get(name, object)
             hint = hint.type if isinstance(hint, dataclasses.InitVar) else hint
             values[name] = _taken(value, hint, f"{label}.{name}", _OPTION)

@@ -9,7 +9,7 @@ from typing import Annotated, final
 from garnish.checking.arguments import Options
 from garnish.checking.bounds import Processes, Rate
 from garnish.checking.plain_data import integers, lengths
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 
 REFERENCES = ("frozen", "single", "multi", "scratch")
 CONTROLS = ("extras", "random")
@@ -68,7 +68,7 @@ class CompareOptions(Options):
             for entry in getattr(self, name):
                 if entry not in known:
                     raise OptionError(
-                        f"compare.{name}: unknown {name.removesuffix('s')} {entry!r}{suggest(entry, known)}"
+                        f"compare.{name}: unknown {name.removesuffix('s')} {shown(entry)}{suggest(entry, known)}"
                     )
 
 

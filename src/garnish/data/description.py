@@ -12,7 +12,7 @@ from garnish.data.finding import files_that_fit
 from garnish.data.labels.labelled import Labelled
 from garnish.data.layouts.layout import Layout
 from garnish.data.patterns import as_glob, as_regex, filled, is_list, stays_below
-from garnish.errors import DataError, one_line, suggest
+from garnish.errors import DataError, one_line, shown, suggest
 from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file
 from garnish.files.regular import read_regular
 from garnish.output import logger
@@ -62,7 +62,7 @@ class Description:
         value = self.splits.get(split, split)
         listed = is_list(value)
         if self.splits and split not in self.splits:
-            raise DataError(f"{self.source}: no split {split!r}{suggest(split, self.splits)}")
+            raise DataError(f"{self.source}: no split {shown(split)}{suggest(split, self.splits)}")
         if not listed and "{split}" not in self.images and not self.splits and split not in ("train", "all"):
             raise DataError(
                 f"{self.source}: `images: {self.images}` has no {{split}}, so {split!r} would hold the training "

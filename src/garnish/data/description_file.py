@@ -44,7 +44,7 @@ def parse_description(given: Json, source: str, base: Path) -> Description:
         return _laid_out(given, source, base)
     for key in given:
         if key not in _KEYS:
-            raise OptionError(f"{source}: unknown key {key!r}{suggest(str(key), _KEYS)}")
+            raise OptionError(f"{source}: unknown key {shown(key)}{suggest(str(key), _KEYS)}")
     images = given.get("images")
     if not isinstance(images, str) or not ("*" in images or "{name}" in images):
         raise OptionError(f'{source}: `images` must be a pattern such as "images/{{split}}/*.jpg"; got {images!r}')

@@ -24,7 +24,7 @@ from garnish.data.labels.written import written
 from garnish.data.layouts.layout import Layout
 from garnish.data.picture_key import digest, stamps
 from garnish.data.picture_labels import PictureLabels
-from garnish.errors import DataError, OptionError, plural, suggest
+from garnish.errors import DataError, OptionError, plural, shown, suggest
 from garnish.files.path_text import given_path
 from garnish.files.pictures import open_picture
 from garnish.output import logger
@@ -90,7 +90,7 @@ class FolderDataset(Dataset):
         known = description.tasks
         for name in tasks or ():
             if name not in known:
-                raise OptionError(f"{description.source}: unknown task {name!r}{suggest(name, known)}")
+                raise OptionError(f"{description.source}: unknown task {shown(name)}{suggest(name, known)}")
         self.description = description
         self.split = split
         self._tasks = {name: entry.task for name, entry in known.items() if tasks is None or name in tasks}

@@ -71,7 +71,7 @@ def open_data(
         held = {task for part in known for task in part.tasks}
         for task in tasks:
             if task not in held:
-                raise OptionError(f"data: unknown task {task!r}{suggest(task, held)}")
+                raise OptionError(f"data: unknown task {shown(task)}{suggest(task, held)}")
         wanted = ([t for t in tasks if t in part.tasks] for part in known)
         return join(
             *(open_data(part, split, tasks=names, base=base) for part, names in zip(given, wanted, strict=True))
@@ -87,7 +87,7 @@ def open_data(
 def _scenes(options: SceneOptions, split: str, tasks: Sequence[str] | None) -> Dataset:
     counts = {"train": options.train, "val": options.val, "test": options.test}
     if split not in counts:
-        raise DataError(f"scenes: no split {split!r}{suggest(split, counts)}")
+        raise DataError(f"scenes: no split {shown(split)}{suggest(split, counts)}")
     seed = options.seed + list(counts).index(split)
     wanted = {} if tasks is None else {"tasks": tuple(tasks)}
     # kept in memory up to a few hundred megabytes, so that later epochs need no rendering

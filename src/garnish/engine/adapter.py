@@ -19,7 +19,7 @@ from garnish.engine.blocks import bare
 from garnish.engine.context import ForwardContext
 from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
-from garnish.errors import OptionError, SiteError, suggest
+from garnish.errors import OptionError, SiteError, shown, suggest
 
 #: Scales of updates below this have no effect in float32 on a stream of values around 1.
 _LEAST_FACTOR = 1e-12
@@ -171,7 +171,9 @@ def check_names(method: Method, what: str, names: Iterable[str], known: Collecti
     """Raise :class:`SiteError` for a site or parameter in a plan that the backbone has not."""
     for name in names:
         if name not in known:
-            raise SiteError(f"{type(method).__name__}: {backbone.name} has no {what} {name!r}{suggest(name, known)}")
+            raise SiteError(
+                f"{type(method).__name__}: {backbone.name} has no {what} {shown(name)}{suggest(name, known)}"
+            )
 
 
 def check_factor(at: str, value: float) -> None:

@@ -18,7 +18,7 @@ from garnish.engine.context import Rows
 from garnish.engine.maps import Selection, index_of
 from garnish.engine.owner import Owner
 from garnish.engine.units import Body
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 
 
 @final
@@ -73,7 +73,7 @@ class Wanted:
         named = list(dict.fromkeys(t for names in each for t in names)) if each else list(dict.fromkeys(shared))
         for name in named:
             if name not in known:
-                raise OptionError(f"unknown task {name!r}{suggest(str(name), known)}")
+                raise OptionError(f"unknown task {shown(name)}{suggest(str(name), known)}")
         if len(named) > 1:
             place = {name: position for position, name in enumerate(known)}
             named.sort(key=place.__getitem__)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from garnish.backbones.weights import read_weights
 from garnish.checking.finite import not_finite
-from garnish.errors import OptionError, WeightsError, suggest
+from garnish.errors import OptionError, WeightsError, shown, suggest
 
 DECODE_HEAD = "decode_head"
 #: dialect → our name of a part → its name there; ``{i}`` is the map's number from 0, ``{n}`` from 1
@@ -56,7 +56,7 @@ def names_in(dialect: str, ours: Iterable[str]) -> dict[str, str]:
         OptionError: no such dialect, or a tensor that the published decoder does not have.
     """
     if dialect not in DECODER_DIALECTS:
-        raise OptionError(f"unknown SegFormer dialect {dialect!r}{suggest(dialect, DECODER_DIALECTS)}")
+        raise OptionError(f"unknown SegFormer dialect {shown(dialect)}{suggest(dialect, DECODER_DIALECTS)}")
     table, names = DECODER_DIALECTS[dialect], {}
     for name in ours:
         part, rest = name.split(".", 1)

@@ -18,7 +18,7 @@ from garnish.engine.attach import detach, make_owner, place_all
 from garnish.engine.compiled import CompiledTrunk
 from garnish.engine.drop_path import let_paths_drop
 from garnish.engine.owner import Owner, owners_of
-from garnish.errors import OptionError, showable, suggest
+from garnish.errors import OptionError, showable, shown, suggest
 from garnish.heads.head import Head
 from garnish.model.decoders import Decoders, heads_by_task, make_decoders
 from garnish.model.served import Addition, Served
@@ -162,7 +162,7 @@ class AdaptedTrunk(nn.Module, ABC):
         """
         for name in tasks:
             if name not in self.tasks:
-                raise OptionError(f"freeze: unknown task {name!r}{suggest(name, self.tasks)}")
+                raise OptionError(f"freeze: unknown task {shown(name)}{suggest(name, self.tasks)}")
         frozen = self.frozen_tasks.union(tasks)
         adapters = [owner.tasks for owner in self.owners if any(True for _ in owner.named_trained())]
         shared = [("adapters", "adapt with per_task=True", names) for names in adapters]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from garnish.engine.maps import Maps
 from garnish.engine.open_sizes import cropped, rounded_up
 from garnish.engine.trunk import Trunk
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 from garnish.heads.head import Head, JointHead, is_plain, pyramid_info, resample_pyramid
 from garnish.heads.layers.batch_norm import accept_single_values
 from garnish.heads.layers.upsample import upsample
@@ -98,7 +98,7 @@ class Decoders(nn.Module):
     def of(self, task: str) -> Decoder:
         """The decoder of a task; raises :class:`OptionError` for an unknown task."""
         if task not in self.by_task:
-            raise OptionError(f"no task {task!r}{suggest(task, self.by_task)}")
+            raise OptionError(f"no task {shown(task)}{suggest(task, self.by_task)}")
         return self.by_task[task]
 
     def each(self) -> Iterator[tuple[tuple[str, ...], nn.Module]]:

@@ -12,7 +12,7 @@ from garnish.backbones.weights import weights_file
 from garnish.checking.arguments import checked
 from garnish.checking.plain_data import Json
 from garnish.engine.adapter import Method
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 from garnish.heads.segformer import SegFormerHead
 from garnish.heads.segformer_names import read_decoder
 from garnish.model.model import Model, adapt
@@ -51,7 +51,7 @@ def finished(
         OptionError: an unknown name or option. WeightsError: weights that cannot be read or hold no whole SegFormer.
     """
     if name not in FINISHED:
-        raise OptionError(f"unknown finished model {name!r}{suggest(name, FINISHED)}")
+        raise OptionError(f"unknown finished model {shown(name)}{suggest(name, FINISHED)}")
     if not weights:
         raise OptionError(f"{name}: a finished model has weights; give a file, a folder or a Hub id, or True")
     trunk = backbone(name, weights, options=options)

@@ -13,7 +13,7 @@ from typing import final
 from torch import Tensor, nn
 
 from garnish.engine.owner import Owner
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 from garnish.model.decoders import Decoder, needed, without
 from garnish.tasks.task import Task
 
@@ -71,7 +71,7 @@ class Served:
     def owner(self, task: str) -> Owner:
         """The owner whose adapters a task uses; raises :class:`OptionError` for an unknown task."""
         if task not in self.owner_of:
-            raise OptionError(f"no task {task!r}{suggest(task, self.tasks)}")
+            raise OptionError(f"no task {shown(task)}{suggest(task, self.tasks)}")
         return self.owner_of[task]
 
     def parts(self, tasks: Iterable[str]) -> list[Owner | Decoder]:
@@ -108,7 +108,7 @@ class Served:
         gone = set(tasks)
         for name in tasks:
             if name not in self.tasks:
-                raise OptionError(f"remove: unknown task {name!r}{suggest(name, self.tasks)}")
+                raise OptionError(f"remove: unknown task {shown(name)}{suggest(name, self.tasks)}")
         roots = list(dict.fromkeys(self.owner_of[name].root for name in tasks))
         sharing = [("adapters", owner.tasks) for owner in roots]
         sharing += [("a decoder", self.decoders[name].tasks) for name in tasks]

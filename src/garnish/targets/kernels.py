@@ -29,7 +29,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 from garnish.files.orientation import Matrix
 
 _NEAREST = InterpolationMode.NEAREST
@@ -188,7 +188,7 @@ def register(
     functionals = geometric_functionals()
     for name in own:
         if name not in functionals:
-            raise OptionError(f"{kind}.kernels: no geometric functional {name!r}{suggest(name, functionals)}")
+            raise OptionError(f"{kind}.kernels: no geometric functional {shown(name)}{suggest(name, functionals)}")
     known = {**KERNELS, **own}
     for name, functional in functionals.items():
         if name in own:

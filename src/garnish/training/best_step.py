@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 from garnish.tasks.task import Task
 
 #: Headline metrics are clamped to at least this before their logarithm is taken.
@@ -51,7 +51,9 @@ class Ranking:
             raise OptionError(f"train.best_by: {by!r} ends in {direction!r}; choose from max, min")
         known = _metric_names(task)
         if self.metric not in known:
-            raise OptionError(f"train.best_by: task {name} has no metric {self.metric!r}{suggest(self.metric, known)}")
+            raise OptionError(
+                f"train.best_by: task {name} has no metric {shown(self.metric)}{suggest(self.metric, known)}"
+            )
         self.sign = {"max": 1.0, "min": -1.0, "": 1.0 if task.higher_is_better else -1.0}[direction]
 
     def score(self, metrics: Mapping[str, Mapping[str, float]]) -> float:

@@ -21,7 +21,7 @@ from garnish.checking.bounds import BatchSize, Count, Size
 from garnish.checking.finite import not_finite
 from garnish.data.dataset import Batch, Dataset, Sample, collate
 from garnish.data.subset import chosen
-from garnish.errors import DataError, GarnishError, OptionError, suggest
+from garnish.errors import DataError, GarnishError, OptionError, shown, suggest
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
 from garnish.model.predict import acting
@@ -228,7 +228,7 @@ def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = N
     for name in tasks or ():
         for whose, known in (("the model", model.tasks), (dataset.name, dataset.tasks)):
             if name not in known:
-                raise OptionError(f"{whose} has no task {name!r}{suggest(name, known)}")
+                raise OptionError(f"{whose} has no task {shown(name)}{suggest(name, known)}")
     names = [name for name in model.tasks if name in dataset.tasks and (tasks is None or name in tasks)]
     if not names:
         raise DataError(

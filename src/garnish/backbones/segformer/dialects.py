@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from garnish.backbones.name_prefixes import check_one, prefixes_of
-from garnish.errors import OptionError, WeightsError, suggest
+from garnish.errors import OptionError, WeightsError, shown, suggest
 
 #: Parts of whole models that a file may hold beside the encoder.
 _OTHER_PARTS = frozenset({"decode_head", "auxiliary_head", "classifier", "head"})
@@ -172,7 +172,7 @@ def write(tensors: Mapping[str, Tensor], dialect: str, *, prefix: str | None = N
         OptionError: no such dialect.
     """
     if dialect not in ENCODER_DIALECTS:
-        raise OptionError(f"unknown MiT dialect {dialect!r}{suggest(dialect, ENCODER_DIALECTS)}")
+        raise OptionError(f"unknown MiT dialect {shown(dialect)}{suggest(dialect, ENCODER_DIALECTS)}")
     table = ENCODER_DIALECTS[dialect]
     before = table.prefix if prefix is None else prefix
     out: dict[str, Tensor] = {}

@@ -9,7 +9,7 @@ from typing import Annotated, final
 from garnish.backbones.architecture import Epsilon, Rate, Ratio, read_architecture
 from garnish.backbones.segformer.finished_names import FINISHED
 from garnish.checking.plain_data import Within
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 
 STRIDES = (4, 8, 16, 32)
 _WIDE = (64, 128, 320, 512)
@@ -65,7 +65,7 @@ class MiTOptions:
 def read_mit(name: str, options: Mapping[str, object]) -> MiTOptions:
     """The architecture of ``name`` with these options; raises OptionError for what is unknown or does not fit."""
     if name not in SIZES:
-        raise OptionError(f"unknown MiT {name!r}{suggest(name, SIZES)}")
+        raise OptionError(f"unknown MiT {shown(name)}{suggest(name, SIZES)}")
     sizes = dict(zip(("embed_dims", "depths"), SIZES[name], strict=True))
     arch = read_architecture(name, sizes | dict(options), MiTOptions)
     for channels, heads in zip(arch.embed_dims, arch.num_heads, strict=True):

@@ -21,7 +21,7 @@ from garnish.checking.arguments import checked
 from garnish.checking.finite import not_finite
 from garnish.engine.owner import Owner
 from garnish.engine.trunk import Trunk
-from garnish.errors import BundleError, OptionError, suggest
+from garnish.errors import BundleError, OptionError, shown, suggest
 from garnish.files.atomic import present, write_folder, writing
 from garnish.files.path_text import given_path
 from garnish.heads.segformer_names import DECODE_HEAD
@@ -112,7 +112,7 @@ def _owner(model: Model, task: str | None) -> Owner:
         for owner in model.owners:
             if task in owner.tasks:
                 return owner
-        raise OptionError(f"unknown task {task!r}{suggest(task, model.tasks)}")
+        raise OptionError(f"unknown task {shown(task)}{suggest(task, model.tasks)}")
     if len(model.owners) != 1:
         names = ", ".join(owner.name for owner in model.owners) or "none"
         raise BundleError(
@@ -213,7 +213,7 @@ def _tensors(modules: dict[str, LowRank]) -> dict[str, Tensor]:
 
 def _decode_head(model: Model, task: str, dialect: str, tasks: tuple[str, ...]) -> dict[str, Tensor]:
     if task not in tasks:
-        raise OptionError(f"decode_head: the adapters are not those of task {task!r}{suggest(task, tasks)}")
+        raise OptionError(f"decode_head: the adapters are not those of task {shown(task)}{suggest(task, tasks)}")
     table = table_of(model.backbone)
     if table is None or table.trunk != "segformer" or dialect == "timm":
         raise OptionError(

@@ -24,7 +24,7 @@ from garnish.backbones.swin import Swin
 from garnish.backbones.vit import ViT
 from garnish.engine.blocks import bare
 from garnish.engine.trunk import Trunk
-from garnish.errors import BundleError, OptionError, one_line, suggest
+from garnish.errors import BundleError, OptionError, one_line, shown, suggest
 
 #: The naming schemes of modules that a PEFT folder can use.
 DIALECTS = ("timm", "transformers4", "transformers5")
@@ -128,7 +128,7 @@ def module_names(backbone: Trunk, dialect: str) -> dict[str, tuple[str, ...]]:
         OptionError: an unknown dialect, or one without names for this trunk.
     """
     if dialect not in DIALECTS:
-        raise OptionError(f"unknown dialect {dialect!r}{suggest(dialect, DIALECTS)}")
+        raise OptionError(f"unknown dialect {shown(dialect)}{suggest(dialect, DIALECTS)}")
     known = dialects_of(backbone)
     if dialect not in known:
         remedy = (

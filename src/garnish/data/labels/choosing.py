@@ -8,7 +8,7 @@ from dataclasses import fields
 from garnish.checking.plain_data import Json, hints_of
 from garnish.data.labels.option_values import numbers_of, several
 from garnish.data.labels.reader import Reader
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 from garnish.registry import classes, construct
 from garnish.tasks.task import Task
 
@@ -56,7 +56,7 @@ def chosen_reader(given: Mapping[str, Json], task: type[Task], where: str) -> ty
     if source and kind not in ("auto", source):
         raise OptionError(f"{where}: both 'kind' ({kind}) and 'from' ({source}) are given; keep one")
     if kind not in ("auto", *known):
-        raise OptionError(f"{where}.kind: unknown kind {kind!r}{suggest(str(kind), ('auto', *known))}")
+        raise OptionError(f"{where}.kind: unknown kind {shown(kind)}{suggest(str(kind), ('auto', *known))}")
     asked = source or kind
     fitting = {name: cls for name, cls in known.items() if cls.target is task.target}
     if not fitting:

@@ -14,7 +14,7 @@ from garnish.checking.plain_data import Json
 from garnish.data.labels.option_values import several, whole_number
 from garnish.data.labels.planes import colour_codes
 from garnish.data.labels.reader import Reader
-from garnish.errors import DataError, OptionError, suggest
+from garnish.errors import DataError, OptionError, shown, suggest
 from garnish.files.label_files import open_label
 from garnish.targets.class_ids import ClassIds
 from garnish.targets.target import IGNORE, Target
@@ -69,7 +69,7 @@ class ColoursReader(Reader):
         table: dict[tuple[int, int, int], int] = {}
         for name, colour in given.items():
             if name != "ignore" and name not in names:
-                raise OptionError(f"colours: unknown class {name!r}{suggest(name, (*names, 'ignore'))}")
+                raise OptionError(f"colours: unknown class {shown(name)}{suggest(name, (*names, 'ignore'))}")
             new = IGNORE if name == "ignore" else names.index(name)
             if name != "ignore" and new >= task.channels:
                 raise OptionError(

@@ -15,7 +15,7 @@ import numpy as np
 
 from garnish.checking.arguments import Options
 from garnish.checking.plain_data import Json
-from garnish.errors import DataError, OptionError, suggest
+from garnish.errors import DataError, OptionError, shown, suggest
 from garnish.files.label_files import open_label, refuse_lossy
 from garnish.targets.target import Target
 from garnish.tasks.task import Task
@@ -51,7 +51,7 @@ class Reader(Options, ABC):
     def __post_init__(self) -> None:
         if self.orientation not in (None, *_ORIENTATIONS):
             given = str(self.orientation)
-            raise OptionError(f"orientation: unknown orientation {given!r}{suggest(given, _ORIENTATIONS)}")
+            raise OptionError(f"orientation: unknown orientation {shown(given)}{suggest(given, _ORIENTATIONS)}")
 
     @property
     def exact(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from garnish.checking.arguments import Options
 from garnish.checking.plain_data import Json
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 from garnish.files.label_files import read_array
 
 
@@ -78,7 +78,7 @@ class Layout(Options, ABC):
         found = {}
         for name, options in wanted.items():
             if name not in known:
-                raise OptionError(f"{where}.tasks: unknown task {name!r}{suggest(str(name), known)}")
+                raise OptionError(f"{where}.tasks: unknown task {shown(name)}{suggest(str(name), known)}")
             if not isinstance(options, Mapping | None):
                 raise OptionError(f"{where}.tasks.{name}: {options!r}; write options such as {{weight: 2}}, or nothing")
             found[str(name)] = {**known[name], **(options or {})}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from garnish.data.scenes.composition import STYLES, Arrangement, Placed, arrange
 from garnish.data.scenes.lighting import illuminate, shade
 from garnish.data.scenes.solids import Floats
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 
 #: style → names of the semantic classes by id: first the room's surfaces, then the solids by shape
 CLASSES: dict[str, tuple[str, ...]] = {name: style.classes for name, style in STYLES.items()}
@@ -67,7 +67,7 @@ def render(seed: int, index: int, size: int | tuple[int, int] = 128, style: str 
     """
     height, width = (size, size) if isinstance(size, int) else size
     if style not in STYLES:
-        raise OptionError(f"scenes: unknown style {style!r}{suggest(style, STYLES)}")
+        raise OptionError(f"scenes: unknown style {shown(style)}{suggest(style, STYLES)}")
     if seed < 0 or index < 0 or min(height, width) < 8:
         raise OptionError(f"scenes: seed {seed}, index {index}, size {height}x{width}; need seed, index ≥ 0, size ≥ 8")
     layout, sensor = np.random.SeedSequence((seed, index, list(STYLES).index(style))).spawn(2)

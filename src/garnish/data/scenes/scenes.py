@@ -16,7 +16,7 @@ from garnish.data.dataset import Dataset, DepthMap, NormalMap, Sample
 from garnish.data.picture_key import digest
 from garnish.data.scenes.composition import STYLES
 from garnish.data.scenes.render import CLASSES, RENDERER, render
-from garnish.errors import OptionError, suggest
+from garnish.errors import OptionError, shown, suggest
 from garnish.tasks.task import Task
 
 #: Scenes of a series that a run goes through: the order of an epoch is kept in memory.
@@ -64,9 +64,9 @@ class Scenes(Dataset):
     ) -> None:
         for name in tasks:
             if name not in TASKS:
-                raise OptionError(f"scenes: unknown task {name!r}{suggest(name, TASKS)}")
+                raise OptionError(f"scenes: unknown task {shown(name)}{suggest(name, TASKS)}")
         if style not in STYLES:
-            raise OptionError(f"scenes: unknown style {style!r}{suggest(style, STYLES)}")
+            raise OptionError(f"scenes: unknown style {shown(style)}{suggest(style, STYLES)}")
         self.count, self.size, self.seed, self.style, self.keep = count, size, seed, style, keep
         self._wanted = tasks
         self._tasks: dict[str, Task] = {}
