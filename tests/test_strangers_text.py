@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from garnish.errors import LONGEST, BundleError, DataError, one_line, showable, shown
+from garnish import registry
+from garnish.errors import LONGEST, BundleError, DataError, OptionError, one_line, showable, shown
 from garnish.files.regular import UnfitFile, check_regular, open_regular, read_regular
 from garnish.files.strict_json import read_json
 
@@ -71,3 +72,11 @@ def test_json_means_one_thing(tmp_path: Path, text: str, says: str) -> None:
     file.write_text(text)
     with pytest.raises(BundleError, match=says):
         read_json(file, "description", "save it again")
+
+
+def test_names_that_are_none_are_told_and_long_ones_leave_room_for_the_remedy() -> None:
+    for name in (None, {"name": {}}, 3):
+        with pytest.raises(OptionError, match=r"^task: expected a name, got .*; available: Depth, "):
+            registry.find("tasks", name)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"^unknown task '1+…; available: Depth, "):
+        registry.find("tasks", "1" * 5000)
