@@ -134,7 +134,7 @@ def module_names(backbone: Trunk, dialect: str) -> dict[str, tuple[str, ...]]:
         remedy = (
             f"give dialect= (--dialect) {' or '.join(known)}" if known else "PEFT's format has none for this family"
         )
-        raise OptionError(f"{backbone.name} has no names in the dialect {dialect!r}; {remedy}")
+        raise OptionError(f"dialect: {backbone.name} has no names in {dialect!r}; {remedy}")
     if dialect == "timm":
         sources = {name: backbone.source_names.get(f"{name}.weight") for name in _layers(backbone)}
         return {name: (source.removesuffix(".weight"),) for name, source in sources.items() if source is not None}
