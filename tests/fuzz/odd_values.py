@@ -187,7 +187,17 @@ def odd(draw: Random, former: object = None, *, yaml: bool = False) -> object:
 
 def _odd(draw: Random, former: object, yaml: bool) -> object:
     if isinstance(former, int | float) and not isinstance(former, bool) and draw.random() < 0.6:
-        return draw.choice([*NUMBERS, former * 10, former + 1, former - 1, -former, former * 10**6, former / 3])
+        return draw.choice(
+            [
+                *NUMBERS,
+                former * 10,
+                former + 1,
+                former - 1,
+                -former,
+                former * 10**6,
+                former / 3 if abs(former) < 2**64 else 0.5,
+            ]
+        )
     if isinstance(former, str) and draw.random() < 0.5:
         return draw.choice(
             [*TEXTS, former + "\x1b[31m", former * 2, former[:-1], former.upper(), former + ".." + former]
