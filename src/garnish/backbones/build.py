@@ -92,8 +92,9 @@ def _try(cls: type[Backbone], name: str, options: Mapping[str, Json]) -> None:
     """
     on_meta = torch.empty(0).is_meta  # a plan counts trunks that the machine need not hold
     told = f"{name}: with {shown(dict(options), 300)}"
-    key = cls, name, f"{on_meta} {_text(options)}"
-    if _text(options) is not None and key in _TRIED:
+    text = _text(options)
+    key = cls, name, f"{on_meta} {text}"
+    if text is not None and key in _TRIED:
         return
     try:
         # not implemented: an operator that cannot tell shapes
@@ -119,7 +120,7 @@ def _try(cls: type[Backbone], name: str, options: Mapping[str, Json]) -> None:
     except UNBUILDABLE as error:
         why = one_line(error, 200) if str(error) else type(error).__name__
         raise OptionError(f"{told} it cannot be run: {why}; change what does not go together") from None
-    if _text(options) is not None:
+    if text is not None:
         if len(_TRIED) >= _MOST_TRIED:
             _TRIED.clear()
         _TRIED[key] = None

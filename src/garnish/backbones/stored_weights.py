@@ -15,16 +15,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from garnish.checking.stored_dtypes import STORED_DTYPES
 from garnish.errors import WeightsError, one_line
 from garnish.files.pickled_weights import UnfitPickle, check_pickled, is_zipped
 from garnish.files.regular import UnfitFile, open_regular
+from garnish.files.safetensors_header import MOST_HEADER
 
 SAFETENSORS = ".safetensors"
 PICKLED = (".pth", ".pt", ".bin")
 #: Largest weights file, bytes: 25 billion numbers in float32.
 MOST_BYTES = 100 * 10**9
-#: Largest header of a safetensors file, bytes; that of a ViT-g has 60 kB.
-MOST_HEADER = 16 * 2**20
 #: Most tensors in a file; published trunks have up to 2,000.
 MOST_TENSORS = 20_000
 #: Several names may hold one tensor; with more than this the file would grow when it is read.
@@ -33,13 +33,6 @@ _MOST_GROWTH = 4
 #: Keys under which training scripts keep the tensors.
 _WRAPPERS = ("state_dict", "model", "teacher")
 _HALF = (torch.float16, torch.bfloat16)
-#: Types in safetensors' headers.
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
 
 
 @final
@@ -122,7 +115,7 @@ def _open_safetensors(file: Path) -> StoredWeights:
 
 
 def _shape(file: Path, name: str, dtype: str, shape: list[int]) -> Tensor:
-    kind = _DTYPES.get(dtype)
+    kind = STORED_DTYPES.get(dtype)
     try:
         if kind is not None:
             return torch.empty(shape, dtype=torch.float32 if kind in _HALF else kind, device="meta")

@@ -19,6 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from garnish.checking.plain_data import Json
+from garnish.checking.stored_dtypes import STORED_DTYPES
 from garnish.errors import BundleError, one_line
 from garnish.files.atomic import write_file, writing
 from garnish.files.checksums import KEY, is_sealed, sealed, with_place
@@ -38,12 +39,6 @@ MOST_BYTES = 2**40
 _FACTS = "garnish.facts"
 #: Escaped quotes make them up to twice as long in the header.
 _MOST_FACTS = MOST_HEADER // 3
-_DTYPES = {
-    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32,
-    "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64,
-    "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64,
-}  # fmt: skip
 
 
 def save_state(
@@ -129,7 +124,7 @@ def open_state(path: str | os.PathLike[str], most: int = MOST_BYTES) -> SavedSta
             is_sealed(stream)
         if _FACTS not in metadata:
             raise BundleError(f"{path}: is not a training state (it holds no facts); give another file")
-        shapes = {name: (_DTYPES[dtype], shape) for name, (dtype, shape) in header.items()}
+        shapes = {name: (STORED_DTYPES[dtype], shape) for name, (dtype, shape) in header.items()}
         facts = parse_json(metadata[_FACTS], finite=False)
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(path, error) from error

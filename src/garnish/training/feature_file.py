@@ -31,8 +31,6 @@ from garnish.tasks.task import Task
 #: Increased when the layout or the computation of the contents changes.
 FORMAT = 1
 
-#: Largest file that is read: a sample of some gigabytes.
-_MOST_BYTES = 16 * 2**30
 _FACTS = "garnish.features"
 
 #: Largest file that is read, bytes: a picture and the state of a trunk.
