@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from garnish.engine.adapter import Adapter, Method
 from garnish.engine.blocks import Wrapper
 from garnish.engine.context import Binding, ForwardContext, Kept, Rows, Whose, joined
+from garnish.engine.merged_layer import run_merged
 from garnish.engine.stacks import Stack, merged_of, run_layer
 
 
@@ -70,7 +71,13 @@ class Adapted(Wrapper):
         if adapter is None:
             return self.layer(x, *args, **kwargs)  # type: ignore[no-any-return]
         if adapter.in_weight_space:
-            return run_layer(self.layer, x, *merged_of(adapter, self.layer))
+            return (
+                run_merged(adapter, self.layer, x)
+                if ctx.lean
+                else run_layer(self.layer, x, *merged_of(adapter, self.layer))
+            )
+        if ctx.lean and not args and not kwargs and (y := adapter.at_once(x, self.layer)) is not None:
+            return y
         return adapter.after(x, self.layer(adapter.before(x, ctx), *args, **kwargs), ctx)
 
     def acts_in(self, ctx: ForwardContext) -> bool:

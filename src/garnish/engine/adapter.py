@@ -57,6 +57,14 @@ class Adapter(nn.Module, ABC):
         """
         return y
 
+    def at_once(self, x: Tensor, layer: nn.Module) -> Tensor | None:
+        """Output of the frozen layer with the adapter in one step, for training passes that keep little.
+
+        It is asked where all rows are the adapter's own; the result must equal that of ``before`` and ``after`` to
+        rounding. None (the default): run these.
+        """
+        return None
+
     def fork(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> tuple[Tensor, Tensor]:
         """Output of :meth:`after` where task streams begin, and the input of the tasks' own adapters there."""
         return self.after(x, y, ctx), x

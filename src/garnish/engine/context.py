@@ -117,6 +117,8 @@ class ForwardContext:
         part: which rows x holds: "all" or, if streams run one at a time, first the images' own ("images"), then those
             of each stream ("stream").
         ends: streams end here, so a module with tasks' own adapters returns the streams' rows only.
+        lean: the pass keeps less for its backward pass (:mod:`garnish.engine.memory`), so adapters may run in one
+            product with their layer.
     """
 
     grid: tuple[int, int]
@@ -127,6 +129,7 @@ class ForwardContext:
     num_images: int = 0
     part: Literal["all", "images", "stream"] = "all"
     ends: bool = False
+    lean: bool = False
 
     def is_apart(self, x: Tensor) -> bool:
         """Whether a residual runs the rows of x owner by owner: see :data:`APART_ON` and :data:`APART_FROM`."""

@@ -5,19 +5,22 @@ Shape letters: I images, R rows of the stream, C channels, H W grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
 from typing import final
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from garnish.engine.adapted import Adapted
 from garnish.engine.blocks import bare
 from garnish.engine.context import ForwardContext, Rows
 from garnish.engine.maps import TaskMaps
+from garnish.engine.memory import Level, may_remake
 from garnish.engine.owner import Owner
+from garnish.engine.remaking import Remaking
+from garnish.engine.rerun import Rerun
 from garnish.engine.trunk import Trunk
 from garnish.engine.units import Body
 
@@ -41,6 +44,15 @@ class Flow:
     ctx: ForwardContext
     extras: Mapping[str, Tensor | None] = field(default_factory=dict)
     maps: tuple[Tensor | TaskMaps, ...] = ()
+
+    def detached(self) -> Flow:
+        """The same state, cut off from the graph; what requires a gradient still does."""
+        extras = {name: None if x is None else _detached(x) for name, x in self.extras.items()}
+        return replace(self, x=_detached(self.x), extras=extras, maps=())
+
+
+def _detached(x: Tensor) -> Tensor:
+    return x.detach().requires_grad_(x.requires_grad)
 
 
 def run_units(
@@ -68,14 +80,37 @@ def run_units(
     body = trunk.body if owner is None else owner.body(trunk.body)
     loop = _Loop(trunk, body, rows, watch, unread)
     end = len(body.units) if end is None else end
-    if not (trunk.checkpointing and torch.is_grad_enabled()):
+    if watch is not None or trunk.memory == "fast" or not may_remake():
         return loop.run(flow, first, end)
-    for start, stop in body.spans(first, end):  # a block is recomputed as a whole
-        if body.units[start].kind == "residual":
-            flow = checkpoint(loop.run, flow, start, stop, use_reentrant=False)
+    for level, start, stop in _stretches(body, trunk.levels, first, end):
+        run = partial(loop.run, first=start, end=stop)
+        flow = replace(flow, ctx=replace(flow.ctx, lean=level != "fast"))
+        if level == "fast":
+            flow = run(flow)
+        elif level == "lean":
+            with Remaking():
+                flow = run(flow)
         else:
-            flow = loop.run(flow, start, stop)
+            made = Rerun(run, replace(flow, maps=()), Flow.detached, flow.x.device)()
+            flow = replace(made, maps=(*flow.maps, *made.maps))
     return flow
+
+
+def _stretches(body: Body, levels: tuple[Level, ...], first: int, end: int) -> Iterator[tuple[Level, int, int]]:
+    """Spans (level, start, end) of units: one per block at ``least``, else as long as the level stays.
+
+    Entrances and exits of stages are cheap in bytes and have the level of the block before them, but at most lean.
+    """
+    number = sum(unit.kind == "residual" and unit.rests for unit in body.units[:first]) - 1
+    spans: list[tuple[Level, int, int]] = []
+    for start, stop in body.spans(first, end):
+        is_block = body.units[start].kind == "residual"
+        number += is_block
+        level = levels[max(number, 0)]
+        spans.append((level if is_block or level == "fast" else "lean", start, stop))
+    for level, group in groupby(spans, key=lambda span: span[0]):
+        found = list(group)
+        yield from found if level == "least" else [(level, found[0][1], found[-1][2])]
 
 
 @final

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.engine.context import Binding, ForwardContext
+from garnish.engine.memory import Level, levels_of
 from garnish.engine.sites import Site, sites_of, slots_of
 from garnish.engine.units import Body, Unit
 from garnish.errors import OptionError
@@ -29,12 +30,12 @@ class Trunk(nn.Module, ABC):
         owners: number → owner of adapters in this trunk (see :mod:`garnish.engine.owner`).
         features: channels and stride of each feature map.
         mean, std: normalisation of the three input channels (pictures arrive in [0, 1]).
+        levels: what each block keeps in a training pass, see :attr:`memory`.
         multiple: picture sides are padded to a multiple of this many pixels.
         num_prefix: number of class and register tokens before the grid's tokens.
         licence: licence of the loaded weights; "none (random weights)" where nothing was loaded.
         source_names: canonical parameter or buffer name → name in the family's own checkpoints.
         drop_path: rate of stochastic depth in training at the last block (see :func:`garnish.backbone`); 0: none.
-        checkpointing: recompute blocks in the backward pass instead of keeping their activations.
         most_prompts: the largest number of prompt tokens; 0 where the family's attention supports none.
     """
 
@@ -69,7 +70,7 @@ class Trunk(nn.Module, ABC):
         self.licence = licence
         self.weights_source = weights_source
         self.drop_path = 0.0
-        self.checkpointing = False
+        self.memory = "lean"
         self.source_names: dict[str, str] = {}
 
     # ---- what runs ----------------------------------------------------------------------------------------------
@@ -112,6 +113,28 @@ class Trunk(nn.Module, ABC):
     def is_adapted(self) -> bool:
         """Whether any owner adds adapters or tunes parameters."""
         return any(owner.acts for owner in self.owners.values())
+
+    @property
+    def memory(self) -> Level | tuple[Level, ...]:
+        """How much a training pass keeps for its backward pass: one level, or one per block over all stages.
+
+        See :mod:`garnish.engine.memory`; gradients do not depend on it. Setting another raises :class:`OptionError`.
+        """
+        return self._memory
+
+    @memory.setter
+    def memory(self, memory: Level | Sequence[Level]) -> None:
+        self.levels = levels_of(f"{self.name}.memory", memory, sum(len(stage.blocks) for stage in self.stages))
+        self._memory = memory if isinstance(memory, str) else tuple(memory)
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether every block runs again in the backward pass; an older name of ``memory == "least"``."""
+        return self.memory == "least"
+
+    @checkpointing.setter
+    def checkpointing(self, checkpointing: bool) -> None:
+        self.memory = "least" if checkpointing else "lean"
 
     def next_number(self) -> int:
         """A number for a new owner; numbers are never reused."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from garnish.adapters.layers.low_rank_product import low_rank_product, pays
 from garnish.backbones.convolution import Geometry
 from garnish.engine.adapter import Adapter
 from garnish.engine.context import ForwardContext
@@ -85,6 +86,14 @@ class LoRAAdapter(Adapter):
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """Add the low-rank path: (…, i) and (…, o) → (…, o), or maps (R, i, H, W) and (R, o, H', W')."""
         return self._added(self._dropped(x), y)
+
+    def at_once(self, x: Tensor, layer: nn.Module) -> Tensor | None:
+        """One product with ``W + sBA``, for many rows of a linear layer without dropout: (…, i) → (…, o)."""
+        if type(layer) is not nn.Linear or self.dropout and self.training or layer.weight.requires_grad:
+            return None
+        if (layer.bias is not None and layer.bias.requires_grad) or not pays(x, layer):
+            return None
+        return low_rank_product(x, layer, self.lora_a, self.lora_b, self.scale)
 
     def fork(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> tuple[Tensor, Tensor]:
         """:meth:`after`, and x after dropout: the shared update and those of all tasks use one dropout mask."""

@@ -1,0 +1,58 @@
+"""A frozen linear layer and its low-rank update as one product with ``W + s·B A``, forward and backward.
+
+Beside many rows, making the sum of the weights anew each time costs little, and no tensor of the output's size is added
+in either direction; of the update, only its two matrices are kept for the backward pass.
+
+Shape letters: N rows, o output width, i input width, r rank.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from garnish.engine.pass_state import Autocast
+
+#: Rows of the input, over ``o i / (o + i)``, from which one product is faster than two paths and their sum.
+PAYS_FROM = 2
+
+
+def pays(x: Tensor, layer: nn.Linear) -> bool:
+    """Whether one product is worth the sum of the weights for an input (…, i)."""
+    i, o = layer.in_features, layer.out_features
+    return x.numel() // i * (o + i) >= PAYS_FROM * o * i
+
+
+def low_rank_product(x: Tensor, layer: nn.Linear, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """``x (W + s·B A)ᵀ + bias`` of a frozen layer: (…, i) → (…, o)."""
+    kind = Autocast.now().of(x)
+    out: Tensor = _Product.apply(x if kind is None else x.to(kind), layer.weight, layer.bias, a, b, scale)
+    return out
+
+
+@final
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        ctx.save_for_backward(x, weight, a, b)
+        return F.linear(
+            x, torch.addmm(weight, b, a, alpha=scale).to(x.dtype), None if bias is None else bias.to(x.dtype)
+        )
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, a, b = ctx.saved_tensors
+        kind = grad.dtype
+        rows, entered = grad.flatten(0, -2), x.flatten(0, -2)
+        # (g B) is (N, r): every product but the first is as narrow as the rank
+        hidden = rows @ (b * ctx.scale).to(kind)
+        down = (hidden.t() @ entered).to(a.dtype) if ctx.needs_input_grad[3] else None
+        up = (ctx.scale * (rows.t() @ (entered @ a.to(kind).t()))).to(b.dtype) if ctx.needs_input_grad[4] else None
+        mine = None
+        if ctx.needs_input_grad[0]:
+            mine = grad @ torch.addmm(weight, b, a, alpha=ctx.scale).to(kind)
+        return mine, None, None, down, up, None

@@ -1,0 +1,264 @@
+"""What a training pass keeps for its backward pass: what is cheap to make is not kept but made again there.
+
+In a pass through frozen layers, most of what autograd keeps can be had from the rest at little cost: the output of a
+norm from its input, which the norm keeps itself; that of an activation likewise; what was scaled, shifted, added or
+copied. :class:`Remaking` notes how the outputs of such functions were made. When autograd is to keep one of them, it is
+left out if all that it was made of is kept anyway, and made again, by the same function from the same values, when the
+backward pass asks for it. So gradients are those of a pass that keeps everything, bit by bit, and no adapter need know.
+
+It stands where Python calls torch's functions (a mode of ``torch.overrides``) and where autograd keeps a tensor (its
+saved-tensor hooks); both are those of one thread. Compiled passes do not come here: their partitioner decides the same.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, UntypedStorage, nn
+from torch.overrides import TorchFunctionMode
+
+from garnish.engine.memory import is_transformed
+from garnish.engine.pass_state import Autocast
+from garnish.engine.sparing import draw_kept, drop, frozen_batch_norm, frozen_convolution, masked
+
+#: Names of torch's functions whose output is made again: a few operations a value, the same result each time.
+CHEAP = frozenset(
+    (
+        "layer_norm group_norm rms_norm normalize gelu silu relu hardswish leaky_relu elu mish softplus sigmoid tanh "
+        "add sub mul div neg square addcmul clone contiguous reshape flatten to float half bfloat16 roll pad "
+        "interpolate cat stack index_select repeat repeat_interleave masked_fill where"
+    ).split()
+)
+#: Names of products, cheap where they add up at most this many terms (the two small matrices of a low-rank update).
+PRODUCTS, FEW_TERMS = frozenset({"matmul", "mm", "bmm"}), 64
+#: Names of products that autocasting gives inputs of its own type, copies that are noted here instead.
+CAST = frozenset({"linear", "conv1d", "conv2d", "conv3d"})
+#: Functions that stand in for torch's own where these keep too much.
+SPARING: Mapping[str, Callable[..., Tensor | None]] = {
+    "conv1d": frozen_convolution,
+    "conv2d": frozen_convolution,
+    "conv3d": frozen_convolution,
+    "batch_norm": frozen_batch_norm,
+}
+#: Functions that write into their first argument, beside those whose names end so: ``add_``.
+WRITING = frozenset({"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"})
+#: Bytes written to make a tensor again, over its own, up to which it is cheap.
+MOST_WORK = 2.5
+#: A source that is kept for nothing else is kept for what is at least so many times larger.
+MUCH_LARGER = 4
+#: Tensors made again that stay at hand for whoever needs them next.
+AT_HAND = 3
+
+
+@dataclass(eq=False, slots=True)
+class Recipe:
+    """How a tensor was made.
+
+    Attributes:
+        function: what made it.
+        args, kwargs: of the call, with :class:`Held` for tensors, also inside tuples.
+        sources: all of these.
+        work: bytes that are written to make it of what has no recipe.
+        uses: how often it is still to be asked for.
+        made: the tensor, made again, while anybody has it.
+    """
+
+    function: Callable[..., Tensor]
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    sources: Sequence[Held]
+    work: int
+    uses: int = 0
+    made: weakref.ref[Tensor] | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Held:
+    """A tensor that is kept, or how it is made again.
+
+    Attributes:
+        tensor: itself, or None.
+        recipe: how it is made, or None.
+        view: size, strides and offset of what is wanted within what is made.
+        writes: how often its storage had been written to when it was kept.
+    """
+
+    tensor: Tensor | None
+    recipe: Recipe | None = None
+    view: tuple[Any, Any, Any] | None = None
+    writes: int = 0
+
+
+class Remaking(TorchFunctionMode):
+    """Context of one training pass: see the module's description."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[int, tuple[weakref.ref[UntypedStorage], Recipe]] = {}
+        self._kept: dict[int, weakref.ref[UntypedStorage]] = {}
+        self._writes: dict[int, int] = {}
+        self._at_hand: OrderedDict[int, Tensor] = OrderedDict()
+        self._autocast = Autocast.now()
+
+    def __enter__(self) -> Remaking:
+        # not kept as objects, which would refer to this one and it to them
+        torch._C._autograd._push_saved_tensors_default_hooks(self.pack, self.unpack)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        super().__exit__(*exc)
+        self._known.clear()
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+
+    # ---- what is called ---------------------------------------------------------------------------------------------
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run one function of torch; note how its output was made, if it is cheap."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in CHEAP:
+            out = func(*args, **kwargs)
+            self.note(out, func, args, kwargs)
+            return out
+        if name in CAST and (kind := self._autocast.of(args[0])) is not None:
+            args = self.__torch_function__(Tensor.to, types, (args[0], kind)), *args[1:]
+        if name in SPARING and not is_transformed() and (out := SPARING[name](func, *args, **kwargs)) is not None:
+            return out
+        if name == "dropout" and not is_transformed():
+            return self._dropout(func, *args, **kwargs)
+        out = func(*args, **kwargs)
+        if name in PRODUCTS and args[0].shape[-1] <= FEW_TERMS:
+            self.note(out, func, args, kwargs)
+        elif name in WRITING or (name[-1:] == "_" and name[:2] != "__"):
+            self._written(args[0])
+        return out
+
+    def _dropout(self, func: Any, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not training or not 0 < p < 1 or inplace or not x.requires_grad:
+            return func(x, p, training, inplace)  # type: ignore[no-any-return]
+        kept = draw_kept(x, p)
+        out = drop(x, kept, 1 - p)
+        self.note(out, masked, (x, kept, 1 - p), {})
+        return out
+
+    def note(
+        self, out: object, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Note how a tensor was made, unless it is a view of another, or one that autograd will not keep."""
+        if not isinstance(out, Tensor) or not out.requires_grad or is_transformed():
+            return
+        storage = out.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if size != out.numel() * out.element_size() or key in self._known or key in self._kept:
+            return
+        sources: list[Held] = []
+        given = self._holding(args, sources)
+        named = dict(zip(kwargs, self._holding(tuple(kwargs.values()), sources), strict=True))
+        if any(held.tensor is not None and held.tensor.untyped_storage()._cdata == key for held in sources):
+            return
+        work = size + sum(held.recipe.work for held in sources if held.recipe is not None)
+        known = self._known
+        known[key] = (
+            weakref.ref(storage, lambda _: known.pop(key, None)),
+            Recipe(function, given, named, sources, work),
+        )
+
+    def _holding(self, given: tuple[Any, ...], sources: list[Held]) -> tuple[object, ...]:
+        """Arguments with what is held in place of tensors, which are added to ``sources``."""
+        found: list[object] = []
+        for one in given:
+            if isinstance(one, Tensor):
+                sources.append(self._hold(one))
+                found.append(sources[-1])
+            else:
+                found.append(self._holding(tuple(one), sources) if isinstance(one, tuple | list) else one)
+        return tuple(found)
+
+    def _written(self, tensor: Tensor) -> None:
+        key = tensor.untyped_storage()._cdata
+        self._known.pop(key, None)
+        self._writes[key] = self._writes.get(key, 0) + 1
+
+    # ---- what is kept -----------------------------------------------------------------------------------------------
+
+    def _hold(self, tensor: Tensor) -> Held:
+        key = tensor.untyped_storage()._cdata
+        found = None if key in self._kept else self._known.get(key)
+        if found is None:
+            return Held(tensor.detach(), writes=self._writes.get(key, 0))
+        found[1].uses += 1
+        return Held(None, found[1], (tensor.shape, tensor.stride(), tensor.storage_offset()))
+
+    def pack(self, tensor: Tensor) -> object:
+        """What autograd keeps in place of ``tensor``."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        found = None if key in self._kept else self._known.get(key)
+        if found is not None and self._is_had(found[1], storage.nbytes()):
+            found[1].uses += 1
+            return Held(None, found[1], (tensor.shape, tensor.stride(), tensor.storage_offset()))
+        self._known.pop(key, None)  # and with it what the tensor was made of
+        kept = self._kept
+        if key not in kept:
+            kept[key] = weakref.ref(storage, lambda _: kept.pop(key, None))
+        # without its graph, which would hold it in turn, so that neither would be freed if no backward pass comes
+        return Held(tensor if tensor.is_leaf else tensor.detach(), writes=self._writes.get(key, 0))
+
+    def _is_had(self, recipe: Recipe, size: int) -> bool:
+        """Whether all that a tensor of ``size`` bytes is made of is kept anyway, or much smaller than it."""
+        if recipe.work > MOST_WORK * size:
+            return False
+        for held in recipe.sources:
+            tensor = held.tensor
+            if tensor is None:
+                assert held.recipe is not None
+                if not self._is_had(held.recipe, size):
+                    return False
+            elif not isinstance(tensor, nn.Parameter):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._kept and storage.nbytes() * MUCH_LARGER > size:
+                    return False
+        return True
+
+    # ---- what is made again -----------------------------------------------------------------------------------------
+
+    def unpack(self, held: Any) -> Tensor:
+        """The tensor that autograd kept."""
+        with torch.no_grad(), self._autocast.again():
+            return self._made(held)
+
+    def _made(self, held: Held) -> Tensor:
+        recipe = held.recipe
+        if recipe is None:
+            assert held.tensor is not None
+            if self._writes.get(held.tensor.untyped_storage()._cdata, 0) != held.writes:
+                raise RuntimeError("a tensor that the backward pass needs was written to in place after it was kept")
+            return held.tensor
+        out = None if recipe.made is None else recipe.made()
+        if out is None:
+            kwargs = dict(zip(recipe.kwargs, self._given(tuple(recipe.kwargs.values())), strict=True))
+            out = recipe.function(*self._given(recipe.args), **kwargs)
+            recipe.made = weakref.ref(out)
+        recipe.uses -= 1
+        self._at_hand.pop(id(recipe), None)
+        if recipe.uses > 0:
+            self._at_hand[id(recipe)] = out
+            if len(self._at_hand) > AT_HAND:
+                self._at_hand.popitem(last=False)
+        assert held.view is not None
+        size, stride, offset = held.view
+        return out if (out.shape, out.stride(), 0) == held.view else out.as_strided(size, stride, offset)
+
+    def _given(self, args: tuple[object, ...]) -> tuple[Any, ...]:
+        return tuple(
+            self._made(one) if isinstance(one, Held) else self._given(one) if isinstance(one, tuple) else one
+            for one in args
+        )
