@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -24,21 +26,40 @@ class Autocast:
         kinds = dict.fromkeys(("cpu", _accelerator()))
         return cls({kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds})
 
+    @cached_property
+    def is_on(self) -> bool:
+        """Whether it is on for any device."""
+        return any(enabled for enabled, _ in self.states.values())
+
     def of(self, tensor: object) -> torch.dtype | None:
         """The type that a product takes in place of a tensor's own; None if that stays."""
-        if not isinstance(tensor, Tensor) or not tensor.requires_grad or tensor.dtype != torch.float32:
+        if (
+            not self.is_on
+            or not isinstance(tensor, Tensor)
+            or not tensor.requires_grad
+            or tensor.dtype != torch.float32
+        ):
             return None
         enabled, kind = self.states.get(tensor.device.type, (False, None))
         return kind if enabled else None
 
-    @contextlib.contextmanager
-    def again(self) -> Iterator[None]:
+    def again(self) -> AbstractContextManager[object]:
         """A context with this state."""
+        changes = [
+            torch.autocast(device, dtype=kind, enabled=enabled)
+            for device, (enabled, kind) in self.states.items()
+            if enabled != torch.is_autocast_enabled(device)
+        ]
+        if not changes:
+            return _AS_IT_IS
         with contextlib.ExitStack() as stack:
-            for device, (enabled, kind) in self.states.items():
-                if enabled != torch.is_autocast_enabled(device):
-                    stack.enter_context(torch.autocast(device, dtype=kind, enabled=enabled))
-            yield
+            for change in changes:
+                stack.enter_context(change)
+            return stack.pop_all()
+
+
+#: A context that changes nothing.
+_AS_IT_IS = contextlib.nullcontext()
 
 
 @final

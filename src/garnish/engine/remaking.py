@@ -28,11 +28,13 @@ from garnish.engine.sparing import draw_kept, drop, frozen_batch_norm, frozen_co
 
 #: Names of torch's functions whose output is made again: a few operations a value, the same result each time.
 CHEAP = frozenset(
-    (
-        "layer_norm group_norm rms_norm normalize gelu silu relu hardswish leaky_relu elu mish softplus sigmoid tanh "
-        "add sub mul div neg square addcmul clone contiguous reshape flatten to float half bfloat16 roll pad "
-        "interpolate cat stack index_select repeat repeat_interleave masked_fill where"
-    ).split()
+    [
+        *("layer_norm", "group_norm", "rms_norm", "normalize"),
+        *("gelu", "silu", "relu", "hardswish", "leaky_relu", "elu", "mish", "softplus", "sigmoid", "tanh"),
+        *("add", "sub", "mul", "div", "neg", "square", "addcmul", "masked_fill", "where"),
+        *("clone", "contiguous", "reshape", "flatten", "to", "float", "half", "bfloat16"),
+        *("roll", "pad", "interpolate", "cat", "stack", "index_select", "repeat", "repeat_interleave"),
+    ]
 )
 #: Names of products, cheap where they add up at most this many terms (the two small matrices of a low-rank update).
 PRODUCTS, FEW_TERMS = frozenset({"matmul", "mm", "bmm"}), 64
@@ -83,15 +85,17 @@ class Held:
 
     Attributes:
         tensor: itself, or None.
+        key: number of its storage.
+        writes: how often that had been written to when it was kept.
         recipe: how it is made, or None.
         view: size, strides and offset of what is wanted within what is made.
-        writes: how often its storage had been written to when it was kept.
     """
 
     tensor: Tensor | None
+    key: int
+    writes: int
     recipe: Recipe | None = None
     view: tuple[Any, Any, Any] | None = None
-    writes: int = 0
 
 
 class Remaking(TorchFunctionMode):
@@ -122,11 +126,14 @@ class Remaking(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run one function of torch; note how its output was made, if it is cheap."""
-        kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if name == "__get__":  # an attribute, by far the most frequent
+            return func(*args)
+        kwargs = kwargs or {}
         if name in CHEAP:
             out = func(*args, **kwargs)
-            self.note(out, func, args, kwargs)
+            if isinstance(out, Tensor) and out.requires_grad:
+                self.note(out, func, args, kwargs)
             return out
         if name in CAST and (kind := self._autocast.of(args[0])) is not None:
             args = self.__torch_function__(Tensor.to, types, (args[0], kind)), *args[1:]
@@ -135,7 +142,7 @@ class Remaking(TorchFunctionMode):
         if name == "dropout" and not is_transformed():
             return self._dropout(func, *args, **kwargs)
         out = func(*args, **kwargs)
-        if name in PRODUCTS and args[0].shape[-1] <= FEW_TERMS:
+        if name in PRODUCTS and args[0].shape[-1] <= FEW_TERMS and out.requires_grad:
             self.note(out, func, args, kwargs)
         elif name in WRITING or (name[-1:] == "_" and name[:2] != "__"):
             self._written(args[0])
@@ -150,22 +157,23 @@ class Remaking(TorchFunctionMode):
         return out
 
     def note(
-        self, out: object, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, out: Tensor, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        """Note how a tensor was made, unless it is a view of another, or one that autograd will not keep."""
-        if not isinstance(out, Tensor) or not out.requires_grad or is_transformed():
-            return
+        """Note how a tensor was made, unless it is a view of another."""
         storage = out.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if size != out.numel() * out.element_size() or key in self._known or key in self._kept:
+        known = self._known
+        if key in known or key in self._kept or size != out.nbytes or is_transformed():
             return
         sources: list[Held] = []
         given = self._holding(args, sources)
-        named = dict(zip(kwargs, self._holding(tuple(kwargs.values()), sources), strict=True))
-        if any(held.tensor is not None and held.tensor.untyped_storage()._cdata == key for held in sources):
-            return
-        work = size + sum(held.recipe.work for held in sources if held.recipe is not None)
-        known = self._known
+        named = dict(zip(kwargs, self._holding(tuple(kwargs.values()), sources), strict=True)) if kwargs else kwargs
+        work = size
+        for held in sources:
+            if held.recipe is not None:
+                work += held.recipe.work
+            elif held.key == key:
+                return
         known[key] = (
             weakref.ref(storage, lambda _: known.pop(key, None)),
             Recipe(function, given, named, sources, work),
@@ -176,8 +184,9 @@ class Remaking(TorchFunctionMode):
         found: list[object] = []
         for one in given:
             if isinstance(one, Tensor):
-                sources.append(self._hold(one))
-                found.append(sources[-1])
+                held = self._hold(one)
+                sources.append(held)
+                found.append(held)
             else:
                 found.append(self._holding(tuple(one), sources) if isinstance(one, tuple | list) else one)
         return tuple(found)
@@ -193,9 +202,9 @@ class Remaking(TorchFunctionMode):
         key = tensor.untyped_storage()._cdata
         found = None if key in self._kept else self._known.get(key)
         if found is None:
-            return Held(tensor.detach(), writes=self._writes.get(key, 0))
+            return Held(tensor.detach() if tensor.grad_fn is not None else tensor, key, self._writes.get(key, 0))
         found[1].uses += 1
-        return Held(None, found[1], (tensor.shape, tensor.stride(), tensor.storage_offset()))
+        return Held(None, key, 0, found[1], (tensor.shape, tensor.stride(), tensor.storage_offset()))
 
     def pack(self, tensor: Tensor) -> object:
         """What autograd keeps in place of ``tensor``."""
@@ -204,13 +213,13 @@ class Remaking(TorchFunctionMode):
         found = None if key in self._kept else self._known.get(key)
         if found is not None and self._is_had(found[1], storage.nbytes()):
             found[1].uses += 1
-            return Held(None, found[1], (tensor.shape, tensor.stride(), tensor.storage_offset()))
+            return Held(None, key, 0, found[1], (tensor.shape, tensor.stride(), tensor.storage_offset()))
         self._known.pop(key, None)  # and with it what the tensor was made of
         kept = self._kept
         if key not in kept:
             kept[key] = weakref.ref(storage, lambda _: kept.pop(key, None))
         # without its graph, which would hold it in turn, so that neither would be freed if no backward pass comes
-        return Held(tensor if tensor.is_leaf else tensor.detach(), writes=self._writes.get(key, 0))
+        return Held(tensor.detach() if tensor.grad_fn is not None else tensor, key, self._writes.get(key, 0))
 
     def _is_had(self, recipe: Recipe, size: int) -> bool:
         """Whether all that a tensor of ``size`` bytes is made of is kept anyway, or much smaller than it."""
@@ -222,9 +231,8 @@ class Remaking(TorchFunctionMode):
                 assert held.recipe is not None
                 if not self._is_had(held.recipe, size):
                     return False
-            elif not isinstance(tensor, nn.Parameter):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self._kept and storage.nbytes() * MUCH_LARGER > size:
+            elif held.key not in self._kept and not isinstance(tensor, nn.Parameter):
+                if tensor.untyped_storage().nbytes() * MUCH_LARGER > size:
                     return False
         return True
 
@@ -232,6 +240,8 @@ class Remaking(TorchFunctionMode):
 
     def unpack(self, held: Any) -> Tensor:
         """The tensor that autograd kept."""
+        if held.recipe is None:
+            return self._made(held)
         with torch.no_grad(), self._autocast.again():
             return self._made(held)
 
@@ -239,12 +249,14 @@ class Remaking(TorchFunctionMode):
         recipe = held.recipe
         if recipe is None:
             assert held.tensor is not None
-            if self._writes.get(held.tensor.untyped_storage()._cdata, 0) != held.writes:
+            if self._writes and self._writes.get(held.key, 0) != held.writes:
                 raise RuntimeError("a tensor that the backward pass needs was written to in place after it was kept")
             return held.tensor
         out = None if recipe.made is None else recipe.made()
         if out is None:
-            kwargs = dict(zip(recipe.kwargs, self._given(tuple(recipe.kwargs.values())), strict=True))
+            kwargs = recipe.kwargs
+            if kwargs:
+                kwargs = dict(zip(kwargs, self._given(tuple(kwargs.values())), strict=True))
             out = recipe.function(*self._given(recipe.args), **kwargs)
             recipe.made = weakref.ref(out)
         recipe.uses -= 1
