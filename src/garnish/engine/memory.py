@@ -54,7 +54,7 @@ def may_remake() -> bool:
     return (
         torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and torch._C._get_tracing_state() is None
         and not is_transformed()
         and torch.autograd.forward_ad._current_level < 0
         and torch._C._autograd._top_saved_tensors_default_hooks(True) is None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.overrides import TorchFunctionMode
 
-from garnish.engine.memory import is_transformed
+from garnish.engine.memory import is_transformed, may_remake
 from garnish.engine.pass_state import Autocast
 from garnish.engine.sparing import draw_kept, drop, frozen_batch_norm, frozen_convolution, masked
 
@@ -55,6 +56,11 @@ MOST_WORK = 2.5
 MUCH_LARGER = 4
 #: Tensors made again that stay at hand for whoever needs them next.
 AT_HAND = 3
+
+
+def remaking(memory: object) -> AbstractContextManager[object]:
+    """A context in which a part of a training pass keeps little, unless ``memory`` is "fast" or nothing is gained."""
+    return Remaking() if memory != "fast" and may_remake() else nullcontext()
 
 
 @dataclass(eq=False, slots=True)
@@ -112,11 +118,11 @@ class Remaking(TorchFunctionMode):
     def __enter__(self) -> Remaking:
         # not kept as objects, which would refer to this one and it to them
         torch._C._autograd._push_saved_tensors_default_hooks(self.pack, self.unpack)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exc: object) -> None:
-        super().__exit__(*exc)
+        super().__exit__(*exc)  # type: ignore[no-untyped-call]
         self._known.clear()
         torch._C._autograd._pop_saved_tensors_default_hooks()
 
@@ -231,9 +237,10 @@ class Remaking(TorchFunctionMode):
                 assert held.recipe is not None
                 if not self._is_had(held.recipe, size):
                     return False
-            elif held.key not in self._kept and not isinstance(tensor, nn.Parameter):
-                if tensor.untyped_storage().nbytes() * MUCH_LARGER > size:
-                    return False
+            elif held.key in self._kept or isinstance(tensor, nn.Parameter):
+                continue
+            elif tensor.untyped_storage().nbytes() * MUCH_LARGER > size:
+                return False
         return True
 
     # ---- what is made again -----------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from torch import Tensor
 from garnish.engine.pass_state import Autocast, Draws
 from garnish.engine.remaking import Held, Remaking
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @final
@@ -65,7 +66,8 @@ class Rerun(Generic[S, T]):
 
     def again(self) -> None:
         """Run it once more, and hand over what it keeps to those that still want it."""
-        with torch.enable_grad(), self._autocast.again(), self._draws.again(), _Filling(self._laters) as filling:
+        filling = _Filling(self._laters)
+        with torch.enable_grad(), self._autocast.again(), self._draws.again(), filling:
             self._run(self._given)
         if filling.number != len(self._laters):
             raise RuntimeError(

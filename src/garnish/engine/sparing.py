@@ -16,20 +16,20 @@ from torch import Tensor
 
 @final
 class _FrozenConvolution(torch.autograd.Function):
-    """A convolution with frozen weight and bias: of its input only the shape is kept."""
+    """A convolution with frozen weight and bias: of its input only the layout is kept."""
 
     @staticmethod
     def forward(
         ctx: Any, run: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any
     ) -> Tensor:
-        ctx.weight, ctx.shape, ctx.dtype, ctx.how = weight, x.shape, x.dtype, how
+        ctx.weight, ctx.layout, ctx.dtype, ctx.how = weight, (x.shape, x.stride()), x.dtype, how
         return run(x, weight, bias, *how)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         stride, padding, dilation, groups = ctx.how
-        # stands in for the input, whose values are not read, as only its gradient is asked for
-        like = grad if grad.shape == ctx.shape else grad.new_empty(ctx.shape)
+        # stands in for the input, whose values are not read, as only its gradient is asked for; its layout is
+        like = grad if (grad.shape, grad.stride()) == ctx.layout else grad.new_empty_strided(*ctx.layout)
         made = torch.ops.aten.convolution_backward(
             grad, like, ctx.weight.to(grad.dtype), None, stride, padding, dilation, False, [0] * len(stride), groups,
             [True, False, False],

@@ -125,7 +125,7 @@ class Trunk(nn.Module, ABC):
     @memory.setter
     def memory(self, memory: Level | Sequence[Level]) -> None:
         self.levels = levels_of(f"{self.name}.memory", memory, sum(len(stage.blocks) for stage in self.stages))
-        self._memory = memory if isinstance(memory, str) else tuple(memory)
+        self._memory = self.levels[0] if len(set(self.levels)) == 1 else self.levels
 
     @property
     def checkpointing(self) -> bool:

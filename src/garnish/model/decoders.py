@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from garnish.engine.maps import Maps
 from garnish.engine.open_sizes import cropped, rounded_up
+from garnish.engine.remaking import remaking
 from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, shown, suggest
 from garnish.heads.head import Head, JointHead, is_plain, pyramid_info, resample_pyramid
@@ -200,11 +201,14 @@ def decode_maps(
         return resampled[key]
 
     out: dict[str, Tensor] = {}
-    for decoder in dict.fromkeys(decoders[name] for name in maps):
-        if isinstance(decoder.options, JointHead):
-            out |= decoder.module({name: ready(name) for name in decoder.tasks if name in maps})
-        else:
-            out[decoder.tasks[0]] = decoder.module(ready(decoder.tasks[0]))
+    wanted = dict.fromkeys(decoders[name] for name in maps)
+    compiled = any(decoder.module._compiled_call_impl is not None for decoder in wanted)
+    with remaking("fast" if compiled else trunk.memory):
+        for decoder in wanted:
+            if isinstance(decoder.options, JointHead):
+                out |= decoder.module({name: ready(name) for name in decoder.tasks if name in maps})
+            else:
+                out[decoder.tasks[0]] = decoder.module(ready(decoder.tasks[0]))
     padded = (rounded_up(size[0], trunk.multiple), rounded_up(size[1], trunk.multiple))
     return {name: cropped(upsample(x, padded), *size) for name, x in out.items()}
 
