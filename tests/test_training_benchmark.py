@@ -193,9 +193,11 @@ def test_a_table_takes_every_method_and_few_rounds_are_not_kept(tool, monkeypatc
         (["--arms", "bound"], "fast"),
         (["--levels", "lean,lowest"], "lowest"),
         (["--rounds", "0"], "--rounds"),
+        (["--device", "cuda"], "no CUDA device"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(tool, given, said, capsys):
+def test_what_cannot_be_measured_is_refused(tool, given, said, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit):
         tool("measure").parsed(given)
     assert said in capsys.readouterr().err.splitlines()[-1]

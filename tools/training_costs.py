@@ -73,7 +73,10 @@ def _left_out(cases: Mapping[str, Any]) -> list[str]:
     for key, case in sorted(cases.items()):
         for arm, why in case["left_out"].items():
             reasons.setdefault((arm, why), []).append(key.partition("/")[2])
-    lines = [f"- `{arm}` is left out of {', '.join(keys)}: {why}." for (arm, why), keys in reasons.items()]
+    lines = []
+    for (arm, why), keys in reasons.items():
+        named = "all of them" if len(keys) == len(cases) > 1 else ", ".join(keys)
+        lines.append(f"- `{arm}` is left out of {named}: {why}.")
     return [*lines, ""] if lines else []
 
 

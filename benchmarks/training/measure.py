@@ -220,6 +220,8 @@ def parsed(given: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, st
             registry.build("adapters", each, options)
     except GarnishError as error:
         parser.error(str(error))
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no CUDA device")
     if args.rounds < 1:
         parser.error("--rounds: at least 1")
     if odd := [level for level in args.levels or () if level not in LEVELS]:
