@@ -92,9 +92,12 @@ def test_bytes_alive_by_hand():
         c = torch.cat([b, b])  # 16,000: the most
         del b
         d = c[0].clone()  # 12,000 + 400
+        assert recorder.alive_bytes == 12_400
     assert recorder.start_bytes == 4000
     assert recorder.peak_bytes == 16_000
-    del c, d
+    del c
+    assert recorder.alive_bytes == 4400  # what is freed after the block counts as freed, too
+    del d
 
 
 def test_what_is_written_in_place_is_counted_once():

@@ -38,6 +38,7 @@ sys.path += [str(ROOT / "tests"), str(ROOT / "tools")]
 import compared  # noqa: E402  (beside this file)
 import decoder_costs  # noqa: E402
 import draw_rooms  # noqa: E402
+import training_costs  # noqa: E402
 
 import tiny  # noqa: E402  (the tests' tiny trunks)
 
@@ -250,6 +251,7 @@ def pages() -> dict[Path, str]:
     renewed = {
         DOCS / "methods.md": methods_page,
         DOCS / "decoders.md": decoders_page,
+        DOCS / "benchmarks.md": lambda former: page(former, "", training_costs.section()),
         compared.RESULTS / "README.md": lambda former: page(former, "", compared.results_table()),
         ROOT / "README.md": lambda former: page(former, "", compared.summary() + "\n"),
     }

@@ -21,16 +21,17 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+from trees import Worker, answer  # noqa: E402  (beside this folder)
+
 RESULTS = Path(__file__).with_name("results.json")
 TRUNKS = {"ViT-S": "vit_small_patch16_224", "Swin-T": "swin_tiny_patch4_window7_224"}
 #: method → tasks of the model
@@ -175,74 +176,7 @@ def _median(call: Callable[[], float]) -> float:
     return statistics.median(call() for _ in range(AROUND))
 
 
-def work() -> None:
-    """Do what is asked, line by line, until there is no more."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
-    import torch
-
-    import garnish as gn
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    there: Any = None
-    facts = {"tree": str(Path(gn.__file__).resolve().parents[2]), "torch": str(torch.__version__)}
-    print(json.dumps(facts), file=answers, flush=True)
-    for line in sys.stdin:
-        what, *given = json.loads(line)
-        answer = None
-        if what in ("Steps", "Owners"):
-            there = None
-            gc.collect()
-            there = {"Steps": Steps, "Owners": Owners}[what](*given)
-        else:
-            answer = getattr(there, what)(*given)
-        print(json.dumps(answer), file=answers, flush=True)
-
-
 # ---- the parent ------------------------------------------------------------------------------------------------------
-
-
-class Worker:
-    """A process of one tree."""
-
-    def __init__(self, tree: Path) -> None:
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                **threads,
-                "HF_HUB_OFFLINE": "1",
-                "KINETO_LOG_LEVEL": "99",
-                "PYTHONPATH": str(tree / "src"),
-            },
-        )
-        self.facts = self._answer()
-        if Path(self.facts["tree"]) != tree:
-            sys.exit(f"{tree}: garnish was imported from {self.facts['tree']}; give a tree that holds src/garnish")
-
-    def ask(self, *what: Any) -> Any:
-        """Name of a method, and its arguments → what it returns."""
-        assert self.process.stdin is not None
-        print(json.dumps(what), file=self.process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit("a worker ended early; its last words stand above")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """Let it end."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def compare_steps(old: Worker, new: Worker, trunk: str, method: str, pairs: int, batch: int) -> dict[str, Any]:
@@ -305,11 +239,11 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(given)
     if args.worker:
-        work()
+        answer({"Steps": Steps, "Owners": Owners})
         return
     if args.old is None:
         parser.error("--old PATH is needed: a checkout of the tree to measure against")
-    old, new = Worker(args.old.resolve()), Worker(args.tree.resolve())
+    old, new = Worker(args.old.resolve(), __file__), Worker(args.tree.resolve(), __file__)
     found = json.loads(args.out.read_text("utf-8")) if args.out.exists() else {}
     load = [round(os.getloadavg()[0], 1)]
     if args.only != "owners":
