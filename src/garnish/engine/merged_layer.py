@@ -22,7 +22,9 @@ def run_merged(adapter: Adapter, layer: nn.Module, x: Tensor) -> Tensor:
     """The output of a linear layer or convolution with an adapter in weight space: (…, i) → (…, o), or maps."""
     autocast = Autocast.now()
     kind = autocast.of(x)
-    out: Tensor = _Merged.apply(autocast, adapter, layer, x if kind is None else x.to(kind), *adapter.parameters())
+    x = x if kind is None else x.to(kind)
+    with torch._C.DisableTorchFunction():
+        out: Tensor = _Merged.apply(autocast, adapter, layer, x, *adapter.parameters())
     return out
 
 

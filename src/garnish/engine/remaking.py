@@ -138,7 +138,7 @@ class Remaking(TorchFunctionMode):
         kwargs = kwargs or {}
         if name in CHEAP:
             out = func(*args, **kwargs)
-            if isinstance(out, Tensor) and out.requires_grad:
+            if isinstance(out, Tensor) and out.requires_grad and not out._is_view() and out is not args[0]:
                 self.note(out, func, args, kwargs)
             return out
         if name in CAST and (kind := self._autocast.of(args[0])) is not None:
@@ -214,6 +214,10 @@ class Remaking(TorchFunctionMode):
 
     def pack(self, tensor: Tensor) -> object:
         """What autograd keeps in place of ``tensor``."""
+        with torch._C.DisableTorchFunction():  # autograd asks in the middle of functions of others, with the mode on
+            return self._packed(tensor)
+
+    def _packed(self, tensor: Tensor) -> Held:
         storage = tensor.untyped_storage()
         key = storage._cdata
         found = None if key in self._kept else self._known.get(key)

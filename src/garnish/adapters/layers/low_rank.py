@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.adapters.layers.low_rank_product import low_rank_product, pays
+from garnish.adapters.layers.low_rank_product import low_rank_product, low_rank_sum, pays
 from garnish.backbones.convolution import Geometry
 from garnish.engine.adapter import Adapter
 from garnish.engine.context import ForwardContext
+from garnish.engine.memory import is_transformed
 from garnish.errors import SiteError, showable
 
 
@@ -85,7 +86,7 @@ class LoRAAdapter(Adapter):
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """Add the low-rank path: (…, i) and (…, o) → (…, o), or maps (R, i, H, W) and (R, o, H', W')."""
-        return self._added(self._dropped(x), y)
+        return self._added(self._dropped(x), y, ctx)
 
     def at_once(self, x: Tensor, layer: nn.Module) -> Tensor | None:
         """One product with ``W + sBA``, for many rows of a linear layer without dropout: (…, i) → (…, o)."""
@@ -98,12 +99,14 @@ class LoRAAdapter(Adapter):
     def fork(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> tuple[Tensor, Tensor]:
         """:meth:`after`, and x after dropout: the shared update and those of all tasks use one dropout mask."""
         x = self._dropped(x)
-        return self._added(x, y), x
+        return self._added(x, y, ctx), x
 
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
 
-    def _added(self, x: Tensor, y: Tensor) -> Tensor:
+    def _added(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
+        if ctx.lean and self.conv is None and not is_transformed():
+            return low_rank_sum(x, y, self.lora_a, self.lora_b, self.scale)
         up = self.scale * self.lora_b
         if self.conv is not None:
             return y + F.conv2d(self.conv.run(x, self.lora_a), up[:, :, None, None], groups=self.groups)
