@@ -190,7 +190,7 @@ def test_where_compiling_fails_the_run_goes_on_plain(
     monkeypatch.setattr(compiled_steps, "BACKEND", chosen)
     ends = []
     for compiled in (False, True):
-        model = small(head=gn.SegFormerHead(channels=8, dropout=0.0)).double()
+        model = small(gn.LoRA(rank=2), gn.SegFormerHead(channels=8, dropout=0.0)).double()
         result = fit(model, Blobs(PARTIAL), steps=8, accumulate=2, seed=1, lr=1e-2, compile=compiled, **RUN)
         assert result.steps == 8 and not model.is_compiled
         ends.append(tensors_of(model))
@@ -204,7 +204,7 @@ def test_where_compiling_fails_the_run_goes_on_plain(
 
 
 def test_an_error_that_is_not_of_a_compiled_pass_is_raised(eagerly: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, data = small(), Blobs(PARTIAL)
+    model, data = small(gn.LoRA(rank=2)), Blobs(PARTIAL)
     read = Blobs.__getitem__
 
     def breaks(self: Blobs, index: int) -> Any:
@@ -225,7 +225,7 @@ def test_a_run_is_resumed_with_compiling_and_without(
     from garnish.training.run import Run
 
     options = RUN | {"steps": 6, "save_every": 1, "lr": 1e-2}
-    whole = small().double()
+    whole = small(gn.LoRA(rank=2)).double()
     fit(whole, Blobs(PARTIAL), **options)
     finish = Run.finish_step
 
@@ -237,8 +237,8 @@ def test_a_run_is_resumed_with_compiling_and_without(
     with monkeypatch.context() as patched:
         patched.setattr(Run, "finish_step", cut)
         with pytest.raises(KeyboardInterrupt):
-            fit(small().double(), Blobs(PARTIAL), out=tmp_path / "run", compile=first, **options)
-    model, before = small().double(), eagerly.graphs
+            fit(small(gn.LoRA(rank=2)).double(), Blobs(PARTIAL), out=tmp_path / "run", compile=first, **options)
+    model, before = small(gn.LoRA(rank=2)).double(), eagerly.graphs
     fit(model, Blobs(PARTIAL), resume=tmp_path / "run", compile=not first, **options)
     assert (eagerly.graphs > before) is not first
     same(tensors_of(whole), tensors_of(model))
