@@ -35,7 +35,7 @@ OTHER: dict[str, Any] = {
     "warmup": 3, "schedule": "poly", "clip": 2.0, "precision": "bf16-mixed", "devices": 2, "accelerator": "cpu",
     "strategy": "ddp", "seed": 7, "augment": None, "variants": 2, "cache": "kept", "cache_gb": 5.0, "workers": 2,
     "eval_every": 3, "eval_batch_size": 2, "eval_size": (32, 32), "eval_limit": 5, "patience": 2, "best_by": "seg.miou",
-    "save_every": 3, "log_every": 3, "log": ("csv",), "checkpointing": True, "memory_gb": 3.0,
+    "save_every": 3, "log_every": 3, "log": ("csv",), "checkpointing": True, "compile": True, "memory_gb": 3.0,
     "balance": {"seg": 2.0}, "check_pictures": 3,
 }  # fmt: skip
 TOTALS = PictureTotals(("a", "b"), {"matrix": torch.arange(18).reshape(2, 3, 3), "thin": torch.zeros(2, 4).long()})

@@ -14,7 +14,9 @@ from garnish.training.train_options import TrainOptions
 from training_cases import QUIET, Blobs, every, tiny
 
 SHORT = {"batch_size": 4, "check_pictures": 0, **QUIET}
-USUAL = Circumstances(total_steps=1000, eval_every=100, has_val=True, has_folder=True, trains_trunk=True, processes=1)
+USUAL = Circumstances(
+    total_steps=1000, eval_every=100, has_val=True, has_folder=True, trains_trunk=True, processes=1, device="cuda",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,7 @@ def test_a_warm_up_that_never_ends_is_refused(warmup):
         ({"augment": None, "variants": 3}, {}, "train.variants: 3 has no effect, because augment is null"),
         ({"head_lr": 0.1, "lr": 0.2}, {"trains_trunk": False}, "train.lr: 0.2 has no effect, because heads alone"),
         ({"checkpointing": True}, {"trains_trunk": False}, "train.checkpointing: True has no effect"),
+        ({"compile": True}, {"device": "cpu"}, "train.compile: true is worth little on a CPU"),
         ({"save_every": 7}, {"has_folder": False}, "train.save_every: 7 has no effect, because the run has no folder"),
         ({"log_every": 7}, {"has_folder": False}, "train.log_every: 7 has no effect"),
         ({"log": ("csv", "wandb")}, {"has_folder": False}, "train.log: ('csv', 'wandb') has no effect"),
@@ -106,6 +109,7 @@ def test_what_has_no_effect_is_told_in_one_line(given, about, said):
         ({"head_lr": 0.1, "lr": 0.2, "checkpointing": True}, {}),
         ({"save_every": 1000, "log_every": 1000, "eval_every": 1000}, {"eval_every": 1000}),
         ({"patience": 9}, {}),
+        ({"compile": True}, {"trains_trunk": False}),  # the frozen trunk runs compiled as well
         ({"log": ("csv",)}, {"has_folder": False}),
         ({}, {"total_steps": 10, "eval_every": 1}),  # a default that is beyond the end is nobody's wish
         ({"devices": "auto"}, {"processes": 2}),

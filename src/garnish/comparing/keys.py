@@ -16,7 +16,9 @@ from garnish.training.train_options import FREE_ON_RESUME, TrainOptions
 #: To be increased when results change for the same key.
 FORMAT = 1
 #: Training options that do not affect results: these, and those that may change when a run is resumed.
-_WITHOUT_EFFECT = frozenset({*FREE_ON_RESUME, "memory_gb"}) - {"devices", "strategy"}
+_WITHOUT_EFFECT = frozenset({*FREE_ON_RESUME, "memory_gb"}) - {"devices", "strategy", "compile"}
+#: Options later than stores that are kept: at their default they are not in the key, so that such stores stay valid.
+_LATER = {"compile": False}
 
 
 def key_of(content: Mapping[str, object]) -> str:
@@ -27,7 +29,8 @@ def key_of(content: Mapping[str, object]) -> str:
 
 def training_content(options: TrainOptions) -> dict[str, object]:
     """The training options that affect results."""
-    return {name: value for name, value in options_of(options).items() if name not in _WITHOUT_EFFECT}
+    given = {name: value for name, value in options_of(options).items() if name not in _WITHOUT_EFFECT}
+    return {name: value for name, value in given.items() if name not in _LATER or value != _LATER[name]}
 
 
 def step_content(options: TrainOptions) -> dict[str, object]:

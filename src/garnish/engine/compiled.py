@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any, final
 
@@ -26,7 +27,8 @@ class CompiledTrunk:
     def __init__(self, trunk: Trunk, options: dict[str, Any]) -> None:
         self.trunk = trunk
         self.options = options
-        self.run: Callable[..., tuple[Tensor, ...]] = torch.compile(_ByText(trunk), fullgraph=True, **options)
+        self._by_text = _ByText(trunk)
+        self._runs: dict[str, Callable[..., tuple[Tensor, ...]]] = {}
 
     def __call__(self, images: Tensor, step: Pass) -> tuple[Tensor | TaskMaps, ...]:
         """Feature maps of one pass, as :meth:`garnish.backbones.backbone.Backbone.forward` gives them."""
@@ -38,13 +40,52 @@ class CompiledTrunk:
         # the owner's own modules are synchronised here, as this cannot be traced within the graph
         step.present[0].root.catch_up(self.trunk.body)
         try:
-            maps: tuple[Tensor, ...] = self.run(images, *tables, " ".join(str(owner.number) for owner in step.present))
+            maps = self._run_of(" ".join(str(owner.number) for owner in step.present))(images, *tables)
         except Exception:
             if all(str(owner.number) in self.trunk.owners for owner in step.present):
                 raise
             # an owner was removed meanwhile and the graph cannot look it up; finish the pass uncompiled
             return self.trunk(images, step.present, step.rows)  # type: ignore[no-any-return]
         return maps
+
+    def _run_of(self, present: str) -> Callable[..., tuple[Tensor, ...]]:
+        """The compiled pass of these owners, which share no count of graphs with others."""
+        if present not in self._runs:
+            known = [text for text in self._runs if all(number in self.trunk.owners for number in text.split())]
+            pass_of = with_own_code(_pass_of(self._by_text, present))
+            made = torch.compile(pass_of, fullgraph=True, **self.options)
+            self._runs = {text: self._runs[text] for text in known} | {present: made}
+        return self._runs[present]
+
+
+def compile_module(module: nn.Module, options: dict[str, Any]) -> None:
+    """Compile a module in place, as ``module.compile`` does, with a count of graphs of its own."""
+    module._compiled_call_impl = torch.compile(with_own_code(_call_of(module)), **options)
+
+
+def with_own_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function with a code object of its own.
+
+    torch keeps graphs by code object, and makes no more than a number for each (``recompile_limit``, 8): the heads of a
+    model, and models one after the other, would use up each other's, and graphs of models that are gone would stay.
+    """
+    assert isinstance(function, types.FunctionType)
+    code, more = function.__code__.replace(), (function.__name__, function.__defaults__, function.__closure__)
+    return types.FunctionType(code, function.__globals__, *more)
+
+
+def _pass_of(by_text: _ByText, present: str) -> Callable[..., Any]:
+    def run(images: Tensor, row_images: Tensor | None, row_owners: Tensor | None) -> Any:
+        return by_text(images, row_images, row_owners, present)
+
+    return run
+
+
+def _call_of(module: nn.Module) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return module._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    return run
 
 
 @final

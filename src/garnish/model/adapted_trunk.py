@@ -15,7 +15,7 @@ from garnish.backbones.backbone import Backbone
 from garnish.checking.arguments import checked
 from garnish.engine.adapter import Method
 from garnish.engine.attach import detach, make_owner, place_all
-from garnish.engine.compiled import CompiledTrunk
+from garnish.engine.compiled import CompiledTrunk, compile_module
 from garnish.engine.drop_path import let_paths_drop
 from garnish.engine.owner import Owner, owners_of
 from garnish.errors import OptionError, showable, shown, suggest
@@ -126,7 +126,7 @@ class AdaptedTrunk(nn.Module, ABC):
             self.decoders.add(addition.decoders)
             if self._compiled is not None:
                 for decoder in dict.fromkeys(addition.decoders.values()):
-                    decoder.module.compile(**self._compiled.options)
+                    compile_module(decoder.module, self._compiled.options)
             self.served = self.served.plus(addition)
         if self.training:
             self.train()  # dropout of the trunk itself depends on all owners that train

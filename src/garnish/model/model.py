@@ -17,7 +17,7 @@ from garnish.checking.bounds import Size
 from garnish.checking.plain_data import Json
 from garnish.engine.adapter import Method
 from garnish.engine.attach import check_sites
-from garnish.engine.compiled import CompiledTrunk
+from garnish.engine.compiled import CompiledTrunk, compile_module
 from garnish.engine.input_pictures import check_images, prepared
 from garnish.engine.maps import Maps, pick
 from garnish.engine.one_pass import first_forked
@@ -131,7 +131,7 @@ class Model(AdaptedTrunk):
         """
         self._compiled = CompiledTrunk(self.backbone, options)
         for _, module in self.decoders.each():
-            module.compile(**options)
+            compile_module(module, options)
 
     @property
     def is_compiled(self) -> bool:

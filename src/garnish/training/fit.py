@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -13,7 +13,7 @@ import torch
 from garnish.balancing.balancing import Balance, Balancing
 from garnish.checking.arguments import checked, taking
 from garnish.checking.plain_data import Json
-from garnish.data.dataset import Dataset
+from garnish.data.dataset import Batch, Dataset
 from garnish.files.path_text import given_path
 from garnish.model.model import Model
 from garnish.registry import options_of
@@ -133,47 +133,67 @@ def fit(
 
 
 def _loop(run: Run) -> None:
-    options, state, fabric = run.options, run.state, run.fabric
+    state = run.state
     if state.step == 0:
         run.save()  # so that a run killed at any time can be resumed
-    parts = options.accumulate
-    batches = run.batches.batches(state.step * parts, run.total_steps * parts)
+    batches = _batches(run)
     run.model.train()
     while True:
         if run.evaluation_due():
             run.evaluate()
         if state.step >= run.total_steps or state.stopped:
             return
-        factor = rate_factor(options, state.step, run.total_steps)
+        factor = rate_factor(run.options, state.step, run.total_steps)
         set_rates(run.step.optimizer, factor)
-        sums: dict[str, float] = {}
-        total = 0.0
-        run.begun.begin()
-        for part in range(parts):
-            batch = only(next(batches), run.tasks).to(fabric.device)
-            run.stop_if_asked()
-            seed_step(options.seed, state.step, part, fabric.global_rank)
-            outputs = run.step.outputs(batch)
-            found = run.step.losses(outputs, batch, stop=run.requests.number is not None)
-            if found.stop:  # asked for in any process; all of them see it here
-                run.stop()
-            run.stop_if_asked()
-            if not found.losses:
-                continue
-            loss = run.balance(found.losses) / parts
-            run.watch.observe(found.losses)
-            run.step.backward(loss)
-            if part < parts - 1:  # after the last one, finish the step
-                run.stop_if_asked()
-            *values, whole = torch.stack([*found.losses.values(), loss]).tolist()
-            named = dict(zip(found.losses, values, strict=True))
-            run.check_losses(named, batch)
-            sums = {name: sums.get(name, 0.0) + value / parts for name, value in named.items()}
-            total += whole
+        try:
+            sums, total = _passes(run, batches)
+        except Exception as error:
+            if not run.compiled.give_up(error):
+                raise
+            batches = _batches(run)  # the same step once more
+            continue
         run.step.exchange_gradients()
         for line in run.watch.end_step(run.update()):
             run.warn(line)
         run.begun.end()
-        run.finish_step(sums, total, factor * options.lr)
+        run.finish_step(sums, total, factor * run.options.lr)
         if state.step < run.total_steps:
             run.stop_if_asked()
+
+
+def _batches(run: Run) -> Iterator[Batch]:
+    """The batches of the steps that are left."""
+    parts = run.options.accumulate
+    return run.batches.batches(run.state.step * parts, run.total_steps * parts)
+
+
+def _passes(run: Run, batches: Iterator[Batch]) -> tuple[dict[str, float], float]:
+    """Forward and backward passes of the next step: the loss of each task, and the whole."""
+    options, state, fabric, parts = run.options, run.state, run.fabric, run.options.accumulate
+    sums: dict[str, float] = {}
+    total = 0.0
+    run.begun.begin()
+    for part in range(parts):
+        batch = only(next(batches), run.tasks).to(fabric.device)
+        run.compiled.warm_up(batch)
+        run.stop_if_asked()
+        seed_step(options.seed, state.step, part, fabric.global_rank)
+        outputs = run.step.outputs(batch, plain=run.watch.judges(batch.targets))
+        found = run.step.losses(outputs, batch, stop=run.requests.number is not None)
+        if found.stop:  # asked for in any process; all of them see it here
+            run.stop()
+        run.stop_if_asked()
+        if not found.losses:
+            continue
+        loss = run.balance(found.losses) / parts
+        run.watch.observe(found.losses)
+        run.step.backward(loss)
+        if part < parts - 1:  # after the last one, finish the step
+            run.stop_if_asked()
+        *values, whole = torch.stack([*found.losses.values(), loss]).tolist()
+        named = dict(zip(found.losses, values, strict=True))
+        run.check_losses(named, batch)
+        sums |= {name: sums.get(name, 0.0) + value / parts for name, value in named.items()}
+        total += whole
+    run.compiled.leave_out_unasked(sums)
+    return sums, total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import final
 
 import torch
@@ -84,10 +84,17 @@ class GradientWatch:
         """The steps and grades so far, of all processes, all of which call this."""
         return {task: {"steps": self.count[task], "grades": self._grades(task)} for task in self.expected}
 
+    def judges(self, tasks: Iterable[str]) -> bool:
+        """Whether :meth:`observe` would look at the gradients of any of these tasks now, by a backward pass of its own.
+
+        Compiled passes cannot give it: they free what they keep in their first backward pass, and give zeros for None.
+        """
+        return any(self.count[task] < JUDGED_AFTER and task not in self._this_step for task in tasks)
+
     def observe(self, losses: Mapping[str, Tensor]) -> None:
         """Record the gradients of tasks that are not judged yet; call before the backward pass."""
         for task, loss in losses.items():
-            if self.count[task] >= JUDGED_AFTER or task in self._this_step:
+            if not self.judges([task]):
                 continue
             self._this_step.add(task)
             if loss.requires_grad and self.expected[task]:

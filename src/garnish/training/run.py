@@ -17,6 +17,7 @@ from garnish.errors import LONGEST, GarnishError, OptionError, one_line
 from garnish.model.model import Model
 from garnish.training.batch_size import largest_batch
 from garnish.training.before_start import length_of, pictures_of_a_step, shortened, warnings_about
+from garnish.training.compiled_steps import CompiledSteps
 from garnish.training.evaluate import Metrics
 from garnish.training.float16_effect import save_as_fits
 from garnish.training.gradients import GradientWatch
@@ -83,6 +84,7 @@ class Run:
         self.watch = GradientWatch(model, list(self.tasks), self.fabric, self.state.watched)
         self.requests = StopRequest()
         self.progress = Progress(self.total_steps, self.state.step, shown=progress and self.is_first)
+        self.compiled = CompiledSteps(self.step, self.begun, self.fabric, self.progress, self.warn)
         self.recipe = dict(recipe) if recipe is not None else {"train": self.facts["options"]}
         self.out = None if resume is None else Path(resume)
         if resume is None and out is not None:
@@ -139,6 +141,7 @@ class Run:
             total_steps=self.total_steps, eval_every=self.eval_every, has_val=self.validation is not None,
             has_folder=self.out is not None, processes=self.fabric.world_size,
             trains_trunk=not all(name.startswith("heads.") for name in self.step.trained),
+            device=self.fabric.device.type,
         )  # fmt: skip
         known = warnings_about(self.model, list(self.tasks), self.fabric.world_size)
         for line in [*unheeded(self.options, about), *known, *about_labels, *shortened(about_data)]:

@@ -6,7 +6,8 @@ No tensor value is read in here, so that it also works with fake tensors, which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import final
 
 import torch
@@ -40,6 +41,7 @@ class TrainingStep:
         trained: the optimizer's parameters by stored name; those of the balance as ``balance.…``.
         optimizer: AdamW over ``trained``.
         precision: of the passes, with the scaler of float16.
+        passes: makes the context in which the model's forward pass runs (compiled, say).
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TrainingStep:
     ) -> None:
         self.model, self.tasks, self.balance, self.options, self.fabric = model, tasks, balance, options, fabric
         self.precision: Precision = Precision() if fabric is None else fabric.strategy.precision
+        self.passes: Callable[[], AbstractContextManager[object]] = nullcontext
         self.trained = model.trained_parameters() | {f"balance.{n}": p for n, p in balance.named_parameters()}
         self.optimizer = make_optimizer(self.trained, options)
         self._losses_of = MultiTaskLoss(tasks, fabric)
@@ -74,9 +77,12 @@ class TrainingStep:
         self.exchange_gradients()
         self.update(self.norm())
 
-    def outputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Forward pass: task → (n, C, H, W) raw output for the n pictures that have labels of it."""
-        with self.precision.forward_context():
+    def outputs(self, batch: Batch, *, plain: bool = False) -> dict[str, Tensor]:
+        """Forward pass: task → (n, C, H, W) raw output for the n pictures that have labels of it.
+
+        ``plain``: without ``passes``.
+        """
+        with nullcontext() if plain else self.passes(), self.precision.forward_context():
             outputs: dict[str, Tensor] = self.model(batch.images, batch.tasks_of_rows(), batch.start)
         return outputs
 

@@ -21,8 +21,21 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Strategy = Literal["auto", "ddp", "fsdp"]
 
 #: Options that change neither what is computed nor its order, so that a resumed run may change them.
+#: ``compile`` changes rounding, and what dropout draws, but must be free: a run in which compiling failed goes on
+#: without it.
 FREE_ON_RESUME = frozenset(
-    {"workers", "save_every", "log_every", "log", "check_pictures", "devices", "strategy", "cache", "cache_gb"}
+    {
+        "workers",
+        "save_every",
+        "log_every",
+        "log",
+        "check_pictures",
+        "devices",
+        "strategy",
+        "cache",
+        "cache_gb",
+        "compile",
+    }
 )
 
 
@@ -66,6 +79,8 @@ class TrainOptions(Options):
             name, which must be allowed outside the recipe unless it is Lightning's own (``--allow-logger``,
             ``allow_loggers``); None: "csv", and "tensorboard" if it is installed.
         checkpointing: recompute the backbone's blocks in the backward pass: less memory, a third more time.
+        compile: run trunk and heads of the training steps through ``torch.compile`` (docs/runs.md), for accelerators:
+            faster steps after minutes of compiling. Not with ``checkpointing`` or ``cache``.
         memory_gb: what ``batch_size="auto"`` may use, in 10⁹ bytes; None: 0.9 of the GPU, half of the machine.
         balance: how the tasks' losses are combined: task → weight of its loss; the name of a balancing method, such as
             ``Uncertainty``; or ``{name: …}`` with its options. None, or a task left out: the task's own weight.
@@ -105,6 +120,7 @@ class TrainOptions(Options):
     log_every: Count = 10
     log: tuple[str, ...] | None = None
     checkpointing: bool = False
+    compile: bool = False
     memory_gb: Gigabytes | None = None
     balance: str | Mapping[str, Json] | None = None
     check_pictures: CountFrom0 = 1000
@@ -119,6 +135,16 @@ class TrainOptions(Options):
             raise OptionError(
                 "train.cache: pictures with new augmentation every epoch cannot be kept; set train.variants, the"
                 " versions of each picture (1: always the same one), which every augmentation allows"
+            )
+        if self.compile and self.checkpointing:
+            raise OptionError(
+                "train.compile: a compiled trunk cannot compute its blocks again in the backward pass, as checkpointing"
+                " asks; set one of the two"
+            )
+        if self.compile and self.cache is not None:
+            raise OptionError(
+                "train.compile: a compiled trunk always starts at its stem, not at what train.cache keeps; set one of"
+                " the two"
             )
         if self.strategy == "fsdp":
             raise OptionError(
