@@ -18,6 +18,7 @@ from garnish.backbones.backbone import Small
 from garnish.backbones.timm_models import TimmModule, create_timm
 from garnish.backbones.windows import (
     Apart,
+    Back,
     ShiftedWindows,
     Windowed,
     WindowedOptions,
@@ -91,8 +92,8 @@ class BiasedAttention(nn.Module):
         self.proj = attn.proj
         self.proj_drop = attn.proj_drop
 
-    def forward(self, x: Tensor, apart: Apart | None = None, prompts: int = 0) -> Tensor:
-        """Window tokens (R·n, p + w², C) and the mask of a rolled map → (R·n, p + w², C)."""
+    def forward(self, x: Tensor, back: Back, apart: Apart | None = None, prompts: int = 0) -> Tensor:
+        """Window tokens (R·n, p + w², C) and the mask of a rolled map → what ``back`` makes of (R·n, p + w², C)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         index: Tensor = self.index  # type: ignore[assignment]
         bias = self.relative_position_bias_table[index].permute(2, 0, 1)
@@ -101,7 +102,7 @@ class BiasedAttention(nn.Module):
         bias = bias[None] if apart is None else apart.added_to(bias, q.shape[0], prompts)
         dropout = self.attn_drop.p if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=self.scale)
-        mixed: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+        mixed: Tensor = self.proj_drop(self.proj(back(out.transpose(1, 2).flatten(2))))
         return mixed
 
 

@@ -20,6 +20,7 @@ from garnish.backbones.backbone import Small
 from garnish.backbones.timm_models import TimmModule, create_timm
 from garnish.backbones.windows import (
     Apart,
+    Back,
     ShiftedWindows,
     Windowed,
     WindowedOptions,
@@ -135,8 +136,8 @@ class CosineAttention(nn.Module):
         self.register_buffer("distances", attn.relative_coords_table, persistent=False)
         self.register_buffer("distance_index", attn.relative_position_index, persistent=False)
 
-    def forward(self, x: Tensor, apart: Apart | None = None, prompts: int = 0) -> Tensor:
-        """Window tokens (R·n, p + w², C) and the mask of a rolled map → (R·n, p + w², C)."""
+    def forward(self, x: Tensor, back: Back, apart: Apart | None = None, prompts: int = 0) -> Tensor:
+        """Window tokens (R·n, p + w², C) and the mask of a rolled map → what ``back`` makes of (R·n, p + w², C)."""
         qkv = self.qkv(x)
         if self.q_bias is not None and self.v_bias is not None:
             qkv = qkv + torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
@@ -150,7 +151,7 @@ class CosineAttention(nn.Module):
         out = F.scaled_dot_product_attention(
             F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1), v, attn_mask=bias, dropout_p=dropout, scale=1.0
         )
-        mixed: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+        mixed: Tensor = self.proj_drop(self.proj(back(out.transpose(1, 2).flatten(2))))
         return mixed
 
     def position_bias(self) -> Tensor:

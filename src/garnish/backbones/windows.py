@@ -56,6 +56,14 @@ class WindowedOptions(ABC):  # noqa: B024 (fields alone)
     global_pool: Literal["", "avg", "avgmax", "max"] | None = None
 
 
+#: Tokens of windows (R·n, w², C) → tokens of their maps (R, H·W, C).
+Back = Callable[[Tensor], Tensor]
+
+
+def _as_they_are(windows: Tensor) -> Tensor:
+    return windows
+
+
 class ShiftedWindows(nn.Module):
     """Attention within windows of a map that is padded, then rolled, then masked; windows of one row are adjacent.
 
@@ -71,8 +79,9 @@ class ShiftedWindows(nn.Module):
     """
 
     def __init__(self, attention: nn.Module, size: tuple[int, int], shift: tuple[int, int], apart: float) -> None:
-        """Partition a map rolled by ``shift`` into windows of ``size`` and run ``attention(tokens, apart=…)`` in each.
+        """Partition a map rolled by ``shift`` into windows of ``size`` and run ``attention(tokens, back, …)`` in each.
 
+        ``back`` turns the tokens of windows into those of the map; the attention calls it before its last projection.
         ``apart`` is added to the logits of pairs of tokens that must not attend to each other.
         """
         super().__init__()
@@ -102,18 +111,21 @@ class ShiftedWindows(nn.Module):
         tokens = F.pad(folded(x, x.shape[0], height * width), (0, 0, 1, 0))  # token 0 is the padding
         windows = folded(tokens.index_select(1, order.source), x.shape[0] * num_windows, wh * ww)  # (R·n, w², C)
         apart = Apart(order.part, self.apart) if sh or sw else None
+
+        def back(windows: Tensor) -> Tensor:
+            # task streams may begin inside the attention, so there may be more rows than it got
+            rows = windows.shape[0] // num_windows
+            return folded(windows, rows, num_windows * wh * ww).index_select(1, order.place)
+
         if prompts is None:
-            windows = self.window(windows, apart=apart)
-        else:
-            # the windows of one row are adjacent, so each row's prompts are repeated in place
-            windows = torch.cat([prompts.repeat_interleave(num_windows, 0), windows], 1)
-            windows = self.window(windows, apart=apart, prompts=count)
-            prompts = windows[:, :count].reshape(-1, num_windows, count, windows.shape[2]).mean(1)
-            windows = windows[:, count:]
-        # task streams may begin inside the attention, so it may return more rows than it got
-        rows = windows.shape[0] // num_windows
-        x = folded(windows, rows, num_windows * wh * ww).index_select(1, order.place)
-        return folded(x, rows, *grid) if prompts is None else torch.cat([prompts, x], 1)
+            # before the output projection, which then reads no padding, and while all task streams are still one
+            x = self.window(windows, back, apart=apart)
+            return folded(x, x.shape[0], *grid)
+        # the windows of one row are adjacent, so each row's prompts are repeated in place
+        windows = torch.cat([prompts.repeat_interleave(num_windows, 0), windows], 1)
+        windows = self.window(windows, _as_they_are, apart=apart, prompts=count)
+        prompts = windows[:, :count].reshape(-1, num_windows, count, windows.shape[2]).mean(1)
+        return torch.cat([prompts, back(windows[:, count:])], 1)
 
 
 class Order(NamedTuple):
