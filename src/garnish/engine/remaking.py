@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, UntypedStorage, nn
@@ -63,15 +63,16 @@ def remaking(memory: object) -> AbstractContextManager[object]:
     return Remaking() if memory != "fast" and may_remake() else nullcontext()
 
 
+@final
 @dataclass(eq=False, slots=True)
-class Recipe:
+class MadeBy:
     """How a tensor was made.
 
     Attributes:
         function: what made it.
         args, kwargs: of the call, with :class:`Held` for tensors, also inside tuples.
         sources: all of these.
-        work: bytes that are written to make it of what has no recipe.
+        work: bytes that are written to make it of what is kept.
         uses: how often it is still to be asked for.
         made: the tensor, made again, while anybody has it.
     """
@@ -85,6 +86,7 @@ class Recipe:
     made: weakref.ref[Tensor] | None = None
 
 
+@final
 @dataclass(eq=False, slots=True)
 class Held:
     """A tensor that is kept, or how it is made again.
@@ -93,31 +95,42 @@ class Held:
         tensor: itself, or None.
         key: number of its storage.
         writes: how often that had been written to when it was kept.
-        recipe: how it is made, or None.
+        made_by: how it is made again, or None.
         view: size, strides and offset of what is wanted within what is made.
     """
 
     tensor: Tensor | None
     key: int
     writes: int
-    recipe: Recipe | None = None
+    made_by: MadeBy | None = None
     view: tuple[Any, Any, Any] | None = None
 
 
-class Remaking(TorchFunctionMode):
-    """Context of one training pass: see the module's description."""
+#: What autograd keeps in place of a tensor, and the tensor again.
+Hooks = tuple[Callable[[Tensor], object], Callable[[Any], Tensor]]
 
-    def __init__(self) -> None:
+
+@final
+class Remaking(TorchFunctionMode):
+    """Context of one training pass: see the module's description.
+
+    Args:
+        hooks: what is called in place of :meth:`pack` and :meth:`unpack`.
+        notes: whether it is noted how tensors are made; else functions stand in for torch's own and that is all.
+    """
+
+    def __init__(self, hooks: Hooks | None = None, *, notes: bool = True) -> None:
         super().__init__()
-        self._known: dict[int, tuple[weakref.ref[UntypedStorage], Recipe]] = {}
+        self._hooks, self._notes = hooks or (self.pack, self.unpack), notes
+        self._known: dict[int, tuple[weakref.ref[UntypedStorage], MadeBy]] = {}
         self._kept: dict[int, weakref.ref[UntypedStorage]] = {}
         self._writes: dict[int, int] = {}
         self._at_hand: OrderedDict[int, Tensor] = OrderedDict()
         self._autocast = Autocast.now()
 
     def __enter__(self) -> Remaking:
-        # not kept as objects, which would refer to this one and it to them
-        torch._C._autograd._push_saved_tensors_default_hooks(self.pack, self.unpack)
+        torch._C._autograd._push_saved_tensors_default_hooks(*self._hooks)
+        del self._hooks  # which refer to this object
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -139,7 +152,7 @@ class Remaking(TorchFunctionMode):
         if name in CHEAP:
             out = func(*args, **kwargs)
             if isinstance(out, Tensor) and out.requires_grad and not out._is_view() and out is not args[0]:
-                self.note(out, func, args, kwargs)
+                self._note(out, func, args, kwargs)
             return out
         if name in CAST and (kind := self._autocast.of(args[0])) is not None:
             args = self.__torch_function__(Tensor.to, types, (args[0], kind)), *args[1:]
@@ -149,7 +162,7 @@ class Remaking(TorchFunctionMode):
             return self._dropout(func, *args, **kwargs)
         out = func(*args, **kwargs)
         if name in PRODUCTS and args[0].shape[-1] <= FEW_TERMS and out.requires_grad:
-            self.note(out, func, args, kwargs)
+            self._note(out, func, args, kwargs)
         elif name in WRITING or (name[-1:] == "_" and name[:2] != "__"):
             self._written(args[0])
         return out
@@ -159,30 +172,30 @@ class Remaking(TorchFunctionMode):
             return func(x, p, training, inplace)  # type: ignore[no-any-return]
         kept = draw_kept(x, p)
         out = drop(x, kept, 1 - p)
-        self.note(out, masked, (x, kept, 1 - p), {})
+        self._note(out, masked, (x, kept, 1 - p), {})
         return out
 
-    def note(
+    def _note(
         self, out: Tensor, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         """Note how a tensor was made, unless it is a view of another."""
         storage = out.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         known = self._known
-        if key in known or key in self._kept or size != out.nbytes or is_transformed():
+        if not self._notes or key in known or key in self._kept or size != out.nbytes or is_transformed():
             return
         sources: list[Held] = []
         given = self._holding(args, sources)
         named = dict(zip(kwargs, self._holding(tuple(kwargs.values()), sources), strict=True)) if kwargs else kwargs
         work = size
         for held in sources:
-            if held.recipe is not None:
-                work += held.recipe.work
+            if held.made_by is not None:
+                work += held.made_by.work
             elif held.key == key:
                 return
         known[key] = (
             weakref.ref(storage, lambda _: known.pop(key, None)),
-            Recipe(function, given, named, sources, work),
+            MadeBy(function, given, named, sources, work),
         )
 
     def _holding(self, given: tuple[Any, ...], sources: list[Held]) -> tuple[object, ...]:
@@ -212,7 +225,7 @@ class Remaking(TorchFunctionMode):
         found[1].uses += 1
         return Held(None, key, 0, found[1], (tensor.shape, tensor.stride(), tensor.storage_offset()))
 
-    def pack(self, tensor: Tensor) -> object:
+    def pack(self, tensor: Tensor) -> Held:
         """What autograd keeps in place of ``tensor``."""
         with torch._C.DisableTorchFunction():  # autograd asks in the middle of functions of others, with the mode on
             return self._packed(tensor)
@@ -231,15 +244,15 @@ class Remaking(TorchFunctionMode):
         # without its graph, which would hold it in turn, so that neither would be freed if no backward pass comes
         return Held(tensor.detach() if tensor.grad_fn is not None else tensor, key, self._writes.get(key, 0))
 
-    def _is_had(self, recipe: Recipe, size: int) -> bool:
+    def _is_had(self, made_by: MadeBy, size: int) -> bool:
         """Whether all that a tensor of ``size`` bytes is made of is kept anyway, or much smaller than it."""
-        if recipe.work > MOST_WORK * size:
+        if made_by.work > MOST_WORK * size:
             return False
-        for held in recipe.sources:
+        for held in made_by.sources:
             tensor = held.tensor
             if tensor is None:
-                assert held.recipe is not None
-                if not self._is_had(held.recipe, size):
+                assert held.made_by is not None
+                if not self._is_had(held.made_by, size):
                     return False
             elif held.key in self._kept or isinstance(tensor, nn.Parameter):
                 continue
@@ -251,29 +264,29 @@ class Remaking(TorchFunctionMode):
 
     def unpack(self, held: Any) -> Tensor:
         """The tensor that autograd kept."""
-        if held.recipe is None:
+        if held.made_by is None:
             return self._made(held)
         with torch.no_grad(), self._autocast.again():
             return self._made(held)
 
     def _made(self, held: Held) -> Tensor:
-        recipe = held.recipe
-        if recipe is None:
+        made_by = held.made_by
+        if made_by is None:
             assert held.tensor is not None
             if self._writes and self._writes.get(held.key, 0) != held.writes:
                 raise RuntimeError("a tensor that the backward pass needs was written to in place after it was kept")
             return held.tensor
-        out = None if recipe.made is None else recipe.made()
+        out = None if made_by.made is None else made_by.made()
         if out is None:
-            kwargs = recipe.kwargs
+            kwargs = made_by.kwargs
             if kwargs:
                 kwargs = dict(zip(kwargs, self._given(tuple(kwargs.values())), strict=True))
-            out = recipe.function(*self._given(recipe.args), **kwargs)
-            recipe.made = weakref.ref(out)
-        recipe.uses -= 1
-        self._at_hand.pop(id(recipe), None)
-        if recipe.uses > 0:
-            self._at_hand[id(recipe)] = out
+            out = made_by.function(*self._given(made_by.args), **kwargs)
+            made_by.made = weakref.ref(out)
+        made_by.uses -= 1
+        self._at_hand.pop(id(made_by), None)
+        if made_by.uses > 0:
+            self._at_hand[id(made_by)] = out
             if len(self._at_hand) > AT_HAND:
                 self._at_hand.popitem(last=False)
         assert held.view is not None

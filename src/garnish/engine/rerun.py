@@ -9,7 +9,7 @@ inside the backward pass, ``torch.autograd.grad``, hooks of gradients and DDP se
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar, final
 
 import torch
@@ -26,12 +26,12 @@ T = TypeVar("T")
 class _Later:
     """What autograd keeps in place of a tensor: its number among all that the part keeps."""
 
-    __slots__ = ("__weakref__", "again", "held", "part")
+    __slots__ = ("__weakref__", "held", "part", "remaking")
 
     def __init__(self, part: Rerun[Any, Any]) -> None:
         self.part = part
         self.held: Held | None = None
-        self.again: Remaking | None = None
+        self.remaking: Remaking | None = None
 
 
 @final
@@ -55,66 +55,45 @@ class Rerun(Generic[S, T]):
         """Run it for the first time."""
         given = self._first
         del self._first
-        with _Counting(self):
+        with Remaking((self._keep, _unpacked), notes=False):
             return self._run(given)
 
-    def keep(self) -> _Later:
-        """The next tensor is to be kept."""
+    def _keep(self, _: Tensor) -> _Later:
         later = _Later(self)
         self._laters.append(weakref.ref(later))
         return later
 
     def again(self) -> None:
         """Run it once more, and hand over what it keeps to those that still want it."""
-        filling = _Filling(self._laters)
-        with torch.enable_grad(), self._autocast.again(), self._draws.again(), filling:
+        wanted = iter(self._laters)
+        number = 0
+
+        def fill(tensor: Tensor) -> Held:
+            nonlocal number
+            number += 1
+            held = remaking.pack(tensor)
+            ref = next(wanted, None)
+            later = None if ref is None else ref()
+            if later is not None:
+                later.held, later.remaking = held, remaking
+            return held
+
+        remaking = Remaking((fill, _unfilled))
+        with torch.enable_grad(), self._autocast.again(), self._draws.again(), remaking:
             self._run(self._given)
-        if filling.number != len(self._laters):
+        if number != len(self._laters):
             raise RuntimeError(
-                f"a block kept {len(self._laters)} tensors for the backward pass, and {filling.number} when it ran"
-                " again: it is not the same each time; use memory lean or fast"
+                f"a block kept {len(self._laters)} tensors for the backward pass, and {number} when it ran again: it is"
+                " not the same each time; use memory lean or fast"
             )
 
 
-@final
-class _Counting(Remaking):
-    """The first time: nothing is kept but a number."""
-
-    def __init__(self, part: Rerun[Any, Any]) -> None:
-        super().__init__()
-        self._part = part
-
-    def note(
-        self, out: object, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
-        """Nothing: what is kept is decided when the part runs again."""
-
-    def pack(self, tensor: Tensor) -> object:
-        """A number."""
-        return self._part.keep()
-
-    def unpack(self, held: Any) -> Tensor:
-        """The tensor, after the part has run again."""
-        if held.again is None:
-            held.part.again()
-        return held.again.unpack(held.held)  # type: ignore[no-any-return]
+def _unpacked(later: _Later) -> Tensor:
+    if later.remaking is None:
+        later.part.again()
+    assert later.remaking is not None
+    return later.remaking.unpack(later.held)
 
 
-@final
-class _Filling(Remaking):
-    """The second time: what is kept goes to those who hold its number."""
-
-    def __init__(self, laters: list[weakref.ref[_Later]]) -> None:
-        super().__init__()
-        self.number = 0
-        self._laters = laters
-
-    def pack(self, tensor: Tensor) -> object:
-        """What is kept in place of a tensor."""
-        held = super().pack(tensor)
-        later = self._laters[self.number]() if self.number < len(self._laters) else None
-        self.number += 1
-        if later is not None:
-            assert isinstance(held, Held)
-            later.held, later.again = held, self
-        return held
+def _unfilled(held: Held) -> Tensor:
+    raise AssertionError("the graph of a part that ran again is dropped at once")

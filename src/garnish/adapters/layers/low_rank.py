@@ -105,7 +105,7 @@ class LoRAAdapter(Adapter):
         return F.dropout(x, self.dropout, self.training)
 
     def _added(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
-        if ctx.lean and self.conv is None and not is_transformed():
+        if ctx.lean and self.training and self.conv is None and not is_transformed():
             return low_rank_sum(x, y, self.lora_a, self.lora_b, self.scale)
         up = self.scale * self.lora_b
         if self.conv is not None:
