@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from garnish.engine.adapter import Adapter, Method
-from garnish.engine.blocks import Wrapper
+from garnish.engine.blocks import Wrapper, has_hooks
 from garnish.engine.context import Binding, ForwardContext, Kept, Rows, Whose, joined
 from garnish.engine.merged_layer import run_merged
 from garnish.engine.stacks import Stack, merged_of, run_layer
@@ -76,8 +76,10 @@ class Adapted(Wrapper):
                 if ctx.lean
                 else run_layer(self.layer, x, *merged_of(adapter, self.layer))
             )
-        if ctx.lean and not args and not kwargs and (y := adapter.at_once(x, self.layer)) is not None:
-            return y
+        if ctx.lean and not (args or kwargs or has_hooks(self.layer)):
+            at_once = adapter.at_once(x, self.layer)
+            if at_once is not None:
+                return at_once
         return adapter.after(x, self.layer(adapter.before(x, ctx), *args, **kwargs), ctx)
 
     def acts_in(self, ctx: ForwardContext) -> bool:

@@ -40,6 +40,12 @@ def bare(module: nn.Module) -> Any:
     return module
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody wants to see the module called, so that it must not be left out."""
+    own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(own) or bool(nn.modules.module._has_any_global_hook())  # type: ignore[no-untyped-call]
+
+
 class Beside(nn.Module):
     """A no-op that marks the site where an adapter can run parallel to a branch, on the output of the branch's norm."""
 

@@ -20,7 +20,7 @@ from garnish.engine.maps import TaskMaps
 from garnish.engine.memory import Level, may_remake
 from garnish.engine.owner import Owner
 from garnish.engine.remaking import Remaking
-from garnish.engine.rerun import Rerun
+from garnish.engine.rerun import Rerun, Unchanged
 from garnish.engine.trunk import Trunk
 from garnish.engine.units import Body
 
@@ -82,6 +82,7 @@ def run_units(
     end = len(body.units) if end is None else end
     if watch is not None or trunk.memory == "fast" or not may_remake():
         return loop.run(flow, first, end)
+    unchanged = Unchanged(partial(_read_by, body, flow.ctx, rows)) if "least" in trunk.levels else None
     for level, start, stop in _stretches(body, trunk.levels, first, end):
         run = partial(loop.run, first=start, end=stop)
         flow = replace(flow, ctx=replace(flow.ctx, lean=level != "fast"))
@@ -91,9 +92,20 @@ def run_units(
             with Remaking():
                 flow = run(flow)
         else:
-            made = Rerun(run, replace(flow, maps=()), Flow.detached, flow.x.device)()
+            assert unchanged is not None
+            made = Rerun(run, replace(flow, maps=()), Flow.detached, flow.x.device, unchanged)()
             flow = replace(made, maps=(*flow.maps, *made.maps))
     return flow
+
+
+def _read_by(body: Body, ctx: ForwardContext, rows: Rows | None) -> Iterator[Tensor]:
+    """The parameters and buffers that a pass may read: of its modules and of the owners that act in it."""
+    tables = [table for table in (rows, ctx.streams) if table is not None]
+    owners: list[Owner | None] = [ctx.owner, *(owner for table in tables for owner in table.present)]
+    roots = [owner.root for owner in owners if owner is not None]
+    for module in dict.fromkeys([body, *(owner for owner in owners if owner is not None), *roots]):
+        yield from module.parameters()
+        yield from module.buffers()
 
 
 def _stretches(body: Body, levels: tuple[Level, ...], first: int, end: int) -> Iterator[tuple[Level, int, int]]:

@@ -57,6 +57,7 @@ def may_remake() -> bool:
         and torch._C._get_tracing_state() is None
         and not is_transformed()
         and torch.autograd.forward_ad._current_level < 0
+        and torch._C._autograd._saved_tensors_hooks_get_disabled_error_message() is None
         and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
     )
 

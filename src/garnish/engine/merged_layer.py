@@ -8,14 +8,15 @@ Shape letters: o output width, i input width.
 
 from __future__ import annotations
 
-from typing import Any, final
+from collections.abc import Sequence
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
 from garnish.engine.adapter import Adapter
 from garnish.engine.pass_state import Autocast
-from garnish.engine.stacks import merged_of, run_layer
+from garnish.engine.stacks import call_with, run_layer
 
 
 def run_merged(adapter: Adapter, layer: nn.Module, x: Tensor) -> Tensor:
@@ -23,32 +24,52 @@ def run_merged(adapter: Adapter, layer: nn.Module, x: Tensor) -> Tensor:
     autocast = Autocast.now()
     kind = autocast.of(x)
     x = x if kind is None else x.to(kind)
+    names, own = zip(*adapter.named_parameters(), strict=True)
     with torch._C.DisableTorchFunction():
-        out: Tensor = _Merged.apply(autocast, adapter, layer, x, *adapter.parameters())
+        out: Tensor = _Merged.apply(_Layer(adapter, layer, names, autocast), x, layer.weight, layer.bias, *own)
     return out
+
+
+class _Layer(NamedTuple):
+    adapter: Adapter
+    layer: nn.Module
+    names: tuple[str, ...]
+    autocast: Autocast
+
+    def merged(self, weight: Tensor, bias: Tensor | None, own: Sequence[Tensor]) -> list[Tensor]:
+        """The weight, and the bias if there is one, that the adapter makes with these tensors as its own."""
+        made = call_with(self.adapter, dict(zip(self.names, own, strict=True)), ("merged", weight, bias))
+        return [tensor for tensor in made if tensor is not None]
 
 
 @final
 class _Merged(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, autocast: Autocast, adapter: Adapter, layer: nn.Module, x: Tensor, *own: Tensor) -> Tensor:
-        ctx.autocast, ctx.adapter, ctx.layer = autocast, adapter, layer
-        ctx.save_for_backward(x, *own)
-        return run_layer(layer, x, *merged_of(adapter, layer))
+    def forward(ctx: Any, at: _Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *own: Tensor) -> Tensor:
+        ctx.at = at
+        ctx.save_for_backward(x, weight, bias, *own)
+        made = at.merged(weight, bias, own)
+        return run_layer(at.layer, x, made[0], made[1] if len(made) > 1 else None)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, *own = ctx.saved_tensors
-        needed = ctx.needs_input_grad[3:]
-        with torch.enable_grad(), ctx.autocast.again():
-            made = [tensor for tensor in merged_of(ctx.adapter, ctx.layer) if tensor is not None]
-        found = _gradients(ctx.layer, grad, x.to(grad.dtype), made[0].detach().to(grad.dtype), needed[0])
-        pairs = [(m, g) for m, g in zip(made, found[1:], strict=False) if m.requires_grad]
-        trained = [tensor for tensor, wanted in zip(own, needed[1:], strict=True) if wanted]
-        grads = torch.autograd.grad([m for m, _ in pairs], trained, [g for _, g in pairs], allow_unused=True)
-        each = iter(grads)
+        x, *kept = ctx.saved_tensors
+        twice, needed = torch.is_grad_enabled(), ctx.needs_input_grad[2:]  # with a graph, to be differentiated again
+        given = kept if twice else [_leaf(tensor, n) for tensor, n in zip(kept, needed, strict=True)]
+        with torch.enable_grad(), ctx.at.autocast.again():
+            made = ctx.at.merged(given[0], given[1], given[2:])
+        used = made[0] if twice else made[0].detach()
+        found = _gradients(ctx.at.layer, grad, x.to(grad.dtype), used.to(grad.dtype), ctx.needs_input_grad[1])
+        pairs = [(m, g.to(m.dtype)) for m, g in zip(made, found[1:], strict=False) if m.requires_grad]
+        trained = [tensor for tensor, n in zip(given, needed, strict=True) if n]
+        outputs, grads = [m for m, _ in pairs], [g for _, g in pairs]
+        each = iter(torch.autograd.grad(outputs, trained, grads, create_graph=twice, allow_unused=True))
         mine = None if found[0] is None else found[0].to(x.dtype)
-        return None, None, None, mine, *(next(each) if wanted else None for wanted in needed[1:])
+        return None, mine, *(next(each) if n else None for n in needed)
+
+
+def _leaf(tensor: Tensor | None, needed: bool) -> Tensor | None:
+    return None if tensor is None else tensor.detach().requires_grad_(needed)
 
 
 def _gradients(

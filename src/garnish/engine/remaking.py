@@ -94,16 +94,25 @@ class Held:
     Attributes:
         tensor: itself, or None.
         key: number of its storage.
-        writes: how often that had been written to when it was kept.
+        version, writes: of the tensor, and how often its storage had been written to, when it was kept. (Autograd's
+            own check of this is lost to hooks; the version of an operation's output is not its own there.)
+        always: it is a parameter, which is kept whatever the pass keeps.
         made_by: how it is made again, or None.
         view: size, strides and offset of what is wanted within what is made.
     """
 
     tensor: Tensor | None
     key: int
-    writes: int
+    version: int = 0
+    writes: int = 0
+    always: bool = False
     made_by: MadeBy | None = None
     view: tuple[Any, Any, Any] | None = None
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was written to; 0 for one of ``torch.inference_mode``, which does not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 #: What autograd keeps in place of a tensor, and the tensor again.
@@ -149,6 +158,10 @@ class Remaking(TorchFunctionMode):
         if name == "__get__":  # an attribute, by far the most frequent
             return func(*args)
         kwargs = kwargs or {}
+        if kwargs.get("inplace"):
+            out = func(*args, **kwargs)
+            self._written(args[0])
+            return out
         if name in CHEAP:
             out = func(*args, **kwargs)
             if isinstance(out, Tensor) and out.requires_grad and not out._is_view() and out is not args[0]:
@@ -221,9 +234,11 @@ class Remaking(TorchFunctionMode):
         key = tensor.untyped_storage()._cdata
         found = None if key in self._kept else self._known.get(key)
         if found is None:
-            return Held(tensor.detach() if tensor.grad_fn is not None else tensor, key, self._writes.get(key, 0))
+            return Held(
+                tensor.detach(), key, version_of(tensor), self._writes.get(key, 0), isinstance(tensor, nn.Parameter)
+            )
         found[1].uses += 1
-        return Held(None, key, 0, found[1], (tensor.shape, tensor.stride(), tensor.storage_offset()))
+        return Held(None, key, made_by=found[1], view=(tensor.shape, tensor.stride(), tensor.storage_offset()))
 
     def pack(self, tensor: Tensor) -> Held:
         """What autograd keeps in place of ``tensor``."""
@@ -236,13 +251,13 @@ class Remaking(TorchFunctionMode):
         found = None if key in self._kept else self._known.get(key)
         if found is not None and self._is_had(found[1], storage.nbytes()):
             found[1].uses += 1
-            return Held(None, key, 0, found[1], (tensor.shape, tensor.stride(), tensor.storage_offset()))
+            return Held(None, key, made_by=found[1], view=(tensor.shape, tensor.stride(), tensor.storage_offset()))
         self._known.pop(key, None)  # and with it what the tensor was made of
         kept = self._kept
         if key not in kept:
             kept[key] = weakref.ref(storage, lambda _: kept.pop(key, None))
         # without its graph, which would hold it in turn, so that neither would be freed if no backward pass comes
-        return Held(tensor.detach() if tensor.grad_fn is not None else tensor, key, self._writes.get(key, 0))
+        return Held(tensor.detach(), key, version_of(tensor), self._writes.get(key, 0))
 
     def _is_had(self, made_by: MadeBy, size: int) -> bool:
         """Whether all that a tensor of ``size`` bytes is made of is kept anyway, or much smaller than it."""
@@ -254,7 +269,7 @@ class Remaking(TorchFunctionMode):
                 assert held.made_by is not None
                 if not self._is_had(held.made_by, size):
                     return False
-            elif held.key in self._kept or isinstance(tensor, nn.Parameter):
+            elif held.key in self._kept or held.always:
                 continue
             elif tensor.untyped_storage().nbytes() * MUCH_LARGER > size:
                 return False
@@ -273,8 +288,11 @@ class Remaking(TorchFunctionMode):
         made_by = held.made_by
         if made_by is None:
             assert held.tensor is not None
-            if self._writes and self._writes.get(held.key, 0) != held.writes:
-                raise RuntimeError("a tensor that the backward pass needs was written to in place after it was kept")
+            if version_of(held.tensor) != held.version or self._writes.get(held.key, 0) != held.writes:
+                raise RuntimeError(
+                    f"a tensor of shape {tuple(held.tensor.shape)} that the backward pass needs was written to in place"
+                    " after it was kept; write to a copy, or call backward before"
+                )
             return held.tensor
         out = None if made_by.made is None else made_by.made()
         if out is None:

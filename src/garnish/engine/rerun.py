@@ -9,17 +9,40 @@ inside the backward pass, ``torch.autograd.grad``, hooks of gradients and DDP se
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, final
 
 import torch
 from torch import Tensor
 
 from garnish.engine.pass_state import Autocast, Draws
-from garnish.engine.remaking import Held, Remaking
+from garnish.engine.remaking import Held, Remaking, version_of
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+
+@final
+class Unchanged:
+    """The tensors that a pass reads, as they were when it began.
+
+    Args:
+        reads: lists them.
+    """
+
+    def __init__(self, reads: Callable[[], Iterable[Tensor]]) -> None:
+        self._reads = reads
+        self._before = [(tensor, version_of(tensor)) for tensor in reads()]
+
+    def check(self) -> None:
+        """Raise RuntimeError if others have taken their places, or if they were written to."""
+        now = list(self._reads())
+        pairs = zip(now, self._before, strict=False)
+        if len(now) != len(self._before) or any(a is not b or version_of(a) != version for a, (b, version) in pairs):
+            raise RuntimeError(
+                "weights or running statistics have changed since the forward pass, so a block cannot run again as it"
+                " did; call backward before they change, or use memory lean or fast"
+            )
 
 
 @final
@@ -43,12 +66,21 @@ class Rerun(Generic[S, T]):
         given: its input, kept until the backward pass is over.
         detached: the same input for the second time: tensors cut off from the graph, but requiring a gradient likewise.
         device: whose random generator it may draw from.
+        reads: the parameters and buffers that it may read.
     """
 
-    def __init__(self, run: Callable[[S], T], given: S, detached: Callable[[S], S], device: torch.device) -> None:
+    def __init__(
+        self,
+        run: Callable[[S], T],
+        given: S,
+        detached: Callable[[S], S],
+        device: torch.device,
+        reads: Unchanged,
+    ) -> None:
         self._run, self._given = run, detached(given)
         self._first = given
         self._laters: list[weakref.ref[_Later]] = []
+        self._reads = reads
         self._draws, self._autocast = Draws.now(device), Autocast.now()
 
     def __call__(self) -> T:
@@ -65,6 +97,7 @@ class Rerun(Generic[S, T]):
 
     def again(self) -> None:
         """Run it once more, and hand over what it keeps to those that still want it."""
+        self._reads.check()
         wanted = iter(self._laters)
         number = 0
 

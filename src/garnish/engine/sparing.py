@@ -22,16 +22,18 @@ class _FrozenConvolution(torch.autograd.Function):
     def forward(
         ctx: Any, run: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any
     ) -> Tensor:
-        ctx.weight, ctx.layout, ctx.dtype, ctx.how = weight, (x.shape, x.stride()), x.dtype, how
+        ctx.layout, ctx.dtype, ctx.how = (x.shape, x.stride()), x.dtype, how
+        ctx.save_for_backward(weight)
         return run(x, weight, bias, *how)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.how
         # stands in for the input, whose values are not read, as only its gradient is asked for; its layout is
         like = grad if (grad.shape, grad.stride()) == ctx.layout else grad.new_empty_strided(*ctx.layout)
         made = torch.ops.aten.convolution_backward(
-            grad, like, ctx.weight.to(grad.dtype), None, stride, padding, dilation, False, [0] * len(stride), groups,
+            grad, like, weight.to(grad.dtype), None, stride, padding, dilation, False, [0] * len(stride), groups,
             [True, False, False],
         )[0]  # fmt: skip
         return None, made.to(ctx.dtype), None, None, None, None, None, None
@@ -64,12 +66,12 @@ class _FrozenBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, run: Callable[..., Tensor], x: Tensor, scale: Tensor, given: Mapping[str, Any]) -> Tensor:
-        ctx.scale = scale
+        ctx.save_for_backward(scale)
         return run(x, **given)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, grad * ctx.scale.view(-1, *[1] * (grad.ndim - 2)), None, None
+        return None, grad * ctx.saved_tensors[0].view(-1, *[1] * (grad.ndim - 2)), None, None
 
 
 def frozen_batch_norm(

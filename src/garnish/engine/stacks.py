@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,8 @@ class Stack:
         module = self.first.for_row()[0]
 
         def one(tensors: dict[str, Tensor], *own: Tensor) -> Tensor:
-            return _call_with(module, tensors, (step, *own, row))
+            out: Tensor = call_with(module, tensors, (step, *own, row))
+            return out
 
         split = [ctx.by_row(s) for s in streams]
         out = _per_row(one, self.tensors(ctx), split)
@@ -67,7 +68,8 @@ class Stack:
         module = self.first.for_row()[0]
 
         def one(tensors: dict[str, Tensor]) -> Tensor:
-            return _call_with(module, tensors, ("after", x, y, ctx))
+            out: Tensor = call_with(module, tensors, ("after", x, y, ctx))
+            return out
 
         return _per_row(one, self._stacked(), []).flatten(0, 1)
 
@@ -116,15 +118,14 @@ def _per_row(function: Callable[..., Tensor], tensors: dict[str, Tensor], stream
     return out
 
 
-def _call_with(module: nn.Module, tensors: dict[str, Tensor], args: tuple[object, ...]) -> Tensor:
+def call_with(module: nn.Module, tensors: dict[str, Tensor], args: tuple[object, ...]) -> Any:
     """``functional_call`` that is safe when other threads run the same adapter.
 
     It replaces the module's tensors while it runs; outside of graphs they go into a shallow copy of the module instead.
     """
     if not torch.compiler.is_compiling():
         module = _shell(module)
-    out: Tensor = functional_call(module, tensors, args)
-    return out
+    return functional_call(module, tensors, args)
 
 
 def _shell(module: nn.Module) -> nn.Module:

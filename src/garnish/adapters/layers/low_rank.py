@@ -90,7 +90,8 @@ class LoRAAdapter(Adapter):
 
     def at_once(self, x: Tensor, layer: nn.Module) -> Tensor | None:
         """One product with ``W + sBA``, for many rows of a linear layer without dropout: (…, i) → (…, o)."""
-        if type(layer) is not nn.Linear or (self.dropout and self.training) or layer.weight.requires_grad:
+        # not in evaluation, whose outputs are to be the same with gradients as without
+        if not self.training or self.dropout or type(layer) is not nn.Linear or layer.weight.requires_grad:
             return None
         if (layer.bias is not None and layer.bias.requires_grad) or not pays(x, layer):
             return None
