@@ -35,13 +35,12 @@ FEW = {
     ("vit", "VPT"),
     ("vit", "Mona"),
     ("vit", "PolyhistorLite"),
-    ("swin", "SSF"),
+    ("swin", "BitFit"),
     ("dinov3", "Pfeiffer+NormTuning"),
     ("dinov2", "BitFit"),
     ("convnext", "LoRA"),
     ("convnext", "FullFineTuning"),
     ("mit", "VMTAdapter"),
-    ("mit", "FullFineTuning"),
     ("cnn", "SSF"),
     ("cnn", "SideTuning"),
     ("cnn", "FullFineTuning"),
@@ -85,7 +84,7 @@ def test_dropout_draws_the_same_numbers(short):
     assert differences(first, other), "what is drawn matters"
 
 
-@pytest.mark.parametrize("short", ["vit", "swin"])
+@pytest.mark.parametrize("short", ["vit", pytest.param("swin", marks=pytest.mark.slow)])
 def test_owners_of_several_methods_in_one_batch(short):
     model = made(short, gn.LoRA(rank=2, dropout=0.1), tasks=("seg",), drop_path=0.2)
     model.add(gn.AdaptFormer(bottleneck=4, dropout=0.1), {"normals": gn.Normals()})
@@ -151,7 +150,7 @@ def reduced_pass(model: Model, level: str, cast: bool) -> dict[str, Tensor | Non
 
 @pytest.mark.parametrize("method", [gn.SSF(), gn.LoRA(rank=2, dora=True), gn.Mona(), gn.FullFineTuning()], ids=repr)
 @pytest.mark.parametrize("cast", [True, False], ids=["autocast", "bfloat16"])
-@pytest.mark.parametrize("short", ["vit", "swin"])
+@pytest.mark.parametrize("short", ["vit", pytest.param("swin", marks=pytest.mark.slow)])
 def test_bfloat16_is_the_same_to_the_bit(short, cast, method):
     model = made(short, method, dtype=torch.float32 if cast else torch.bfloat16, drop_path=0.2)
     want = reduced_pass(model, "fast", cast)
@@ -162,7 +161,7 @@ def test_bfloat16_is_the_same_to_the_bit(short, cast, method):
 
 
 @pytest.mark.parametrize("cast", [True, False], ids=["autocast", "bfloat16"])
-@pytest.mark.parametrize("short", ["vit", "swin"])
+@pytest.mark.parametrize("short", ["vit", pytest.param("swin", marks=pytest.mark.slow)])
 def test_one_product_in_bfloat16_is_as_near_the_truth_as_two(short, cast):
     """Truth is float64 with the same weights, which bfloat16 can hold."""
     model = made(short, gn.LoRA(rank=4), dtype=torch.bfloat16)
@@ -190,7 +189,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("short", ["vit", "swin", "mit"])
+@pytest.mark.parametrize("short", ["vit", pytest.param("swin", marks=pytest.mark.slow), "mit"])
 def test_lean_keeps_less_and_least_keeps_least(short, name):
     """Bytes of storages alive between the passes, counted from outside; all go with the outputs."""
     model = made(short, METHODS[name], tasks=("seg",), dtype=torch.float32)
@@ -204,7 +203,7 @@ def test_lean_keeps_less_and_least_keeps_least(short, name):
 # ---- where nothing is kept, and the setter --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("short", ["vit", "swin", "mit"])
+@pytest.mark.parametrize("short", ["vit", pytest.param("swin", marks=pytest.mark.slow), "mit"])
 @pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
 def test_passes_without_gradients_run_the_same_operations(short, without):
     for method in (gn.LoRA(rank=2), gn.LoRA(rank=2, dora=True), gn.Mona()):
