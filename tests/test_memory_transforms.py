@@ -1,0 +1,200 @@
+"""Memory levels under transforms of ``torch.func``, and where something changes between forward and backward."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import garnish as gn
+import tiny
+from garnish.model.model import Model
+from memory_cases import Storages, differences, gradients, made, mixed, nothing_left_behind
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Found = dict[str, Tensor | None]
+METHODS = {"LoRA": gn.LoRA(rank=2), "DoRA": gn.LoRA(rank=2, dora=True), "SSF": gn.SSF()}
+LEVELS = ("lean", "least")
+
+
+def pictures() -> Tensor:
+    return tiny.pictures().double()
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def compare(model: Model, run: Callable[[], Found], levels: tuple[object, ...] | None = None) -> None:
+    """What ``run`` finds at each level is what it finds at ``fast``, and nothing is left behind."""
+    found = []
+    for level in ("fast", *(levels or (*LEVELS, mixed(model)))):
+        model.backbone.memory = level
+        model.zero_grad(set_to_none=True)
+        torch.manual_seed(7)
+        with nothing_left_behind():
+            found.append(run())
+        assert found[0]
+    for other in found[1:]:
+        assert differences(other, found[0], 1e-9) == {}
+
+
+def loss(model: Model, x: Tensor | None = None) -> Tensor:
+    return tiny.one_loss(model(pictures() if x is None else x))
+
+
+def backward(model: Model, total: Tensor) -> Found:
+    total.backward()
+    return gradients(model)
+
+
+@pytest.fixture(
+    params=[
+        "vit-LoRA",
+        "vit-DoRA",
+        *(pytest.param(case, marks=pytest.mark.slow) for case in ("swin-LoRA", "mit-SSF")),
+    ],
+    scope="module",
+)
+def model(request) -> Model:
+    short, name = request.param.split("-")
+    return made(short, METHODS[name], drop_path=0.1)
+
+
+# ---- transforms -----------------------------------------------------------------------------------------------------
+
+
+def trunk_loss(model: Model, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Of the trunk alone: the decoders' resizing refuses transforms at every level."""
+    maps = functional_call(model.backbone, parameters, (model.prepare(x), model.owners[0]))
+    return sum(((m**2).mean() for m in maps), torch.zeros((), dtype=torch.float64))
+
+
+def other_values(model: Model) -> dict[str, Tensor]:
+    return {n: p.detach() * 1.3 for n, p in model.backbone.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("kind", ["grad", "vmap", "jvp"])
+def test_transforms_of_torch_func(model, kind):
+    def run() -> Found:
+        values = other_values(model)
+        with sdpa_kernel(SDPBackend.MATH):
+            if kind == "grad":
+                return dict(grad(lambda p: trunk_loss(model, p, pictures()))(values))
+            if kind == "vmap":
+                per_picture = grad(lambda p, x: trunk_loss(model, p, x[None]))
+                return dict(vmap(per_picture, in_dims=(None, 0))(values, pictures()))
+            along = {n: torch.ones_like(v) for n, v in values.items()}
+            return dict(zip("yt", jvp(lambda p: trunk_loss(model, p, pictures()), (values,), (along,)), strict=True))
+
+    model.eval()
+    try:
+        compare(model, run)
+    finally:
+        model.train()
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="weights of a functional call are those of the module when a block runs again",
+)
+@pytest.mark.parametrize(("label", "level"), [("LoRA", "least"), ("SSF", "least"), ("DoRA", "least"), ("DoRA", "lean")])
+def test_backward_outside_a_functional_call(label, level):
+    """Silently wrong gradients (least), or none (DoRA) for the tensors that were given to the call."""
+    model = made("vit", METHODS[label])
+
+    def run() -> Found:
+        values = {n: v.requires_grad_() for n, v in other_values(model).items()}
+        total = trunk_loss(model, values, pictures())
+        return dict(zip(values, torch.autograd.grad(total, list(values.values()), allow_unused=True), strict=True))
+
+    compare(model, run, (level,))
+
+
+# ---- what changes between the passes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        "fast",
+        *(
+            pytest.param(
+                level,
+                marks=pytest.mark.xfail(
+                    strict=True, raises=pytest.fail.Exception, reason="changed weights are silently used"
+                ),
+            )
+            for level in LEVELS
+        ),
+    ],
+)
+@pytest.mark.parametrize("whose", ["trained", "frozen"])
+def test_weights_that_change_in_place_before_the_backward_pass_are_refused(model, whose, level):
+    model.backbone.memory = level
+    changed = [p for p in model.backbone.parameters() if p.requires_grad == (whose == "trained")]
+    total, before = loss(model), [p.detach().clone() for p in changed]
+    try:
+        with torch.no_grad():
+            for p in changed:
+                p.mul_(1.01)
+        with pytest.raises(RuntimeError, match=r"in ?place"):
+            total.backward()
+    finally:
+        with torch.no_grad():
+            for p, old in zip(changed, before, strict=True):
+                p.copy_(old)
+
+
+def test_level_may_change_between(model):
+    def run() -> Found:
+        level = model.backbone.memory
+        total = loss(model)
+        model.backbone.memory = "least" if level == "fast" else "fast"
+        return backward(model, total)
+
+    compare(model, run)
+
+
+def test_copies_and_pickles(model):
+    def run() -> Found:
+        total, other = loss(model), copy.deepcopy(model)
+        third = pickle.loads(pickle.dumps(other))
+        assert third.backbone.memory == other.backbone.memory == model.backbone.memory
+        found = backward(model, total)
+        for number, one in enumerate((other, third)):
+            one.zero_grad()
+            torch.manual_seed(7)
+            found |= {f"{number} {n}": g for n, g in backward(one, loss(one)).items()}
+        return found
+
+    compare(model, run)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_memory_goes_without_the_collector(model, level):
+    model.backbone.memory = level
+    gc.collect()
+    gc.disable()
+    try:
+        with Storages() as counted:
+            outputs = model(pictures())
+            kept = counted.total
+            del outputs  # never differentiated
+            assert counted.total < kept / 20
+            total = loss(model)
+            total.backward()
+            del total
+            model.zero_grad(set_to_none=True)
+            assert counted.total < kept / 20
+    finally:
+        gc.enable()
