@@ -36,6 +36,7 @@ format: .venv/.installed
 
 docs: .venv/.installed
 	$(BIN)/python tools/generate_docs.py
+	$(BIN)/python tools/draw_memory.py
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'garnish needs Python 3.11 or newer; try make PYTHON=python3.12')"
