@@ -98,20 +98,7 @@ def test_owners_of_several_methods_in_one_batch(short):
     check_levels(model, ("lean", "least"), 1e-10, tasks=wanted)
 
 
-@pytest.mark.parametrize(
-    "label",
-    [
-        pytest.param(
-            label,
-            marks=pytest.mark.xfail(
-                strict=True, raises=AssertionError, reason="F.relu(…, inplace=True) in the head: silently wrong"
-            )
-            if label == "SharedBaseHead"
-            else (),
-        )
-        for label in joint_cases.joint_heads()
-    ],
-)
+@pytest.mark.parametrize("label", joint_cases.joint_heads())
 def test_joint_heads(label):
     model = made("vit", gn.LoRA(rank=2, per_task=True), head=joint_cases.joint_heads()[label])
     check_levels(model, ("lean", "least"), 1e-10)

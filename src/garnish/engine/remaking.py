@@ -16,13 +16,13 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.overrides import TorchFunctionMode
 
+from garnish.engine.held import Held, MadeBy, version_of
 from garnish.engine.memory import is_transformed, may_remake
 from garnish.engine.pass_state import Autocast
 from garnish.engine.sparing import draw_kept, drop, frozen_batch_norm, frozen_convolution, masked
@@ -61,58 +61,6 @@ AT_HAND = 3
 def remaking(memory: object) -> AbstractContextManager[object]:
     """A context in which a part of a training pass keeps little, unless ``memory`` is "fast" or nothing is gained."""
     return Remaking() if memory != "fast" and may_remake() else nullcontext()
-
-
-@final
-@dataclass(eq=False, slots=True)
-class MadeBy:
-    """How a tensor was made.
-
-    Attributes:
-        function: what made it.
-        args, kwargs: of the call, with :class:`Held` for tensors, also inside tuples.
-        sources: all of these.
-        work: bytes that are written to make it of what is kept.
-        uses: how often it is still to be asked for.
-        made: the tensor, made again, while anybody has it.
-    """
-
-    function: Callable[..., Tensor]
-    args: tuple[object, ...]
-    kwargs: Mapping[str, object]
-    sources: Sequence[Held]
-    work: int
-    uses: int = 0
-    made: weakref.ref[Tensor] | None = None
-
-
-@final
-@dataclass(eq=False, slots=True)
-class Held:
-    """A tensor that is kept, or how it is made again.
-
-    Attributes:
-        tensor: itself, or None.
-        key: number of its storage.
-        version, writes: of the tensor, and how often its storage had been written to, when it was kept. (Autograd's
-            own check of this is lost to hooks; the version of an operation's output is not its own there.)
-        always: it is a parameter, which is kept whatever the pass keeps.
-        made_by: how it is made again, or None.
-        view: size, strides and offset of what is wanted within what is made.
-    """
-
-    tensor: Tensor | None
-    key: int
-    version: int = 0
-    writes: int = 0
-    always: bool = False
-    made_by: MadeBy | None = None
-    view: tuple[Any, Any, Any] | None = None
-
-
-def version_of(tensor: Tensor) -> int:
-    """How often a tensor was written to; 0 for one of ``torch.inference_mode``, which does not count."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 #: What autograd keeps in place of a tensor, and the tensor again.
@@ -158,10 +106,9 @@ class Remaking(TorchFunctionMode):
         if name == "__get__":  # an attribute, by far the most frequent
             return func(*args)
         kwargs = kwargs or {}
-        if kwargs.get("inplace"):
-            out = func(*args, **kwargs)
-            self._written(args[0])
-            return out
+        if kwargs.get("inplace") or name in WRITING or (name[-1:] == "_" and name[:2] != "__"):
+            self._write(args[0])  # before, as such a function may keep what it has written
+            return func(*args, **kwargs)
         if name in CHEAP:
             out = func(*args, **kwargs)
             if isinstance(out, Tensor) and out.requires_grad and not out._is_view() and out is not args[0]:
@@ -176,8 +123,6 @@ class Remaking(TorchFunctionMode):
         out = func(*args, **kwargs)
         if name in PRODUCTS and args[0].shape[-1] <= FEW_TERMS and out.requires_grad:
             self._note(out, func, args, kwargs)
-        elif name in WRITING or (name[-1:] == "_" and name[:2] != "__"):
-            self._written(args[0])
         return out
 
     def _dropout(self, func: Any, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -223,7 +168,7 @@ class Remaking(TorchFunctionMode):
                 found.append(self._holding(tuple(one), sources) if isinstance(one, tuple | list) else one)
         return tuple(found)
 
-    def _written(self, tensor: Tensor) -> None:
+    def _write(self, tensor: Tensor) -> None:
         key = tensor.untyped_storage()._cdata
         self._known.pop(key, None)
         self._writes[key] = self._writes.get(key, 0) + 1

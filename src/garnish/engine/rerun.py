@@ -15,8 +15,9 @@ from typing import Any, Generic, TypeVar, final
 import torch
 from torch import Tensor
 
+from garnish.engine.held import Held, version_of
 from garnish.engine.pass_state import Autocast, Draws
-from garnish.engine.remaking import Held, Remaking, version_of
+from garnish.engine.remaking import Remaking
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -40,8 +41,8 @@ class Unchanged:
         pairs = zip(now, self._before, strict=False)
         if len(now) != len(self._before) or any(a is not b or version_of(a) != version for a, (b, version) in pairs):
             raise RuntimeError(
-                "weights or running statistics have changed since the forward pass, so a block cannot run again as it"
-                " did; call backward before they change, or use memory lean or fast"
+                "weights or running statistics were written to in place or replaced since the forward pass, so a block"
+                " cannot run again as it did; call backward before, or use memory lean or fast"
             )
 
 
@@ -85,10 +86,10 @@ class Rerun(Generic[S, T]):
 
     def __call__(self) -> T:
         """Run it for the first time."""
-        given = self._first
-        del self._first
         with Remaking((self._keep, _unpacked), notes=False):
-            return self._run(given)
+            made = self._run(self._first)
+        del self._first
+        return made
 
     def _keep(self, _: Tensor) -> _Later:
         later = _Later(self)
@@ -97,6 +98,8 @@ class Rerun(Generic[S, T]):
 
     def again(self) -> None:
         """Run it once more, and hand over what it keeps to those that still want it."""
+        if hasattr(self, "_first"):
+            raise RuntimeError("a block takes gradients while it runs, so it cannot run again; use memory lean or fast")
         self._reads.check()
         wanted = iter(self._laters)
         number = 0
@@ -111,7 +114,7 @@ class Rerun(Generic[S, T]):
                 later.held, later.remaking = held, remaking
             return held
 
-        remaking = Remaking((fill, _unfilled))
+        remaking = Remaking((fill, lambda held: remaking.unpack(held)))
         with torch.enable_grad(), self._autocast.again(), self._draws.again(), remaking:
             self._run(self._given)
         if number != len(self._laters):
@@ -126,7 +129,3 @@ def _unpacked(later: _Later) -> Tensor:
         later.part.again()
     assert later.remaking is not None
     return later.remaking.unpack(later.held)
-
-
-def _unfilled(held: Held) -> Tensor:
-    raise AssertionError("the graph of a part that ran again is dropped at once")

@@ -59,6 +59,8 @@ class _Sum(torch.autograd.Function):
         x, hidden, a, b = ctx.saved_tensors
         kind = grad.dtype
         rows = grad.flatten(0, -2)
+        if torch.is_grad_enabled():  # to be differentiated again, also by way of what was computed on the way
+            hidden = x.flatten(0, -2) @ a.to(x.dtype).t()
         narrow = torch.mm(rows, b.to(kind)).mul_(ctx.scale)
         mine = torch.mm(narrow, a.to(kind)).view_as(x).to(x.dtype) if ctx.needs_input_grad[0] else None
         down = torch.mm(narrow.t(), x.flatten(0, -2).to(kind)).to(a.dtype) if ctx.needs_input_grad[2] else None
