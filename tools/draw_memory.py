@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import garnish as gn
+from garnish.engine.blocks import Wrapper
 from garnish.engine.memory import LEVELS, Level
 from garnish.planning.recording import Recorder
 
@@ -74,7 +75,10 @@ class Makers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._running = [""]
         self._made: dict[int, tuple[weakref.ref[UntypedStorage], str]] = {}
+        wrapped = {module.layer for module in root.modules() if isinstance(module, Wrapper)}
         for name, module in root.named_modules():
+            if module in wrapped:  # a layer with hooks of its own would not be run in one product with its adapter
+                continue
             module.register_forward_pre_hook(lambda *_, name=name: self._running.append(name))
             module.register_forward_hook(lambda *_: self._leave())
 
