@@ -25,7 +25,7 @@ from garnish.planning import memory
 from garnish.planning import stopwatch as stopwatches
 from garnish.planning.counting import Setting
 from garnish.planning.example_step import ExampleStep
-from garnish.planning.recording import Recorder
+from garnish.checking.recording import Recorder
 from garnish.planning.shaped_trunk import ShapedTrunk
 from garnish.planning.step_cost_prediction import PredictedStep, predict_step, record_step
 from garnish.planning.stopwatch import Stopwatch

@@ -27,6 +27,7 @@ from garnish.data.loader import StepBatches
 from garnish.model.model import Model
 from garnish.model.report import bytes_for_backward
 from garnish.training.processes import make_fabric
+from garnish.training.run_memory import RunMemory
 from garnish.training.step import TrainingStep
 
 #: Number of timed pairs of steps, after one untimed step.
@@ -43,19 +44,19 @@ class Stepper:
         fabric = make_fabric(options)
         self.device: torch.device = fabric.device
         self.model: Model = conditions.build(run).to(self.device)
-        self.model.backbone.checkpointing = options.checkpointing
         self.model.train()
         balance = balancing_of(options.balance).build(self.model.tasks).to(self.device)
         self.step = TrainingStep(self.model, self.model.tasks, balance, options, fabric)
         assert isinstance(options.batch_size, int)
         data = conditions.parts.train(run.tasks)
+        RunMemory(self.step, fabric).begin(data, None)
         batches = StepBatches(data, options.batch_size, seed=options.seed, augment=options.augment)
         self.batch: Batch = batches.batch_at(0).to(self.device)
 
     def bytes_for_backward(self) -> int:
         """Bytes that the loss keeps for its backward pass, without parameters."""
-        own = (*self.model.parameters(), *self.model.backbone.frozen_tensors().values())
         step, batch = self.step, self.batch
+        own = (*self.model.parameters(), *self.model.buffers(), *step.balance.parameters(), *batch.tensors())
         return bytes_for_backward(lambda: step.balance(step.losses(step.outputs(batch), batch).losses), own)
 
     def seconds(self) -> float:

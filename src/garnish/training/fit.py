@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -13,7 +14,7 @@ import torch
 from garnish.balancing.balancing import Balance, Balancing
 from garnish.checking.arguments import checked, taking
 from garnish.checking.plain_data import Json
-from garnish.data.dataset import Dataset
+from garnish.data.dataset import Batch, Dataset
 from garnish.files.path_text import given_path
 from garnish.model.model import Model
 from garnish.registry import options_of
@@ -133,7 +134,7 @@ def fit(
 
 
 def _loop(run: Run) -> None:
-    options, state, fabric = run.options, run.state, run.fabric
+    options, state = run.options, run.state
     if state.step == 0:
         run.save()  # so that a run killed at any time can be resumed
     parts = options.accumulate
@@ -146,15 +147,35 @@ def _loop(run: Run) -> None:
             return
         factor = rate_factor(options, state.step, run.total_steps)
         set_rates(run.step.optimizer, factor)
-        sums: dict[str, float] = {}
-        total = 0.0
         run.begun.begin()
-        for part in range(parts):
-            batch = only(next(batches), run.tasks).to(fabric.device)
+        sums, total = _passes(run, batches)
+        with run.memory.counted():
+            run.step.exchange_gradients()
+            is_updated = run.update()
+        for line in [*run.watch.end_step(is_updated), *run.memory.faults()]:
+            run.warn(line)
+        run.progress.say(run.memory.line())
+        run.begun.end()
+        run.finish_step(sums, total, factor * options.lr)
+        if state.step < run.total_steps:
             run.stop_if_asked()
-            seed_step(options.seed, state.step, part, fabric.global_rank)
+
+
+def _passes(run: Run, batches: Iterator[Batch]) -> tuple[dict[str, float], float]:
+    """The forward and backward passes of a step; returns the tasks' losses, and the one that is minimised."""
+    options, parts = run.options, run.options.accumulate
+    sums: dict[str, float] = {}
+    total = 0.0
+    for part in range(parts):
+        batch = only(next(batches), run.tasks).to(run.fabric.device)
+        run.stop_if_asked()
+        with run.memory.counted(batch):
+            seed = partial(seed_step, options.seed, run.state.step, part, run.fabric.global_rank)
+            run.memory.look_ahead(batch, run.watch, seed)
+            seed()
             outputs = run.step.outputs(batch)
             found = run.step.losses(outputs, batch, stop=run.requests.number is not None)
+            del outputs  # what the backward pass needs of them it keeps itself
             if found.stop:  # asked for in any process; all of them see it here
                 run.stop()
             run.stop_if_asked()
@@ -166,14 +187,9 @@ def _loop(run: Run) -> None:
             if part < parts - 1:  # after the last one, finish the step
                 run.stop_if_asked()
             *values, whole = torch.stack([*found.losses.values(), loss]).tolist()
+            del loss
             named = dict(zip(found.losses, values, strict=True))
             run.check_losses(named, batch)
             sums = {name: sums.get(name, 0.0) + value / parts for name, value in named.items()}
             total += whole
-        run.step.exchange_gradients()
-        for line in run.watch.end_step(run.update()):
-            run.warn(line)
-        run.begun.end()
-        run.finish_step(sums, total, factor * options.lr)
-        if state.step < run.total_steps:
-            run.stop_if_asked()
+    return sums, total

@@ -25,16 +25,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         start_bytes: of distinct storages that existed at the start.
-        peak_bytes: most bytes alive at any moment, including those that existed at the start.
+        alive_bytes: now, including those that existed at the start.
+        peak_bytes: most bytes alive at any moment, likewise.
     """
 
     def __init__(self, present: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._alive = 0
+        self.alive_bytes = self.peak_bytes = 0
         self._known: dict[int, weakref.ref[UntypedStorage]] = {}
-        for tensor in present:
+        self.add(present)
+        self.start_bytes = self.alive_bytes
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Count tensors that were made outside the ``with`` block from now on."""
+        for tensor in tensors:
             self._note(tensor)
-        self.start_bytes = self.peak_bytes = self._alive
+        self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
 
     def __torch_dispatch__(
         self,
@@ -49,7 +55,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for leaf in tree_leaves(out):
                 if isinstance(leaf, Tensor):
                     self._note(leaf)
-            self.peak_bytes = max(self.peak_bytes, self._alive)
+            self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
         return out
 
     def _note(self, tensor: Tensor) -> None:
@@ -60,10 +66,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if known is not None and known() is storage:
             return
         size = storage.nbytes()
-        self._alive += size
+        self.alive_bytes += size
 
         def freed(_: object) -> None:
-            self._alive -= size
+            self.alive_bytes -= size
             del self._known[key]
 
         self._known[key] = weakref.ref(storage, freed)
