@@ -88,7 +88,8 @@ class Costs:
     def of(self, run: ArmRun) -> tuple[Counts | None, StepTime | None]:
         """The cost of a run's model; None if it could not be measured."""
         cost = {"cost": self.conditions.cost_content(run)}
-        counts = self._kept(Counts, key_of(cost), run, self._count)
+        # the bytes of stores before are of another count
+        counts = self._kept(Counts, key_of({**cost, "bytes": "alive"}), run, self._count)
         if not self.timed:
             return counts, None
         if self.reference is not None:

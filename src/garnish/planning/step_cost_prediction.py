@@ -49,20 +49,21 @@ class PredictedStep:
         return round(KEPT * self.tensor_bytes)
 
 
-def predict_step(setting: Setting, method: Method, memory: Level = "lean") -> PredictedStep:
+def predict_step(setting: Setting, method: Method, memory: Level = "lean", macs: int | None = None) -> PredictedStep:
     """Memory and multiply-accumulates of a method.
 
     Args:
         setting: backbone, tasks, heads and batch.
         method: as for :func:`garnish.adapt`.
         memory: what the trunk's blocks keep.
+        macs: the multiply-accumulates, if they are known.
     """
     fake = FakeTensorMode()
     bare = setting.trunk.to_run(fake)
     bare.memory = memory
     with fake:
         model = adapt(bare, method, setting.tasks, setting.head)
-        macs, _ = count_macs(model, setting.size)
+        macs = count_macs(model, setting.size)[0] if macs is None else macs
         return PredictedStep(record_step(model, setting.batch_size, setting.size).peak_bytes, macs, memory)
 
 

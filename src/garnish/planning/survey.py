@@ -125,7 +125,7 @@ def survey(
         say(f"step {number} of {len(chosen)}: {candidate}")
         step = _predicted(setting, candidate)
         if not isinstance(step, str) and _exceeds(step, budget, python_bytes) and counted.encoder_trainable:
-            step = _predicted(setting, candidate, "least")  # in the least memory, it may still fit
+            step = _predicted(setting, candidate, "least", step.macs)
         if budget.step_ratio is not None and not isinstance(step, str) and not _step_broken(step, budget, python_bytes):
             step = stopwatch.timed(step, candidate.method)
         if isinstance(step, str):  # reported, never guessed
@@ -157,9 +157,11 @@ def survey(
     )
 
 
-def _predicted(setting: Setting, candidate: Candidate, memory: Level = "lean") -> PredictedStep | str:
+def _predicted(
+    setting: Setting, candidate: Candidate, memory: Level = "lean", macs: int | None = None
+) -> PredictedStep | str:
     try:
-        return predict_step(setting, candidate.method, memory)
+        return predict_step(setting, candidate.method, memory, macs)
     except GarnishError:
         raise
     except Exception as error:  # an operation that fake tensors do not support

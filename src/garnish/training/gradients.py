@@ -89,17 +89,18 @@ class GradientWatch:
     def observe(self, losses: Mapping[str, Tensor]) -> None:
         """Record the gradients of tasks that are not judged yet; call before the backward pass; the graph is kept."""
         for task, loss in losses.items():
-            if self._is_due(task):
+            if self.is_due(task):
                 self._this_step.add(task)
                 self._grade(task, loss, keep=True)
 
     def observe_alone(self, tasks: Iterable[str], loss_of: Callable[[str], Tensor]) -> None:
-        """As :meth:`observe`, of losses from a pass for each task, so that no graph is kept, which takes memory."""
-        for task in filter(self._is_due, tasks):
+        """As :meth:`observe`, of tasks that are due, each from a pass of its own, so that no graph is kept."""
+        for task in tasks:
             self._this_step.add(task)
             self._grade(task, loss_of(task), keep=False)
 
-    def _is_due(self, task: str) -> bool:
+    def is_due(self, task: str) -> bool:
+        """Whether a task is not judged yet, nor observed in this step."""
         return self.count[task] < JUDGED_AFTER and task not in self._this_step
 
     def _grade(self, task: str, loss: Tensor, *, keep: bool) -> None:

@@ -45,7 +45,7 @@ def plan_levels(simulated: SimulatedStep, count: int, bound: int) -> MemoryPlan:
         tried[levels] = simulated.peak(levels, count)
         return tried[levels] <= bound
 
-    fast, lean = ((level,) * simulated.num_blocks for level in ("fast", "lean"))
+    fast, lean = uniform("fast", simulated.num_blocks), uniform("lean", simulated.num_blocks)
     if fits(fast):
         return MemoryPlan(fast, tried[fast], True)
     kept, macs = simulated.counts("lean", count)
@@ -61,6 +61,11 @@ def plan_levels(simulated: SimulatedStep, count: int, bound: int) -> MemoryPlan:
     else:
         found = min(tried, key=lambda levels: tried[levels])
     return MemoryPlan(found, tried[found], tried[found] <= bound)
+
+
+def uniform(level: Level, num_blocks: int) -> Levels:
+    """One level for all blocks."""
+    return (level,) * num_blocks
 
 
 def _less(before: list[int], after: list[int]) -> list[int]:

@@ -47,7 +47,8 @@ class RunMemory:
         self._former = self.trunk.memory
         self._bound = self._pixels = 0
         self._recorder: Recorder | None = None
-        self._before_update: int | None = None
+        self._before_update = (0, 0)
+        self._is_on_gpu, self._allocated = fabric.device.type == "cuda", 0
         self._is_checked = False
 
     def close(self) -> None:
@@ -117,7 +118,7 @@ class RunMemory:
             return int(size), plan
         most = max(1, pictures // int(self.fabric.world_size))
         count, plan = largest_batch(simulated, self.options, self._bound, most)
-        if self.fabric.device.type == "cuda":
+        if self._is_on_gpu:
             count = that_holds(count, plan.levels, simulated.allocated, self._bound)
         if self.fabric.world_size > 1:
             smallest = torch.tensor(count, device=self.fabric.device)
@@ -144,6 +145,9 @@ class RunMemory:
                 f"memory: a picture of {height} × {width} is larger than those that were planned for, so a step may"
                 " take more than the bound; set augment.size"
             )
+        due = [task for task in batch.targets if watch.is_due(task)]
+        if not due:
+            return
         begun = BegunStep(self.step.buffers().values())
         begun.begin()
 
@@ -151,7 +155,7 @@ class RunMemory:
             seed()
             return self.step.loss_alone(task, batch)
 
-        watch.observe_alone(batch.targets, loss_of)
+        watch.observe_alone(due, loss_of)
         begun.undo()
 
     def faults(self) -> list[str]:
@@ -172,7 +176,9 @@ class RunMemory:
             return
         if self._recorder is None:
             self._recorder = Recorder([*loaded_tensors(self.step), *moments(self.step)])
-            if self.fabric.device.type == "cuda":
+            if self._is_on_gpu:
+                here = (*moments(self.step), *(() if batch is None else batch.tensors()))
+                self._allocated = torch.cuda.memory_allocated(self.fabric.device) - sum(t.nbytes for t in here)
                 torch.cuda.reset_peak_memory_stats(self.fabric.device)
         self._recorder.add(() if batch is None else batch.tensors())
         handle = self.step.optimizer.register_step_pre_hook(self._updating)
@@ -188,16 +194,22 @@ class RunMemory:
 
     def _updating(self, *_: object) -> None:
         assert self._recorder is not None
-        self._before_update = self._recorder.peak_bytes if not self.step.optimizer.state else None
+        if not self.step.optimizer.state:
+            self._before_update = self._recorder.peak_bytes, self._taken()
+
+    def _taken(self) -> int:
+        """Most bytes that a GPU's allocator has handed out in the step so far; 0 elsewhere."""
+        return int(torch.cuda.max_memory_allocated(self.fabric.device)) if self._is_on_gpu else 0
 
     def _check(self, plan: MemoryPlan, recorder: Recorder) -> None:
         """Say what the first step took. The moments, which it makes at its end, are there in all others."""
         loaded = Recorder(loaded_tensors(self.step)).start_bytes
-        later = 0 if self._before_update is None else sum(tensor.nbytes for tensor in moments(self.step))
-        peak = max(recorder.peak_bytes, (self._before_update or 0) + later) - loaded
+        before, taken_before = self._before_update
+        later = sum(tensor.nbytes for tensor in moments(self.step)) if before else 0
+        peak = max(recorder.peak_bytes, before + later) - loaded
         told = f"{size_in_words(plan.peak_bytes)} predicted, {size_in_words(peak)} in the first step"
-        if self.fabric.device.type == "cuda":
-            taken = torch.cuda.max_memory_allocated(self.fabric.device) - loaded + later
+        if self._is_on_gpu:
+            taken = max(self._taken(), taken_before + later) - self._allocated
             told += f" ({size_in_words(taken)} with what the allocator rounds up)"
             peak = max(peak, taken)
         told = f"memory: {in_words(plan.levels)}; {told}, bound {size_in_words(self._bound)}"

@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from garnish.checking.recording import Recorder
 from garnish.data.dataset import Batch, Sample
 from garnish.engine.memory import Level
+from garnish.engine.owner import Owner
 from garnish.model.report import flop_counter
 from garnish.training.example_batch import copies, with_gaps
 from garnish.training.step import TrainingStep
@@ -119,7 +120,8 @@ class SimulatedStep:
     def _told(self, reached: Callable[[int | None], None]) -> Iterator[None]:
         """Call ``reached`` with each block's number before it runs, and with None after the trunk."""
         trunk, handles = self.trunk, []
-        bodies = {id(body): body for body in (trunk.body, *(o.body(trunk.body) for o in trunk.owners.values()))}
+        owners = [owner for owner in self.trunk.owners.values() if isinstance(owner, Owner)]
+        bodies = {id(body): body for body in (trunk.body, *(owner.body(trunk.body) for owner in owners))}
         for body in bodies.values():
             firsts = [unit.module for unit in body.units if unit.kind == "residual" and unit.rests]
             for number, module in enumerate(firsts):
@@ -182,7 +184,7 @@ def _of_copies(step: TrainingStep, fake: FakeTensorMode) -> TrainingStep:
     if options.precision == "16-mixed":  # whose scaler reads values; these are as large
         options = dataclasses.replace(options, precision="bf16-mixed")
         precise = MixedPrecision("bf16-mixed", step.model.device.type)
-    model, balance = (without_values(module, fake) for module in (step.model, step.balance))
+    model, balance = without_values(step.model, fake), without_values(step.balance, fake)
     with fake:
         made = TrainingStep(model, step.tasks, balance, options)
         made.precision = precise
