@@ -183,8 +183,8 @@ def _print(found: Survey, setting: Setting, backbone: str) -> None:
     say(f"also trained: {heads}; memory holds {found.baseline_bytes / 1e9:.2f} GB of Python and its libraries")
     if least := [row for row in found.rows if row.predicted is not None and row.predicted.memory == "least"]:
         say(
-            f"~: {plural(len(least), 'row')} fits only with train.memory least (every block runs again in the backward"
-            " pass), or memory_gb, which chooses block by block"
+            f"~: fits only with train.memory least, where every block runs again in the backward pass, or memory_gb, which"
+            f" chooses block by block ({plural(len(least), 'row')})"
         )
     if found.unpredicted:
         say(f"{found.unpredicted} rows without a predicted step: raise --predictions, or choose with --methods")

@@ -6,6 +6,7 @@ pairs, so that slow phases of the machine affect both. No features are cached in
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import statistics
 import time
@@ -40,7 +41,7 @@ class Stepper:
     """A fresh model of a run with a batch, to run and time training steps."""
 
     def __init__(self, conditions: Conditions, run: ArmRun) -> None:
-        options = conditions.recipe_of(run).options
+        options = dataclasses.replace(conditions.recipe_of(run).options, cache=None)
         fabric = make_fabric(options)
         self.device: torch.device = fabric.device
         self.model: Model = conditions.build(run).to(self.device)
