@@ -35,12 +35,16 @@ OTHER: dict[str, Any] = {
     "warmup": 3, "schedule": "poly", "clip": 2.0, "precision": "bf16-mixed", "devices": 2, "accelerator": "cpu",
     "strategy": "ddp", "seed": 7, "augment": None, "variants": 2, "cache": "kept", "cache_gb": 5.0, "workers": 2,
     "eval_every": 3, "eval_batch_size": 2, "eval_size": (32, 32), "eval_limit": 5, "patience": 2, "best_by": "seg.miou",
-    "save_every": 3, "log_every": 3, "log": ("csv",), "checkpointing": True, "compile": True, "memory_gb": 3.0,
+    "save_every": 3, "log_every": 3, "log": ("csv",), "checkpointing": True, "memory": "least", "compile": True,
+    "memory_gb": 3.0,
     "balance": {"seg": 2.0}, "check_pictures": 3,
 }  # fmt: skip
 TOTALS = PictureTotals(("a", "b"), {"matrix": torch.arange(18).reshape(2, 3, 3), "thin": torch.zeros(2, 4).long()})
-WITHOUT_EFFECT = {"workers", "save_every", "log_every", "log", "check_pictures", "cache", "cache_gb", "memory_gb"}
-OF_A_STEP = {"batch_size", "precision", "accelerator", "checkpointing", "augment", "balance", "eval_size", "clip"}
+WITHOUT_EFFECT = {"workers", "save_every", "log_every", "log", "check_pictures", "cache", "cache_gb"}
+OF_A_STEP = {
+    *("batch_size", "precision", "accelerator", "checkpointing", "augment", "balance", "eval_size", "clip"),
+    *("memory", "memory_gb"),
+}
 
 
 def options(**changed: Any) -> TrainOptions:
@@ -58,6 +62,11 @@ def test_an_option_is_in_the_key_of_a_run_unless_no_number_follows_from_it(name)
     changed = options(**{name: OTHER[name]})
     assert (training_content(base) == training_content(changed)) is (name in WITHOUT_EFFECT)
     assert (step_content(base) == step_content(changed)) is (name not in OF_A_STEP)
+
+
+def test_options_that_came_later_are_in_no_key_where_they_are_unset():
+    """Else all that is in a store would be computed again."""
+    assert not {"memory", "memory_gb"} & (training_content(options()).keys() | step_content(options()).keys())
 
 
 def test_a_key_is_of_the_content_not_of_its_order():

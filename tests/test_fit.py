@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision import tv_tensors
 
 import garnish as gn
@@ -22,7 +22,6 @@ from garnish.data.dataset import Sample, collate
 from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.errors import DataError, GarnishError, MissingExtraError, OptionError
 from garnish.files.strict_yaml import read_yaml
-from garnish.training.batch_size import largest_batch, measure, optimizer_bytes
 from garnish.training.best_step import Ranking
 from garnish.training.fit import fit
 from garnish.training.float16_effect import holding
@@ -100,7 +99,7 @@ def test_checkpointing_changes_nothing_but_memory():
     for checkpointing in (False, True):
         model = tiny()  # with dropout: what is recomputed must drop the same
         fit(model, Blobs(PARTIAL), steps=3, checkpointing=checkpointing, **SHORT)
-        assert model.backbone.checkpointing is False
+        assert model.backbone.memory == "lean"
         ends.append(tensors_of(model))
     assert all(torch.equal(t, ends[1][n]) for n, t in ends[0].items())
 
@@ -474,35 +473,6 @@ def test_patience(tmp_path):
     assert (result.stopped, result.steps, result.best_step) == ("early", 15, 5)
     again = fit(tiny(), Blobs(every(4)), Blobs(every(2)), resume=result.out, **{**options, "out": None}, **SHORT)
     assert (again.stopped, again.steps, again.history) == ("early", 15, result.history)
-
-
-# ---- batch size by memory ---------------------------------------------------------------------------------------
-
-
-def test_the_largest_batch_within_a_bound(capsys):
-    model, data = tiny(head=gn.SegFormerHead(channels=8)), Blobs(PARTIAL * 40)
-    fabric = make_fabric(TrainOptions(steps=1, accelerator="cpu"))
-    before = tensors_of(model)
-
-    def loss_of(batch) -> Tensor:
-        return sum(out.float().pow(2).mean() for out in model.train()(batch.images, batch.tasks_of_rows()).values())
-
-    sizes = {}
-    for megabytes in (10, 40):
-        options = TrainOptions(steps=1, memory_gb=megabytes / 1000, augment=None)
-        n = sizes[megabytes] = largest_batch(model, data, options, loss_of, fabric)
-        kept = optimizer_bytes(model.trained_parameters().values(), 1)
-        taken = [kept + measure(data[0], count, loss_of, model, fabric) for count in (n, n + 1)]
-        assert taken[0] <= megabytes * 1e6 < taken[1] * 1.01
-    assert sizes[40] > 3 * sizes[10] > 3
-    buffers = [n for n in before if "running" in n]
-    for name, tensor in tensors_of(tiny(head=gn.SegFormerHead(channels=8))).items():
-        if name in buffers:
-            assert torch.equal(tensor, before[name])
-    with pytest.raises(OptionError, match="one picture takes"):
-        largest_batch(model, data, TrainOptions(steps=1, memory_gb=(kept + 1e3) / 1e9), loss_of, fabric)
-    result = fit(model, Blobs(PARTIAL), steps=1, **SHORT | {"batch_size": "auto", "memory_gb": 0.01})
-    assert 1 <= result.batch_size <= len(PARTIAL)
 
 
 # ---- what is said -----------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def once(function):
 @pytest.fixture
 def setting(monkeypatch):
     monkeypatch.setattr(surveys, "baseline_bytes", lambda: 50)
-    monkeypatch.setattr(surveys, "predict_step", lambda setting, method: fake_step(method))
+    monkeypatch.setattr(surveys, "predict_step", lambda setting, method, *more: fake_step(method))
     monkeypatch.setattr(surveys, "Stopwatch", FakeStopwatch)
     monkeypatch.setattr(surveys, "candidates", once(surveys.candidates))
     monkeypatch.setattr(surveys, "count", once(surveys.count))
@@ -207,7 +207,7 @@ def test_where_memory_excludes_the_trunk_s_activations_side_tuning_is_recommende
 
 
 def test_a_step_that_cannot_be_predicted_is_said_and_not_guessed(setting, monkeypatch):
-    def fails(setting, method):
+    def fails(setting, method, *more):
         if type(method) is gn.LoRA:
             raise NotImplementedError("no such fake operation")
         return fake_step(method)

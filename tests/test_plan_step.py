@@ -20,12 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 import garnish as gn
 import tiny
 from garnish import registry
+from garnish.checking.recording import Recorder
 from garnish.model.model import adapt
 from garnish.planning import memory
 from garnish.planning import stopwatch as stopwatches
 from garnish.planning.counting import Setting
 from garnish.planning.example_step import ExampleStep
-from garnish.planning.recording import Recorder
 from garnish.planning.shaped_trunk import ShapedTrunk
 from garnish.planning.step_cost_prediction import PredictedStep, predict_step, record_step
 from garnish.planning.stopwatch import Stopwatch

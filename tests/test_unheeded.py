@@ -67,12 +67,12 @@ def test_a_warm_up_that_never_ends_is_refused(warmup):
 @pytest.mark.parametrize(
     ("given", "about", "said"),
     [
-        ({"memory_gb": 2.0}, {}, "train.memory_gb: 2.0 has no effect, because batch_size is 8, not auto"),
         ({"cache_gb": 2.0}, {}, "train.cache_gb: 2.0 has no effect, because there is no cache"),
         ({"augment": None, "variants": 3}, {}, "train.variants: 3 has no effect, because augment is null"),
         ({"head_lr": 0.1, "lr": 0.2}, {"trains_trunk": False}, "train.lr: 0.2 has no effect, because heads alone"),
         ({"checkpointing": True}, {"trains_trunk": False}, "train.checkpointing: True has no effect"),
         ({"compile": True}, {"device": "cpu"}, "train.compile: true is worth little on a CPU"),
+        ({"memory": "fast"}, {"trains_trunk": False}, "train.memory: fast has no effect, because nothing in the back"),
         ({"save_every": 7}, {"has_folder": False}, "train.save_every: 7 has no effect, because the run has no folder"),
         ({"log_every": 7}, {"has_folder": False}, "train.log_every: 7 has no effect"),
         ({"log": ("csv", "wandb")}, {"has_folder": False}, "train.log: ('csv', 'wandb') has no effect"),
@@ -105,6 +105,8 @@ def test_what_has_no_effect_is_told_in_one_line(given, about, said):
         ({}, {}),
         ({}, {"has_folder": False, "trains_trunk": False, "has_val": False}),
         ({"batch_size": "auto", "memory_gb": 2.0}, {}),
+        ({"memory_gb": 2.0}, {"trains_trunk": False}),  # pictures and heads are bounded
+        ({"memory": "least"}, {}),
         ({"cache": "kept", "variants": 1, "augment": None, "cache_gb": 2.0}, {}),
         ({"head_lr": 0.1, "lr": 0.2, "checkpointing": True}, {}),
         ({"save_every": 1000, "log_every": 1000, "eval_every": 1000}, {"eval_every": 1000}),
@@ -132,8 +134,8 @@ def test_patience_that_is_told_would_indeed_not_have_ended_the_run():
 def test_fit_tells_it_with_what_came_out(tmp_path):
     result = fit(
         tiny(gn.Frozen()), Blobs(every(4)), out=tmp_path / "run", epochs=2, save_every=3, checkpointing=True,
-        memory_gb=1, **SHORT,
+        cache_gb=1, **SHORT,
     )  # fmt: skip
     assert [line.split(":")[0] for line in result.warnings] == [
-        "train.memory_gb", "train.checkpointing", "train.save_every",
+        "train.cache_gb", "train.checkpointing", "train.save_every",
     ]  # fmt: skip

@@ -22,9 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import garnish as gn
+from garnish.checking.recording import Recorder
 from garnish.engine.blocks import Wrapper
 from garnish.engine.memory import LEVELS, Level
-from garnish.planning.recording import Recorder
 
 ROOT = Path(__file__).parents[1]
 DRAWING = ROOT / "docs" / "images" / "memory.svg"

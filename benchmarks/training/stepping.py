@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def _recorder() -> Any:
     """The class that counts bytes."""
-    spec = importlib.util.spec_from_file_location("recording", ROOT / "src" / "garnish" / "planning" / "recording.py")
+    spec = importlib.util.spec_from_file_location("recording", ROOT / "src" / "garnish" / "checking" / "recording.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -22,7 +22,8 @@ N = TypeVar("N", int, float)
 _EPILOG = """\
 Nothing is trained, and no weights are read. Parameters, bytes and MACs are exact. Memory of a training step is
 predicted from its operations: parameters, batch, gradients, optimizer state and activations, plus a fifth for free
-gaps that malloc keeps, plus the memory of this process for Python and its libraries. Time is measured: each step that
+gaps that malloc keeps, plus the memory of this process for Python and its libraries. What does not fit into --memory
+is tried with train.memory least, too, and marked with ~ where only that fits. Time is measured: each step that
 fits into the free memory is run here a few times with random weights, alternating with a step of heads only. Several
 budgets must all hold. Without --memory and --step-time only as many steps are predicted as --predictions says; without
 --step-time only as many are timed.
@@ -157,7 +158,7 @@ def _row_facts(row: Row) -> dict[str, Json]:
 
     counted, step = row.counted, row.predicted
     exact = ("encoder_total", "encoder_trainable", "share", "decoder_trainable", "bundle_bytes")
-    of_step = ("macs", "tensor_bytes", "memory_bytes", "step_seconds", "step_ratio")
+    of_step = ("macs", "tensor_bytes", "memory_bytes", "memory", "step_seconds", "step_ratio")
     return {
         "name": str(counted.candidate),
         "method": describe(counted.candidate.method),
@@ -180,6 +181,11 @@ def _print(found: Survey, setting: Setting, backbone: str) -> None:
         columns = ["method", "where", "shared", "encoder", "%", "bundle kB", "GMACs", "memory GB", "step s", "× heads"]
         print_table(columns, rows)
     say(f"also trained: {heads}; memory holds {found.baseline_bytes / 1e9:.2f} GB of Python and its libraries")
+    if least := [row for row in found.rows if row.predicted is not None and row.predicted.memory == "least"]:
+        say(
+            "~: fits only with train.memory least, where every block runs again in the backward pass, or memory_gb,"
+            f" which chooses block by block ({plural(len(least), 'row')})"
+        )
     if found.unpredicted:
         say(f"{found.unpredicted} rows without a predicted step: raise --predictions, or choose with --methods")
     if found.untimed:
@@ -214,4 +220,5 @@ def _cells(row: Row, found: Survey, *, is_choice: bool) -> list[str]:
         return [*exact, "", "", "", ""]
     memory = (step.memory_bytes + found.baseline_bytes) / 1e9
     times = ["" if time is None else f"{time:.2f}" for time in (step.step_seconds, step.step_ratio)]
-    return [*exact, f"{step.macs / 1e9:.2f}", f"{memory:.2f}", *times]
+    again = "~" if step.memory == "least" else ""
+    return [*exact, f"{step.macs / 1e9:.2f}", f"{again}{memory:.2f}", *times]

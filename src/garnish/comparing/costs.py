@@ -6,6 +6,7 @@ pairs, so that slow phases of the machine affect both. No features are cached in
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import statistics
 import time
@@ -27,6 +28,7 @@ from garnish.data.loader import StepBatches
 from garnish.model.model import Model
 from garnish.model.report import bytes_for_backward
 from garnish.training.processes import make_fabric
+from garnish.training.run_memory import RunMemory
 from garnish.training.step import TrainingStep
 
 #: Number of timed pairs of steps, after one untimed step.
@@ -39,23 +41,23 @@ class Stepper:
     """A fresh model of a run with a batch, to run and time training steps."""
 
     def __init__(self, conditions: Conditions, run: ArmRun) -> None:
-        options = conditions.recipe_of(run).options
+        options = dataclasses.replace(conditions.recipe_of(run).options, cache=None)
         fabric = make_fabric(options)
         self.device: torch.device = fabric.device
         self.model: Model = conditions.build(run).to(self.device)
-        self.model.backbone.checkpointing = options.checkpointing
         self.model.train()
         balance = balancing_of(options.balance).build(self.model.tasks).to(self.device)
         self.step = TrainingStep(self.model, self.model.tasks, balance, options, fabric)
         assert isinstance(options.batch_size, int)
         data = conditions.parts.train(run.tasks)
+        RunMemory(self.step, fabric).begin(data, None)
         batches = StepBatches(data, options.batch_size, seed=options.seed, augment=options.augment)
         self.batch: Batch = batches.batch_at(0).to(self.device)
 
     def bytes_for_backward(self) -> int:
         """Bytes that the loss keeps for its backward pass, without parameters."""
-        own = (*self.model.parameters(), *self.model.backbone.frozen_tensors().values())
         step, batch = self.step, self.batch
+        own = (*self.model.parameters(), *self.model.buffers(), *step.balance.parameters(), *batch.tensors())
         return bytes_for_backward(lambda: step.balance(step.losses(step.outputs(batch), batch).losses), own)
 
     def seconds(self) -> float:
@@ -87,7 +89,8 @@ class Costs:
     def of(self, run: ArmRun) -> tuple[Counts | None, StepTime | None]:
         """The cost of a run's model; None if it could not be measured."""
         cost = {"cost": self.conditions.cost_content(run)}
-        counts = self._kept(Counts, key_of(cost), run, self._count)
+        # the bytes of stores before are of another count
+        counts = self._kept(Counts, key_of({**cost, "bytes": "alive"}), run, self._count)
         if not self.timed:
             return counts, None
         if self.reference is not None:

@@ -15,10 +15,10 @@ from garnish.training.train_options import FREE_ON_RESUME, TrainOptions
 
 #: To be increased when results change for the same key.
 FORMAT = 1
-#: Training options that do not affect results: these, and those that may change when a run is resumed.
-_WITHOUT_EFFECT = frozenset({*FREE_ON_RESUME, "memory_gb"}) - {"devices", "strategy", "compile"}
+#: Training options that do not affect results: those that may change when a run is resumed.
+_WITHOUT_EFFECT = FREE_ON_RESUME - {"devices", "strategy", "compile"}
 #: Options later than stores that are kept: at their default they are not in the key, so that such stores stay valid.
-_LATER = {"compile": False}
+_LATER = {"compile": False, "memory": None, "memory_gb": None}
 
 
 def key_of(content: Mapping[str, object]) -> str:
@@ -29,11 +29,14 @@ def key_of(content: Mapping[str, object]) -> str:
 
 def training_content(options: TrainOptions) -> dict[str, object]:
     """The training options that affect results."""
-    given = {name: value for name, value in options_of(options).items() if name not in _WITHOUT_EFFECT}
-    return {name: value for name, value in given.items() if name not in _LATER or value != _LATER[name]}
+    return {name: value for name, value in _set_options(options).items() if name not in _WITHOUT_EFFECT}
 
 
 def step_content(options: TrainOptions) -> dict[str, object]:
     """The training options that affect the cost of one step."""
     kept = ("batch_size", "precision", "accelerator", "checkpointing", "augment", "balance", "eval_size", "clip")
-    return {name: value for name, value in options_of(options).items() if name in kept}
+    return {name: value for name, value in _set_options(options).items() if name in (*kept, "memory", "memory_gb")}
+
+
+def _set_options(options: TrainOptions) -> dict[str, object]:
+    return {n: value for n, value in options_of(options).items() if n not in _LATER or value != _LATER[n]}

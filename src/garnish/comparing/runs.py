@@ -72,7 +72,7 @@ def reason_of(error: BaseException) -> str:
     """The reason of a failed run in one line."""
     told = one_line(error, 400).split("; the last checkpoint is in ")[0]
     if isinstance(error, MemoryError) or "out of memory" in told or "can't allocate memory" in told:
-        return f"out of memory ({told or 'no further reason'}); set a smaller batch_size, or checkpointing"
+        return f"out of memory ({told or 'no further reason'}); set a smaller batch_size, memory_gb, or memory=least"
     ours = type(error).__module__.startswith("garnish.")
     return told if ours else f"{type(error).__name__}: {told or 'without a message'}"
 

@@ -155,6 +155,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.names)
 
+    def tensors(self) -> list[Tensor]:
+        """All tensors of the batch."""
+        start = () if self.start is None else (x for _, x in self.start.named())
+        return [self.images, *self.targets.values(), *start]
+
     def tasks_of_rows(self) -> list[list[str]]:
         """For each picture the tasks it has labels for."""
         return [[task for task, rows in self.where.items() if row in rows] for row in range(len(self.names))]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from garnish.checking.plain_data import Json
+from garnish.checking.recording import Recorder
 from garnish.errors import one_line
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
@@ -89,25 +90,19 @@ def _maps(model: Model, size: tuple[int, int]) -> list[Tensor]:
     ]
 
 
-def bytes_for_backward(forward: Callable[[], object], left_out: Iterable[Tensor]) -> int:
-    """Bytes of distinct storages that ``forward`` saves for its backward pass.
+def bytes_for_backward(forward: Callable[[], Tensor], left_out: Iterable[Tensor]) -> int:
+    """Bytes alive after a forward pass while its loss alone is held: what the backward pass keeps, of all storages.
 
     Args:
-        forward: computes a loss; its return value is dropped.
-        left_out: tensors whose storages do not count (parameters, which are in memory anyway).
+        forward: computes a loss, which is dropped afterwards.
+        left_out: tensors that exist already (parameters, the batch), whose storages do not count.
     """
-    known = {tensor.untyped_storage()._cdata for tensor in left_out}  # unlike an address, fake tensors have it
-    kept: dict[int, torch.UntypedStorage] = {}  # kept alive, as a freed one's number could be reused
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in known:
-            kept[storage._cdata] = storage
-        return tensor.detach()  # the tensor and its graph would hold each other and never be freed
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        forward()
-    return sum(storage.nbytes() for storage in kept.values())
+    recorder = Recorder(left_out)
+    with recorder:
+        loss = forward()
+    kept = recorder.alive_bytes - recorder.start_bytes - loss.nbytes
+    del loss
+    return kept
 
 
 def describe_model(model: Model) -> str:

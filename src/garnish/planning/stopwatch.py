@@ -17,6 +17,7 @@ import torch
 from garnish.adapters.reference import Frozen
 from garnish.backbones.backbone import Backbone
 from garnish.engine.adapter import Method
+from garnish.engine.memory import Level
 from garnish.errors import one_line
 from garnish.model.model import adapt
 from garnish.planning.counting import Setting
@@ -46,7 +47,7 @@ class Stopwatch:
             return f"its step is not timed, as it needs {needs / 1e9:.3g} GB and {free / 1e9:.3g} GB are free"
         try:
             heads_only = self._heads_only
-            step = heads_only if method == Frozen() else self._step(method)
+            step = heads_only if method == Frozen() else self._step(method, found.memory)
             ours: list[float] = []
             theirs: list[float] = []
             while len(ours) < _LEAST or (len(ours) < _MOST and sum(ours) < _ENOUGH):
@@ -67,9 +68,10 @@ class Stopwatch:
         step()
         return step
 
-    def _step(self, method: Method) -> ExampleStep:
+    def _step(self, method: Method, memory: Level = "lean") -> ExampleStep:
         shared = {id(tensor): tensor for tensor in (*self._trunk.parameters(), *self._trunk.buffers())}
         model = adapt(copy.deepcopy(self._trunk, shared), method, self._setting.tasks, self._setting.head)
+        model.backbone.memory = memory
         return ExampleStep(model, self._setting.batch_size, self._setting.size)
 
 

@@ -9,6 +9,7 @@ from typing import final
 import torch
 
 from garnish.adapters.reference import Frozen
+from garnish.engine.memory import Level
 from garnish.errors import GarnishError, OptionError, one_line, plural
 from garnish.planning.budget import Budget
 from garnish.planning.candidates import Candidate, Refused, candidates
@@ -123,6 +124,8 @@ def survey(
             continue
         say(f"step {number} of {len(chosen)}: {candidate}")
         step = _predicted(setting, candidate)
+        if not isinstance(step, str) and _exceeds(step, budget, python_bytes) and counted.encoder_trainable:
+            step = _predicted(setting, candidate, "least", step.macs)
         if budget.step_ratio is not None and not isinstance(step, str) and not _step_broken(step, budget, python_bytes):
             step = stopwatch.timed(step, candidate.method)
         if isinstance(step, str):  # reported, never guessed
@@ -154,9 +157,11 @@ def survey(
     )
 
 
-def _predicted(setting: Setting, candidate: Candidate) -> PredictedStep | str:
+def _predicted(
+    setting: Setting, candidate: Candidate, memory: Level = "lean", macs: int | None = None
+) -> PredictedStep | str:
     try:
-        return predict_step(setting, candidate.method)
+        return predict_step(setting, candidate.method, memory, macs)
     except GarnishError:
         raise
     except Exception as error:  # an operation that fake tensors do not support
@@ -183,11 +188,15 @@ def _broken(counted: Counted, budget: Budget) -> str:
     return ""
 
 
+def _exceeds(step: PredictedStep, budget: Budget, python_bytes: int) -> bool:
+    """Whether a step takes more memory than is allowed."""
+    return budget.memory_bytes is not None and step.memory_bytes + python_bytes > budget.memory_bytes
+
+
 def _step_broken(step: PredictedStep, budget: Budget, python_bytes: int) -> str:
     """The limit that a step exceeds, as far as known; empty if none."""
-    memory = step.memory_bytes + python_bytes
-    if budget.memory_bytes is not None and memory > budget.memory_bytes:
-        return f"needs {memory / 1e9:.3g} GB"
+    if _exceeds(step, budget, python_bytes):
+        return f"needs {(step.memory_bytes + python_bytes) / 1e9:.3g} GB"
     if budget.step_ratio is not None and step.step_ratio is not None and step.step_ratio > budget.step_ratio:
         return f"takes {step.step_ratio:.2f} times the step of heads only"
     return ""

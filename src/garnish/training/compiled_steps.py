@@ -131,7 +131,8 @@ class CompiledSteps:
         with warnings.catch_warnings():
             # torch's own, while it traces a head's input
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-            self._step.backward(self._step.own_loss(batch))
+            losses = self._step.own_losses(self._step.outputs(batch), batch)
+            self._step.backward(torch.stack(list(losses.values())).sum())
         if self._fabric.device.type == "cuda":
             torch.cuda.synchronize(self._fabric.device)  # an error of a kernel is raised here, not in a later step
 

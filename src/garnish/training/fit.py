@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -152,9 +153,12 @@ def _loop(run: Run) -> None:
                 raise
             batches = _batches(run)  # the same step once more
             continue
-        run.step.exchange_gradients()
-        for line in run.watch.end_step(run.update()):
+        with run.memory.counted():
+            run.step.exchange_gradients()
+            is_updated = run.update()
+        for line in [*run.watch.end_step(is_updated), *run.memory.faults()]:
             run.warn(line)
+        run.progress.say(run.memory.line())
         run.begun.end()
         run.finish_step(sums, total, factor * run.options.lr)
         if state.step < run.total_steps:
@@ -168,32 +172,37 @@ def _batches(run: Run) -> Iterator[Batch]:
 
 
 def _passes(run: Run, batches: Iterator[Batch]) -> tuple[dict[str, float], float]:
-    """Forward and backward passes of the next step: the loss of each task, and the whole."""
-    options, state, fabric, parts = run.options, run.state, run.fabric, run.options.accumulate
+    """The forward and backward passes of a step; returns the tasks' losses, and the one that is minimised."""
+    options, parts = run.options, run.options.accumulate
     sums: dict[str, float] = {}
     total = 0.0
     run.begun.begin()
     for part in range(parts):
-        batch = only(next(batches), run.tasks).to(fabric.device)
+        batch = only(next(batches), run.tasks).to(run.fabric.device)
         run.compiled.warm_up(batch)
         run.stop_if_asked()
-        seed_step(options.seed, state.step, part, fabric.global_rank)
-        outputs = run.step.outputs(batch, plain=run.watch.judges(batch.targets))
-        found = run.step.losses(outputs, batch, stop=run.requests.number is not None)
-        if found.stop:  # asked for in any process; all of them see it here
-            run.stop()
-        run.stop_if_asked()
-        if not found.losses:
-            continue
-        loss = run.balance(found.losses) / parts
-        run.watch.observe(found.losses)
-        run.step.backward(loss)
-        if part < parts - 1:  # after the last one, finish the step
+        with run.memory.counted(batch):
+            seed = partial(seed_step, options.seed, run.state.step, part, run.fabric.global_rank)
+            run.memory.look_ahead(batch, run.watch, seed)
+            seed()
+            outputs = run.step.outputs(batch, plain=run.watch.judges(batch.targets))
+            found = run.step.losses(outputs, batch, stop=run.requests.number is not None)
+            del outputs  # what the backward pass needs of them it keeps itself
+            if found.stop:  # asked for in any process; all of them see it here
+                run.stop()
             run.stop_if_asked()
-        *values, whole = torch.stack([*found.losses.values(), loss]).tolist()
-        named = dict(zip(found.losses, values, strict=True))
-        run.check_losses(named, batch)
-        sums |= {name: sums.get(name, 0.0) + value / parts for name, value in named.items()}
-        total += whole
+            if not found.losses:
+                continue
+            loss = run.balance(found.losses) / parts
+            run.watch.observe(found.losses)
+            run.step.backward(loss)
+            if part < parts - 1:  # after the last one, finish the step
+                run.stop_if_asked()
+            *values, whole = torch.stack([*found.losses.values(), loss]).tolist()
+            del loss
+            named = dict(zip(found.losses, values, strict=True))
+            run.check_losses(named, batch)
+            sums |= {name: sums.get(name, 0.0) + value / parts for name, value in named.items()}
+            total += whole
     run.compiled.leave_out_unasked(sums)
     return sums, total

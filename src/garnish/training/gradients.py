@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import final
 
 import torch
@@ -42,9 +42,11 @@ def reduce_gradients(parameters: Sequence[nn.Parameter], buffers: Sequence[Tenso
             buffer.copy_(part.reshape(buffer.shape))
 
 
-def gradients_of(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor | None]:
-    """Gradient of one task's loss for each tensor, None if the loss does not depend on it; the graph is kept."""
-    grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+def gradients_of(
+    loss: Tensor, parameters: Mapping[str, nn.Parameter], *, keep: bool = True
+) -> dict[str, Tensor | None]:
+    """Gradient of one task's loss for each tensor, None if the loss does not depend on it; ``keep``: the graph."""
+    grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=keep, allow_unused=True)
     return dict(zip(parameters, grads, strict=True))
 
 
@@ -73,12 +75,12 @@ class GradientWatch:
     ) -> None:
         self.fabric = fabric
         self.expected = {task: trained_for(model, task) for task in tasks}
-        self.best = {task: torch.zeros(len(names), dtype=torch.int64) for task, names in self.expected.items()}
+        self.best = {task: [_NONE] * len(names) for task, names in self.expected.items()}
         self.count = dict.fromkeys(tasks, 0)
         self._this_step: set[str] = set()
         for task, before in (seen or {}).items():
             if task in self.expected and len(before["grades"]) == len(self.expected[task]):
-                self.count[task], self.best[task] = before["steps"], torch.tensor(before["grades"], dtype=torch.int64)
+                self.count[task], self.best[task] = before["steps"], list(before["grades"])
 
     def seen(self) -> dict[str, Watched]:
         """The steps and grades so far, of all processes, all of which call this."""
@@ -92,16 +94,24 @@ class GradientWatch:
         return any(self.count[task] < JUDGED_AFTER and task not in self._this_step for task in tasks)
 
     def observe(self, losses: Mapping[str, Tensor]) -> None:
-        """Record the gradients of tasks that are not judged yet; call before the backward pass."""
+        """Record the gradients of tasks that are not judged yet; call before the backward pass; the graph is kept."""
         for task, loss in losses.items():
-            if not self.judges([task]):
-                continue
+            if self.judges([task]):
+                self._this_step.add(task)
+                self._grade(task, loss, keep=True)
+
+    def observe_alone(self, tasks: Iterable[str], loss_of: Callable[[str], Tensor]) -> None:
+        """As :meth:`observe`, of tasks that are due, each from a pass of its own, so that no graph is kept."""
+        for task in tasks:
             self._this_step.add(task)
-            if loss.requires_grad and self.expected[task]:
-                # The factor keeps small gradients from underflowing in float16 products.
-                found = gradients_of(loss * 1024, self.expected[task]).values()
-                grades = [_NONE if g is None else _SOME if bool(g.any()) else _ZEROS for g in found]
-                self.best[task] = torch.maximum(self.best[task], torch.tensor(grades))
+            self._grade(task, loss_of(task), keep=False)
+
+    def _grade(self, task: str, loss: Tensor, *, keep: bool) -> None:
+        if loss.requires_grad and self.expected[task]:
+            # The factor keeps small gradients from underflowing in float16 products.
+            found = gradients_of(loss * 1024, self.expected[task], keep=keep).values()
+            grades = [_NONE if g is None else _SOME if bool(g.any()) else _ZEROS for g in found]
+            self.best[task] = [max(pair) for pair in zip(self.best[task], grades, strict=True)]
 
     def end_step(self, updated: bool = True) -> list[str]:
         """End the step (``updated``: the optimizer stepped); return a line for each fault of a task judged now."""
@@ -120,9 +130,10 @@ class GradientWatch:
 
     def _grades(self, task: str) -> list[int]:
         """The best grade of each tensor in any process."""
-        grades = self.best[task].to(self.fabric.device)
-        if self.fabric.world_size > 1:
-            self.fabric.all_reduce(grades, reduce_op="max")
+        if self.fabric.world_size == 1:
+            return self.best[task]
+        grades = torch.tensor(self.best[task], dtype=torch.int64, device=self.fabric.device)
+        self.fabric.all_reduce(grades, reduce_op="max")
         found: list[int] = grades.tolist()
         return found
 

@@ -62,8 +62,6 @@ def unheeded(options: TrainOptions, about: Circumstances) -> list[str]:
     def tell(name: str, why: str) -> None:
         lines.append(f"train.{name}: {getattr(options, name)} has no effect, because {why}")
 
-    if options.batch_size != "auto" and _is_set(options, "memory_gb"):
-        tell("memory_gb", f"batch_size is {options.batch_size}, not auto")
     if options.cache is None and _is_set(options, "cache_gb"):
         tell("cache_gb", "there is no cache")
     if options.augment is None and options.variants not in (None, 1):
@@ -71,13 +69,16 @@ def unheeded(options: TrainOptions, about: Circumstances) -> list[str]:
     if not about.trains_trunk:
         if options.head_lr is not None and _is_set(options, "lr"):
             tell("lr", "heads alone are trained, whose rate is head_lr")
-        if options.checkpointing:
-            tell("checkpointing", "nothing in the backbone is trained, so nothing is kept there")
+        for name in ("memory", "checkpointing"):
+            if _is_set(options, name):
+                tell(name, "nothing in the backbone is trained, so nothing is kept there")
     if options.compile and about.device == "cpu":
         lines.append(
             "train.compile: true is worth little on a CPU (4 % of a step after 75 s of compiling, on two cores); leave"
             " it out unless the run is long"
         )
+    if options.compile and options.memory is not None:
+        tell("memory", "compiled passes keep what the compiler decides")
     if not about.has_folder:
         for name in ("save_every", "log_every"):
             if _is_set(options, name):

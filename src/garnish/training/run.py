@@ -15,7 +15,6 @@ from garnish.checking.finite import not_finite
 from garnish.data.dataset import Batch, Dataset
 from garnish.errors import LONGEST, GarnishError, OptionError, one_line
 from garnish.model.model import Model
-from garnish.training.batch_size import largest_batch
 from garnish.training.before_start import length_of, pictures_of_a_step, shortened, warnings_about
 from garnish.training.compiled_steps import CompiledSteps
 from garnish.training.evaluate import Metrics
@@ -28,6 +27,7 @@ from garnish.training.progress import Progress
 from garnish.training.resume_check import check_facts, run_facts
 from garnish.training.run_batches import step_batches
 from garnish.training.run_folder import how_to_go_on
+from garnish.training.run_memory import RunMemory
 from garnish.training.run_state import odd_in_run, recipe_for_bundle, restore, resumed, save_run, taken, write_results
 from garnish.training.saved_facts import Checkpoint, RunState
 from garnish.training.scalars import Scalars, log_kinds
@@ -71,11 +71,15 @@ class Run:
         self.balance = balance or balancing_of(options.balance).build(self.tasks)
         self._place()
         self.begun = BegunStep(self.step.buffers().values())
+        self.memory = RunMemory(self.step, self.fabric)
+        held.callback(self.memory.close)
         saved = None if resume is None else resumed(Path(resume), held, self.step, self.fabric)
         told = [saved.line] if saved is not None else []
         self._begin(train, val, None if saved is None else saved.facts)
         data, world = {"training": train, "validation": val}, self.fabric.world_size
         self.facts = run_facts(options, model, data, self.total_steps, self.batch_size, world)
+        if self.memory.plan is not None:
+            self.facts["levels"] = list(self.memory.plan.levels)
         self.state = RunState()
         if saved is not None:
             told.append(check_facts(saved.facts, self.facts, str(resume)))
@@ -119,12 +123,8 @@ class Run:
     def _begin(self, train: Dataset, val: Dataset | None, saved: Checkpoint | None) -> None:
         """Set batch size, batches, number of steps and validation."""
         options, fabric = self.options, self.fabric
-        self.model.backbone.checkpointing = options.checkpointing
         self.model.train()
-        size = options.batch_size if saved is None else saved["batch_size"]
-        if size == "auto":
-            size = largest_batch(self.model, train, options, self.step.own_loss, fabric)
-        self.batch_size = size
+        self.batch_size = size = self.memory.begin(train, saved)
         self.batches, kept = step_batches(self.model, list(self.tasks), train, val, size, options, fabric, self.warn)
         self.total_steps = options.total_steps(len(train), size, fabric.world_size)
         if saved is None:
@@ -144,6 +144,7 @@ class Run:
             device=self.fabric.device.type,
         )  # fmt: skip
         known = warnings_about(self.model, list(self.tasks), self.fabric.world_size)
+        known += self.memory.warnings
         for line in [*unheeded(self.options, about), *known, *about_labels, *shortened(about_data)]:
             self.warn(line)
         each = pictures_of_a_step(self.batch_size, self.fabric.world_size, self.options.accumulate)
@@ -293,7 +294,6 @@ class Run:
             self.progress.say(f"{self.state.stopped} after {self.state.seconds:.0f} s; bundle{of}: {self.out / 'best'}")
 
     def close(self) -> None:
-        """Restore the model's settings (not its tensors), and close the logs."""
-        self.model.backbone.checkpointing = False
+        """Close the logs."""
         if self.scalars is not None:
             self.scalars.close(finished=bool(self.state.stopped))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, NotRequired, TypedDict, final
 
 from garnish.checking.plain_data import MEASURED, Json, Reading, Within, integers, read_as, reals
+from garnish.engine.memory import Level
 from garnish.errors import BundleError, shown
 from garnish.registry import SpecFacts
 
@@ -84,6 +85,7 @@ class RunFacts(TypedDict):
     methods: NotRequired[dict[str, list[SpecFacts]]]
     heads: NotRequired[dict[str, SpecFacts]]
     data: NotRequired[dict[str, Aspects]]  # by purpose
+    levels: NotRequired[list[Level]]  # by block, of a run with a bound: they change rounding
 
 
 class Checkpoint(RunFacts):

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import final
 
-import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import Precision
 from torch import Tensor, nn
@@ -73,6 +72,7 @@ class TrainingStep:
         """Run a whole step on a batch on the model's device, with labels of ``tasks`` only."""
         outputs = self.outputs(batch)
         found = self.losses(outputs, batch)
+        del outputs  # as in a run: what the backward pass needs of them it keeps itself
         self.backward(self.balance(found.losses))
         self.exchange_gradients()
         self.update(self.norm())
@@ -90,10 +90,14 @@ class TrainingStep:
         """Each task's loss over the labels of all processes; ``stop``: this process wants to stop."""
         return self._losses_of(outputs, batch, stop)
 
-    def own_loss(self, batch: Batch) -> Tensor:
-        """() sum of the losses over this process's labels, without any exchange: for measuring memory."""
-        batch = only(batch, self.tasks)
-        return torch.stack(list(self._losses_of.own(self.outputs(batch), batch).values())).sum()
+    def own_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Each task's loss over this process's labels alone, without any exchange."""
+        return self._losses_of.own(outputs, batch)
+
+    def loss_alone(self, task: str, batch: Batch) -> Tensor:
+        """() loss of one task over this process's labels, from a pass for that task alone."""
+        alone = only(batch, {task: self.tasks[task]})
+        return self.own_losses(self.outputs(alone), alone)[task]
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate a loss's gradients; does nothing if it depends on no trained tensor."""

@@ -1,7 +1,7 @@
 """The expected memory and time of a training step, reported before the first one if they are large.
 
-Operations and the bytes kept for the backward pass are counted on torch's fake tensors at the pictures' own size. The
-time is a lower bound: the operations over the measured speed of a matrix product.
+Operations and bytes are counted on torch's fake tensors at the pictures' own size. The time is a lower bound: the
+operations over the measured speed of a matrix product.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from garnish.checking.recording import Recorder
 from garnish.data.dataset import Dataset
 from garnish.errors import one_line
 from garnish.model.model import Model
-from garnish.model.report import bytes_for_backward, flop_counter
-from garnish.training.batch_size import IN_PASSING, available, optimizer_bytes
+from garnish.model.report import flop_counter
+from garnish.training.batch_size import available
+from garnish.training.simulated_step import without_values
 from garnish.training.train_options import TrainOptions
-from garnish.training.undone_step import BegunStep
 
 #: Bytes and seconds from which a line is printed.
 _MUCH_BYTES, _LONG = 2e9, 60.0
@@ -41,7 +42,7 @@ class StepCost:
 
     Attributes:
         size: (H, W) of the pictures.
-        memory_bytes: activations kept for backward, temporaries, gradients and moments; without the model.
+        memory_bytes: most at once, of pictures, activations, gradients and moments; without the model.
         seconds: at the speed of a matrix product, a lower bound; None on accelerators.
     """
 
@@ -76,7 +77,7 @@ def about_step(model: Model, train: Dataset, options: TrainOptions, batch_size: 
     if pixels < _MANY_PIXELS and pixels / 256 * sum(p.numel() for p in model.parameters()) < _MUCH_WORK:
         return ""
     try:
-        cost = step_cost(model, batch_size, sample.size, optimizer_bytes(trained, 1))
+        cost = step_cost(model, batch_size, sample.size, 2 * sum(tensor.nbytes for tensor in trained))
     except Exception as error:  # e.g. a user's module that reads values, which fake tensors lack
         return f"the cost of a step cannot be predicted ({one_line(error, 120)})"
     return cost.line(available(model.device))
@@ -89,26 +90,25 @@ def step_cost(model: Model, batch_size: int, size: tuple[int, int], kept: int) -
         model: in training mode.
         batch_size: pictures of a step.
         size: (H, W) of each.
-        kept: bytes of gradients and optimizer state.
+        kept: bytes of the optimizer's state.
     """
-    saved, work = counted(model, batch_size, size)
+    taken, work = counted(model, batch_size, size)
     seconds = _BOTH_WAYS * work / speed() if model.device.type == "cpu" else None
-    return StepCost(size, int(saved * IN_PASSING) + kept, seconds)
+    return StepCost(size, taken + kept, seconds)
 
 
 def counted(model: Model, batch_size: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Bytes that a forward pass keeps for backward, and its floating-point operations, from fake tensors."""
-    begun = BegunStep(t for t in model.own_tensors().values() if not isinstance(t, nn.Parameter))
-    begun.begin()  # batch norms still update their counters
+    """Most bytes that forward and backward pass hold at once, and the forward pass's floating-point operations."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    held = [*model.parameters(), *model.buffers()]
-    held += [fake.from_tensor(tensor) for tensor in held]  # neither counts as kept
-    with fake, flop_counter() as counter:
-        images = torch.zeros(batch_size, 3, *size, device=model.device)
-        # a stand-in for the loss, which keeps a softmax or difference as large as the output
-        saved = bytes_for_backward(lambda: _total(model(images)), held)
-    begun.undo()
-    return saved, counter.get_total_flops()
+    copied = without_values(model, fake)
+    with torch.random.fork_rng(devices=[]), fake, Recorder([*copied.parameters(), *copied.buffers()]) as recorder:
+        with flop_counter() as counter:
+            outputs = copied(torch.zeros(batch_size, 3, *size, device=model.device))
+        loss = _total(outputs)
+        del outputs
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+    return recorder.peak_bytes - recorder.start_bytes, counter.get_total_flops()
 
 
 def speed() -> float:
@@ -123,4 +123,5 @@ def speed() -> float:
 
 
 def _total(outputs: dict[str, Tensor]) -> Tensor:
+    """A stand-in for the loss, which keeps a softmax or difference as large as the output."""
     return torch.stack([out.float().log_softmax(1).square().mean() for out in outputs.values()]).sum()

@@ -13,6 +13,7 @@ from garnish.checking.arguments import Options
 from garnish.checking.bounds import BatchSize, Count, CountFrom0, Gigabytes, Processes, Rate, Seed, Size
 from garnish.checking.plain_data import Json, integers, reals
 from garnish.data.augment import Augment
+from garnish.engine.memory import Level
 from garnish.errors import OptionError
 from garnish.training.loggers import check_name
 
@@ -47,7 +48,7 @@ class TrainOptions(Options):
     Attributes:
         steps: optimizer steps; exactly one of ``steps`` and ``epochs`` is set.
         epochs: passes over the training pictures, rounded up to whole steps.
-        batch_size: pictures per process and forward pass; "auto": the largest that fits ``memory_gb``.
+        batch_size: pictures per process and forward pass; "auto": the largest that fits ``memory_gb`` at lean.
         accumulate: forward passes per optimizer step; their losses are averaged, each normalised over its own labels.
         lr: peak learning rate of adapters and tuned backbone parameters.
         head_lr: that of the heads; None: ``lr``.
@@ -78,10 +79,16 @@ class TrainOptions(Options):
         log: any of "tensorboard", "csv", "wandb", "mlflow", "comet", or the class of a Fabric logger by its dotted
             name, which must be allowed outside the recipe unless it is Lightning's own (``--allow-logger``,
             ``allow_loggers``); None: "csv", and "tensorboard" if it is installed.
-        checkpointing: recompute the backbone's blocks in the backward pass: less memory, a third more time.
+        memory: what the backbone's blocks keep for the backward pass: "fast", what torch does; "lean", without what is
+            cheap to make again, in about the same time; "least", their input alone: they run again, in a third more
+            time. None: lean, or, with ``memory_gb``, what that needs.
+        checkpointing: an older name of ``memory="least"``.
         compile: run trunk and heads of the training steps through ``torch.compile`` (docs/runs.md), for accelerators:
-            faster steps after minutes of compiling. Not with ``checkpointing`` or ``cache``.
-        memory_gb: what ``batch_size="auto"`` may use, in 10⁹ bytes; None: 0.9 of the GPU, half of the machine.
+            faster steps after minutes of compiling. Not with ``memory="least"``, ``memory_gb``, ``batch_size="auto"``
+            or ``cache``.
+        memory_gb: bound on what a step takes above the loaded model (pictures, gradients, AdamW's moments,
+            activations), of each process, in 10⁹ bytes: ``memory`` is then chosen block by block. None: no bound;
+            ``batch_size="auto"`` then uses 0.9 of the GPU, or half of the machine.
         balance: how the tasks' losses are combined: task → weight of its loss; the name of a balancing method, such as
             ``Uncertainty``; or ``{name: …}`` with its options. None, or a task left out: the task's own weight.
         check_pictures: pictures of each set that are read and checked before the first step, evenly spaced.
@@ -119,6 +126,7 @@ class TrainOptions(Options):
     save_every: Count = 100
     log_every: Count = 10
     log: tuple[str, ...] | None = None
+    memory: Level | None = None
     checkpointing: bool = False
     compile: bool = False
     memory_gb: Gigabytes | None = None
@@ -136,10 +144,17 @@ class TrainOptions(Options):
                 "train.cache: pictures with new augmentation every epoch cannot be kept; set train.variants, the"
                 " versions of each picture (1: always the same one), which every augmentation allows"
             )
-        if self.compile and self.checkpointing:
+        if self.compile and self.level == "least":
+            name = "checkpointing" if self.checkpointing else "memory"
             raise OptionError(
-                "train.compile: a compiled trunk cannot compute its blocks again in the backward pass, as checkpointing"
-                " asks; set one of the two"
+                f"train.compile: a compiled trunk cannot run its blocks again in the backward pass, as {name} asks; set"
+                " one of the two"
+            )
+        if self.compile and (self.memory_gb is not None or self.batch_size == "auto"):
+            name = "memory_gb" if self.memory_gb is not None else "batch_size auto"
+            raise OptionError(
+                f"train.compile: what a compiled step takes is the compiler's choice and cannot be planned, as {name}"
+                " asks; set a number of pictures, or leave compile out"
             )
         if self.compile and self.cache is not None:
             raise OptionError(
@@ -149,8 +164,25 @@ class TrainOptions(Options):
         if self.strategy == "fsdp":
             raise OptionError(
                 "train.strategy: fsdp is refused: what is trained is small and complete on every device, and shards"
-                " cannot be saved as a bundle; use ddp, and checkpointing=true if memory is short"
+                " cannot be saved as a bundle; use ddp, and memory=least if memory is short"
             )
+        for name in ("memory", "checkpointing"):
+            if getattr(self, name) and self.memory_gb is not None:
+                raise OptionError(
+                    f"train.{name}: memory_gb chooses what each block keeps; leave {name} out, or memory_gb"
+                )
+        if self.memory is not None and self.checkpointing:
+            raise OptionError("train.checkpointing: an older name of memory=least; leave it out beside memory")
+
+    @property
+    def sets_level(self) -> bool:
+        """Whether it says what blocks keep."""
+        return self.checkpointing or self.memory is not None
+
+    @property
+    def level(self) -> Level:
+        """What blocks keep if nothing is planned."""
+        return "least" if self.checkpointing else self.memory or "lean"
 
     def total_steps(self, num_pictures: int, batch_size: int, world: int) -> int:
         """Optimizer steps of the whole run."""

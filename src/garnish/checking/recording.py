@@ -31,11 +31,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, present: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.alive_bytes = 0
+        self.alive_bytes = self.peak_bytes = 0
         self._known: dict[int, weakref.ref[UntypedStorage]] = {}
-        for tensor in present:
+        self.add(present)
+        self.start_bytes = self.alive_bytes
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Count tensors that were made outside the ``with`` block from now on."""
+        for tensor in tensors:
             self._note(tensor)
-        self.start_bytes = self.peak_bytes = self.alive_bytes
+        self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
 
     def __torch_dispatch__(
         self,
