@@ -76,7 +76,7 @@ class MonaAdapter(Adapter):
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """Stream y after the residual, (R, P + H·W, d) or (R, H, W, d) → the same shape."""
-        prefix, v = to_map(self.down(self.gamma * self.norm(y) + self.gamma_x * y), ctx)
+        prefix, v = to_map(self.down(torch.addcmul(self.gamma_x * y, self.gamma, self.norm(y))), ctx)
         v = v + (self.conv3(v) + self.conv5(v) + self.conv7(v)) / 3
         v = v + self.conv1(v)
         hidden = F.gelu(from_map(prefix, v, y.ndim))

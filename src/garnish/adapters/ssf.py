@@ -67,9 +67,10 @@ class SSFAdapter(Adapter):
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """(…, C) → (…, C), or maps (R, C, H, W) → (R, C, H, W)."""
+        # one pass over y, also where it is made again in the backward pass
         if self.channels_first:
-            return y * self.scale[:, None, None] + self.shift[:, None, None]
-        return y * self.scale + self.shift
+            return torch.addcmul(self.shift[:, None, None], y, self.scale[:, None, None])
+        return torch.addcmul(self.shift, y, self.scale)
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """``diag(γ) W`` and ``γ ⊙ b + β``, for layers and norms; a layer without bias gets the bias β."""
