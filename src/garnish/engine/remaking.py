@@ -51,7 +51,7 @@ SPARING: Mapping[str, Callable[..., Tensor | None]] = {
 #: Functions that write into their first argument, beside those whose names end so: ``add_``.
 WRITING = frozenset({"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"})
 #: Bytes written to make a tensor again, over its own, up to which it is cheap.
-MOST_WORK = 3.0
+MOST_WORK = 3.2
 #: A source that is kept for nothing else is kept for what is at least so many times larger.
 MUCH_LARGER = 4
 #: Tensors made again that stay at hand for whoever needs them next.
