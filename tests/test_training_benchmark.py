@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -161,7 +162,8 @@ def test_cases_are_merged_with_what_they_were_measured_with(tool, monkeypatch, t
     assert first["bound"] == {"bytes": 2 * 10**7, "peak_over_bound": 0.5}
     assert first["arms"]["bound"]["levels"] == ["lean", "least"] and first["arms"]["lean"]["levels"] == "lean"
     assert first["left_out"] == {"peft": "not today", "old": "no tree was given (--old)"}
-    assert set(second["over"]) == {"fast", "old"} and "plans levels" in second["left_out"]["bound"]
+    assert set(second["over"]) == {"fast", "old"}
+    assert second["arms"]["bound"]["levels"] == 2 * 10**7  # bytes, for which the worker plans
     about = second["about"]
     assert about["rounds"] == 2 and about["versions"]["torch"] == torch.__version__
     assert str(ROOT) not in about["command"] and "--old ." in about["command"]
@@ -171,6 +173,18 @@ def test_cases_are_merged_with_what_they_were_measured_with(tool, monkeypatch, t
     )
     assert "`peft` is left out of ViT-S/LoRA rank=4: not today." in printed.out
     assert "peft is left out: not today" in printed.err
+
+
+def test_levels_are_planned_for_a_bound(tool):
+    tool("measure")
+    from arms import TINY
+    from stepping import Working
+
+    case = dataclasses.asdict(TINY["ViT-S"])
+    fast = Working("fast", case, "LoRA", {}, "fast", "cpu", False).facts()
+    bound = fast["bytes"]["peak"] * 3 // 4
+    found = Working("bound", case, "LoRA", {}, bound, "cpu", False).facts()
+    assert found["bytes"]["peak"] <= bound and set(found["levels"]) <= {"fast", "lean", "least"}
 
 
 def test_a_table_takes_every_method_and_few_rounds_are_not_kept(tool, monkeypatch, capsys):

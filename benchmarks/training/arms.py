@@ -95,11 +95,13 @@ class Arm:
             as heads would read them.
         trained: what gets gradients.
         present: all parameters and buffers.
+        trunk: of garnish; None for others.
     """
 
     maps: Callable[[Tensor], Iterator[Tensor]]
     trained: list[nn.Parameter]
     present: list[Tensor]
+    trunk: nn.Module | None = None
 
     def loss(self, images: Tensor) -> Tensor:
         """The sum over all maps of the mean square, in float32."""
@@ -155,8 +157,6 @@ def build(
 def set_levels(trunk: nn.Module, levels: Levels) -> None:
     """Set what a trunk keeps for the backward pass.
 
-    HOOK of the arm ``bound``: the levels that a planner finds, one for each block, come in here as a tuple.
-
     Raises:
         LeftOutError: a tree without ``trunk.memory`` that is asked for more than it can do.
     """
@@ -196,7 +196,8 @@ def garnish_arm(model: Model) -> Arm:
 
     trained = [p for owner in model.owners for p in owner.tensors().values() if isinstance(p, nn.Parameter)]
     inside = model.backbone
-    return Arm(maps, trained, [*inside.parameters(), *inside.buffers(), *inside.frozen_tensors().values()])
+    present = [*inside.parameters(), *inside.buffers(), *inside.frozen_tensors().values()]
+    return Arm(maps, trained, present, inside)
 
 
 def _timm_model(case: Case) -> nn.Module:

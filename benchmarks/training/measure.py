@@ -10,8 +10,8 @@ arm is a worker process of its own; they step in turn, every other round in the 
 within a round. On the CPU a step's seconds are the processor time of the one thread that works (``time.thread_time``,
 one torch thread), on CUDA wall time between synchronisations.
 
-Arms: ``fast``, ``lean``, ``least`` (garnish, ``trunk.memory``); ``bound`` (a level for each block, so that half of
-fast's peak is not exceeded: ``--levels``); ``peft`` (LoRA on timm's model, the same rank, α and layers); ``full``
+Arms: ``fast``, ``lean``, ``least`` (garnish, ``trunk.memory``); ``bound`` (a level for each block, planned so
+that half of fast's peak is not exceeded); ``peft`` (LoRA on timm's model, the same rank, α and layers); ``full``
 (timm's model, all of it trained); ``old`` (the same method, as the tree ``--old`` trains by itself). What cannot be
 measured is left out with the reason.
 
@@ -118,10 +118,7 @@ class Bench:
                     left_out[arm] = "it is a share of fast's peak, which was not measured"
                     continue
                 bound = {"bytes": facts["fast"]["bytes"]["peak"] // 2}
-                if self.args.levels is None:  # a planner of levels would be asked here, for bound["bytes"]
-                    left_out[arm] = "nothing plans levels for a bound yet; give one a block (--levels lean,lean,least)"
-                    continue
-                levels = self.args.levels
+                levels = self.args.levels or bound["bytes"]
             where = (self.args.device, self.args.bf16)
             self.worker(arm).ask("Build", arm, dataclasses.asdict(case), method, dict(options), levels, *where)
             told = self.worker(arm).ask("facts")

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from arms import Arm, Case, LeftOutError, Levels, build
+from arms import Arm, Case, LeftOutError, Levels, build, set_levels
+from bounded import levels_within
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,20 +131,26 @@ class Working:
         case: Mapping[str, Any],
         method: str,
         options: Mapping[str, Any],
-        levels: Levels | list[str],
+        levels: Levels | list[str] | int,
         device: str,
         bf16: bool,
     ) -> None:
         tf32_off()
         self.left_out = ""
         chosen = Case(**{**case, "size": tuple(case["size"])})
-        levels = tuple(levels) if isinstance(levels, list) else levels
+        bound = levels if isinstance(levels, int) else None  # bytes, for which levels are planned
+        levels = tuple(levels) if isinstance(levels, list) else "fast" if isinstance(levels, int) else levels
         try:
             made = build(arm, chosen, method, options, levels, device)
         except LeftOutError as error:
             self.left_out = str(error)
             return
         self.stepper = Stepper(made, chosen.pictures(device), bf16=bf16)
+        self.levels: list[str] | None = None
+        if bound is not None:
+            found = levels_within(self.stepper, made.trunk, bound)
+            set_levels(made.trunk, found)
+            self.levels = list(found)
 
     def facts(self) -> dict[str, Any]:
         """Why it is left out, or its bytes, its trained numbers and the shapes of its maps."""
@@ -153,6 +160,8 @@ class Working:
         if self.stepper.device == "cuda":
             self.stepper.step()
             found["bytes"]["cuda_peak"] = self.stepper.cuda_peak()
+        if self.levels is not None:
+            found["levels"] = self.levels
         found["trained"] = sum(p.numel() for p in self.stepper.arm.trained)
         with torch.no_grad():
             found["maps"] = [list(x.shape) for x in self.stepper.arm.maps(self.stepper.images)]
