@@ -166,7 +166,7 @@ def test_a_step_is_timed_in_pairs_with_one_of_heads_only(monkeypatch, heads, own
     monkeypatch.setattr(stopwatches, "_seconds", scripted)
     found = timed(Stopwatch(setting()), gn.LoRA(rank=2))
     assert asked == [True, False] * pairs
-    assert found == PredictedStep(1, 1, pytest.approx(seconds), pytest.approx(ratio))
+    assert found == PredictedStep(1, 1, step_seconds=pytest.approx(seconds), step_ratio=pytest.approx(ratio))
 
 
 def test_heads_only_take_as_long_as_themselves():
