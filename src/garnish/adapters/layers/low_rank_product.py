@@ -81,13 +81,14 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b = ctx.saved_tensors
-        kind = grad.dtype
+        kind, own = grad.dtype, x.dtype
         rows, entered = grad.flatten(0, -2), x.flatten(0, -2).to(kind)
-        # (g B) is (N, r): every product but the first is as narrow as the rank
+        # (g B) is (N, r): every product but the last is as narrow as the rank
         hidden = rows @ (b * ctx.scale).to(kind)
         down = (hidden.t() @ entered).to(a.dtype) if ctx.needs_input_grad[3] else None
         up = (ctx.scale * (rows.t() @ (entered @ a.to(kind).t()))).to(b.dtype) if ctx.needs_input_grad[4] else None
+        del x, entered  # made again for this, and as large as what comes
         mine = None
         if ctx.needs_input_grad[0]:
-            mine = (grad @ torch.addmm(weight, b, a, alpha=ctx.scale).to(kind)).to(x.dtype)
+            mine = (grad @ torch.addmm(weight, b, a, alpha=ctx.scale).to(kind)).to(own)
         return mine, None, None, down, up, None
