@@ -124,7 +124,13 @@ def dropout_in_place(x: Tensor, y: Tensor, f: Tensor, g: Tensor) -> Tensor:
     return y + F.dropout(y * f, 0.5, True, inplace=True)
 
 
+def named_arguments(x: Tensor, y: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    z = F.linear(input=torch.mul(input=y, other=f), weight=torch.diag(input=g))
+    return torch.relu_(input=torch.add(input=z, other=y))
+
+
 RIGHT = [
+    named_arguments,
     random_like,
     dropped,
     in_place_sums,

@@ -107,8 +107,10 @@ class Remaking(TorchFunctionMode):
             return func(*args)
         kwargs = kwargs or {}
         if kwargs.get("inplace") or name in WRITING or (name[-1:] == "_" and name[:2] != "__"):
-            self._write(args[0])  # before, as such a function may keep what it has written
+            self._write(args[0] if args else kwargs["input"])  # before, as it may keep what it has written
             return func(*args, **kwargs)
+        if not args:  # all by name, in any order: kept as torch keeps it
+            return func(**kwargs)
         if name in CHEAP:
             out = func(*args, **kwargs)
             if isinstance(out, Tensor) and out.requires_grad and not out._is_view() and out is not args[0]:
