@@ -19,6 +19,7 @@ from garnish.engine.adapter import Adapter, Method
 from garnish.engine.blocks import Wrapper, has_hooks
 from garnish.engine.context import Binding, ForwardContext, Kept, Rows, Whose, joined
 from garnish.engine.merged_layer import run_merged
+from garnish.engine.remaking import keep_for_many
 from garnish.engine.stacks import Stack, merged_of, run_layer
 
 
@@ -112,6 +113,8 @@ class Adapted(Wrapper):
         frozen: Tensor = self.layer(entered, *args, **kwargs)
         adapted, read = (frozen, own) if shared is None else shared.fork(own, frozen, alone)
         base = adapted if self._on_adapted(streams) else frozen
+        if ctx.lean:
+            keep_for_many(base)  # what the images' rows and each stream have here is this and little more
         if ctx.part != "all":
             kept[self.key] = base
             return adapted

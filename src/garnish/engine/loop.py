@@ -83,7 +83,13 @@ def run_units(
     if watch is not None or trunk.memory == "fast" or not may_remake():
         return loop.run(flow, first, end)
     unchanged = Unchanged(partial(_read_by, body, flow.ctx, rows)) if "least" in trunk.levels else None
+    changed = _first_changed(flow.ctx, rows, end)
     for level, start, stop in _stretches(body, trunk.levels, first, end):
+        while start < min(stop, changed) and not flow.x.requires_grad:  # nothing is kept for a backward pass yet
+            flow = loop.run(flow, start, start + 1)
+            start += 1
+        if start == stop:
+            continue
         run = partial(loop.run, first=start, end=stop)
         flow = replace(flow, ctx=replace(flow.ctx, lean=level != "fast"))
         if level == "fast":
@@ -98,12 +104,22 @@ def run_units(
     return flow
 
 
-def _read_by(body: Body, ctx: ForwardContext, rows: Rows | None) -> Iterator[Tensor]:
-    """The parameters and buffers that a pass may read: of its modules and of the owners that act in it."""
+def _acting(ctx: ForwardContext, rows: Rows | None) -> list[Owner]:
+    """The owners that act in a pass, and those that they are parts of."""
     tables = [table for table in (rows, ctx.streams) if table is not None]
     owners: list[Owner | None] = [ctx.owner, *(owner for table in tables for owner in table.present)]
-    roots = [owner.root for owner in owners if owner is not None]
-    for module in dict.fromkeys([body, *(owner for owner in owners if owner is not None), *roots]):
+    found = [owner for owner in owners if owner is not None]
+    return list(dict.fromkeys([*found, *(owner.root for owner in found)]))
+
+
+def _first_changed(ctx: ForwardContext, rows: Rows | None, end: int) -> int:
+    """Number of the first unit that computes something other than in the bare trunk; ``end`` if none does."""
+    return min((owner.changes for owner in _acting(ctx, rows) if owner.changes is not None), default=end)
+
+
+def _read_by(body: Body, ctx: ForwardContext, rows: Rows | None) -> Iterator[Tensor]:
+    """The parameters and buffers that a pass may read: of its modules and of the owners that act in it."""
+    for module in [body, *_acting(ctx, rows)]:
         yield from module.parameters()
         yield from module.buffers()
 

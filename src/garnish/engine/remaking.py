@@ -22,25 +22,12 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.overrides import TorchFunctionMode
 
+from garnish.engine.cheap import CAST, FEW_TERMS, PRODUCTS, how_to_run
 from garnish.engine.held import Held, MadeBy, version_of
 from garnish.engine.memory import is_transformed, may_remake
 from garnish.engine.pass_state import Autocast
 from garnish.engine.sparing import draw_kept, drop, frozen_batch_norm, frozen_convolution, masked
 
-#: Names of torch's functions whose output is made again: a few operations a value, the same result each time.
-CHEAP = frozenset(
-    [
-        *("layer_norm", "group_norm", "rms_norm", "normalize"),
-        *("gelu", "silu", "relu", "hardswish", "leaky_relu", "elu", "mish", "softplus", "sigmoid", "tanh"),
-        *("add", "sub", "mul", "div", "neg", "square", "addcmul", "masked_fill", "where"),
-        *("clone", "contiguous", "reshape", "flatten", "to", "float", "half", "bfloat16"),
-        *("roll", "pad", "interpolate", "cat", "stack", "index_select", "repeat", "repeat_interleave"),
-    ]
-)
-#: Names of products, cheap where they add up at most this many terms (the two small matrices of a low-rank update).
-PRODUCTS, FEW_TERMS = frozenset({"matmul", "mm", "bmm"}), 64
-#: Names of products that autocasting gives inputs of its own type, copies that are noted here instead.
-CAST = frozenset({"linear", "conv1d", "conv2d", "conv3d"})
 #: Functions that stand in for torch's own where these keep too much.
 SPARING: Mapping[str, Callable[..., Tensor | None]] = {
     "conv1d": frozen_convolution,
@@ -48,8 +35,6 @@ SPARING: Mapping[str, Callable[..., Tensor | None]] = {
     "conv3d": frozen_convolution,
     "batch_norm": frozen_batch_norm,
 }
-#: Functions that write into their first argument, beside those whose names end so: ``add_``.
-WRITING = frozenset({"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"})
 #: Bytes written to make a tensor again, over its own, up to which it is cheap.
 MOST_WORK = 3.2
 #: A source that is kept for nothing else is kept for what is at least so many times larger.
@@ -61,6 +46,23 @@ AT_HAND = 3
 def remaking(memory: object) -> AbstractContextManager[object]:
     """A context in which a part of a training pass keeps little, unless ``memory`` is "fast" or nothing is gained."""
     return Remaking() if memory != "fast" and may_remake() else nullcontext()
+
+
+def note_made(out: Tensor, function: Callable[..., Tensor], *args: object) -> None:
+    """Tell the pass that runs here, if it keeps little, that ``function(*args)`` makes ``out`` at little cost."""
+    mode = torch.overrides._get_current_function_mode()
+    if isinstance(mode, Remaking) and out.requires_grad:
+        mode.note(out, function, args)
+
+
+def keep_for_many(tensor: Tensor) -> None:
+    """Tell the pass that runs here, if it keeps little, to make what is made of ``tensor`` of it again.
+
+    As several tensors are made of it, it is kept in place of all of them, if any of them is asked for.
+    """
+    mode = torch.overrides._get_current_function_mode()
+    if isinstance(mode, Remaking):
+        mode.keep(tensor)
 
 
 #: What autograd keeps in place of a tensor, and the tensor again.
@@ -103,15 +105,14 @@ class Remaking(TorchFunctionMode):
     ) -> Any:
         """Run one function of torch; note how its output was made, if it is cheap."""
         name = getattr(func, "__name__", "")
-        if name == "__get__":  # an attribute, by far the most frequent
-            return func(*args)
+        how = how_to_run(name)
         kwargs = kwargs or {}
-        if kwargs.get("inplace") or name in WRITING or (name[-1:] == "_" and name[:2] != "__"):
+        if how == "write" or (kwargs and kwargs.get("inplace")):
             self._write(args[0] if args else kwargs["input"])  # before, as it may keep what it has written
             return func(*args, **kwargs)
-        if not args:  # all by name, in any order: kept as torch keeps it
-            return func(**kwargs)
-        if name in CHEAP:
+        if how == "plain" or not args:  # all by name, in any order: kept as torch keeps it
+            return func(*args, **kwargs)
+        if how == "cheap":
             out = func(*args, **kwargs)
             if isinstance(out, Tensor) and out.requires_grad and not out._is_view() and out is not args[0]:
                 self._note(out, func, args, kwargs)
@@ -134,6 +135,24 @@ class Remaking(TorchFunctionMode):
         out = drop(x, kept, 1 - p)
         self._note(out, masked, (x, kept, 1 - p), {})
         return out
+
+    def note(self, out: Tensor, function: Callable[..., Tensor], args: tuple[Any, ...]) -> None:
+        """See :func:`note_made`."""
+        with torch._C.DisableTorchFunction():
+            self._note(out, function, args, {})
+
+    def keep(self, tensor: Tensor) -> None:
+        """See :func:`keep_for_many`."""
+        with torch._C.DisableTorchFunction():
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            if self._notes and key not in self._known:
+                self._keep(key, storage)
+
+    def _keep(self, key: int, storage: UntypedStorage) -> None:
+        kept = self._kept
+        if key not in kept:
+            kept[key] = weakref.ref(storage, lambda _: kept.pop(key, None))
 
     def _note(
         self, out: Tensor, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -189,6 +208,8 @@ class Remaking(TorchFunctionMode):
 
     def pack(self, tensor: Tensor) -> Held:
         """What autograd keeps in place of ``tensor``."""
+        if type(tensor) is nn.Parameter:  # is there anyway, and whoever writes to it counts its version up
+            return Held(tensor, 0, version_of(tensor))
         with torch._C.DisableTorchFunction():  # autograd asks in the middle of functions of others, with the mode on
             return self._packed(tensor)
 
@@ -200,9 +221,7 @@ class Remaking(TorchFunctionMode):
             found[1].uses += 1
             return Held(None, key, made_by=found[1], view=(tensor.shape, tensor.stride(), tensor.storage_offset()))
         self._known.pop(key, None)  # and with it what the tensor was made of
-        kept = self._kept
-        if key not in kept:
-            kept[key] = weakref.ref(storage, lambda _: kept.pop(key, None))
+        self._keep(key, storage)
         # without its graph, which would hold it in turn, so that neither would be freed if no backward pass comes
         return Held(tensor.detach(), key, version_of(tensor), self._writes.get(key, 0))
 

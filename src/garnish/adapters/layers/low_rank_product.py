@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.engine.pass_state import Autocast
+from garnish.engine.remaking import note_made
 
 #: Rows of the input, over ``o i / (o + i)``, from which one product is faster than two paths and their sum.
 PAYS_FROM = 2
@@ -41,21 +42,28 @@ def low_rank_sum(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scale: float) -> Te
     kind = Autocast.now().of(x)
     x = x if kind is None else x.to(kind)
     with torch._C.DisableTorchFunction():
-        out: Tensor = _Sum.apply(x, y, a, b, scale)
-    return out
+        out, hidden = _Sum.apply(x, y, a, b, scale)
+    note_made(out, _added, y, hidden, b, scale)
+    return out  # type: ignore[no-any-return]
+
+
+def _added(y: Tensor, hidden: Tensor, b: Tensor, scale: float) -> Tensor:
+    """``y + s·hidden Bᵀ``: (…, o) and (N, r) → (…, o)."""
+    return torch.addmm(y.flatten(0, -2), hidden, b.to(y.dtype).t(), alpha=scale).view_as(y)
 
 
 @final
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         ctx.scale = scale
         hidden = x.flatten(0, -2) @ a.to(x.dtype).t()
         ctx.save_for_backward(x, hidden, a, b)
-        return torch.addmm(y.flatten(0, -2), hidden, b.to(x.dtype).t(), alpha=scale).view_as(y)
+        ctx.mark_non_differentiable(hidden)
+        return _added(y, hidden, b, scale), hidden
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, hidden, a, b = ctx.saved_tensors
         kind = grad.dtype
         rows = grad.flatten(0, -2)
