@@ -66,9 +66,12 @@ def test_tasks_on_mlp_layers_from_the_second_stage_on(short):
 
 
 @pytest.mark.parametrize("short", tiny.BACKBONES)
+@pytest.mark.parametrize("large", [False, True])
 @torch.inference_mode()
-def test_owners_share_a_pass_that_part_behind_the_first_block(short):
-    """Those of the first block share nothing worth it; a block is one residual or two, by family."""
+def test_owners_share_a_pass_that_part_behind_the_first_block_or_are_small(short, large, monkeypatch):
+    """Of the first block they share the reading of weights alone; a block is one residual or two, by family."""
+    if large:
+        monkeypatch.setattr("garnish.engine.shared_passes.APART_FROM", tiny.backbone(short).stream_bytes(64, 64))
     trunk = tiny.backbone(short)
     block_of = {site.name: (site.stage, site.block) for site in trunk.sites() if site.block >= 0}
     first, second = sorted(set(block_of.values()))[:2]
@@ -80,4 +83,33 @@ def test_owners_share_a_pass_that_part_behind_the_first_block(short):
             model.backbone.register_forward_hook(lambda *_, calls=calls: calls.append(1))
             model(tiny.pictures(1))
             passes[block_of[layer]].add(len(calls))
-    assert passes == {first: {2}, second: {1}}
+    assert passes == {first: {2 if large else 1}, second: {1}}
+
+
+@pytest.mark.parametrize(("short", "taps"), [*((short, "stage") for short in tiny.BACKBONES), ("swin", "merged")])
+@torch.inference_mode()
+def test_bytes_of_a_pictures_stream(short, taps):
+    """Told from the feature maps: those of the first block's input, but for a class token and a padded grid."""
+    trunk = tiny.backbone(short)
+    if taps == "merged":
+        trunk.read_merged()
+    seen: list[int] = []
+    first = next(unit for unit in trunk.units if unit.kind == "residual")
+    first.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].nbytes))
+    trunk(tiny.pictures(1, 112, 112), ())
+    least = 0.2 if short == "cnn" else 0.7  # the first block of this one halves the sides
+    assert least <= trunk.stream_bytes(112, 112) / seen[0] <= 1.0
+
+
+def test_the_pictures_of_a_task_count_for_how_it_runs():
+    """In one batch, a task of many pictures takes a pass of its own, those of few share one."""
+    model = tiny.model("vit", gn.LoRA(rank=2, per_task=True), tasks=("seg", "depth", "normals"))
+    trunk = model.backbone
+    calls: list[int] = []
+    trunk.register_forward_hook(lambda *_: calls.append(1))
+    pictures = tiny.pictures(5, 64, 64)
+    asked = [["seg"], ["seg"], ["seg"], ["depth"], ["normals"]]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("garnish.engine.shared_passes.APART_FROM", 3 * trunk.stream_bytes(64, 64))
+        model(pictures, asked)
+    assert len(calls) == 2

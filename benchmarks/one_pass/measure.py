@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 import garnish as gn
 from garnish.backbones.backbone import Backbone
-from garnish.engine import context, passes
+from garnish.engine import context, shared_passes
 from garnish.engine.adapter import Method
 from garnish.engine.maps import TaskMaps
 from garnish.model.model import Model
@@ -97,12 +97,12 @@ def own_mode(model: Model) -> str:
 @contextmanager
 def forced(model: Model, mode: str) -> Iterator[None]:
     """One group for all owners that tasks use, or one for each."""
-    own = passes.group_of
-    passes.group_of = lambda owner, body, *, whole: owner.number if mode == "passes" else "rows"
+    own = shared_passes.group_of
+    shared_passes.group_of = lambda owner, body, **how: owner.number if mode == "passes" else "rows"
     try:
         yield
     finally:
-        passes.group_of = own
+        shared_passes.group_of = own
 
 
 class Watch:

@@ -188,7 +188,10 @@ def garnish_arm(model: Model) -> Arm:
     def maps(images: Tensor) -> Iterator[Tensor]:
         wanted = Wanted.of(None, images.shape[0], model.tasks)
         owner_of = model.served.owner_of
-        for step in plan_passes(wanted, owner_of, model.backbone.body, images.device, whole=model.is_compiled):
+        how: dict[str, Any] = {"whole": model.is_compiled}
+        if hasattr(model.backbone, "stream_bytes"):  # not in older trees
+            how["picture_bytes"] = model.backbone.stream_bytes(*images.shape[-2:])
+        for step in plan_passes(wanted, owner_of, model.backbone.body, images.device, **how):
             found = model._run(step, images, None)
             own = {id(rows): task for task, rows in step.tasks.items()}  # tasks that read the same rows count once
             for task in own.values():

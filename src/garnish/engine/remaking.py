@@ -50,8 +50,7 @@ def remaking(memory: object) -> AbstractContextManager[object]:
 
 def note_made(out: Tensor, function: Callable[..., Tensor], *args: object) -> None:
     """Tell the pass that runs here, if it keeps little, that ``function(*args)`` makes ``out`` at little cost."""
-    mode = torch.overrides._get_current_function_mode()
-    if isinstance(mode, Remaking) and out.requires_grad:
+    if (mode := _running()) is not None and out.requires_grad:
         mode.note(out, function, args)
 
 
@@ -60,9 +59,13 @@ def keep_for_many(tensor: Tensor) -> None:
 
     As several tensors are made of it, it is kept in place of all of them, if any of them is asked for.
     """
-    mode = torch.overrides._get_current_function_mode()
-    if isinstance(mode, Remaking):
+    if (mode := _running()) is not None:
         mode.keep(tensor)
+
+
+def _running() -> Remaking | None:
+    mode = torch.overrides._get_current_function_mode()  # type: ignore[no-untyped-call]
+    return mode if isinstance(mode, Remaking) else None
 
 
 #: What autograd keeps in place of a tensor, and the tensor again.

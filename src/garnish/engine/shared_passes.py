@@ -14,7 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from garnish.engine.context import Rows
+from garnish.engine.context import APART_FROM, Rows
 from garnish.engine.maps import Selection, index_of
 from garnish.engine.owner import Owner
 from garnish.engine.units import Body
@@ -87,6 +87,12 @@ class Wanted:
         by_image = None if self.by_image is None else tuple(map(needed, self.by_image))
         return Wanted(needed(self.tasks), by_image, self.num_images)
 
+    def count_of(self, tasks: Set[str]) -> int:
+        """Number of the pictures that any of these tasks is asked of; a ``SymInt`` in a graph."""
+        if self.by_image is None:
+            return self.num_images
+        return sum(not tasks.isdisjoint(names) for names in self.by_image)
+
     def rows_for(self, task: str, asked: Wanted, device: torch.device) -> Tensor | slice | None:
         """Of the pictures that a task ran for, those that asked for it; others need it only for another task."""
         if self.by_image is None and asked.by_image is None:
@@ -114,20 +120,27 @@ class Pass:
     tasks: Mapping[str, Selection]
 
 
-def group_of(owner: Owner, body: Body, *, whole: bool) -> Hashable:
+def group_of(owner: Owner, body: Body, *, whole: bool, part_bytes: int | None = None) -> Hashable:
     """Key of the group of owners that share a pass of the trunk.
 
     Owners that tune the trunk in place, have prompts or task streams take a pass of their own, with all their parts;
-    side networks share one pass of the bare trunk. Of the rest, those that adapt the first block gain nothing from a
-    joint pass: on a CPU, rows forked there took per owner 0.91 of a pass at 224 pixels and 1.01 at 448; rows forked in
-    the second block 0.83 and 0.93 (docs/benchmarks.md, "One pass"). They share one in compiled models only (``whole``),
-    where one graph must serve every mix.
+    side networks share one pass of the bare trunk. Of the rest, those that adapt the first block share no work but
+    the reading of the weights, which counts where their parts of the stream are small: a pass for each of 16 took 2.2
+    times a joint one at 56 pixels, 0.96 to 1.06 at 224 (docs/benchmarks.md, "Ways of a mixed batch"), and holds the
+    maps of one owner at a time. In compiled models (``whole``) one graph must serve every mix.
+
+    Args:
+        owner: the owner.
+        body: the trunk's modules.
+        whole: the pass is compiled.
+        part_bytes: of the owner's part of the stream in the first block; None: not known, as in a graph.
     """
     if owner.runs_apart:
         return owner.root.number
     if owner.root.side is not None:
         return "side networks"
-    alone = not whole and owner.first is not None and owner.first < body.end_of_first_block()
+    is_large = part_bytes is None or part_bytes >= APART_FROM
+    alone = not whole and is_large and owner.first is not None and owner.first < body.end_of_first_block()
     return owner.number if alone else "rows"
 
 
@@ -138,6 +151,7 @@ def plan_passes(
     device: torch.device,
     *,
     whole: bool = False,
+    picture_bytes: int | None = None,
 ) -> Iterator[Pass]:
     """Group owners into passes and order the rows of each pass by owner.
 
@@ -148,12 +162,19 @@ def plan_passes(
         device: of the index tensors.
         whole: a pass holds all owners of its group and all images, whatever is asked, so that a compiled trunk sees
             one structure for every mix.
+        picture_bytes: of one picture's stream in the first block; None: not known, as in a graph.
     """
     asked = sorted({owner_of[task] for task in wanted.tasks}, key=lambda owner: owner.number)
-    groups: dict[Hashable, list[Owner]] = {group_of(owner, body, whole=whole): [] for owner in asked}
+
+    def key_of(owner: Owner) -> Hashable:
+        count = wanted.count_of({task for task in wanted.tasks if owner_of[task] is owner})
+        known = None if picture_bytes is None or not isinstance(count, int) else count * picture_bytes
+        return group_of(owner, body, whole=whole, part_bytes=known)
+
+    groups: dict[Hashable, list[Owner]] = {key_of(owner): [] for owner in asked}
     everyone = dict.fromkeys(owner_of.values()) if whole else asked
     for owner in sorted(everyone, key=lambda owner: owner.number):
-        groups.get(group_of(owner, body, whole=whole), []).append(owner)
+        groups.get(key_of(owner), []).append(owner)
     for members in groups.values():
         tasks = tuple(task for task in wanted.tasks if owner_of[task] in members)
         own = Wanted(tasks, wanted.by_image, wanted.num_images)

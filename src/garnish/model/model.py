@@ -97,7 +97,8 @@ class Model(AdaptedTrunk):
         wanted = asked.with_needed(lambda names: needed(now.decoders, names))
         x = self.prepare(images) if start is None else images
         outputs = Outputs(now.decoders, self.backbone, size)
-        for step in plan_passes(wanted, now.owner_of, self.backbone.body, x.device, whole=self.is_compiled):
+        body, stream = self.backbone.body, self.backbone.stream_bytes(x.shape[-2], x.shape[-1])
+        for step in plan_passes(wanted, now.owner_of, body, x.device, whole=self.is_compiled, picture_bytes=stream):
             outputs.read(self._run(step, x, start))
         found = outputs.all()
         return {task: pick(found[task], wanted.rows_for(task, asked, x.device)) for task in asked.tasks}
