@@ -10,7 +10,7 @@ from abc import ABC
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Self
 
-from torch import Tensor, nn
+from torch import SymInt, Tensor, nn
 
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.engine.context import Binding, ForwardContext
@@ -182,7 +182,7 @@ class Trunk(nn.Module, ABC):
         """Where maps are read, as :func:`garnish.backbone` takes it."""
         return "merged" if self.merged else "stage"
 
-    def stream_bytes(self, height: int, width: int) -> int | None:
+    def stream_bytes(self, height: int | SymInt, width: int | SymInt) -> int | None:
         """About the bytes of one picture's stream in the first block, in float32; None for a size that a graph leaves.
 
         It is that of the first stage's end: a CNN whose first block halves the sides begins with more.
