@@ -1,0 +1,120 @@
+"""What an exported folder says of itself: ``export.json`` of its graph, ``NAME.json`` of a bundle whose tensors it takes.
+
+Written by :mod:`garnish.exporting`, read by the runtime. Nothing here needs torch.
+
+Shape letters: N pictures, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal, NotRequired, TypedDict
+
+from garnish.bundles.bundle_json import FACTS, BackboneFacts, TaskName
+from garnish.checking.plain_data import Json, integers, matching, read_as
+from garnish.errors import BundleError
+from garnish.files.strict_json import read_json
+from garnish.registry import SpecFacts
+
+FORMAT = 1
+MANIFEST = "export.json"
+#: The graph's file, by what it was exported to.
+GRAPH: Mapping[str, str] = {"onnx": "model.onnx", "torch": "model.pt2"}
+#: Name of the graph's input: (N, 3, H, W) RGB.
+IMAGE = "image"
+#: Ending of a bundle's tensors, in onnxruntime's own format.
+ADAPTER = ".onnx_adapter"
+#: What the file names of bundles may be.
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+
+Form = Literal["merged", "inputs"]
+Precision = Literal["fp32", "fp16", "int8"]
+_Hex64 = Annotated[str, matching("[0-9a-f]{64}")]
+_Count = Annotated[int, integers(0, 2**31)]
+_Text = Annotated[str, matching(r"[^\x00-\x1f\x7f]{1,4096}")]
+
+
+class ExportedTask(TypedDict):
+    """One task: which output of the graph is its raw map (N, C, H, W) float32, and how that is decoded."""
+
+    output: _Text
+    channels: _Count
+    decoding: SpecFacts  # of garnish.decodings
+
+
+class ExportedTrunk(BackboneFacts):
+    """The trunk inside the graph; whether its weights may be used commercially."""
+
+    non_commercial: bool
+
+
+class TensorFacts(TypedDict):
+    """An input of the graph beside the picture; a side that differs between bundles has a name, not a number."""
+
+    dtype: Literal["float32"]
+    shape: list[_Count | _Text]
+
+
+class ImageFacts(TypedDict):
+    """The picture that the graph takes: uint8 in 0 … 255, or float32 in 0 … 1; padded and normalised inside."""
+
+    dtype: Literal["uint8", "float32"]
+    least: _Count  # pixels of the smallest side
+
+
+class ExportFacts(TypedDict):
+    """``export.json`` of format 1."""
+
+    format: int
+    form: Form
+    to: Literal["onnx", "torch"]
+    precision: Precision
+    opset: NotRequired[_Count]  # of ONNX
+    versions: dict[str, _Text]
+    backbone: ExportedTrunk
+    image: ImageFacts
+    tasks: dict[TaskName, ExportedTask]  # of form "inputs" none: its bundles name theirs
+    outputs: list[_Text]  # of the graph, in order
+    inputs: dict[str, TensorFacts]  # of form "inputs": adapter and head tensors; else none
+    sha256: _Hex64  # of the graph's file
+    certificate: dict[str, Json]  # how far the file is from the model, and on which pictures
+
+
+class AdapterFacts(TypedDict):
+    """``NAME.json``: a bundle whose tensors a graph of form "inputs" takes."""
+
+    format: int
+    graph: _Hex64  # sha256 of the graph's file
+    backbone: ExportedTrunk
+    tasks: dict[TaskName, ExportedTask]
+    tensors: dict[str, TensorFacts]  # with numbers only
+    sha256: _Hex64  # of NAME.onnx_adapter
+    certificate: dict[str, Json]
+
+
+def read_manifest(folder: Path) -> ExportFacts:
+    """Read and validate ``export.json``.
+
+    Raises:
+        BundleError: not an exported folder, damaged, or of another format.
+    """
+    file = folder / MANIFEST
+    facts: ExportFacts = read_as(_formatted(file), ExportFacts, "", replace(FACTS, file=f"{file}: "))
+    return facts
+
+
+def read_adapter_facts(file: Path) -> AdapterFacts:
+    """Read and validate the ``NAME.json`` of a bundle; raises as :func:`read_manifest`."""
+    facts: AdapterFacts = read_as(_formatted(file), AdapterFacts, "", replace(FACTS, file=f"{file}: "))
+    return facts
+
+
+def _formatted(file: Path) -> dict[str, Json]:
+    found = read_json(file, "manifest", "export the bundle again")
+    if not isinstance(found, dict) or type(found.get("format")) is not int:
+        raise BundleError(f"{file}: is no manifest of an export (it has no format number); give another folder")
+    if found["format"] != FORMAT:
+        raise BundleError(f"{file}: has format {found['format']}, this garnish reads {FORMAT}; install a newer one")
+    return found
