@@ -30,6 +30,7 @@ _PUBLIC = {
     "load": "garnish.bundles.bundle",
     "save": "garnish.bundles.bundle",
     "merge": "garnish.bundles.merge",
+    "export": "garnish.exporting.export",
     "export_peft": "garnish.bundles.peft.exporting",
     "import_peft": "garnish.bundles.peft.importing",
 }

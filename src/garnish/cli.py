@@ -28,6 +28,7 @@ VERBS = {
     "info": "count the parameters, bytes and operations of a bundle or a backbone",
     "plan": "list which methods fit a budget, without training",
     "merge": "fold adapters into the backbone and write a plain checkpoint",
+    "export": "write a graph that runs without garnish, checked against the model",
     "peft": "write low-rank adapters in PEFT's format, and read them",
     "methods": "list adapters, heads, tasks and backbones, with their options",
     "check": "look through pictures and labels before training",

@@ -9,7 +9,7 @@ import copy
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from garnish.engine.adapted import Adapted
 from garnish.engine.attach import adapted_sites, place
@@ -71,20 +71,59 @@ def fold_shared(trunk: T, owner: Owner) -> T:
     return folded
 
 
+def fold_possible(trunk: T, owner: Owner) -> tuple[T, Owner]:
+    """A copy of a trunk with all of one owner folded in that can be, and an owner of the rest, to be placed there.
+
+    A site is left as it is if one of its adapters cannot be written as a plain layer, or if a task has its own there.
+    Values that the owner tunes become the frozen ones, and other owners are dropped, as in :func:`fold_shared`.
+
+    Args:
+        trunk: adapted by the owner; unchanged.
+        owner: a whole owner, not a task's part; unchanged.
+    """
+    folded = _settled(trunk, owner)
+    there: dict[str, list[Adapted]] = {}
+    for site, wrapper in adapted_sites(folded):
+        there.setdefault(site.name, []).append(wrapper)
+    kept = {at.site.name for part in owner.parts for at in part.places.values()}
+    for name, wrappers in there.items():
+        layer = wrappers[0].layer
+        former = dict(layer._parameters)
+        for wrapper in wrappers:  # innermost first, so that the layer of the next is a plain one
+            if name not in kept and wrapper.of(owner) is not None:
+                pair = _merged(wrapper, owner)
+                if pair is None:
+                    kept.add(name)
+                    layer._parameters.update(former)
+                else:
+                    _set(layer, pair)
+            _unwrap(folded, wrapper)
+    return folded, _only(owner, kept)
+
+
 def fold(wrapper: Adapted, owner: Owner, where: str) -> None:
     """Replace weight and bias of a wrapped layer or norm by those with the owner's adapter merged in.
 
     Raises:
         SiteError: no such weight and bias exist; names the site ``where``.
     """
+    pair = _merged(wrapper, owner)
+    if pair is None:
+        kind = type(owner.places[wrapper.key].method).__name__
+        raise SiteError(f"{kind} at {where} cannot be merged into the layer; keep the bundle unmerged")
+    _set(wrapper.layer, pair)
+
+
+def _merged(wrapper: Adapted, owner: Owner) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias of the wrapped layer with the owner's adapter merged in; None if there are none."""
     adapter, layer = wrapper.of(owner), wrapper.layer
     assert adapter is not None
     weight = getattr(layer, "weight", None)
     with torch.no_grad():
-        pair = None if weight is None else adapter.merged(weight, layer.bias)  # type: ignore[arg-type]
-    if pair is None:
-        kind = type(owner.places[wrapper.key].method).__name__
-        raise SiteError(f"{kind} at {where} cannot be merged into the layer; keep the bundle unmerged")
+        return None if weight is None else adapter.merged(weight, layer.bias)  # type: ignore[arg-type]
+
+
+def _set(layer: nn.Module, pair: tuple[Tensor, Tensor | None]) -> None:
     layer.weight = nn.Parameter(pair[0].detach().clone(), requires_grad=False)
     if pair[1] is not None:
         layer.bias = nn.Parameter(pair[1].detach().clone(), requires_grad=False)
@@ -101,14 +140,23 @@ def _settled(trunk: T, owner: Owner) -> T:
 
 
 def _only(owner: Owner, sites: set[str]) -> Owner:
-    """A copy of an owner and its parts that keeps only the adapters at some sites."""
+    """A copy of an owner and its parts, without what it tunes, that keeps only the adapters at some sites."""
     copied: dict[int, object] = {}
 
     def made(of: Owner, parent: Owner | None) -> Owner:
         adapters = [(at, copy.deepcopy(a, copied)) for at, a in of.placed() if at.site.name in sites]
         units = [at.site.unit for at, _ in adapters if at.site.kind != "feature"]
-        changes = min(units, default=None)
-        return Owner(of.tasks, of.methods, adapters, parent=parent, streamed=of.streamed, changes=changes)
+        return Owner(
+            of.tasks,
+            of.methods,
+            adapters,
+            parent=parent,
+            streamed=of.streamed,
+            prompts=of.prompts,
+            side=copy.deepcopy(of.side, copied),
+            shared=[copy.deepcopy(module, copied) for module in of.shared],
+            changes=min([*units, *([1] if of.prompts else [])], default=None),
+        )
 
     whole = made(owner, None)
     whole.parts = tuple(made(part, whole) for part in owner.parts)

@@ -1,0 +1,246 @@
+"""``garnish.export``: a graph that runs without garnish, checked against the model before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+
+from garnish import __version__
+from garnish.backbones.weights import is_non_commercial
+from garnish.bundles.named_models import open_model
+from garnish.bundles.specs import backbone_facts
+from garnish.checking.arguments import checked
+from garnish.checking.finite import not_finite
+from garnish.checking.plain_data import Json
+from garnish.data.dataset import Dataset
+from garnish.errors import BundleError, GarnishError, OptionError
+from garnish.exporting.certificate import Certificate, beyond, compared, compared_on, sizes_to_try, small_sizes
+from garnish.exporting.deployed import Deployed, chosen_tasks, folded_copy, plain_copy
+from garnish.exporting.graph import OPSET, least_side, onnx_bytes, program_bytes, require_onnx, to_onnx, traced
+from garnish.exporting.precision import stored_as
+from garnish.exporting.running import runner_of
+from garnish.files.atomic import present, write_folder, writing
+from garnish.files.checksums import SUMS, with_sums
+from garnish.files.path_text import given_path
+from garnish.model.model import Model
+from garnish.output import logger
+from garnish.registry import SpecFacts, describe, plain
+from garnish.runtime.manifest import (
+    FORMAT,
+    GRAPH,
+    IMAGE,
+    MANIFEST,
+    ExportedTask,
+    ExportedTrunk,
+    ExportFacts,
+    Precision,
+    read_manifest,
+)
+from garnish.tasks.task import Task
+
+_log = logger(__name__)
+
+Source = Model | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+To = Literal["onnx", "torch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was exported, and how far it is from the model.
+
+    Attributes:
+        out: the folder.
+        files: names of the files in it.
+        bytes: of the graph's file.
+        facts: what ``export.json`` holds.
+    """
+
+    out: str
+    files: tuple[str, ...]
+    bytes: int
+    facts: ExportFacts
+
+    @property
+    def certificate(self) -> Certificate:
+        """How far the file is from the model, and on which pictures."""
+        return cast(Certificate, self.facts["certificate"])
+
+
+@checked
+def export(
+    source: Source,
+    out: str | os.PathLike[str],
+    *,
+    adapters: Literal["merged", "inputs"] = "merged",
+    to: Literal["onnx", "torch"] = "onnx",
+    input: Literal["uint8", "float"] = "uint8",
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
+    data: Dataset | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    tasks: Sequence[str] | None = None,
+) -> Exported:
+    """Write a graph that runs without garnish: pictures of any number and size in, the raw output of every task out.
+
+    Args:
+        source: a model, a bundle's folder, several folders, or the name of a finished model.
+        out: a folder: new, empty, or written by this function.
+        adapters: "merged": folded into the weights where they fold, constants elsewhere.
+        to: "onnx", or "torch" for a ``.pt2`` program of ``torch.export``.
+        input: what the graph takes: "uint8" in 0 … 255, or "float" in [0, 1]; (N, 3, H, W) RGB.
+        precision: how the trunk's weights are stored in ONNX; computed in float32 all the same.
+        data: pictures with labels, on which the file is compared with the model as well, and both are measured.
+        weights: the backbone's weights, if they are no longer at the path in the bundle.
+        tasks: which tasks; None: all.
+
+    Raises:
+        GarnishError: a model that cannot be traced, or a file that differs from the model by more than a limit (see
+            :mod:`garnish.exporting.certificate`); nothing is written then. BundleError: a path that holds something
+            else, or no space. OptionError: an unknown task, or options that do not go together. MissingExtraError: a
+            package of the extra ``[onnx]`` is not installed.
+    """
+    _check_options(adapters, to, precision)
+    place = _checked_place(out)
+    given = _read(source, weights)
+    names = chosen_tasks(given, tasks)
+    decodings = {task: _decoding(task, given.tasks[task]) for task in names}
+    reference = plain_copy(given)
+    if odd := not_finite(reference.all_tensors()):
+        raise GarnishError(f"export: the model's {odd}; train it again, or take a model that was saved before")
+    licence = reference.backbone.licence
+    if is_non_commercial(licence):
+        _log.warning("the weights of %s are non-commercial (%s), and so is the export", given.backbone.name, licence)
+    named = {task: f"{task}_output" if task == IMAGE else task for task in names}
+    dtype = torch.uint8 if input == "uint8" else torch.float32
+    graph, least, certificate = _made(reference, names, list(named.values()), to, dtype, precision, data)
+    facts: ExportFacts = {
+        "format": FORMAT,
+        "form": "merged",
+        "to": to,
+        "precision": precision,
+        "versions": _versions(to),
+        "backbone": _trunk(reference),
+        "image": {"dtype": "uint8" if dtype == torch.uint8 else "float32", "least": least},
+        "tasks": {
+            task: ExportedTask(output=name, channels=given.tasks[task].channels, decoding=decodings[task])
+            for task, name in named.items()
+        },
+        "outputs": list(named.values()),
+        "inputs": {},
+        "sha256": hashlib.sha256(graph).hexdigest(),
+        "certificate": cast(dict[str, Json], plain(certificate, finite=True)),
+    }
+    if to == "onnx":
+        facts["opset"] = OPSET
+    text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
+    files = with_sums({GRAPH[to]: graph, MANIFEST: f"{text}\n".encode()})
+    with writing(f"{out}:", " or choose another place; what was there before is untouched"):
+        write_folder(place, files)
+        for name in set(GRAPH.values()) - set(files):  # of an earlier export to the same folder
+            (place / name).unlink(missing_ok=True)
+    return Exported(out=str(out), files=(GRAPH[to], MANIFEST, SUMS), bytes=len(graph), facts=facts)
+
+
+def _made(
+    reference: Model,
+    tasks: Sequence[str],
+    outputs: Sequence[str],
+    to: To,
+    dtype: torch.dtype,
+    precision: Precision,
+    data: Dataset | None,
+) -> tuple[bytes, int, Certificate]:
+    """The graph's file, the smallest side of a picture that it takes, and how far it is from the model.
+
+    The graph is checked in float32 in any case, so that a fault of it never passes for one of rounding.
+    """
+    trunk, sizes, least = reference.backbone, sizes_to_try(reference.backbone), least_side(reference.backbone)
+    program = traced(Deployed(folded_copy(reference, tasks), tasks), trunk, dtype)
+    proto = None if to == "torch" else to_onnx(program, outputs)
+    graph = program_bytes(program) if proto is None else onnx_bytes(proto)
+    run = runner_of(graph, to)
+    if proto is not None:  # a program refuses smaller pictures by itself
+        small = compared(reference, run, tasks, small_sizes(trunk), dtype)
+        if not list(beyond(small, "fp32")):
+            sizes, least = [*sizes, *small_sizes(trunk)], 1
+    certificate = compared(reference, run, tasks, sizes, dtype)
+    _check(certificate, "fp32")
+    if proto is not None and precision != "fp32":
+        graph = onnx_bytes(stored_as(proto, precision))
+        run = runner_of(graph, to)
+        certificate = compared(reference, run, tasks, sizes, dtype)
+    if data is not None:
+        certificate["data"] = compared_on(reference, run, tasks, data, dtype)
+    _check(certificate, precision)
+    return graph, least, certificate
+
+
+def _check(certificate: Certificate, precision: Precision) -> None:
+    if lines := list(beyond(certificate, precision)):
+        raise GarnishError(f"export: {'; '.join(lines)}; nothing was written")
+
+
+def _check_options(adapters: str, to: str, precision: str) -> None:
+    """Raise for options that do not go together, or without the packages that they need."""
+    if adapters == "inputs":
+        raise OptionError('export: adapters="inputs" cannot be written yet; use "merged"')
+    if to == "torch" and precision != "fp32":
+        raise OptionError(f'export: precision="{precision}" is of onnxruntime; leave it out, or use to="onnx"')
+    if to == "onnx":
+        require_onnx()
+
+
+def _checked_place(out: str | os.PathLike[str]) -> Path:
+    """The folder to write to; raises BundleError if it holds anything but an earlier export."""
+    place = given_path(out, "export: out")
+    there = present(place)
+    if not there.exists() or (there.is_dir() and not any(there.iterdir())):
+        return place
+    if not (there / MANIFEST).is_file():
+        raise BundleError(f"{out}: exists and was not written by export, so it is not replaced; choose another folder")
+    others = sorted({entry.name for entry in there.iterdir()} - {*GRAPH.values(), MANIFEST, SUMS})
+    if others:
+        raise BundleError(f"{out}: holds {others[0]} beside an export; choose another folder")
+    read_manifest(there)
+    return place
+
+
+def _read(source: Source, weights: str | os.PathLike[str] | None) -> Model:
+    if isinstance(source, Model):
+        if weights is not None:
+            raise OptionError("export: a model has its weights; weights= goes with a bundle's folder")
+        return source
+    paths = [source] if isinstance(source, str | os.PathLike) else list(source)
+    return open_model([os.fspath(path) for path in paths], None if weights is None else os.fspath(weights))
+
+
+def _decoding(name: str, task: Task) -> SpecFacts:
+    """How the runtime decodes a task's raw output.
+
+    Raises:
+        OptionError: the task names no decoding.
+    """
+    decoding = getattr(task, "decoding", task)
+    if decoding is None:
+        kind = type(task).__name__
+        raise OptionError(
+            f"export: task {name!r} ({kind}) names no decoding, without which no runtime can read its map"
+        )
+    return describe(decoding)
+
+
+def _trunk(model: Model) -> ExportedTrunk:
+    facts = backbone_facts(model.backbone)
+    return cast(ExportedTrunk, {**facts, "non_commercial": is_non_commercial(facts["licence"])})
+
+
+def _versions(to: To) -> dict[str, str]:
+    packages = ["torch", "timm", *(["onnx", "onnxscript", "onnxruntime"] if to == "onnx" else [])]
+    return {"garnish": __version__, **{name: version(name) for name in packages}}
