@@ -84,4 +84,5 @@ def folded_copy(model: Model, tasks: Sequence[str]) -> Model:
     made = Model(trunk)
     kept: dict[str, Decoder] = {task: served.decoders[task] for task in owner.tasks}
     made.serve(Addition({task: served.tasks[task] for task in owner.tasks}, (rest,), kept))
-    return made.eval().requires_grad_(False)
+    like: Tensor = model.mean  # type: ignore[assignment]
+    return made.to(like.dtype).eval().requires_grad_(False)
