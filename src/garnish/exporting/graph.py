@@ -8,12 +8,12 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from garnish.engine.trunk import Trunk
@@ -42,13 +42,21 @@ def least_side(trunk: Trunk) -> int:
     return coarsest + 1
 
 
-def traced(module: nn.Module, trunk: Trunk, dtype: torch.dtype) -> ExportedProgram:
+def traced(
+    module: nn.Module,
+    trunk: Trunk,
+    dtype: torch.dtype,
+    own: Sequence[Tensor] | None = None,
+    open_sides: Sequence[Collection[int]] = (),
+) -> ExportedProgram:
     """The graph of a module that takes pictures, for any number of them and any sides from :func:`least_side`.
 
     Args:
         module: (N, 3, H, W) → tensors; in evaluation mode.
         trunk: the trunk inside it.
         dtype: of the pictures, uint8 or float32.
+        own: examples of further inputs, which the module takes as a list beside the pictures; None: it takes none.
+        open_sides: of each of them the sides to be left open; the graph may fix one all the same.
 
     Raises:
         GarnishError: it has a condition on sizes, or an operation that cannot be traced.
@@ -57,10 +65,14 @@ def traced(module: nn.Module, trunk: Trunk, dtype: torch.dtype) -> ExportedProgr
     count, channels, height, width = _EXAMPLE
     example = torch.zeros(count, channels, height + least, width + least, dtype=dtype)
     # plain numbers are names: they become those of the sides of inputs and outputs
-    sizes = {0: Dim("N", min=1), 2: Dim("H", min=least), 3: Dim("W", min=least)}
+    sizes: Any = ({0: Dim("N", min=1), 2: Dim("H", min=least), 3: Dim("W", min=least)},)
+    given: tuple[Any, ...] = (example,)
+    if own is not None:
+        given = (example, list(own))
+        sizes = (*sizes, [dict.fromkeys(sides, Dim.AUTO) for sides in open_sides])
     try:
         with torch.no_grad(), quiet():
-            return torch.export.export(module, (example,), dynamic_shapes=(sizes,), strict=False)
+            return torch.export.export(module, given, dynamic_shapes=sizes, strict=False)
     except Exception as error:  # whatever a stranger's head or method raises while it is traced
         raise GarnishError(
             f"export: {trunk.name} with these methods and heads cannot be traced ({_said(error)}); "
@@ -68,12 +80,13 @@ def traced(module: nn.Module, trunk: Trunk, dtype: torch.dtype) -> ExportedProgr
         ) from error
 
 
-def to_onnx(program: ExportedProgram, outputs: Sequence[str]) -> onnx.ModelProto:
-    """The ONNX model of a traced program, with named inputs and outputs.
+def to_onnx(program: ExportedProgram, outputs: Sequence[str], own: Sequence[str] = ()) -> onnx.ModelProto:
+    """The ONNX model of a traced program, with named inputs and outputs; inputs that nothing reads are left out.
 
     Args:
         program: of :func:`traced`.
         outputs: names of the outputs, in order.
+        own: names of the inputs beside the pictures.
 
     Raises:
         MissingExtraError: a package of the extra ``[onnx]`` is not installed.
@@ -90,7 +103,7 @@ def to_onnx(program: ExportedProgram, outputs: Sequence[str]) -> onnx.ModelProto
                 dynamo=True,
                 opset_version=OPSET,
                 verbose=False,
-                input_names=[IMAGE],
+                input_names=[IMAGE, *own],
                 output_names=list(outputs),
             )
     except Exception as error:
@@ -98,7 +111,9 @@ def to_onnx(program: ExportedProgram, outputs: Sequence[str]) -> onnx.ModelProto
             f"export: the graph cannot be translated to ONNX ({_said(error)}); use --to torch"
         ) from error
     assert made is not None
-    tidy(made.model, [IMAGE], outputs)
+    tidy(made.model, [IMAGE, *own], outputs)
+    for value in [value for value in made.model.graph.inputs if value.name != IMAGE and not value.uses()]:
+        made.model.graph.inputs.remove(value)
     proto: onnx.ModelProto = made.model_proto
     name_sides(proto)
     return proto
@@ -132,12 +147,12 @@ def tidy(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
 
 
 def name_sides(model: onnx.ModelProto) -> None:
-    """Name the open sides of inputs and outputs N, H and W, and drop the noted shapes of inner values.
+    """Name the open sides of pictures and outputs N, H and W, and drop the noted shapes of inner values.
 
     Those are formulas of the exporter's own symbols; runtimes infer what they need.
     """
     del model.graph.value_info[:]
-    for value in (*model.graph.input, *model.graph.output):
+    for value in (*(one for one in model.graph.input if one.name == IMAGE), *model.graph.output):
         for place, name in ((0, "N"), (2, "H"), (3, "W")):
             value.type.tensor_type.shape.dim[place].dim_param = name
 
