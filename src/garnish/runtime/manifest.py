@@ -1,4 +1,4 @@
-"""What an exported folder says of itself: ``export.json`` of its graph, ``NAME.json`` of a bundle whose tensors it takes.
+"""What an exported folder says of itself: ``export.json`` of its graph, ``NAME.json`` of a bundle for that graph.
 
 Written by :mod:`garnish.exporting`, read by the runtime. Nothing here needs torch.
 
@@ -50,7 +50,7 @@ class ExportedTrunk(BackboneFacts):
     non_commercial: bool
 
 
-class TensorFacts(TypedDict):
+class InputFacts(TypedDict):
     """An input of the graph beside the picture; a side that differs between bundles has a name, not a number."""
 
     dtype: Literal["float32"]
@@ -77,7 +77,7 @@ class ExportFacts(TypedDict):
     image: ImageFacts
     tasks: dict[TaskName, ExportedTask]  # of form "inputs" none: its bundles name theirs
     outputs: list[_Text]  # of the graph, in order
-    inputs: dict[str, TensorFacts]  # of form "inputs": adapter and head tensors; else none
+    inputs: dict[str, InputFacts]  # of form "inputs": adapter and head tensors; else none
     sha256: _Hex64  # of the graph's file
     certificate: dict[str, Json]  # how far the file is from the model, and on which pictures
 
@@ -89,7 +89,7 @@ class AdapterFacts(TypedDict):
     graph: _Hex64  # sha256 of the graph's file
     backbone: ExportedTrunk
     tasks: dict[TaskName, ExportedTask]
-    tensors: dict[str, TensorFacts]  # with numbers only
+    tensors: dict[str, InputFacts]  # with numbers only
     sha256: _Hex64  # of NAME.onnx_adapter
     certificate: dict[str, Json]
 
