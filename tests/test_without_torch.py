@@ -1,4 +1,4 @@
-"""What a runtime without torch uses, run where torch cannot be imported: drawing, files, descriptions of bundles."""
+"""What a runtime without torch uses, run where torch cannot be imported: files, drawing, decodings, descriptions."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def test_the_block_holds():
     assert done.returncode == 1
 
 
-def test_every_file_of_drawing_and_files_is_imported():
+def test_every_file_of_these_rooms_is_imported():
     names = [
         f"garnish.{room}.{file.stem}"
-        for room in ("drawing", "files")
+        for room in ("drawing", "files", "decodings")
         for file in sorted((SRC / room).glob("*.py"))
         if file.stem != "__init__"
     ]
