@@ -49,10 +49,14 @@ def fed_graph(model: Model, dtype: torch.dtype) -> onnx.ModelProto:
         )
     sides = open_sides(model)
     tasks = list(model.tasks)
+    open_ = [sides.get(slot.name, set()) for slot in slots]
+    # tracing fixes a side of 1, which a rank or a depth map's channel is
+    shapes = [
+        [3 if side in own and n == 1 else n for side, n in enumerate(slot.value.shape)]
+        for slot, own in zip(slots, open_, strict=True)
+    ]
     module = Fed(Deployed(model, tasks), model, slots)
-    program = traced(
-        module, model.backbone, dtype, [slot.value for slot in slots], [sides.get(slot.name, ()) for slot in slots]
-    )
+    program = traced(module, model.backbone, dtype, [torch.zeros(shape) for shape in shapes], open_)
     return to_onnx(program, output_names(len(tasks)), [slot.name for slot in slots])
 
 

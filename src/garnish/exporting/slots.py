@@ -31,7 +31,7 @@ class Slot:
     Attributes:
         name: without the names of tasks.
         places: where it is read from; several if modules share it.
-        value: what is there: float32, () for a number.
+        value: what is there: float32; (1,) for a number, as files of adapters know no shape ().
     """
 
     name: str
@@ -89,7 +89,7 @@ def _numbers(owners: Sequence[Owner]) -> Iterator[Slot]:
                     if type(value) is float and not leaf.startswith("_") and "drop" not in leaf:
                         where = ".".join(["adapters", str(number), place.site.name, str(place.level), inside, leaf])
                         name = where.replace("..", ".")
-                        yield Slot(name, ((vars(module), leaf),), torch.tensor(value, dtype=torch.float32))
+                        yield Slot(name, ((vars(module), leaf),), torch.tensor([value], dtype=torch.float32))
 
 
 @contextmanager
@@ -137,4 +137,3 @@ def catch_up(model: Model) -> None:
     """Let copies of the trunk's modules that hold tuned values see the tensors that are there now."""
     for owner in model.owners:
         owner.catch_up(model.backbone.body)
-

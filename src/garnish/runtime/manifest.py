@@ -78,6 +78,8 @@ class ExportFacts(TypedDict):
     tasks: dict[TaskName, ExportedTask]  # of form "inputs" none: its bundles name theirs
     outputs: list[_Text]  # of the graph, in order
     inputs: dict[str, InputFacts]  # of form "inputs": adapter and head tensors; else none
+    #: What inputs that are not given stand for: nothing, as zeros or as new adapters begin; "none": give all of them.
+    no_adapter: NotRequired[Literal["zeros", "start", "none"]]
     sha256: _Hex64  # of the graph's file
     certificate: dict[str, Json]  # how far the file is from the model, and on which pictures
 

@@ -1,0 +1,258 @@
+"""Exports whose graph takes adapters and heads as inputs: the graph once, and two small files a bundle beside it.
+
+Each bundle is run through the runtime, from the files that are to be written, and compared with its model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor
+
+from garnish.checking.plain_data import Json
+from garnish.data.dataset import Dataset
+from garnish.errors import BundleError, GarnishError, OptionError
+from garnish.exporting.certificate import (
+    Certificate,
+    beyond,
+    compared,
+    compared_on,
+    pictures,
+    sizes_to_try,
+    small_sizes,
+)
+from garnish.exporting.facts import decoding_of, trunk_facts, versions
+from garnish.exporting.fed_graph import fed_graph, input_facts, misfit, output_names, with_defaults
+from garnish.exporting.graph import OPSET, least_side, onnx_bytes
+from garnish.exporting.no_adapter import no_adapter
+from garnish.exporting.precision import stored_as
+from garnish.exporting.running import Runner
+from garnish.exporting.slots import slots_of
+from garnish.files.regular import read_regular
+from garnish.model.model import Model
+from garnish.registry import plain
+from garnish.runtime.manifest import (
+    ADAPTER,
+    FORMAT,
+    GRAPH,
+    MANIFEST,
+    NAME,
+    AdapterFacts,
+    ExportedTask,
+    ExportFacts,
+    InputFacts,
+    Precision,
+    read_manifest,
+)
+from garnish.runtime.session import Session
+
+_FILE = GRAPH["onnx"]
+
+
+@final
+@dataclass(frozen=True)
+class FedGraph:
+    """A graph that takes adapters, and what its manifest says.
+
+    Attributes:
+        data: the bytes of its file.
+        facts: its manifest.
+    """
+
+    data: bytes
+    facts: ExportFacts
+
+    @classmethod
+    def read(cls, folder: Path) -> FedGraph:
+        """The graph of a folder that was exported before; raises BundleError for a damaged one."""
+        facts = read_manifest(folder)
+        data = read_regular(folder / _FILE, 2**31)
+        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+            raise BundleError(f"{folder / _FILE}: is not the graph of its manifest; export to another folder")
+        return cls(data, facts)
+
+    @classmethod
+    def of(cls, model: Model, dtype: torch.dtype, precision: Precision) -> FedGraph:
+        """The graph of a model of :func:`garnish.exporting.deployed.plain_copy`; raises as :func:`fed_graph`."""
+        proto = fed_graph(model, dtype)
+        inputs = input_facts(proto)
+        slots = slots_of(model)
+        values, kind = no_adapter(model, slots, pictures(2, 97, 131, 0, torch.float32))
+        named = {slot.name: value for slot, value in zip(slots, values, strict=True)}
+        data = onnx_bytes(with_defaults(stored_as(proto, precision), named))
+        facts: ExportFacts = {
+            "format": FORMAT,
+            "form": "inputs",
+            "to": "onnx",
+            "precision": precision,
+            "opset": OPSET,
+            "versions": versions("onnx"),
+            "backbone": trunk_facts(model),
+            "image": {"dtype": "uint8" if dtype == torch.uint8 else "float32", "least": 1},
+            "tasks": {},
+            "outputs": output_names(len(model.tasks)),
+            "inputs": inputs,
+            "no_adapter": kind,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "certificate": {},
+        }
+        return cls(data, facts)
+
+    def with_least(self, least: int) -> FedGraph:
+        """The same for pictures whose smaller side has at least so many pixels."""
+        return replace(self, facts={**self.facts, "image": {**self.facts["image"], "least": least}})
+
+    def files(self) -> dict[str, bytes]:
+        """Its files by name."""
+        return {_FILE: self.data, MANIFEST: as_json(self.facts)}
+
+
+@final
+class _Fed(Runner):
+    """A bundle of an exported folder, in the runtime."""
+
+    def __init__(self, session: Session, name: str) -> None:
+        self._session, self._name = session, name
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See :class:`Runner`."""
+        found = self._session.outputs(images.numpy(), self._name)
+        return tuple(torch.from_numpy(out) for out in found.values())
+
+
+def fed_files(
+    models: Mapping[str, Model],
+    there: FedGraph | None,
+    dtype: torch.dtype,
+    precision: Precision,
+    data: Dataset | None,
+) -> tuple[dict[str, bytes], ExportFacts, dict[str, AdapterFacts]]:
+    """The files to write for some bundles: theirs, and the graph if it is new.
+
+    Args:
+        models: name of a bundle → its model, of :func:`garnish.exporting.deployed.plain_copy`.
+        there: the graph of the folder; None: it is made of the first model.
+        dtype: of the pictures, uint8 or float32.
+        precision: of the trunk.
+        data: pictures with labels on which the bundles are compared as well.
+
+    Returns:
+        File name → bytes, the graph's manifest, and that of every bundle by name.
+
+    Raises:
+        GarnishError: a bundle that is not of this graph, or differs from its model by more than a limit.
+    """
+    graph = FedGraph.of(next(iter(models.values())), dtype, precision) if there is None else there
+    files: dict[str, bytes] = {}
+    described: dict[str, AdapterFacts] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if there is None:
+            name, model = next(iter(models.items()))
+            graph = graph.with_least(_least(Path(folder), graph, name, model))
+        for name, model in models.items():
+            described[name] = _described(Path(folder), graph, name, model, data)
+            files |= {
+                f"{name}{ending}": (Path(folder) / f"{name}{ending}").read_bytes() for ending in (".json", ADAPTER)
+            }
+    return (files if there is not None else {**graph.files(), **files}), graph.facts, described
+
+
+def _least(folder: Path, graph: FedGraph, name: str, model: Model) -> int:
+    """The smallest side of a picture for which the graph holds: 1 if it agrees with the model on such pictures."""
+    _write_bundle(folder, graph, name, model, {})
+    try:
+        found = compared(
+            model, _Fed(Session(folder), name), list(model.tasks), small_sizes(model.backbone), torch.uint8
+        )
+    except GarnishError:  # it fails there
+        return least_side(model.backbone)
+    return 1 if not list(beyond(found, "fp32")) else least_side(model.backbone)
+
+
+def _described(folder: Path, graph: FedGraph, name: str, model: Model, data: Dataset | None) -> AdapterFacts:
+    """Write a bundle's files beside the graph, compare, and write them again with their certificate."""
+    _write_bundle(folder, graph, name, model, {})
+    sizes, trunk, tasks = sizes_to_try(model.backbone), model.backbone, list(model.tasks)
+    if graph.facts["image"]["least"] == 1:
+        sizes = [*sizes, *small_sizes(trunk)]
+    run = _Fed(Session(folder), name)
+    certificate: Certificate = compared(model, run, tasks, sizes, torch.uint8)
+    if data is not None:
+        certificate["data"] = compared_on(model, run, tasks, data, torch.uint8)
+    if lines := list(beyond(certificate, graph.facts["precision"])):
+        raise GarnishError(f"export: {name}: {'; '.join(lines)}; nothing was written")
+    return _write_bundle(folder, graph, name, model, cast(dict[str, Json], plain(certificate, finite=True)))
+
+
+def _write_bundle(folder: Path, graph: FedGraph, name: str, model: Model, certificate: dict[str, Json]) -> AdapterFacts:
+    """Write the graph, and a bundle's two files, to a folder that nobody else sees."""
+    for file, content in graph.files().items():
+        (folder / file).write_bytes(content)
+    values = {slot.name: slot.value for slot in slots_of(model)}
+    facts = graph.facts
+    trunk = trunk_facts(model)
+    if trunk["fingerprint"] != facts["backbone"]["fingerprint"]:
+        raise BundleError(f"export: {name}: belongs to another trunk than the graph; export it to another folder")
+    if len(model.tasks) != len(facts["outputs"]):
+        raise BundleError(
+            f"export: {name}: has {len(model.tasks)} tasks, the graph {len(facts['outputs'])} outputs; export it to"
+            " another folder"
+        )
+    if odd := misfit(facts["inputs"], {key: value.shape for key, value in values.items()}):
+        raise BundleError(f"export: {name}: is not of this graph ({odd}); export it to another folder")
+    own = {key: values[key].float().contiguous().numpy() for key in facts["inputs"]}
+    _write_adapter(folder / f"{name}{ADAPTER}", own)
+    tensors: dict[str, InputFacts] = {key: {"dtype": "float32", "shape": list(v.shape)} for key, v in own.items()}
+    described: AdapterFacts = {
+        "format": FORMAT,
+        "graph": facts["sha256"],
+        "backbone": trunk,
+        "tasks": {
+            task: ExportedTask(output=output, channels=spec.channels, decoding=decoding_of(task, spec))
+            for (task, spec), output in zip(model.tasks.items(), facts["outputs"], strict=True)
+        },
+        "tensors": tensors,
+        "sha256": hashlib.sha256((folder / f"{name}{ADAPTER}").read_bytes()).hexdigest(),
+        "certificate": certificate,
+    }
+    (folder / f"{name}.json").write_bytes(as_json(described))
+    return described
+
+
+def _write_adapter(file: Path, tensors: Mapping[str, Any]) -> None:
+    """Write tensors in onnxruntime's format of adapters."""
+    import onnxruntime
+
+    made = onnxruntime.AdapterFormat()
+    made.set_adapter_version(1)
+    made.set_model_version(1)
+    made.set_parameters({key: onnxruntime.OrtValue.ortvalue_from_numpy(value) for key, value in tensors.items()})
+    made.export_adapter(str(file))
+
+
+def name_of(path: str) -> str:
+    """The name of a bundle beside a graph: that of its folder; of a run's ``best``, the run's.
+
+    Raises:
+        OptionError: it is no plain name.
+    """
+    folder = Path(path).absolute()
+    name = folder.parent.name if folder.name == "best" else folder.name
+    if not re.fullmatch(NAME, name) or f"{name}.json" == MANIFEST:
+        raise OptionError(
+            f"export: {path}: a bundle beside a graph is named as its folder, and {name!r} is no plain name; rename it"
+        )
+    return name
+
+
+def as_json(facts: Mapping[str, Any]) -> bytes:
+    """The bytes of a manifest."""
+    return f"{json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
