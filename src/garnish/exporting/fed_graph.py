@@ -5,22 +5,27 @@ Each of these inputs also has an initializer, so that it may be left out (:mod:`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
-from garnish.errors import OptionError
+from garnish.errors import GarnishError, OptionError
 from garnish.exporting.deployed import Deployed
 from garnish.exporting.graph import to_onnx, traced
 from garnish.exporting.open_sides import open_sides
-from garnish.exporting.slots import Fed, slots_of
+from garnish.exporting.slots import Fed, Slot, slots_of
 from garnish.model.model import Model
+from garnish.output import logger
 from garnish.runtime.manifest import IMAGE, InputFacts
 
 if TYPE_CHECKING:
     import onnx
+
+
+_log = logger(__name__)
 
 
 def output_names(count: int) -> list[str]:
@@ -40,24 +45,36 @@ def fed_graph(model: Model, dtype: torch.dtype) -> onnx.ModelProto:
         GarnishError: a model that cannot be traced, or an operation that has no translation.
     """
     slots = slots_of(model)
-    count = sum(slot.value.numel() for slot in slots if not slot.name.startswith("heads."))
-    whole = sum(tensor.numel() for tensor in model.backbone.frozen_tensors().values())
-    if 2 * count > whole:
+    tuned = {name for owner in model.owners for name in owner.tuned.names}
+    if tuned.issuperset(model.backbone.frozen_tensors()):
         raise OptionError(
-            f"export: the adapters hold {count:,} numbers, the trunk {whole:,}: a graph that takes them as inputs would"
-            ' share little; use adapters="merged"'
+            "export: all of the trunk is trained, so bundles would share no graph but its operations; use"
+            ' adapters="merged"'
         )
     sides = open_sides(model)
     tasks = list(model.tasks)
-    open_ = [sides.get(slot.name, set()) for slot in slots]
-    # tracing fixes a side of 1, which a rank or a depth map's channel is
-    shapes = [
-        [3 if side in own and n == 1 else n for side, n in enumerate(slot.value.shape)]
-        for slot, own in zip(slots, open_, strict=True)
-    ]
     module = Fed(Deployed(model, tasks), model, slots)
-    program = traced(module, model.backbone, dtype, [torch.zeros(shape) for shape in shapes], open_)
+    try:
+        program = _traced(module, model, dtype, slots, sides)
+    except GarnishError as error:
+        heads = {name: own for name, own in sides.items() if name.startswith("heads.")}
+        program = _traced(module, model, dtype, slots, heads)
+        _log.warning(
+            "widths of the adapters are fixed in this graph, as it cannot be traced with open ones (%s)", error
+        )
     return to_onnx(program, output_names(len(tasks)), [slot.name for slot in slots])
+
+
+def _traced(
+    module: Fed, model: Model, dtype: torch.dtype, slots: Sequence[Slot], sides: Mapping[str, Collection[int]]
+) -> ExportedProgram:
+    left_open = [sides.get(slot.name, ()) for slot in slots]
+    # tracing fixes a side of 1, which a rank or a depth map's channel is
+    examples = [
+        torch.zeros([3 if side in own and size == 1 else size for side, size in enumerate(slot.value.shape)])
+        for slot, own in zip(slots, left_open, strict=True)
+    ]
+    return traced(module, model.backbone, dtype, examples, left_open)
 
 
 def input_facts(proto: onnx.ModelProto) -> dict[str, InputFacts]:

@@ -1,7 +1,7 @@
 """Values of a graph's adapter inputs that mean "no adapter": with them it computes what the bare trunk does.
 
 What is not given to the graph has these. Adapters of zeros change nothing for most methods; for others, what a new
-adapter starts from does. It is tried on the model, not assumed.
+adapter starts from, without the noise around 0 and 1 that it may start with. It is tried on the model, not assumed.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def _value(slot: Slot, kind: Default, start: Mapping[str, Tensor]) -> Tensor:
         return slot.value
     if kind == "zeros" and not slot.name.startswith("tuned."):
         return torch.zeros_like(slot.value)
-    return start[slot.name]
+    return start[slot.name] if slot.name.startswith("tuned.") else start[slot.name].round()
 
 
 def _start(model: Model) -> dict[str, Tensor]:
-    """What new owners of these methods start from: adapters as they are made, tuned parameters as the trunk has them."""
+    """What new owners of these methods start from: adapters as made, tuned parameters as the trunk has them."""
     specs = Specs.of(model, list(model.tasks))
     with torch.random.fork_rng(devices=[]):
         made = Model(model.backbone).build(specs.owners, specs.tasks, specs.heads, specs.groups)
