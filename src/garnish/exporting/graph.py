@@ -5,6 +5,7 @@ Shape letters: N pictures, H W pixels.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import warnings
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from garnish.engine.trunk import Trunk
@@ -68,20 +69,19 @@ def traced(module: nn.Module, trunk: Trunk, dtype: torch.dtype) -> ExportedProgr
         ) from error
 
 
-def to_onnx(program: ExportedProgram, outputs: Sequence[str]) -> onnx.ModelProto:
+def to_onnx(program: ExportedProgram, outputs: Sequence[str], tensors: Mapping[str, Tensor]) -> onnx.ModelProto:
     """The ONNX model of a traced program, with named inputs and outputs.
 
     Args:
         program: of :func:`traced`.
         outputs: names of the outputs, in order.
+        tensors: name → tensor of the module that was traced, under which its values are stored in the graph.
 
     Raises:
         MissingExtraError: a package of the extra ``[onnx]`` is not installed.
         GarnishError: an operation that has no translation.
     """
     require_onnx()
-    import torchvision  # noqa: F401  (before the registry of translations is built, which then knows its operators)
-
     try:
         with torch.no_grad(), quiet():
             made = torch.onnx.export(
@@ -99,6 +99,7 @@ def to_onnx(program: ExportedProgram, outputs: Sequence[str]) -> onnx.ModelProto
         ) from error
     assert made is not None
     tidy(made.model, [IMAGE], outputs)
+    name_weights(made.model, program.state_dict, tensors)
     proto: onnx.ModelProto = made.model_proto
     name_sides(proto)
     return proto
@@ -129,6 +130,36 @@ def tidy(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
             value.metadata_props.clear()
             if value.name in taken and id(value) not in named:
                 value.name = f"{value.name}/inner"
+
+
+def name_weights(model: Any, stored: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Give initializers the names of the tensors whose values they hold, also where they are transposed.
+
+    The exporter names them by the Python attributes that led to them, and transposed ones, of linear layers, by number.
+
+    Args:
+        model: an ``onnx_ir.Model``, changed in place.
+        stored: the exporter's own name → tensor.
+        tensors: the name to use → tensor.
+    """
+    by_place = {tensor.data_ptr(): name for name, tensor in tensors.items() if tensor.numel()}
+    by_values: dict[bytes, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim == 2:
+            by_values.setdefault(_digest(tensor.T), name)
+    graph = model.graph
+    taken = {value.name for node in graph.all_nodes() for value in node.outputs}
+    for value in list(graph.initializers.values()):
+        own = stored.get(value.name)
+        name = None if own is None else by_place.get(own.data_ptr())
+        if name is None and len(value.const_value.shape) == 2:
+            name = by_values.get(_digest(torch.from_numpy(value.const_value.numpy())))
+        if name is not None and name not in taken and name not in graph.initializers:
+            value.name = name
+
+
+def _digest(tensor: Tensor) -> bytes:
+    return hashlib.sha256(tensor.detach().contiguous().numpy().tobytes()).digest()
 
 
 def name_sides(model: onnx.ModelProto) -> None:
