@@ -101,18 +101,24 @@ def read_manifest(folder: Path) -> ExportFacts:
         BundleError: not an exported folder, damaged, or of another format.
     """
     file = folder / MANIFEST
-    facts: ExportFacts = read_as(_formatted(file), ExportFacts, "", replace(FACTS, file=f"{file}: "))
+    facts: ExportFacts = read_as(_formatted(file, summed=True), ExportFacts, "", replace(FACTS, file=f"{file}: "))
     return facts
 
 
 def read_adapter_facts(file: Path) -> AdapterFacts:
-    """Read and validate the ``NAME.json`` of a bundle; raises as :func:`read_manifest`."""
-    facts: AdapterFacts = read_as(_formatted(file), AdapterFacts, "", replace(FACTS, file=f"{file}: "))
+    """Read and validate the ``NAME.json`` of a bundle, which may have been put into its folder after the others.
+
+    Raises:
+        BundleError: as :func:`read_manifest`.
+    """
+    facts: AdapterFacts = read_as(
+        _formatted(file, summed="if listed"), AdapterFacts, "", replace(FACTS, file=f"{file}: ")
+    )
     return facts
 
 
-def _formatted(file: Path) -> dict[str, Json]:
-    found = read_json(file, "manifest", "export the bundle again")
+def _formatted(file: Path, *, summed: bool | Literal["if listed"]) -> dict[str, Json]:
+    found = read_json(file, "manifest", "export the bundle again", summed=summed)
     if not isinstance(found, dict) or type(found.get("format")) is not int:
         raise BundleError(f"{file}: is no manifest of an export (it has no format number); give another folder")
     if found["format"] != FORMAT:
