@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, final
 
@@ -49,6 +51,7 @@ class Session:
         Raises:
             BundleError: not such a folder, damaged, or what its manifest says is not so.
         """
+        _check_installed()
         self.folder = present(given_path(folder, "folder", BundleError))
         if not (self.folder / MANIFEST).is_file():
             what = f"it holds no {MANIFEST}" if self.folder.is_dir() else "no such folder"
@@ -146,6 +149,17 @@ class Session:
         if self.facts["precision"] == "fp32":
             return "its numbers overflow; check the picture, or the model that was exported"
         return f"its numbers overflow in {self.facts['precision']}; export it with --precision fp32"
+
+
+def _check_installed() -> None:
+    """Raise GarnishError where two distributions of different versions have written over each other's files."""
+    found = {}
+    for name in ("garnish", "garnish-runtime"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    if len(set(found.values())) > 1:
+        told = " and ".join(f"{name} {number}" for name, number in found.items())
+        raise GarnishError(f"{told} are installed over each other; uninstall both, then install one of them")
 
 
 def _wanted(tasks: Sequence[str] | None, loaded: LoadedBundle) -> list[str]:
