@@ -46,6 +46,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 #: What an end of one option needs of the others, as they depend on each other.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("Depth", "max_metres"): {"min_metres": 1e-9},
+    ("SoftplusDepth", "max_metres"): {"min_metres": 1e-9},
     ("DepthReader", "scale"): {},
     ("Semantic", "f1_class"): {"classes": 255},
     ("TrainOptions", "epochs"): {"steps": None},
@@ -57,6 +58,8 @@ OWN_LINE = {
     ("Semantic", "classes"): "Saliency is for one",
     ("Depth", "max_metres"): "min < max",
     ("Depth", "min_metres"): "min < max",
+    ("SoftplusDepth", "max_metres"): "min < max",
+    ("SoftplusDepth", "min_metres"): "min < max",
     ("Semantic", "class_weights"): "one per class",
     ("Semantic", "cross_entropy"): "no loss",
     ("Augment", "scale"): "low end",

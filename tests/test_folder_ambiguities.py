@@ -13,12 +13,12 @@ import yaml
 from PIL import Image
 
 from garnish.cli import main
-from garnish.commands.words import picture_files
 from garnish.data.folder import folder
 from garnish.data.labels.choosing import reader_of
 from garnish.data.labels.reader import decode
 from garnish.data.sources import open_data
 from garnish.errors import DataError, GarnishError, OptionError
+from garnish.files.given_pictures import picture_files
 from garnish.files.pictures import PICTURE_SUFFIXES
 from garnish.tasks.normals import Normals
 from garnish.tasks.saliency import Saliency

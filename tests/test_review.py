@@ -16,7 +16,7 @@ from PIL import Image
 import garnish as gn
 from garnish.drawing.map_files import write_png
 from garnish.errors import BundleError, DataError, OptionError, remedy_of, suggest
-from garnish.model.prediction import picture_pixels as read_for_prediction
+from garnish.model.given_picture import picture_pixels as read_for_prediction
 from garnish.registry import construct
 from garnish.training.best_step import Ranking
 from garnish.training.scalars import Scalars, log_kinds

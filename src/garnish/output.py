@@ -1,4 +1,4 @@
-"""What garnish tells people: lines, consoles, logs. Strangers' text in it is made showable in this one place.
+"""What garnish tells people: lines, consoles, logs, errors. Strangers' text in it is made showable in this one place.
 
 Names of files, classes and tasks, licences and sources come from strangers' files; a terminal acts on the control
 characters in them. So nothing else in garnish prints, makes a console or gets a logger.
@@ -6,11 +6,16 @@ characters in them. So nothing else in garnish prints, makes a console or gets a
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
-from garnish.errors import showable
+from garnish.errors import GarnishError, one_line, showable
 
 if TYPE_CHECKING:  # rich takes a tenth of a second to import
     from rich.console import Console
@@ -64,3 +69,63 @@ def logger(name: str) -> logging.Logger:
     found = logging.getLogger(name)
     found.addFilter(_SHOWABLE)
     return found
+
+
+def run_told(program: str, run: Callable[[list[str]], int], argv: Sequence[str]) -> int:
+    """Run a command of a shell: logs go to standard error, an error is one line there, behind the program's name.
+
+    Args:
+        program: what is called.
+        run: takes the words and gives the exit code.
+        argv: the words after the program; ``--debug`` among them, or GARNISH_DEBUG, asks for tracebacks.
+
+    Returns:
+        The exit code: that of ``run``; 1 for an unexpected error; 2 for a mistake in options, data, bundles or weights;
+        130 after Ctrl-C.
+    """
+    words = list(argv)
+    debug = "--debug" in words or os.environ.get("GARNISH_DEBUG", "") not in ("", "0")
+    words = [word for word in words if word != "--debug"]
+
+    def fail(message: str, code: int) -> int:
+        if debug:
+            say(*traceback.format_exc().splitlines(), stderr=True)
+        say(f"{program}: {one_line(message, 2000)}", stderr=True)
+        return code
+
+    def unforeseen(error: Exception) -> int:
+        tail = "" if debug else "; run again with --debug (or GARNISH_DEBUG=1) for the traceback"
+        return fail(f"{type(error).__name__}: {one_line(error) or 'without a message'}{tail}", 1)
+
+    try:
+        with _log_to_stderr():
+            return run(words)
+    except KeyboardInterrupt:
+        return fail("interrupted", 130)
+    except GarnishError as error:
+        return fail(str(error), 2)
+    except BrokenPipeError:  # the reader of the pipe closed it, as head does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for the flush at exit)
+        return 0
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            return unforeseen(error)
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the path and its rights"
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return fail(f"{place}{error.strerror or one_line(error)}; {remedy}", 2)
+    except Exception as error:
+        return unforeseen(error)
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Print garnish's log messages, without a prefix, on standard error within a ``with`` block."""
+    log, handler = logger("garnish"), logging.StreamHandler()
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)

@@ -1,8 +1,8 @@
 """Finding classes by name: the folder of a file is its registration, the constructor's keywords are the schema.
 
-A *kind* is a folder (``adapters``, ``heads``, ``tasks``, ``balancing``, ``backbones``, ``data/labels``,
-``data/layouts``). Every final class in a file of that folder that derives from the kind's base class can be named.
-Third parties add to a kind through an entry point group ``garnish.<kind>`` that names a class.
+A *kind* is a folder (``adapters``, ``heads``, ``tasks``, ``decodings``, ``balancing``, ``backbones``,
+``data/labels``, ``data/layouts``). Every final class in a file of that folder that derives from the kind's base class
+can be named. Third parties add to a kind through an entry point group ``garnish.<kind>`` that names a class.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ KINDS = {
     "adapters": ("garnish.adapters", "garnish.engine.adapter", "Method"),
     "heads": ("garnish.heads", "garnish.heads.head", "Head"),
     "tasks": ("garnish.tasks", "garnish.tasks.task", "Task"),
+    "decodings": ("garnish.decodings", "garnish.decodings.decoding", "Decoding"),
     "balancing": ("garnish.balancing", "garnish.balancing.balancing", "Balancing"),
     "backbones": ("garnish.backbones", "garnish.backbones.backbone", "Backbone"),
     "readers": ("garnish.data.labels", "garnish.data.labels.reader", "Reader"),

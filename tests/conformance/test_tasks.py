@@ -154,3 +154,25 @@ def test_targets_are_checked_decoded_painted_and_written(name, tmp_path):
     assert painted.shape == (*SIZE, 3) and painted.dtype.name == "uint8"
     written = task.write(decoded[0], tmp_path / "map")
     assert written.stem == "map" and written.suffix and written.stat().st_size > 0
+
+
+@every
+def test_its_decoding_gives_the_same_maps_and_files_without_torch(name, tmp_path):
+    task = tiny.example("tasks", name)
+    decoding = task.decoding
+    if decoding is None:  # it paints and writes by itself, and stays with torch
+        assert type(task).paint is not Task.paint and type(task).write is not Task.write
+        return
+    assert registry.build("decodings", **registry.describe(decoding)) == decoding
+    assert decoding.channels == task.channels and decoding.legend() == task.legend()
+    for seed, (scale, size) in enumerate([(1.0, SIZE), (30.0, (1, 1)), (1e4, (7, 5)), (0.0, (3, 2))]):
+        raw = scale * torch.randn(1, task.channels, *size, generator=torch.Generator().manual_seed(seed))
+        wanted, found = task.decode(raw)[0], decoding.decode(raw[0].numpy())
+        assert found.dtype == wanted.numpy().dtype
+        torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=2e-6, atol=1e-9)
+        assert (decoding.paint(wanted.numpy()) == task.paint(wanted)).all()
+        files = [
+            task.write(wanted, tmp_path / f"torch{seed}"),
+            decoding.write(wanted.numpy(), tmp_path / f"numpy{seed}"),
+        ]
+        assert files[0].suffix == files[1].suffix and files[0].read_bytes() == files[1].read_bytes()

@@ -28,7 +28,7 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run this command; returns the exit code."""
     given, _ = parser().read(words)
-    from garnish.commands.words import folder_to_write
+    from garnish.files.given_pictures import folder_to_write
 
     folder_to_write(given.out)
     from garnish.demo import run_demo

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from garnish.commands.parser import Parser, some_names
-from garnish.errors import OptionError
 from garnish.output import say
 
 _EPILOG = """\
@@ -47,7 +46,8 @@ def run(words: Sequence[str]) -> int:
     """Run this command; returns the exit code."""
     given, _ = parser().read(words)
     from garnish.commands.printing import print_json
-    from garnish.commands.words import folder_to_write, load_bundles, picture_files
+    from garnish.commands.words import load_bundles
+    from garnish.files.given_pictures import check_map_names, folder_to_write, picture_files
     from garnish.files.pictures import picture_size
 
     folder_to_write(given.out)
@@ -55,7 +55,7 @@ def run(words: Sequence[str]) -> int:
     for file in files.values():
         picture_size(file)  # all are checked before any is predicted
     model = load_bundles(given.bundle, given.weights, given.device)
-    _check_names(files, given.tasks or model.tasks, Path(given.out))
+    check_map_names(files, given.tasks or model.tasks, Path(given.out))
     written: dict[str, list[str]] = {}
     for name, file in files.items():
         maps = dataclasses.replace(model.predict(file, given.tasks), name=name)
@@ -65,28 +65,3 @@ def run(words: Sequence[str]) -> int:
     if given.json:
         print_json(written)
     return 0
-
-
-def _check_names(files: Mapping[str, Path], tasks: Iterable[str], out: Path) -> None:
-    """Raise OptionError where one map would be written over another, or over a picture that is to be read.
-
-    Args:
-        files: name → picture.
-        tasks: whose maps are written, as ``NAME_TASK.png``.
-        out: the folder that they are written to.
-    """
-    folders = {file.parent: file.parent.resolve() == out.resolve() for file in files.values()}
-    kept = {file.stem: file for file in files.values() if folders[file.parent] and file.suffix.lower() == ".png"}
-    taken: dict[str, Path] = {}
-    kinds = (*tasks, "sheet")
-    for name, file in files.items():
-        for kind in kinds:
-            made = f"{name}_{kind}"
-            if made in kept:
-                raise OptionError(f"--out {out}: {kind} of {file} would replace {kept[made]}; choose another folder")
-            if made in taken:
-                raise OptionError(
-                    f"--out {out}: {made}.png would be {kind} of {file}, and another map of {taken[made]}; "
-                    "predict them one by one into folders of their own, or name other --tasks"
-                )
-            taken[made] = file

@@ -1,17 +1,14 @@
-"""Resolving command-line arguments: bundles, tasks, data, output folders, pictures."""
+"""Resolving command-line arguments: bundles, tasks, data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from garnish.checking.plain_data import Json
 from garnish.commands.parser import names
-from garnish.errors import DataError, OptionError
-from garnish.output import logger
-
-_log = logger(__name__)
+from garnish.errors import OptionError
 
 if TYPE_CHECKING:
     from garnish.data.dataset import Dataset
@@ -76,44 +73,3 @@ def open_given(overrides: Mapping[str, Json], split: str, verb: str) -> Dataset:
     if data is None:
         raise OptionError(f"{verb}: --data is missing; give a data description (YAML), a folder, or scenes")
     return open_data(data, split)
-
-
-def folder_to_write(out: str) -> None:
-    """Raise OptionError if the output folder, or a parent of it, is a file."""
-    taken = next((p for p in (Path(out), *Path(out).parents) if p.exists()), None)
-    if taken is not None and not taken.is_dir():
-        raise OptionError(f"--out {out}: {taken} is a file; choose a folder")
-
-
-def picture_files(given: Iterable[str]) -> dict[str, Path]:
-    """Name (of the maps to write) → file, for given pictures and all pictures in given folders.
-
-    Raises:
-        DataError: a path that does not exist, a folder without pictures.
-    """
-    from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file
-
-    files: list[Path] = []
-    for text in given:
-        path = Path(text)
-        if path.is_dir():
-            held = sorted(p for p in path.iterdir() if is_picture_file(p))
-            others = {p.suffix for p in path.iterdir() if p.is_file() and not p.name.startswith(".")}
-            others = {ending for ending in others if ending.lower() not in PICTURE_SUFFIXES}
-            if others:
-                _log.info("%s: files that end in %s are no pictures and were left out", path, ", ".join(sorted(others)))
-            if not held:
-                raise DataError(f"{path}: holds no picture ({', '.join(PICTURE_SUFFIXES)}); give another folder")
-            files += held
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise DataError(f"{path}: no such picture; check the path")
-    files = list(dict.fromkeys(files))
-    found: dict[str, Path] = {}
-    for file in files:
-        name, number = file.stem, 2
-        while name in found:
-            name, number = f"{file.stem}_{number}", number + 1
-        found[name] = file
-    return found

@@ -42,24 +42,31 @@ def with_sums(files: Mapping[str, bytes]) -> dict[str, bytes]:
     return {**files, SUMS: "".join(lines).encode()}
 
 
-def check_sum(file: Path, data: bytes) -> None:
+def check_sum(file: Path, data: bytes, *, listed: bool = True) -> None:
     """Check a file's bytes against ``SHA256SUMS`` beside it; folders of an earlier version have none and pass.
+
+    Args:
+        file: its path.
+        data: its bytes.
+        listed: False: the list may lack the file, which was put into the folder since.
 
     Raises:
         BundleError: the digest differs or is missing, or the list cannot be read.
     """
-    listed = file.with_name(SUMS)
+    sums = file.with_name(SUMS)
     remedy = "copy or save it again"
     try:
-        text = read_regular(listed, _MOST_SUMS).decode("utf-8")
+        text = read_regular(sums, _MOST_SUMS).decode("utf-8")
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        raise BundleError(f"{listed}: cannot be read ({one_line(error, 120)}); {remedy}") from error
+        raise BundleError(f"{sums}: cannot be read ({one_line(error, 120)}); {remedy}") from error
     lines = [_LINE.fullmatch(line) for line in text.splitlines() if line.strip()]
     found = {line[2]: line[1].lower() for line in lines if line is not None}
+    if None not in lines and file.name not in found and not listed:
+        return
     if None in lines or file.name not in found:
-        raise BundleError(f"{listed}: is damaged (it has no digest of {file.name}); {remedy}")
+        raise BundleError(f"{sums}: is damaged (it has no digest of {file.name}); {remedy}")
     if found[file.name] != hashlib.sha256(data).hexdigest():
         raise BundleError(f"{file}: differs from what was saved (its SHA-256 is not that in {SUMS}); {remedy}")
 

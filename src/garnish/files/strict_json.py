@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from garnish.checking.plain_data import Json
 from garnish.errors import BundleError, GarnishError, one_line, shown
@@ -17,7 +17,12 @@ MOST_BYTES = 16 * 2**20
 
 
 def read_json(
-    file: Path, what: str, remedy: str, error_kind: type[GarnishError] = BundleError, *, summed: bool = False
+    file: Path,
+    what: str,
+    remedy: str,
+    error_kind: type[GarnishError] = BundleError,
+    *,
+    summed: bool | Literal["if listed"] = False,
 ) -> object:
     """The plain content of a JSON file.
 
@@ -26,7 +31,7 @@ def read_json(
         what: what the file is, for messages.
         remedy: what to do if it cannot be read.
         error_kind: raised, with one line, for a file that is missing, too large, not text or not standard JSON.
-        summed: check it against ``SHA256SUMS`` beside it.
+        summed: check it against ``SHA256SUMS`` beside it; "if listed": if that names it.
     """
     try:
         data = read_regular(file, MOST_BYTES)
@@ -34,7 +39,7 @@ def read_json(
     except (OSError, UnicodeDecodeError) as error:
         raise error_kind(f"{file}: cannot be read ({one_line(error, 120)}); {remedy}") from error
     if summed:
-        check_sum(file, data)
+        check_sum(file, data, listed=summed is True)
     try:
         return parse_json(text)
     except ValueError as error:

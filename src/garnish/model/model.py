@@ -15,6 +15,7 @@ from garnish.backbones.backbone import Backbone
 from garnish.checking.arguments import checked
 from garnish.checking.bounds import Size
 from garnish.checking.plain_data import Json
+from garnish.decodings.prediction import Prediction
 from garnish.engine.adapter import Method
 from garnish.engine.attach import check_sites
 from garnish.engine.compiled import CompiledTrunk, compile_module
@@ -28,7 +29,7 @@ from garnish.errors import OptionError
 from garnish.heads.head import Head
 from garnish.model.adapted_trunk import AdaptedTrunk
 from garnish.model.decoders import Outputs, decode_maps, needed
-from garnish.model.prediction import Picture, Prediction
+from garnish.model.given_picture import Picture
 from garnish.model.served import Served
 from garnish.tasks.task import Task
 
@@ -188,7 +189,7 @@ class Model(AdaptedTrunk):
     # ---- modules of higher layers are imported on use -------------------------------------------------------------
 
     @checked
-    def predict(self, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction:
+    def predict(self, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction[Tensor, Task]:
         """Predict all tasks (or some) of one picture at its own size: see :func:`garnish.model.predict.predict`."""
         from garnish.model.predict import predict
 

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from garnish.checking.finite import all_finite, is_finite, not_finite, odd_rows, why_odd
+from garnish.decodings.prediction import Prediction
 from garnish.errors import GarnishError
 from garnish.model.decoders import Decoder
 from garnish.model.evaluation_mode import evaluating
+from garnish.model.given_picture import Picture, picture_pixels
 from garnish.model.model import Model
-from garnish.model.prediction import Picture, Prediction, picture_pixels
 from garnish.model.served import Served
+from garnish.tasks.task import Task
 
 
 def acting(model: Model, tasks: Sequence[str] | None, served: Served | None = None) -> dict[str, Tensor]:
@@ -35,7 +37,7 @@ def acting(model: Model, tasks: Sequence[str] | None, served: Served | None = No
     return found
 
 
-def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction:
+def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction[Tensor, Task]:
     """Run a model on one picture at its own size; call it once for each picture.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What an exported folder says of itself: ``export.json`` of its graph, ``NAME.json`` of a bundle whose tensors it takes.
+"""What an exported folder says of itself: ``export.json`` of its graph, ``NAME.json`` of a bundle for that graph.
 
 Written by :mod:`garnish.exporting`, read by the runtime. Nothing here needs torch.
 
@@ -50,7 +50,7 @@ class ExportedTrunk(BackboneFacts):
     non_commercial: bool
 
 
-class TensorFacts(TypedDict):
+class InputFacts(TypedDict):
     """An input of the graph beside the picture; a side that differs between bundles has a name, not a number."""
 
     dtype: Literal["float32"]
@@ -77,7 +77,7 @@ class ExportFacts(TypedDict):
     image: ImageFacts
     tasks: dict[TaskName, ExportedTask]  # of form "inputs" none: its bundles name theirs
     outputs: list[_Text]  # of the graph, in order
-    inputs: dict[str, TensorFacts]  # of form "inputs": adapter and head tensors; else none
+    inputs: dict[str, InputFacts]  # of form "inputs": adapter and head tensors; else none
     sha256: _Hex64  # of the graph's file
     certificate: dict[str, Json]  # how far the file is from the model, and on which pictures
 
@@ -89,7 +89,7 @@ class AdapterFacts(TypedDict):
     graph: _Hex64  # sha256 of the graph's file
     backbone: ExportedTrunk
     tasks: dict[TaskName, ExportedTask]
-    tensors: dict[str, TensorFacts]  # with numbers only
+    tensors: dict[str, InputFacts]  # with numbers only
     sha256: _Hex64  # of NAME.onnx_adapter
     certificate: dict[str, Json]
 
@@ -101,18 +101,24 @@ def read_manifest(folder: Path) -> ExportFacts:
         BundleError: not an exported folder, damaged, or of another format.
     """
     file = folder / MANIFEST
-    facts: ExportFacts = read_as(_formatted(file), ExportFacts, "", replace(FACTS, file=f"{file}: "))
+    facts: ExportFacts = read_as(_formatted(file, summed=True), ExportFacts, "", replace(FACTS, file=f"{file}: "))
     return facts
 
 
 def read_adapter_facts(file: Path) -> AdapterFacts:
-    """Read and validate the ``NAME.json`` of a bundle; raises as :func:`read_manifest`."""
-    facts: AdapterFacts = read_as(_formatted(file), AdapterFacts, "", replace(FACTS, file=f"{file}: "))
+    """Read and validate the ``NAME.json`` of a bundle, which may have been put into its folder after the others.
+
+    Raises:
+        BundleError: as :func:`read_manifest`.
+    """
+    facts: AdapterFacts = read_as(
+        _formatted(file, summed="if listed"), AdapterFacts, "", replace(FACTS, file=f"{file}: ")
+    )
     return facts
 
 
-def _formatted(file: Path) -> dict[str, Json]:
-    found = read_json(file, "manifest", "export the bundle again")
+def _formatted(file: Path, *, summed: bool | Literal["if listed"]) -> dict[str, Json]:
+    found = read_json(file, "manifest", "export the bundle again", summed=summed)
     if not isinstance(found, dict) or type(found.get("format")) is not int:
         raise BundleError(f"{file}: is no manifest of an export (it has no format number); give another folder")
     if found["format"] != FORMAT:

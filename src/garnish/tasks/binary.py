@@ -1,4 +1,4 @@
-"""Base class of tasks with one binary map: targets in {0, 1, 255 = no label}, balanced cross-entropy, PNG files.
+"""Base class of tasks with one binary map: targets in {0, 1, 255 = no label}, balanced cross-entropy.
 
 Shape letters: B pictures, H W pixels.
 """
@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from abc import ABC
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from garnish.drawing.map_files import with_suffix, write_png
-from garnish.drawing.painting import eight_bits
 from garnish.errors import DataError
 from garnish.targets.target import IGNORE, Target
 from garnish.targets.yes_or_no import YesOrNo
@@ -55,11 +52,6 @@ class BinaryTask(Task, ABC):
     def decode(self, prediction: Tensor) -> Tensor:
         """Logits (B, 1, H, W) → probabilities (B, H, W) float32 in [0, 1]."""
         return prediction[:, 0].float().sigmoid()
-
-    def write(self, decoded: Tensor, path: Path) -> Path:
-        """``path.png``: 8-bit grey, probability · 255."""
-        shares = decoded.detach().float().reshape(decoded.shape[-2:]).cpu().numpy()
-        return write_png(eight_bits(shares), with_suffix(path, ".png"))
 
 
 def balanced_bce(sums: Tensor, positive_weight: float | None) -> Tensor:

@@ -5,34 +5,26 @@ Shape letters: B pictures, H W pixels.
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
 from garnish.checking.bounds import Metres
-from garnish.drawing.map_files import with_suffix, write_map, write_png
-from garnish.drawing.painting import paint_distances
+from garnish.decodings.decoding import Decoding
+from garnish.decodings.softplus_depth import SOFTPLUS_UNIT, SoftplusDepth
 from garnish.errors import DataError, OptionError
 from garnish.targets.distances import Distances
 from garnish.targets.target import Target
 from garnish.tasks.metrics.totals import Totals, exact, ratio_or_nan
 from garnish.tasks.task import Role, Task
 
-#: Softplus of this is 1.
-_UNIT = math.log(math.e - 1)
 #: Share of labels at exactly ``max_metres`` above which they are suspicious.
 _PILE = 0.01
-#: Largest depth that a 16-bit file in millimetres can hold.
-_MAX_FILE_METRES = 65.535
 
 
 @final
@@ -75,9 +67,14 @@ class Depth(Task):
                 f"Depth.max_metres: {self.max_metres:g} is not above min_metres {self.min_metres:g}; set min < max"
             )
 
+    @property
+    def decoding(self) -> Decoding:
+        """Metres of the range."""
+        return SoftplusDepth(max_metres=self.max_metres, min_metres=self.min_metres)
+
     def metres(self, prediction: Tensor) -> Tensor:
         """The head's output → float32 metres > 0 of the same shape, not yet clamped."""
-        return self.max_metres / 4 * F.softplus(prediction.float() + _UNIT)
+        return self.max_metres / 4 * F.softplus(prediction.float() + SOFTPLUS_UNIT)
 
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(2,): Σ |metres − target| over labelled pixels, and their number."""
@@ -142,24 +139,6 @@ class Depth(Task):
     def decode(self, prediction: Tensor) -> Tensor:
         """The head's output (B, 1, H, W) → metres (B, H, W) float32 in [min_metres, max_metres]."""
         return self.metres(prediction)[:, 0].clamp(self.min_metres, self.max_metres)
-
-    def paint(self, decoded: Tensor) -> np.ndarray:
-        """(H, W) or (1, H, W) metres → (H, W, 3): near is yellow, ``max_metres`` dark violet; black without a label."""
-        metres = decoded.detach().float().reshape(decoded.shape[-2:]).cpu().numpy()
-        return paint_distances(metres, self.min_metres, self.max_metres)
-
-    def write(self, decoded: Tensor, path: Path) -> Path:
-        """``path.png``: 16-bit, millimetres, 0 = none; where ``max_metres`` > 65.535, ``path.npy``: float32 metres."""
-        metres = decoded.detach().float().reshape(decoded.shape[-2:])
-        valid = ((metres > 0) & metres.isfinite()).cpu().numpy()
-        values = np.where(valid, metres.cpu().numpy(), 0).astype(np.float64)
-        if self.max_metres > _MAX_FILE_METRES:
-            file = with_suffix(path, ".npy")
-            data = io.BytesIO()
-            np.save(data, values.astype(np.float32), allow_pickle=False)
-            return write_map(data.getvalue(), file)
-        millimetres = np.where(valid, np.clip(np.rint(values * 1000), 1, 65535), 0).astype(np.uint16)
-        return write_png(millimetres, with_suffix(path, ".png"))
 
 
 @final

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from garnish.checking.bounds import Pixels, Processes, Weight
 from garnish.checking.plain_data import reals
-from garnish.drawing.painting import paint_shares
+from garnish.decodings.decoding import Decoding
+from garnish.decodings.probabilities import Probabilities
 from garnish.targets.target import IGNORE
 from garnish.tasks.binary import BinaryTask, balanced_bce
 from garnish.tasks.metrics.boundaries import BoundaryMetric
@@ -50,6 +50,8 @@ class Edges(BinaryTask):
             ``if __name__ == "__main__"``.
     """
 
+    #: edges black on white, light grey where there is no label
+    decoding: ClassVar[Decoding] = Probabilities(dark=True, none_colour=(204, 204, 204))
     roles: ClassVar[Mapping[str, Role]] = {
         "positive_weight": "loss",
         "tolerance_px": "metric",
@@ -108,11 +110,6 @@ class Edges(BinaryTask):
                 processes=self.processes,
             )
         return EdgesMetric(self)
-
-    def paint(self, decoded: Tensor) -> np.ndarray:
-        """(H, W) or (1, H, W) → (H, W, 3): edges black on white, light grey where there is no label."""
-        shares = decoded.detach().float().reshape(decoded.shape[-2:]).cpu().numpy()
-        return paint_shares(shares, none=IGNORE, none_colour=(204, 204, 204), dark=True)
 
 
 @final

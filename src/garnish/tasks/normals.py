@@ -6,18 +6,17 @@ Shape letters: B pictures, H W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
 from garnish.checking.bounds import Weight
-from garnish.drawing.map_files import with_suffix, write_png
-from garnish.drawing.painting import paint_vectors, vectors_as_rgb
+from garnish.decodings.decoding import Decoding
+from garnish.decodings.directions import Directions
+from garnish.drawing.painting import SHORTEST_VECTOR
 from garnish.errors import DataError
 from garnish.targets.target import Target
 from garnish.targets.unit_vectors import UnitVectors
@@ -28,9 +27,6 @@ from garnish.tasks.task import Task
 BIN_DEGREES = 0.05
 #: Angles whose shares are reported, degrees, by metric name.
 WITHIN_DEGREES = {"within_11_25": 11.25, "within_22_5": 22.5, "within_30": 30.0}
-
-#: Vectors shorter than this count as the zero vector: no label.
-_SHORTEST = 1e-3
 
 
 @final
@@ -49,6 +45,7 @@ class Normals(Task):
 
     headline: ClassVar[str] = "mean_angle"  # in degrees
     channels: ClassVar[int] = 3  # x, y, z
+    decoding: ClassVar[Decoding] = Directions()
     higher_is_better: ClassVar[bool] = False
     target: ClassVar[type[Target]] = UnitVectors
 
@@ -88,7 +85,7 @@ class Normals(Task):
         length = target.float().norm(dim=0)
         if num_bad := int((~length.isfinite()).sum()):
             raise DataError(f"{where}: {num_bad} normals are not finite; write zeros where there is no normal")
-        bad = (length > _SHORTEST) & ((length - 1).abs() > 0.05)
+        bad = (length > SHORTEST_VECTOR) & ((length - 1).abs() > 0.05)
         if num_bad := int(bad.sum()):
             raise DataError(
                 f"{where}: {num_bad} of {length.numel()} normals are neither of length 1 nor 0 (lengths"
@@ -100,27 +97,19 @@ class Normals(Task):
         """The head's output (B, 3, H, W) → unit vectors (B, 3, H, W) float32."""
         return unit(prediction)
 
-    def paint(self, decoded: Tensor) -> np.ndarray:
-        """(3, H, W) → (H, W, 3): (n + 1)/2 as RGB; black where there is no normal."""
-        return paint_vectors(decoded.detach().float().cpu().numpy())
-
-    def write(self, decoded: Tensor, path: Path) -> Path:
-        """``path.png``: 8-bit RGB, value = (n + 1)/2 · 255."""
-        return write_png(vectors_as_rgb(decoded.detach().float().cpu().numpy()), with_suffix(path, ".png"))
-
 
 def unit(vectors: Tensor) -> Tensor:
     """(B, 3, H, W) → the same directions with length 1, float32; vectors shorter than 1e-3 stay shorter than 1.
 
     That bound keeps the gradient finite where a head starts at zero.
     """
-    return F.normalize(vectors.float(), dim=1, eps=_SHORTEST)
+    return F.normalize(vectors.float(), dim=1, eps=SHORTEST_VECTOR)
 
 
 def has_normal(target: Tensor) -> Tensor:
     """(…, 1, H, W) bool: where the normals (…, 3, H, W) are finite and not zero."""
     length = torch.linalg.vector_norm(target.float(), dim=-3, keepdim=True)
-    return torch.isfinite(length) & torch.gt(length, _SHORTEST)
+    return torch.isfinite(length) & torch.gt(length, SHORTEST_VECTOR)
 
 
 @final

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from garnish.checking.bounds import Share, Weight
-from garnish.drawing.painting import paint_shares
+from garnish.decodings.decoding import Decoding
+from garnish.decodings.probabilities import Probabilities
 from garnish.errors import OptionError
 from garnish.targets.target import IGNORE
 from garnish.tasks.binary import BinaryTask, balanced_bce
@@ -48,6 +48,8 @@ class Saliency(BinaryTask):
     """
 
     headline: ClassVar[str] = "iou_at_best_threshold"
+    #: salient is white, the rest black; blue-grey where there is no label
+    decoding: ClassVar[Decoding] = Probabilities(none_colour=(70, 80, 110))
     thresholds: ClassVar[Mapping[str, str]] = {
         "iou_threshold": "best_iou_threshold",
         "f_threshold": "best_f_threshold",
@@ -85,11 +87,6 @@ class Saliency(BinaryTask):
         figures for test pictures, with thresholds chosen on other pictures.
         """
         return SaliencyMetric(self)
-
-    def paint(self, decoded: Tensor) -> np.ndarray:
-        """(H, W) or (1, H, W) → (H, W, 3): salient is white, the rest black; blue-grey where there is no label."""
-        shares = decoded.detach().float().reshape(decoded.shape[-2:]).cpu().numpy()
-        return paint_shares(shares, none=IGNORE, none_colour=(70, 80, 110))
 
 
 @final

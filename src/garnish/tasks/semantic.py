@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, ClassVar, final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,9 +16,8 @@ from torchmetrics import Metric
 
 from garnish.checking.bounds import Pixels, Weight
 from garnish.checking.plain_data import integers, lengths, reals
-from garnish.drawing.colours import class_colours
-from garnish.drawing.map_files import with_suffix, write_png
-from garnish.drawing.painting import paint_classes
+from garnish.decodings.classes import Classes
+from garnish.decodings.decoding import Decoding
 from garnish.errors import DataError, OptionError, plural
 from garnish.targets.class_ids import ClassIds
 from garnish.targets.target import IGNORE, Target
@@ -105,6 +102,11 @@ class Semantic(Task):
         if isinstance(self.classes, int):
             return tuple(f"class {k}" for k in range(min(self.classes, IGNORE + 1)))
         return tuple(self.classes)
+
+    @property
+    def decoding(self) -> Decoding:
+        """The class of the largest logit."""
+        return Classes(names=self.names)
 
     @property
     def label_names(self) -> tuple[str, ...] | None:
@@ -202,18 +204,6 @@ class Semantic(Task):
     def decode(self, prediction: Tensor) -> Tensor:
         """Logits (B, C, H, W) → ids (B, H, W) uint8."""
         return prediction.argmax(1).to(torch.uint8)
-
-    def paint(self, decoded: Tensor) -> np.ndarray:
-        """(H, W) ids → (H, W, 3) the colours of :meth:`legend`; black where there is no label."""
-        return paint_classes(decoded.detach().long().cpu().numpy(), class_colours(self.names))
-
-    def write(self, decoded: Tensor, path: Path) -> Path:
-        """``path.png``: 8-bit grey, the ids themselves."""
-        return write_png(decoded.detach().to(torch.uint8).cpu().numpy(), with_suffix(path, ".png"))
-
-    def legend(self) -> Mapping[str, tuple[int, int, int]]:
-        """Class names and their colours."""
-        return dict(zip(self.names, class_colours(self.names), strict=True))
 
 
 @final

@@ -1,4 +1,6 @@
-"""Task: base class of dense tasks, with target, loss, metric, and how a prediction is decoded, painted and written.
+"""Task: base class of dense tasks, with target, loss, metric, and how a prediction is decoded.
+
+How a decoded map is painted and written is for its decoding (:mod:`garnish.decodings`), which needs no torch.
 
 Shape letters: B pictures, H W pixels, C output channels of the head, K entries of a sum vector.
 """
@@ -20,6 +22,7 @@ from torchmetrics import Metric
 
 from garnish.checking.arguments import Options
 from garnish.checking.bounds import Weight
+from garnish.decodings.decoding import Decoding
 from garnish.errors import OptionError
 from garnish.targets.target import Target
 
@@ -55,6 +58,12 @@ class Task(Options, ABC):
     def __post_init__(self) -> None:
         if self.weight < 0:  # a subclass may annotate its weight anew, without bounds
             raise OptionError(f"{type(self).__name__}.weight: {self.weight}; set 0 or more")
+        own = type(self)
+        if own.decoding is Task.decoding and (own.paint is Task.paint or own.write is Task.write):
+            raise OptionError(
+                f"{own.__name__}: nothing says how its maps are painted and written; give the class a `decoding`, or"
+                " `paint` and `write`"
+            )
 
     @property
     @abstractmethod
@@ -65,6 +74,14 @@ class Task(Options, ABC):
     @abstractmethod
     def channels(self) -> int:
         """Number of output channels C of the head."""
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """What the raw output means where there is no torch; None: only this class knows, so it cannot be exported.
+
+        A class variable, or a property of the options. :meth:`decode` gives the same map, on the model's device.
+        """
+        return None
 
     @property
     def label_names(self) -> tuple[str, ...] | None:
@@ -142,14 +159,23 @@ class Task(Options, ABC):
     def decode(self, prediction: Tensor) -> Tensor:
         """Raw output (B, C, H, W) → (B, H, W) uint8 ids, float32 metres or probabilities; (B, 3, H, W) unit vectors."""
 
-    @abstractmethod
     def paint(self, decoded: Tensor) -> np.ndarray:
-        """A decoded map or a target of one picture (no batch axis) → (H, W, 3) uint8 RGB."""
+        """A decoded map or a target of one picture (no batch axis) → (H, W, 3) uint8 RGB, by the :attr:`decoding`."""
+        assert self.decoding is not None, "a task without one paints its maps itself"
+        return self.decoding.paint(_as_array(decoded))
 
-    @abstractmethod
     def write(self, decoded: Tensor, path: Path) -> Path:
-        """Write one decoded map in the task's file format to ``path`` plus the right suffix; returns the file."""
+        """Write one decoded map to ``path`` plus the right suffix, by the :attr:`decoding`; returns the file."""
+        assert self.decoding is not None, "a task without one writes its maps itself"
+        return self.decoding.write(_as_array(decoded), path)
 
     def legend(self) -> Mapping[str, tuple[int, int, int]]:
         """Label names and their colours, for pictures; empty where the map is continuous."""
-        return {}
+        return {} if self.decoding is None else self.decoding.legend()
+
+
+def _as_array(values: Tensor) -> np.ndarray:
+    """A map as NumPy has it; floats as float32, for NumPy lacks bfloat16."""
+    values = values.detach()
+    array: np.ndarray = (values.float() if values.is_floating_point() else values).cpu().numpy()
+    return array

@@ -1,0 +1,56 @@
+"""Scores of classes → the class of each pixel.
+
+Shape letters: C classes, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, final
+
+import numpy as np
+
+from garnish.checking.plain_data import lengths
+from garnish.decodings.decoding import Decoding
+from garnish.drawing.colours import class_colours
+from garnish.drawing.map_files import with_suffix, write_png
+from garnish.drawing.painting import paint_classes
+
+#: Ids of a byte, of which 255 means "no label".
+_MOST = 255
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Classes(Decoding):
+    """One score a class; the map holds the id of the largest, the first of equal ones.
+
+    Attributes:
+        names: of the classes, in the order of their ids.
+    """
+
+    names: Annotated[tuple[str, ...], lengths(2, _MOST)]
+
+    @property
+    def channels(self) -> int:
+        """Number of classes."""
+        return len(self.names)
+
+    def decode(self, raw: np.ndarray) -> np.ndarray:
+        """(C, H, W) → ids (H, W) uint8."""
+        ids: np.ndarray = raw.argmax(0).astype(np.uint8)
+        return ids
+
+    def paint(self, decoded: np.ndarray) -> np.ndarray:
+        """(H, W) ids → (H, W, 3) the colours of :meth:`legend`; black where there is no label."""
+        return paint_classes(decoded.astype(np.int64), class_colours(self.names))
+
+    def write(self, decoded: np.ndarray, path: Path) -> Path:
+        """``path.png``: 8-bit grey, the ids themselves."""
+        return write_png(decoded.astype(np.uint8), with_suffix(path, ".png"))
+
+    def legend(self) -> Mapping[str, tuple[int, int, int]]:
+        """Class names and their colours."""
+        return dict(zip(self.names, class_colours(self.names), strict=True))

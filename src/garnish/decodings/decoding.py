@@ -1,0 +1,48 @@
+"""``Decoding``: base class of what a head's raw output means: how it becomes a map, is painted and is written.
+
+NumPy and Pillow alone, so that an exported model predicts the same maps and files without torch. A task names its
+decoding (``Task.decoding``); a manifest names it as a file of a bundle names a task, by class and options.
+
+Shape letters: C output channels of the head, H W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from garnish.checking.arguments import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding(Options, ABC):
+    """What the raw output of one head means. Subclasses are frozen dataclasses; their fields are their options."""
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Number of channels C of the raw output."""
+
+    @abstractmethod
+    def decode(self, raw: np.ndarray) -> np.ndarray:
+        """Raw output (C, H, W) float32, finite → the map that ``Task.decode`` gives of it."""
+
+    @abstractmethod
+    def paint(self, decoded: np.ndarray) -> np.ndarray:
+        """A decoded map or a target of one picture → (H, W, 3) uint8 RGB."""
+
+    @abstractmethod
+    def write(self, decoded: np.ndarray, path: Path) -> Path:
+        """Write one decoded map in its file format to ``path`` plus the right suffix; returns the file.
+
+        Raises:
+            DataError: no space, no permission, no such folder; no partial file is left.
+        """
+
+    def legend(self) -> Mapping[str, tuple[int, int, int]]:
+        """Label names and their colours, for pictures; empty where the map is continuous."""
+        return {}

@@ -1,0 +1,40 @@
+"""Vectors of any length → unit vectors.
+
+Shape letters: H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+
+from garnish.decodings.decoding import Decoding
+from garnish.drawing.map_files import with_suffix, write_png
+from garnish.drawing.painting import SHORTEST_VECTOR, paint_vectors, vectors_as_rgb
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Directions(Decoding):
+    """The same directions with length 1; vectors shorter than 1e-3 stay shorter than 1."""
+
+    channels: ClassVar[int] = 3  # x, y, z
+
+    def decode(self, raw: np.ndarray) -> np.ndarray:
+        """(3, H, W) → unit vectors (3, H, W) float32."""
+        vectors = raw.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too long to be measured becomes the zero vector
+            lengths = np.sqrt((vectors * vectors).sum(0))
+        unit: np.ndarray = vectors / np.maximum(lengths, np.float32(SHORTEST_VECTOR))
+        return unit
+
+    def paint(self, decoded: np.ndarray) -> np.ndarray:
+        """(3, H, W) → (H, W, 3): (n + 1)/2 as RGB; black where there is no vector."""
+        return paint_vectors(decoded.astype(np.float32))
+
+    def write(self, decoded: np.ndarray, path: Path) -> Path:
+        """``path.png``: 8-bit RGB, value = (n + 1)/2 · 255."""
+        return write_png(vectors_as_rgb(decoded.astype(np.float32)), with_suffix(path, ".png"))

@@ -1,0 +1,57 @@
+"""One logit a pixel → the probability of yes.
+
+Shape letters: H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, final
+
+import numpy as np
+
+from garnish.checking.plain_data import integers
+from garnish.decodings.decoding import Decoding
+from garnish.drawing.map_files import with_suffix, write_png
+from garnish.drawing.painting import eight_bits, paint_shares
+
+#: Pixels of targets without a label.
+_NONE = 255
+_Level = Annotated[int, integers(0, 255)]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Probabilities(Decoding):
+    """The sigmoid of a logit.
+
+    Attributes:
+        dark: yes is painted black on white; else white on black.
+        none_colour: RGB of pixels of a target without a label.
+    """
+
+    channels: ClassVar[int] = 1
+
+    dark: bool = False
+    none_colour: tuple[_Level, _Level, _Level] = (128, 128, 128)
+
+    def decode(self, raw: np.ndarray) -> np.ndarray:
+        """(1, H, W) → probabilities (H, W) float32 in [0, 1]."""
+        logits = raw[0].astype(np.float32)
+        small = np.exp(-np.abs(logits))  # in [0, 1], so that nothing overflows
+        shares: np.ndarray = np.where(logits < 0, small, np.float32(1)) / (1 + small)
+        return shares
+
+    def paint(self, decoded: np.ndarray) -> np.ndarray:
+        """(H, W) or (1, H, W) → (H, W, 3) grey; ``none_colour`` where there is no label."""
+        return paint_shares(_flat(decoded), none=_NONE, none_colour=self.none_colour, dark=self.dark)
+
+    def write(self, decoded: np.ndarray, path: Path) -> Path:
+        """``path.png``: 8-bit grey, probability · 255."""
+        return write_png(eight_bits(_flat(decoded)), with_suffix(path, ".png"))
+
+
+def _flat(shares: np.ndarray) -> np.ndarray:
+    """(H, W) or (1, H, W) → (H, W) float32."""
+    return shares.astype(np.float32).reshape(shares.shape[-2:])

@@ -1,0 +1,77 @@
+"""One number a pixel → metres.
+
+Shape letters: H W pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+
+from garnish.checking.bounds import Metres
+from garnish.decodings.decoding import Decoding
+from garnish.drawing.map_files import with_suffix, write_map, write_png
+from garnish.drawing.painting import paint_distances
+from garnish.errors import OptionError
+
+#: Softplus of this is 1, so that an output of 0 means a quarter of the range.
+SOFTPLUS_UNIT = math.log(math.e - 1)
+#: Largest depth that a 16-bit file in millimetres can hold.
+_MAX_FILE_METRES = 65.535
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SoftplusDepth(Decoding):
+    """Metres = ``max_metres/4 · softplus(z + ln(e − 1))``, clamped to the range.
+
+    Attributes:
+        max_metres: largest depth; it sets the colour scale.
+        min_metres: smallest depth.
+    """
+
+    channels: ClassVar[int] = 1
+
+    max_metres: Metres = 10.0
+    min_metres: Metres = 1e-3
+
+    def __post_init__(self) -> None:
+        if not self.min_metres < self.max_metres:
+            raise OptionError(
+                f"SoftplusDepth.max_metres: {self.max_metres:g} is not above min_metres {self.min_metres:g}; set min <"
+                " max"
+            )
+
+    def decode(self, raw: np.ndarray) -> np.ndarray:
+        """(1, H, W) → metres (H, W) float32 in [min_metres, max_metres]."""
+        softplus = np.logaddexp(np.float32(0), raw[0].astype(np.float32) + np.float32(SOFTPLUS_UNIT))
+        metres = np.float32(self.max_metres / 4) * softplus
+        clipped: np.ndarray = np.clip(metres, np.float32(self.min_metres), np.float32(self.max_metres))
+        return clipped
+
+    def paint(self, decoded: np.ndarray) -> np.ndarray:
+        """(H, W) or (1, H, W) metres → (H, W, 3): near is yellow, ``max_metres`` dark violet; black without a label."""
+        return paint_distances(_flat(decoded), self.min_metres, self.max_metres)
+
+    def write(self, decoded: np.ndarray, path: Path) -> Path:
+        """``path.png``: 16-bit, millimetres, 0 = none; where ``max_metres`` > 65.535, ``path.npy``: float32 metres."""
+        metres = _flat(decoded)
+        valid = (metres > 0) & np.isfinite(metres)
+        values = np.where(valid, metres, 0).astype(np.float64)
+        if self.max_metres > _MAX_FILE_METRES:
+            file = with_suffix(path, ".npy")
+            data = io.BytesIO()
+            np.save(data, values.astype(np.float32), allow_pickle=False)
+            return write_map(data.getvalue(), file)
+        millimetres = np.where(valid, np.clip(np.rint(values * 1000), 1, 65535), 0).astype(np.uint16)
+        return write_png(millimetres, with_suffix(path, ".png"))
+
+
+def _flat(metres: np.ndarray) -> np.ndarray:
+    """(H, W) or (1, H, W) → (H, W) float32."""
+    return metres.astype(np.float32).reshape(metres.shape[-2:])

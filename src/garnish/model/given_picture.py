@@ -1,0 +1,34 @@
+"""A picture as :meth:`Model.predict` takes it.
+
+Shape letters: H W pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from garnish.errors import DataError
+from garnish.files.given_pictures import conversion, pixels_of, some_pixels
+
+#: A picture: a file, a PIL image, a torch (3, H, W) uint8, or a numpy (H, W, 3) or grey (H, W) uint8.
+Picture = str | Path | Image.Image | Tensor | np.ndarray
+
+
+def picture_pixels(picture: Picture) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: a tensor's, or as :func:`garnish.files.given_pictures.pixels_of` reads it.
+
+    Raises:
+        DataError: a file that is missing or cannot be read, or an array of the wrong shape or dtype.
+    """
+    if not isinstance(picture, Tensor):
+        return pixels_of(picture)
+    if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or picture.is_meta:
+        floats, meta = picture.is_floating_point(), picture.is_meta
+        code = "" if meta else conversion(tuple(picture.shape), str(picture.dtype), is_float=floats, channels=0)
+        raise DataError(f"a picture tensor must be (3, H, W) uint8, got {tuple(picture.shape)} {picture.dtype}{code}")
+    return some_pixels(picture.permute(1, 2, 0).cpu().numpy())

@@ -1,0 +1,121 @@
+"""Bundles whose tensors a graph takes as inputs: two small files each beside it, loaded once and kept.
+
+A bundle is there as soon as its files are, ``NAME.json`` and ``NAME.onnx_adapter``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from garnish.errors import BundleError, OptionError, one_line, shown, suggest
+from garnish.files.regular import read_regular
+from garnish.runtime.decoded_tasks import TaskOutput, task_outputs
+from garnish.runtime.graph import Graph
+from garnish.runtime.manifest import ADAPTER, MANIFEST, NAME, AdapterFacts, InputFacts, read_adapter_facts
+
+#: Largest file of adapter tensors that is read, bytes.
+_MOST_ADAPTER = 2**31
+_AGAIN = "export it again for this graph"
+
+
+@final
+@dataclass(frozen=True)
+class LoadedBundle:
+    """What one bundle adds to a graph.
+
+    Attributes:
+        tasks: its tasks, in order.
+        adapter: onnxruntime's handle of its tensors; None where they are in the graph.
+    """
+
+    tasks: dict[str, TaskOutput]
+    adapter: Any = None
+
+
+@final
+class Adapters:
+    """The bundles beside a graph of form "inputs". Threads may ask for any; each is loaded once, by one of them."""
+
+    def __init__(self, folder: Path, graph: Graph) -> None:
+        self._folder = folder
+        self._graph = graph
+        self._loaded: dict[str, LoadedBundle] = {}
+        self._loading: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the bundles that lie beside the graph now."""
+        found = (file.name.removesuffix(ADAPTER) for file in self._folder.glob(f"*{ADAPTER}"))
+        return tuple(sorted(filter(self._is_there, found)))
+
+    def get(self, name: str | None) -> LoadedBundle:
+        """A bundle; None: the only one.
+
+        Raises:
+            OptionError: no such bundle, or several and none named. BundleError: it is damaged, or of another graph.
+        """
+        if name is None:
+            known = self.names()
+            if len(known) != 1:
+                held = f"there are {', '.join(known)}; name one" if known else "there is none; export one for it"
+                raise OptionError(f"{self._folder}: which bundle? {held}")
+            name = known[0]
+        if found := self._loaded.get(name):
+            return found
+        if not self._is_there(name):
+            raise OptionError(f"{self._folder}: no bundle {shown(name)}{suggest(name, self.names())}")
+        with self._lock:
+            own = self._loading.setdefault(name, threading.Lock())
+        with own:  # others load other bundles meanwhile
+            if name not in self._loaded:
+                self._loaded[name] = self._load(name)
+            return self._loaded[name]
+
+    def _is_there(self, name: str) -> bool:
+        files = [f"{name}.json", f"{name}{ADAPTER}"]
+        return (
+            bool(re.fullmatch(NAME, name))
+            and MANIFEST not in files
+            and all((self._folder / f).is_file() for f in files)
+        )
+
+    def _load(self, name: str) -> LoadedBundle:
+        description, file = (self._folder.absolute() / f"{name}{ending}" for ending in (".json", ADAPTER))
+        facts = read_adapter_facts(description)
+        graph = self._graph.facts
+        if facts["graph"] != graph["sha256"]:
+            raise BundleError(f"{description}: was exported for another graph than {self._graph.file}; {_AGAIN}")
+        if facts["backbone"]["fingerprint"] != graph["backbone"]["fingerprint"]:
+            raise BundleError(f"{description}: was trained on another trunk than that of {self._graph.file}; {_AGAIN}")
+        _check_inputs(facts, graph["inputs"], description)
+        try:
+            data = read_regular(file, _MOST_ADAPTER)
+        except OSError as error:
+            raise BundleError(f"{file}: cannot be read ({one_line(error, 120)}); {_AGAIN}") from error
+        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+            raise BundleError(
+                f"{file}: is not the one that {description.name} describes (their SHA-256 differ); {_AGAIN}"
+            )
+        adapter, held = self._graph.adapter(file)
+        stated = {name: ("tensor(float)", tuple(tensor["shape"])) for name, tensor in facts["tensors"].items()}
+        if held != stated:
+            odd = next(n for n in (*stated, *held) if stated.get(n) != held.get(n))
+            raise BundleError(f"{file}: tensor {shown(odd)} is not as {description.name} describes it; {_AGAIN}")
+        return LoadedBundle(task_outputs(facts["tasks"], graph["outputs"], description), adapter)
+
+
+def _check_inputs(facts: AdapterFacts, inputs: dict[str, InputFacts], file: Path) -> None:
+    """Raise BundleError for a tensor that the graph does not take, or not in this shape."""
+    for name, tensor in facts["tensors"].items():
+        if name not in inputs:
+            raise BundleError(f"{file}: the graph takes no tensor {shown(name)}; {_AGAIN}")
+        shape, sides = tensor["shape"], inputs[name]["shape"]
+        if len(shape) != len(sides) or any(isinstance(s, int) and s != n for n, s in zip(shape, sides, strict=True)):
+            raise BundleError(
+                f"{file}: tensor {shown(name)} is {shown(shape)}, the graph takes {shown(sides)}; {_AGAIN}"
+            )
