@@ -228,13 +228,12 @@ def _decoding(name: str, task: Task) -> SpecFacts:
     Raises:
         OptionError: the task names no decoding.
     """
-    decoding = getattr(task, "decoding", task)
-    if decoding is None:
+    if task.decoding is None:
         kind = type(task).__name__
         raise OptionError(
             f"export: task {name!r} ({kind}) names no decoding, without which no runtime can read its map"
         )
-    return describe(decoding)
+    return describe(task.decoding)
 
 
 def _trunk(model: Model) -> ExportedTrunk:

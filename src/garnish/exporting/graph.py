@@ -142,16 +142,16 @@ def name_weights(model: Any, stored: Mapping[str, Tensor], tensors: Mapping[str,
         stored: the exporter's own name → tensor.
         tensors: the name to use → tensor.
     """
-    by_place = {tensor.data_ptr(): name for name, tensor in tensors.items() if tensor.numel()}
+    by_place = {tensor.data_ptr(): known for known, tensor in tensors.items() if tensor.numel()}
     by_values: dict[bytes, str] = {}
-    for name, tensor in tensors.items():
+    for known, tensor in tensors.items():
         if tensor.ndim == 2:
-            by_values.setdefault(_digest(tensor.T), name)
+            by_values.setdefault(_digest(tensor.T), known)
     graph = model.graph
     taken = {value.name for node in graph.all_nodes() for value in node.outputs}
     for value in list(graph.initializers.values()):
         own = stored.get(value.name)
-        name = None if own is None else by_place.get(own.data_ptr())
+        name: str | None = None if own is None else by_place.get(own.data_ptr())
         if name is None and len(value.const_value.shape) == 2:
             name = by_values.get(_digest(torch.from_numpy(value.const_value.numpy())))
         if name is not None and name not in taken and name not in graph.initializers:
