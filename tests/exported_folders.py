@@ -50,7 +50,11 @@ def merged_graph(decodings: Mapping[str, Decoding] = DECODINGS) -> bytes:
         helper.make_node("Div", ["float", "white"], ["share"]),
         helper.make_node("Shape", ["image"], ["size"], start=2),
     ]
+<<<<<<< HEAD
     held, outputs = [numpy_helper.from_array(np.float32(255), "white")], []
+=======
+    held, outputs = [numpy_helper.from_array(np.array(255, np.float32), "white")], []
+>>>>>>> exporter
     for seed, (name, decoding) in enumerate(decodings.items()):
         held.append(numpy_helper.from_array(weights(seed, decoding.channels), f"{name}.weight"))
         nodes += [

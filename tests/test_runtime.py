@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -412,3 +413,37 @@ def test_garnish_predict_says_the_same_of_a_picture(folder, tmp_path, capsys):
     ours = capsys.readouterr().err.partition(": ")[2]
     assert main(["predict", "nothing", str(tmp_path / "gone.png"), "--out", str(tmp_path / "maps")]) == 2
     assert capsys.readouterr().err.partition(": ")[2] == ours
+
+
+def test_a_graph_that_fails_as_it_runs_is_one_line(tmp_path):
+    graph = onnx.load_model_from_string(made.merged_graph())
+    (resize,) = (node for node in graph.graph.node if node.output[0] == "depth")
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 1, 7, 7], np.int64), "other.size"))
+    resize.output[0] = "right"
+    graph.graph.node.append(onnx.helper.make_node("Reshape", ["right", "other.size"], ["depth"]))
+    data = graph.SerializeToString()
+    facts = made.facts_of(data, tasks=made.told_tasks(made.DECODINGS), outputs=list(made.DECODINGS))
+    opened = Session(made.write_files(tmp_path, facts, data), threads=1)
+    assert opened.predict(np.zeros((7, 7, 3), np.uint8))["depth"].shape == (7, 7)
+    with pytest.raises(GarnishError, match=r"model\.onnx: onnxruntime cannot run it") as caught:
+        opened.predict(np.zeros((5, 6, 3), np.uint8))
+    assert "\n" not in str(caught.value)
+
+
+def test_tensors_in_other_files_are_not_read(tmp_path, monkeypatch):
+    """A graph may name a file of its tensors, which may be any file of the reader's."""
+    monkeypatch.chdir(tmp_path)
+    graph = onnx.load_model_from_string(made.merged_graph())
+    (weight,) = (tensor for tensor in graph.graph.initializer if tensor.name == "seg.weight")
+    for file in (tmp_path / "weights.bin", tmp_path / "folder" / "weights.bin"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(weight.raw_data)
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for place in ("weights.bin", "../weights.bin", "../../weights.bin", str(tmp_path / "weights.bin")):
+        weight.external_data.add(key="location", value=place)
+        data = graph.SerializeToString()
+        facts = made.facts_of(data, tasks=made.told_tasks(made.DECODINGS), outputs=list(made.DECODINGS))
+        with pytest.raises(BundleError, match="cannot be opened by onnxruntime"):
+            Session(made.write_files(tmp_path / "folder", facts, data))
+        weight.ClearField("external_data")

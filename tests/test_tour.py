@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+import exported_folders
 import garnish as gn
+from garnish.runtime import Session
 
 PAGE = Path(__file__).parents[1] / "docs" / "tour.md"
 SRC = Path(gn.__file__).parent
@@ -75,6 +77,11 @@ def one_bundle(folder: Path) -> Callable[[], object]:
     return lambda: gn.load(folder / "bundle").predict(folder / "images/val/0.png").write(folder / "maps")
 
 
+def one_exported(folder: Path) -> Callable[[], object]:
+    exported_folders.merged(folder / "exported")
+    return lambda: Session(folder / "exported").predict(folder / "images/val/0.png").write(folder / "maps")
+
+
 def one_mixed_batch(_: Path) -> Callable[[], object]:
     trunk = gn.backbone("garnish_b0")
     model = gn.adapt(trunk, gn.LoRA(per_task=True), {"seg": gn.Semantic(classes=3), "depth": gn.Depth()}).eval()
@@ -84,6 +91,7 @@ def one_mixed_batch(_: Path) -> Callable[[], object]:
 RUNS = {
     "One picture, from file to loss": one_picture,
     "One bundle, from disk to a map": one_bundle,
+    "One exported folder, to a map": one_exported,
     "One mixed batch, through the trunk": one_mixed_batch,
 }
 

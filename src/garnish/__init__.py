@@ -41,11 +41,15 @@ say_where()
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
+    whole = (_HERE / "model").is_dir()  # garnish-runtime installs what needs no torch
+    if name in _PUBLIC and whole:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     # of a module ``from garnish import NAME`` asks here first, and is then imported
     if name.startswith("_") or (_HERE / name).is_dir() or (_HERE / f"{name}.py").is_file():
         raise AttributeError(name)
+    if not whole:
+        told = f"garnish.{name} is not in garnish-runtime, which is what is installed; pip install garnish"
+        raise importlib.import_module("garnish.errors").MissingExtraError(told)
     registry = importlib.import_module("garnish.registry")
     for kind in ("adapters", "heads", "tasks", "balancing"):
         found = registry.classes(kind)

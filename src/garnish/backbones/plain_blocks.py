@@ -15,6 +15,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from garnish.backbones.architecture import Depth, Flag, Heads, Patch, Rate, Ratio, Scale, Size, Width
+from garnish.backbones.open_positions import resampled, rotary
 from garnish.backbones.timm_models import TimmModule, TimmTrunk
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.errors import OptionError
@@ -100,19 +101,22 @@ class PlainStem(nn.Module):
         prefix = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
         positions = self.pos_embed
         if positions is not None:
-            positions = resample_abs_pos_embed(
-                positions,
-                new_size=list(grid),
-                old_size=list(self.patch_embed.grid_size),
-                num_prefix_tokens=self.num_prefix if self.tokens_have_positions else 0,
-            )
+            old, prefix_positions = self.patch_embed.grid_size, self.num_prefix if self.tokens_have_positions else 0
+            if torch.compiler.is_exporting():
+                positions = resampled(positions, old, grid, prefix_positions)
+            else:
+                positions = resample_abs_pos_embed(
+                    positions, new_size=list(grid), old_size=list(old), num_prefix_tokens=prefix_positions
+                )
         if positions is not None and not self.tokens_have_positions:
             x = x + positions
         if prefix:
             x = torch.cat([*prefix, x], dim=1)
         if positions is not None and self.tokens_have_positions:
             x = x + positions
-        rope = None if self.rope is None else self.rope.get_embed(shape=grid)
+        rope = None
+        if self.rope is not None:
+            rope = rotary(self.rope, grid) if torch.compiler.is_exporting() else self.rope.get_embed(shape=grid)
         return self.norm_pre(x), grid, {"rope": rope}
 
 

@@ -156,7 +156,8 @@ def window_order(grid: tuple[int, int], size: tuple[int, int], shift: tuple[int,
     # Sides of the padded map. No tensor here has the bare number of windows as a side: export assumes that a size that
     # is not 1 in its example is never 1. It cannot take a tensor modulo a size either, so the roll uses comparisons.
     row, column = torch.arange(high, device=device), torch.arange(wide, device=device)
-    down, right = row - sh + high * (row < sh), column - sw + wide * (column < sw)
+    down = torch.where(row < sh, row + (high - sh), row - sh)
+    right = torch.where(column < sw, column + (wide - sw), column - sw)
     rows = down // wh * wide * wh + down % wh * ww
     columns = right // ww * wh * ww + right % ww
     number = (row[:, None] * width + column + 1) * (row < height)[:, None] * (column < width)

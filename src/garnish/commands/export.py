@@ -73,9 +73,10 @@ def run(words: Sequence[str]) -> int:
     """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
     from garnish.commands.printing import metric_rows, print_json, print_table
-    from garnish.commands.words import bundle_paths, folder_to_write, open_given
+    from garnish.commands.words import bundle_paths, open_given
     from garnish.data.subset import thinned
     from garnish.exporting.export import export
+    from garnish.files.given_pictures import folder_to_write
 
     folder_to_write(given.out)
     data = None

@@ -162,8 +162,9 @@ def _made(
     The graph is checked in float32 in any case, so that a fault of it never passes for one of rounding.
     """
     trunk, sizes, least = reference.backbone, sizes_to_try(reference.backbone), least_side(reference.backbone)
-    program = traced(Deployed(folded_copy(reference, tasks), tasks), trunk, dtype)
-    proto = None if to == "torch" else to_onnx(program, outputs)
+    folded = folded_copy(reference, tasks)
+    program = traced(Deployed(folded, tasks), trunk, dtype)
+    proto = None if to == "torch" else to_onnx(program, outputs, folded.all_tensors())
     graph = program_bytes(program) if proto is None else onnx_bytes(proto)
     run = runner_of(graph, to)
     if proto is not None:  # a program refuses smaller pictures by itself
@@ -173,7 +174,7 @@ def _made(
     certificate = compared(reference, run, tasks, sizes, dtype)
     _check(certificate, "fp32")
     if proto is not None and precision != "fp32":
-        graph = onnx_bytes(stored_as(proto, precision))
+        graph = onnx_bytes(stored_as(proto, precision, folded.backbone.frozen_tensors()))
         run = runner_of(graph, to)
         certificate = compared(reference, run, tasks, sizes, dtype)
     if data is not None:
@@ -227,13 +228,12 @@ def _decoding(name: str, task: Task) -> SpecFacts:
     Raises:
         OptionError: the task names no decoding.
     """
-    decoding = getattr(task, "decoding", task)
-    if decoding is None:
+    if task.decoding is None:
         kind = type(task).__name__
         raise OptionError(
             f"export: task {name!r} ({kind}) names no decoding, without which no runtime can read its map"
         )
-    return describe(decoding)
+    return describe(task.decoding)
 
 
 def _trunk(model: Model) -> ExportedTrunk:

@@ -5,6 +5,7 @@ Shape letters: N pictures, H W pixels.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import warnings
@@ -80,21 +81,28 @@ def traced(
         ) from error
 
 
+<<<<<<< HEAD
 def to_onnx(program: ExportedProgram, outputs: Sequence[str], own: Sequence[str] = ()) -> onnx.ModelProto:
     """The ONNX model of a traced program, with named inputs and outputs; inputs that nothing reads are left out.
+=======
+def to_onnx(program: ExportedProgram, outputs: Sequence[str], tensors: Mapping[str, Tensor]) -> onnx.ModelProto:
+    """The ONNX model of a traced program, with named inputs and outputs.
+>>>>>>> exporter
 
     Args:
         program: of :func:`traced`.
         outputs: names of the outputs, in order.
+<<<<<<< HEAD
         own: names of the inputs beside the pictures.
+=======
+        tensors: name → tensor of the module that was traced, under which its values are stored in the graph.
+>>>>>>> exporter
 
     Raises:
         MissingExtraError: a package of the extra ``[onnx]`` is not installed.
         GarnishError: an operation that has no translation.
     """
     require_onnx()
-    import torchvision  # noqa: F401  (before the registry of translations is built, which then knows its operators)
-
     try:
         with torch.no_grad(), quiet():
             made = torch.onnx.export(
@@ -111,9 +119,14 @@ def to_onnx(program: ExportedProgram, outputs: Sequence[str], own: Sequence[str]
             f"export: the graph cannot be translated to ONNX ({_said(error)}); use --to torch"
         ) from error
     assert made is not None
+<<<<<<< HEAD
     tidy(made.model, [IMAGE, *own], outputs)
     for value in [value for value in made.model.graph.inputs if value.name != IMAGE and not value.uses()]:
         made.model.graph.inputs.remove(value)
+=======
+    tidy(made.model, [IMAGE], outputs)
+    name_weights(made.model, program.state_dict, tensors)
+>>>>>>> exporter
     proto: onnx.ModelProto = made.model_proto
     name_sides(proto)
     return proto
@@ -144,6 +157,36 @@ def tidy(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
             value.metadata_props.clear()
             if value.name in taken and id(value) not in named:
                 value.name = f"{value.name}/inner"
+
+
+def name_weights(model: Any, stored: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Give initializers the names of the tensors whose values they hold, also where they are transposed.
+
+    The exporter names them by the Python attributes that led to them, and transposed ones, of linear layers, by number.
+
+    Args:
+        model: an ``onnx_ir.Model``, changed in place.
+        stored: the exporter's own name → tensor.
+        tensors: the name to use → tensor.
+    """
+    by_place = {tensor.data_ptr(): known for known, tensor in tensors.items() if tensor.numel()}
+    by_values: dict[bytes, str] = {}
+    for known, tensor in tensors.items():
+        if tensor.ndim == 2:
+            by_values.setdefault(_digest(tensor.T), known)
+    graph = model.graph
+    taken = {value.name for node in graph.all_nodes() for value in node.outputs}
+    for value in list(graph.initializers.values()):
+        own = stored.get(value.name)
+        name: str | None = None if own is None else by_place.get(own.data_ptr())
+        if name is None and len(value.const_value.shape) == 2:
+            name = by_values.get(_digest(torch.from_numpy(value.const_value.numpy())))
+        if name is not None and name not in taken and name not in graph.initializers:
+            value.name = name
+
+
+def _digest(tensor: Tensor) -> bytes:
+    return hashlib.sha256(tensor.detach().contiguous().numpy().tobytes()).digest()
 
 
 def name_sides(model: onnx.ModelProto) -> None:
