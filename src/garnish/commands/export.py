@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from garnish.commands.parser import Parser, positive_int, some_names
 from garnish.errors import OptionError, plural
 from garnish.output import say
+from garnish.runtime.manifest import ADAPTER
 
 if TYPE_CHECKING:
     from garnish.exporting.agreement import TaskAgreement
+    from garnish.exporting.certificate import Certificate
 
 _EPILOG = """\
 DIR gets model.onnx (or model.pt2), export.json (how to read it, and the certificate) and SHA256SUMS. The graph takes
 pictures of any number, height and width; padding and normalisation are inside. An output per task, named as the task,
 is its raw map at the picture's size, which garnish.runtime decodes. Needs the extra: pip install 'garnish[onnx]'.
+
+With --adapters inputs the graph takes adapters and heads as inputs, and each bundle is two files, NAME.onnx_adapter and
+NAME.json, named as its folder (of a run's best, as the run). Export further bundles of its trunk, methods and heads
+to the same DIR, with any ranks and numbers of classes.
 
 Before anything is written, the file is run against the model on pictures and sizes that it was not made with. A float32
 file is refused beyond 1e-4 of a map's largest value, or below 99.9 % equal labels; float16 below 99.5 %; int8 where it
@@ -25,6 +32,7 @@ examples:
   garnish export runs/camvid/best --out exported
   garnish export runs/seg/best,runs/depth/best --out exported --input float
   garnish export runs/camvid/best --out exported --precision int8 --data recipes/data/camvid.yaml
+  garnish export runs/seg/best,runs/cracks/best --out exported --adapters inputs
   garnish export segformer_b0 --weights ade.safetensors --out exported --to torch
 """
 
@@ -72,7 +80,7 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
-    from garnish.commands.printing import metric_rows, print_json, print_table
+    from garnish.commands.printing import print_json
     from garnish.commands.words import bundle_paths, open_given
     from garnish.data.subset import thinned
     from garnish.exporting.export import export
@@ -96,10 +104,22 @@ def run(words: Sequence[str]) -> int:
         tasks=given.tasks,
     )
     if given.json:
-        print_json(made.facts)
+        print_json({"export": made.facts, "bundles": made.bundles} if made.bundles else made.facts)
         return 0
-    certificate = made.certificate
     say(f"{made.out}: {', '.join(made.files)}; {made.bytes / 1e6:.1f} MB")
+    for name, facts in made.bundles.items():
+        size = Path(made.out, f"{name}{ADAPTER}").stat().st_size
+        say(f"bundle {name}: {plural(len(facts['tensors']), 'tensor')}, {size / 1e3:.0f} kB")
+        _say(cast("Certificate", facts["certificate"]))
+    if not made.bundles:
+        _say(made.certificate)
+    return 0
+
+
+def _say(certificate: Certificate) -> None:
+    """Print how far an exported file is from the model."""
+    from garnish.commands.printing import metric_rows, print_table
+
     say(f"against the model on made pictures of {plural(len(certificate['sizes']), 'size')}:")
     print_table(_COLUMNS, rows_of(certificate["tasks"]))
     if "data" in certificate:
@@ -108,7 +128,6 @@ def run(words: Sequence[str]) -> int:
         print_table(_COLUMNS, rows_of(found["tasks"]))
         rows = zip(metric_rows(found["before"], {}), metric_rows(found["after"], {}), strict=True)
         print_table(["task", "metric", "model", "exported"], [[*before, after[2]] for before, after in rows])
-    return 0
 
 
 _COLUMNS = ("task", "unit", "largest difference", "mean", "over the largest value", "equal labels")

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
 
-from garnish import __version__
 from garnish.backbones.weights import is_non_commercial
 from garnish.bundles.named_models import open_model
-from garnish.bundles.specs import backbone_facts
 from garnish.checking.arguments import checked
 from garnish.checking.finite import not_finite
 from garnish.checking.plain_data import Json
@@ -24,6 +20,8 @@ from garnish.data.dataset import Dataset
 from garnish.errors import BundleError, GarnishError, OptionError
 from garnish.exporting.certificate import Certificate, beyond, compared, compared_on, sizes_to_try, small_sizes
 from garnish.exporting.deployed import Deployed, chosen_tasks, folded_copy, plain_copy
+from garnish.exporting.facts import as_json, bundle_files_of, decoding_of, trunk_facts, versions
+from garnish.exporting.fed_export import FedGraph, fed_files, name_of
 from garnish.exporting.graph import OPSET, least_side, onnx_bytes, program_bytes, require_onnx, to_onnx, traced
 from garnish.exporting.precision import stored_as
 from garnish.exporting.running import runner_of
@@ -32,19 +30,19 @@ from garnish.files.checksums import SUMS, with_sums
 from garnish.files.path_text import given_path
 from garnish.model.model import Model
 from garnish.output import logger
-from garnish.registry import SpecFacts, describe, plain
+from garnish.registry import plain
 from garnish.runtime.manifest import (
     FORMAT,
     GRAPH,
     IMAGE,
     MANIFEST,
+    AdapterFacts,
     ExportedTask,
-    ExportedTrunk,
     ExportFacts,
+    Form,
     Precision,
     read_manifest,
 )
-from garnish.tasks.task import Task
 
 _log = logger(__name__)
 
@@ -61,12 +59,14 @@ class Exported:
         files: names of the files in it.
         bytes: of the graph's file.
         facts: what ``export.json`` holds.
+        bundles: of a graph that takes adapters as inputs: name → what ``NAME.json`` holds, of those just exported.
     """
 
     out: str
     files: tuple[str, ...]
     bytes: int
     facts: ExportFacts
+    bundles: Mapping[str, AdapterFacts] = field(default_factory=dict)
 
     @property
     def certificate(self) -> Certificate:
@@ -92,7 +92,9 @@ def export(
     Args:
         source: a model, a bundle's folder, several folders, or the name of a finished model.
         out: a folder: new, empty, or written by this function.
-        adapters: "merged": folded into the weights where they fold, constants elsewhere.
+        adapters: "merged": folded into the weights where they fold, constants elsewhere. "inputs": the graph takes
+            adapters and heads as inputs, and each bundle is two small files beside it; further bundles of the same
+            trunk, methods and heads are added by exporting them to the same folder.
         to: "onnx", or "torch" for a ``.pt2`` program of ``torch.export``.
         input: what the graph takes: "uint8" in 0 … 255, or "float" in [0, 1]; (N, 3, H, W) RGB.
         precision: how the trunk's weights are stored in ONNX; computed in float32 all the same.
@@ -106,27 +108,24 @@ def export(
             else, or no space. OptionError: an unknown task, or options that do not go together. MissingExtraError: a
             package of the extra ``[onnx]`` is not installed.
     """
-    _check_options(adapters, to, precision)
-    place = _checked_place(out)
+    _check_options(adapters, to, precision, tasks)
+    place = _checked_place(out, adapters)
+    dtype = torch.uint8 if input == "uint8" else torch.float32
+    if adapters == "inputs":
+        return _export_fed(_read_apart(source, weights), out, place, dtype, precision, data)
     given = _read(source, weights)
     names = chosen_tasks(given, tasks)
-    decodings = {task: _decoding(task, given.tasks[task]) for task in names}
-    reference = plain_copy(given)
-    if odd := not_finite(reference.all_tensors()):
-        raise GarnishError(f"export: the model's {odd}; train it again, or take a model that was saved before")
-    licence = reference.backbone.licence
-    if is_non_commercial(licence):
-        _log.warning("the weights of %s are non-commercial (%s), and so is the export", given.backbone.name, licence)
+    decodings = {task: decoding_of(task, given.tasks[task]) for task in names}
+    reference = _usable(given)
     named = {task: f"{task}_output" if task == IMAGE else task for task in names}
-    dtype = torch.uint8 if input == "uint8" else torch.float32
     graph, least, certificate = _made(reference, names, list(named.values()), to, dtype, precision, data)
     facts: ExportFacts = {
         "format": FORMAT,
         "form": "merged",
         "to": to,
         "precision": precision,
-        "versions": _versions(to),
-        "backbone": _trunk(reference),
+        "versions": versions(to),
+        "backbone": trunk_facts(reference),
         "image": {"dtype": "uint8" if dtype == torch.uint8 else "float32", "least": least},
         "tasks": {
             task: ExportedTask(output=name, channels=given.tasks[task].channels, decoding=decodings[task])
@@ -139,8 +138,7 @@ def export(
     }
     if to == "onnx":
         facts["opset"] = OPSET
-    text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
-    files = with_sums({GRAPH[to]: graph, MANIFEST: f"{text}\n".encode()})
+    files = with_sums({GRAPH[to]: graph, MANIFEST: as_json(facts)})
     with writing(f"{out}:", " or choose another place; what was there before is untouched"):
         write_folder(place, files)
         for name in set(GRAPH.values()) - set(files):  # of an earlier export to the same folder
@@ -188,29 +186,88 @@ def _check(certificate: Certificate, precision: Precision) -> None:
         raise GarnishError(f"export: {'; '.join(lines)}; nothing was written")
 
 
-def _check_options(adapters: str, to: str, precision: str) -> None:
+def _export_fed(
+    models: Mapping[str, Model],
+    out: str | os.PathLike[str],
+    place: Path,
+    dtype: torch.dtype,
+    precision: Precision,
+    data: Dataset | None,
+) -> Exported:
+    """Write a graph that takes adapters and heads as inputs, or keep the one that is there, and bundles beside it."""
+    there = FedGraph.read(present(place)) if (present(place) / MANIFEST).is_file() else None
+    if there is not None:
+        there.check_same(str(out), dtype, precision)
+    references = {name: _usable(model) for name, model in models.items()}
+    files, facts, described = fed_files(references, there, dtype, precision, data)
+    kept = {} if there is None else {**there.files(), **bundle_files_of(present(place))}
+    sums = with_sums({**kept, **files})[SUMS]
+    with writing(f"{out}:", " or choose another place; what was there before is untouched"):
+        write_folder(place, {**files, SUMS: sums})
+    size = len(files.get(GRAPH["onnx"], b"" if there is None else there.data))
+    return Exported(out=str(out), files=(*files, SUMS), bytes=size, facts=facts, bundles=described)
+
+
+def _check_options(adapters: str, to: str, precision: str, tasks: Sequence[str] | None) -> None:
     """Raise for options that do not go together, or without the packages that they need."""
-    if adapters == "inputs":
-        raise OptionError('export: adapters="inputs" cannot be written yet; use "merged"')
+    if adapters == "inputs" and to != "onnx":
+        raise OptionError(f'export: adapters="inputs" is of onnxruntime, to="{to}" takes none; leave to out')
+    if adapters == "inputs" and tasks is not None:
+        raise OptionError('export: a graph with adapters="inputs" has an output for every task; leave tasks out')
     if to == "torch" and precision != "fp32":
         raise OptionError(f'export: precision="{precision}" is of onnxruntime; leave it out, or use to="onnx"')
     if to == "onnx":
         require_onnx()
 
 
-def _checked_place(out: str | os.PathLike[str]) -> Path:
-    """The folder to write to; raises BundleError if it holds anything but an earlier export."""
+def _checked_place(out: str | os.PathLike[str], form: Form) -> Path:
+    """The folder to write to; raises BundleError if it holds anything but an earlier export of this form."""
     place = given_path(out, "export: out")
     there = present(place)
     if not there.exists() or (there.is_dir() and not any(there.iterdir())):
         return place
     if not (there / MANIFEST).is_file():
         raise BundleError(f"{out}: exists and was not written by export, so it is not replaced; choose another folder")
-    others = sorted({entry.name for entry in there.iterdir()} - {*GRAPH.values(), MANIFEST, SUMS})
-    if others:
+    held = read_manifest(there)["form"]
+    if held != form:
+        raise BundleError(f'{out}: holds an export with adapters="{held}", not "{form}"; choose another folder')
+    own = {*GRAPH.values(), MANIFEST, SUMS, *(bundle_files_of(there) if form == "inputs" else ())}
+    if others := sorted({entry.name for entry in there.iterdir()} - own):
         raise BundleError(f"{out}: holds {others[0]} beside an export; choose another folder")
-    read_manifest(there)
     return place
+
+
+def _usable(given: Model) -> Model:
+    """What an export is made of and compared with, in float32 on the CPU; the licence of its weights is told.
+
+    Raises:
+        GarnishError: a tensor is not finite.
+    """
+    reference = plain_copy(given)
+    if odd := not_finite(reference.all_tensors()):
+        raise GarnishError(f"export: the model's {odd}; train it again, or take a model that was saved before")
+    licence = reference.backbone.licence
+    if is_non_commercial(licence):
+        _log.warning("the weights of %s are non-commercial (%s), and so is the export", given.backbone.name, licence)
+    return reference
+
+
+def _read_apart(source: Source, weights: str | os.PathLike[str] | None) -> dict[str, Model]:
+    """Name → model of every bundle; a model that is no bundle is named "model".
+
+    Raises:
+        OptionError: two of one name, or a name that is no plain one.
+    """
+    if isinstance(source, Model):
+        return {"model": _read(source, weights)}
+    paths = [source] if isinstance(source, str | os.PathLike) else list(source)
+    named: dict[str, str] = {}
+    for path in [os.fspath(path) for path in paths]:
+        name = name_of(path)
+        if name in named:
+            raise OptionError(f"export: {named[name]} and {path} would both be named {name!r}; rename one")
+        named[name] = path
+    return {name: _read(path, weights) for name, path in named.items()}
 
 
 def _read(source: Source, weights: str | os.PathLike[str] | None) -> Model:
@@ -220,27 +277,3 @@ def _read(source: Source, weights: str | os.PathLike[str] | None) -> Model:
         return source
     paths = [source] if isinstance(source, str | os.PathLike) else list(source)
     return open_model([os.fspath(path) for path in paths], None if weights is None else os.fspath(weights))
-
-
-def _decoding(name: str, task: Task) -> SpecFacts:
-    """How the runtime decodes a task's raw output.
-
-    Raises:
-        OptionError: the task names no decoding.
-    """
-    if task.decoding is None:
-        kind = type(task).__name__
-        raise OptionError(
-            f"export: task {name!r} ({kind}) names no decoding, without which no runtime can read its map"
-        )
-    return describe(task.decoding)
-
-
-def _trunk(model: Model) -> ExportedTrunk:
-    facts = backbone_facts(model.backbone)
-    return cast(ExportedTrunk, {**facts, "non_commercial": is_non_commercial(facts["licence"])})
-
-
-def _versions(to: To) -> dict[str, str]:
-    packages = ["torch", "timm", *(["onnx", "onnxscript", "onnxruntime"] if to == "onnx" else [])]
-    return {"garnish": __version__, **{name: version(name) for name in packages}}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
 from importlib.metadata import version
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 from garnish import __version__
 from garnish.backbones.weights import is_non_commercial
 from garnish.bundles.specs import backbone_facts
 from garnish.errors import OptionError
+from garnish.files.regular import read_regular
 from garnish.model.model import Model
 from garnish.registry import SpecFacts, describe
-from garnish.runtime.manifest import ExportedTrunk
+from garnish.runtime.manifest import ADAPTER, MANIFEST, NAME, ExportedTrunk
 from garnish.tasks.task import Task
 
 
@@ -40,3 +45,18 @@ def versions(to: str) -> dict[str, str]:
     """Package → its version, of those that write an export ``to`` "onnx" or "torch"."""
     packages = ["torch", "timm", *(["onnx", "onnxscript", "onnxruntime"] if to == "onnx" else [])]
     return {"garnish": __version__, **{name: version(name) for name in packages}}
+
+
+def as_json(facts: Mapping[str, Any]) -> bytes:
+    """The bytes of a manifest."""
+    return f"{json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
+
+
+def bundle_files_of(folder: Path) -> dict[str, bytes]:
+    """File name → bytes of the bundles that lie beside a graph, two files each."""
+    found: dict[str, bytes] = {}
+    for file in folder.glob(f"*{ADAPTER}"):
+        name, description = file.name.removesuffix(ADAPTER), file.with_name(f"{file.name.removesuffix(ADAPTER)}.json")
+        if re.fullmatch(NAME, name) and description.name != MANIFEST and description.is_file():
+            found |= {one.name: read_regular(one, 2**31) for one in (file, description)}
+    return found

@@ -6,7 +6,6 @@ Each bundle is run through the runtime, from the files that are to be written, a
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from garnish.exporting.certificate import (
     sizes_to_try,
     small_sizes,
 )
-from garnish.exporting.facts import decoding_of, trunk_facts, versions
+from garnish.exporting.facts import as_json, decoding_of, trunk_facts, versions
 from garnish.exporting.fed_graph import fed_graph, input_facts, misfit, output_names, with_defaults
 from garnish.exporting.graph import OPSET, least_side, onnx_bytes
 from garnish.exporting.no_adapter import no_adapter
@@ -87,7 +86,9 @@ class FedGraph:
         slots = slots_of(model)
         values, kind = no_adapter(model, slots, pictures(2, 97, 131, 0, torch.float32))
         named = {slot.name: value for slot, value in zip(slots, values, strict=True)}
-        data = onnx_bytes(with_defaults(stored_as(proto, precision), named))
+        if precision != "fp32":
+            proto = stored_as(proto, precision, model.backbone.frozen_tensors())
+        data = onnx_bytes(with_defaults(proto, named))
         facts: ExportFacts = {
             "format": FORMAT,
             "form": "inputs",
@@ -109,6 +110,16 @@ class FedGraph:
     def with_least(self, least: int) -> FedGraph:
         """The same for pictures whose smaller side has at least so many pixels."""
         return replace(self, facts={**self.facts, "image": {**self.facts["image"], "least": least}})
+
+    def check_same(self, where: str, dtype: torch.dtype, precision: Precision) -> None:
+        """Raise BundleError unless it was exported with these options."""
+        kind = "float" if self.facts["image"]["dtype"] == "float32" else "uint8"
+        asked = "float" if dtype == torch.float32 else "uint8"
+        if (kind, self.facts["precision"]) != (asked, precision):
+            raise BundleError(
+                f"{where}: its graph has input {kind} and precision {self.facts['precision']}, not {asked} and"
+                f" {precision}; give these, or choose another folder"
+            )
 
     def files(self) -> dict[str, bytes]:
         """Its files by name."""
@@ -251,8 +262,3 @@ def name_of(path: str) -> str:
             f"export: {path}: a bundle beside a graph is named as its folder, and {name!r} is no plain name; rename it"
         )
     return name
-
-
-def as_json(facts: Mapping[str, Any]) -> bytes:
-    """The bytes of a manifest."""
-    return f"{json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()

@@ -62,7 +62,8 @@ def fed_graph(model: Model, dtype: torch.dtype) -> onnx.ModelProto:
         _log.warning(
             "widths of the adapters are fixed in this graph, as it cannot be traced with open ones (%s)", error
         )
-    return to_onnx(program, output_names(len(tasks)), [slot.name for slot in slots])
+    trunk = model.backbone.frozen_tensors()
+    return to_onnx(program, output_names(len(tasks)), trunk, [slot.name for slot in slots])
 
 
 def _traced(

@@ -81,22 +81,16 @@ def traced(
         ) from error
 
 
-<<<<<<< HEAD
-def to_onnx(program: ExportedProgram, outputs: Sequence[str], own: Sequence[str] = ()) -> onnx.ModelProto:
+def to_onnx(
+    program: ExportedProgram, outputs: Sequence[str], tensors: Mapping[str, Tensor], own: Sequence[str] = ()
+) -> onnx.ModelProto:
     """The ONNX model of a traced program, with named inputs and outputs; inputs that nothing reads are left out.
-=======
-def to_onnx(program: ExportedProgram, outputs: Sequence[str], tensors: Mapping[str, Tensor]) -> onnx.ModelProto:
-    """The ONNX model of a traced program, with named inputs and outputs.
->>>>>>> exporter
 
     Args:
         program: of :func:`traced`.
         outputs: names of the outputs, in order.
-<<<<<<< HEAD
-        own: names of the inputs beside the pictures.
-=======
         tensors: name → tensor of the module that was traced, under which its values are stored in the graph.
->>>>>>> exporter
+        own: names of the inputs beside the pictures.
 
     Raises:
         MissingExtraError: a package of the extra ``[onnx]`` is not installed.
@@ -119,14 +113,10 @@ def to_onnx(program: ExportedProgram, outputs: Sequence[str], tensors: Mapping[s
             f"export: the graph cannot be translated to ONNX ({_said(error)}); use --to torch"
         ) from error
     assert made is not None
-<<<<<<< HEAD
     tidy(made.model, [IMAGE, *own], outputs)
     for value in [value for value in made.model.graph.inputs if value.name != IMAGE and not value.uses()]:
         made.model.graph.inputs.remove(value)
-=======
-    tidy(made.model, [IMAGE], outputs)
     name_weights(made.model, program.state_dict, tensors)
->>>>>>> exporter
     proto: onnx.ModelProto = made.model_proto
     name_sides(proto)
     return proto

@@ -71,17 +71,17 @@ class Graph:
         options = library.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
-<<<<<<< HEAD
-=======
         # else tensors that a graph says lie in other files would be read from the current folder
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file / "none"))
->>>>>>> exporter
         if facts["form"] == "inputs":  # a warning for each input that has an initializer, hundreds of lines
             options.log_severity_level = _ERRORS
         try:
             self._session = library.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # damaged or strange graphs raise a dozen kinds, all of Exception
             raise BundleError(f"{file}: cannot be opened by onnxruntime ({_told(error)}); {_AGAIN}") from error
+        # it keeps the bytes of the file to open it again elsewhere, which a session on a CPU never does
+        self._session.disable_fallback()
+        self._session._model_bytes = None
         self._check(facts)
 
     def adapter(self, file: Path) -> tuple[Any, dict[str, tuple[str, tuple[int, ...]]]]:
@@ -99,11 +99,7 @@ class Graph:
         return loaded, {name: (value.data_type(), tuple(value.shape())) for name, value in held.items()}
 
     def run(self, images: np.ndarray, outputs: Sequence[str], adapter: Any = None) -> dict[str, np.ndarray]:
-<<<<<<< HEAD
-        """Raw outputs by name, (N, C, H, W) float32; only what they need is computed.
-=======
         """Raw outputs by name, (N, C, H, W) float32; onnxruntime computes the others as well.
->>>>>>> exporter
 
         Args:
             images: (N, 3, H, W) uint8 RGB.
@@ -119,10 +115,6 @@ class Graph:
             raise DataError(f"a picture of {size} is smaller than the {least} pixels that this graph takes; enlarge it")
         given = images if self.facts["image"]["dtype"] == "uint8" else images.astype(np.float32) / np.float32(255)
         how = self._library.RunOptions()
-<<<<<<< HEAD
-        how.only_execute_path_to_fetches = True
-=======
->>>>>>> exporter
         if adapter is not None:
             how.add_active_adapter(adapter)
         try:

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-<<<<<<< HEAD
-=======
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
->>>>>>> exporter
 from pathlib import Path
 from typing import Annotated, final
 
@@ -54,10 +51,7 @@ class Session:
         Raises:
             BundleError: not such a folder, damaged, or what its manifest says is not so.
         """
-<<<<<<< HEAD
-=======
         _check_installed()
->>>>>>> exporter
         self.folder = present(given_path(folder, "folder", BundleError))
         if not (self.folder / MANIFEST).is_file():
             what = f"it holds no {MANIFEST}" if self.folder.is_dir() else "no such folder"
@@ -157,8 +151,6 @@ class Session:
         return f"its numbers overflow in {self.facts['precision']}; export it with --precision fp32"
 
 
-<<<<<<< HEAD
-=======
 def _check_installed() -> None:
     """Raise GarnishError where two distributions of different versions have written over each other's files."""
     found = {}
@@ -170,7 +162,6 @@ def _check_installed() -> None:
         raise GarnishError(f"{told} are installed over each other; uninstall both, then install one of them")
 
 
->>>>>>> exporter
 def _wanted(tasks: Sequence[str] | None, loaded: LoadedBundle) -> list[str]:
     """Names of tasks, in the bundle's order; raises OptionError for an unknown one, or none."""
     if tasks is None:
