@@ -28,7 +28,8 @@ class TaskAgreement(TypedDict):
         unit: of ``largest`` and ``mean``: logits (of classes), probability, metres, degrees, or raw values.
         largest: largest difference of a pixel.
         mean: mean difference.
-        relative: largest difference of raw outputs, over the largest magnitude of the map; the worst of all maps.
+        relative: largest difference of raw outputs, over the largest magnitude of the model's: of all its maps, since a
+            map of a single pixel may be near 0 by chance.
         equal_labels: share of pixels with the same label (class, or yes and no); None: a task without labels.
         pixels: how many pixels were compared.
     """
@@ -48,18 +49,18 @@ class Agreement:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.unit = next((unit for kind, unit in _UNITS.items() if issubclass(task.target, kind)), "raw")
-        self._largest = self._relative = self._total = 0.0
+        self._largest = self._raw = self._scale = self._total = 0.0
         self._values = self._pixels = self._equal = 0
         self._labelled = self.unit in ("logits", "probability")
 
     def add(self, want: Tensor, got: Tensor) -> None:
         """Compare raw outputs (N, C, H, W) of the model and of the exported file."""
         if want.shape != got.shape or not is_finite(got):
-            self._largest = self._relative = float("inf")
+            self._largest = self._raw = float("inf")
             return
         raw = (want.double() - got.double()).abs()
-        scale = float(want.double().abs().amax())
-        self._relative = max(self._relative, float(raw.amax()) / max(scale, torch.finfo(torch.float32).tiny))
+        self._raw = max(self._raw, float(raw.amax()))
+        self._scale = max(self._scale, float(want.abs().amax()))
         difference = raw if self.unit in ("logits", "raw") else self._in_unit(want, got)
         self._largest = max(self._largest, float(difference.amax()))
         self._total += float(difference.sum())
@@ -84,7 +85,7 @@ class Agreement:
             "unit": self.unit,
             "largest": self._largest,
             "mean": self._total / max(self._values, 1),
-            "relative": self._relative,
+            "relative": self._raw / max(self._scale, torch.finfo(torch.float32).tiny),
             "equal_labels": self._equal / self._pixels if self._labelled and self._pixels else None,
             "pixels": self._pixels,
         }

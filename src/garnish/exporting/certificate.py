@@ -24,7 +24,7 @@ from garnish.model.model import Model
 from garnish.runtime.manifest import Precision
 from garnish.training.evaluate import Metrics, outputs, shared_tasks
 
-#: Largest difference of a raw map, over its largest magnitude, up to which a float32 file is written.
+#: Largest difference of raw outputs, over the largest magnitude of the model's, up to which a float32 file is written.
 LIMIT = 1e-4
 #: Precision → least share of equal labels.
 EQUAL: Mapping[Precision, float] = {"fp32": 0.999, "fp16": 0.995}

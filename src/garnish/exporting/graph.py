@@ -221,7 +221,8 @@ def require_onnx() -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the exporter's warnings and progress, which speak to its developers."""
-    logs: Mapping[str, logging.Logger] = {n: logging.getLogger(n) for n in ("torch.onnx", "torch.export", "onnxscript")}
+    loud = ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir")
+    logs: Mapping[str, logging.Logger] = {name: logging.getLogger(name) for name in loud}
     levels = {name: log.level for name, log in logs.items()}
     for log in logs.values():
         log.setLevel(logging.ERROR)
