@@ -43,14 +43,15 @@ def weights(seed: int, channels: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(channels, 3, 3, 3)).astype(np.float32)
 
 
-def merged_graph(decodings: Mapping[str, Decoding] = DECODINGS) -> bytes:
-    """uint8 (n, 3, h, w) → for each task: a convolution of half the size, brought back bilinearly."""
+def merged_graph(decodings: Mapping[str, Decoding] = DECODINGS, dtype: str = "uint8") -> bytes:
+    """Pictures (n, 3, h, w) → for each task: a convolution of half the size, brought back bilinearly."""
+    of_bytes = dtype == "uint8"
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Div", ["float", "white"], ["share"]),
         helper.make_node("Shape", ["image"], ["size"], start=2),
     ]
-    held, outputs = [numpy_helper.from_array(np.array(255, np.float32), "white")], []
+    held, outputs = [numpy_helper.from_array(np.array(255 if of_bytes else 1, np.float32), "white")], []
     for seed, (name, decoding) in enumerate(decodings.items()):
         held.append(numpy_helper.from_array(weights(seed, decoding.channels), f"{name}.weight"))
         nodes += [
@@ -60,7 +61,8 @@ def merged_graph(decodings: Mapping[str, Decoding] = DECODINGS) -> bytes:
             helper.make_node("Resize", [f"{name}.low", "", "", f"{name}.size"], [name], mode="linear"),
         ]
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", decoding.channels, "h", "w"]))
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 3, "h", "w"])
+    kind = TensorProto.UINT8 if of_bytes else TensorProto.FLOAT
+    image = helper.make_tensor_value_info("image", kind, ["n", 3, "h", "w"])
     return _model(nodes, [image], outputs, held)
 
 

@@ -86,7 +86,6 @@ def run_told(program: str, run: Callable[[list[str]], int], argv: Sequence[str])
     words = list(argv)
     debug = "--debug" in words or os.environ.get("GARNISH_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != "--debug"]
-
     try:
         with _log_to_stderr():
             return run(words)
