@@ -79,6 +79,9 @@ class Graph:
             self._session = library.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # damaged or strange graphs raise a dozen kinds, all of Exception
             raise BundleError(f"{file}: cannot be opened by onnxruntime ({_told(error)}); {_AGAIN}") from error
+        # it keeps the bytes of the file to open it again elsewhere, which a session on a CPU never does
+        self._session.disable_fallback()
+        self._session._model_bytes = None
         self._check(facts)
 
     def adapter(self, file: Path) -> tuple[Any, dict[str, tuple[str, tuple[int, ...]]]]:
