@@ -115,6 +115,15 @@ def test_what_cannot_be_predicted_is_one_line(session, given, says):
     assert "\n" not in str(caught.value)
 
 
+def test_a_graph_of_floats_gives_the_same(session, picture, tmp_path):
+    graph = made.merged_graph(dtype="float32")
+    image = {"dtype": "float32", "least": 1}
+    facts = made.facts_of(graph, tasks=made.told_tasks(made.DECODINGS), outputs=list(made.DECODINGS), image=image)
+    found, wanted = Session(made.write_files(tmp_path, facts, graph)).predict(picture), session.predict(picture)
+    for name in wanted.maps:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=1e-5)
+
+
 def test_a_picture_smaller_than_the_graph_takes(tmp_path):
     with pytest.raises(DataError, match="a picture of 40x7 is smaller than the 8 pixels that this graph takes"):
         Session(made.merged(tmp_path, image={"dtype": "uint8", "least": 8})).predict(np.zeros((7, 40, 3), np.uint8))

@@ -86,35 +86,36 @@ def run_told(program: str, run: Callable[[list[str]], int], argv: Sequence[str])
     words = list(argv)
     debug = "--debug" in words or os.environ.get("GARNISH_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != "--debug"]
-
-    def fail(message: str, code: int) -> int:
-        if debug:
-            say(*traceback.format_exc().splitlines(), stderr=True)
-        say(f"{program}: {one_line(message, 2000)}", stderr=True)
-        return code
-
-    def unforeseen(error: Exception) -> int:
-        tail = "" if debug else "; run again with --debug (or GARNISH_DEBUG=1) for the traceback"
-        return fail(f"{type(error).__name__}: {one_line(error) or 'without a message'}{tail}", 1)
-
     try:
         with _log_to_stderr():
             return run(words)
     except KeyboardInterrupt:
-        return fail("interrupted", 130)
+        return _fail(program, "interrupted", 130, debug)
     except GarnishError as error:
-        return fail(str(error), 2)
+        return _fail(program, str(error), 2, debug)
     except BrokenPipeError:  # the reader of the pipe closed it, as head does
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for the flush at exit)
         return 0
     except OSError as error:
         if error.filename is None and error.errno != errno.ENOSPC:
-            return unforeseen(error)
+            return _unforeseen(program, error, debug)
         remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the path and its rights"
         place = f"{error.filename}: " if error.filename is not None else ""
-        return fail(f"{place}{error.strerror or one_line(error)}; {remedy}", 2)
+        return _fail(program, f"{place}{error.strerror or one_line(error)}; {remedy}", 2, debug)
     except Exception as error:
-        return unforeseen(error)
+        return _unforeseen(program, error, debug)
+
+
+def _fail(program: str, message: str, code: int, debug: bool) -> int:
+    if debug:
+        say(*traceback.format_exc().splitlines(), stderr=True)
+    say(f"{program}: {one_line(message, 2000)}", stderr=True)
+    return code
+
+
+def _unforeseen(program: str, error: Exception, debug: bool) -> int:
+    tail = "" if debug else "; run again with --debug (or GARNISH_DEBUG=1) for the traceback"
+    return _fail(program, f"{type(error).__name__}: {one_line(error) or 'without a message'}{tail}", 1, debug)
 
 
 @contextmanager

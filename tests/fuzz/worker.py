@@ -157,11 +157,11 @@ def command(*words: object) -> str:
     Raises:
         Refusal: exit code 2. Any other error than those for users is raised as it is.
     """
-    from garnish import cli
+    from garnish import cli, output
 
     told: list[str] = []
 
-    def fail(message: str, code: int, debug: bool) -> int:
+    def fail(_: str, message: str, code: int, debug: bool) -> int:
         told.append(message)
         error = sys.exception()
         if code == 2 and isinstance(error, GarnishError | OSError):
@@ -169,13 +169,13 @@ def command(*words: object) -> str:
         assert error is not None
         raise error
 
-    former, out = cli._fail, io.StringIO()
-    cli._fail = fail
+    former, out = output._fail, io.StringIO()
+    output._fail = fail
     try:
         with redirect_stdout(out):
             code = cli.main([str(word) for word in words])
     finally:
-        cli._fail = former
+        output._fail = former
         print(out.getvalue())
     if code not in (0, 1):
         raise AssertionError(f"exit code {code}")

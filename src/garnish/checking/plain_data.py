@@ -231,24 +231,29 @@ def conform(value: object, hint: object, at: str, how: Reading) -> Any:
 
 def _with_keys(value: Mapping[Any, object], hint: Any, at: str, how: Reading) -> object:
     """What a mapping's keys say, as a dataclass or as the dictionary that a ``TypedDict`` describes."""
-    hints = hints_of(hint)
-    if is_typeddict(hint):
-        known = dict(hints)
-        needed = [name for name, kind in hints.items() if get_origin(kind) is not NotRequired]
-    else:
-        given = [one for one in dataclasses.fields(hint) if one.init]
-        known = {one.name: hints.get(one.name, object) for one in given}
-        left = dataclasses.MISSING
-        needed = [one.name for one in given if one.default is left and one.default_factory is left]
-    told = {"at": at, "known": ", ".join(known)}
-    if odd := [key for key in value if key not in known]:
-        line = how.unknown.format(key=one_line(odd[0], 60), place=_dotted(at, odd[0]), **told)
-        raise Unfit(lambda: line + suggest(str(odd[0]), known, limit=40))
+    kinds, needed = _keys_of(hint)
+    if odd := [key for key in value if key not in kinds]:
+        told = {"at": at, "known": ", ".join(kinds), "place": _dotted(at, odd[0])}
+        line = how.unknown.format(key=one_line(odd[0], 60), **told)
+        raise Unfit(lambda: line + suggest(str(odd[0]), kinds, limit=40))
     if missing := next((key for key in needed if key not in value), None):
-        raise Unfit(lambda: how.missing.format(key=missing, place=_dotted(at, missing), **told))
-    kinds = {key: kind.__args__[0] if get_origin(kind) is NotRequired else kind for key, kind in known.items()}
+        place, listed = _dotted(at, missing), ", ".join(kinds)
+        raise Unfit(lambda: how.missing.format(key=missing, place=place, at=at, known=listed))
     new = {key: conform(entry, kinds[key], _dotted(at, key), how) for key, entry in value.items()}
     return new if is_typeddict(hint) else hint(**new)
+
+
+@functools.cache
+def _keys_of(hint: Any) -> tuple[dict[str, Any], list[str]]:
+    """Key → type of a dataclass's or a ``TypedDict``'s entries, and the keys that must be there."""
+    hints = hints_of(hint)
+    if is_typeddict(hint):
+        needed = [name for name, kind in hints.items() if get_origin(kind) is not NotRequired]
+        return {k: kind.__args__[0] if get_origin(kind) is NotRequired else kind for k, kind in hints.items()}, needed
+    given = [one for one in dataclasses.fields(hint) if one.init]
+    left = dataclasses.MISSING
+    needed = [one.name for one in given if one.default is left and one.default_factory is left]
+    return {one.name: hints.get(one.name, object) for one in given}, needed
 
 
 def _within(hint: Any) -> Within | None:
@@ -266,7 +271,9 @@ def _is_a(hint: object, base: type) -> bool:
 
 
 def _dotted(at: str, key: object) -> str:
-    return f"{at}.{one_line(key, 60)}" if at else one_line(key, 60)
+    plain = type(key) is str and len(key) <= 60 and key.isidentifier()  # as nearly all are, of thousands
+    told = key if plain else one_line(key, 60)
+    return f"{at}.{told}" if at else str(told)
 
 
 def line_of(value: object, hint: object, at: str, how: Reading) -> str:

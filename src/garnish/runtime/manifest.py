@@ -57,6 +57,13 @@ class InputFacts(TypedDict):
     shape: list[_Count | _Text]
 
 
+class AdapterTensor(TypedDict):
+    """A tensor of a bundle, for an input of the graph."""
+
+    dtype: Literal["float32"]
+    shape: list[_Count]
+
+
 class ImageFacts(TypedDict):
     """The picture that the graph takes: uint8 in 0 … 255, or float32 in 0 … 1; padded and normalised inside."""
 
@@ -91,7 +98,7 @@ class AdapterFacts(TypedDict):
     graph: _Hex64  # sha256 of the graph's file
     backbone: ExportedTrunk
     tasks: dict[TaskName, ExportedTask]
-    tensors: dict[str, InputFacts]  # with numbers only
+    tensors: dict[str, AdapterTensor]
     sha256: _Hex64  # of NAME.onnx_adapter
     certificate: dict[str, Json]
 

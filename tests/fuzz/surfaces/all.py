@@ -7,6 +7,7 @@ from .bundles import Bundles
 from .checkpoints import Checkpoints
 from .comparison import Comparison
 from .descriptions import Descriptions
+from .exported import Exported
 from .features import Features
 from .labels import Labels
 from .matlab import Matlab
@@ -30,6 +31,7 @@ SURFACES: tuple[type[Surface], ...] = (
     Comparison,
     Weights,
     Features,
+    Exported,
 )
 
 
