@@ -45,9 +45,9 @@ from garnish.runtime.manifest import (
     MANIFEST,
     NAME,
     AdapterFacts,
+    AdapterTensor,
     ExportedTask,
     ExportFacts,
-    InputFacts,
     Precision,
     read_manifest,
 )
@@ -221,7 +221,7 @@ def _write_bundle(folder: Path, graph: FedGraph, name: str, model: Model, certif
         raise BundleError(f"export: {name}: is not of this graph ({odd}); export it to another folder")
     own = {key: values[key].float().contiguous().numpy() for key in facts["inputs"]}
     _write_adapter(folder / f"{name}{ADAPTER}", own)
-    tensors: dict[str, InputFacts] = {key: {"dtype": "float32", "shape": list(v.shape)} for key, v in own.items()}
+    tensors: dict[str, AdapterTensor] = {key: {"dtype": "float32", "shape": list(v.shape)} for key, v in own.items()}
     described: AdapterFacts = {
         "format": FORMAT,
         "graph": facts["sha256"],
