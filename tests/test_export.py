@@ -134,7 +134,7 @@ def test_both_are_measured_on_the_users_pictures(tmp_path):
     torch.manual_seed(0)
     heads = dict.fromkeys(data.tasks, gn.LinearHead())
     model = gn.adapt(exports.trunk("cnn"), gn.Frozen(), data.tasks, heads)
-    tiny.randomise_own(model)
+    exports.moved(model)
     found = gn.export(model.eval(), tmp_path / "out", data=data).certificate["data"]
     assert found["pictures"] == 3
     want = gn.evaluate(model, data)

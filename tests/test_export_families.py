@@ -98,17 +98,14 @@ def test_every_family_with_every_kind_of_head(short, tmp_path):
     check(model, tmp_path / "out")
 
 
-PRODUCT = [(short, head) for short in tiny.BACKBONES for head in registry.classes("heads")]
+PRODUCT = [(short, head) for short in exports.TRUNKS for head in registry.classes("heads")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("short", "head"), PRODUCT, ids=["-".join(pair) for pair in PRODUCT])
-def test_every_family_with_every_head_at_the_tiny_widths(short, head, tmp_path):
-    torch.manual_seed(0)
-    specs = {name: registry.build("tasks", *tiny.TASKS[name]) for name in ("seg", "depth")}
-    model = gn.adapt(tiny.backbone(short), gn.LoRA(rank=2), specs, tiny.example("heads", head))
-    tiny.randomise_own(model)
-    gn.export(model.eval(), tmp_path / "out")
+def test_every_family_with_every_head(short, head, tmp_path):
+    model = exports.model(short, gn.LoRA(rank=2), dict.fromkeys(("seg", "depth"), tiny.example("heads", head)))
+    gn.export(model, tmp_path / "out")
     check(model, tmp_path / "out")
 
 
@@ -122,6 +119,7 @@ METHODS = [case for case in tiny.method_cases() if not case.startswith("Frozen")
 def test_every_method(case, short, per_task, tmp_path):
     if tiny.refusals(case, short):
         pytest.skip(tiny.refusals(case, short)[0])
-    model = tiny.model(short, tiny.methods(case, per_task=per_task), tasks=("seg", "depth"))
+    made = tiny.methods(case, per_task=per_task)
+    model = exports.model(short, made, dict.fromkeys(("seg", "depth"), gn.LinearHead()))
     gn.export(model, tmp_path / "out")
     check(model, tmp_path / "out")
