@@ -22,7 +22,7 @@ from garnish.engine.input_pictures import check_images, prepared
 from garnish.engine.maps import Maps, pick
 from garnish.engine.one_pass import first_forked
 from garnish.engine.owner import Owner
-from garnish.engine.shared_passes import Pass, Wanted, plan_passes
+from garnish.engine.shared_passes import Pass, Wanted, plan_passes, stream_bytes
 from garnish.engine.trunk_start import TrunkState, check_start
 from garnish.errors import OptionError
 from garnish.heads.head import Head
@@ -97,7 +97,7 @@ class Model(AdaptedTrunk):
         wanted = asked.with_needed(lambda names: needed(now.decoders, names))
         x = self.prepare(images) if start is None else images
         outputs = Outputs(now.decoders, self.backbone, size)
-        body, stream = self.backbone.body, self.backbone.stream_bytes(x.shape[-2], x.shape[-1])
+        body, stream = self.backbone.body, stream_bytes(self.backbone, x.shape[-2], x.shape[-1])
         for step in plan_passes(wanted, now.owner_of, body, x.device, whole=self.is_compiled, picture_bytes=stream):
             outputs.read(self._run(step, x, start))
         found = outputs.all()
