@@ -89,11 +89,15 @@ class Model(AdaptedTrunk):
             served: an earlier value of :attr:`served`, whose tasks to use; None: the current one.
 
         Returns:
-            Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order.
+            Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order. For a batch of
+            no pictures, (0, C, H, W) for each task that is named.
         """
         check_images(images)
         now, size = served or self.served, (images.shape[-2], images.shape[-1])
         asked = Wanted.of(tasks, images.shape[0], now.tasks)
+        if isinstance(images.shape[0], int) and not images.shape[0]:  # reshapings of trunks cannot tell its sizes
+            like = self.prepare(images)
+            return {task: like.new_zeros(0, now.tasks[task].channels, *size) for task in asked.tasks}
         wanted = asked.with_needed(lambda names: needed(now.decoders, names))
         x = self.prepare(images) if start is None else images
         outputs = Outputs(now.decoders, self.backbone, size)
