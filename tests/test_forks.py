@@ -13,6 +13,7 @@ from torch import nn
 import garnish as gn
 import tiny
 from garnish.engine.blocks import bare
+from garnish.engine.shared_passes import stream_bytes
 
 BOUND = 1e-12
 
@@ -71,7 +72,7 @@ def test_tasks_on_mlp_layers_from_the_second_stage_on(short):
 def test_owners_share_a_pass_that_part_behind_the_first_block_or_are_small(short, large, monkeypatch):
     """Of the first block they share the reading of weights alone; a block is one residual or two, by family."""
     if large:
-        monkeypatch.setattr("garnish.engine.shared_passes.APART_FROM", tiny.backbone(short).stream_bytes(64, 64))
+        monkeypatch.setattr("garnish.engine.shared_passes.APART_FROM", stream_bytes(tiny.backbone(short), 64, 64))
     trunk = tiny.backbone(short)
     block_of = {site.name: (site.stage, site.block) for site in trunk.sites() if site.block >= 0}
     first, second = sorted(set(block_of.values()))[:2]
@@ -98,7 +99,7 @@ def test_bytes_of_a_pictures_stream(short, taps):
     first.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].nbytes))
     trunk(tiny.pictures(1, 112, 112), ())
     least = 0.2 if short == "cnn" else 0.7  # the first block of this one halves the sides
-    assert least <= trunk.stream_bytes(112, 112) / seen[0] <= 1.0
+    assert least <= stream_bytes(trunk, 112, 112) / seen[0] <= 1.0
 
 
 def test_the_pictures_of_a_task_count_for_how_it_runs():
@@ -110,6 +111,6 @@ def test_the_pictures_of_a_task_count_for_how_it_runs():
     pictures = tiny.pictures(5, 64, 64)
     asked = [["seg"], ["seg"], ["seg"], ["depth"], ["normals"]]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("garnish.engine.shared_passes.APART_FROM", 3 * trunk.stream_bytes(64, 64))
+        patched.setattr("garnish.engine.shared_passes.APART_FROM", 3 * stream_bytes(trunk, 64, 64))
         model(pictures, asked)
     assert len(calls) == 2

@@ -103,7 +103,7 @@ def test_ladder_gate_by_hand():
 
 
 class Factors(TorchDispatchMode):
-    """Records every matrix that a product is taken with, and those of a batch one by one."""
+    """Records every matrix that rows are multiplied with, and both factors of products of a batch, one by one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,10 @@ class Factors(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm):
             for factor in args[-2:]:
-                self.seen += list(factor) if factor.ndim == 3 else [factor]
+                if factor.ndim == 3:
+                    self.seen += list(factor)
+                elif factor is args[-1]:
+                    self.seen.append(factor)
         return func(*args, **(kwargs or {}))
 
 

@@ -129,7 +129,34 @@ def named_arguments(x: Tensor, y: Tensor, f: Tensor, g: Tensor) -> Tensor:
     return torch.relu_(input=torch.add(input=z, other=y))
 
 
+def filled_by_init(x: Tensor, y: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    noise = nn.init.normal_(torch.empty_like(y))
+    return y * f + nn.init.constant_(noise, 0.5) * g
+
+
+def several_in_place(x: Tensor, y: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    z, w = F.gelu(y * f), y * g
+    torch._foreach_mul_([z, w], 2.0)
+    return F.gelu(z) + F.silu(w)
+
+
+def asked_for_gradients(x: Tensor, y: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    z = F.relu(y * f)  # keeps its output
+    return z.requires_grad_() + g
+
+
+def out_of_an_activation(x: Tensor, y: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    z = F.gelu(y * f)
+    with torch.no_grad():
+        torch.mul(z, 2.0, out=z)
+    return F.gelu(z) * g
+
+
 RIGHT = [
+    filled_by_init,
+    several_in_place,
+    asked_for_gradients,
+    out_of_an_activation,
     named_arguments,
     random_like,
     dropped,

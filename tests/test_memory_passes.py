@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import garnish as gn
 import tiny
+from garnish.engine.adapted import Adapted
 from garnish.model.model import Model
 from memory_cases import gradients, made, nothing_left_behind
 from memory_runs import METHODS, Found, backward, compare, loss, pictures, trained
@@ -158,6 +159,26 @@ def test_forward_hooks_on_layers_are_called(short):
             for hook in hooks:
                 hook.remove()
         return dict(sorted(calls.items()))
+
+    compare(model, run)
+
+
+@pytest.mark.parametrize("method", [DROPPED, gn.MTLoRA(rank=2, task_rank=2), *METHODS.values()], ids=repr)
+def test_hooks_may_write_to_what_adapted_layers_put_out(method):
+    model = made("vit", method)
+
+    def run() -> Found:
+        hooks = [
+            m.register_forward_hook(lambda _m, _x, y: y.mul_(1.1))
+            for m in model.backbone.modules()
+            if isinstance(m, Adapted)
+        ]
+        assert hooks
+        try:
+            return backward(model, loss(model))
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     compare(model, run)
 

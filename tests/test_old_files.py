@@ -115,7 +115,10 @@ def test_a_bundle_is_saved_as_it_was(files, tmp_path, name):
 @pytest.mark.parametrize("name", BUNDLES)
 def test_info_tells_of_a_bundle_what_it_told(files, capsys, name):
     assert main(["info", f"bundles/{name}", "--json"]) == 0
-    assert not cases.lacking(recorded("info.json")[name], json.loads(capsys.readouterr().out))
+    before, now = recorded("info.json")[name], json.loads(capsys.readouterr().out)
+    work = {"macs", "macs_encoder"} & before.keys()  # tasks share more of the trunk since, with small pictures
+    assert not cases.lacking({key: value for key, value in before.items() if key not in work}, now)
+    assert all(0.7 * before[key] <= now[key] <= before[key] for key in work)
 
 
 def test_predict_writes_the_maps_that_it_wrote(files, tmp_path, capsys):

@@ -133,7 +133,14 @@ def test_what_a_picture_wants_is_not_guessed():
     }
 
 
-def test_a_batch_without_pictures_runs_in_inference_too():
-    model = tiny.model("vit", gn.LoRA(rank=2), tasks=("seg",))
-    with torch.inference_mode():
-        assert model(torch.zeros(0, 3, 64, 64), ["seg"])["seg"].shape == (0, 5, 64, 64)
+@pytest.mark.parametrize("method", [gn.LoRA(rank=2), gn.LoRA(rank=2, per_task=True), gn.MTLoRA(rank=2)], ids=repr)
+@pytest.mark.parametrize("short", ["vit", "swin", "mit"])
+def test_a_batch_without_pictures_has_the_shapes_of_one_with(short, method):
+    model = tiny.model(short, method, tasks=("seg", "depth")).double()
+    want = {task: (0, *out.shape[1:]) for task, out in model(tiny.pictures(1, 50, 64)).items()}
+    for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with mode():
+            found = model(tiny.pictures(1, 50, 64)[:0], ["seg", "depth"])
+        assert {task: tuple(out.shape) for task, out in found.items()} == want
+        assert all(out.dtype == torch.float64 for out in found.values())
+    assert model(tiny.pictures(1)[:0]) == {}

@@ -295,7 +295,7 @@ def test_the_command_prints_a_table(capsys):
     assert main([*one, "--methods", "NormTuning,Frozen", "--memory", "64GB", "--step-time", "99x"]) == 0
     out = capsys.readouterr().out
     assert "* NormTuning" in out and "recommended: NormTuning" in out and "GB of Python" in out and "Frozen" in out
-    assert main([*one, "--methods", "Frozen,VPT", "--memory", "1k"]) == 0
+    assert main([*one, "--methods", "Frozen,VPT", "--memory", "1MB"]) == 0
     out = capsys.readouterr().out
     assert "the first of them: " in out
     assert "recommended: none; nothing fits" in out and "break the budget" in out and "takes no prompt tokens" in out
@@ -334,6 +334,7 @@ def test_the_caller_s_random_numbers_go_on_as_if_nothing_had_been_planned():
         ((*COMMAND, "--budget", "5"), "--budget: '5' is no share"),
         ((*COMMAND, "--bytes", "many"), "--bytes: 'many' is not a size"),
         ((*COMMAND, "--memory", "8TB"), "--memory: '8TB' is not a size"),
+        ((*COMMAND, "--memory", "8"), "--memory: '8' is 8 bytes, in which no step fits; write the unit, e.g. 8GB"),
         ((*COMMAND, "--step-time", "2"), "--step-time: '2' is not a multiple"),
         ((*COMMAND, "--methods", "Lora"), "did you mean 'LoRA'?"),
         ((*COMMAND, "--batch-size", "0"), "not a whole number from 1"),

@@ -34,7 +34,7 @@ WAYS = ("owners", "stacked", "passes", "own")
 TRUNKS = {"ViT-S": "vit_small_patch14_dinov2", "Swin-T": "swin_tiny_patch4_window7_224"}
 SIDES = {"ViT-S": (56, 224), "Swin-T": (64, 224)}
 #: (tasks, pictures of each)
-BATCHES = ((2, 1), (2, 8), (4, 4), (16, 1))
+BATCHES = ((2, 1), (2, 4), (4, 2), (16, 1))
 
 
 def model_of(trunk: str, start: str, num_tasks: int) -> Model:
@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=("measure", "table"), default="measure")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--trunks", nargs="+", choices=list(TRUNKS), default=list(TRUNKS))
+    parser.add_argument("--starts", nargs="+", choices=("first", "middle"), default=["first", "middle"])
     options = parser.parse_args()
     if options.what == "table":
         print(table(json.loads(RESULTS.read_text())))
@@ -130,12 +131,12 @@ def main() -> None:
     torch.set_num_threads(1)
     cases: dict[str, Any] = {}
     for trunk in options.trunks:
-        for start in ("first", "middle"):
+        for start in options.starts:
             for batch in BATCHES:
                 for side in SIDES[trunk]:
                     for mode in ("pass", "training step"):
                         large = side == max(SIDES[trunk])
-                        rounds = max(3, options.rounds // 2) if large else options.rounds
+                        rounds = max(3, options.rounds // 3) if large else options.rounds
                         key = "/".join(map(str, (trunk, start, *batch, side, mode)))
                         cases[key] = measure(trunk, start, batch, side, mode != "pass", rounds)
                         print(key, {way: round(q[1], 2) for way, q in cases[key]["over"].items()}, flush=True)

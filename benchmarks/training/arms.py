@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import garnish as gn
 from garnish import registry
+from garnish.engine import shared_passes
 from garnish.engine.shared_passes import Wanted, plan_passes
 from garnish.model.model import Model
 
@@ -189,8 +190,8 @@ def garnish_arm(model: Model) -> Arm:
         wanted = Wanted.of(None, images.shape[0], model.tasks)
         owner_of = model.served.owner_of
         how: dict[str, Any] = {"whole": model.is_compiled}
-        if hasattr(model.backbone, "stream_bytes"):  # not in older trees
-            how["picture_bytes"] = model.backbone.stream_bytes(*images.shape[-2:])
+        if hasattr(shared_passes, "stream_bytes"):  # not in older trees
+            how["picture_bytes"] = shared_passes.stream_bytes(model.backbone, *images.shape[-2:])
         for step in plan_passes(wanted, owner_of, model.backbone.body, images.device, **how):
             found = model._run(step, images, None)
             own = {id(rows): task for task, rows in step.tasks.items()}  # tasks that read the same rows count once

@@ -176,10 +176,16 @@ def _installed(name: str) -> bool:
 
 
 def commit(tree: Path) -> str:
-    """The commit of a checkout, with a + where files differ from it; "no checkout" where git knows none."""
+    """The commit of a checkout, with a + where its code differs from it; "no checkout" where git knows none."""
+
+    def asked(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(tree), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        asked = ["git", "-C", str(tree), "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        commit = asked("describe", "--always", "--abbrev=10", "--exclude=*")
+        return commit + "+" * bool(asked("status", "--porcelain", "--", "*.py"))
     except (OSError, subprocess.CalledProcessError):
         return "no checkout"
 
@@ -197,6 +203,7 @@ def parsed(given: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, st
         "--arms", nargs="+", choices=ARMS, default=None, help="all when left out; --table: fast lean old"
     )
     parser.add_argument("--table", action="store_true", help="every method at its defaults")
+    parser.add_argument("--only", nargs="+", metavar="METHOD", help="of the table")
     parser.add_argument("--old", type=Path, help="a checkout of an older tree")
     parser.add_argument("--levels", type=lambda text: text.split(","), help="levels of the arm bound, one a block")
     parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
@@ -209,10 +216,12 @@ def parsed(given: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, st
         rest, method = split_overrides(given, ("method",))
         args = parser.parse_args(rest)
         if args.table and method:
-            parser.error("--table measures every method at its defaults; leave out --method")
+            parser.error("--table measures every method at its defaults; --only names some of them, not --method")
+        if args.only and not args.table:
+            parser.error("--only names methods of --table; add it, or use --method")
         name = str(method.pop("method", "LoRA"))
         options = {key.removeprefix("method."): value for key, value in method.items()}
-        methods = list(registry.classes("adapters")) if args.table else [name]
+        methods = (args.only or list(registry.classes("adapters"))) if args.table else [name]
         for each in methods:
             registry.build("adapters", each, options)
     except GarnishError as error:

@@ -113,7 +113,7 @@ def budget_of(given: argparse.Namespace) -> Budget:
     return budget.Budget(
         share=read("budget", budget.share),
         bundle_bytes=read("bytes", budget.size),
-        memory_bytes=read("memory", budget.size),
+        memory_bytes=read("memory", budget.memory),
         step_ratio=read("step-time", budget.ratio),
     )
 

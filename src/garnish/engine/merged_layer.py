@@ -25,9 +25,11 @@ def run_merged(adapter: Adapter, layer: nn.Module, x: Tensor) -> Tensor:
     kind = autocast.of(x)
     x = x if kind is None else x.to(kind)
     names, own = zip(*adapter.named_parameters(), strict=True)
+    given = x.flatten(0, -2) if isinstance(layer, nn.Linear) else x
     with torch._C.DisableTorchFunction():
-        out: Tensor = _Merged.apply(_Layer(adapter, layer, names, autocast), x, layer.weight, layer.bias, *own)
-    return out
+        out: Tensor = _Merged.apply(_Layer(adapter, layer, names, autocast), given, layer.weight, layer.bias, *own)
+        # here: a view that a function returns takes no writes in place
+        return out.view(*x.shape[:-1], out.shape[-1]) if isinstance(layer, nn.Linear) else out
 
 
 class _Layer(NamedTuple):

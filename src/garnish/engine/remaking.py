@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.overrides import TorchFunctionMode
 
-from garnish.engine.cheap import CAST, FEW_TERMS, PRODUCTS, how_to_run
+from garnish.engine.cheap import CAST, FEW_TERMS, PRODUCTS, how_to_run, written_to
 from garnish.engine.held import Held, MadeBy, version_of
 from garnish.engine.memory import is_transformed, may_remake
 from garnish.engine.pass_state import Autocast
@@ -110,8 +110,8 @@ class Remaking(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         how = how_to_run(name)
         kwargs = kwargs or {}
-        if how == "write" or (kwargs and kwargs.get("inplace")):
-            self._write(args[0] if args else kwargs["input"])  # before, as it may keep what it has written
+        if how == "write" or (kwargs and (kwargs.get("inplace") or kwargs.get("out") is not None)):
+            self._write(written_to(args, kwargs))  # before, as it may keep what it has written
             return func(*args, **kwargs)
         if how == "plain" or not args:  # all by name, in any order: kept as torch keeps it
             return func(*args, **kwargs)
@@ -192,10 +192,14 @@ class Remaking(TorchFunctionMode):
                 found.append(self._holding(tuple(one), sources) if isinstance(one, tuple | list) else one)
         return tuple(found)
 
-    def _write(self, tensor: Tensor) -> None:
-        key = tensor.untyped_storage()._cdata
-        self._known.pop(key, None)
-        self._writes[key] = self._writes.get(key, 0) + 1
+    def _write(self, given: object) -> None:
+        if isinstance(given, Tensor):
+            key = given.untyped_storage()._cdata
+            self._known.pop(key, None)
+            self._writes[key] = self._writes.get(key, 0) + 1
+        elif isinstance(given, tuple | list):
+            for one in given:
+                self._write(one)
 
     # ---- what is kept -----------------------------------------------------------------------------------------------
 

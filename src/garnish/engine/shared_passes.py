@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import SymInt, Tensor
 
 from garnish.engine.context import APART_FROM, Rows
 from garnish.engine.maps import Selection, index_of
 from garnish.engine.owner import Owner
+from garnish.engine.trunk import Trunk
 from garnish.engine.units import Body
 from garnish.errors import OptionError, shown, suggest
 
@@ -142,6 +143,23 @@ def group_of(owner: Owner, body: Body, *, whole: bool, part_bytes: int | None = 
     is_large = part_bytes is None or part_bytes >= APART_FROM
     alone = not whole and is_large and owner.first is not None and owner.first < body.end_of_first_block()
     return owner.number if alone else "rows"
+
+
+def stream_bytes(trunk: Trunk, height: int | SymInt, width: int | SymInt) -> int | None:
+    """About the bytes of one picture's stream in the first block, in float32; None for a size that a graph leaves.
+
+    It is that of the first stage's end: a CNN whose first block halves the sides begins with more.
+
+    Args:
+        trunk: the trunk.
+        height: of the padded picture.
+        width: likewise.
+    """
+    if not (isinstance(height, int) and isinstance(width, int)):
+        return None
+    first = trunk.features[0]
+    halves = 2 if trunk.merged else 1  # read after a merging, which halves the sides and doubles the channels
+    return int(height * width / (first.stride / halves) ** 2 * first.channels / halves * 4)
 
 
 def plan_passes(

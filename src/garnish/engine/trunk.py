@@ -10,7 +10,7 @@ from abc import ABC
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Self
 
-from torch import SymInt, Tensor, nn
+from torch import Tensor, nn
 
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.engine.context import Binding, ForwardContext
@@ -181,21 +181,6 @@ class Trunk(nn.Module, ABC):
     def taps_at(self) -> Literal["stage", "merged"]:
         """Where maps are read, as :func:`garnish.backbone` takes it."""
         return "merged" if self.merged else "stage"
-
-    def stream_bytes(self, height: int | SymInt, width: int | SymInt) -> int | None:
-        """About the bytes of one picture's stream in the first block, in float32; None for a size that a graph leaves.
-
-        It is that of the first stage's end: a CNN whose first block halves the sides begins with more.
-
-        Args:
-            height: of the padded picture.
-            width: likewise.
-        """
-        if not (isinstance(height, int) and isinstance(width, int)):
-            return None
-        first = self.features[0]
-        halves = 2 if self.merged else 1  # read after a merging, which halves the sides and doubles the channels
-        return int(height * width / (first.stride / halves) ** 2 * first.channels / halves * 4)
 
     def read_merged(self) -> None:
         """Read maps after the next stage's patch merging, as the decoders of MTLoRA do, instead of at stage ends.

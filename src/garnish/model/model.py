@@ -23,7 +23,7 @@ from garnish.engine.input_pictures import check_images, prepared
 from garnish.engine.maps import Maps, pick
 from garnish.engine.one_pass import first_forked
 from garnish.engine.owner import Owner
-from garnish.engine.shared_passes import Pass, Wanted, plan_passes
+from garnish.engine.shared_passes import Pass, Wanted, plan_passes, stream_bytes
 from garnish.engine.trunk_start import TrunkState, check_start
 from garnish.errors import OptionError
 from garnish.heads.head import Head
@@ -90,15 +90,19 @@ class Model(AdaptedTrunk):
             served: an earlier value of :attr:`served`, whose tasks to use; None: the current one.
 
         Returns:
-            Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order.
+            Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order. For a batch of
+            no pictures, (0, C, H, W) for each task that is named.
         """
         check_images(images)
         now, size = served or self.served, (images.shape[-2], images.shape[-1])
         asked = Wanted.of(tasks, images.shape[0], now.tasks)
+        if isinstance(images.shape[0], int) and not images.shape[0]:  # reshapings of trunks cannot tell its sizes
+            like = self.prepare(images)
+            return {task: like.new_zeros(0, now.tasks[task].channels, *size) for task in asked.tasks}
         wanted = asked.with_needed(lambda names: needed(now.decoders, names))
         x = self.prepare(images) if start is None else images
         outputs = Outputs(now.decoders, self.backbone, size)
-        body, stream = self.backbone.body, self.backbone.stream_bytes(x.shape[-2], x.shape[-1])
+        body, stream = self.backbone.body, stream_bytes(self.backbone, x.shape[-2], x.shape[-1])
         for step in plan_passes(wanted, now.owner_of, body, x.device, whole=self.is_compiled, picture_bytes=stream):
             outputs.read(self._run(step, x, start))
         found = outputs.all()

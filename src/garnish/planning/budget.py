@@ -58,6 +58,18 @@ def size(text: str) -> int:
     return int(_positive(value, f"{text!r} is not a size; write bytes above 0, e.g. 500k, 1.5MB or 8GB"))
 
 
+def memory(text: str) -> int:
+    """Parse a size of memory as :func:`size` does.
+
+    Raises:
+        OptionError: anything else, or less than a megabyte, which is a number whose unit was forgotten.
+    """
+    found = size(text)
+    if found < 10**6:
+        raise OptionError(f"{text!r} is {found} bytes, in which no step fits; write the unit, e.g. 8GB")
+    return found
+
+
 def ratio(text: str) -> float:
     """Parse a factor: ``1.5x`` → 1.5.
 

@@ -32,9 +32,10 @@ def low_rank_product(x: Tensor, layer: nn.Linear, a: Tensor, b: Tensor, scale: f
     """``x (W + s·B A)ᵀ + bias`` of a frozen layer: (…, i) → (…, o)."""
     kind = Autocast.now().of(x)
     x = x if kind is None else x.to(kind)
+    rows = x.flatten(0, -2)
     with torch._C.DisableTorchFunction():
-        out: Tensor = _Product.apply(x, layer.weight, layer.bias, a, b, scale)
-    return out
+        out: Tensor = _Product.apply(rows, layer.weight, layer.bias, a, b, scale)
+        return out.view(*x.shape[:-1], out.shape[-1])  # here: a view that a function returns takes no writes in place
 
 
 def low_rank_sum(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -42,14 +43,15 @@ def low_rank_sum(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scale: float) -> Te
     kind = Autocast.now().of(x)
     x = x if kind is None else x.to(kind)
     with torch._C.DisableTorchFunction():
-        out, hidden = _Sum.apply(x, y, a, b, scale)
+        rows, hidden = _Sum.apply(x, y, a, b, scale)
+        out: Tensor = rows.view(y.shape)
     note_made(out, _added, y, hidden, b, scale)
-    return out  # type: ignore[no-any-return]
+    return out
 
 
 def _added(y: Tensor, hidden: Tensor, b: Tensor, scale: float) -> Tensor:
-    """``y + s·hidden Bᵀ``: (…, o) and (N, r) → (…, o)."""
-    return torch.addmm(y.flatten(0, -2), hidden, b.to(y.dtype).t(), alpha=scale).view_as(y)
+    """``y + s·hidden Bᵀ``: (…, o) and (N, r) → (N, o)."""
+    return torch.addmm(y.flatten(0, -2), hidden, b.to(y.dtype).t(), alpha=scale)
 
 
 @final
@@ -65,15 +67,15 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, hidden, a, b = ctx.saved_tensors
-        kind = grad.dtype
-        rows = grad.flatten(0, -2)
+        kind, rows = grad.dtype, grad
         if torch.is_grad_enabled():  # to be differentiated again, also by way of what was computed on the way
             hidden = x.flatten(0, -2) @ a.to(x.dtype).t()
         narrow = torch.mm(rows, b.to(kind)).mul_(ctx.scale)
         mine = torch.mm(narrow, a.to(kind)).view_as(x).to(x.dtype) if ctx.needs_input_grad[0] else None
         down = torch.mm(narrow.t(), x.flatten(0, -2).to(kind)).to(a.dtype) if ctx.needs_input_grad[2] else None
         up = torch.mm(rows.t(), hidden.to(kind)).mul_(ctx.scale).to(b.dtype) if ctx.needs_input_grad[3] else None
-        return mine, grad if ctx.needs_input_grad[1] else None, down, up, None
+        own = rows.view(*x.shape[:-1], rows.shape[-1]) if ctx.needs_input_grad[1] else None
+        return mine, own, down, up, None
 
 
 @final
@@ -90,11 +92,11 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b = ctx.saved_tensors
         kind, own = grad.dtype, x.dtype
-        rows, entered = grad.flatten(0, -2), x.flatten(0, -2).to(kind)
+        entered = x.to(kind)
         # (g B) is (N, r): every product but the last is as narrow as the rank
-        hidden = rows @ (b * ctx.scale).to(kind)
+        hidden = grad @ (b * ctx.scale).to(kind)
         down = (hidden.t() @ entered).to(a.dtype) if ctx.needs_input_grad[3] else None
-        up = (ctx.scale * (rows.t() @ (entered @ a.to(kind).t()))).to(b.dtype) if ctx.needs_input_grad[4] else None
+        up = (ctx.scale * (grad.t() @ (entered @ a.to(kind).t()))).to(b.dtype) if ctx.needs_input_grad[4] else None
         del x, entered  # made again for this, and as large as what comes
         mine = None
         if ctx.needs_input_grad[0]:
