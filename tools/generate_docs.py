@@ -182,7 +182,7 @@ def provenance(found: dict[str, Any]) -> list[str]:
     ratios = [r["step_ratios"] for t in found["trunks"].values() for r in t["methods"].values() if "step_ratios" in r]
     apart = statistics.median((max(r) - min(r)) / statistics.median(r) for r in ratios)
     return paragraph(
-        "Step time is the processor time of a training step over that of heads only (`Frozen`), both in turn in one run "
+        "Step time is the processor time of a training step over that of heads only (`Frozen`), both in turn in a run "
         "of `benchmarks/methods/measure.py`: random weights, linear heads with 21, 7, 1 and 3 outputs, batch "
         f"{run['batch']}, median of {run['steps']} pairs of steps, float32, threads: {machine['threads']} of a CPU "
         f"with {machine['cores']} cores, torch {machine['torch']}. The machine was shared (load "
