@@ -74,9 +74,12 @@ def in_node(page: Path, job: Path, **told: Any) -> dict[str, Any]:
 
 
 def raw_of(decoding: Decoding) -> np.ndarray:
-    """(C, 61, 83) float32: ordinary numbers, large and tiny ones, and ties."""
+    """(C, 61, 83) float32: ordinary numbers, large ones, and ties.
+
+    Tiny ones are left out: 0 lies where two colours of depth meet, and the last digit of logarithms is libraries' own.
+    """
     draw = np.random.default_rng(decoding.channels)
-    raw = draw.normal(size=(decoding.channels, 61, 83)) * 10.0 ** draw.integers(-6, 4, (61, 83))
+    raw = draw.normal(size=(decoding.channels, 61, 83)) * 10.0 ** draw.integers(-3, 4, (61, 83))
     raw[:, 0] = np.round(raw[:, 0])
     raw[:, 1] = 0
     raw[:, 2, :2] = 1e37, -1e37
@@ -105,8 +108,8 @@ def test_decodings_are_those_of_python(modules, tmp_path):
         else:
             np.testing.assert_allclose(found, decoded[n], rtol=1e-6, atol=1e-37)
         assert (bytes_of(tmp_path / f"given_{n}.bin", given[n]) == decoding.paint(given[n])).all(), decoding
-        painted, expected = bytes_of(tmp_path / f"painted_{n}.bin", decoded[n]), decoding.paint(decoded[n])
-        assert (painted != expected).mean() < 1e-4  # where the last digit of an exponential turns a rounding
+        off = (bytes_of(tmp_path / f"painted_{n}.bin", decoded[n]) != decoding.paint(decoded[n])).any(-1)
+        assert off.sum() <= 2  # of 5063: where the last digit of an exponential turns a rounding
         assert answer[n]["channels"] == decoding.channels
         entries = answer[n]["legend"].get("entries", ()) if isinstance(decoding, Classes) else ()
         assert {e["name"]: tuple(e["colour"]) for e in entries} == decoding.legend()
