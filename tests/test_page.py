@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,8 @@ from garnish.page import onnxruntime_web
 from garnish.page.files import PAGE_FILES, own_files, page_files
 from garnish.registry import describe
 from garnish.runtime import Session
+from page_runs import assert_same_maps, bytes_of, in_node, picture, predicted, written_modules, written_page
 
-NODE = shutil.which("node")
-DRIVER = Path(__file__).with_name("page_in_node.mjs")
 #: of each decoding that the package has, options that differ
 DECODINGS: Mapping[str, list[Decoding]] = {
     "Classes": [Classes(names=("a", "Background", "ć")), Classes(names=tuple(f"c{n}" for n in range(255)))],
@@ -37,40 +34,8 @@ DECODINGS: Mapping[str, list[Decoding]] = {
 
 
 @pytest.fixture(scope="module")
-def modules(tmp_path_factory) -> Path:
-    """The page's own files."""
-    if (
-        NODE is None
-        or int(
-            subprocess.run([NODE, "-p", "process.versions.node"], capture_output=True, text=True).stdout.split(".")[0]
-        )
-        < 18
-    ):
-        pytest.skip("there is no node of version 18 or newer")
-    folder = tmp_path_factory.mktemp("page")
-    for name, data in own_files().items():
-        (folder / name).write_bytes(data)
-    (folder / "package.json").write_text('{"type": "module"}')
-    return folder
-
-
-@pytest.fixture(scope="module")
-def page(modules) -> Path:
-    """The same with onnxruntime-web."""
-    try:
-        files = page_files()
-    except MissingExtraError as error:
-        pytest.skip(str(error))
-    for name, data in files.items():
-        (modules / name).write_bytes(data)
-    return modules
-
-
-def in_node(page: Path, job: Path, **told: Any) -> dict[str, Any]:
-    (job / "job.json").write_text(json.dumps(told))
-    done = subprocess.run([str(NODE), str(DRIVER), str(page), str(job)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return json.loads((job / "answer.json").read_text())
+def page(tmp_path_factory):
+    return written_page(tmp_path_factory.mktemp("page"))
 
 
 def raw_of(decoding: Decoding) -> np.ndarray:
@@ -91,7 +56,8 @@ def test_every_decoding_is_asked_for():
     assert set(DECODINGS) == ours
 
 
-def test_decodings_are_those_of_python(modules, tmp_path):
+def test_decodings_are_those_of_python(tmp_path):
+    modules = written_modules(tmp_path)
     cases = [decoding for several in DECODINGS.values() for decoding in several]
     raw = [raw_of(decoding) for decoding in cases]
     decoded = [decoding.decode(out) for decoding, out in zip(cases, raw, strict=True)]
@@ -126,37 +92,6 @@ def values_to_paint(decoding: Decoding, decoded: np.ndarray) -> np.ndarray:
     else:
         values[:, 0, :3] = np.array([0, np.nan, np.inf])
     return values
-
-
-def bytes_of(file: Path, decoded: np.ndarray) -> np.ndarray:
-    rgba = np.fromfile(file, np.uint8).reshape(*decoded.shape[-2:], 4)
-    assert (rgba[..., 3] == 255).all()
-    return rgba[..., :3]
-
-
-def picture(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(5).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def predicted(page: Path, job: Path, folder: Path, pixels: np.ndarray, bundle: str | None = None) -> dict[str, Any]:
-    height, width = pixels.shape[:2]
-    rgba = np.concatenate([pixels, np.full((height, width, 1), 255, np.uint8)], -1)
-    (job / "rgba.bin").write_bytes(rgba.tobytes())
-    return in_node(page, job, what="predict", export=str(folder), width=width, height=height, bundle=bundle)
-
-
-def assert_same_maps(job: Path, session: Session, pixels: np.ndarray, bundle: str | None = None) -> None:
-    maps = session.predict(pixels, bundle)
-    painted = maps.painted()
-    for task in maps.maps:
-        expected = maps[task]
-        found = np.fromfile(job / f"{task}.map.bin", expected.dtype).reshape(expected.shape)
-        if expected.dtype == np.uint8:
-            assert (found == expected).mean() > 0.999
-        else:
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-        off = np.abs(bytes_of(job / f"{task}.rgba.bin", expected).astype(int) - painted[task]).max(-1)
-        assert (off > 0).mean() < 2e-3
 
 
 @pytest.mark.parametrize("size", [(45, 61), (64, 37)])

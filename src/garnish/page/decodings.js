@@ -109,9 +109,9 @@ const Directions = {
   legend: () => ({
     kind: "entries",
     entries: [
-      { name: "x: red, right", colour: [255, 128, 128] },
-      { name: "y: green", colour: [128, 255, 128] },
-      { name: "z: blue", colour: [128, 128, 255] },
+      { name: "x", colour: [255, 128, 128] },
+      { name: "y", colour: [128, 255, 128] },
+      { name: "z", colour: [128, 128, 255] },
     ],
   }),
 };
