@@ -44,6 +44,12 @@ def files():
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def end_headers(self):
+        if self.path.startswith("/isolated"):  # as threads need it
+            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
     def log_message(self, *_):
         pass
 
@@ -53,6 +59,7 @@ def served(browser, files, tmp_path_factory):
     """Folders by name, and the address that they are served at."""
     root = tmp_path_factory.mktemp("served")
     made.merged(root / "merged")
+    made.merged(root / "isolated")
     made.with_inputs(root / "inputs")
     for name, decoding, slot in (("depths", SoftplusDepth(), 0), ("classes", Classes(names=("a", "b", "c")), 1)):
         made.add_bundle(root / "inputs", name, "map", decoding, made.bundle_tensors(slot, 2, decoding, slot), slot)
@@ -112,6 +119,7 @@ def test_maps_are_those_of_the_runtime(browser, served, tmp_path, width, scheme)
         for task, colours in expected.items():
             assert (painted(opened, task) != colours).any(-1).mean() < 2e-3
         assert opened.page.evaluate("document.documentElement.scrollWidth") == width
+        assert f"{address}/merged/model.onnx" in opened.asked_for()  # those of the worker as well
         assert {url.split("/")[2] for url in opened.asked_for()} == {address.removeprefix("http://")}
         red = int(opened.background().removeprefix("rgb(").split(",")[0])
         assert red > 240 if scheme == "light" else red < 40
@@ -141,6 +149,17 @@ def test_a_dropped_photograph_is_turned_upright(browser, served, tmp_path):
         upright = read_picture(tmp_path / "photo.jpg")
         assert shown.shape == upright.shape == (64, 40, 3)
         assert np.abs(shown.astype(int) - upright).max() <= 2 and opened.troubles == []
+
+
+def test_an_isolated_page_has_threads(browser, served, tmp_path):
+    root, address = served
+    picture = a_picture(tmp_path)
+    with Watched(browser, f"{address}/isolated/") as opened:
+        assert opened.page.evaluate("() => crossOriginIsolated")
+        choose(opened, picture)
+        expected = Session(root / "isolated").predict(picture).painted()["depth"]
+        assert (painted(opened, "depth") != expected).any(-1).mean() < 2e-3 and opened.troubles == []
+        assert len(opened.page.workers) > 1 or opened.page.evaluate("() => navigator.hardwareConcurrency") == 1
 
 
 def test_another_bundle_and_a_smaller_size_are_chosen(browser, served, tmp_path):

@@ -6,7 +6,7 @@ import { Graph } from "./graph.js";
 import { predict } from "./maps.js";
 
 // threads need a page that is isolated from all others, by two headers of its server
-if (!globalThis.crossOriginIsolated) ort.env.wasm.numThreads = 1;
+ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
 
 async function read(name) {
   const answer = await fetch(new URL(name, import.meta.url), { cache: "no-cache" });
