@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
+from browsing import Watched, chromium
 from comparison_example import example
 from garnish.comparing.report.page import write_page
 from garnish.comparing.report.results import read_results
 from garnish.comparing.report.spreadsheet import csv_text
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as play:
-        found = next((path for name in NAMES if (path := shutil.which(name))), play.chromium.executable_path)
-        if not Path(found).is_file():
-            pytest.skip("no Chromium here")
-        started = play.chromium.launch(executable_path=found, args=ARGUMENTS)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -35,32 +26,8 @@ def report(tmp_path_factory):
     return results, write_page(read_results(results), tmp_path_factory.mktemp("report")).as_uri()
 
 
-class Watched:
-    """A page whose errors, messages and requests are written down."""
-
-    def __init__(self, browser, uri, width=1440, scheme="light"):
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.page = self.context.new_page()
-        self.troubles, self.requests = [], []
-        self.page.on("console", lambda message: self.troubles.append(message.text))
-        self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(uri)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.context.close()
-
-    def asked_for(self):
-        return [url for url in self.requests if not url.startswith("data:")]
-
-    def background(self):
-        return self.page.evaluate("getComputedStyle(document.body).backgroundColor")
-
-    def arms(self, body="adapters"):
-        return self.page.locator(f"tbody.{body} tr.arm .arm-name").all_inner_texts()
+def arms(opened, body="adapters"):
+    return opened.page.locator(f"tbody.{body} tr.arm .arm-name").all_inner_texts()
 
 
 RESOLVE = """results => [...document.querySelectorAll("[data-path]")].map(cell => {
@@ -104,20 +71,20 @@ def test_headings_sort_within_their_group(browser, report):
     adapters = [arm for arm in results["arms"] if arm["role"] == "adapter"]
     known = [arm for arm in adapters if arm["delta_m"]]
     with Watched(browser, uri) as opened:
-        before = opened.arms("references")
+        before = arms(opened, "references")
         heading = opened.page.locator("th[data-column='5'] button")
         assert heading.inner_text().startswith("mean")
         heading.click()
         falling = [arm["name"] for arm in sorted(known, key=lambda arm: -arm["delta_m"]["mean"])]
-        assert opened.arms() == [*falling, "Mona", "Convpass"]  # without a figure: last, whichever way
+        assert arms(opened) == [*falling, "Mona", "Convpass"]  # without a figure: last, whichever way
         assert opened.page.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
         heading.click()
-        assert opened.arms() == [*falling[::-1], "Mona", "Convpass"]
+        assert arms(opened) == [*falling[::-1], "Mona", "Convpass"]
         opened.page.locator("th[data-column='10'] button").click()
-        assert opened.arms() == [arm["name"] for arm in sorted(adapters, key=lambda arm: arm["encoder_trainable"])]
+        assert arms(opened) == [arm["name"] for arm in sorted(adapters, key=lambda arm: arm["encoder_trainable"])]
         opened.page.locator("th[data-column='0'] button").click()
-        assert opened.arms()[0] == "AdaptFormer" and opened.arms().index("LoRA r=4") < opened.arms().index("LoRA r=16")
-        assert sorted(opened.arms("references")) == sorted(before) and opened.troubles == []
+        assert arms(opened)[0] == "AdaptFormer" and arms(opened).index("LoRA r=4") < arms(opened).index("LoRA r=16")
+        assert sorted(arms(opened, "references")) == sorted(before) and opened.troubles == []
 
 
 def test_the_theme_turns_and_is_remembered(browser, report):

@@ -33,6 +33,7 @@ ROOMS = [
     ("model", set()),
     ("bundles", set()),
     ("runtime", set()),
+    ("page", set()),  # what export writes beside a graph, and a server serves
     ("data", set()),
     ("training", set()),
     ("exporting", set()),  # the certificate measures a file on labelled pictures as training does

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -24,6 +25,9 @@ With --adapters inputs the graph takes adapters and heads as inputs, and each bu
 NAME.json, named as its folder (of a run's best, as the run). Export further bundles of its trunk, methods and heads
 to the same DIR, with any ranks and numbers of classes.
 
+With --page DIR gets index.html and what it needs as well, 15 MB, of which npm fetches onnxruntime-web: served by any
+server of files, it computes all maps of a picture in the browser.
+
 Before anything is written, the file is run against the model on pictures and sizes that it was not made with. A float32
 file is refused beyond 1e-4 of a map's largest value, or below 99.9 % equal labels; float16 below 99.5 %; int8 where it
 loses more than 0.5 points of mean IoU on --data.
@@ -33,6 +37,7 @@ examples:
   garnish export runs/seg/best,runs/depth/best --out exported --input float
   garnish export runs/camvid/best --out exported --precision int8 --data recipes/data/camvid.yaml
   garnish export runs/seg/best,runs/cracks/best --out exported --adapters inputs
+  garnish export runs/camvid/best --out exported --page
   garnish export segformer_b0 --weights ade.safetensors --out exported --to torch
 """
 
@@ -72,6 +77,8 @@ def parser() -> Parser:
     made.add_argument("--every", type=positive_int, default=1, metavar="N", help="take every N-th picture")
     made.add_argument("--limit", type=positive_int, metavar="N", help="take at most N pictures, evenly spaced")
     made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all)")
+    made.add_argument("--page", action="store_true", help="a page beside the graph that runs it in a browser")
+    made.add_argument("--onnxruntime-web", metavar="FILE", help="npm's package for --page, where npm cannot fetch it")
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved; a segformer's")
     made.add_argument("--json", action="store_true", help="print JSON: export.json, with the certificate")
     return made
@@ -85,8 +92,11 @@ def run(words: Sequence[str]) -> int:
     from garnish.data.subset import thinned
     from garnish.exporting.export import export
     from garnish.files.given_pictures import folder_to_write
+    from garnish.page.files import PAGE_FILES
 
     folder_to_write(given.out)
+    if given.onnxruntime_web is not None and not given.page:
+        raise OptionError("export: --onnxruntime-web is the package for --page, which is missing; add it")
     data = None
     if overrides:
         data = thinned(open_given(overrides, given.split, "export"), every=given.every, limit=given.limit)
@@ -102,17 +112,21 @@ def run(words: Sequence[str]) -> int:
         data=data,
         weights=given.weights,
         tasks=given.tasks,
+        page=given.onnxruntime_web or given.page,
     )
     if given.json:
         print_json({"export": made.facts, "bundles": made.bundles} if made.bundles else made.facts)
         return 0
-    say(f"{made.out}: {', '.join(made.files)}; {made.bytes / 1e6:.1f} MB")
+    files = [name for name in made.files if name not in PAGE_FILES]
+    say(f"{made.out}: {', '.join(files)}; {made.bytes / 1e6:.1f} MB")
     for name, facts in made.bundles.items():
         size = Path(made.out, f"{name}{ADAPTER}").stat().st_size
         say(f"bundle {name}: {plural(len(facts['tensors']), 'tensor')}, {size / 1e3:.0f} kB")
         _say(cast("Certificate", facts["certificate"]))
     if not made.bundles:
         _say(made.certificate)
+    if given.page:
+        say(f"page: python -m http.server --directory {shlex.quote(made.out)}, then http://localhost:8000")
     return 0
 
 

@@ -64,13 +64,13 @@ def scale_colours(share: NDArray[np.floating]) -> NDArray[np.uint8]:
     """(H, W) in [0, 1] → (H, W, 3) on viridis: 0 dark violet, 1 yellow; NaN is black."""
     missing = np.isnan(share)
     places = np.minimum(np.where(missing, 0, np.clip(share, 0, 1)) * 256, 255).astype(np.intp)
-    painted: NDArray[np.uint8] = _viridis()[places]
+    painted: NDArray[np.uint8] = viridis()[places]
     painted[missing] = NOTHING
     return painted
 
 
 @cache
-def _viridis() -> NDArray[np.uint8]:
+def viridis() -> NDArray[np.uint8]:
     """The viridis colour scale, (256, 3), of van der Walt and Smith (2015), in the public domain (CC0)."""
     with Image.open(BytesIO(resources.files("garnish").joinpath("assets", "viridis.png").read_bytes())) as image:
         scale: NDArray[np.uint8] = np.asarray(image)[0]

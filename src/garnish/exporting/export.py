@@ -28,8 +28,10 @@ from garnish.exporting.running import runner_of
 from garnish.files.atomic import present, write_folder, writing
 from garnish.files.checksums import SUMS, with_sums
 from garnish.files.path_text import given_path
+from garnish.files.regular import read_regular
 from garnish.model.model import Model
 from garnish.output import logger
+from garnish.page.files import PAGE_FILES, page_files
 from garnish.registry import plain
 from garnish.runtime.manifest import (
     FORMAT,
@@ -86,6 +88,7 @@ def export(
     data: Dataset | None = None,
     weights: str | os.PathLike[str] | None = None,
     tasks: Sequence[str] | None = None,
+    page: bool | str | os.PathLike[str] = False,
 ) -> Exported:
     """Write a graph that runs without garnish: pictures of any number and size in, the raw output of every task out.
 
@@ -101,18 +104,24 @@ def export(
         data: pictures with labels, on which the file is compared with the model as well, and both are measured.
         weights: the backbone's weights, if they are no longer at the path in the bundle.
         tasks: which tasks; None: all.
+        page: True: a page beside the graph that runs it in a browser, with onnxruntime-web, which npm fetches; a path:
+            that of the package ``onnxruntime-web-VERSION.tgz``. False: none, but one that is there stays.
 
     Raises:
         GarnishError: a model that cannot be traced, or a file that differs from the model by more than a limit (see
             :mod:`garnish.exporting.certificate`); nothing is written then. BundleError: a path that holds something
             else, or no space. OptionError: an unknown task, or options that do not go together. MissingExtraError: a
-            package of the extra ``[onnx]`` is not installed.
+            package of the extra ``[onnx]`` is not installed, or npm has no onnxruntime-web for the page. DataError:
+            a package that is not onnxruntime-web.
     """
     _check_options(adapters, to, precision, tasks)
+    if page is not False and to != "onnx":
+        raise OptionError(f'export: the page runs ONNX, not to="{to}"; leave one of them out')
     place = _checked_place(out, adapters)
+    shown = _page(page, present(place))
     dtype = torch.uint8 if input == "uint8" else torch.float32
     if adapters == "inputs":
-        return _export_fed(_read_apart(source, weights), out, place, dtype, precision, data)
+        return _export_fed(_read_apart(source, weights), out, place, dtype, precision, data, shown)
     given = _read(source, weights)
     names = chosen_tasks(given, tasks)
     decodings = {task: decoding_of(task, given.tasks[task]) for task in names}
@@ -138,12 +147,12 @@ def export(
     }
     if to == "onnx":
         facts["opset"] = OPSET
-    files = with_sums({GRAPH[to]: graph, MANIFEST: as_json(facts)})
+    files = with_sums({GRAPH[to]: graph, MANIFEST: as_json(facts), **shown})
     with writing(f"{out}:", " or choose another place; what was there before is untouched"):
         write_folder(place, files)
         for name in set(GRAPH.values()) - set(files):  # of an earlier export to the same folder
             (place / name).unlink(missing_ok=True)
-    return Exported(out=str(out), files=(GRAPH[to], MANIFEST, SUMS), bytes=len(graph), facts=facts)
+    return Exported(out=str(out), files=(GRAPH[to], MANIFEST, *shown, SUMS), bytes=len(graph), facts=facts)
 
 
 def _made(
@@ -193,6 +202,7 @@ def _export_fed(
     dtype: torch.dtype,
     precision: Precision,
     data: Dataset | None,
+    shown: Mapping[str, bytes],
 ) -> Exported:
     """Write a graph that takes adapters and heads as inputs, or keep the one that is there, and bundles beside it."""
     there = FedGraph.read(present(place)) if (present(place) / MANIFEST).is_file() else None
@@ -200,6 +210,7 @@ def _export_fed(
         there.check_same(str(out), dtype, precision)
     references = {name: _usable(model) for name, model in models.items()}
     files, facts, described = fed_files(references, there, dtype, precision, data)
+    files |= shown
     kept = {} if there is None else {**there.files(), **bundle_files_of(present(place))}
     sums = with_sums({**kept, **files})[SUMS]
     with writing(f"{out}:", " or choose another place; what was there before is untouched"):
@@ -231,10 +242,17 @@ def _checked_place(out: str | os.PathLike[str], form: Form) -> Path:
     held = read_manifest(there)["form"]
     if held != form:
         raise BundleError(f'{out}: holds an export with adapters="{held}", not "{form}"; choose another folder')
-    own = {*GRAPH.values(), MANIFEST, SUMS, *(bundle_files_of(there) if form == "inputs" else ())}
+    own = {*GRAPH.values(), MANIFEST, SUMS, *PAGE_FILES, *(bundle_files_of(there) if form == "inputs" else ())}
     if others := sorted({entry.name for entry in there.iterdir()} - own):
         raise BundleError(f"{out}: holds {others[0]} beside an export; choose another folder")
     return place
+
+
+def _page(page: bool | str | os.PathLike[str], there: Path) -> dict[str, bytes]:
+    """The files of the page: new ones, or those that an earlier export has left there."""
+    if page is False:
+        return {name: read_regular(there / name, 2**28) for name in PAGE_FILES if (there / name).is_file()}
+    return page_files(None if page is True else page)
 
 
 def _usable(given: Model) -> Model:

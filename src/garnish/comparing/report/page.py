@@ -55,7 +55,7 @@ def page(results: Results, folder: Path) -> str:
     """HTML of the report; see :func:`write_page`."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     data = showable_json(json.dumps(as_json(results), ensure_ascii=False, allow_nan=False))
-    scripts = [_own("theme.js"), _own("sort.js")]
+    scripts = [_shared("theme.js"), _own("sort.js")]
     made = environment.from_string(_own("page.html")).render(
         results=results,
         verdict=verdict(results),
@@ -75,7 +75,7 @@ def page(results: Results, folder: Path) -> str:
         wall=seconds_text(results.wall_seconds),
         plain=_plain,
         entries=vars,
-        style=Markup(_own("page.css")),
+        style=Markup(_shared("theme.css") + _own("page.css")),
         scripts=[Markup(script) for script in scripts],
         hashes=[f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts],
         data=_in_script(data),
@@ -89,6 +89,11 @@ def page(results: Results, folder: Path) -> str:
 
 def _own(name: str) -> str:
     return resources.files("garnish.comparing.report").joinpath(name).read_text("utf-8")
+
+
+def _shared(name: str) -> str:
+    """A file that the page of an export has as well."""
+    return resources.files("garnish").joinpath("assets", name).read_text("utf-8")
 
 
 def _data_url(kind: str, data: bytes) -> str:
