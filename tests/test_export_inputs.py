@@ -12,10 +12,10 @@ import garnish as gn
 import tiny
 from garnish.errors import BundleError, OptionError
 from garnish.exporting.deployed import Deployed, plain_copy
-from garnish.exporting.fed_export import fed_files, name_of
+from garnish.exporting.fed_export import bundle_name, fed_files
 from garnish.exporting.fed_graph import misfit
 from garnish.exporting.open_sides import open_sides
-from garnish.exporting.slots import Fed, put, slots_of
+from garnish.exporting.slots import Fed, own_slots, put
 from garnish.runtime.session import Session
 
 onnxscript = pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
@@ -107,7 +107,7 @@ def test_tensors_put_in_the_place_of_a_models_own_act_and_leave_no_trace(short, 
         model = plain_copy(model_of(short, method))
     except gn.errors.SiteError as error:
         pytest.skip(str(error))
-    slots = slots_of(model)
+    slots = own_slots(model)
     deployed, pixels = Deployed(model, list(TASKS)), tiny.pictures(2, 64, 80)
     fed = Fed(deployed, model, slots)
     with torch.inference_mode():
@@ -122,7 +122,7 @@ def test_tensors_put_in_the_place_of_a_models_own_act_and_leave_no_trace(short, 
 def test_open_sides_are_those_that_ranks_and_channels_decide():
     model = plain_copy(model_of("vit", "LoRA"))
     sides = open_sides(model)
-    for slot in slots_of(model):
+    for slot in own_slots(model):
         leaf = slot.name.split(".")[-1]
         if leaf == "lora_a":
             assert sides[slot.name] == {0}
@@ -134,7 +134,7 @@ def test_open_sides_are_those_that_ranks_and_channels_decide():
 
 
 def test_slots_are_named_without_tasks():
-    names = [slot.name for slot in slots_of(plain_copy(model_of("swin", "MTLoRA")))]
+    names = [slot.name for slot in own_slots(plain_copy(model_of("swin", "MTLoRA")))]
     assert len(names) == len(set(names))
     assert not any(task in name.split(".") for name in names for task in TASKS)
     assert {name.split(".")[1] for name in names if name.startswith("adapters.")} == {"0", "1", "2"}
@@ -142,7 +142,7 @@ def test_slots_are_named_without_tasks():
 
 def test_tensors_are_put_back_after_an_error():
     model = plain_copy(model_of("vit", "LoRA"))
-    slots = slots_of(model)
+    slots = own_slots(model)
     before = {name: tensor.clone() for name, tensor in model.all_tensors().items()}
     with pytest.raises(ZeroDivisionError), put(slots, [torch.zeros_like(slot.value) for slot in slots]):
         raise ZeroDivisionError
@@ -196,8 +196,8 @@ def test_a_bundle_of_another_graph_is_refused_and_nothing_is_written(tmp_path):
 
 
 def test_a_bundle_is_named_as_its_folder_or_its_run():
-    assert name_of("runs/cracks/best") == "cracks"
-    assert name_of("bundles/seg.v2") == "seg.v2"
+    assert bundle_name("runs/cracks/best") == "cracks"
+    assert bundle_name("bundles/seg.v2") == "seg.v2"
     for odd in ("runs/my bundle", "bundles/export", "/"):
         with pytest.raises(OptionError, match="no plain name"):
-            name_of(odd)
+            bundle_name(odd)

@@ -20,8 +20,8 @@ from garnish.data.dataset import Dataset
 from garnish.errors import BundleError, GarnishError, OptionError
 from garnish.exporting.certificate import Certificate, beyond, compared, compared_on, sizes_to_try, small_sizes
 from garnish.exporting.deployed import Deployed, chosen_tasks, folded_copy, plain_copy
-from garnish.exporting.facts import as_json, bundle_files_of, decoding_of, trunk_facts, versions
-from garnish.exporting.fed_export import FedGraph, fed_files, name_of
+from garnish.exporting.facts import bundle_files_of, decoding_of, manifest_bytes, trunk_facts, versions
+from garnish.exporting.fed_export import FedGraph, bundle_name, fed_files
 from garnish.exporting.graph import OPSET, least_side, onnx_bytes, program_bytes, require_onnx, to_onnx, traced
 from garnish.exporting.precision import stored_as
 from garnish.exporting.running import runner_of
@@ -147,7 +147,7 @@ def export(
     }
     if to == "onnx":
         facts["opset"] = OPSET
-    files = with_sums({GRAPH[to]: graph, MANIFEST: as_json(facts), **shown})
+    files = with_sums({GRAPH[to]: graph, MANIFEST: manifest_bytes(facts), **shown})
     with writing(f"{out}:", " or choose another place; what was there before is untouched"):
         write_folder(place, files)
         for name in set(GRAPH.values()) - set(files):  # of an earlier export to the same folder
@@ -281,7 +281,7 @@ def _read_apart(source: Source, weights: str | os.PathLike[str] | None) -> dict[
     paths = [source] if isinstance(source, str | os.PathLike) else list(source)
     named: dict[str, str] = {}
     for path in [os.fspath(path) for path in paths]:
-        name = name_of(path)
+        name = bundle_name(path)
         if name in named:
             raise OptionError(f"export: {named[name]} and {path} would both be named {name!r}; rename one")
         named[name] = path

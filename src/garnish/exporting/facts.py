@@ -47,7 +47,7 @@ def versions(to: str) -> dict[str, str]:
     return {"garnish": __version__, **{name: version(name) for name in packages}}
 
 
-def as_json(facts: Mapping[str, Any]) -> bytes:
+def manifest_bytes(facts: Mapping[str, Any]) -> bytes:
     """The bytes of a manifest."""
     return f"{json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
 

@@ -28,13 +28,13 @@ from garnish.exporting.certificate import (
     sizes_to_try,
     small_sizes,
 )
-from garnish.exporting.facts import as_json, decoding_of, trunk_facts, versions
+from garnish.exporting.facts import decoding_of, manifest_bytes, trunk_facts, versions
 from garnish.exporting.fed_graph import fed_graph, input_facts, misfit, output_names, with_defaults
 from garnish.exporting.graph import OPSET, least_side, onnx_bytes
 from garnish.exporting.no_adapter import no_adapter
 from garnish.exporting.precision import stored_as
 from garnish.exporting.running import Runner
-from garnish.exporting.slots import slots_of
+from garnish.exporting.slots import own_slots
 from garnish.files.regular import read_regular
 from garnish.model.model import Model
 from garnish.registry import plain
@@ -83,7 +83,7 @@ class FedGraph:
         """The graph of a model of :func:`garnish.exporting.deployed.plain_copy`; raises as :func:`fed_graph`."""
         proto = fed_graph(model, dtype)
         inputs = input_facts(proto)
-        slots = slots_of(model)
+        slots = own_slots(model)
         values, kind = no_adapter(model, slots, pictures(2, 97, 131, 0, torch.float32))
         named = {slot.name: value for slot, value in zip(slots, values, strict=True)}
         if precision != "fp32":
@@ -123,7 +123,7 @@ class FedGraph:
 
     def files(self) -> dict[str, bytes]:
         """Its files by name."""
-        return {_FILE: self.data, MANIFEST: as_json(self.facts)}
+        return {_FILE: self.data, MANIFEST: manifest_bytes(self.facts)}
 
 
 @final
@@ -207,7 +207,7 @@ def _write_bundle(folder: Path, graph: FedGraph, name: str, model: Model, certif
     """Write the graph, and a bundle's two files, to a folder that nobody else sees."""
     for file, content in graph.files().items():
         (folder / file).write_bytes(content)
-    values = {slot.name: slot.value for slot in slots_of(model)}
+    values = {slot.name: slot.value for slot in own_slots(model)}
     facts = graph.facts
     trunk = trunk_facts(model)
     if trunk["fingerprint"] != facts["backbone"]["fingerprint"]:
@@ -234,7 +234,7 @@ def _write_bundle(folder: Path, graph: FedGraph, name: str, model: Model, certif
         "sha256": hashlib.sha256((folder / f"{name}{ADAPTER}").read_bytes()).hexdigest(),
         "certificate": certificate,
     }
-    (folder / f"{name}.json").write_bytes(as_json(described))
+    (folder / f"{name}.json").write_bytes(manifest_bytes(described))
     return described
 
 
@@ -249,7 +249,7 @@ def _write_adapter(file: Path, tensors: Mapping[str, Any]) -> None:
     made.export_adapter(str(file))
 
 
-def name_of(path: str) -> str:
+def bundle_name(path: str) -> str:
     """The name of a bundle beside a graph: that of its folder; of a run's ``best``, the run's.
 
     Raises:

@@ -16,7 +16,7 @@ from garnish.errors import GarnishError, OptionError
 from garnish.exporting.deployed import Deployed
 from garnish.exporting.graph import to_onnx, traced
 from garnish.exporting.open_sides import open_sides
-from garnish.exporting.slots import Fed, Slot, slots_of
+from garnish.exporting.slots import Fed, Slot, own_slots
 from garnish.model.model import Model
 from garnish.output import logger
 from garnish.runtime.manifest import IMAGE, InputFacts
@@ -44,7 +44,7 @@ def fed_graph(model: Model, dtype: torch.dtype) -> onnx.ModelProto:
         OptionError: all of the trunk is trained, so that there would be no graph to share.
         GarnishError: a model that cannot be traced, or an operation that has no translation.
     """
-    slots = slots_of(model)
+    slots = own_slots(model)
     tuned = {name for owner in model.owners for name in owner.tuned.names}
     if tuned.issuperset(model.backbone.frozen_tensors()):
         raise OptionError(

@@ -39,7 +39,7 @@ class Slot:
     value: Tensor
 
 
-def slots_of(model: Model) -> list[Slot]:
+def own_slots(model: Model) -> list[Slot]:
     """All slots of a model: adapters, tuned parameters, side networks, shared modules, heads, with their buffers.
 
     Raises:
