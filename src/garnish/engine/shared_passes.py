@@ -126,8 +126,8 @@ def group_of(owner: Owner, body: Body, *, whole: bool, part_bytes: int | None = 
 
     Owners that tune the trunk in place, have prompts or task streams take a pass of their own, with all their parts;
     side networks share one pass of the bare trunk. Of the rest, those that adapt the first block share no work but
-    the reading of the weights, which counts where their parts of the stream are small: a pass for each of 16 took 2.2
-    times a joint one at 56 pixels, 0.96 to 1.06 at 224 (docs/benchmarks.md, "Ways of a mixed batch"), and holds the
+    the reading of the weights, which counts where their parts of the stream are small: a pass for each of 16 took 2.5
+    times a joint one at 56 pixels, 1.10 at 224 (docs/benchmarks.md, "Ways of a mixed batch"), and holds the
     maps of one owner at a time. In compiled models (``whole``) one graph must serve every mix.
 
     Args:
