@@ -78,7 +78,7 @@ def grown(folder: Path, threads: int) -> float:
     return float(told)
 
 
-def measured(label: str, rounds: int, threads: int) -> dict[str, object]:
+def measured(label: str, precisions: list[str], rounds: int, threads: int) -> dict[str, object]:
     name, side = TRUNKS[label]
     model = made(name)
     reference = plain_copy(model)
@@ -88,7 +88,7 @@ def measured(label: str, rounds: int, threads: int) -> dict[str, object]:
     }
     found: dict[str, dict[str, object]] = {way: {} for way in ways}
     with tempfile.TemporaryDirectory() as temporary:
-        for precision in ("fp32", "fp16", "int8"):
+        for precision in precisions:
             out, way, started = Path(temporary) / precision, f"ONNX {precision}", time.perf_counter()
             exported = gn.export(model, out, precision=precision)
             agreed = exported.certificate["tasks"]["seg"]
@@ -118,13 +118,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=TRUNKS)
+    parser.add_argument("--precisions", default="fp32,int8", help="fp32,fp16,int8; fp16 runs as fp32 does")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"trunks": {}}
     known |= {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
     known |= {"rounds": given.rounds, "threads": given.threads}
     for label in [given.only] if given.only else TRUNKS:
-        known["trunks"][label] = measured(label, given.rounds, given.threads)
+        known["trunks"][label] = measured(label, given.precisions.split(","), given.rounds, given.threads)
         RESULTS.write_text(json.dumps(known, indent=2) + "\n")
         print(json.dumps({label: known["trunks"][label]}, indent=2), flush=True)
 

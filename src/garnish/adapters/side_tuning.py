@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from garnish.checking.plain_data import reals
 from garnish.engine.adapter import Method, Plan
 from garnish.engine.blocks import Whole
+from garnish.engine.open_sizes import ordered
 from garnish.engine.trunk import Trunk
 from garnish.errors import SiteError
 
@@ -102,7 +103,7 @@ class Ladder(nn.Module):
         Returns:
             Feature maps of the same shapes.
         """
-        s = self.start(states[0][-1 if self.opaque else 0].permute(0, 2, 3, 1))
+        s = self.start(ordered(states[0][-1 if self.opaque else 0].permute(0, 2, 3, 1)))
         done = []
         for index, (stage, own) in enumerate(zip(states, maps, strict=True)):
             if index:
@@ -110,8 +111,8 @@ class Ladder(nn.Module):
             gates, blocks = self.gates[index], self.blocks[index]
             assert isinstance(gates, nn.ModuleList) and isinstance(blocks, nn.ModuleList)
             for gate, block, x in zip(gates, blocks, stage[-len(gates) :], strict=True):
-                s = block(gate(s, x.permute(0, 2, 3, 1)))
-            done.append(own + self.ups[index](s).permute(0, 3, 1, 2))
+                s = block(gate(s, ordered(x.permute(0, 2, 3, 1))))
+            done.append(ordered(own) + ordered(self.ups[index](s).permute(0, 3, 1, 2)))
         return done
 
     def _down(self, s: Tensor, index: int, like: Tensor) -> Tensor:
@@ -121,8 +122,8 @@ class Ladder(nn.Module):
         ratio = conv.stride[0]
         pad_high = like.shape[2] * ratio - s.shape[1]
         pad_wide = like.shape[3] * ratio - s.shape[2]
-        out: Tensor = conv(F.pad(s, (0, 0, 0, pad_wide, 0, pad_high)).permute(0, 3, 1, 2))
-        return out.permute(0, 2, 3, 1)
+        out: Tensor = conv(ordered(F.pad(s, (0, 0, 0, pad_wide, 0, pad_high)).permute(0, 3, 1, 2)))
+        return ordered(out.permute(0, 2, 3, 1))
 
 
 @final
@@ -156,6 +157,6 @@ class SideBlock(nn.Module):
 
     def forward(self, s: Tensor) -> Tensor:
         """Run the block on the side stream: (I, H, W, w) → (I, H, W, w)."""
-        s = s + self.mix(self.norm1(s).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        s = s + ordered(self.mix(ordered(self.norm1(s).permute(0, 3, 1, 2))).permute(0, 2, 3, 1))
         out: Tensor = s + self.fc2(F.gelu(self.fc1(self.norm2(s))))
         return out

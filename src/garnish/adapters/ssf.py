@@ -16,6 +16,7 @@ from garnish.adapters.places import patch_embed, require
 from garnish.engine.adapter import Adapter, Method, Plan
 from garnish.engine.blocks import bare
 from garnish.engine.context import ForwardContext
+from garnish.engine.open_sizes import ordered
 from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
 
@@ -69,7 +70,7 @@ class SSFAdapter(Adapter):
         """(…, C) → (…, C), or maps (R, C, H, W) → (R, C, H, W)."""
         # one pass over y, also where it is made again in the backward pass
         if self.channels_first:
-            return torch.addcmul(self.shift[:, None, None], y, self.scale[:, None, None])
+            return torch.addcmul(self.shift[:, None, None], ordered(y), self.scale[:, None, None])
         return torch.addcmul(self.shift, y, self.scale)
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

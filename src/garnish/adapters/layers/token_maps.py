@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from garnish.engine.context import ForwardContext
+from garnish.engine.open_sizes import ordered
 
 
 def to_map(x: Tensor, ctx: ForwardContext) -> tuple[Tensor | None, Tensor]:
     """(R, P + H·W, C) or (R, H, W, C) → the prefix tokens (R, P, C), or None without any, and the map (R, C, H, W)."""
     prefix = x[:, : ctx.num_prefix] if x.ndim == 3 and ctx.num_prefix else None
-    return prefix, ctx.to_map(x)
+    return prefix, ordered(ctx.to_map(x))
 
 
 def from_map(prefix: Tensor | None, on_map: Tensor, num_dims: int) -> Tensor:
