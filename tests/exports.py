@@ -67,4 +67,4 @@ def model(short: str, method: Method | Sequence[Method], heads: Mapping[str, Hea
 def moved(model: Model) -> None:
     """Move adapters and heads away from their start, a little."""
     for parameter in model.trained_parameters().values():
-        parameter.add_(0.05 * torch.randn_like(parameter))
+        parameter.add_(0.02 * torch.randn_like(parameter))

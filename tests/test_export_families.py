@@ -123,3 +123,26 @@ def test_every_method(case, short, per_task, tmp_path):
     model = exports.model(short, made, dict.fromkeys(("seg", "depth"), gn.LinearHead()))
     gn.export(model, tmp_path / "out")
     check(model, tmp_path / "out")
+
+
+REAL = (
+    "mit_b0",
+    "vit_small_patch14_dinov2",
+    "vit_small_patch16_dinov3",
+    "swin_tiny_patch4_window7_224",
+    "swinv2_tiny_window8_256",
+    "convnext_tiny",
+    "efficientnet_b0",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_size_of_every_family(name, tmp_path):
+    torch.manual_seed(0)
+    tasks = {"seg": gn.Semantic(classes=19), "depth": gn.Depth()}
+    model = gn.adapt(gn.backbone(name), gn.LoRA(rank=8), tasks, gn.SegFormerHead(channels=64)).eval()
+    exports.moved(model)
+    made = gn.export(model, tmp_path / "out")
+    assert made.bytes < 1.05 * 4 * sum(tensor.numel() for tensor in model.all_tensors().values()) + 1e6
+    check(model, tmp_path / "out")

@@ -25,6 +25,7 @@ def test_quick_start_runs_in_an_empty_folder(tmp_path, monkeypatch):
     assert (tmp_path / "my-tasks" / "bundle.json").exists()
     assert (tmp_path / "runs" / "first" / "best" / "weights.safetensors").exists()
     assert (tmp_path / "maps.png").stat().st_size > 1000
+    assert (tmp_path / "exported" / "model.onnx").exists()
     assert set(names["maps"].maps) == set(names["train"].tasks)
 
 
