@@ -152,7 +152,7 @@ def test_both_are_measured_on_the_users_pictures(tmp_path):
     ("options", "line"),
     [
         ({"to": "torch", "precision": "int8"}, 'precision="int8" is of onnxruntime'),
-        ({"adapters": "inputs"}, "cannot be written yet"),
+        ({"adapters": "inputs", "tasks": ["seg"]}, "has an output for every task; leave tasks out"),
         ({"tasks": ["sag"]}, "unknown task 'sag'; did you mean 'seg'"),
         ({"tasks": []}, "there is no task to export"),
         ({"to": "openvino"}, "to"),

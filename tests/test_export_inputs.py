@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+import exports
 import garnish as gn
 import tiny
 from garnish.errors import BundleError, OptionError
 from garnish.exporting.deployed import Deployed, plain_copy
-from garnish.exporting.fed_export import bundle_name, fed_files
+from garnish.exporting.fed_export import FedGraph, bundle_name, fed_files
 from garnish.exporting.fed_graph import misfit
 from garnish.exporting.open_sides import open_sides
 from garnish.exporting.slots import Fed, own_slots, put
@@ -34,14 +35,9 @@ CASES = {
 FAST = ("mit", "vit")
 
 
-def model_of(short: str, method: str, seed: int = 0, **options: object) -> gn.Model:
+def model_of(short: str, method: str, **options: object) -> gn.Model:
     """On the trunk that every model of a family here has."""
-    made = tiny.model(short, gn.registry.build("adapters", method, options), tasks=TASKS)
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for parameter in made.trained_parameters().values():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return made
+    return exports.model(short, gn.registry.build("adapters", method, options), dict.fromkeys(TASKS, gn.LinearHead()))
 
 
 @pytest.mark.export
@@ -67,13 +63,11 @@ def test_bundles_of_other_ranks_scales_and_classes_share_a_graph(tmp_path):
     first = model_of("mit", "LoRA", rank=2)
     gn.export(first, tmp_path / "out", adapters="inputs")
     graph = (tmp_path / "out" / "model.onnx").read_bytes()
-    trunk = tiny.backbone("mit")
-    other = gn.adapt(
-        trunk, gn.LoRA(rank=5, alpha=3), {"parts": gn.Semantic(classes=9), "cracks": gn.Saliency()}, gn.LinearHead()
-    ).eval()
-    tiny.randomise_own(other)
+    tasks = {"parts": gn.Semantic(classes=9), "cracks": gn.Saliency()}
+    other = gn.adapt(exports.trunk("mit"), gn.LoRA(rank=5, alpha=3), tasks, gn.LinearHead()).eval()
+    exports.moved(other)
     files, facts, described = fed_files(
-        {"other": plain_copy(other)}, _there(tmp_path / "out"), torch.uint8, "fp32", None
+        {"other": plain_copy(other)}, FedGraph.read(tmp_path / "out"), torch.uint8, "fp32", None
     )
     assert "model.onnx" not in files and (tmp_path / "out" / "model.onnx").read_bytes() == graph
     for name, data in files.items():
@@ -91,12 +85,6 @@ def test_bundles_of_other_ranks_scales_and_classes_share_a_graph(tmp_path):
             assert np.abs(found[task] - out.numpy()).max() <= 1e-4 * out.abs().max()
     assert facts["no_adapter"] == "zeros"
     assert described["other"]["certificate"]["tasks"]["parts"]["equal_labels"] == 1.0
-
-
-def _there(folder):
-    from garnish.exporting.fed_export import FedGraph
-
-    return FedGraph.read(folder)
 
 
 @pytest.mark.parametrize("short", ["vit", "swin", "convnext"])
@@ -181,7 +169,7 @@ def test_a_bundle_of_another_graph_is_refused_and_nothing_is_written(tmp_path):
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     refused = [
         (model_of("mit", "AdaptFormer"), "is not of this graph"),
-        (tiny.model("mit", gn.LoRA(rank=2), tasks=("seg",)), "has 1 tasks, the graph 2 outputs"),
+        (exports.model("mit", gn.LoRA(rank=2), {"seg": gn.LinearHead()}), "has 1 tasks, the graph 2 outputs"),
         (model_of("vit", "LoRA"), "belongs to another trunk"),
     ]
     for model, said in refused:

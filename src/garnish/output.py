@@ -71,6 +71,20 @@ def logger(name: str) -> logging.Logger:
     return found
 
 
+@contextmanager
+def muted(*names: str) -> Iterator[None]:
+    """Without the messages of others' loggers below errors, within a ``with`` block."""
+    logs = [logging.getLogger(name) for name in names]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
+
+
 def run_told(program: str, run: Callable[[list[str]], int], argv: Sequence[str]) -> int:
     """Run a command of a shell: logs go to standard error, an error is one line there, behind the program's name.
 

@@ -44,9 +44,9 @@ def _weights(old: int, new: int, like: Tensor) -> Tensor:
     """(new, old) float32: weights of a line's resampled points from its own."""
     at = torch.arange(new, device=like.device, dtype=torch.float32) + 0.5
     place = torch.arange(old, device=like.device, dtype=torch.float32) + 0.5
-    wide = at * 0 + new  # as a tensor, since ONNX's translation takes no bare side for a float
-    centre, ratio = at * old / wide, (old / wide).clamp_min(1)
-    apart = (place - centre[:, None]).abs() / ratio[:, None]
+    wide = (at * 0 + new)[:, None]  # as a tensor, since ONNX's translation takes no bare side for a float
+    # over a common denominator, of whole and half numbers, so that nothing is rounded before the division
+    apart = (place * wide - at[:, None] * old).abs() / wide.clamp_min(old)
     near = ((_A + 2) * apart - (_A + 3)) * apart * apart + 1
     far = _A * (((apart - 5) * apart + 8) * apart - 4)
     weights = torch.where(apart < 1, near, torch.where(apart < 2, far, torch.zeros_like(far)))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 from garnish.engine.trunk import Trunk
 from garnish.errors import GarnishError, MissingExtraError, one_line
 from garnish.heads.head import is_plain
+from garnish.output import muted
 from garnish.runtime.manifest import IMAGE
 
 if TYPE_CHECKING:
@@ -222,17 +222,9 @@ def require_onnx() -> None:
 def quiet() -> Iterator[None]:
     """Without the exporter's warnings and progress, which speak to its developers."""
     loud = ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir")
-    logs: Mapping[str, logging.Logger] = {name: logging.getLogger(name) for name in loud}
-    levels = {name: log.level for name, log in logs.items()}
-    for log in logs.values():
-        log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, log in logs.items():
-            log.setLevel(levels[name])
+    with muted(*loud), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _said(error: BaseException) -> str:
