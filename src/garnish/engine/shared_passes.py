@@ -182,17 +182,21 @@ def plan_passes(
             one structure for every mix.
         picture_bytes: of one picture's stream in the first block; None: not known, as in a graph.
     """
-    asked = sorted({owner_of[task] for task in wanted.tasks}, key=lambda owner: owner.number)
+    asks: dict[Owner, set[str]] = {}
+    for task in wanted.tasks:
+        asks.setdefault(owner_of[task], set()).add(task)
 
     def key_of(owner: Owner) -> Hashable:
-        count = wanted.count_of({task for task in wanted.tasks if owner_of[task] is owner})
+        count = wanted.count_of(asks.get(owner, set()))
         known = None if picture_bytes is None or not isinstance(count, int) else count * picture_bytes
         return group_of(owner, body, whole=whole, part_bytes=known)
 
-    groups: dict[Hashable, list[Owner]] = {key_of(owner): [] for owner in asked}
-    everyone = dict.fromkeys(owner_of.values()) if whole else asked
-    for owner in sorted(everyone, key=lambda owner: owner.number):
-        groups.get(key_of(owner), []).append(owner)
+    everyone = set(owner_of.values()) if whole else asks
+    keys = {owner: key_of(owner) for owner in sorted(everyone, key=lambda owner: owner.number)}
+    groups: dict[Hashable, list[Owner]] = {key: [] for owner, key in keys.items() if owner in asks}
+    for owner, key in keys.items():
+        if key in groups:
+            groups[key].append(owner)
     for members in groups.values():
         tasks = tuple(task for task in wanted.tasks if owner_of[task] in members)
         own = Wanted(tasks, wanted.by_image, wanted.num_images)
