@@ -46,3 +46,8 @@ class Decoding(Options, ABC):
     def legend(self) -> Mapping[str, tuple[int, int, int]]:
         """Label names and their colours, for pictures; empty where the map is continuous."""
         return {}
+
+
+def one_channel(values: np.ndarray) -> np.ndarray:
+    """(H, W) or (1, H, W) → (H, W) float32, of a map or a target of one number a pixel."""
+    return values.astype(np.float32).reshape(values.shape[-2:])

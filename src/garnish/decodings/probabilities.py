@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, final
 import numpy as np
 
 from garnish.checking.plain_data import integers
-from garnish.decodings.decoding import Decoding
+from garnish.decodings.decoding import Decoding, one_channel
 from garnish.drawing.map_files import with_suffix, write_png
 from garnish.drawing.painting import eight_bits, paint_shares
 
@@ -45,13 +45,8 @@ class Probabilities(Decoding):
 
     def paint(self, decoded: np.ndarray) -> np.ndarray:
         """(H, W) or (1, H, W) → (H, W, 3) grey; ``none_colour`` where there is no label."""
-        return paint_shares(_flat(decoded), none=_NONE, none_colour=self.none_colour, dark=self.dark)
+        return paint_shares(one_channel(decoded), none=_NONE, none_colour=self.none_colour, dark=self.dark)
 
     def write(self, decoded: np.ndarray, path: Path) -> Path:
         """``path.png``: 8-bit grey, probability · 255."""
-        return write_png(eight_bits(_flat(decoded)), with_suffix(path, ".png"))
-
-
-def _flat(shares: np.ndarray) -> np.ndarray:
-    """(H, W) or (1, H, W) → (H, W) float32."""
-    return shares.astype(np.float32).reshape(shares.shape[-2:])
+        return write_png(eight_bits(one_channel(decoded)), with_suffix(path, ".png"))

@@ -14,7 +14,7 @@ from typing import ClassVar, final
 import numpy as np
 
 from garnish.checking.bounds import Metres
-from garnish.decodings.decoding import Decoding
+from garnish.decodings.decoding import Decoding, one_channel
 from garnish.drawing.map_files import with_suffix, write_map, write_png
 from garnish.drawing.painting import paint_distances
 from garnish.errors import OptionError
@@ -56,11 +56,11 @@ class SoftplusDepth(Decoding):
 
     def paint(self, decoded: np.ndarray) -> np.ndarray:
         """(H, W) or (1, H, W) metres → (H, W, 3): near is yellow, ``max_metres`` dark violet; black without a label."""
-        return paint_distances(_flat(decoded), self.min_metres, self.max_metres)
+        return paint_distances(one_channel(decoded), self.min_metres, self.max_metres)
 
     def write(self, decoded: np.ndarray, path: Path) -> Path:
         """``path.png``: 16-bit, millimetres, 0 = none; where ``max_metres`` > 65.535, ``path.npy``: float32 metres."""
-        metres = _flat(decoded)
+        metres = one_channel(decoded)
         valid = (metres > 0) & np.isfinite(metres)
         values = np.where(valid, metres, 0).astype(np.float64)
         if self.max_metres > _MAX_FILE_METRES:
@@ -70,8 +70,3 @@ class SoftplusDepth(Decoding):
             return write_map(data.getvalue(), file)
         millimetres = np.where(valid, np.clip(np.rint(values * 1000), 1, 65535), 0).astype(np.uint16)
         return write_png(millimetres, with_suffix(path, ".png"))
-
-
-def _flat(metres: np.ndarray) -> np.ndarray:
-    """(H, W) or (1, H, W) → (H, W) float32."""
-    return metres.astype(np.float32).reshape(metres.shape[-2:])

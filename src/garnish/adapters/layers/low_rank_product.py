@@ -67,14 +67,14 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, hidden, a, b = ctx.saved_tensors
-        kind, rows = grad.dtype, grad
+        kind = grad.dtype
         if torch.is_grad_enabled():  # to be differentiated again, also by way of what was computed on the way
             hidden = x.flatten(0, -2) @ a.to(x.dtype).t()
-        narrow = torch.mm(rows, b.to(kind)).mul_(ctx.scale)
+        narrow = torch.mm(grad, b.to(kind)).mul_(ctx.scale)
         mine = torch.mm(narrow, a.to(kind)).view_as(x).to(x.dtype) if ctx.needs_input_grad[0] else None
         down = torch.mm(narrow.t(), x.flatten(0, -2).to(kind)).to(a.dtype) if ctx.needs_input_grad[2] else None
-        up = torch.mm(rows.t(), hidden.to(kind)).mul_(ctx.scale).to(b.dtype) if ctx.needs_input_grad[3] else None
-        own = rows.view(*x.shape[:-1], rows.shape[-1]) if ctx.needs_input_grad[1] else None
+        up = torch.mm(grad.t(), hidden.to(kind)).mul_(ctx.scale).to(b.dtype) if ctx.needs_input_grad[3] else None
+        own = grad.view(*x.shape[:-1], grad.shape[-1]) if ctx.needs_input_grad[1] else None
         return mine, own, down, up, None
 
 
