@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,8 @@ from garnish.errors import OptionError
 from garnish.files.regular import read_regular
 from garnish.model.model import Model
 from garnish.registry import SpecFacts, describe
-from garnish.runtime.manifest import ADAPTER, MANIFEST, NAME, ExportedTrunk
+from garnish.runtime.graph import MOST_GRAPH
+from garnish.runtime.manifest import ADAPTER, ExportedTrunk, bundle_names
 from garnish.tasks.task import Task
 
 
@@ -54,9 +54,5 @@ def manifest_bytes(facts: Mapping[str, Any]) -> bytes:
 
 def bundle_files_of(folder: Path) -> dict[str, bytes]:
     """File name → bytes of the bundles that lie beside a graph, two files each."""
-    found: dict[str, bytes] = {}
-    for file in folder.glob(f"*{ADAPTER}"):
-        name, description = file.name.removesuffix(ADAPTER), file.with_name(f"{file.name.removesuffix(ADAPTER)}.json")
-        if re.fullmatch(NAME, name) and description.name != MANIFEST and description.is_file():
-            found |= {one.name: read_regular(one, 2**31) for one in (file, description)}
-    return found
+    files = [folder / f"{name}{ending}" for name in bundle_names(folder) for ending in (".json", ADAPTER)]
+    return {file.name: read_regular(file, MOST_GRAPH) for file in files}

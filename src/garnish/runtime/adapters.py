@@ -6,7 +6,6 @@ A bundle is there as soon as its files are, ``NAME.json`` and ``NAME.onnx_adapte
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,14 @@ from garnish.errors import BundleError, OptionError, one_line, shown, suggest
 from garnish.files.regular import read_regular
 from garnish.runtime.decoded_tasks import TaskOutput, task_outputs
 from garnish.runtime.graph import Graph
-from garnish.runtime.manifest import ADAPTER, MANIFEST, NAME, AdapterFacts, InputFacts, read_adapter_facts
+from garnish.runtime.manifest import (
+    ADAPTER,
+    AdapterFacts,
+    InputFacts,
+    bundle_names,
+    is_bundle,
+    read_adapter_facts,
+)
 
 #: Largest file of adapter tensors that is read, bytes.
 _MOST_ADAPTER = 2**31
@@ -50,8 +56,7 @@ class Adapters:
 
     def names(self) -> tuple[str, ...]:
         """Names of the bundles that lie beside the graph now."""
-        found = (file.name.removesuffix(ADAPTER) for file in self._folder.glob(f"*{ADAPTER}"))
-        return tuple(sorted(filter(self._is_there, found)))
+        return bundle_names(self._folder)
 
     def get(self, name: str | None) -> LoadedBundle:
         """A bundle; None: the only one.
@@ -67,7 +72,7 @@ class Adapters:
             name = known[0]
         if found := self._loaded.get(name):
             return found
-        if not self._is_there(name):
+        if not is_bundle(self._folder, name):
             raise OptionError(f"{self._folder}: no bundle {shown(name)}{suggest(name, self.names())}")
         with self._lock:
             own = self._loading.setdefault(name, threading.Lock())
@@ -75,14 +80,6 @@ class Adapters:
             if name not in self._loaded:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
-
-    def _is_there(self, name: str) -> bool:
-        files = [f"{name}.json", f"{name}{ADAPTER}"]
-        return (
-            bool(re.fullmatch(NAME, name))
-            and MANIFEST not in files
-            and all((self._folder / f).is_file() for f in files)
-        )
 
     def _load(self, name: str) -> LoadedBundle:
         description, file = (self._folder.absolute() / f"{name}{ending}" for ending in (".json", ADAPTER))

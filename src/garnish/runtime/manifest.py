@@ -7,6 +7,7 @@ Shape letters: N pictures, C channels, H W pixels.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +27,8 @@ GRAPH: Mapping[str, str] = {"onnx": "model.onnx", "torch": "model.pt2"}
 IMAGE = "image"
 #: Ending of a bundle's tensors, in onnxruntime's own format.
 ADAPTER = ".onnx_adapter"
-#: What the file names of bundles may be.
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+#: What the names of bundles beside a graph may be.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 Form = Literal["merged", "inputs"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -101,6 +102,22 @@ class AdapterFacts(TypedDict):
     tensors: dict[str, AdapterTensor]
     sha256: _Hex64  # of NAME.onnx_adapter
     certificate: dict[str, Json]
+
+
+def is_bundle_name(name: str) -> bool:
+    """Whether a bundle beside a graph may have this name: its files are NAME.json and NAME.onnx_adapter."""
+    return bool(re.fullmatch(_NAME, name)) and f"{name}.json" != MANIFEST
+
+
+def is_bundle(folder: Path, name: str) -> bool:
+    """Whether a bundle of this name lies beside a graph, with both of its files."""
+    return is_bundle_name(name) and all((folder / f"{name}{ending}").is_file() for ending in (".json", ADAPTER))
+
+
+def bundle_names(folder: Path) -> tuple[str, ...]:
+    """Names of the bundles that lie beside a graph now."""
+    found = (file.name.removesuffix(ADAPTER) for file in folder.glob(f"*{ADAPTER}"))
+    return tuple(sorted(name for name in found if is_bundle(folder, name)))
 
 
 def read_manifest(folder: Path) -> ExportFacts:
