@@ -183,6 +183,19 @@ def test_a_bundle_of_another_graph_is_refused_and_nothing_is_written(tmp_path):
     json.loads((out / "model.json").read_text())
 
 
+@pytest.mark.slow
+@pytest.mark.export
+def test_the_least_side_is_found_in_float32_whatever_the_trunk_is_stored_in(tmp_path):
+    model = model_of("mit", "LoRA")
+    full = gn.export(model, tmp_path / "fp32", adapters="inputs")
+    half = gn.export(model, tmp_path / "fp16", adapters="inputs", precision="fp16")
+    assert half.facts["image"] == full.facts["image"] == {"dtype": "uint8", "least": 1}
+    assert half.facts["precision"] == "fp16" and half.bytes < full.bytes
+    (facts,) = half.bundles.values()
+    assert facts["graph"] == half.facts["sha256"] != full.facts["sha256"]
+    assert facts["certificate"]["tasks"]["seg"]["equal_labels"] >= 0.995
+
+
 def test_a_bundle_is_named_as_its_folder_or_its_run():
     assert bundle_name("runs/cracks/best") == "cracks"
     assert bundle_name("bundles/seg.v2") == "seg.v2"

@@ -6,9 +6,8 @@ Each bundle is run through the runtime, from the files that are to be written, a
 from __future__ import annotations
 
 import hashlib
-import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, final
@@ -38,17 +37,18 @@ from garnish.exporting.slots import own_slots
 from garnish.files.regular import read_regular
 from garnish.model.model import Model
 from garnish.registry import plain
+from garnish.runtime.graph import MOST_GRAPH
 from garnish.runtime.manifest import (
     ADAPTER,
     FORMAT,
     GRAPH,
     MANIFEST,
-    NAME,
     AdapterFacts,
     AdapterTensor,
     ExportedTask,
     ExportFacts,
     Precision,
+    is_bundle_name,
     read_manifest,
 )
 from garnish.runtime.session import Session
@@ -73,27 +73,25 @@ class FedGraph:
     def read(cls, folder: Path) -> FedGraph:
         """The graph of a folder that was exported before; raises BundleError for a damaged one."""
         facts = read_manifest(folder)
-        data = read_regular(folder / _FILE, 2**31)
+        data = read_regular(folder / _FILE, MOST_GRAPH)
         if hashlib.sha256(data).hexdigest() != facts["sha256"]:
             raise BundleError(f"{folder / _FILE}: is not the graph of its manifest; export to another folder")
         return cls(data, facts)
 
     @classmethod
-    def of(cls, model: Model, dtype: torch.dtype, precision: Precision) -> FedGraph:
-        """The graph of a model of :func:`garnish.exporting.deployed.plain_copy`; raises as :func:`fed_graph`."""
+    def of(cls, model: Model, dtype: torch.dtype) -> FedGraph:
+        """The float32 graph of a :func:`~garnish.exporting.deployed.plain_copy`; raises as :func:`fed_graph`."""
         proto = fed_graph(model, dtype)
         inputs = input_facts(proto)
         slots = own_slots(model)
         values, kind = no_adapter(model, slots, pictures(2, 97, 131, 0, torch.float32))
         named = {slot.name: value for slot, value in zip(slots, values, strict=True)}
-        if precision != "fp32":
-            proto = stored_as(proto, precision, model.backbone.frozen_tensors())
         data = onnx_bytes(with_defaults(proto, named))
         facts: ExportFacts = {
             "format": FORMAT,
             "form": "inputs",
             "to": "onnx",
-            "precision": precision,
+            "precision": "fp32",
             "opset": OPSET,
             "versions": versions("onnx"),
             "backbone": trunk_facts(model),
@@ -106,6 +104,14 @@ class FedGraph:
             "certificate": {},
         }
         return cls(data, facts)
+
+    def stored(self, precision: Precision, weights: Iterable[str]) -> FedGraph:
+        """The same with the trunk's weights, of these names, stored in another precision."""
+        import onnx
+
+        data = onnx_bytes(stored_as(onnx.load_from_string(self.data), precision, weights))
+        sha256 = hashlib.sha256(data).hexdigest()
+        return FedGraph(data, {**self.facts, "precision": precision, "sha256": sha256})
 
     def with_least(self, least: int) -> FedGraph:
         """The same for pictures whose smaller side has at least so many pixels."""
@@ -161,54 +167,69 @@ def fed_files(
     Raises:
         GarnishError: a bundle that is not of this graph, or differs from its model by more than a limit.
     """
-    graph = FedGraph.of(next(iter(models.values())), dtype, precision) if there is None else there
     files: dict[str, bytes] = {}
     described: dict[str, AdapterFacts] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        if there is None:
-            name, model = next(iter(models.items()))
-            graph = graph.with_least(_least(Path(folder), graph, name, model))
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        graph = _new_graph(folder, *next(iter(models.items())), dtype, precision) if there is None else there
+        session = _opened(folder, graph)
         for name, model in models.items():
-            described[name] = _described(Path(folder), graph, name, model, data)
-            files |= {
-                f"{name}{ending}": (Path(folder) / f"{name}{ending}").read_bytes() for ending in (".json", ADAPTER)
-            }
+            facts = _written(folder, graph.facts, name, model)
+            certificate = _certificate(session, name, model)
+            if data is not None:
+                certificate["data"] = compared_on(model, _Fed(session, name), list(model.tasks), data, torch.uint8)
+            _check(certificate, name, graph.facts["precision"])
+            facts["certificate"] = cast(dict[str, Json], plain(certificate, finite=True))
+            described[name] = facts
+            files[f"{name}.json"] = manifest_bytes(facts)
+            files[f"{name}{ADAPTER}"] = (folder / f"{name}{ADAPTER}").read_bytes()
     return (files if there is not None else {**graph.files(), **files}), graph.facts, described
 
 
-def _least(folder: Path, graph: FedGraph, name: str, model: Model) -> int:
-    """The smallest side of a picture for which the graph holds: 1 if it agrees with the model on such pictures."""
-    _write_bundle(folder, graph, name, model, {})
+def _new_graph(folder: Path, name: str, model: Model, dtype: torch.dtype, precision: Precision) -> FedGraph:
+    """The graph of a bundle, for pictures from the smallest on at which it agrees with the model.
+
+    It is compared in float32 in any case, so that a fault of it never passes for one of rounding.
+    """
+    graph = FedGraph.of(model, dtype)
+    session = _opened(folder, graph)
+    _written(folder, graph.facts, name, model)
     try:
-        found = compared(
-            model, _Fed(Session(folder), name), list(model.tasks), small_sizes(model.backbone), torch.uint8
-        )
+        small = compared(model, _Fed(session, name), list(model.tasks), small_sizes(model.backbone), torch.uint8)
+        holds = not list(beyond(small, "fp32"))
     except GarnishError:  # it fails there
-        return least_side(model.backbone)
-    return 1 if not list(beyond(found, "fp32")) else least_side(model.backbone)
+        holds = False
+    if not holds:
+        graph = graph.with_least(least_side(model.backbone))
+    if precision == "fp32":
+        return graph
+    _check(_certificate(_opened(folder, graph), name, model), name, "fp32")
+    return graph.stored(precision, model.backbone.frozen_tensors())
 
 
-def _described(folder: Path, graph: FedGraph, name: str, model: Model, data: Dataset | None) -> AdapterFacts:
-    """Write a bundle's files beside the graph, compare, and write them again with their certificate."""
-    _write_bundle(folder, graph, name, model, {})
-    sizes, trunk, tasks = sizes_to_try(model.backbone), model.backbone, list(model.tasks)
-    if graph.facts["image"]["least"] == 1:
-        sizes = [*sizes, *small_sizes(trunk)]
-    run = _Fed(Session(folder), name)
-    certificate: Certificate = compared(model, run, tasks, sizes, torch.uint8)
-    if data is not None:
-        certificate["data"] = compared_on(model, run, tasks, data, torch.uint8)
-    if lines := list(beyond(certificate, graph.facts["precision"])):
-        raise GarnishError(f"export: {name}: {'; '.join(lines)}; nothing was written")
-    return _write_bundle(folder, graph, name, model, cast(dict[str, Json], plain(certificate, finite=True)))
-
-
-def _write_bundle(folder: Path, graph: FedGraph, name: str, model: Model, certificate: dict[str, Json]) -> AdapterFacts:
-    """Write the graph, and a bundle's two files, to a folder that nobody else sees."""
+def _opened(folder: Path, graph: FedGraph) -> Session:
+    """Write a graph to a folder that nobody else sees, and open it."""
     for file, content in graph.files().items():
         (folder / file).write_bytes(content)
+    return Session(folder)
+
+
+def _certificate(session: Session, name: str, model: Model) -> Certificate:
+    """How far a bundle in the runtime is from its model, on pictures of every size that its graph takes."""
+    sizes = sizes_to_try(model.backbone)
+    if session.facts["image"]["least"] == 1:
+        sizes = [*sizes, *small_sizes(model.backbone)]
+    return compared(model, _Fed(session, name), list(model.tasks), sizes, torch.uint8)
+
+
+def _check(certificate: Certificate, name: str, precision: Precision) -> None:
+    if lines := list(beyond(certificate, precision)):
+        raise GarnishError(f"export: {name}: {'; '.join(lines)}; nothing was written")
+
+
+def _written(folder: Path, facts: ExportFacts, name: str, model: Model) -> AdapterFacts:
+    """Write a bundle's two files, still without a certificate, beside the graph of these facts."""
     values = {slot.name: slot.value for slot in own_slots(model)}
-    facts = graph.facts
     trunk = trunk_facts(model)
     if trunk["fingerprint"] != facts["backbone"]["fingerprint"]:
         raise BundleError(f"export: {name}: belongs to another trunk than the graph; export it to another folder")
@@ -232,7 +253,7 @@ def _write_bundle(folder: Path, graph: FedGraph, name: str, model: Model, certif
         },
         "tensors": tensors,
         "sha256": hashlib.sha256((folder / f"{name}{ADAPTER}").read_bytes()).hexdigest(),
-        "certificate": certificate,
+        "certificate": {},
     }
     (folder / f"{name}.json").write_bytes(manifest_bytes(described))
     return described
@@ -257,7 +278,7 @@ def bundle_name(path: str) -> str:
     """
     folder = Path(path).absolute()
     name = folder.parent.name if folder.name == "best" else folder.name
-    if not re.fullmatch(NAME, name) or f"{name}.json" == MANIFEST:
+    if not is_bundle_name(name):
         raise OptionError(
             f"export: {path}: a bundle beside a graph is named as its folder, and {name!r} is no plain name; rename it"
         )
