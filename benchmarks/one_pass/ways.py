@@ -7,7 +7,7 @@ Every task has a LoRA (r = 8, every linear layer from a block on) and a linear h
 asks for one task, in turn. *Owner by owner*: rows of one owner are a slice, and its adapters run on that. *Stacked*:
 every row gathers the tensors of its owner, and one product of a batch of matrices serves all, as compiled passes do it.
 *Passes*: the trunk runs once for each owner. ``own`` is the way that the model itself takes. Processor time of one
-thread, ways in turn, ratios within a round; results are kept in benchmarks/one_pass/ways.json.
+thread, ways in turn, ratios within a round; results are merged by case into benchmarks/one_pass/ways.json.
 """
 
 from __future__ import annotations
@@ -140,9 +140,9 @@ def main() -> None:
                         key = "/".join(map(str, (trunk, start, *batch, side, mode)))
                         cases[key] = measure(trunk, start, batch, side, mode != "pass", rounds)
                         print(key, {way: round(q[1], 2) for way, q in cases[key]["over"].items()}, flush=True)
-    RESULTS.write_text(
-        json.dumps({"torch": torch.__version__, "rounds": options.rounds, "cases": cases}, indent=1) + "\n"
-    )
+    former = json.loads(RESULTS.read_text())["cases"] if RESULTS.exists() else {}
+    found = {"torch": torch.__version__, "rounds": options.rounds, "cases": {**former, **cases}}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
