@@ -21,6 +21,7 @@ SRC = Path(garnish.__file__).parent
 ROOMS = [
     ("ground", {"__init__", "errors", "moved", "output", "registry", "checking"}),
     ("files", set()),
+    ("pictures", set()),
     ("drawing", set()),
     ("decodings", set()),
     ("engine", set()),
