@@ -121,4 +121,3 @@ class Bands(Options):
         if self.range is None:
             return None
         return self.range if isinstance(self.range[0], tuple) else (self.range,)
-
