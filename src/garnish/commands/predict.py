@@ -8,10 +8,12 @@ from pathlib import Path
 
 from garnish.commands.parser import Parser, some_names
 from garnish.output import say
+from garnish.tiles.words import given_tiling, takes_tiles
 
 _EPILOG = """\
 For each picture: NAME_sheet.png, a contact sheet, and NAME_TASK.png per task: ids (8 bit), depth (16 bit, millimetres),
-normals, edges, saliency. Maps have the picture's own size.
+normals, edges, saliency. Maps have the picture's own size. Of a picture of more than 4096x4096 pixels, which is never
+held whole, NAME_TASK.tif, without a sheet (--tile none: as of others).
 
 examples:
   garnish predict runs/replica/best street.jpg --out maps
@@ -36,6 +38,7 @@ def parser() -> Parser:
     made.add_argument("images", metavar="IMAGE", nargs="+", help="pictures, or folders of pictures")
     made.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
     made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all)")
+    takes_tiles(made, flips=True)
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: picture → the files written")
@@ -49,17 +52,32 @@ def run(words: Sequence[str]) -> int:
     from garnish.commands.words import load_bundles
     from garnish.files.given_pictures import check_map_names, folder_to_write, picture_files
     from garnish.files.pictures import picture_size
+    from garnish.model.streamed import predict_streamed
+    from garnish.tiles.streaming import check_streamed, is_streamed
 
     folder_to_write(given.out)
     files = picture_files(given.images)
-    for file in files.values():
-        picture_size(file)  # all are checked before any is predicted
+    tiling = given_tiling(given)
+    sizes = {file: picture_size(file) for file in files.values()}  # all are checked before any is predicted
     model = load_bundles(given.bundle, given.weights, given.device)
     check_map_names(files, given.tasks or model.tasks, Path(given.out))
+    large = {name: file for name, file in files.items() if is_streamed(sizes[file], tiling)}
+    for name in large:
+        check_streamed(Path(given.out, name), given.tasks or model.tasks, files.values())
+    told = (lambda line: None) if given.json else say
     written: dict[str, list[str]] = {}
     for name, file in files.items():
-        maps = dataclasses.replace(model.predict(file, given.tasks), name=name)
-        written[str(file)] = [str(path) for path in maps.write(given.out)]
+        if name in large:
+            stem = Path(given.out, name)
+            written[str(file)] = [
+                str(p) for p in predict_streamed(model, file, stem, given.tasks, tiling, told).values()
+            ]
+        else:
+            plan = tiling.plan(sizes[file], model.backbone.multiple)
+            if plan.count > 1:
+                told(f"{file}: {plan}")
+            found = model.predict(file, given.tasks, tile=tiling.tile, overlap=tiling.overlap, flip=tiling.flip)
+            written[str(file)] = [str(path) for path in dataclasses.replace(found, name=name).write(given.out)]
         if not given.json:
             say(f"{file}: {', '.join(written[str(file)])}")
     if given.json:

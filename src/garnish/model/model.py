@@ -32,6 +32,7 @@ from garnish.model.decoders import Outputs, decode_maps, needed
 from garnish.model.given_picture import Picture
 from garnish.model.served import Served
 from garnish.tasks.task import Task
+from garnish.tiles.tiling import Overlap, Tile
 
 
 @checked
@@ -193,11 +194,19 @@ class Model(AdaptedTrunk):
     # ---- modules of higher layers are imported on use -------------------------------------------------------------
 
     @checked
-    def predict(self, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction[Tensor, Task]:
+    def predict(
+        self,
+        picture: Picture,
+        tasks: Sequence[str] | None = None,
+        *,
+        tile: Tile | None = "auto",
+        overlap: Overlap | None = None,
+        flip: bool = False,
+    ) -> Prediction[Tensor, Task]:
         """Predict all tasks (or some) of one picture at its own size: see :func:`garnish.model.predict.predict`."""
         from garnish.model.predict import predict
 
-        return predict(self, picture, tasks)
+        return predict(self, picture, tasks, tile, overlap, flip)
 
     @checked
     def report(self, size: Size | None = None) -> dict[str, Json]:

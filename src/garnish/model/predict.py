@@ -5,7 +5,7 @@ Shape letters: H W pixels of the picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,10 @@ from garnish.model.evaluation_mode import evaluating
 from garnish.model.given_picture import Picture, picture_pixels
 from garnish.model.model import Model
 from garnish.model.served import Served
+from garnish.model.windowed import Look, decodings_of, window_runner, windowed_maps
 from garnish.tasks.task import Task
+from garnish.tiles.passes import array_reader
+from garnish.tiles.tiling import Overlap, Tile, Tiling
 
 
 def acting(model: Model, tasks: Sequence[str] | None, served: Served | None = None) -> dict[str, Tensor]:
@@ -37,18 +40,60 @@ def acting(model: Model, tasks: Sequence[str] | None, served: Served | None = No
     return found
 
 
-def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction[Tensor, Task]:
+def predict(
+    model: Model,
+    picture: Picture,
+    tasks: Sequence[str] | None = None,
+    tile: Tile | None = "auto",
+    overlap: Overlap | None = None,
+    flip: bool = False,
+) -> Prediction[Tensor, Task]:
     """Run a model on one picture at its own size; call it once for each picture.
 
+    Args:
+        model: the model.
+        picture: a file, a PIL image, an array or a tensor.
+        tasks: names; None: all.
+        tile: side of overlapping windows that it is run in; "auto": 1024 for pictures of more than 2048·2048 pixels;
+            None: always one pass.
+        overlap: pixels that windows share; None: 3/32 of a window, in whole strides of the trunk.
+        flip: average with a pass of the mirrored picture.
+
     Raises:
-        DataError: a picture that cannot be read. OptionError: an unknown task.
+        DataError: a picture that cannot be read. OptionError: an unknown task; windows or a mirrored pass of a task
+            that has no decoding; an overlap as wide as the windows.
         GarnishError: an output that is not finite, which decoding would turn into a map of some class; or a tensor of
             the model that is not, since attention on a CPU can still give finite outputs then.
     """
+    tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
     pixels = picture_pixels(picture)
     name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
     which = picture if isinstance(picture, str | Path) else name
     served = model.served  # read once: other threads may add and remove tasks meanwhile
+    check_finite(model, tasks, served, str(which))
+    plan = tiling.plan((pixels.shape[0], pixels.shape[1]), model.backbone.multiple)
+    look = looking(model, str(which))
+    with evaluating(model), torch.inference_mode():
+        if plan.count > 1 or flip:
+            names = [name for name in served.tasks if tasks is None or name in tasks]
+            decodings = decodings_of({name: served.tasks[name] for name in names})
+            run = window_runner(model, names, served, look)
+            found = windowed_maps(plan, array_reader(pixels), run, decodings, flip=flip)
+            maps = {task: torch.from_numpy(decoded) for task, decoded in found.items()}
+        else:
+            images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
+            raw = model(images, tasks, served=served)
+            look(raw)
+            maps = {t: served.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
+    return Prediction(pixels, maps, dict(served.tasks), name)
+
+
+def check_finite(model: Model, tasks: Sequence[str] | None, served: Served, which: str) -> None:
+    """Raise GarnishError, naming ``which`` picture, where a tensor that some tasks use is not finite.
+
+    Raises:
+        OptionError: an unknown task.
+    """
     parts = served.parts(served.tasks if tasks is None else tasks)
     modules = [part.module if isinstance(part, Decoder) else part for part in parts]
     known = all(map(is_finite, model.buffers(recurse=False)))  # mean and std of the input
@@ -56,10 +101,13 @@ def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) 
     held = "" if known else not_finite(acting(model, tasks, served))
     if held:
         raise GarnishError(f"{which}: the model's {held}; train it again, or take a model that was saved before")
-    images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
-    with evaluating(model), torch.inference_mode():
-        raw = model(images, tasks, served=served)
+
+
+def looking(model: Model, which: str) -> Look:
+    """What raises GarnishError for an output that is not finite, naming ``which`` picture."""
+
+    def look(raw: Mapping[str, Tensor]) -> None:
         for task in odd_rows(raw):
             raise GarnishError(f"{which}: the output of task {task!r} is not finite, {why_odd(model.all_tensors())}")
-        maps = {t: served.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
-    return Prediction(pixels, maps, dict(served.tasks), name)
+
+    return look

@@ -1,11 +1,12 @@
 """The map of one task from the outputs of overlapping windows, as a weighted mean of their values.
 
-Where windows meet, one fades out while the other fades in. The weight is sin² over the band: 0 at a window's border,
+Where windows meet, one fades out while the other fades in. The weight w is sin² over the band: 0 at a window's border,
 where it knows nothing of what lies beyond, and flat at both ends, so that no crease begins where a band does; and as
-sin² + cos² = 1, weights of two neighbours add up to 1 without being summed and divided by. Every pixel is a sum of at
-most four products of float32, so float64 would change its last digit alone, and take twice the memory.
+sin² + cos² = 1, weights of two neighbours add up to 1, and none are summed and divided by. The mean is computed as
+a + w·(b − a), so that of equal values it is the value, exactly. A pixel is at most three such means of float32: float64
+would change its last digits alone, and take twice the memory.
 
-Only sums of bands are kept: those between two rows of windows across the picture, and between two windows.
+Only bands are kept: those between two rows of windows across the picture, and between two windows.
 
 Shape letters: C channels of a raw output, K values a pixel, H W pixels of the picture, h w of a window.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Literal, Protocol, final
 
 import numpy as np
 
@@ -83,7 +84,7 @@ class TaskBlender:
 
     def __init__(self, decoding: Decoding, plan: TilePlan, finishing: Finishing) -> None:
         self._decoding, self._plan, self._finishing = decoding, plan, finishing
-        self._below: np.ndarray | None = None  # (K, band, W): weighted sums of the band under the row of windows
+        self._below: np.ndarray | None = None  # (K, band, W): values of the band under the row of windows
         self._right: dict[int, np.ndarray] = {}  # first row of a part of a window → (K, rows, band) of its right band
         self._rows: np.ndarray | None = None  # finished rows of this row of windows, (…, rows, W)
 
@@ -103,20 +104,16 @@ class TaskBlender:
                     self._finish(row, top, left, self._finishing.of_raw(raws[0][:, *place]))
                     continue
                 values = self._mean(raws, *place)
-                if down is not None:
-                    values *= down[:, None]
-                if across is not None:
-                    values *= across
-                if left == column.begin and left > 0:
-                    values += self._right[top]
-                if left == column.shared:
+                if across == "in":
+                    values = _faded(self._right[top], values, fading_in(end - left))
+                if across == "out":
                     right[top] = values  # not whole before the next window
-                elif top == row.shared:
+                elif down == "out":
                     self._keep_below(left, values)
                 else:
-                    if top == row.begin and top > 0:
+                    if down == "in":
                         assert self._below is not None, "every row of windows but the last leaves a band"
-                        values += self._below[:, :, left:end]
+                        values = _faded(self._below[:, :, left:end], values, fading_in(bottom - top)[:, None])
                     self._finish(row, top, left, self._finishing.of_mean(values))
         self._right = right
 
@@ -148,17 +145,25 @@ class TaskBlender:
         self._rows[..., down, across] = pixels
 
 
-def _parts(stretch: Stretch) -> Iterator[tuple[int, int, np.ndarray | None]]:
-    """(first, end, weight) of the parts of a window that are shared with the one before, its own, and shared behind."""
+def _parts(stretch: Stretch) -> Iterator[tuple[int, int, Literal["in", "out"] | None]]:
+    """(first, end, how it fades) of the parts of a window: shared with the one before, its own, shared behind."""
     if stretch.begin < stretch.alone:
-        yield stretch.begin, stretch.alone, fading_in(stretch.alone - stretch.begin)
+        yield stretch.begin, stretch.alone, "in"
     if stretch.alone < stretch.shared:
         yield stretch.alone, stretch.shared, None
     if stretch.shared < stretch.end:
-        yield stretch.shared, stretch.end, np.float32(1) - fading_in(stretch.end - stretch.shared)
+        yield stretch.shared, stretch.end, "out"
+
+
+def _faded(before: np.ndarray, behind: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean of two windows, by the weight of the later one, which is overwritten."""
+    behind -= before
+    behind *= weights
+    behind += before
+    return behind
 
 
 def fading_in(width: int) -> np.ndarray:
-    """(width,) float32 sin² weights of a window over a band at its beginning; of the one before, 1 less these."""
+    """(width,) float32 sin² weights of a window over a band at its beginning; of the one before it, 1 less these."""
     found: np.ndarray = (np.sin(np.pi / 2 * (np.arange(width) + 0.5) / width) ** 2).astype(np.float32)
     return found
