@@ -13,6 +13,7 @@ from torch import Tensor
 
 from garnish.checking.finite import all_finite, is_finite, not_finite, odd_rows, why_odd
 from garnish.decodings.prediction import Prediction
+from garnish.engine.shared_passes import Wanted
 from garnish.errors import GarnishError
 from garnish.model.decoders import Decoder
 from garnish.model.evaluation_mode import evaluating
@@ -75,7 +76,7 @@ def predict(
     look = looking(model, str(which))
     with evaluating(model), torch.inference_mode():
         if plan.count > 1 or flip:
-            names = [name for name in served.tasks if tasks is None or name in tasks]
+            names = Wanted.of(tasks, 1, served.tasks).tasks
             decodings = decodings_of({name: served.tasks[name] for name in names})
             run = window_runner(model, names, served, look)
             found = windowed_maps(plan, array_reader(pixels), run, decodings, flip=flip)
