@@ -95,18 +95,20 @@ def _predict(given: argparse.Namespace) -> int:
     for name in large:
         check_streamed(Path(given.out, name), tasks or session.tasks(given.bundle), files.values())
     told = (lambda line: None) if given.json else say
-    how = {"overlap": tiling.overlap, "flip": tiling.flip}
+    tile, overlap, flip = tiling.tile, tiling.overlap, tiling.flip
     written: dict[str, list[str]] = {}
     for name, file in files.items():
         if name in large:
             stem = Path(given.out, name)
-            maps = session.stream(file, stem, given.bundle, tasks, tile=tiling.tile or "auto", told=told, **how)
+            maps = session.stream(
+                file, stem, given.bundle, tasks, tile=tile or "auto", overlap=overlap, flip=flip, told=told
+            )
             written[str(file)] = [str(path) for path in maps.values()]
         else:
             plan = tiling.plan(sizes[file], STEP)
             if plan.count > 1:
                 told(f"{file}: {plan}")
-            found = session.predict(file, given.bundle, tasks, tile=tiling.tile, **how)
+            found = session.predict(file, given.bundle, tasks, tile=tile, overlap=overlap, flip=flip)
             written[str(file)] = [str(path) for path in dataclasses.replace(found, name=name).write(given.out)]
         if not given.json:
             say(f"{file}: {', '.join(written[str(file)])}")
