@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from garnish.checking.finite import is_finite
 from garnish.data.dataset import Dataset
 from garnish.engine.trunk import Trunk
 from garnish.errors import GarnishError
@@ -87,9 +88,24 @@ def compared(
             want = model(images, tasks)
         got = _run(run, images)
         for task, out in zip(tasks, got, strict=True):
+            if not is_finite(want[task]):
+                raise GarnishError(
+                    f"export: the model's own output of task {task!r} is not finite on made pictures of"
+                    f" {width}x{height}; train it again"
+                )
             found[task].add(want[task], out)
         tried.append([count, height, width])
     return {"sizes": tried, "tasks": {task: one.facts for task, one in found.items()}}
+
+
+def holds_for(
+    model: Model, run: Runner, tasks: Sequence[str], sizes: Iterable[tuple[int, int, int]], dtype: torch.dtype
+) -> bool:
+    """Whether a float32 file runs at these sizes and is within the limits there; see :func:`compared`."""
+    try:
+        return not list(beyond(compared(model, run, tasks, sizes, dtype), "fp32"))
+    except GarnishError:  # it fails there
+        return False
 
 
 def compared_on(model: Model, run: Runner, tasks: Sequence[str], dataset: Dataset, dtype: torch.dtype) -> DataAgreement:

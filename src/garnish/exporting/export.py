@@ -18,11 +18,20 @@ from garnish.checking.finite import not_finite
 from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset
 from garnish.errors import BundleError, GarnishError, OptionError
-from garnish.exporting.certificate import Certificate, beyond, compared, compared_on, sizes_to_try, small_sizes
+from garnish.exporting.certificate import (
+    Certificate,
+    beyond,
+    compared,
+    compared_on,
+    holds_for,
+    sizes_to_try,
+    small_sizes,
+)
 from garnish.exporting.deployed import Deployed, chosen_tasks, folded_copy, plain_copy
 from garnish.exporting.facts import bundle_files_of, decoding_of, manifest_bytes, trunk_facts, versions
 from garnish.exporting.fed_export import FedGraph, bundle_name, fed_files
 from garnish.exporting.graph import OPSET, least_side, onnx_bytes, program_bytes, require_onnx, to_onnx, traced
+from garnish.exporting.own_rounding import check_float32
 from garnish.exporting.precision import stored_as
 from garnish.exporting.running import runner_of
 from garnish.files.atomic import present, write_folder, writing
@@ -175,24 +184,21 @@ def _made(
     graph = program_bytes(program) if proto is None else onnx_bytes(proto)
     run = runner_of(graph, to)
     if proto is not None:  # a program refuses smaller pictures by itself
-        small = compared(reference, run, tasks, small_sizes(trunk), dtype)
-        if not list(beyond(small, "fp32")):
+        if holds_for(reference, run, tasks, small_sizes(trunk), dtype):
             sizes, least = [*sizes, *small_sizes(trunk)], 1
     certificate = compared(reference, run, tasks, sizes, dtype)
-    _check(certificate, "fp32")
+    check_float32(reference, certificate, dtype, "export")
     if proto is not None and precision != "fp32":
         graph = onnx_bytes(stored_as(proto, precision, folded.backbone.frozen_tensors()))
         run = runner_of(graph, to)
         certificate = compared(reference, run, tasks, sizes, dtype)
     if data is not None:
         certificate["data"] = compared_on(reference, run, tasks, data, dtype)
-    _check(certificate, precision)
-    return graph, least, certificate
-
-
-def _check(certificate: Certificate, precision: Precision) -> None:
-    if lines := list(beyond(certificate, precision)):
+    if precision == "fp32":
+        check_float32(reference, certificate, dtype, "export")
+    elif lines := list(beyond(certificate, precision)):
         raise GarnishError(f"export: {'; '.join(lines)}; nothing was written")
+    return graph, least, certificate
 
 
 def _export_fed(
