@@ -17,7 +17,7 @@ from garnish.errors import GarnishError
 from garnish.exporting.agreement import Agreement
 from garnish.exporting.certificate import beyond, compared, holds_for, pictures, sizes_to_try, small_sizes
 from garnish.exporting.graph import least_side
-from garnish.exporting.own_rounding import check_float32
+from garnish.exporting.own_rounding import check_agreement
 from garnish.exporting.running import Runner
 
 
@@ -114,7 +114,7 @@ def test_a_model_that_is_not_finite_by_itself_is_told(model):
         for tensor in broken.head_tensors("seg").values():
             tensor.fill_(3e38)  # finite, which their sums are not
     run = Off(broken, lambda x: x.nan_to_num())
-    with pytest.raises(GarnishError, match="the model's own output of task 'seg' is not finite .* 40x30; train it"):
+    with pytest.raises(GarnishError, match=r"the model's own output of task 'seg' is not finite .* 40x30; train it"):
         compared(broken, run, ("seg", "depth"), [(1, 30, 40)], torch.uint8)
 
 
@@ -130,7 +130,7 @@ def test_a_refusal_says_how_far_the_model_itself_is_from_float64(model):
     def told(of, relative):
         wild = {"relative": relative, "equal_labels": None}
         found = {"sizes": [[1, 64, 64]], "tasks": {"seg": wild, "depth": {**wild, "relative": 1e-6}}}
-        check_float32(of, found, torch.uint8, "export")
+        check_agreement(of, found, "fp32", torch.uint8, "export")
 
     torch.manual_seed(0)
     bad = gn.adapt(tiny.backbone("swin"), gn.LoRA(), {t: exports.TASKS[t] for t in ("seg", "depth")}, gn.LinearHead())

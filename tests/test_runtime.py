@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -258,6 +259,49 @@ def test_what_a_bundle_does_not_give_is_the_graph_s_own(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (1, 3, 5, 7), dtype=np.uint8)
     none = {"a": np.zeros((3, 0)), "b": np.zeros((0, 3)), "head_0": head}
     np.testing.assert_allclose(Session(folder).outputs(images)["seg"], made.raw_of(none, images), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("in_memory", [True, False], ids=["memory", "folder"])
+@pytest.mark.parametrize("spoil", ["overwrite", "cut"])
+def test_a_bundle_in_use_is_not_changed_by_who_writes_over_its_file(tmp_path, monkeypatch, in_memory, spoil):
+    """``cp`` writes in place: a mapped file would change predictions in silence, or end the process if it is cut."""
+    if not in_memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    folder = made.with_inputs(tmp_path)
+    tensors = made.bundle_tensors(0, 4, SEG)
+    made.add_bundle(folder, "one", "seg", SEG, tensors)
+    opened = Session(folder)
+    images = np.random.default_rng(0).integers(0, 256, (1, 3, 5, 7), dtype=np.uint8)
+    before = opened.outputs(images, "one")["seg"]
+    file = folder / "one.onnx_adapter"
+    if spoil == "overwrite":
+        with file.open("r+b") as stream:
+            stream.write(b"A" * file.stat().st_size)
+    else:
+        # where that ends the process it ends the test, and with it the suite: so this one is asked first
+        assert str(file) not in Path("/proc/self/maps").read_text() if Path("/proc/self/maps").exists() else True
+        os.truncate(file, 0)
+    np.testing.assert_array_equal(opened.outputs(images, "one")["seg"], before)
+    with pytest.raises(BundleError, match="is not the one that"):
+        Session(folder).outputs(images, "one")
+
+
+def test_tensors_of_a_bundle_agree_in_their_open_sides(tmp_path):
+    folder = made.with_inputs(tmp_path)
+    odd = {**made.bundle_tensors(0, 4, SEG), "b": np.ones((1, 3), np.float32)}
+    made.add_bundle(folder, "one", "seg", SEG, odd)
+    with pytest.raises(BundleError, match="'r' is 4 in 'a' and 1 in 'b'; export it again"):
+        Session(folder).tasks("one")
+
+
+def test_a_graph_without_values_for_no_adapter_is_given_every_tensor(tmp_path):
+    folder = made.with_inputs(tmp_path, slots=1, no_adapter="none")
+    whole = made.bundle_tensors(0, 2, SEG)
+    made.add_bundle(folder, "whole", "seg", SEG, whole)
+    made.add_bundle(folder, "part", "seg", SEG, {"a": whole["a"], "head_0": whole["head_0"]})
+    assert Session(folder).tasks("whole")
+    with pytest.raises(BundleError, match="lacks tensor 'b', which this graph has to be given"):
+        Session(folder).tasks("part")
 
 
 def test_threads_predict_each_with_another_bundle(several):

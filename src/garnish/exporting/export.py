@@ -20,7 +20,6 @@ from garnish.data.dataset import Dataset
 from garnish.errors import BundleError, GarnishError, OptionError
 from garnish.exporting.certificate import (
     Certificate,
-    beyond,
     compared,
     compared_on,
     holds_for,
@@ -31,7 +30,7 @@ from garnish.exporting.deployed import Deployed, chosen_tasks, folded_copy, plai
 from garnish.exporting.facts import bundle_files_of, decoding_of, manifest_bytes, trunk_facts, versions
 from garnish.exporting.fed_export import FedGraph, bundle_name, fed_files
 from garnish.exporting.graph import OPSET, least_side, onnx_bytes, program_bytes, require_onnx, to_onnx, traced
-from garnish.exporting.own_rounding import check_float32
+from garnish.exporting.own_rounding import check_agreement
 from garnish.exporting.precision import stored_as
 from garnish.exporting.running import runner_of
 from garnish.files.atomic import present, write_folder, writing
@@ -183,21 +182,18 @@ def _made(
     proto = None if to == "torch" else to_onnx(program, outputs, folded.all_tensors())
     graph = program_bytes(program) if proto is None else onnx_bytes(proto)
     run = runner_of(graph, to)
-    if proto is not None:  # a program refuses smaller pictures by itself
-        if holds_for(reference, run, tasks, small_sizes(trunk), dtype):
-            sizes, least = [*sizes, *small_sizes(trunk)], 1
+    # a program refuses smaller pictures by itself
+    if proto is not None and holds_for(reference, run, tasks, small_sizes(trunk), dtype):
+        sizes, least = [*sizes, *small_sizes(trunk)], 1
     certificate = compared(reference, run, tasks, sizes, dtype)
-    check_float32(reference, certificate, dtype, "export")
+    check_agreement(reference, certificate, "fp32", dtype, "export")
     if proto is not None and precision != "fp32":
         graph = onnx_bytes(stored_as(proto, precision, folded.backbone.frozen_tensors()))
         run = runner_of(graph, to)
         certificate = compared(reference, run, tasks, sizes, dtype)
     if data is not None:
         certificate["data"] = compared_on(reference, run, tasks, data, dtype)
-    if precision == "fp32":
-        check_float32(reference, certificate, dtype, "export")
-    elif lines := list(beyond(certificate, precision)):
-        raise GarnishError(f"export: {'; '.join(lines)}; nothing was written")
+    check_agreement(reference, certificate, precision, dtype, "export")
     return graph, least, certificate
 
 
@@ -218,9 +214,8 @@ def _export_fed(
     files, facts, described = fed_files(references, there, dtype, precision, data)
     files |= shown
     kept = {} if there is None else {**there.files(), **bundle_files_of(present(place))}
-    sums = with_sums({**kept, **files})[SUMS]
     with writing(f"{out}:", " or choose another place; what was there before is untouched"):
-        write_folder(place, {**files, SUMS: sums})
+        write_folder(place, with_sums({**kept, **files}))  # all of it, so that the graph is never without a file
     size = len(files.get(GRAPH["onnx"], b"" if there is None else there.data))
     return Exported(out=str(out), files=(*files, SUMS), bytes=size, facts=facts, bundles=described)
 

@@ -1,6 +1,6 @@
 """How far a model's own float32 is from its float64, to tell a fault of an exported file from rounding.
 
-Two correct programs add the same numbers in other orders, so each may be as far from the other as from exact arithmetic.
+Two correct programs add the same numbers in other orders, so each is as far from the other as from exact arithmetic.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from garnish.errors import GarnishError
 from garnish.exporting.certificate import LIMIT, Certificate, beyond, pictures
 from garnish.model.model import Model
+from garnish.runtime.manifest import Precision
 
 #: A difference of up to so many times what the model's own float32 is off by is told as rounding.
 _TIMES = 4.0
@@ -39,18 +40,21 @@ def own_rounding(model: Model, certificate: Certificate, dtype: torch.dtype) -> 
     return {task: off[task] / max(scale[task], torch.finfo(torch.float32).tiny) for task in tasks}
 
 
-def check_float32(model: Model, certificate: Certificate, dtype: torch.dtype, what: str) -> None:
-    """Raise GarnishError for a float32 file beyond a limit; see :func:`own_rounding`.
+def check_agreement(
+    model: Model, certificate: Certificate, precision: Precision, dtype: torch.dtype, what: str
+) -> None:
+    """Raise GarnishError for a file beyond a limit; in float32 with what rounding has to do with it.
 
     Args:
         model: that the file was compared with.
         certificate: of the file.
+        precision: of the file.
         dtype: of the pictures.
         what: the beginning of the message.
     """
-    if lines := list(beyond(certificate, "fp32")):
-        told = told_rounding(model, certificate, dtype)
-        raise GarnishError(f"{what}: {'; '.join(lines)}; {told}; nothing was written")
+    if lines := list(beyond(certificate, precision)):
+        told = f"; {told_rounding(model, certificate, dtype)}" if precision == "fp32" else ""
+        raise GarnishError(f"{what}: {'; '.join(lines)}{told}; nothing was written")
 
 
 def told_rounding(model: Model, certificate: Certificate, dtype: torch.dtype) -> str:
@@ -64,7 +68,7 @@ def told_rounding(model: Model, certificate: Certificate, dtype: torch.dtype) ->
     told = f"the model's own float32 is off from its float64 ({said})"
     if off and all(relative <= _TIMES * own[task] for task, relative in off.items()):
         return (
-            f"{told}: it is this model that rounds so badly, in torch as well, and not the graph; predict with torch, or"
-            " train it again with a smaller learning rate"
+            f"{told}: it is this model that rounds so badly, in torch as well, and not the graph; predict with torch,"
+            " or train it again with a smaller learning rate"
         )
     return f"{told}, which does not explain it: the graph computes something else"

@@ -18,7 +18,7 @@ from garnish.runtime.graph import Graph
 from garnish.runtime.manifest import (
     ADAPTER,
     AdapterFacts,
-    InputFacts,
+    ExportFacts,
     bundle_names,
     is_bundle,
     read_adapter_facts,
@@ -89,7 +89,7 @@ class Adapters:
             raise BundleError(f"{description}: was exported for another graph than {self._graph.file}; {_AGAIN}")
         if facts["backbone"]["fingerprint"] != graph["backbone"]["fingerprint"]:
             raise BundleError(f"{description}: was trained on another trunk than that of {self._graph.file}; {_AGAIN}")
-        _check_inputs(facts, graph["inputs"], description)
+        _check_inputs(facts, graph, description)
         try:
             data = read_regular(file, _MOST_ADAPTER)
         except OSError as error:
@@ -98,7 +98,7 @@ class Adapters:
             raise BundleError(
                 f"{file}: is not the one that {description.name} describes (their SHA-256 differ); {_AGAIN}"
             )
-        adapter, held = self._graph.adapter(file)
+        adapter, held = self._graph.adapter(file, data)
         stated = {name: ("tensor(float)", tuple(tensor["shape"])) for name, tensor in facts["tensors"].items()}
         if held != stated:
             odd = next(n for n in (*stated, *held) if stated.get(n) != held.get(n))
@@ -106,13 +106,23 @@ class Adapters:
         return LoadedBundle(task_outputs(facts["tasks"], graph["outputs"], description), adapter)
 
 
-def _check_inputs(facts: AdapterFacts, inputs: dict[str, InputFacts], file: Path) -> None:
-    """Raise BundleError for a tensor that the graph does not take, or not in this shape."""
+def _check_inputs(facts: AdapterFacts, graph: ExportFacts, file: Path) -> None:
+    """Raise BundleError for a tensor that the graph does not take, or not in this shape, or that has to be given."""
+    open_sides: dict[str, tuple[str, int]] = {}  # name of a side → the tensor that has it, and its size there
     for name, tensor in facts["tensors"].items():
-        if name not in inputs:
+        if name not in graph["inputs"]:
             raise BundleError(f"{file}: the graph takes no tensor {shown(name)}; {_AGAIN}")
-        shape, sides = tensor["shape"], inputs[name]["shape"]
+        shape, sides = tensor["shape"], graph["inputs"][name]["shape"]
         if len(shape) != len(sides) or any(isinstance(s, int) and s != n for n, s in zip(shape, sides, strict=True)):
             raise BundleError(
                 f"{file}: tensor {shown(name)} is {shown(shape)}, the graph takes {shown(sides)}; {_AGAIN}"
             )
+        for side, size in zip(sides, shape, strict=True):
+            other, known = open_sides.setdefault(str(side), (name, size))
+            if size != known:  # which a graph might broadcast, and say nothing
+                raise BundleError(
+                    f"{file}: {shown(side)} is {known} in {shown(other)} and {size} in {shown(name)}; {_AGAIN}"
+                )
+    missing = [name for name in graph["inputs"] if name not in facts["tensors"]]
+    if missing and graph.get("no_adapter") == "none":  # the graph's own are another bundle's
+        raise BundleError(f"{file}: lacks tensor {shown(missing[0])}, which this graph has to be given; {_AGAIN}")
