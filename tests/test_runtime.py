@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,7 +25,8 @@ from garnish.decodings.classes import Classes
 from garnish.decodings.prediction import Prediction
 from garnish.decodings.softplus_depth import SoftplusDepth
 from garnish.errors import BundleError, DataError, GarnishError, OptionError
-from garnish.runtime import Session
+from garnish.files.atomic import write_folder
+from garnish.runtime import Session, adapters
 from garnish.runtime.command import runtime_main
 
 TASKS = {
@@ -284,6 +286,44 @@ def test_a_bundle_in_use_is_not_changed_by_who_writes_over_its_file(tmp_path, mo
     np.testing.assert_array_equal(opened.outputs(images, "one")["seg"], before)
     with pytest.raises(BundleError, match="is not the one that"):
         Session(folder).outputs(images, "one")
+
+
+def test_a_session_opened_while_an_export_replaces_the_folder_finds_what_came(tmp_path):
+    """Between the two renames of a replacement the folder has another name."""
+    folder = made.with_inputs(tmp_path / "out")
+    made.add_bundle(folder, "one", "seg", SEG, made.bundle_tensors(0, 2, SEG))
+    folder.rename(tmp_path / ".out.replaced")
+    opened = Session(folder)
+    assert opened.folder == folder and opened.bundles == ("one",)
+    shutil.copytree(tmp_path / ".out.replaced", folder)
+    shutil.rmtree(tmp_path / ".out.replaced")
+    made.add_bundle(folder, "two", "seg", SEG, made.bundle_tensors(1, 3, SEG))
+    assert opened.bundles == ("one", "two")
+    assert set(opened.tasks("two")) == set(opened.tasks("one")) == {"seg"}
+
+
+def test_a_folder_that_is_replaced_as_it_is_read_is_read_anew(tmp_path, monkeypatch):
+    folder = made.with_inputs(tmp_path / "out")
+    made.add_bundle(folder, "one", "seg", SEG, made.bundle_tensors(0, 2, SEG))
+    made.reseal(folder)
+    files = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+    pause = iter(range(1))
+    read = adapters.read_adapter_facts
+
+    def replaced(file):
+        facts = read(file)
+        for _ in pause:  # the first time alone
+            write_folder(folder, files)
+            file.with_suffix(".onnx_adapter").unlink()
+            raise BundleError("half of each")
+        return facts
+
+    monkeypatch.setattr(adapters, "read_adapter_facts", replaced)
+    opened = Session(folder)
+    with pytest.raises(OptionError, match="no bundle 'one'"):  # told as it is now
+        opened.tasks("one")
+    write_folder(folder, files)
+    assert set(opened.tasks("one")) == {"seg"}
 
 
 def test_tensors_of_a_bundle_agree_in_their_open_sides(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 from garnish.errors import BundleError, OptionError, one_line, shown, suggest
+from garnish.files.atomic import present, read_present
 from garnish.files.regular import read_regular
 from garnish.runtime.decoded_tasks import TaskOutput, task_outputs
 from garnish.runtime.graph import Graph
@@ -56,7 +57,7 @@ class Adapters:
 
     def names(self) -> tuple[str, ...]:
         """Names of the bundles that lie beside the graph now."""
-        return bundle_names(self._folder)
+        return bundle_names(present(self._folder))
 
     def get(self, name: str | None) -> LoadedBundle:
         """A bundle; None: the only one.
@@ -64,25 +65,29 @@ class Adapters:
         Raises:
             OptionError: no such bundle, or several and none named. BundleError: it is damaged, or of another graph.
         """
+        if name is not None and (found := self._loaded.get(name)):
+            return found
+        return read_present(self._folder, lambda there: self._find(there, name))
+
+    def _find(self, folder: Path, name: str | None) -> LoadedBundle:
+        """:meth:`get` from the folder as it is now, which an export may be replacing."""
         if name is None:
-            known = self.names()
+            known = bundle_names(folder)
             if len(known) != 1:
                 held = f"there are {', '.join(known)}; name one" if known else "there is none; export one for it"
                 raise OptionError(f"{self._folder}: which bundle? {held}")
             name = known[0]
-        if found := self._loaded.get(name):
-            return found
-        if not is_bundle(self._folder, name):
-            raise OptionError(f"{self._folder}: no bundle {shown(name)}{suggest(name, self.names())}")
+        if not is_bundle(folder, name):
+            raise OptionError(f"{self._folder}: no bundle {shown(name)}{suggest(name, bundle_names(folder))}")
         with self._lock:
             own = self._loading.setdefault(name, threading.Lock())
         with own:  # others load other bundles meanwhile
             if name not in self._loaded:
-                self._loaded[name] = self._load(name)
+                self._loaded[name] = self._load(folder, name)
             return self._loaded[name]
 
-    def _load(self, name: str) -> LoadedBundle:
-        description, file = (self._folder.absolute() / f"{name}{ending}" for ending in (".json", ADAPTER))
+    def _load(self, folder: Path, name: str) -> LoadedBundle:
+        description, file = (folder / f"{name}{ending}" for ending in (".json", ADAPTER))
         facts = read_adapter_facts(description)
         graph = self._graph.facts
         if facts["graph"] != graph["sha256"]:
