@@ -150,7 +150,7 @@ def test_a_refusal_says_how_far_the_model_itself_is_from_float64(model):
 
 
 def test_limits_by_precision():
-    def facts(relative: float, equal: float):
+    def facts(relative: float, equal: float | None):
         one = {"unit": "logits", "largest": 1.0, "mean": 0.0, "relative": relative, "equal_labels": equal, "pixels": 9}
         return {"sizes": [], "tasks": {"seg": one}}
 
@@ -158,6 +158,9 @@ def test_limits_by_precision():
     assert not list(beyond(facts(0.9e-4, 0.9991), "fp32"))
     assert len(list(beyond(facts(0.1, 0.994), "fp16"))) == 1
     assert not list(beyond(facts(0.1, 0.996), "fp16"))
+    assert not list(beyond(facts(0.019, None), "fp16")) and not list(beyond(facts(0.5, None), "int8"))
+    (line,) = beyond(facts(0.021, None), "fp16")  # of depth, whose labels cannot be counted
+    assert line == "'seg' differs by 0.021 of its largest value, more than 0.02"
     assert not list(beyond(facts(0.1, 0.9), "int8"))
     measured = {"name": "d", "pictures": 1, "tasks": {}, "before": {"seg": {"miou": 0.5}}, "after": {"seg": {}}}
     for miou, count in ((0.4951, 0), (0.4949, 1), (0.6, 0)):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import pytest
 
 import exported_folders as made
 import exports
 import garnish as gn
+from garnish.exporting import export
 from garnish.files import atomic
 from garnish.runtime.session import Session
 
-export = importlib.import_module("garnish.exporting.export")
 SEG = made.DECODINGS["seg"]
 
 

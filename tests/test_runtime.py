@@ -420,6 +420,13 @@ def test_a_damaged_file_of_adapters_is_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_whose_name_is_no_utf_8(tmp_path, picture):
+    folder = made.with_inputs(tmp_path / "plain")
+    made.add_bundle(folder, "one", "seg", SEG, made.bundle_tensors(0, 2, SEG))
+    folder = folder.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    assert Session(folder).predict(picture)["seg"].size
+
+
 # ---- the command ------------------------------------------------------------------------------------------------
 
 

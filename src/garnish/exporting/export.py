@@ -233,8 +233,13 @@ def _check_options(adapters: str, to: str, precision: str, tasks: Sequence[str] 
 
 
 def _checked_place(out: str | os.PathLike[str], form: Form) -> Path:
-    """The folder to write to; raises BundleError if it holds anything but an earlier export of this form."""
+    """The folder to write to; raises BundleError if it cannot be written, or holds more than an export of this form."""
     place = given_path(out, "export: out")
+    above = next((parent for parent in place.resolve().parents if parent.exists()), place)  # before minutes of work
+    if not above.is_dir():
+        raise BundleError(f"{out}: {above} is a file; choose a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise BundleError(f"{out}: {above} cannot be written to; choose another place")
     there = present(place)
     if not there.exists() or (there.is_dir() and not any(there.iterdir())):
         return place
@@ -283,8 +288,8 @@ def _read_apart(source: Source, weights: str | os.PathLike[str] | None) -> dict[
     named: dict[str, str] = {}
     for path in [os.fspath(path) for path in paths]:
         name = bundle_name(path)
-        if name in named:
-            raise OptionError(f"export: {named[name]} and {path} would both be named {name!r}; rename one")
+        if alike := next((other for other in named if other.lower() == name.lower()), None):  # some disks know no case
+            raise OptionError(f"export: {named[alike]} and {path} would both be named {name!r}; rename one")
         named[name] = path
     return {name: _read(path, weights) for name, path in named.items()}
 

@@ -25,6 +25,8 @@ MOST_GRAPH = 2**31
 _ERRORS = 3
 _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 _AGAIN = "export it again"
+#: A folder that cannot be: it would lie in what is no folder.
+_NOWHERE = str(Path(os.devnull) / "none")
 
 
 def onnxruntime() -> Any:
@@ -75,7 +77,7 @@ class Graph:
         if threads is not None:
             options.intra_op_num_threads = threads
         # else tensors that a graph says lie in other files would be read from the current folder
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file / "none"))
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
         if facts["form"] == "inputs":  # a warning for each input that has an initializer, hundreds of lines
             options.log_severity_level = _ERRORS
         try:
