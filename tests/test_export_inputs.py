@@ -32,6 +32,7 @@ CASES = {
     "convnext": "LoRA",
     "cnn": "BitFit",
     "dinov3": "SideTuning",
+    "eva": "LoRA",
 }
 FAST = ("mit", "vit")
 
