@@ -11,13 +11,11 @@ from typing import Literal, cast
 
 import torch
 
-from garnish.backbones.weights import is_non_commercial
 from garnish.bundles.named_models import open_model
 from garnish.checking.arguments import checked
-from garnish.checking.finite import not_finite
 from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset
-from garnish.errors import BundleError, GarnishError, OptionError
+from garnish.errors import BundleError, OptionError
 from garnish.exporting.certificate import (
     Certificate,
     compared,
@@ -26,7 +24,7 @@ from garnish.exporting.certificate import (
     sizes_to_try,
     small_sizes,
 )
-from garnish.exporting.deployed import Deployed, chosen_tasks, folded_copy, plain_copy
+from garnish.exporting.deployed import Deployed, chosen_tasks, folded_copy, usable_copy
 from garnish.exporting.facts import bundle_files_of, decoding_of, manifest_bytes, trunk_facts, versions
 from garnish.exporting.fed_export import FedGraph, bundle_name, fed_files
 from garnish.exporting.graph import OPSET, least_side, onnx_bytes, program_bytes, require_onnx, to_onnx, traced
@@ -38,7 +36,6 @@ from garnish.files.checksums import SUMS, with_sums
 from garnish.files.path_text import given_path
 from garnish.files.regular import read_regular
 from garnish.model.model import Model
-from garnish.output import logger
 from garnish.page.files import PAGE_FILES, page_files
 from garnish.registry import plain
 from garnish.runtime.manifest import (
@@ -53,8 +50,6 @@ from garnish.runtime.manifest import (
     Precision,
     read_manifest,
 )
-
-_log = logger(__name__)
 
 Source = Model | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 To = Literal["onnx", "torch"]
@@ -133,7 +128,7 @@ def export(
     given = _read(source, weights)
     names = chosen_tasks(given, tasks)
     decodings = {task: decoding_of(task, given.tasks[task]) for task in names}
-    reference = _usable(given)
+    reference = usable_copy(given)
     named = {task: f"{task}_output" if task == IMAGE else task for task in names}
     graph, least, certificate = _made(reference, names, list(named.values()), to, dtype, precision, data)
     facts: ExportFacts = {
@@ -210,7 +205,7 @@ def _export_fed(
     there = FedGraph.read(present(place)) if (present(place) / MANIFEST).is_file() else None
     if there is not None:
         there.check_same(str(out), dtype, precision)
-    references = {name: _usable(model) for name, model in models.items()}
+    references = {name: usable_copy(model) for name, model in models.items()}
     files, facts, described = fed_files(references, there, dtype, precision, data)
     files |= shown
     kept = {} if there is None else {**there.files(), **bundle_files_of(present(place))}
@@ -259,21 +254,6 @@ def _page(page: bool | str | os.PathLike[str], there: Path) -> dict[str, bytes]:
     if page is False:
         return {name: read_regular(there / name, 2**28) for name in PAGE_FILES if (there / name).is_file()}
     return page_files(None if page is True else page)
-
-
-def _usable(given: Model) -> Model:
-    """What an export is made of and compared with, in float32 on the CPU; the licence of its weights is told.
-
-    Raises:
-        GarnishError: a tensor is not finite.
-    """
-    reference = plain_copy(given)
-    if odd := not_finite(reference.all_tensors()):
-        raise GarnishError(f"export: the model's {odd}; train it again, or take a model that was saved before")
-    licence = reference.backbone.licence
-    if is_non_commercial(licence):
-        _log.warning("the weights of %s are non-commercial (%s), and so is the export", given.backbone.name, licence)
-    return reference
 
 
 def _read_apart(source: Source, weights: str | os.PathLike[str] | None) -> dict[str, Model]:
