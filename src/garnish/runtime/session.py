@@ -55,7 +55,9 @@ class Session:
         self.folder = present(given_path(folder, "folder", BundleError))
         if not (self.folder / MANIFEST).is_file():
             what = f"it holds no {MANIFEST}" if self.folder.is_dir() else "no such folder"
-            raise BundleError(f"{folder}: is not an exported folder ({what}); give one that garnish export wrote")
+            bundle = (self.folder / "bundle.json").is_file()
+            do = "it is a bundle: garnish export makes one of it" if bundle else "give one that garnish export wrote"
+            raise BundleError(f"{folder}: is not an exported folder ({what}); {do}")
         self.facts = facts = read_manifest(self.folder)
         self._graph = Graph(self.folder, facts, threads)
         self._adapters: Adapters | None = None
