@@ -5,6 +5,7 @@ Shape letters: H W pixels, C bands.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, final
 
@@ -52,6 +53,8 @@ class Bands(Options):
     nodata: _NoData | None = None
 
     def __post_init__(self) -> None:
+        if self.nodata is not None and math.isnan(self.nodata):  # which means it anyway, and is not equal to itself
+            object.__setattr__(self, "nodata", None)
         if not all(name.strip() for name in self.names) or len(set(self.names)) < len(self.names):
             raise OptionError(f"channels.names: {', '.join(map(repr, self.names))}: give each band a name of its own")
         for option in ("scale", "offset"):
@@ -97,14 +100,18 @@ class Bands(Options):
         if stored.ndim != 3 or stored.shape[-1] != len(self.names):
             raise DataError(f"{where}: {stored.shape[-1]} bands, but `channels` names {len(self.names)}; name each")
         found = stored.astype(np.float64) * np.asarray(self.scale) + np.asarray(self.offset)
-        low, high = self._ends(stored.dtype, where)
+        low, high = self.ends(stored.dtype, where)
         found = (found - low) / (high - low)
         if self.nodata is not None:
-            found[stored == np.asarray(self.nodata).astype(stored.dtype, copy=False)] = np.nan
+            found[stored == self.nodata] = np.nan  # a type that cannot hold it has none
         return np.ascontiguousarray(found.astype(np.float32).transpose(2, 0, 1))
 
-    def _ends(self, dtype: np.dtype, where: str) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers, after scale and offset, that become 0 and 1: each () or (C,)."""
+    def ends(self, dtype: np.dtype, where: str) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers, after scale and offset, that become 0 and 1, of files of a type: each () or (C,) float64.
+
+        Raises:
+            DataError: as :meth:`values`.
+        """
         if pairs := self._pairs():
             ends = np.asarray(pairs if len(pairs) > 1 else pairs[0], np.float64)
             return ends[..., 0], ends[..., 1]
