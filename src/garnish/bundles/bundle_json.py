@@ -148,9 +148,10 @@ def as_bundle_facts(found: Mapping[str, Json], file: str) -> BundleFacts:
     _check_counts(facts, file)
     own = any("pictures" in owner for owner in facts["owners"])
     if (facts["format"] == FORMAT_OF_BANDS) != own:
-        raise BundleError(
-            f"{file}: format {facts['format']} {'has no' if own else 'says which'} bands of its own; save the bundle again"
+        told = (
+            "has no pictures of other bands, and here are some" if own else "has pictures of other bands, here are none"
         )
+        raise BundleError(f"{file}: format {facts['format']} {told}; save the bundle again")
     return facts
 
 

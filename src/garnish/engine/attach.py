@@ -46,7 +46,8 @@ def make_owner(trunk: Trunk, methods: Sequence[Method], tasks: Sequence[str], gi
         given: the pictures that they take.
 
     Raises:
-        SiteError: a trunk whose first layer takes no other bands, a plan is empty, names a site or parameter that does not exist, or two methods cannot be combined.
+        SiteError: a plan is empty, names a site or parameter that does not exist, or two methods cannot be combined;
+            or the trunk's first layer takes no other bands.
     """
     others = OtherBands.of(trunk, given)
     plans = [(method, method.plan(trunk)) for method in methods]

@@ -80,7 +80,8 @@ def fold_possible(trunk: T, owner: Owner) -> tuple[T, Owner]:
     """A copy of a trunk with all of one owner folded in that can be, and an owner of the rest, to be placed there.
 
     A site is left as it is if one of its adapters cannot be written as a plain layer, or if a task has its own there.
-    A first layer without adapters and its filters for other bands become one convolution of all planes. Values that the owner tunes become the frozen ones, and other owners are dropped, as in :func:`fold_shared`.
+    A first layer without adapters and its filters for other bands become one convolution of all planes. Values that the
+    owner tunes become the frozen ones, and other owners are dropped, as in :func:`fold_shared`.
 
     Args:
         trunk: adapted by the owner; unchanged.

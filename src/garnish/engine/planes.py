@@ -76,7 +76,7 @@ class Planes(nn.Module):
         """
         mean: Tensor = self.mean  # type: ignore[assignment]
         x = self._values(images).to(mean.dtype).index_select(1, self.order)  # type: ignore[arg-type]
-        x = (x - mean) / self.std
+        x = (x - mean) / self.std  # type: ignore[operator]
         x = torch.where(torch.isnan(x) | self.absent, x.new_zeros(()), x)  # type: ignore[operator]
         height, width = x.shape[-2:]
         return F.pad(x, (0, rounded_up(width, multiple) - width, 0, rounded_up(height, multiple) - height))

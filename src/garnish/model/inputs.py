@@ -67,7 +67,9 @@ class Inputs:
     def of_all(self) -> Tensor:
         """The same for all of the tasks; raises :class:`OptionError` where they normalise differently."""
         if len({owner.given.key for owner in self._owners}) > 1:
-            raise OptionError("prepare: the tasks normalise their pictures by other statistics; name those of one owner")
+            raise OptionError(
+                "prepare: the tasks normalise their pictures by other statistics; name those of one owner"
+            )
         if not self._owners:
             return prepared(self._images, self._mean, self._std, self._multiple)
         return self.of(self._owners[0])

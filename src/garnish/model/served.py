@@ -82,7 +82,7 @@ class Served:
         Raises:
             OptionError: tasks of different bands, which no picture has at once.
         """
-        found = {bands: names for bands, names in self.by_bands(tasks)}
+        found = dict(self.by_bands(tasks))
         if len(found) < 2:
             return next(iter(found), Bands())
         told = "; ".join(f"{', '.join(names)}: {shortened(bands.names)}" for bands, names in found.items())

@@ -6,18 +6,23 @@ Shape letters: H W pixels, C bands.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, final
 
 import numpy as np
 
 from garnish.checking.arguments import Options
-from garnish.checking.plain_data import Within, lengths, reals
-from garnish.errors import DataError, OptionError
+from garnish.checking.plain_data import Json, Reading, Within, lengths, read_as, reals
+from garnish.errors import DataError, GarnishError, OptionError
+from garnish.registry import plain
 
 RED_GREEN_BLUE = ("red", "green", "blue")
 #: Most bands of a picture; hyperspectral cameras have some hundreds.
 MOST_BANDS = 1024
+
+#: Numbers that JSON has not, as it holds them.
+_INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
 _Number = Annotated[float, reals(-1e30, 1e30)]
 _PerBand = Annotated[tuple[_Number, ...], lengths(1, MOST_BANDS)]
@@ -88,6 +93,30 @@ class Bands(Options):
     def others(self) -> tuple[int, ...]:
         """Where the bands are that are not red, green or blue."""
         return tuple(place for place, name in enumerate(self.names) if name not in RED_GREEN_BLUE)
+
+    def facts(self) -> dict[str, Json]:
+        """As JSON holds it, for :meth:`read`."""
+        told: dict[str, Json] = plain(self)
+        if self.nodata is not None and math.isinf(self.nodata):
+            told["nodata"] = str(self.nodata)
+        return told
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Json], at: str, error: type[GarnishError]) -> Bands:
+        """What :meth:`facts` has told.
+
+        Args:
+            facts: of a stranger.
+            at: their place, for messages.
+            error: what is raised.
+        """
+        told = dict(facts)
+        if isinstance(told.get("nodata"), str):
+            told["nodata"] = _INFINITE.get(told["nodata"], told["nodata"])
+        try:
+            return read_as(told, cls, at, Reading(error=error))
+        except OptionError as odd:
+            raise error(str(odd)) from None
 
     def values(self, stored: np.ndarray, where: str) -> np.ndarray:
         """Numbers as a file holds them, (H, W, C) → (C, H, W) float32, 0 and 1 at the ends of ``range``.

@@ -1,9 +1,9 @@
-"""``GivenBands``: which bands the pictures of some tasks have, and how those that no trunk knows are normalised and begin."""
+"""``GivenBands``: which bands pictures have, and how those that no trunk knows are normalised and begin."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, final
 
 from garnish.checking.arguments import Options
@@ -15,8 +15,6 @@ from garnish.registry import plain
 
 #: What the filters of further bands begin as: zeros, so that the start equals the trunk, or the mean of its own three.
 Extra = Literal["zero", "mean"]
-#: Numbers that JSON has not, as they are stored.
-_INFINITE = {"inf": float("inf"), "-inf": float("-inf")}
 
 
 @final
@@ -35,7 +33,7 @@ class GivenBands(Options):
             constant or without data, or an option that would have no effect.
     """
 
-    bands: Bands = Bands()
+    bands: Bands = field(default_factory=Bands)
     statistics: BandStatistics | None = None
     extra: Extra = "zero"
 
@@ -52,10 +50,14 @@ class GivenBands(Options):
                 "statistics: 8-bit red, green and blue are normalised as the trunk was trained; leave them out"
             )
         if known is not None and len(known.mean) != len(names):
-            raise OptionError(f"statistics: of {len(known.mean)} bands, but {len(names)} are given; give one number each")
+            raise OptionError(
+                f"statistics: of {len(known.mean)} bands, but {len(names)} are given; give one number each"
+            )
         if self.extra != "zero" and not others:
             raise OptionError(f"extra: {self.extra}, but there is no band beside red, green and blue; leave it out")
-        for place in self.bands.others if known is not None else ():
+        if known is None:
+            return
+        for place in self.bands.others:
             if known.std[place] <= 0:
                 what = "holds no data" if known.missing[place] >= 1 else "is constant"
                 raise OptionError(f"statistics: band {names[place]!r} {what} (its std is 0); leave it out of the bands")
@@ -70,11 +72,7 @@ class GivenBands(Options):
 
     def facts(self) -> dict[str, Json]:
         """As JSON holds it, for :meth:`read`."""
-        told: dict[str, Json] = plain(self)
-        told["bands"] |= {"nodata": {value: key for key, value in _INFINITE.items()}.get(
-            told["bands"]["nodata"], told["bands"]["nodata"]
-        )}  # fmt: skip
-        return told
+        return {**plain(self), "bands": self.bands.facts()}
 
     @classmethod
     def read(cls, facts: Mapping[str, Json], at: str, error: type[GarnishError]) -> GivenBands:
@@ -86,8 +84,8 @@ class GivenBands(Options):
             error: what is raised; OptionError where entries do not fit each other.
         """
         told, bands = dict(facts), facts.get("bands")
-        if isinstance(bands, Mapping) and isinstance(bands.get("nodata"), str):
-            told["bands"] = {**bands, "nodata": _INFINITE.get(bands["nodata"], bands["nodata"])}
+        if isinstance(bands, Mapping):
+            told["bands"] = Bands.read(bands, f"{at}.bands", error)
         return read_as(told, cls, at, Reading(error=error))
 
 
