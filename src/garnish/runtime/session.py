@@ -122,8 +122,8 @@ class Session:
         """All maps of one picture at its own size; call it once for each picture.
 
         Args:
-            picture: a file, a PIL image, or a numpy (H, W, 3) or grey (H, W) uint8. Of other bands a numpy (H, W, C) of
-                the numbers of a file.
+            picture: a file, a PIL image, or a numpy (H, W, 3) or grey (H, W) uint8. Of other bands a file, or a
+                numpy (H, W, C) of the numbers of one.
             bundle: name of the bundle, where the graph takes several; None: the only one.
             tasks: names; None: all.
 
@@ -158,11 +158,16 @@ class Session:
         if self.bands.is_rgb:
             pixels = pixels_of(picture)
             return pixels, pixels.transpose(2, 0, 1)
-        stored = stored_numbers(picture, self.bands, where)
-        values = self.bands.values(stored, where)
+        stored, bands = stored_numbers(picture, self.bands, where)
+        values = bands.values(stored, where)
         kind = self.facts["image"]["dtype"]
         if kind != "float32" and stored.dtype != np.dtype(kind):
             raise DataError(f"{where}: holds {stored.dtype}, and this graph takes {kind}; export it with --input float")
+        if kind != "float32" and bands != self.bands:
+            raise DataError(
+                f"{where}: says that {bands.nodata:g} is no data, which this graph does not know; export it with"
+                " --input float"
+            )
         return in_colour(values, self.bands), values if kind == "float32" else stored.transpose(2, 0, 1)
 
     def _instead(self) -> str:
