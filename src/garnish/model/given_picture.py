@@ -18,7 +18,7 @@ from garnish.pictures.bands import Bands
 from garnish.pictures.given_picture import stored_numbers
 
 #: A picture: a file, a PIL image, a torch (3, H, W) uint8, or a numpy (H, W, 3) or grey (H, W) uint8. Of other bands: a
-#: file, a numpy (H, W, C) of the numbers of one, or a torch (C, H, W) of them or of floats as ``Bands.values`` has them.
+#: file, a numpy (H, W, C) of the numbers of one, or a torch (C, H, W) of them or of floats as ``Bands.values``.
 Picture = str | Path | Image.Image | Tensor | np.ndarray
 
 
