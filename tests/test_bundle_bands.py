@@ -17,6 +17,7 @@ import garnish as gn
 import tiny
 from garnish.commands.info import of_bundle
 from garnish.errors import BundleError, DataError, OptionError
+from garnish.exporting.own_rounding import own_rounding
 from garnish.pictures.bands import Bands
 from garnish.runtime.session import Session
 
@@ -216,6 +217,7 @@ def test_exports_take_all_bands_through_one_convolution(to, kind, tmp_path):
     dtype = "uint16" if kind == "uint16" else "float32"
     assert made.facts["format"] == 2 and made.facts["image"]["dtype"] == dtype
     assert made.certificate["tasks"]["seg"]["relative"] < 1e-4
+    assert own_rounding(model, made.certificate, getattr(torch, dtype))["seg"] < 1e-4
     if to == "torch":
         return
     onnx = pytest.importorskip("onnx")
