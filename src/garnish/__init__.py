@@ -27,6 +27,8 @@ _PUBLIC = {
     "join": "garnish.data.folder",
     "match_classes": "garnish.data.matched_classes",
     "check": "garnish.data.check",
+    "Bands": "garnish.pictures.bands",
+    "BandStatistics": "garnish.pictures.band_statistics",
     "load": "garnish.bundles.bundle",
     "save": "garnish.bundles.bundle",
     "merge": "garnish.bundles.merge",
