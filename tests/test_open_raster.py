@@ -107,6 +107,19 @@ def test_tiffs_of_gdal(tmp_path: Path, dtype: str, bands: int, interleave: str) 
         check(tmp_path / "a.tif", whole)
 
 
+@pytest.mark.parametrize("compress", ["DEFLATE", "LZW", "ZSTD"])
+def test_cloud_optimised_tiffs_with_smaller_copies(tmp_path: Path, compress: str) -> None:
+    whole = numbers((300, 270), 3, "uint16")
+    shape = {"height": 300, "width": 270, "count": 3, "dtype": "uint16"}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="COG", **shape, compress=compress, predictor="YES", blocksize=128
+    ) as made:
+        made.write(whole.transpose(2, 0, 1))
+    with rasterio.open(tmp_path / "a.tif") as made:
+        assert made.overviews(1)
+    check(tmp_path / "a.tif", whole)
+
+
 @pytest.mark.parametrize("options", [{}, {"tile": (16, 32)}, {"rowsperstrip": 16}])
 def test_jpeg_tiffs_are_what_others_decode(tmp_path: Path, options) -> None:
     whole = numbers((48, 64), 3, "uint8")
