@@ -24,7 +24,7 @@ _PUBLIC = {
     "evaluate": "garnish.training.evaluate",
     "folder": "garnish.data.folder",
     "Scenes": "garnish.data.scenes.scenes",
-    "join": "garnish.data.folder",
+    "join": "garnish.data.joined",
     "match_classes": "garnish.data.matched_classes",
     "check": "garnish.data.check",
     "load": "garnish.bundles.bundle",

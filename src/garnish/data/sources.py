@@ -13,7 +13,8 @@ from garnish.checking.arguments import Options
 from garnish.checking.bounds import MOST_SEED
 from garnish.checking.plain_data import Json, integers
 from garnish.data.dataset import Dataset
-from garnish.data.folder import folder, join
+from garnish.data.folder import folder
+from garnish.data.joined import join
 from garnish.data.scenes.scenes import MOST_SCENES, Scenes, SceneSide
 from garnish.errors import DataError, OptionError, shown, suggest
 
