@@ -96,18 +96,12 @@ class Bands(Options):
         """
         if stored.ndim != 3 or stored.shape[-1] != len(self.names):
             raise DataError(f"{where}: {stored.shape[-1]} bands, but `channels` names {len(self.names)}; name each")
+        found = stored.astype(np.float64) * np.asarray(self.scale) + np.asarray(self.offset)
         low, high = self._ends(stored.dtype, where)
-        mark = None if self.nodata is None else _stored_as(self.nodata, stored.dtype)
-        scale, offset, low, high = (np.broadcast_to(x, len(self.names)) for x in (self.scale, self.offset, low, high))
-        out = np.empty((len(self.names), *stored.shape[:2]), np.float32)
-        for band in range(len(self.names)):  # one at a time, so that float64 is held of one alone
-            number = stored[..., band]
-            found = (number.astype(np.float64) * scale[band] + offset[band] - low[band]) / (high[band] - low[band])
-            if mark is not None:
-                found[number == mark] = np.nan
-            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which readers refuse
-                out[band] = found
-        return out
+        found = (found - low) / (high - low)
+        if self.nodata is not None:
+            found[stored == np.asarray(self.nodata).astype(stored.dtype, copy=False)] = np.nan
+        return np.ascontiguousarray(found.astype(np.float32).transpose(2, 0, 1))
 
     def _ends(self, dtype: np.dtype, where: str) -> tuple[np.ndarray, np.ndarray]:
         """The numbers, after scale and offset, that become 0 and 1: each () or (C,)."""
@@ -127,14 +121,3 @@ class Bands(Options):
         if self.range is None:
             return None
         return self.range if isinstance(self.range[0], tuple) else (self.range,)
-
-
-def _stored_as(number: float, dtype: np.dtype) -> np.ndarray | None:
-    """() A number as a file of some type holds it; None: no number of that type is it."""
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return np.asarray(number).astype(dtype)
-    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
-    if limits is None or not float(number).is_integer() or not limits.min <= number <= limits.max:
-        return None
-    return np.asarray(int(number), dtype)
