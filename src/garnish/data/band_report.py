@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import final
 
+from garnish.data.folder import FolderDataset
+from garnish.data.picture_reading import unheeded
+from garnish.errors import GarnishError
 from garnish.pictures.band_counts import BandCounts
 from garnish.pictures.bands import Bands
 
@@ -93,3 +97,11 @@ def odd_bands(facts: Mapping[str, BandFacts], plain: bool) -> Iterator[str]:
                 f"band {name}: mean {one.mean:.3g}, but the trunk was pretrained on pictures of mean"
                 f" {one.expected[0]:.3g} and spread {one.expected[1]:.3g}{told}"
             )
+
+
+def of_headers(part: FolderDataset) -> Iterator[tuple[str, str]]:
+    """(severity, message) about what the header of the first picture's files says and nobody heeds."""
+    if not part.bands.is_rgb and len(part):
+        with contextlib.suppress(GarnishError):  # which is an error of the picture
+            if line := unheeded(part.picture_files(0), part.bands):
+                yield "warning", line

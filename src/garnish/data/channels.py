@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from garnish import registry
 from garnish.checking.plain_data import Json
 from garnish.data.patterns import checked_pattern, filled
-from garnish.errors import OptionError, shown, suggest
+from garnish.errors import OptionError, one_line, shown, suggest
 from garnish.files.pictures import PICTURE_SUFFIXES
 from garnish.pictures.bands import MOST_BANDS, Bands
 
@@ -60,7 +60,9 @@ def band_patterns(images: Json, bands: Bands | None, where: str) -> dict[str, st
         return {}  # which the caller refuses
     if bands is None:
         named = f"[{', '.join(map(str, images))}]" if isinstance(images, Mapping) else "[NAME, …]"
-        raise OptionError(f"{where}: gives a file for each band; state their order by `channels: {shown(named, 200)}`")
+        raise OptionError(
+            f"{where}: gives a file for each band; state their order by `channels: {one_line(named, 200)}`"
+        )
     if isinstance(images, str):
         found = {name: filled(images, band=name) for name in bands.names}
     else:

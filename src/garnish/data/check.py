@@ -18,7 +18,7 @@ from torch import Tensor
 from garnish.backbones.backbone import Backbone
 from garnish.checking.arguments import checked
 from garnish.checking.bounds import Count
-from garnish.data.band_report import BandFacts, band_facts, band_lines, odd_bands
+from garnish.data.band_report import BandFacts, band_facts, band_lines, odd_bands, of_headers
 from garnish.data.dataset import Dataset
 from garnish.data.folder import FolderDataset
 from garnish.data.joined import JoinedDataset
@@ -146,6 +146,7 @@ def check(dataset: Dataset, *, limit: Count | None = None, trunk: Backbone | Non
         told.append(("warning", message))
     for part in _folders(dataset):
         told += find_leaks(part)
+        told += [line for line in of_headers(part) if line not in told]
     bands: dict[str, BandFacts] = {}
     if counted := [s.bands for s in seen if s.bands is not None]:
         of_trunk = () if trunk is None else (trunk.mean, trunk.std)

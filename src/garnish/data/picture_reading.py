@@ -15,6 +15,7 @@ from torchvision import tv_tensors
 
 from garnish.errors import DataError
 from garnish.files.pictures import open_picture
+from garnish.pictures.band_files import BandFiles
 from garnish.pictures.bands import Bands
 from garnish.pictures.open_raster import open_raster
 from garnish.pictures.raster import RasterFacts
@@ -31,8 +32,8 @@ def read_image(files: Sequence[Path], bands: Bands) -> tuple[tv_tensors.Image, i
         data. Where ``bands`` name no number for that, the file's own one is taken.
 
     Raises:
-        DataError: a file that cannot be read, files of different sizes, another number of bands, bands that the file
-            names in another order, numbers that are infinite or, for 8-bit RGB, of another type.
+        DataError: a file that cannot be read, files of different sizes or places, another number of bands, bands that
+            the file names in another order, numbers that are infinite or, for 8-bit RGB, of another type.
     """
     if bands.is_rgb and len(files) == 1 and files[0].suffix.lower() not in _ARRAYS:
         try:
@@ -42,14 +43,10 @@ def read_image(files: Sequence[Path], bands: Bands) -> tuple[tv_tensors.Image, i
                 raise
             raise DataError(f"{error}; or name its bands: `channels` (docs/data.md)") from error
         return _image(pixels.transpose(2, 0, 1)), facts.orientation
+    if len(files) > 1:
+        with BandFiles(dict(zip(bands.names, files, strict=True))):
+            pass  # which refuses other sizes and places; files of other types are read each by its own
     parts = [_stored(path, bands.names if len(files) == 1 else bands.names[k : k + 1]) for k, path in enumerate(files)]
-    sizes = {stored.shape[:2]: path for path, (stored, _) in zip(files, parts, strict=True)}
-    if len(sizes) > 1:
-        (one, path), (other, other_path), *_ = sizes.items()
-        raise DataError(
-            f"{path}: {one[1]}x{one[0]}, but {other_path} is {other[1]}x{other[0]}; the bands of a picture must have"
-            " one size: resample them to the finest"
-        )
     if bands.is_rgb:
         for path, (stored, _) in zip(files, parts, strict=True):
             if stored.dtype != np.uint8:
@@ -66,14 +63,40 @@ def read_image(files: Sequence[Path], bands: Bands) -> tuple[tv_tensors.Image, i
     return _image(whole), 1
 
 
+def unheeded(files: Sequence[Path], bands: Bands) -> str:
+    """What the header of a picture's files says that ``channels`` do not, and that is not done; empty: nothing.
+
+    Raises:
+        DataError: a file that cannot be opened.
+    """
+    stated = {"scale": bands.scale != 1, "offset": bands.offset != 0}
+    for path in files:
+        with open_raster(path, len(bands.names) if len(files) == 1 else 1) as raster:
+            notes = raster.facts.notes
+        if told := [f"{name} {notes[name]}" for name in ("scale", "offset") if name in notes and not stated[name]]:
+            return (
+                f"{path}: says {' and '.join(told)}, which is not applied; state it under `channels` if its numbers are"
+                " meant, with a `range` in the same unit"
+            )
+        if "mask" in notes:
+            return f"{path}: mask: {notes['mask']}"
+    return ""
+
+
 def _stored(path: Path, names: Sequence[str]) -> tuple[np.ndarray, RasterFacts]:
-    with open_raster(path) as raster:
+    """The numbers of a file, (H, W, C), in the order of the bands; an ``.npz`` holds them by name."""
+    with open_raster(path, len(names)) as raster:
         facts = raster.facts
         if len(facts.bands) != len(names):
             raise DataError(f"{path}: {len(facts.bands)} bands, but `channels` names {len(names)}; name each")
-        if set(facts.bands) == set(names) and tuple(facts.bands) != tuple(names):
-            told = ", ".join(str(name) for name in facts.bands)
-            raise DataError(f"{path}: its bands are {told}, `channels` has another order; write it as the file does")
+        if facts.notes.get("format") == "npz" and set(facts.bands) == set(names):
+            return raster.read()[..., [facts.bands.index(name) for name in names]], facts
+        for own, name in zip(facts.bands, names, strict=True):
+            if own != name and own in names:
+                raise DataError(
+                    f"{path}: calls a band {own!r} that `channels` call {name!r}; write them in the order of the file,"
+                    " or correct what the file says"
+                )
         return raster.read(), facts
 
 
