@@ -116,6 +116,8 @@ class CachedTrunk:
         computed = (str(dtype), fabric.device.type, str(fabric.strategy.precision.precision))
         #: digest of everything about the trunk that a state depends on
         self.mark = digest(FORMAT, trunk.fingerprint(), built, self.prefix.unit, self.prefix.beside, computed)
+        if not (bands := model.served.bands_of(tasks)).is_rgb:  # which say what planes the trunk sees
+            self.mark = digest(self.mark, repr(bands))
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample with its computed state."""
