@@ -138,7 +138,8 @@ def _rotated(degrees: float, x: Tensor, fill: float | list[float], mode: Interpo
     if fill != fill:  # a fill is weighed with what is inside, where NaN times 0 would stay NaN
         turned: Tensor = V.rotate(x, degrees, interpolation=mode)
         inside = V.rotate(torch.ones(1, *x.shape[-2:]), degrees, interpolation=mode)
-        return tv_tensors.wrap(turned.masked_fill(inside < 1 - 1e-4, math.nan), like=x)
+        filled: Tensor = tv_tensors.wrap(turned.masked_fill(inside < 1 - 1e-4, math.nan), like=x)
+        return filled
     out: Tensor = V.rotate(x, degrees, interpolation=mode, fill=fill)
     return out
 

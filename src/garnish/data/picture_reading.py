@@ -63,7 +63,7 @@ def read_image(files: Sequence[Path], bands: Bands) -> tuple[tv_tensors.Image, i
     return _image(whole), 1
 
 
-def unheeded(files: Sequence[Path], bands: Bands) -> str:
+def left_unread(files: Sequence[Path], bands: Bands) -> str:
     """What the header of a picture's files says that ``channels`` do not, and that is not done; empty: nothing.
 
     Raises:
