@@ -254,13 +254,14 @@ def test_a_map_is_written_so_that_it_can_be_had_back(tmp_path):
 def test_it_is_trained_measured_and_predicted_at_the_command_line(tmp_path, capsys):
     data = described(tmp_path / "set", task="RelativeDepth", larger="nearer")
     assert main(["check", "--data", str(data)]) == 0
-    model = gn.adapt(tiny.backbone("mit"), gn.LoRA(rank=2), {"depth": TASK}, gn.LinearHead())
+    model = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=2), {"depth": TASK}, gn.LinearHead())
     both = gn.folder(data)
     gn.fit(model, both, both, steps=2, batch_size=2, out=tmp_path / "run", log=[], workers=0)
-    assert main(["eval", str(tmp_path / "run" / "best"), "--data", str(data), "--json"]) == 0
+    bundle = str(tmp_path / "run" / "best")
+    assert main(["eval", bundle, "--data", str(data), "--split", "all", "--json"]) == 0
     assert '"ordinal_error"' in capsys.readouterr().out
     photo = tmp_path / "set" / "images" / "a.png"
-    assert main(["predict", str(tmp_path / "run" / "best"), str(photo), "--out", str(tmp_path / "maps")]) == 0
+    assert main(["predict", bundle, str(photo), "--out", str(tmp_path / "maps")]) == 0
     with Image.open(tmp_path / "maps" / "a_depth.png") as image:
         assert image.mode.startswith("I;16") and image.size == (48, 40) and "nearer" in image.text["Description"]
 
