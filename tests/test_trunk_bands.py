@@ -209,6 +209,20 @@ def test_an_adapter_at_the_first_layer_and_filters_of_other_bands_add_up():
     assert tiny.far(found[0], want) < 1e-12
 
 
+def test_a_method_that_rewrites_the_weight_may_sit_at_the_first_layer():
+    method = gn.LoRA(rank=2, dora=True, layers=("stem.proj",))
+    model = cases.model("vit", method, tasks=["seg"]).double()
+    merged = cases.model("vit", gn.Frozen(), tasks=["seg"]).double()
+    ((_, adapter),) = model.owners[0].placed()
+    (_, layer), (_, other) = first_layer(model.backbone), first_layer(merged.backbone)
+    with torch.no_grad():
+        other.weight.copy_(adapter.merged(layer.weight, layer.bias)[0])
+        for name, tensor in merged.own_tensors().items():
+            tensor.copy_(model.own_tensors()[name])
+    images = cases.pictures().double()
+    assert tiny.far(model(images)["seg"], merged(images)["seg"]) < 1e-12
+
+
 def test_side_networks_learn_the_filters_through_the_trunk():
     model = cases.model("vit", gn.SideTuning(), tasks=["seg"])
     tiny.one_loss(model.train()(cases.pictures())).backward()
