@@ -209,7 +209,8 @@ class CachedPictures:
         if sample.start is not None:
             return sample
         packed = pack(self.trunk(sample))
-        if not_finite(packed[0]):  # not cached: the loss or the metrics will report it
+        computed = {name: x for name, x in packed[0].items() if name != "image"}  # whose NaN is "no data"
+        if not_finite(computed):  # not cached: the loss or the metrics will report it
             return unpack(packed, self.source.dataset.tasks)
         if not self.cache.write(self.finder.file(number, index), packed):
             self._say_full()
