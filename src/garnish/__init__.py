@@ -50,7 +50,10 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_") or (_HERE / name).is_dir() or (_HERE / f"{name}.py").is_file():
         raise AttributeError(name)
     if not whole:
-        told = f"garnish.{name} is not in garnish-runtime, which is what is installed; pip install garnish"
+        told = (
+            f"garnish.{name} is not in garnish-runtime, which is what is installed; "
+            "pip uninstall garnish-runtime, then install garnish"
+        )
         raise importlib.import_module("garnish.errors").MissingExtraError(told)
     registry = importlib.import_module("garnish.registry")
     for kind in ("adapters", "heads", "tasks", "balancing"):

@@ -177,7 +177,9 @@ def _opened(folder: Path, given: Path, threads: int | None) -> tuple[ExportFacts
     """The manifest and the graph of a folder, which messages name as it was given."""
     if not (folder / MANIFEST).is_file():
         what = f"it holds no {MANIFEST}" if folder.is_dir() else "no such folder"
-        raise BundleError(f"{given}: is not an exported folder ({what}); give one that garnish export wrote")
+        bundle = (folder / "bundle.json").is_file()
+        do = "it is a bundle: garnish export makes one of it" if bundle else "give one that garnish export wrote"
+        raise BundleError(f"{given}: is not an exported folder ({what}); {do}")
     facts = read_manifest(folder)
     return facts, Graph(folder, facts, threads)
 
