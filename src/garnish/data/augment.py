@@ -21,6 +21,7 @@ from garnish.checking.arguments import Options
 from garnish.checking.bounds import Share, Size
 from garnish.checking.plain_data import reals
 from garnish.data.dataset import Sample
+from garnish.engine.trained_scale import TrainedScale
 from garnish.errors import OptionError
 from garnish.targets.kernels import resize_target
 from garnish.targets.target import IGNORE
@@ -87,6 +88,11 @@ class Augment(Options):
         image = V.adjust_brightness(sample.image, factors[0])
         image = V.adjust_saturation(V.adjust_contrast(image, factors[1]), factors[2])
         return Sample(image, sample.targets, sample.name)
+
+
+def scale_of(augment: Augment | None) -> TrainedScale:
+    """How large the pictures are that training with these changes sees."""
+    return TrainedScale() if augment is None else TrainedScale(augment.size, augment.scale)
 
 
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:

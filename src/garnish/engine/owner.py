@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from garnish.engine.adapter import Adapter, Method
 from garnish.engine.sites import Site
+from garnish.engine.trained_scale import TrainedScale
 from garnish.engine.trunk import Trunk
 from garnish.engine.twin import TunedSet, Twin
 from garnish.engine.units import Body
@@ -67,6 +68,7 @@ class Owner(nn.Module):
         first: unit before which its rows fork from those of others; None: it has no adapters.
         changes: the first unit that computes something other than in the bare trunk (adapters of feature maps and
             side networks change no unit); None: none does.
+        scale: how large the pictures were that it was trained on; None: not known.
         number: unique within the trunk and never reused; -1 before it is added.
     """
 
@@ -104,6 +106,7 @@ class Owner(nn.Module):
         self.first = None if streamed or not units else min(units)
         self.changes = changes
         self._twin: Twin | None = None
+        self.scale: TrainedScale | None = None
 
     # ---- identity -----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from garnish.data.augment import Augment, scale_of
 from garnish.data.dataset import Dataset
 from garnish.errors import DataError
 from garnish.model.model import Model
@@ -10,6 +13,12 @@ from garnish.training.best_step import Ranking
 from garnish.training.evaluate import shared_tasks, told_of
 from garnish.training.idle_options import refuse_without_val
 from garnish.training.train_options import TrainOptions
+
+
+def note_scale(model: Model, tasks: Iterable[str], augment: Augment | None) -> None:
+    """Note with the trained owners how large the pictures of this run are, for bundles and ``size="train"``."""
+    for task in tasks:
+        model.owner_of(task).root.scale = scale_of(augment)
 
 
 def trained_tasks(model: Model, train: Dataset) -> dict[str, Task]:
