@@ -11,11 +11,16 @@ from typing import final
 
 from torch import Tensor, nn
 
+from garnish.backbones.weights import is_non_commercial
+from garnish.checking.finite import not_finite
 from garnish.engine.folding import fold_possible
-from garnish.errors import OptionError, shown, suggest
+from garnish.errors import GarnishError, OptionError, shown, suggest
 from garnish.model.decoders import Decoder, needed
 from garnish.model.model import Model
 from garnish.model.served import Addition
+from garnish.output import logger
+
+_log = logger(__name__)
 
 
 @final
@@ -33,7 +38,7 @@ class Deployed(nn.Module):
         self.tasks = tuple(tasks)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) uint8 in 0 … 255, or float32 in [0, 1] → of each task (N, C, H, W) float32."""
+        """(N, C, H, W) pictures as ``Model.forward`` takes them → of each task (N, channels, H, W) float32."""
         asked = None if set(self.tasks) == set(self.model.tasks) else list(self.tasks)
         found = self.model(image, asked)
         return tuple(found[task] for task in self.tasks)
@@ -65,6 +70,21 @@ def plain_copy(model: Model) -> Model:
     return copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
 
 
+def usable_copy(given: Model) -> Model:
+    """What an export is made of and compared with, in float32 on the CPU; the licence of its weights is told.
+
+    Raises:
+        GarnishError: a tensor is not finite.
+    """
+    reference = plain_copy(given)
+    if odd := not_finite(reference.all_tensors()):
+        raise GarnishError(f"export: the model's {odd}; train it again, or take a model that was saved before")
+    licence = reference.backbone.licence
+    if is_non_commercial(licence):
+        _log.warning("the weights of %s are non-commercial (%s), and so is the export", given.backbone.name, licence)
+    return reference
+
+
 def folded_copy(model: Model, tasks: Sequence[str]) -> Model:
     """A model with the same outputs for ``tasks``, whose adapters are part of the trunk's weights where possible.
 
@@ -72,7 +92,7 @@ def folded_copy(model: Model, tasks: Sequence[str]) -> Model:
     trunk of its own.
 
     Args:
-        model: of :func:`plain_copy`; unchanged, its tensors may be shared with the result.
+        model: of :func:`usable_copy`; unchanged, its tensors may be shared with the result.
         tasks: the tasks that will be run.
     """
     served = model.served

@@ -16,10 +16,11 @@ from garnish.decodings.prediction import Prediction
 from garnish.errors import GarnishError
 from garnish.model.decoders import Decoder
 from garnish.model.evaluation_mode import evaluating
-from garnish.model.given_picture import Picture, picture_pixels
+from garnish.model.given_picture import Picture, picture_pixels, picture_values
 from garnish.model.input_size import SizeRule, input_size, resized_outputs, resized_pictures
 from garnish.model.model import Model
 from garnish.model.served import Served
+from garnish.pictures.given_picture import in_colour
 from garnish.tasks.task import Task
 
 
@@ -57,10 +58,12 @@ def predict(
         GarnishError: an output that is not finite, which decoding would turn into a map of some class; or a tensor of
             the model that is not, since attention on a CPU can still give finite outputs then.
     """
-    pixels = picture_pixels(picture)
     name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
     which = picture if isinstance(picture, str | Path) else name
     served = model.served  # read once: other threads may add and remove tasks meanwhile
+    bands = served.bands_of(task for task in served.tasks if tasks is None or task in tasks)
+    values = None if bands.is_rgb else picture_values(picture, bands, str(which))
+    pixels = picture_pixels(picture) if values is None else in_colour(values, bands)
     parts = served.parts(served.tasks if tasks is None else tasks)
     modules = [part.module if isinstance(part, Decoder) else part for part in parts]
     known = all(map(is_finite, model.buffers(recurse=False)))  # mean and std of the input
@@ -68,7 +71,8 @@ def predict(
     held = "" if known else not_finite(acting(model, tasks, served))
     if held:
         raise GarnishError(f"{which}: the model's {held}; train it again, or take a model that was saved before")
-    images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
+    given = torch.from_numpy(pixels.copy()).permute(2, 0, 1) if values is None else torch.from_numpy(values.copy())
+    images = given[None].to(model.device)
     own = (pixels.shape[0], pixels.shape[1])
     seen = input_size(size, served, tasks).of(own, f"{which}: size: train")
     with evaluating(model), torch.inference_mode():

@@ -11,6 +11,7 @@ from garnish.engine.drop_path import set_drop_path
 from garnish.model.model import Model, adapt
 from garnish.recipes.backbone_choice import BackboneChoice
 from garnish.recipes.recipe import Recipe
+from garnish.recipes.trunk_choice import bands_of_data
 from garnish.registry import plain
 
 
@@ -19,7 +20,7 @@ def build_model(recipe: Recipe, data: Dataset, *, trunk: Backbone | None = None)
 
     Args:
         recipe: what to build.
-        data: the training pictures, for their tasks.
+        data: the training pictures, for their tasks and bands, which are counted unless they are 8-bit RGB.
         trunk: adapted instead of the recipe's backbone; it may have random weights, but then its bundles can only be
             opened with the same trunk. Ignored if the recipe has ``onto``.
 
@@ -29,6 +30,7 @@ def build_model(recipe: Recipe, data: Dataset, *, trunk: Backbone | None = None)
     choice, methods, head, tasks = recipe.backbone, recipe.methods, recipe.head, recipe.tasks_of(data)
     if not recipe.onto and choice is None:
         raise recipe.fault("backbone", "none given; name one, e.g. backbone: mit_b0")
+    seen = bands_of_data(recipe, data)
     torch.manual_seed(recipe.options.seed)
     if not recipe.onto:
         assert choice is not None
@@ -40,13 +42,13 @@ def build_model(recipe: Recipe, data: Dataset, *, trunk: Backbone | None = None)
                 f"{choice.name} without weights is random, so a bundle could not be "
                 "loaded again; set backbone.weights to a file or a Hub id, or true for the published ones",
             )
-        return adapt(trunk, methods, tasks, head)
+        return adapt(trunk, methods, tasks, head, **seen)
     weights = None if choice is None or not isinstance(choice.weights, str) else choice.weights
     model = open_model(recipe.onto, weights, options=None if choice is None else choice.options)
     if choice is not None:
         _check_same_trunk(recipe, choice, model.backbone)
         set_drop_path(model.backbone, choice.drop_path)
-    model.add(methods, tasks, head, freeze_others=True)
+    model.add(methods, tasks, head, freeze_others=True, **seen)
     return model
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # torch is imported where something is built, not where --hel
 
 T = TypeVar("T")
 
-SECTIONS = ("backbone", "adapter", "head", "tasks", "data", "train", "onto", "out")
+SECTIONS = ("backbone", "trunk", "adapter", "head", "tasks", "data", "train", "onto", "out")
 #: Keys of a file: ``compare`` is read by ``garnish compare`` only; ``base``, which a run writes to its ``args.yaml``,
 #: is the folder that paths are relative to, itself relative to the file.
 IN_FILE = (*SECTIONS, "compare", "base")
@@ -62,7 +62,7 @@ class Recipe:
         given = self.plain.get("out")
         if not isinstance(given, str) or not given:
             raise self.fault("out", f"{shown(given)}; set the folder of the run, e.g. out: runs/camvid")
-        self._located(lambda: given_path(given, "out"), "out")
+        self.located(lambda: given_path(given, "out"), "out")
         return given
 
     @property
@@ -99,7 +99,7 @@ class Recipe:
         if given is None:
             return None
         named = self._named("backbone", given)
-        return self._located(lambda: construct(BackboneChoice, named, where="backbone"), "backbone")
+        return self.located(lambda: construct(BackboneChoice, named, where="backbone"), "backbone")
 
     @property
     def methods(self) -> list[Method]:
@@ -130,8 +130,8 @@ class Recipe:
         given = self.plain.get("train")
         if not isinstance(given, Mapping):
             raise self.fault("train", f"{shown(given)}; write e.g. train: {{steps: 300, batch_size: 4}}")
-        made = self._located(lambda: construct(TrainOptions, given, where="train"), "train")
-        self._located(lambda: check_allowed(made.log or (), self.allow_loggers), "train")
+        made = self.located(lambda: construct(TrainOptions, given, where="train"), "train")
+        self.located(lambda: check_allowed(made.log or (), self.allow_loggers), "train")
         return made
 
     def fault(self, section: str, text: str) -> OptionError:
@@ -171,7 +171,7 @@ class Recipe:
             if name in found and options:
                 section = f"tasks.{name}"
                 task, merged = found[name], options_of(found[name]) | options
-                found[name] = self._located(functools.partial(construct, type(task), merged, where=section), section)
+                found[name] = self.located(functools.partial(construct, type(task), merged, where=section), section)
         return found
 
     def resolved(self) -> dict[str, Json]:
@@ -180,12 +180,15 @@ class Recipe:
         Raises:
             OptionError: an invalid name or option; no model is built and no weights are read.
         """
+        from garnish.recipes.trunk_choice import trunk_choice
         from garnish.registry import flat, options_of
 
         choice, methods, head = self.backbone, self.methods, self.head
         found: dict[str, Json] = {}
         if choice is not None:
             found["backbone"] = options_of(choice)
+        if "trunk" in self.plain:
+            found["trunk"] = options_of(trunk_choice(self))
         found["adapter"] = flat(methods[0]) if len(methods) == 1 else [flat(m) for m in methods]
         if head is not None:
             found["head"] = {t: flat(h) for t, h in head.items()} if isinstance(head, dict) else flat(head)
@@ -211,9 +214,9 @@ class Recipe:
 
         options = self._named(section, given)
         name = options.pop("name")
-        return self._located(lambda: build(kind, name, options, where=section), section)
+        return self.located(lambda: build(kind, name, options, where=section), section)
 
-    def _located(self, make: Callable[[], T], section: str) -> T:
+    def located(self, make: Callable[[], T], section: str) -> T:
         """Call ``make()``; its errors then name the recipe."""
         try:
             return make()

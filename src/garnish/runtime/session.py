@@ -18,14 +18,16 @@ from garnish.checking.arguments import checked
 from garnish.checking.plain_data import integers
 from garnish.decodings.decoding import Decoding
 from garnish.decodings.prediction import Prediction
-from garnish.errors import BundleError, GarnishError, OptionError, shown, suggest
+from garnish.errors import BundleError, DataError, GarnishError, OptionError, shown, suggest
 from garnish.files.atomic import present
 from garnish.files.given_pictures import PlainPicture, pixels_of
 from garnish.files.path_text import given_path
+from garnish.pictures.bands import Bands
+from garnish.pictures.given_picture import in_colour, stored_numbers
 from garnish.runtime.adapters import Adapters, LoadedBundle
 from garnish.runtime.decoded_tasks import task_outputs
 from garnish.runtime.graph import Graph
-from garnish.runtime.manifest import MANIFEST, ExportFacts, read_manifest
+from garnish.runtime.manifest import MANIFEST, ExportFacts, bands_of, read_manifest
 
 
 @final
@@ -34,9 +36,11 @@ class Session:
 
     Attributes:
         facts: the folder's manifest.
+        bands: of the pictures that it predicts from.
     """
 
     facts: ExportFacts
+    bands: Bands
 
     @checked
     def __init__(
@@ -57,6 +61,7 @@ class Session:
             what = f"it holds no {MANIFEST}" if self.folder.is_dir() else "no such folder"
             raise BundleError(f"{folder}: is not an exported folder ({what}); give one that garnish export wrote")
         self.facts = facts = read_manifest(self.folder)
+        self.bands = bands_of(facts, self.folder / MANIFEST)
         self._graph = Graph(self.folder, facts, threads)
         self._adapters: Adapters | None = None
         self._whole: LoadedBundle | None = None
@@ -83,7 +88,8 @@ class Session:
         """Raw outputs of some pictures of one size: task → (N, C, H, W) float32.
 
         Args:
-            images: (N, 3, H, W) uint8 RGB.
+            images: (N, 3, H, W) uint8 RGB. Of other bands (N, C, H, W) of the type that the graph takes: uint8 or
+                uint16 as files hold them, or float32 as ``Bands.values`` gives them.
             bundle: name of the bundle; None: the only one.
             tasks: names; None: all of the bundle.
 
@@ -91,8 +97,9 @@ class Session:
             OptionError: an unknown bundle or task. DataError: pictures that the graph does not take.
             BundleError: a bundle that is damaged or of another graph; outputs that are not what the manifest says.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or not images.size:
-            raise OptionError(f"outputs: images: expected (N, 3, H, W) uint8, got {images.shape} {images.dtype}")
+        kind, count = "uint8" if self.bands.is_rgb else self.facts["image"]["dtype"], len(self.bands.names)
+        if images.dtype != np.dtype(kind) or images.ndim != 4 or images.shape[1] != count or not images.size:
+            raise OptionError(f"outputs: images: expected (N, {count}, H, W) {kind}, got {images.shape} {images.dtype}")
         loaded = self._bundle(bundle)
         wanted = {name: loaded.tasks[name] for name in _wanted(tasks, loaded)}
         raw = self._graph.run(images, [task.output for task in wanted.values()], loaded.adapter)
@@ -115,7 +122,8 @@ class Session:
         """All maps of one picture at its own size; call it once for each picture.
 
         Args:
-            picture: a file, a PIL image, or a numpy (H, W, 3) or grey (H, W) uint8.
+            picture: a file, a PIL image, or a numpy (H, W, 3) or grey (H, W) uint8. Of other bands a numpy (H, W, C) of
+                the numbers of a file.
             bundle: name of the bundle, where the graph takes several; None: the only one.
             tasks: names; None: all.
 
@@ -125,9 +133,9 @@ class Session:
         """
         loaded = self._bundle(bundle)
         _wanted(tasks, loaded)  # before a picture is read
-        pixels = pixels_of(picture)
         name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
-        raw = self.outputs(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]), bundle, tasks)
+        pixels, image = self._read(picture, str(picture) if isinstance(picture, str | Path) else name)
+        raw = self.outputs(np.ascontiguousarray(image[None]), bundle, tasks)
         for task, out in raw.items():
             if not np.isfinite(out).all():
                 which = picture if isinstance(picture, str | Path) else name
@@ -144,6 +152,18 @@ class Session:
                 f"{self.folder}: its graph holds one bundle and takes no other; leave bundle {shown(name)} out"
             )
         return self._whole
+
+    def _read(self, picture: PlainPicture, where: str) -> tuple[np.ndarray, np.ndarray]:
+        """A picture to be looked at, (H, W, 3) uint8, and as the graph takes it, (C, H, W)."""
+        if self.bands.is_rgb:
+            pixels = pixels_of(picture)
+            return pixels, pixels.transpose(2, 0, 1)
+        stored = stored_numbers(picture, self.bands, where)
+        values = self.bands.values(stored, where)
+        kind = self.facts["image"]["dtype"]
+        if kind != "float32" and stored.dtype != np.dtype(kind):
+            raise DataError(f"{where}: holds {stored.dtype}, and this graph takes {kind}; export it with --input float")
+        return in_colour(values, self.bands), values if kind == "float32" else stored.transpose(2, 0, 1)
 
     def _instead(self) -> str:
         if self.facts["precision"] == "fp32":
