@@ -9,7 +9,7 @@ narrow if a network that does not see the camera matrix is to learn metres.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, final
@@ -25,8 +25,11 @@ from garnish.checking.arguments import Options
 from garnish.checking.bounds import Share, Size
 from garnish.checking.plain_data import reals
 from garnish.data.dataset import Sample
+from garnish.data.drawn_change import Change
+from garnish.data.window_resize import Span, nearest, needed, resized_part, weights
 from garnish.engine.trained_scale import TrainedScale
 from garnish.errors import OptionError
+from garnish.pictures.raster import Window
 from garnish.targets.kernels import resize_target
 from garnish.targets.target import IGNORE
 
@@ -75,20 +78,57 @@ class Augment(Options):
         Raises:
             OptionError: ``colour`` for a picture of other bands than 8-bit RGB.
         """
+        change = self.change(sample.size, seed)
+        sample = resize_sample(sample, change.scaled)
+        if change.degrees:
+            sample = _each(sample, partial(_rotated, change.degrees, None))
+        return self._cut(sample, change, change.top, change.left)
+
+    def of_windows(
+        self, size: tuple[int, int], read: Callable[[Window], Sample], seed: tuple[int, ...]
+    ) -> Sample | None:
+        """The same of a picture that is read by windows: what the crop needs is read, and nothing else.
+
+        Equal to ``self(whole, seed)`` to the rounding of resampling: a level of 8 bits.
+
+        Args:
+            size: (H, W) of the picture.
+            read: gives a window of it.
+            seed: as above.
+
+        Returns:
+            None where more than half of the picture is needed, so that it is read as a whole.
+        """
+        change = self.change(size, seed)
+        box = change.box()
+        held = [needed(part, *sides) for part, sides in zip(box, zip(size, change.scaled, strict=True), strict=True)]
+        (top, bottom), (left, right) = held
+        if 2 * (bottom - top) * (right - left) > size[0] * size[1]:
+            return None
+        sample = resized_window(read(Window(top, left, bottom - top, right - left)), size, change.scaled, box, held)
+        if change.degrees:
+            centre = [change.scaled[1] / 2 - box[1].first, change.scaled[0] / 2 - box[0].first]
+            sample = _each(sample, partial(_rotated, change.degrees, centre))
+        return self._cut(sample, change, change.top - box[0].first, change.left - box[1].first)
+
+    def change(self, own: tuple[int, int], seed: tuple[int, ...]) -> Change:
+        """What is drawn for a picture of (H, W) pixels."""
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
-        height, width = self.size or sample.size
+        height, width = self.size or own
         zoom = float(np.exp(rng.uniform(*np.log(self.scale))))
-        zoom *= max(height / sample.size[0], width / sample.size[1])
-        scaled = (max(round(sample.size[0] * zoom), 1), max(round(sample.size[1] * zoom), 1))
-        sample = resize_sample(sample, scaled)
+        zoom *= max(height / own[0], width / own[1])
+        scaled = (max(round(own[0] * zoom), 1), max(round(own[1] * zoom), 1))
         degrees = float(rng.uniform(-1, 1)) * self.rotate_degrees
-        if degrees:
-            sample = _each(sample, partial(_rotated, degrees))
         top, left = (_offset(rng, have, want) for have, want in zip(scaled, (height, width), strict=True))
-        sample = _each(sample, lambda x, fill, _: _window(x, top, left, (height, width), fill))
-        if rng.uniform() < self.flip:
+        flips = bool(rng.uniform() < self.flip)
+        factors = rng.uniform(1 - self.colour, 1 + self.colour, 3).tolist()
+        return Change(scaled, degrees, top, left, (height, width), flips, tuple(factors))
+
+    def _cut(self, sample: Sample, change: Change, top: int, left: int) -> Sample:
+        sample = _each(sample, lambda x, fill, _: _window(x, top, left, change.size, fill))
+        if change.flips:
             sample = _each(sample, lambda x, *_: V.horizontal_flip(x))
-        return self._coloured(sample, rng.uniform(1 - self.colour, 1 + self.colour, 3).tolist())
+        return self._coloured(sample, list(change.factors))
 
     def _coloured(self, sample: Sample, factors: list[float]) -> Sample:
         if not self.colour:
@@ -126,6 +166,23 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     return Sample(image, {task: resize_target(target, size) for task, target in sample.targets.items()}, sample.name)
 
 
+def resized_window(
+    held_sample: Sample, own: tuple[int, int], scaled: tuple[int, int], box: Sequence[Span], held: Sequence[Span]
+) -> Sample:
+    """The part ``box`` of a picture of ``own`` pixels resized to ``scaled``, of the window ``held`` of it."""
+    sides = list(zip(box, own, scaled, held, strict=True))
+    if own == scaled:
+        return held_sample
+    rows, columns = (weights(*side) for side in sides)
+    image = tv_tensors.wrap(resized_part(held_sample.image.as_subclass(Tensor), rows, columns), like=held_sample.image)
+    y, x = (nearest(*side) for side in sides)
+    targets = {
+        task: tv_tensors.wrap(target.as_subclass(Tensor)[..., y[:, None], x], like=target)
+        for task, target in held_sample.targets.items()
+    }
+    return Sample(image, targets, held_sample.name)
+
+
 def _each(sample: Sample, change: Callable[[Tensor, float | list[float], InterpolationMode], Tensor]) -> Sample:
     """Apply ``change(tensor, fill, interpolation)`` to the picture and to every label.
 
@@ -139,13 +196,18 @@ def _each(sample: Sample, change: Callable[[Tensor, float | list[float], Interpo
     return Sample(image, targets, sample.name)
 
 
-def _rotated(degrees: float, x: Tensor, fill: float | list[float], mode: InterpolationMode) -> Tensor:
-    """A picture or label rotated; where NaN is filled, it is so in every pixel that reaches outside."""
+def _rotated(
+    degrees: float, centre: list[float] | None, x: Tensor, fill: float | list[float], mode: InterpolationMode
+) -> Tensor:
+    """A picture or label rotated about its centre, or about (x, y) in pixels from its upper left corner.
+
+    Where NaN is filled, it is so in every pixel that reaches outside.
+    """
     if fill != fill:  # a fill is weighed with what is inside, where NaN times 0 would stay NaN
-        turned: Tensor = V.rotate(x, degrees, interpolation=mode)
-        inside = V.rotate(torch.ones(1, *x.shape[-2:]), degrees, interpolation=mode)
+        turned: Tensor = V.rotate(x, degrees, interpolation=mode, center=centre)
+        inside = V.rotate(torch.ones(1, *x.shape[-2:]), degrees, interpolation=mode, center=centre)
         return tv_tensors.wrap(turned.masked_fill(inside < 1 - 1e-4, math.nan), like=x)
-    out: Tensor = V.rotate(x, degrees, interpolation=mode, fill=fill)
+    out: Tensor = V.rotate(x, degrees, interpolation=mode, fill=fill, center=centre)
     return out
 
 

@@ -109,8 +109,12 @@ class StepBatches:
 
     def sample(self, epoch: int, index: int) -> Sample:
         """Picture ``index`` with its augmentation in an epoch."""
-        sample = read_sample(self.dataset, index)
-        return sample if self.augment is None else self.augment(sample, self.change_seed(epoch, index))
+        if self.augment is None:
+            return read_sample(self.dataset, index)
+        seed, found = self.change_seed(epoch, index), None
+        if self.augment.size is not None and (opened := self.dataset.windows(index)) is not None:
+            found = self.augment.of_windows(opened.size, opened.read, seed)
+        return self.augment(read_sample(self.dataset, index), seed) if found is None else found
 
     def version(self, epoch: int, index: int) -> object:
         """What :meth:`sample` depends on besides the picture itself."""
