@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import tifffile
 import torch
 import yaml
 from PIL import Image
+from torchvision import tv_tensors
 
 import garnish as gn
 from garnish.data.augment import Augment
+from garnish.data.class_points import ClassPoints
+from garnish.data.dataset import Dataset, DepthMap, Sample
 from garnish.data.loader import StepBatches
 from garnish.data.window_resize import Span, needed, resized_part, weights
 from garnish.pictures import tiff_raster
@@ -165,3 +169,59 @@ def test_training_reads_windows_of_a_described_set(tmp_path, described):
     change = Augment(size=(64, 64), scale=(3.0, 4.0))
     result = gn.fit(model, data, None, steps=1, batch_size=2, augment=change, progress=False, log=(), workers=0)
     assert result is not None
+
+
+class Rare(Dataset):
+    """One picture in which class 2 has one pixel of 40,000, and class 1 a corner."""
+
+    name = "rare"
+
+    def __init__(self, tasks):
+        self._tasks = tasks
+
+    @property
+    def tasks(self):
+        return self._tasks
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        ids = torch.zeros(200, 200, dtype=torch.int64)
+        ids[:20, :20], ids[150, 33], ids[:, 190:] = 1, 2, 255
+        image = tv_tensors.Image(torch.zeros(3, 200, 200, dtype=torch.uint8))
+        targets = {"seg": tv_tensors.Mask(ids), "depth": DepthMap(torch.ones(1, 200, 200))}
+        return Sample(image, {task: targets[task] for task in self._tasks}, "rare")
+
+
+@pytest.mark.parametrize("degrees", [0.0, 30.0])
+def test_balanced_crops_hold_each_class_as_often(degrees):
+    tasks = {"seg": gn.Semantic(classes=3), "depth": gn.Depth()}
+    augment = Augment(size=(50, 50), scale=(4.0, 4.0), rotate_degrees=degrees, balance="seg")
+    made = StepBatches(Rare(tasks), 1, augment=augment)
+    assert sorted(made.points[0]) == [0, 1, 2] and made.points[0][2].tolist() == [[150, 33]] * 64
+    seen = [set(made.sample(epoch, 0).targets["seg"].unique().tolist()) for epoch in range(120)]
+    share = [sum(label in one for one in seen) / len(seen) for label in (1, 2)]
+    assert share[1] > 0.2 and (share[0] > 0.2 or degrees)  # a rotation brings some of the corner outside
+    plain = StepBatches(Rare(tasks), 1, augment=dataclasses.replace(augment, balance=None))
+    seen = [set(plain.sample(epoch, 0).targets["seg"].unique().tolist()) for epoch in range(120)]
+    assert sum(1 in one for one in seen) < 0.15 * len(seen)
+    for name, says in (
+        ("sec", "no task 'sec' in rare; did you mean 'seg'"),
+        ("depth", "are no classes; name one of seg"),
+    ):
+        with pytest.raises(gn.errors.OptionError, match=says):
+            StepBatches(Rare(tasks), 1, augment=Augment(size=(50, 50), balance=name))
+
+
+def test_points_of_windows_are_of_their_class_and_crops_alike(described):
+    data = gn.folder(described["rgb"], "all")
+    points, ids = ClassPoints(data, "seg")[0], data[0].targets["seg"]
+    assert sorted(points) == ids.unique().tolist()
+    for label, places in points.items():
+        assert all(ids[y, x] == label for y, x in places.tolist())
+    augment = Augment(size=(48, 48), scale=(5.0, 5.0), balance="seg")
+    for seed in range(4):
+        opened = data.windows(0)
+        part = augment.of_windows(opened.size, opened.read, (seed,), points)
+        assert torch.equal(part.targets["seg"], augment(data[0], (seed,), points).targets["seg"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, final
 
@@ -24,6 +24,7 @@ from torchvision.transforms.v2 import functional as V
 from garnish.checking.arguments import Options
 from garnish.checking.bounds import Share, Size
 from garnish.checking.plain_data import reals
+from garnish.data.class_points import Points
 from garnish.data.dataset import Sample
 from garnish.data.drawn_change import Change
 from garnish.data.window_resize import Span, nearest, needed, resized_part, weights
@@ -53,6 +54,9 @@ class Augment(Options):
         rotate_degrees: largest rotation in either direction, sampled uniformly.
         colour: brightness, contrast and saturation are multiplied by random factors within 1 ± colour; for 8-bit RGB
             alone, as saturation has no meaning for other bands, and their levels are measurements.
+        balance: a task whose labels are classes: a class is drawn of those that the picture has, then a crop that holds
+            a pixel of it, so that rare ones are seen as often as others. All of its labels are read once before the
+            first step. null: every crop is as likely.
 
     Raises:
         OptionError: a value out of range.
@@ -63,29 +67,35 @@ class Augment(Options):
     flip: Share = 0.5
     rotate_degrees: Annotated[float, reals(0, 180)] = 0.0
     colour: Annotated[float, reals(0, 1, below=True)] = 0.0
+    balance: str | None = None
 
     def __post_init__(self) -> None:
         if self.scale[0] > self.scale[1]:
             raise OptionError(f"augment.scale: the low end comes first, got {self.scale}")
 
-    def __call__(self, sample: Sample, seed: tuple[int, ...]) -> Sample:
+    def __call__(self, sample: Sample, seed: tuple[int, ...], points: Points | None = None) -> Sample:
         """Apply random changes to a sample; a pure function of its arguments that uses no global random generator.
 
         Args:
             sample: not modified.
             seed: integers ≥ 0, for instance (seed, epoch, index).
+            points: of its classes, of which the crop is to hold one; None or empty: any crop.
 
         Raises:
             OptionError: ``colour`` for a picture of other bands than 8-bit RGB.
         """
-        change = self.change(sample.size, seed)
+        change = self.change(sample.size, seed, points)
         sample = resize_sample(sample, change.scaled)
         if change.degrees:
             sample = _each(sample, partial(_rotated, change.degrees, None))
         return self._cut(sample, change, change.top, change.left)
 
     def of_windows(
-        self, size: tuple[int, int], read: Callable[[Window], Sample], seed: tuple[int, ...]
+        self,
+        size: tuple[int, int],
+        read: Callable[[Window], Sample],
+        seed: tuple[int, ...],
+        points: Points | None = None,
     ) -> Sample | None:
         """The same of a picture that is read by windows: what the crop needs is read, and nothing else.
 
@@ -94,12 +104,13 @@ class Augment(Options):
         Args:
             size: (H, W) of the picture.
             read: gives a window of it.
-            seed: as above.
+            seed: as above, like ``points``.
+            points: of its classes.
 
         Returns:
             None where more than half of the picture is needed, so that it is read as a whole.
         """
-        change = self.change(size, seed)
+        change = self.change(size, seed, points)
         box = change.box()
         held = [needed(part, *sides) for part, sides in zip(box, zip(size, change.scaled, strict=True), strict=True)]
         (top, bottom), (left, right) = held
@@ -111,7 +122,7 @@ class Augment(Options):
             sample = _each(sample, partial(_rotated, change.degrees, centre))
         return self._cut(sample, change, change.top - box[0].first, change.left - box[1].first)
 
-    def change(self, own: tuple[int, int], seed: tuple[int, ...]) -> Change:
+    def change(self, own: tuple[int, int], seed: tuple[int, ...], points: Points | None = None) -> Change:
         """What is drawn for a picture of (H, W) pixels."""
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
         height, width = self.size or own
@@ -122,7 +133,14 @@ class Augment(Options):
         top, left = (_offset(rng, have, want) for have, want in zip(scaled, (height, width), strict=True))
         flips = bool(rng.uniform() < self.flip)
         factors = rng.uniform(1 - self.colour, 1 + self.colour, 3).tolist()
-        return Change(scaled, degrees, top, left, (height, width), flips, tuple(factors))
+        change = Change(scaled, degrees, top, left, (height, width), flips, tuple(factors))
+        if not points:
+            return change
+        (label,) = rng.choice(sorted(points), 1)  # classes alike, then pixels of it alike
+        y, x = points[int(label)][rng.integers(len(points[int(label)]))].tolist()
+        place = change.moved(((y + 0.5) * scaled[0] / own[0], (x + 0.5) * scaled[1] / own[1]))
+        top, left = (_offset_holding(rng, *of) for of in zip(place, scaled, change.size, strict=True))
+        return replace(change, top=top, left=left)
 
     def _cut(self, sample: Sample, change: Change, top: int, left: int) -> Sample:
         sample = _each(sample, lambda x, fill, _: _window(x, top, left, change.size, fill))
@@ -206,7 +224,8 @@ def _rotated(
     if fill != fill:  # a fill is weighed with what is inside, where NaN times 0 would stay NaN
         turned: Tensor = V.rotate(x, degrees, interpolation=mode, center=centre)
         inside = V.rotate(torch.ones(1, *x.shape[-2:]), degrees, interpolation=mode, center=centre)
-        return tv_tensors.wrap(turned.masked_fill(inside < 1 - 1e-4, math.nan), like=x)
+        masked: Tensor = tv_tensors.wrap(turned.masked_fill(inside < 1 - 1e-4, math.nan), like=x)
+        return masked
     out: Tensor = V.rotate(x, degrees, interpolation=mode, fill=fill, center=centre)
     return out
 
@@ -214,6 +233,14 @@ def _rotated(
 def _offset(rng: np.random.Generator, have: int, want: int) -> int:
     """Random first row or column of a window of length ``want`` in ``have``: inside it, or around it if larger."""
     return int(rng.integers(min(have - want, 0), max(have - want, 0) + 1))
+
+
+def _offset_holding(rng: np.random.Generator, place: float, have: int, want: int) -> int:
+    """As :func:`_offset`, of those windows that hold a place; the nearest one where none does."""
+    low, high = min(have - want, 0), max(have - want, 0)
+    first = min(max(math.floor(place) - want + 1, low), high)
+    last = min(max(math.floor(place), low), high)
+    return int(rng.integers(first, last + 1))
 
 
 def _window(x: Tensor, top: int, left: int, size: tuple[int, int], fill: float | list[float]) -> Tensor:

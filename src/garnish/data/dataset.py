@@ -84,6 +84,10 @@ class Windowed(ABC):
         """
 
     @abstractmethod
+    def labels(self, window: Window) -> Mapping[str, Tensor]:
+        """The labels of a window alone, which are checked, by task."""
+
+    @abstractmethod
     def of_tasks(self, names: Collection[str]) -> Windowed:
         """The same with the labels of some tasks."""
 

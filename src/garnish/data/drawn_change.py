@@ -37,6 +37,12 @@ class Change:
     flips: bool
     factors: tuple[float, ...]
 
+    def moved(self, place: tuple[float, float]) -> tuple[float, float]:
+        """Row and column of the resized picture → where rotation brings them."""
+        c, s = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
+        y, x = place[0] - self.scaled[0] / 2, place[1] - self.scaled[1] / 2
+        return self.scaled[0] / 2 + c * y - s * x, self.scaled[1] / 2 + s * y + c * x
+
     def box(self) -> tuple[Span, Span]:
         """Rows and columns of the resized picture of which the crop is made: itself, and what rotation brings in."""
         (top, left), (height, width) = (self.top, self.left), self.size

@@ -37,14 +37,14 @@ class PictureWindows(Windowed):
     Attributes:
         pictures: its files: one, or one a band.
         bands: of the data set.
-        labels: task → its label file.
+        files: task → its label file.
         known: task → how that is read.
         size: (H, W).
     """
 
     pictures: tuple[Path, ...]
     bands: Bands
-    labels: Mapping[str, Path]
+    files: Mapping[str, Path]
     known: Mapping[str, Labelled]
     size: tuple[int, int]
 
@@ -55,15 +55,18 @@ class PictureWindows(Windowed):
             DataError: damaged files, values that a task rejects.
         """
         image, _ = read_image(self.pictures, self.bands, window)
-        targets = {task: self._target(task, window) for task in self.labels}
-        return Sample(image=image, targets=targets, name=str(self.pictures[0]))
+        return Sample(image=image, targets=self.labels(window), name=str(self.pictures[0]))
+
+    def labels(self, window: Window) -> dict[str, Tensor]:
+        """The labels of a window alone, by task; raises as :meth:`read`."""
+        return {task: self._target(task, window) for task in self.files}
 
     def of_tasks(self, names: Collection[str]) -> PictureWindows:
         """The same with the labels of some tasks."""
-        return replace(self, labels={task: file for task, file in self.labels.items() if task in names})
+        return replace(self, files={task: file for task, file in self.files.items() if task in names})
 
     def _target(self, task: str, window: Window | None) -> Tensor:
-        entry, file = self.known[task], self.labels[task]
+        entry, file = self.known[task], self.files[task]
         with open_raster(file, 1) as raster:
             raw = raster.read(window)[..., 0]
         target = entry.task.target.of(decode(np.ascontiguousarray(raw), entry.labels, file, entry.task))
