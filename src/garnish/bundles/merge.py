@@ -137,9 +137,7 @@ def merge(
         told = f"{_names(left)} leaves parts that tasks own, which a checkpoint has no names for"
         raise OptionError(f"{out}: {told}; give a folder")
     if alone and owner.others is not None:
-        raise OptionError(
-            f"{out}: filters of bands beside red, green and blue are no part of a checkpoint; give a folder"
-        )
+        raise OptionError(f"{out}: filters of other bands than RGB are no part of a checkpoint; give a folder")
     carried = carried_over(model.backbone)
     said = Merged(
         out=str(out),

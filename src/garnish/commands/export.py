@@ -67,7 +67,10 @@ def parser() -> Parser:
         "--to", choices=("onnx", "torch"), default="onnx", help="ONNX, or a .pt2 of torch (default: onnx)"
     )
     made.add_argument(
-        "--input", choices=("uint8", "float"), default="uint8", help="pictures in 0 … 255, or floats in [0, 1]"
+        "--input",
+        choices=("uint8", "uint16", "float"),
+        help="pictures in 0 … 255, or floats in [0, 1]; of other bands as files hold them, or values (default: uint8 of"
+        " RGB, float of other bands)",
     )
     made.add_argument(
         "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="how the trunk's weights are stored"

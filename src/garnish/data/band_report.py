@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 from garnish.data.folder import FolderDataset
-from garnish.data.picture_reading import unheeded
+from garnish.data.picture_reading import left_unread
 from garnish.errors import GarnishError
 from garnish.pictures.band_counts import BandCounts
 from garnish.pictures.bands import Bands
@@ -55,9 +55,18 @@ def band_facts(
     found = {}
     for at, name in enumerate(bands.names):
         held = int(counts.measured[at])
-        numbers = (counts.lowest[at], counts.highest[at], counts.mean[at], counts.std[at]) if held else (nan,) * 4
-        shares = (counts.missing[at], counts.far[at] / max(held, 1))
-        found[name] = BandFacts(*map(float, (*numbers, *shares)), expected=of_trunk.get(at))
+        low, high, mean_of, std_of = (
+            (counts.lowest[at], counts.highest[at], counts.mean[at], counts.std[at]) if held else (nan,) * 4
+        )
+        found[name] = BandFacts(
+            minimum=float(low),
+            maximum=float(high),
+            mean=float(mean_of),
+            std=float(std_of),
+            missing=float(counts.missing[at]),
+            far=float(counts.far[at] / max(held, 1)),
+            expected=of_trunk.get(at),
+        )
     return found
 
 
@@ -103,5 +112,5 @@ def of_headers(part: FolderDataset) -> Iterator[tuple[str, str]]:
     """(severity, message) about what the header of the first picture's files says and nobody heeds."""
     if not part.bands.is_rgb and len(part):
         with contextlib.suppress(GarnishError):  # which is an error of the picture
-            if line := unheeded(part.picture_files(0), part.bands):
+            if line := left_unread(part.picture_files(0), part.bands):
                 yield "warning", line

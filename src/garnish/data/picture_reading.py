@@ -66,7 +66,7 @@ def read_image(files: Sequence[Path], bands: Bands, window: Window | None = None
     return _image(whole), 1
 
 
-def unheeded(files: Sequence[Path], bands: Bands) -> str:
+def left_unread(files: Sequence[Path], bands: Bands) -> str:
     """What the header of a picture's files says that ``channels`` do not, and that is not done; empty: nothing.
 
     Raises:

@@ -67,10 +67,10 @@ def first_layer(trunk: Trunk) -> tuple[Site, nn.Conv2d]:
     site, module = next((pair for pair in trunk.sites_with_modules() if pair[0].kind == "layer"), (None, None))
     layer = None if module is None else bare(module)
     if site is None or not isinstance(layer, nn.Conv2d) or (layer.in_channels, layer.groups) != (PLANES, 1):
-        found = "no plain layer" if site is None else site.name
+        found = "nowhere" if site is None else site.name
         raise SiteError(
-            f"bands: {trunk.name} begins with {found}, which is no convolution of red, green and blue that filters can"
-            " be added to; give such bands alone, or take another backbone"
+            f"bands: the first plain layer of {trunk.name} is {found}, no convolution of red, green and blue that"
+            " filters of other bands can be added to; give those three alone, or take another backbone"
         )
     return site, layer
 

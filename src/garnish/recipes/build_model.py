@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import torch
 
 from garnish.backbones.backbone import Backbone
 from garnish.bundles.named_models import open_model
 from garnish.data.dataset import Dataset
+from garnish.data.measured_bands import band_statistics
 from garnish.engine.drop_path import set_drop_path
 from garnish.model.model import Model, adapt
+from garnish.pictures.band_statistics import BandStatistics
+from garnish.pictures.bands import Bands
+from garnish.pictures.given_bands import Extra
 from garnish.recipes.backbone_choice import BackboneChoice
 from garnish.recipes.recipe import Recipe
-from garnish.recipes.trunk_choice import bands_of_data
 from garnish.registry import plain
 
 
@@ -30,7 +35,7 @@ def build_model(recipe: Recipe, data: Dataset, *, trunk: Backbone | None = None)
     choice, methods, head, tasks = recipe.backbone, recipe.methods, recipe.head, recipe.tasks_of(data)
     if not recipe.onto and choice is None:
         raise recipe.fault("backbone", "none given; name one, e.g. backbone: mit_b0")
-    seen = bands_of_data(recipe, data)
+    seen = _bands(recipe, data)
     torch.manual_seed(recipe.options.seed)
     if not recipe.onto:
         assert choice is not None
@@ -50,6 +55,24 @@ def build_model(recipe: Recipe, data: Dataset, *, trunk: Backbone | None = None)
         set_drop_path(model.backbone, choice.drop_path)
     model.add(methods, tasks, head, freeze_others=True, **seen)
     return model
+
+
+class _Seen(TypedDict, total=False):
+    """What ``adapt`` and ``Model.add`` take of bands."""
+
+    bands: Bands
+    statistics: BandStatistics
+    extra: Extra
+
+
+def _bands(recipe: Recipe, data: Dataset) -> _Seen:
+    """What a model is told of the bands of its training pictures, which are counted here; nothing of 8-bit RGB."""
+    if recipe.trunk is not None and not data.bands.others:
+        raise recipe.fault("trunk", f"{data.name} has no band beside red, green and blue; leave the section out")
+    if data.bands.is_rgb:
+        return {}
+    extra = "zero" if recipe.trunk is None else recipe.trunk.extra
+    return {"bands": data.bands, "statistics": band_statistics(data), "extra": extra}
 
 
 def _check_same_trunk(recipe: Recipe, choice: BackboneChoice, trunk: Backbone) -> None:
