@@ -162,13 +162,36 @@ def test_predict_takes_numbers_of_files_and_values(five):
     assert torch.equal(one.predict(grey)["seg"], one.predict(Image.fromarray(grey))["seg"])
 
 
+def test_predict_reads_files_of_other_bands(five, tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    numbers = stored()
+    want = five.predict(numbers)["seg"]
+    np.save(tmp_path / "five.npy", numbers)
+    by_name = {name: numbers[..., place] for place, name in enumerate(DEEP.names)}
+    np.savez(tmp_path / "five.npz", **dict(reversed(by_name.items())))
+    tifffile.imwrite(tmp_path / "five.tif", numbers, photometric="minisblack", planarconfig="contig")
+    for name in ("five.npy", "five.npz", "five.tif"):
+        assert torch.equal(five.predict(tmp_path / name)["seg"], want), name
+    free = Bands(names=DEEP.names, range=DEEP.range)
+    model = cases.model("mit", gn.LoRA(rank=2), tasks=["seg"], bands=free, known=cases.statistics())
+    gaps = numbers.copy()
+    gaps[:20] = 7
+    says = [(42113, "s", 2, "7", True)]  # GDAL's tag of the number that means "not measured"
+    tifffile.imwrite(tmp_path / "gaps.tif", gaps, photometric="minisblack", planarconfig="contig", extratags=says)
+    values = Bands(names=DEEP.names, range=DEEP.range, nodata=7).values(gaps, "x")
+    assert torch.equal(model.predict(tmp_path / "gaps.tif")["seg"], model.predict(torch.from_numpy(values))["seg"])
+    np.savez(tmp_path / "other.npz", **{f"b{k}": numbers[..., k] for k in range(4)})
+    with pytest.raises(DataError, match=r"other\.npz: 4 bands, and the tasks take 5: nir, blue, green, swir, red"):
+        five.predict(tmp_path / "other.npz")
+
+
 @pytest.mark.parametrize(
     ("picture", "told"),
     [
         (stored().transpose(2, 0, 1), r"\(H, W, 5\), got \(5, 61, 83\) uint16; give picture.transpose\(1, 2, 0\)"),
         (stored()[..., :3], r"expected \(H, W, 5\), got \(61, 83, 3\) uint16"),
         (torch.zeros(3, 8, 8), r"expected a tensor \(5, H, W\), got \(3, 8, 8\)"),
-        ("street.jpg", "a file is read as 8-bit RGB; read its 5 bands to an array"),
+        ("street.jpg", "street.jpg: no such"),
         (Image.new("P", (8, 8)), "mode P hold no numbers of bands"),
     ],
 )  # fmt: skip
@@ -204,8 +227,8 @@ def test_exports_take_all_bands_through_one_convolution(to, kind, tmp_path):
     assert session.bands == DEEP
     found, want = session.predict(numbers), model.predict(numbers)
     assert (found["seg"] == want["seg"].numpy()).mean() > 0.999 and np.array_equal(found.picture, want.picture)
-    with pytest.raises(DataError, match="a file is read as 8-bit RGB"):
-        session.predict("street.jpg")
+    np.save(tmp_path / "five.npy", numbers)
+    assert np.array_equal(session.predict(tmp_path / "five.npy")["seg"], found["seg"])
     with pytest.raises(OptionError, match=rf"expected \(N, 5, H, W\) {dtype}, got \(1, 3, 64, 64\) uint8"):
         session.outputs(np.zeros((1, 3, 64, 64), np.uint8))
     if kind == "uint16":

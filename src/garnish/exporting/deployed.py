@@ -71,18 +71,18 @@ def plain_copy(model: Model) -> Model:
 
 
 def usable_copy(given: Model) -> Model:
-    """What an export is made of and compared with, in float32 on the CPU; the licence of its weights is told.
+    """What an export is made of and compared with: a :func:`plain_copy`; the licence of its weights is told.
 
     Raises:
-        GarnishError: a tensor is not finite.
+        GarnishError: a tensor is not finite. OptionError: a compiled model.
     """
-    reference = plain_copy(given)
-    if odd := not_finite(reference.all_tensors()):
+    found = plain_copy(given)
+    if odd := not_finite(found.all_tensors()):
         raise GarnishError(f"export: the model's {odd}; train it again, or take a model that was saved before")
-    licence = reference.backbone.licence
+    licence = found.backbone.licence
     if is_non_commercial(licence):
         _log.warning("the weights of %s are non-commercial (%s), and so is the export", given.backbone.name, licence)
-    return reference
+    return found
 
 
 def folded_copy(model: Model, tasks: Sequence[str]) -> Model:

@@ -18,7 +18,7 @@ from garnish.pictures.bands import Bands
 from garnish.pictures.given_picture import stored_numbers
 
 #: A picture: a file, a PIL image, a torch (3, H, W) uint8, or a numpy (H, W, 3) or grey (H, W) uint8. Of other bands: a
-#: numpy (H, W, C) of the numbers of a file, or a torch (C, H, W) of them or of floats as ``Bands.values`` gives them.
+#: file, a numpy (H, W, C) of the numbers of one, or a torch (C, H, W) of them or of floats as ``Bands.values``.
 Picture = str | Path | Image.Image | Tensor | np.ndarray
 
 
@@ -46,10 +46,11 @@ def picture_values(picture: Picture, bands: Bands, where: str) -> np.ndarray:
         where: the picture, for messages.
 
     Raises:
-        DataError: other bands, numbers that the bands cannot read, or a file.
+        DataError: other bands, numbers that the bands cannot read, or a file that cannot be read.
     """
     if not isinstance(picture, Tensor):
-        return bands.values(stored_numbers(picture, bands, where), where)
+        stored, own = stored_numbers(picture, bands, where)
+        return own.values(stored, where)
     if picture.ndim != 3 or picture.shape[0] != len(bands.names) or 0 in picture.shape or picture.is_meta:
         raise DataError(f"{where}: expected a tensor ({len(bands.names)}, H, W), got {tuple(picture.shape)}")
     if picture.is_floating_point():
