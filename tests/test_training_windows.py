@@ -18,7 +18,7 @@ from garnish.data.augment import Augment
 from garnish.data.class_points import ClassPoints
 from garnish.data.dataset import Dataset, DepthMap, Sample
 from garnish.data.loader import StepBatches
-from garnish.data.window_resize import Span, needed, resized_part, weights
+from garnish.data.window_resize import Span, needed_rows, resized_part, weights
 from garnish.pictures import tiff_raster
 from garnish.pictures.raster import Window
 
@@ -156,7 +156,7 @@ def test_weights_are_those_of_torch(whole, scaled):
     values = torch.rand(1, whole, 3, generator=torch.Generator().manual_seed(0))
     want = torch.nn.functional.interpolate(values[None], (scaled, 3), mode="bilinear", antialias=True)[0]
     for part in (Span(0, scaled), Span(scaled // 3, max(scaled // 2, scaled // 3 + 1))):
-        held = needed(part, whole, scaled)
+        held = needed_rows(part, whole, scaled)
         rows = weights(part, whole, scaled, held)
         found = resized_part(values[:, held.first : held.end], rows, torch.eye(3))
         torch.testing.assert_close(found, want[:, part.first : part.end], rtol=1e-4, atol=1e-5)

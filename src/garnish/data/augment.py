@@ -27,7 +27,7 @@ from garnish.checking.plain_data import reals
 from garnish.data.class_points import Points
 from garnish.data.dataset import Sample
 from garnish.data.drawn_change import Change
-from garnish.data.window_resize import Span, nearest, needed, resized_part, weights
+from garnish.data.window_resize import Span, nearest, needed_rows, resized_part, weights
 from garnish.engine.trained_scale import TrainedScale
 from garnish.errors import OptionError
 from garnish.pictures.raster import Window
@@ -112,7 +112,9 @@ class Augment(Options):
         """
         change = self.change(size, seed, points)
         box = change.box()
-        held = [needed(part, *sides) for part, sides in zip(box, zip(size, change.scaled, strict=True), strict=True)]
+        held = [
+            needed_rows(part, *sides) for part, sides in zip(box, zip(size, change.scaled, strict=True), strict=True)
+        ]
         (top, bottom), (left, right) = held
         if 2 * (bottom - top) * (right - left) > size[0] * size[1]:
             return None

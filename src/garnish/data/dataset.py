@@ -66,7 +66,7 @@ class Sample:
         return (int(self.image.shape[-2]), int(self.image.shape[-1]))
 
 
-class Windowed(ABC):
+class ByWindows(ABC):
     """A picture and its labels, to be read by windows.
 
     Attributes:
@@ -88,7 +88,7 @@ class Windowed(ABC):
         """The labels of a window alone, which are checked, by task."""
 
     @abstractmethod
-    def of_tasks(self, names: Collection[str]) -> Windowed:
+    def of_tasks(self, names: Collection[str]) -> ByWindows:
         """The same with the labels of some tasks."""
 
 
@@ -125,7 +125,7 @@ class Dataset(ABC):
         """Whether ``self[i]`` returns only labels that are valid for their task; if not, :func:`read_sample` checks."""
         return False
 
-    def windows(self, index: int) -> Windowed | None:
+    def windows(self, index: int) -> ByWindows | None:
         """Picture ``index`` and its labels for reading by windows; None: it is read as a whole."""
         return None
 

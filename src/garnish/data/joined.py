@@ -10,7 +10,7 @@ from typing import final
 from torchvision import tv_tensors
 
 from garnish.checking.arguments import checked
-from garnish.data.dataset import Dataset, Sample, Windowed
+from garnish.data.dataset import ByWindows, Dataset, Sample
 from garnish.data.folder import FolderDataset
 from garnish.errors import DataError, OptionError
 from garnish.pictures.band_agreement import bands_differ
@@ -70,7 +70,7 @@ class JoinedDataset(Dataset):
         part, inner = self.place(index)
         return part.image(inner)
 
-    def windows(self, index: int) -> Windowed | None:
+    def windows(self, index: int) -> ByWindows | None:
         """Those of the data set that the picture belongs to."""
         part, inner = self.place(index)
         return part.windows(inner)

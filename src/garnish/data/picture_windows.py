@@ -13,7 +13,7 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
-from garnish.data.dataset import Sample, Windowed
+from garnish.data.dataset import ByWindows, Sample
 from garnish.data.labels.labelled import Labelled
 from garnish.data.labels.reader import Reader, decode
 from garnish.data.picture_reading import read_image
@@ -31,7 +31,7 @@ _LABELS = ("bool", "uint8", "uint16", "int16", "int32", "float32")
 
 @final
 @dataclass(frozen=True)
-class PictureWindows(Windowed):
+class PictureWindows(ByWindows):
     """Files of one picture, all of which are read by windows; :func:`picture_windows` finds whether they are.
 
     Attributes:

@@ -23,7 +23,7 @@ class Span(NamedTuple):
     end: int
 
 
-def needed(part: Span, whole: int, scaled: int) -> Span:
+def needed_rows(part: Span, whole: int, scaled: int) -> Span:
     """Rows of a picture of which some rows of the resized one are made.
 
     Args:
@@ -52,7 +52,7 @@ def resized_part(held: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The part of a resized picture, of the dtype of the picture.
 
     Args:
-        held: (C, …, …) uint8 or float32, the rows and columns that :func:`needed` names.
+        held: (C, …, …) uint8 or float32, the rows and columns that :func:`needed_rows` names.
         rows: (rows of the part, rows held) weights of :func:`weights`.
         columns: likewise.
 

@@ -36,7 +36,7 @@ from garnish.training.step import TrainingStep
 from garnish.training.step_cost import about_step
 from garnish.training.step_losses import odd_loss
 from garnish.training.train_options import TrainOptions
-from garnish.training.trained_tasks import about_labels, note_scale, ranking, trained_tasks
+from garnish.training.trained_tasks import about_labels, at_scale, ranking, trained_tasks
 from garnish.training.undone_step import BegunStep
 from garnish.training.validation import Validation
 
@@ -63,7 +63,7 @@ class Run:
         self.model, self.options = model, options
         self.warnings: list[str] = []
         self.log = log_kinds(options.log, allow_loggers) if out is not None or resume is not None else ()
-        self.tasks = trained_tasks(model, train)
+        self.tasks = at_scale(model, trained_tasks(model, train), options.augment)
         self.ranking = ranking(model, self.tasks, val, options)
         self.fabric = make_fabric(options)
         self.is_first = self.fabric.is_global_zero
@@ -86,7 +86,6 @@ class Run:
             told.append(check_facts(saved.facts, self.facts, str(resume)))
             self.state = restore(saved, self.step, str(resume))
             self.warnings = list(dict.fromkeys([*self.state.warnings, *self.warnings]))
-        note_scale(model, self.tasks, options.augment)
         self.watch = GradientWatch(model, list(self.tasks), self.fabric, self.state.watched)
         self.requests = StopRequest()
         self.progress = Progress(self.total_steps, self.state.step, shown=progress and self.is_first)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from garnish.data.augment import Augment, scale_of
 from garnish.data.dataset import Dataset
 from garnish.errors import DataError
@@ -15,10 +13,11 @@ from garnish.training.idle_options import refuse_without_val
 from garnish.training.train_options import TrainOptions
 
 
-def note_scale(model: Model, tasks: Iterable[str], augment: Augment | None) -> None:
-    """Note with the trained owners how large the pictures of this run are, for bundles and ``size="train"``."""
+def at_scale(model: Model, tasks: dict[str, Task], augment: Augment | None) -> dict[str, Task]:
+    """The same tasks; how large the pictures of this run are is noted with their owners, for bundles and ``size``."""
     for task in tasks:
         model.owner_of(task).root.scale = scale_of(augment)
+    return tasks
 
 
 def trained_tasks(model: Model, train: Dataset) -> dict[str, Task]:
