@@ -1,7 +1,7 @@
 """Training from windows of large pictures against reading them whole: time and memory of a step.
 
-    python benchmarks/windows/measure.py make runs/windows/data    # two pictures of 4000², tiled TIFF, ids and depth
-    python benchmarks/windows/measure.py read runs/windows/data    # pictures alone, each way in a process of its own
+    python benchmarks/windows/measure.py make runs/windows_data    # two pictures of 4000², tiled TIFF, ids and depth
+    python benchmarks/windows/measure.py read runs/windows_data    # pictures alone, each way in a process of its own
     garnish train --config recipes/windows.yaml
 
 Pictures are mosaics of 16 procedural scenes of 500², in another order for each and mirrored at random, so they are
@@ -51,7 +51,7 @@ def make(root: Path, pictures: int) -> None:
                 whole["seg"][at] = scene.targets["seg"].numpy()[:, ::turn]
                 whole["depth"][at] = (1000 * scene.targets["depth"].numpy()[0]).round().clip(0, 65535)[:, ::turn]
             for kind, values in whole.items():
-                file = root / split / kind / f"{number}.tif"
+                file = root / split / kind / f"{split}{number}.tif"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 how = "rgb" if values.ndim == 3 else "minisblack"
                 tifffile.imwrite(file, values, tile=(256, 256), compression="zlib", photometric=how)
