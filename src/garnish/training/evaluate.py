@@ -17,12 +17,13 @@ from rich.progress import track
 from torch import Tensor
 
 from garnish.checking.arguments import checked
-from garnish.checking.bounds import BatchSize, Count, Size
+from garnish.checking.bounds import BatchSize, Count
 from garnish.checking.finite import not_finite
 from garnish.data.dataset import Batch, Dataset, Sample, collate
 from garnish.data.subset import chosen
 from garnish.errors import DataError, GarnishError, OptionError, shown, suggest
 from garnish.model.evaluation_mode import evaluating
+from garnish.model.input_size import InputSize, SizeRule, input_size
 from garnish.model.model import Model
 from garnish.model.predict import acting
 from garnish.output import console, logger
@@ -48,7 +49,7 @@ def evaluate(
     dataset: Dataset,
     *,
     batch_size: BatchSize = 1,
-    size: Size | None = None,
+    size: SizeRule = None,
     tasks: Sequence[str] | None = None,
     limit: Count | None = None,
     thresholds_on: Dataset | None = None,
@@ -61,7 +62,8 @@ def evaluate(
         model: left unchanged, training mode included.
         dataset: labels may be partial: each task is measured on the pictures labelled for it.
         batch_size: pictures per batch; only pictures of equal size are batched.
-        size: (height, width) that pictures and labels are resized to first; None: their own size.
+        size: (height, width) that pictures and labels are resized to first; "train": as training scaled them, aspect
+            kept and nothing cropped (their own size where the model's bundle does not say); "own" or None: their own.
         tasks: which tasks; None: all that the model and the data share.
         limit: largest number of pictures, evenly spaced over the set; None: all.
         thresholds_on: other pictures, usually the validation set, on which tasks with thresholds (saliency) choose
@@ -98,7 +100,7 @@ def evaluate(
         dataset,
         [chosen(len(dataset), limit)],
         batch_size=batch_size,
-        size=size,
+        size=input_size(size, model.served, names),
         tasks={name: measured[name] for name in names},
         progress=progress,
         fabric=fabric,
@@ -112,7 +114,7 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
     parts: Sequence[Sequence[int]],
     *,
     batch_size: int,
-    size: tuple[int, int] | None,
+    size: tuple[int, int] | InputSize | None,
     tasks: Mapping[str, Task] | None = None,
     progress: bool = False,
     fabric: Fabric | None = None,
@@ -176,7 +178,7 @@ def outputs(  # noqa: D417 (likewise)
     tasks: Container[str],
     *,
     batch_size: int,
-    size: tuple[int, int] | None,
+    size: tuple[int, int] | InputSize | None,
     progress: bool = False,
     kept: CachedPictures | None = None,
     odd: OddOutputs | None = None,
