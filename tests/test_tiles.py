@@ -14,7 +14,7 @@ from garnish.decodings.softplus_depth import SoftplusDepth
 from garnish.errors import OptionError
 from garnish.pictures.raster import Window
 from garnish.tiles.blending import FinishedMaps, FinishedRaws, fading_in
-from garnish.tiles.passes import WholeMaps, array_reader, run_windows
+from garnish.tiles.passes import WholeMaps, planes_reader, run_windows
 from garnish.tiles.plan import tile_plan
 from garnish.tiles.tiling import Tiling
 
@@ -46,7 +46,14 @@ def blended(
     coordinates = np.moveaxis(np.indices(size), 0, -1) if picture is None else picture
     whole = WholeMaps(size[0])
     tasks = {task: (decoding, finished(decoding)) for task, decoding in DECODINGS.items()}
-    run_windows(tile_plan(size, tile, overlap, step), array_reader(coordinates), run, tasks, whole, flip=flip)
+    run_windows(
+        tile_plan(size, tile, overlap, step),
+        planes_reader(np.moveaxis(coordinates, -1, 0)),
+        run,
+        tasks,
+        whole,
+        flip=flip,
+    )
     return whole.maps
 
 
@@ -223,5 +230,5 @@ def test_windows_that_cannot_be_are_refused_in_one_line(options, says):
 
 def test_a_reader_gives_windows_channels_first():
     picture = np.arange(60).reshape(4, 5, 3)
-    found = array_reader(picture)(Window(1, 2, 2, 3))
+    found = planes_reader(picture.transpose(2, 0, 1))(Window(1, 2, 2, 3))
     assert found.shape == (3, 2, 3) and (found == picture[1:3, 2:5].transpose(2, 0, 1)).all()

@@ -25,6 +25,7 @@ from garnish.bundles.agreement import parameters_of, preprocessing_of
 from garnish.bundles.bundle_json import (
     DESCRIPTION,
     FORMAT,
+    FORMAT_OF_BANDS,
     WEIGHTS,
     BundleFacts,
     as_bundle_facts,
@@ -34,6 +35,7 @@ from garnish.bundles.bundle_json import (
 from garnish.bundles.own_backbone import check_backbone, check_same, rebuild
 from garnish.bundles.specs import Specs, backbone_facts, build_described
 from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, kinds_of, read_tensors, stored_tensors, weights_of
+from garnish.bundles.trained_at import scale_told, scales_to_tell
 from garnish.checking.arguments import checked
 from garnish.checking.device import usable_device
 from garnish.checking.plain_data import MEASURED, Json
@@ -167,6 +169,8 @@ def _serve(model: Model, where: str, folder: Path, facts: BundleFacts) -> None:
     made = build_described(model, facts, kinds_of(folder, facts), where)  # shapes before anything is read
     stored = read_tensors(weights_of(folder, facts), file)
     fill(model.backbone, made.tensors(), stored, facts["dtype"], facts["tuned_as"], file)
+    for owner in made.owners:
+        owner.scale = scale_told(facts, owner.tasks)
     model.serve(made)
 
 
@@ -201,8 +205,8 @@ def bundle_files(
     facts["metrics"] = _plain_metrics(metrics, tasks, "metrics")
     if metrics_rounding is not None:
         facts["metrics_rounding"] = _plain_metrics(metrics_rounding, tasks, "metrics_rounding")
-    if extra is not None:
-        facts["extra"] = dict(extra)
+    if told := {**scales_to_tell(model, tasks), **(extra or {})}:
+        facts["extra"] = told
     facts["sizes"]["weights_bytes"] = len(weights)
     facts["sha256"] = hashlib.sha256(weights).hexdigest()
     try:
@@ -233,13 +237,14 @@ def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[st
     tensors = [owner.tensors() for owner in model.owners if any(task in tasks for task in owner.tasks)]
     tensors += [model.head_tensors(task) for task in tasks]
     encoder, decoder = parameters_of({name: tensor for each in tensors for name, tensor in each.items()})
+    specs = Specs.of(model, tasks)
     return {
-        "format": FORMAT,
+        "format": FORMAT if all(owner.given.bands.is_rgb for owner in specs.owners) else FORMAT_OF_BANDS,
         "versions": {"garnish": __version__, "torch": str(torch.__version__), "timm": str(timm.__version__)},
         "dtype": dtype,
         "tuned_as": TUNED_AS[dtype],
         "backbone": {**backbone_facts(trunk), "non_commercial": is_non_commercial(trunk.licence)},
-        **Specs.of(model, tasks).facts(),
+        **specs.facts(),
         "preprocessing": preprocessing_of(trunk),
         "sizes": {"encoder_parameters": encoder, "decoder_parameters": decoder},
     }

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from garnish.commands.parser import Parser, some_names
+from garnish.commands.parser import SIZE_HELP, Parser, size_rule, some_names
 from garnish.output import say
 from garnish.tiles.words import given_tiling, takes_tiles
 
@@ -39,6 +39,7 @@ def parser() -> Parser:
     made.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
     made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all)")
     takes_tiles(made, flips=True)
+    made.add_argument("--size", type=size_rule, default="own", metavar="SIZE", help=SIZE_HELP)
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: picture → the files written")
@@ -52,6 +53,7 @@ def run(words: Sequence[str]) -> int:
     from garnish.commands.words import load_bundles
     from garnish.files.given_pictures import check_map_names, folder_to_write, picture_files
     from garnish.files.pictures import picture_size
+    from garnish.model.input_size import InputSize, input_size
     from garnish.model.streamed import predict_streamed
     from garnish.tiles.streaming import check_streamed, is_streamed
 
@@ -61,22 +63,25 @@ def run(words: Sequence[str]) -> int:
     sizes = {file: picture_size(file) for file in files.values()}  # all are checked before any is predicted
     model = load_bundles(given.bundle, given.weights, given.device)
     check_map_names(files, given.tasks or model.tasks, Path(given.out))
-    large = {name: file for name, file in files.items() if is_streamed(sizes[file], tiling)}
+    taken = input_size(given.size, model.served, given.tasks)
+    own = taken == InputSize()
+    told = (lambda line: None) if given.json else say
+    if not own:
+        told(taken.told)
+    large = {name: file for name, file in files.items() if own and is_streamed(sizes[file], tiling)}
     for name in large:
         check_streamed(Path(given.out, name), given.tasks or model.tasks, files.values())
-    told = (lambda line: None) if given.json else say
+    tile, overlap, flip = tiling.tile, tiling.overlap, tiling.flip
     written: dict[str, list[str]] = {}
     for name, file in files.items():
         if name in large:
-            stem = Path(given.out, name)
-            written[str(file)] = [
-                str(p) for p in predict_streamed(model, file, stem, given.tasks, tiling, told).values()
-            ]
+            maps = predict_streamed(model, file, Path(given.out, name), given.tasks, tiling, told)
+            written[str(file)] = [str(path) for path in maps.values()]
         else:
-            plan = tiling.plan(sizes[file], model.backbone.multiple)
+            plan = tiling.plan(taken.of(sizes[file], f"{file}: size: train"), model.backbone.multiple)
             if plan.count > 1:
                 told(f"{file}: {plan}")
-            found = model.predict(file, given.tasks, tile=tiling.tile, overlap=tiling.overlap, flip=tiling.flip)
+            found = model.predict(file, given.tasks, size=given.size, tile=tile, overlap=overlap, flip=flip)
             written[str(file)] = [str(path) for path in dataclasses.replace(found, name=name).write(given.out)]
         if not given.json:
             say(f"{file}: {', '.join(written[str(file)])}")

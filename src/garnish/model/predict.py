@@ -17,12 +17,14 @@ from garnish.engine.shared_passes import Wanted
 from garnish.errors import GarnishError
 from garnish.model.decoders import Decoder
 from garnish.model.evaluation_mode import evaluating
-from garnish.model.given_picture import Picture, picture_pixels
+from garnish.model.given_picture import Picture, picture_pixels, picture_values
+from garnish.model.input_size import SizeRule, input_size, resized_outputs, resized_pictures
 from garnish.model.model import Model
 from garnish.model.served import Served
-from garnish.model.windowed import Look, decodings_of, window_runner, windowed_maps
+from garnish.model.windowed import Look, decodings_of, window_runner, windowed_maps, windowed_outputs
+from garnish.pictures.given_picture import in_colour
 from garnish.tasks.task import Task
-from garnish.tiles.passes import array_reader
+from garnish.tiles.passes import planes_reader
 from garnish.tiles.tiling import Overlap, Tile, Tiling
 
 
@@ -45,47 +47,59 @@ def predict(
     model: Model,
     picture: Picture,
     tasks: Sequence[str] | None = None,
+    *,
+    size: SizeRule = None,
     tile: Tile | None = "auto",
     overlap: Overlap | None = None,
     flip: bool = False,
 ) -> Prediction[Tensor, Task]:
-    """Run a model on one picture at its own size; call it once for each picture.
+    """Run a model on one picture; call it once for each picture. Maps have the picture's own size.
 
     Args:
         model: the model.
-        picture: a file, a PIL image, an array or a tensor.
+        picture: see :data:`garnish.model.given_picture.Picture`.
         tasks: names; None: all.
+        size: at which the model sees it: (height, width); "train": as training scaled pictures, aspect kept and nothing
+            cropped (its own size where the model's bundle does not say); "own" or None: its own. Raw outputs are
+            brought back to the picture's own size before they are decoded.
         tile: side of overlapping windows that it is run in; "auto": 1024 for pictures of more than 2048·2048 pixels;
             None: always one pass.
         overlap: pixels that windows share; None: 3/32 of a window, in whole strides of the trunk.
         flip: average with a pass of the mirrored picture.
 
     Raises:
-        DataError: a picture that cannot be read. OptionError: an unknown task; windows or a mirrored pass of a task
-            that has no decoding; an overlap as wide as the windows.
+        DataError: a picture that cannot be read, or becomes too large. OptionError: an unknown task, or "train" for
+            tasks that were trained at different sizes; windows or a mirrored pass of a task that has no decoding; an
+            overlap as wide as the windows.
         GarnishError: an output that is not finite, which decoding would turn into a map of some class; or a tensor of
             the model that is not, since attention on a CPU can still give finite outputs then.
     """
     tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
-    pixels = picture_pixels(picture)
     name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
-    which = picture if isinstance(picture, str | Path) else name
+    which = str(picture) if isinstance(picture, str | Path) else name
     served = model.served  # read once: other threads may add and remove tasks meanwhile
-    check_finite(model, tasks, served, str(which))
-    plan = tiling.plan((pixels.shape[0], pixels.shape[1]), model.backbone.multiple)
-    look = looking(model, str(which))
+    bands = served.bands_of(task for task in served.tasks if tasks is None or task in tasks)
+    values = None if bands.is_rgb else picture_values(picture, bands, which)
+    pixels = picture_pixels(picture) if values is None else in_colour(values, bands)
+    check_finite(model, tasks, served, which)
+    own = (pixels.shape[0], pixels.shape[1])
+    seen = input_size(size, served, tasks).of(own, f"{which}: size: train")
+    plan, look = tiling.plan(seen, model.backbone.multiple), looking(model, which)
     with evaluating(model), torch.inference_mode():
+        if seen == own and (plan.count > 1 or flip):
+            decodings = decodings_of({name: served.tasks[name] for name in Wanted.of(tasks, 1, served.tasks).tasks})
+            run = window_runner(model, tuple(decodings), served, look)
+            planes = pixels.transpose(2, 0, 1) if values is None else values
+            found = windowed_maps(plan, planes_reader(planes), run, decodings, flip=flip)
+            return Prediction(pixels, {t: torch.from_numpy(m) for t, m in found.items()}, dict(served.tasks), name)
+        given = torch.from_numpy(pixels.copy()).permute(2, 0, 1) if values is None else torch.from_numpy(values.copy())
+        images = resized_pictures(given[None].to(model.device), seen)
         if plan.count > 1 or flip:
-            names = Wanted.of(tasks, 1, served.tasks).tasks
-            decodings = decodings_of({name: served.tasks[name] for name in names})
-            run = window_runner(model, names, served, look)
-            found = windowed_maps(plan, array_reader(pixels), run, decodings, flip=flip)
-            maps = {task: torch.from_numpy(decoded) for task, decoded in found.items()}
+            raw = windowed_outputs(model, images, [Wanted.of(tasks, 1, served.tasks).tasks], tiling, served)
         else:
-            images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
             raw = model(images, tasks, served=served)
-            look(raw)
-            maps = {t: served.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
+        look(raw)
+        maps = {t: served.tasks[t].decode(resized_outputs(out, own).float())[0].cpu() for t, out in raw.items()}
     return Prediction(pixels, maps, dict(served.tasks), name)
 
 

@@ -18,17 +18,18 @@ from garnish.checking.arguments import checked
 from garnish.checking.plain_data import integers
 from garnish.decodings.decoding import Decoding
 from garnish.decodings.prediction import Prediction
-from garnish.errors import BundleError, GarnishError, OptionError, shown, suggest
+from garnish.errors import BundleError, DataError, GarnishError, OptionError, shown, suggest
 from garnish.files.atomic import read_present
 from garnish.files.given_pictures import PlainPicture, pixels_of
 from garnish.files.path_text import given_path
 from garnish.pictures.bands import Bands
+from garnish.pictures.given_picture import in_colour, stored_numbers
 from garnish.runtime.adapters import Adapters, LoadedBundle
 from garnish.runtime.decoded_tasks import task_outputs
 from garnish.runtime.graph import Graph
-from garnish.runtime.manifest import MANIFEST, ExportFacts, read_manifest
+from garnish.runtime.manifest import MANIFEST, ExportFacts, bands_of, read_manifest
 from garnish.tiles.blending import FinishedMaps
-from garnish.tiles.passes import Runner, WholeMaps, array_reader, run_windows
+from garnish.tiles.passes import Runner, WholeMaps, planes_reader, run_windows
 from garnish.tiles.tiling import Overlap, Tile, Tiling
 
 #: Windows begin at multiples of this many pixels: the stride of most trunks' coarsest map, which manifests do not say.
@@ -41,9 +42,11 @@ class Session:
 
     Attributes:
         facts: the folder's manifest.
+        bands: of the pictures that it predicts from.
     """
 
     facts: ExportFacts
+    bands: Bands
 
     @checked
     def __init__(
@@ -62,6 +65,7 @@ class Session:
         place = given_path(folder, "folder", BundleError)
         self.folder = place.resolve()
         self.facts, self._graph = read_present(self.folder, lambda there: _opened(there, place, threads))
+        self.bands = bands_of(self.facts, self.folder / MANIFEST)
         self._adapters: Adapters | None = None
         self._whole: LoadedBundle | None = None
         if self.facts["form"] == "inputs":
@@ -87,7 +91,8 @@ class Session:
         """Raw outputs of some pictures of one size: task → (N, C, H, W) float32.
 
         Args:
-            images: (N, 3, H, W) uint8 RGB.
+            images: (N, 3, H, W) uint8 RGB. Of other bands (N, C, H, W) of the type that the graph takes: uint8 or
+                uint16 as files hold them, or float32 as ``Bands.values`` gives them.
             bundle: name of the bundle; None: the only one.
             tasks: names; None: all of the bundle.
 
@@ -95,8 +100,9 @@ class Session:
             OptionError: an unknown bundle or task. DataError: pictures that the graph does not take.
             BundleError: a bundle that is damaged or of another graph; outputs that are not what the manifest says.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or not images.size:
-            raise OptionError(f"outputs: images: expected (N, 3, H, W) uint8, got {images.shape} {images.dtype}")
+        kind, count = "uint8" if self.bands.is_rgb else self.facts["image"]["dtype"], len(self.bands.names)
+        if images.dtype != np.dtype(kind) or images.ndim != 4 or images.shape[1] != count or not images.size:
+            raise OptionError(f"outputs: images: expected (N, {count}, H, W) {kind}, got {images.shape} {images.dtype}")
         loaded = self._bundle(bundle)
         wanted = {name: loaded.tasks[name] for name in _wanted(tasks, loaded)}
         raw = self._graph.run(images, [task.output for task in wanted.values()], loaded.adapter)
@@ -126,7 +132,8 @@ class Session:
         """All maps of one picture at its own size; call it once for each picture.
 
         Args:
-            picture: a file, a PIL image, or a numpy (H, W, 3) or grey (H, W) uint8.
+            picture: a file, a PIL image, or a numpy (H, W, 3) or grey (H, W) uint8. Of other bands a file, or a
+                numpy (H, W, C) of the numbers of one.
             bundle: name of the bundle, where the graph takes several; None: the only one.
             tasks: names; None: all.
             tile: side of overlapping windows that it is run in; "auto": 1024 for pictures of more than 2048·2048
@@ -141,22 +148,22 @@ class Session:
         loaded = self._bundle(bundle)
         wanted = _wanted(tasks, loaded)  # before a picture is read
         tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
-        pixels = pixels_of(picture)
         name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
-        run = self.runner(bundle, wanted, str(picture) if isinstance(picture, str | Path) else name)
-        plan = tiling.plan((pixels.shape[0], pixels.shape[1]), STEP)
+        which = str(picture) if isinstance(picture, str | Path) else name
+        pixels, image = self._read(picture, which)
+        run, plan = self.runner(bundle, wanted, which), tiling.plan((pixels.shape[0], pixels.shape[1]), STEP)
         if plan.count > 1 or flip:
             whole = WholeMaps(plan.size[0])
             made = {task: (loaded.tasks[task].decoding, FinishedMaps(loaded.tasks[task].decoding)) for task in wanted}
-            run_windows(plan, array_reader(pixels), run, made, whole, flip=flip)
+            run_windows(plan, planes_reader(image), run, made, whole, flip=flip)
             maps = whole.maps
         else:
-            raw = run(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+            raw = run(np.ascontiguousarray(image))
             maps = {task: loaded.tasks[task].decoding.decode(out) for task, out in raw.items()}
         return Prediction(pixels, maps, {task: told.decoding for task, told in loaded.tasks.items()}, name)
 
     def runner(self, bundle: str | None, tasks: Sequence[str] | None, which: str) -> Runner:
-        """What runs one window (3, h, w) uint8 of a picture: task → (C, h, w) float32.
+        """What runs one window of a picture, as :meth:`outputs` takes them: task → (C, h, w) float32.
 
         It raises GarnishError, naming ``which`` picture, for an output that is not finite; else as :meth:`outputs`.
         """
@@ -205,11 +212,15 @@ class Session:
 
         loaded, (file, stem) = self._bundle(bundle), (Path(file), Path(stem))
         decodings = {task: loaded.tasks[task].decoding for task in _wanted(tasks, loaded)}
+        if not self.bands.is_rgb and (kind := self.facts["image"]["dtype"]) != "float32":
+            raise OptionError(
+                f"{file}: is too large to be held, and this graph takes {kind}; export it with --input float"
+            )
         run = self.runner(bundle, list(decodings), str(file))
         tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
         stem.parent.mkdir(parents=True, exist_ok=True)
         told = told or (lambda line: None)
-        return stream_maps(file, stem, decodings, run, bands=Bands(), step=STEP, tiling=tiling, told=told)
+        return stream_maps(file, stem, decodings, run, bands=self.bands, step=STEP, tiling=tiling, told=told)
 
     def _bundle(self, name: str | None) -> LoadedBundle:
         if self._adapters is not None:
@@ -221,6 +232,23 @@ class Session:
             )
         return self._whole
 
+    def _read(self, picture: PlainPicture, where: str) -> tuple[np.ndarray, np.ndarray]:
+        """A picture to be looked at, (H, W, 3) uint8, and as the graph takes it, (C, H, W)."""
+        if self.bands.is_rgb:
+            pixels = pixels_of(picture)
+            return pixels, pixels.transpose(2, 0, 1)
+        stored, bands = stored_numbers(picture, self.bands, where)
+        values = bands.values(stored, where)
+        kind = self.facts["image"]["dtype"]
+        if kind != "float32" and stored.dtype != np.dtype(kind):
+            raise DataError(f"{where}: holds {stored.dtype}, and this graph takes {kind}; export it with --input float")
+        if kind != "float32" and bands != self.bands:
+            raise DataError(
+                f"{where}: says that {bands.nodata:g} is no data, which this graph does not know; export it with"
+                " --input float"
+            )
+        return in_colour(values, self.bands), values if kind == "float32" else stored.transpose(2, 0, 1)
+
     def _instead(self) -> str:
         if self.facts["precision"] == "fp32":
             return "its numbers overflow; check the picture, or the model that was exported"
@@ -231,7 +259,9 @@ def _opened(folder: Path, given: Path, threads: int | None) -> tuple[ExportFacts
     """The manifest and the graph of a folder, which messages name as it was given."""
     if not (folder / MANIFEST).is_file():
         what = f"it holds no {MANIFEST}" if folder.is_dir() else "no such folder"
-        raise BundleError(f"{given}: is not an exported folder ({what}); give one that garnish export wrote")
+        bundle = (folder / "bundle.json").is_file()
+        do = "it is a bundle: garnish export makes one of it" if bundle else "give one that garnish export wrote"
+        raise BundleError(f"{given}: is not an exported folder ({what}); {do}")
     facts = read_manifest(folder)
     return facts, Graph(folder, facts, threads)
 

@@ -82,11 +82,11 @@ class WholeMaps:
         self._done[task] = done + rows.shape[-2]
 
 
-def array_reader(pixels: np.ndarray) -> Reader:
-    """Windows of a picture (H, W, C) that is held: (C, h, w)."""
+def planes_reader(planes: np.ndarray) -> Reader:
+    """Windows (C, h, w) of a picture (C, H, W) that is held."""
 
     def read(window: Window) -> np.ndarray:
         top, left, height, width = window
-        return np.ascontiguousarray(pixels[top : top + height, left : left + width].transpose(2, 0, 1))
+        return np.ascontiguousarray(planes[:, top : top + height, left : left + width])
 
     return read
