@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from garnish.data.augment import Augment
+from garnish.data.augment import Augment, colour_needs_rgb
+from garnish.data.class_points import ClassPoints
 from garnish.data.dataset import Batch, Dataset, Sample, collate, read_sample
 from garnish.errors import DataError, GarnishError, OptionError
 
@@ -42,7 +43,8 @@ class StepBatches:
         workers: processes that prepare batches ahead; 0: none.
 
     Raises:
-        DataError: an empty data set. OptionError: a number out of range.
+        DataError: an empty data set. OptionError: a number out of range, or ``augment.colour`` for other bands than
+            8-bit RGB.
     """
 
     def __init__(
@@ -64,7 +66,11 @@ class StepBatches:
                 f"batches: batch_size {batch_size}, variants {variants}, seed {seed}, workers {workers}, rank {rank} of"
                 f" {world}; need batch_size ≥ 1, variants ≥ 1, seed ≥ 0, workers ≥ 0, 0 ≤ rank < world"
             )
+        if augment is not None and augment.colour and not dataset.bands.is_rgb:
+            raise OptionError(colour_needs_rgb(augment.colour, dataset.name))
         self.dataset, self.batch_size, self.seed, self.augment = dataset, batch_size, seed, augment
+        named = None if augment is None else augment.balance
+        self.points = None if named is None else ClassPoints(dataset, named)
         self.variants = variants if augment is not None or variants is None else 1
         self.rank, self.world, self.workers = rank, world, workers
 
@@ -106,8 +112,13 @@ class StepBatches:
 
     def sample(self, epoch: int, index: int) -> Sample:
         """Picture ``index`` with its augmentation in an epoch."""
-        sample = read_sample(self.dataset, index)
-        return sample if self.augment is None else self.augment(sample, self.change_seed(epoch, index))
+        if self.augment is None:
+            return read_sample(self.dataset, index)
+        seed, found = self.change_seed(epoch, index), None
+        points = None if self.points is None else self.points[index]
+        if self.augment.size is not None and (opened := self.dataset.windows(index)) is not None:
+            found = self.augment.of_windows(opened.size, opened.read, seed, points)
+        return self.augment(read_sample(self.dataset, index), seed, points) if found is None else found
 
     def version(self, epoch: int, index: int) -> object:
         """What :meth:`sample` depends on besides the picture itself."""

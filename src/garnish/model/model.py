@@ -30,6 +30,7 @@ from garnish.heads.head import Head
 from garnish.model.adapted_trunk import AdaptedTrunk
 from garnish.model.decoders import Outputs, decode_maps, needed
 from garnish.model.given_picture import Picture
+from garnish.model.input_size import SizeRule
 from garnish.model.inputs import Inputs
 from garnish.model.served import Served
 from garnish.pictures.band_statistics import BandStatistics
@@ -223,11 +224,13 @@ class Model(AdaptedTrunk):
     # ---- modules of higher layers are imported on use -------------------------------------------------------------
 
     @checked
-    def predict(self, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction[Tensor, Task]:
-        """Predict all tasks (or some) of one picture at its own size: see :func:`garnish.model.predict.predict`."""
+    def predict(
+        self, picture: Picture, tasks: Sequence[str] | None = None, *, size: SizeRule = None
+    ) -> Prediction[Tensor, Task]:
+        """Predict all tasks (or some) of one picture, whose size maps have: :func:`garnish.model.predict.predict`."""
         from garnish.model.predict import predict
 
-        return predict(self, picture, tasks)
+        return predict(self, picture, tasks, size=size)
 
     @checked
     def report(self, size: Size | None = None) -> dict[str, Json]:

@@ -17,6 +17,7 @@ from garnish.errors import GarnishError
 from garnish.model.decoders import Decoder
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.given_picture import Picture, picture_pixels, picture_values
+from garnish.model.input_size import SizeRule, input_size, resized_outputs, resized_pictures
 from garnish.model.model import Model
 from garnish.model.served import Served
 from garnish.pictures.given_picture import in_colour
@@ -38,11 +39,22 @@ def acting(model: Model, tasks: Sequence[str] | None, served: Served | None = No
     return found
 
 
-def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction[Tensor, Task]:
-    """Run a model on one picture at its own size; call it once for each picture.
+def predict(
+    model: Model, picture: Picture, tasks: Sequence[str] | None = None, *, size: SizeRule = None
+) -> Prediction[Tensor, Task]:
+    """Run a model on one picture; call it once for each picture. Maps have the picture's own size.
+
+    Args:
+        model: the model.
+        picture: see :data:`garnish.model.given_picture.Picture`.
+        tasks: names; None: all.
+        size: at which the model sees it: (height, width); "train": as training scaled pictures, aspect kept and nothing
+            cropped (its own size where the model's bundle does not say); "own" or None: its own. Raw outputs are
+            brought back to the picture's own size before they are decoded.
 
     Raises:
-        DataError: a picture that cannot be read. OptionError: an unknown task.
+        DataError: a picture that cannot be read, or becomes too large. OptionError: an unknown task, or "train" for
+            tasks that were trained at different sizes.
         GarnishError: an output that is not finite, which decoding would turn into a map of some class; or a tensor of
             the model that is not, since attention on a CPU can still give finite outputs then.
     """
@@ -61,9 +73,11 @@ def predict(model: Model, picture: Picture, tasks: Sequence[str] | None = None) 
         raise GarnishError(f"{which}: the model's {held}; train it again, or take a model that was saved before")
     given = torch.from_numpy(pixels.copy()).permute(2, 0, 1) if values is None else torch.from_numpy(values.copy())
     images = given[None].to(model.device)
+    own = (pixels.shape[0], pixels.shape[1])
+    seen = input_size(size, served, tasks).of(own, f"{which}: size: train")
     with evaluating(model), torch.inference_mode():
-        raw = model(images, tasks, served=served)
+        raw = model(resized_pictures(images, seen), tasks, served=served)
         for task in odd_rows(raw):
             raise GarnishError(f"{which}: the output of task {task!r} is not finite, {why_odd(model.all_tensors())}")
-        maps = {t: served.tasks[t].decode(out.float())[0].cpu() for t, out in raw.items()}
+        maps = {t: served.tasks[t].decode(resized_outputs(out, own).float())[0].cpu() for t, out in raw.items()}
     return Prediction(pixels, maps, dict(served.tasks), name)

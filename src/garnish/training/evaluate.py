@@ -17,15 +17,17 @@ from rich.progress import track
 from torch import Tensor
 
 from garnish.checking.arguments import checked
-from garnish.checking.bounds import BatchSize, Count, Size
+from garnish.checking.bounds import BatchSize, Count
 from garnish.checking.finite import not_finite
 from garnish.data.dataset import Batch, Dataset, Sample, collate
 from garnish.data.subset import chosen
 from garnish.errors import DataError, GarnishError, OptionError, shown, suggest
 from garnish.model.evaluation_mode import evaluating
+from garnish.model.input_size import InputSize, SizeRule, input_size
 from garnish.model.model import Model
 from garnish.model.predict import acting
 from garnish.output import console, logger
+from garnish.pictures.band_agreement import bands_differ
 from garnish.tasks.agreement import difference, notes
 from garnish.tasks.task import Task
 from garnish.training.feature_cache import CachedPictures, Resized
@@ -47,7 +49,7 @@ def evaluate(
     dataset: Dataset,
     *,
     batch_size: BatchSize = 1,
-    size: Size | None = None,
+    size: SizeRule = None,
     tasks: Sequence[str] | None = None,
     limit: Count | None = None,
     thresholds_on: Dataset | None = None,
@@ -60,7 +62,8 @@ def evaluate(
         model: left unchanged, training mode included.
         dataset: labels may be partial: each task is measured on the pictures labelled for it.
         batch_size: pictures per batch; only pictures of equal size are batched.
-        size: (height, width) that pictures and labels are resized to first; None: their own size.
+        size: (height, width) that pictures and labels are resized to first; "train": as training scaled them, aspect
+            kept and nothing cropped (their own size where the model's bundle does not say); "own" or None: their own.
         tasks: which tasks; None: all that the model and the data share.
         limit: largest number of pictures, evenly spaced over the set; None: all.
         thresholds_on: other pictures, usually the validation set, on which tasks with thresholds (saliency) choose
@@ -97,7 +100,7 @@ def evaluate(
         dataset,
         [chosen(len(dataset), limit)],
         batch_size=batch_size,
-        size=size,
+        size=input_size(size, model.served, names),
         tasks={name: measured[name] for name in names},
         progress=progress,
         fabric=fabric,
@@ -111,7 +114,7 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
     parts: Sequence[Sequence[int]],
     *,
     batch_size: int,
-    size: tuple[int, int] | None,
+    size: tuple[int, int] | InputSize | None,
     tasks: Mapping[str, Task] | None = None,
     progress: bool = False,
     fabric: Fabric | None = None,
@@ -175,7 +178,7 @@ def outputs(  # noqa: D417 (likewise)
     tasks: Container[str],
     *,
     batch_size: int,
-    size: tuple[int, int] | None,
+    size: tuple[int, int] | InputSize | None,
     progress: bool = False,
     kept: CachedPictures | None = None,
     odd: OddOutputs | None = None,
@@ -220,8 +223,8 @@ def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = N
     """Names of the tasks that model and data share, in the model's order; only the requested ones if any are given.
 
     Raises:
-        OptionError: a requested task that one of them lacks. DataError: no common task, labels of another kind, or
-        other class names.
+        OptionError: a requested task that one of them lacks. DataError: no common task, other bands, labels of another
+        kind, or other class names.
     """
     if tasks is not None and not tasks:
         raise OptionError("tasks is an empty list; name some, or leave it out for all")
@@ -236,6 +239,8 @@ def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = N
             f" {', '.join(model.tasks)}; give a task the same name in both"
         )
     for name in names:
+        if differs := bands_differ(model.bands_of(name), dataset.bands, "the model", "the data"):
+            raise DataError(f"{dataset.name}: task {name!r}: {differs}")
         if differs := difference(model.tasks[name], dataset.tasks[name]):
             raise DataError(f"{dataset.name}: task {name!r}: {differs}")
     return names
