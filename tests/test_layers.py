@@ -24,6 +24,7 @@ ROOMS = [
     ("pictures", set()),
     ("drawing", set()),
     ("decodings", set()),
+    ("tiles", set()),
     ("engine", set()),
     ("backbones", set()),
     ("adapters", set()),

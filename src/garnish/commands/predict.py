@@ -8,10 +8,12 @@ from pathlib import Path
 
 from garnish.commands.parser import SIZE_HELP, Parser, size_rule, some_names
 from garnish.output import say
+from garnish.tiles.words import given_tiling, takes_tiles
 
 _EPILOG = """\
 For each picture: NAME_sheet.png, a contact sheet, and NAME_TASK.png per task: ids (8 bit), depth (16 bit, millimetres),
-normals, edges, saliency. Maps have the picture's own size.
+normals, edges, saliency. Maps have the picture's own size. Of a picture of more than 4096x4096 pixels, which is never
+held whole, NAME_TASK.tif, without a sheet (--tile none: as of others).
 
 examples:
   garnish predict runs/replica/best street.jpg --out maps
@@ -36,6 +38,7 @@ def parser() -> Parser:
     made.add_argument("images", metavar="IMAGE", nargs="+", help="pictures, or folders of pictures")
     made.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
     made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all)")
+    takes_tiles(made, flips=True)
     made.add_argument("--size", type=size_rule, default="own", metavar="SIZE", help=SIZE_HELP)
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
@@ -51,19 +54,35 @@ def run(words: Sequence[str]) -> int:
     from garnish.files.given_pictures import check_map_names, folder_to_write, picture_files
     from garnish.files.pictures import picture_size
     from garnish.model.input_size import InputSize, input_size
+    from garnish.model.streamed import predict_streamed
+    from garnish.tiles.streaming import check_streamed, is_streamed
 
     folder_to_write(given.out)
     files = picture_files(given.images)
-    for file in files.values():
-        picture_size(file)  # all are checked before any is predicted
+    tiling = given_tiling(given)
+    sizes = {file: picture_size(file) for file in files.values()}  # all are checked before any is predicted
     model = load_bundles(given.bundle, given.weights, given.device)
     check_map_names(files, given.tasks or model.tasks, Path(given.out))
-    if (taken := input_size(given.size, model.served, given.tasks)) != InputSize() and not given.json:
-        say(taken.told)
+    taken = input_size(given.size, model.served, given.tasks)
+    own = taken == InputSize()
+    told = (lambda line: None) if given.json else say
+    if not own:
+        told(taken.told)
+    large = {name: file for name, file in files.items() if own and is_streamed(sizes[file], tiling)}
+    for name in large:
+        check_streamed(Path(given.out, name), given.tasks or model.tasks, files.values())
+    tile, overlap, flip = tiling.tile, tiling.overlap, tiling.flip
     written: dict[str, list[str]] = {}
     for name, file in files.items():
-        maps = dataclasses.replace(model.predict(file, given.tasks, size=given.size), name=name)
-        written[str(file)] = [str(path) for path in maps.write(given.out)]
+        if name in large:
+            maps = predict_streamed(model, file, Path(given.out, name), given.tasks, tiling, told)
+            written[str(file)] = [str(path) for path in maps.values()]
+        else:
+            plan = tiling.plan(taken.of(sizes[file], f"{file}: size: train"), model.backbone.multiple)
+            if plan.count > 1:
+                told(f"{file}: {plan}")
+            found = model.predict(file, given.tasks, size=given.size, tile=tile, overlap=overlap, flip=flip)
+            written[str(file)] = [str(path) for path in dataclasses.replace(found, name=name).write(given.out)]
         if not given.json:
             say(f"{file}: {', '.join(written[str(file)])}")
     if given.json:

@@ -69,4 +69,8 @@ class Probabilities(Decoding):
 
     def write(self, decoded: np.ndarray, path: Path) -> Path:
         """``path.png``: 8-bit grey, probability · 255."""
-        return write_png(eight_bits(one_channel(decoded)), with_suffix(path, ".png"))
+        return write_png(self.stored(decoded), with_suffix(path, ".png"))
+
+    def stored(self, decoded: np.ndarray) -> np.ndarray:
+        """(H, W) → (H, W) uint8: probability · 255."""
+        return eight_bits(one_channel(decoded))

@@ -37,6 +37,7 @@ from garnish.pictures.band_statistics import BandStatistics
 from garnish.pictures.bands import Bands
 from garnish.pictures.given_bands import Extra
 from garnish.tasks.task import Task
+from garnish.tiles.tiling import Overlap, Tile
 
 
 @checked
@@ -225,12 +226,19 @@ class Model(AdaptedTrunk):
 
     @checked
     def predict(
-        self, picture: Picture, tasks: Sequence[str] | None = None, *, size: SizeRule = None
+        self,
+        picture: Picture,
+        tasks: Sequence[str] | None = None,
+        *,
+        size: SizeRule = None,
+        tile: Tile | None = "auto",
+        overlap: Overlap | None = None,
+        flip: bool = False,
     ) -> Prediction[Tensor, Task]:
         """Predict all tasks (or some) of one picture, whose size maps have: :func:`garnish.model.predict.predict`."""
         from garnish.model.predict import predict
 
-        return predict(self, picture, tasks, size=size)
+        return predict(self, picture, tasks, size=size, tile=tile, overlap=overlap, flip=flip)
 
     @checked
     def report(self, size: Size | None = None) -> dict[str, Json]:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from garnish.errors import DataError
 from garnish.pictures.bands import Bands
 from garnish.pictures.open_raster import open_raster
+from garnish.pictures.raster import RasterFacts
 
 #: Modes of Pillow's pictures whose numbers are what they show.
 _MODES = ("L", "LA", "RGB", "RGBA", "I", "I;16", "F")
@@ -52,21 +53,28 @@ def stored_numbers(
 
 def _of_file(path: Path, bands: Bands) -> tuple[np.ndarray, Bands]:
     with open_raster(path, len(bands.names)) as raster:
-        own, facts = raster.facts.bands, raster.facts
-        if len(own) != len(bands.names):
-            raise DataError(
-                f"{path}: {len(own)} bands, and the tasks take {len(bands.names)}: {', '.join(bands.names)}"
-            )
-        swapped = [pair for pair in zip(own, bands.names, strict=True) if pair[0] != pair[1] and pair[0] in bands.names]
-        by_name = facts.notes.get("format") == "npz" and set(own) == set(bands.names)
-        if swapped and not by_name:
-            raise DataError(
-                f"{path}: calls a band {swapped[0][0]!r} that the model calls {swapped[0][1]!r}; give its bands in the"
-                " order of the model, or correct what the file says"
-            )
-        stored = raster.read()
-        stored = stored[..., [own.index(name) for name in bands.names]] if by_name else stored
-    return stored, bands if bands.nodata is not None else replace(bands, nodata=facts.nodata)
+        order, found = bands_of_file(path, raster.facts, bands)
+        return raster.read()[..., order], found
+
+
+def bands_of_file(path: Path, facts: RasterFacts, bands: Bands) -> tuple[list[int] | slice, Bands]:
+    """Where the bands of a model are among those of a file, and how they are read there.
+
+    Raises:
+        DataError: other bands, or bands that a file names in another order.
+    """
+    own = facts.bands
+    if len(own) != len(bands.names):
+        raise DataError(f"{path}: {len(own)} bands, and the tasks take {len(bands.names)}: {', '.join(bands.names)}")
+    swapped = [pair for pair in zip(own, bands.names, strict=True) if pair[0] != pair[1] and pair[0] in bands.names]
+    by_name = facts.notes.get("format") == "npz" and set(own) == set(bands.names)
+    if swapped and not by_name:
+        raise DataError(
+            f"{path}: calls a band {swapped[0][0]!r} that the model calls {swapped[0][1]!r}; give its bands in the"
+            " order of the model, or correct what the file says"
+        )
+    order = [own.index(name) for name in bands.names] if by_name else slice(None)
+    return order, bands if bands.nodata is not None else replace(bands, nodata=facts.nodata)
 
 
 def in_colour(values: np.ndarray, bands: Bands) -> np.ndarray:

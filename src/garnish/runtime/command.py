@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, NoReturn, final
 
 from garnish.errors import OptionError, one_line, suggest
 from garnish.output import run_told, say, showable_json
+from garnish.tiles.words import given_tiling, takes_tiles
 
 if TYPE_CHECKING:
     from garnish.runtime.session import Session
 
 PROGRAM = "python -m garnish.runtime"
 _EPILOG = """\
-For each picture: NAME_sheet.png, a contact sheet, and NAME_TASK.png per task. Maps have the picture's own size.
+For each picture: NAME_sheet.png, a contact sheet, and NAME_TASK.png per task. Maps have the picture's own size. Of a
+picture of more than 4096x4096 pixels NAME_TASK.tif, without a sheet (--tile none: as of others).
 
 examples:
   python -m garnish.runtime exported street.jpg --out maps
@@ -48,6 +50,7 @@ def runtime_parser() -> argparse.ArgumentParser:
     made.add_argument("--out", metavar="DIR", help="folder to write to")
     made.add_argument("--bundle", metavar="NAME", help="which bundle, where the folder holds several")
     made.add_argument("--tasks", metavar="TASK,TASK", help="only these (default: all)")
+    takes_tiles(made, flips=True)
     made.add_argument("--threads", metavar="N", type=int, help="threads of one prediction (default: one a core)")
     made.add_argument("--list", action="store_true", help="print what the folder holds, and its bundles and tasks")
     made.add_argument("--json", action="store_true", help="print JSON: picture → the files written")
@@ -78,19 +81,35 @@ def _run(words: list[str]) -> int:
 def _predict(given: argparse.Namespace) -> int:
     from garnish.files.given_pictures import check_map_names, folder_to_write, picture_files
     from garnish.files.pictures import picture_size
-    from garnish.runtime.session import Session
+    from garnish.runtime.session import STEP, Session
+    from garnish.tiles.streaming import check_streamed, is_streamed
 
     tasks = None if given.tasks is None else [name.strip() for name in given.tasks.split(",") if name.strip()]
     folder_to_write(given.out)
     files = picture_files(given.images)
-    for file in files.values():
-        picture_size(file)  # all are checked before any is predicted
+    tiling = given_tiling(given)
+    sizes = {file: picture_size(file) for file in files.values()}  # all are checked before any is predicted
     session = Session(given.folder, threads=given.threads)
     check_map_names(files, tasks or session.tasks(given.bundle), Path(given.out))
+    large = {name: file for name, file in files.items() if is_streamed(sizes[file], tiling)}
+    for name in large:
+        check_streamed(Path(given.out, name), tasks or session.tasks(given.bundle), files.values())
+    told = (lambda line: None) if given.json else say
+    tile, overlap, flip = tiling.tile, tiling.overlap, tiling.flip
     written: dict[str, list[str]] = {}
     for name, file in files.items():
-        maps = dataclasses.replace(session.predict(file, given.bundle, tasks), name=name)
-        written[str(file)] = [str(path) for path in maps.write(given.out)]
+        if name in large:
+            stem = Path(given.out, name)
+            maps = session.stream(
+                file, stem, given.bundle, tasks, tile=tile or "auto", overlap=overlap, flip=flip, told=told
+            )
+            written[str(file)] = [str(path) for path in maps.values()]
+        else:
+            plan = tiling.plan(sizes[file], STEP)
+            if plan.count > 1:
+                told(f"{file}: {plan}")
+            found = session.predict(file, given.bundle, tasks, tile=tile, overlap=overlap, flip=flip)
+            written[str(file)] = [str(path) for path in dataclasses.replace(found, name=name).write(given.out)]
         if not given.json:
             say(f"{file}: {', '.join(written[str(file)])}")
     if given.json:

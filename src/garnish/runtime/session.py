@@ -6,7 +6,7 @@ Shape letters: N pictures, C channels of a raw output, H W pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +28,12 @@ from garnish.runtime.adapters import Adapters, LoadedBundle
 from garnish.runtime.decoded_tasks import task_outputs
 from garnish.runtime.graph import Graph
 from garnish.runtime.manifest import MANIFEST, ExportFacts, bands_of, read_manifest
+from garnish.tiles.blending import FinishedMaps
+from garnish.tiles.passes import Runner, WholeMaps, planes_reader, run_windows
+from garnish.tiles.tiling import Overlap, Tile, Tiling
+
+#: Windows begin at multiples of this many pixels: the stride of most trunks' coarsest map, which manifests do not say.
+STEP = 32
 
 
 @final
@@ -114,7 +120,14 @@ class Session:
 
     @checked
     def predict(
-        self, picture: PlainPicture, bundle: str | None = None, tasks: Sequence[str] | None = None
+        self,
+        picture: PlainPicture,
+        bundle: str | None = None,
+        tasks: Sequence[str] | None = None,
+        *,
+        tile: Tile | None = "auto",
+        overlap: Overlap | None = None,
+        flip: bool = False,
     ) -> Prediction[np.ndarray, Decoding]:
         """All maps of one picture at its own size; call it once for each picture.
 
@@ -123,22 +136,91 @@ class Session:
                 numpy (H, W, C) of the numbers of one.
             bundle: name of the bundle, where the graph takes several; None: the only one.
             tasks: names; None: all.
+            tile: side of overlapping windows that it is run in; "auto": 1024 for pictures of more than 2048·2048
+                pixels; None: always one pass.
+            overlap: pixels that windows share; None: 3/32 of a window, in whole multiples of 32.
+            flip: average with a pass of the mirrored picture.
 
         Raises:
             DataError: a picture that cannot be read. GarnishError: an output that is not finite, which decoding would
                 turn into a map of some class. Otherwise as :meth:`outputs`.
         """
         loaded = self._bundle(bundle)
-        _wanted(tasks, loaded)  # before a picture is read
+        wanted = _wanted(tasks, loaded)  # before a picture is read
+        tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
         name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
-        pixels, image = self._read(picture, str(picture) if isinstance(picture, str | Path) else name)
-        raw = self.outputs(np.ascontiguousarray(image[None]), bundle, tasks)
-        for task, out in raw.items():
-            if not np.isfinite(out).all():
-                which = picture if isinstance(picture, str | Path) else name
-                raise GarnishError(f"{which}: the output of task {task!r} is not finite; {self._instead()}")
-        maps = {task: loaded.tasks[task].decoding.decode(out[0]) for task, out in raw.items()}
+        which = str(picture) if isinstance(picture, str | Path) else name
+        pixels, image = self._read(picture, which)
+        run, plan = self.runner(bundle, wanted, which), tiling.plan((pixels.shape[0], pixels.shape[1]), STEP)
+        if plan.count > 1 or flip:
+            whole = WholeMaps(plan.size[0])
+            made = {task: (loaded.tasks[task].decoding, FinishedMaps(loaded.tasks[task].decoding)) for task in wanted}
+            run_windows(plan, planes_reader(image), run, made, whole, flip=flip)
+            maps = whole.maps
+        else:
+            raw = run(np.ascontiguousarray(image))
+            maps = {task: loaded.tasks[task].decoding.decode(out) for task, out in raw.items()}
         return Prediction(pixels, maps, {task: told.decoding for task, told in loaded.tasks.items()}, name)
+
+    def runner(self, bundle: str | None, tasks: Sequence[str] | None, which: str) -> Runner:
+        """What runs one window of a picture, as :meth:`outputs` takes them: task → (C, h, w) float32.
+
+        It raises GarnishError, naming ``which`` picture, for an output that is not finite; else as :meth:`outputs`.
+        """
+
+        def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
+            raw = self.outputs(pixels[None], bundle, tasks)
+            for task, out in raw.items():
+                if not np.isfinite(out).all():
+                    raise GarnishError(f"{which}: the output of task {task!r} is not finite; {self._instead()}")
+            return {task: raw.pop(task)[0] for task in list(raw)}
+
+        return run
+
+    @checked
+    def stream(
+        self,
+        file: str | Path,
+        stem: str | Path,
+        bundle: str | None = None,
+        tasks: Sequence[str] | None = None,
+        *,
+        tile: Tile = "auto",
+        overlap: Overlap | None = None,
+        flip: bool = False,
+        told: Callable[[str], None] | None = None,
+    ) -> dict[str, Path]:
+        """Write the maps of a picture of any size as tiled TIFF, ``STEM_TASK.tif``, never holding it whole.
+
+        Args:
+            file: the picture.
+            stem: folder and beginning of the names.
+            bundle: as for :meth:`predict`.
+            tasks: likewise.
+            tile: likewise.
+            overlap: likewise.
+            flip: likewise.
+            told: takes a line that says how it is run.
+
+        Returns:
+            Task → file.
+
+        Raises:
+            DataError: a picture that cannot be read, a file that cannot be written. Otherwise as :meth:`predict`.
+        """
+        from garnish.tiles.streaming import stream_maps
+
+        loaded, (file, stem) = self._bundle(bundle), (Path(file), Path(stem))
+        decodings = {task: loaded.tasks[task].decoding for task in _wanted(tasks, loaded)}
+        if not self.bands.is_rgb and (kind := self.facts["image"]["dtype"]) != "float32":
+            raise OptionError(
+                f"{file}: is too large to be held, and this graph takes {kind}; export it with --input float"
+            )
+        run = self.runner(bundle, list(decodings), str(file))
+        tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        told = told or (lambda line: None)
+        return stream_maps(file, stem, decodings, run, bands=self.bands, step=STEP, tiling=tiling, told=told)
 
     def _bundle(self, name: str | None) -> LoadedBundle:
         if self._adapters is not None:
