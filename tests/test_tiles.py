@@ -11,6 +11,7 @@ from garnish.decodings.classes import Classes
 from garnish.decodings.directions import Directions
 from garnish.decodings.probabilities import Probabilities
 from garnish.decodings.softplus_depth import SoftplusDepth
+from garnish.decodings.unitless_depth import UnitlessDepth
 from garnish.errors import OptionError
 from garnish.pictures.raster import Window
 from garnish.tiles.blending import FinishedMaps, FinishedRaws, fading_in
@@ -151,6 +152,22 @@ def test_between_two_windows_the_mean_moves_from_one_to_the_other_and_elsewhere_
     fade = np.sin(np.pi / 2 * (np.arange(8) + 0.5) / 8) ** 2
     np.testing.assert_allclose(row[24:32], 1 + fade, rtol=1e-5)
     np.testing.assert_allclose(row[44:52], 2 + fade, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tile", [64, 32])
+def test_windows_of_depth_without_a_unit_do_not_fit_each_other_which_is_said(tile, caplog):
+    maps = WholeMaps(64)
+    tasks = {"near": (UnitlessDepth(larger="nearer"), FinishedMaps(UnitlessDepth(larger="nearer")))}
+    picture = np.zeros((3, 64, 48), np.uint8)
+    with caplog.at_level("WARNING", "garnish"):
+        run_windows(
+            tile_plan((64, 48), tile, 8, 8),
+            planes_reader(picture),
+            lambda at: {"near": np.ones((1, *at.shape[1:]), np.float32)},
+            tasks,
+            maps,
+        )
+    assert ("near" in caplog.text and "in each of" in caplog.text) == (tile == 32)
 
 
 def test_what_goes_wrong_at_the_borders_of_a_window_stays_out_of_the_map():

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from garnish.checking.arguments import Options
 @dataclass(frozen=True, kw_only=True)
 class Decoding(Options, ABC):
     """What the raw output of one head means. Subclasses are frozen dataclasses; their fields are their options."""
+
+    #: Whether values of two passes have one scale. Where not, windows of a picture do not fit each other, which is said.
+    same_scale: ClassVar[bool] = True
 
     @property
     @abstractmethod
