@@ -23,7 +23,7 @@ from garnish.checking.arguments import Options
 class Decoding(Options, ABC):
     """What the raw output of one head means. Subclasses are frozen dataclasses; their fields are their options."""
 
-    #: Whether values of two passes have one scale; where not, windows of a picture do not fit each other, which is said.
+    #: Whether values of two passes have one scale; else windows of a picture do not fit each other, which is said.
     same_scale: ClassVar[bool] = True
 
     @property
