@@ -38,3 +38,8 @@ class Directions(Decoding):
     def write(self, decoded: np.ndarray, path: Path) -> Path:
         """``path.png``: 8-bit RGB, value = (n + 1)/2 · 255."""
         return write_png(vectors_as_rgb(decoded.astype(np.float32)), with_suffix(path, ".png"))
+
+    def cover(self, decoded: np.ndarray) -> np.ndarray:
+        """1 where there is a vector, 0 elsewhere."""
+        cover: np.ndarray = (np.linalg.norm(decoded.astype(np.float32), axis=0) > SHORTEST_VECTOR).astype(np.float32)
+        return cover

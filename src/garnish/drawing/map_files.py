@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from garnish.drawing.colours import NOTHING
 from garnish.errors import DataError
 from garnish.files.atomic import write_file, writing
 
@@ -23,6 +25,17 @@ def with_suffix(path: Path, suffix: str) -> Path:
 def write_png(pixels: NDArray[np.uint8] | NDArray[np.uint16], path: Path) -> Path:
     """Write (H, W) uint8 or uint16, or (H, W, 3) uint8, without loss; returns ``path``."""
     return write_map(picture_bytes(Image.fromarray(np.ascontiguousarray(pixels)), "PNG"), path)
+
+
+def write_ids(ids: NDArray[np.uint8], colours: Sequence[tuple[int, int, int]], path: Path) -> Path:
+    """Write (H, W) ids as a palette PNG: viewers show the colour of each, its numbers are the ids; returns ``path``.
+
+    Ids without a colour are black. The palette has all 256 entries, for Pillow packs the pixels of a shorter one into
+    fewer bits, which would cut larger ids.
+    """
+    image = Image.fromarray(np.ascontiguousarray(ids, dtype=np.uint8)).convert("L")
+    image.putpalette([level for colour in (*colours, *[NOTHING] * (256 - len(colours))) for level in colour])
+    return write_map(picture_bytes(image, "PNG"), path)
 
 
 def picture_bytes(image: Image.Image, kind: str) -> bytes:
