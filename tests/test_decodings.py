@@ -49,6 +49,36 @@ def test_numbers_are_those_of_the_formulas():
     assert Classes(names=("a", "b", "c")).decode(scores).tolist() == [[0, 1, 2, 1]]
 
 
+def test_values_are_those_of_the_formulas_and_lead_back_to_a_raw_output():
+    draw = np.random.default_rng(1)
+    scores = (5 * draw.normal(size=(4, 6, 7))).astype(np.float32)
+    wide = np.exp(scores.astype(np.float64))
+    classes = Classes(names=("a", "b", "c", "d"))
+    np.testing.assert_allclose(classes.values(scores), wide / wide.sum(0), rtol=1e-5)
+    np.testing.assert_allclose(classes.values(classes.raw_of(classes.values(scores))), wide / wide.sum(0), rtol=1e-5)
+    assert np.isfinite(classes.raw_of(classes.values(np.float32(1e4) * scores))).all()
+    depth = SoftplusDepth(max_metres=8.0, min_metres=0.01)
+    inside = depth.values(RAW)[:, 0, 1:]  # what was clamped has no way back but to the bound
+    np.testing.assert_allclose(depth.decode(depth.raw_of(depth.values(RAW)))[0, 1:], inside[0], rtol=1e-5)
+    shares = Probabilities()
+    np.testing.assert_allclose(shares.decode(shares.raw_of(shares.values(RAW))), shares.decode(RAW), atol=1e-7)
+    assert np.isfinite(shares.raw_of(np.array([[[0.0, 1.0]]], np.float32))).all()
+
+
+def test_the_mean_of_two_unit_vectors_points_between_them_and_what_has_no_direction_has_no_vote():
+    between = np.array([[[2.0, 0.0, 3.0]], [[0.0, 2.0, 0.0]], [[0.0, 0.0, 4.0]]], np.float32)
+    found = Directions().values(between)
+    np.testing.assert_allclose(found[:, 0].T, [[1, 0, 0], [0, 1, 0], [0.6, 0, 0.8]], atol=1e-7)
+    mean = found[:, :, :2].mean(-1, keepdims=True)
+    np.testing.assert_allclose(Directions().of_values(mean)[:, 0, 0], [0.5**0.5, 0.5**0.5, 0], atol=1e-6)
+    none = Directions().values(np.full((3, 1, 1), 1e-5, np.float32))
+    np.testing.assert_allclose(Directions().of_values((none + found[:, :, :1]) / 2)[:, 0, 0], [1, 0, 0], atol=1e-4)
+    wall = np.broadcast_to(np.array([0.6, 0.0, -0.8], np.float32)[:, None, None], (3, 2, 2))
+    np.testing.assert_allclose(Directions().mirrored(wall)[:, 0, 0], [-0.6, 0, -0.8])  # seen in a mirror
+    rows = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
+    assert Probabilities().mirrored(rows).tolist() == [[[2, 1, 0], [5, 4, 3]]]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -170,6 +171,11 @@ def test_its_decoding_gives_the_same_maps_and_files_without_torch(name, tmp_path
         wanted, found = task.decode(raw)[0], decoding.decode(raw[0].numpy())
         assert found.dtype == wanted.numpy().dtype
         torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=2e-6, atol=1e-9)
+        values = decoding.values(raw[0].numpy())
+        assert values.dtype == np.float32 and values.shape[1:] == size and np.isfinite(values).all()
+        for again in (values, decoding.values(decoding.raw_of(values)), decoding.mirrored(decoding.mirrored(values))):
+            close = np.isclose(decoding.of_values(again), found, rtol=1e-4, atol=1e-6)
+            assert close.mean() > 0.99, "the map of the values is that of the raw output"
         assert (decoding.paint(wanted.numpy()) == task.paint(wanted)).all()
         files = [
             task.write(wanted, tmp_path / f"torch{seed}"),

@@ -1,6 +1,6 @@
 """Scores of classes → the class of each pixel.
 
-Shape letters: C classes, H W pixels.
+Shape letters: C classes, H W pixels. A value a class: its probability.
 """
 
 from __future__ import annotations
@@ -44,6 +44,23 @@ class Classes(Decoding):
         """(C, H, W) → ids (H, W) uint8."""
         ids: np.ndarray = raw.argmax(0).astype(np.uint8)
         return ids
+
+    def values(self, raw: np.ndarray) -> np.ndarray:
+        """(C, H, W) scores → their softmax, (C, H, W) float32: probabilities that add up to 1."""
+        shares = raw.astype(np.float32)
+        shares -= shares.max(0)  # so that nothing overflows
+        np.exp(shares, out=shares)
+        shares /= shares.sum(0)
+        return shares
+
+    def of_values(self, values: np.ndarray) -> np.ndarray:
+        """(C, H, W) probabilities → ids (H, W) uint8; scores that differ in their last digit alone may tie."""
+        return self.decode(values)
+
+    def raw_of(self, values: np.ndarray) -> np.ndarray:
+        """(C, H, W) probabilities → their logarithms, of which they are the softmax; 0 counts as 1e-38."""
+        scores: np.ndarray = np.log(np.maximum(values, np.finfo(np.float32).tiny))
+        return scores
 
     def paint(self, decoded: np.ndarray) -> np.ndarray:
         """(H, W) ids → (H, W, 3) the colours of :meth:`legend`; black where there is no label."""

@@ -3,7 +3,7 @@
 NumPy and Pillow alone, so that an exported model predicts the same maps and files without torch. A task names its
 decoding (``Task.decoding``); a manifest names it as a file of a bundle names a task, by class and options.
 
-Shape letters: C output channels of the head, H W pixels.
+Shape letters: C output channels of the head, K values a pixel, H W pixels.
 """
 
 from __future__ import annotations
@@ -34,6 +34,33 @@ class Decoding(Options, ABC):
     @abstractmethod
     def decode(self, raw: np.ndarray) -> np.ndarray:
         """Raw output (C, H, W) float32, finite → the map that ``Task.decode`` gives of it."""
+
+    def values(self, raw: np.ndarray) -> np.ndarray:
+        """Raw output (C, H, W) float32, finite → (K, H, W) float32: numbers whose mean over passes means something.
+
+        Probabilities, metres, unit vectors. Windows of a large picture overlap, and a picture may be mirrored: there
+        the values of several passes are averaged, and :meth:`of_values` makes the map. ``of_values(values(raw))`` is
+        ``decode(raw)``, to the rounding of float32. By default the raw output itself.
+        """
+        return raw.astype(np.float32)
+
+    def of_values(self, values: np.ndarray) -> np.ndarray:
+        """Mean values (K, H, W) float32 → the map, as :meth:`decode` gives it."""
+        return self.decode(self.raw_of(values))
+
+    def mirrored(self, values: np.ndarray) -> np.ndarray:
+        """Values (K, H, W) of a picture whose left and right were exchanged → those of the picture as it is.
+
+        By default each row is turned round. What has a direction must turn that as well.
+        """
+        return values[..., ::-1]
+
+    def raw_of(self, values: np.ndarray) -> np.ndarray:
+        """Mean values (K, H, W) float32 → a finite raw output (C, H, W) float32 that has them; metrics take those.
+
+        By default the values themselves.
+        """
+        return values
 
     @abstractmethod
     def paint(self, decoded: np.ndarray) -> np.ndarray:

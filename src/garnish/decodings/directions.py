@@ -26,10 +26,19 @@ class Directions(Decoding):
     def decode(self, raw: np.ndarray) -> np.ndarray:
         """(3, H, W) → unit vectors (3, H, W) float32."""
         vectors = raw.astype(np.float32)
-        with np.errstate(over="ignore"):  # what is too long to be measured becomes the zero vector
-            lengths = np.sqrt((vectors * vectors).sum(0))
-        unit: np.ndarray = vectors / np.maximum(lengths, np.float32(SHORTEST_VECTOR))
+        unit: np.ndarray = vectors / np.maximum(_lengths(vectors), np.float32(SHORTEST_VECTOR))
         return unit
+
+    def values(self, raw: np.ndarray) -> np.ndarray:
+        """(3, H, W) → unit vectors (3, H, W) float32; those shorter than 1e-3 stay so, and weigh next to nothing."""
+        vectors = raw.astype(np.float32)
+        lengths = _lengths(vectors)
+        unit: np.ndarray = vectors / np.where(lengths < np.float32(SHORTEST_VECTOR), np.float32(1), lengths)
+        return unit
+
+    def mirrored(self, values: np.ndarray) -> np.ndarray:
+        """Rows turned round, and x, which points right, negated."""
+        return values[..., ::-1] * np.array([-1, 1, 1], np.float32)[:, None, None]
 
     def paint(self, decoded: np.ndarray) -> np.ndarray:
         """(3, H, W) → (H, W, 3): (n + 1)/2 as RGB; black where there is no vector."""
@@ -43,3 +52,9 @@ class Directions(Decoding):
         """1 where there is a vector, 0 elsewhere."""
         cover: np.ndarray = (np.linalg.norm(decoded.astype(np.float32), axis=0) > SHORTEST_VECTOR).astype(np.float32)
         return cover
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    """(H, W) float32; of what is too long to be measured infinity, which makes it the zero vector."""
+    with np.errstate(over="ignore"):
+        lengths: np.ndarray = np.sqrt((vectors * vectors).sum(0))
+    return lengths

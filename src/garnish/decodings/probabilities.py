@@ -45,6 +45,26 @@ class Probabilities(Decoding):
         shares: np.ndarray = np.where(logits < 0, small, np.float32(1)) / (1 + small)
         return shares
 
+    def values(self, raw: np.ndarray) -> np.ndarray:
+        """(1, H, W) → probabilities (1, H, W) float32, of which the mean is one, too.
+
+        The maximum of two passes would keep the false alarms of each, which are most at the borders of its window, and
+        thresholds that were chosen for one pass would mean something else.
+        """
+        return self.decode(raw)[None]
+
+    def of_values(self, values: np.ndarray) -> np.ndarray:
+        """(1, H, W) → (H, W) float32 in [0, 1]."""
+        shares: np.ndarray = np.clip(values[0], 0, 1)
+        return shares
+
+    def raw_of(self, values: np.ndarray) -> np.ndarray:
+        """(1, H, W) probabilities → logits; 0 and 1 count as the nearest numbers inside, 1e-38 and 1 − 6e-8."""
+        kinds = np.finfo(np.float32)
+        shares = np.clip(values, kinds.tiny, 1 - kinds.epsneg)
+        logits: np.ndarray = np.log(shares) - np.log1p(-shares)
+        return logits
+
     def paint(self, decoded: np.ndarray) -> np.ndarray:
         """(H, W) or (1, H, W) → (H, W, 3) grey; ``none_colour`` where there is no label."""
         return paint_shares(one_channel(decoded), none=_NONE, none_colour=self.none_colour, dark=self.dark)

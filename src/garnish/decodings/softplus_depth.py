@@ -54,6 +54,25 @@ class SoftplusDepth(Decoding):
         clipped: np.ndarray = np.clip(metres, np.float32(self.min_metres), np.float32(self.max_metres))
         return clipped
 
+    def values(self, raw: np.ndarray) -> np.ndarray:
+        """(1, H, W) → metres (1, H, W) float32.
+
+        Their mean is taken, not that of their logarithms: RMSE is measured in metres, and where two windows see a
+        slope alike it stays the slope.
+        """
+        return self.decode(raw)[None]
+
+    def of_values(self, values: np.ndarray) -> np.ndarray:
+        """(1, H, W) metres → (H, W), clamped to the range, which a mean leaves by rounding alone."""
+        clipped: np.ndarray = np.clip(values[0], np.float32(self.min_metres), np.float32(self.max_metres))
+        return clipped
+
+    def raw_of(self, values: np.ndarray) -> np.ndarray:
+        """(1, H, W) metres → the z of which they are the softplus: ln(e^s − 1) − ln(e − 1), s = metres·4/max_metres."""
+        scaled = values.astype(np.float64) * (4 / self.max_metres)
+        found: np.ndarray = (scaled + np.log(-np.expm1(-scaled)) - SOFTPLUS_UNIT).astype(np.float32)
+        return found
+
     def paint(self, decoded: np.ndarray) -> np.ndarray:
         """(H, W) or (1, H, W) metres → (H, W, 3): near is yellow, ``max_metres`` dark violet; black without a label."""
         return paint_distances(one_channel(decoded), self.min_metres, self.max_metres)
