@@ -24,6 +24,7 @@ ROOMS = [
     ("pictures", set()),
     ("drawing", set()),
     ("decodings", set()),
+    ("predicting", set()),  # many pictures, of a model or of an exported folder
     ("engine", set()),
     ("backbones", set()),
     ("adapters", set()),
@@ -50,6 +51,7 @@ TYPES_ONLY: set[tuple[str, str]] = set()
 LAZY = {
     ("model/model.py", "garnish.bundles.bundle"),
     ("model/model.py", "garnish.model.predict"),
+    ("model/model.py", "garnish.model.predict_many"),
     ("model/model.py", "garnish.model.report"),
 }
 MOST_LINES = 300

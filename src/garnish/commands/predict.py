@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from garnish.commands.parser import Parser, some_names
-from garnish.output import say
+from garnish.commands.parser import Parser, positive_int, share, some_names
+from garnish.decodings.written import DEFAULT, KINDS, OPACITY
 
-_EPILOG = """\
-For each picture: NAME_sheet.png, a contact sheet, and NAME_TASK.png per task: ids (8 bit), depth (16 bit, millimetres),
-normals, edges, saliency. Maps have the picture's own size.
+_EPILOG = (
+    "For each picture, what --write names (default: maps,sheet), at the picture's own size:\n"
+    + "\n".join(f"  {kind:<13} {what}" for kind, what in KINDS.items())
+    + """
+
+Pictures of a folder keep their place below it: in/a/b.png becomes maps/a/b_TASK.png. Frames of a video clip.mp4
+become clip/000000_TASK.png and so on. A picture that cannot be read is told at the end, and the exit code is 1.
 
 examples:
   garnish predict runs/replica/best street.jpg --out maps
-  garnish predict runs/seg/best,runs/depth/best pictures/ --out maps --tasks depth
+  garnish predict runs/seg/best,runs/depth/best pictures/ --out maps --tasks depth --skip-existing
+  garnish predict runs/seg/best 'in/**/*.jpg' --out maps --write maps,coco --overlay
+  garnish predict runs/seg/best drive.mp4 --every 5 --out maps --write overlays
   garnish predict segformer_b0 street.jpg --weights segformer-b0-ade --out maps
 """
+)
 
 
 def parser() -> Parser:
@@ -33,9 +39,34 @@ def parser() -> Parser:
         metavar="BUNDLE",
         help="folder that garnish train or model.save wrote; several: a,b; or segformer_b0 … b5",
     )
-    made.add_argument("images", metavar="IMAGE", nargs="+", help="pictures, or folders of pictures")
+    made.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="pictures, videos, folders of them, or patterns such as 'in/**/*.jpg'",
+    )
     made.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
     made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all)")
+    made.add_argument(
+        "--write", type=some_names, metavar="KIND,KIND", default=DEFAULT, help=f"files: {', '.join(KINDS)}; see below"
+    )
+    for option, kind in {"--overlay": "overlays", "--probabilities": "probabilities", "--coco": "coco"}.items():
+        made.add_argument(
+            option, dest="more", action="append_const", const=kind, default=[], help=f"write {kind} beside the others"
+        )
+    made.add_argument(
+        "--opacity", metavar="SHARE", type=share, default=OPACITY, help=f"of overlays, 0 to 1 (default: {OPACITY})"
+    )
+    made.add_argument("--skip-existing", action="store_true", help="leave out pictures whose files are all there")
+    made.add_argument(
+        "--every", metavar="N", type=positive_int, default=1, help="of a video, take each N-th frame (default: 1)"
+    )
+    made.add_argument(
+        "--batch",
+        metavar="N",
+        type=positive_int,
+        help="pictures of one size in a pass (default: 1 on a CPU, up to 8 elsewhere)",
+    )
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: picture → the files written")
@@ -43,25 +74,31 @@ def parser() -> Parser:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run this command; returns the exit code."""
+    """Run this command; returns the exit code: 1 if there were pictures that could not be predicted."""
     given, _ = parser().read(words)
+    from garnish.commands.predict_progress import PredictProgress
     from garnish.commands.printing import print_json
     from garnish.commands.words import load_bundles
-    from garnish.files.given_pictures import check_map_names, folder_to_write, picture_files
-    from garnish.files.pictures import picture_size
+    from garnish.files.given_pictures import folder_to_write, picture_files
+    from garnish.model.predict_many import picture_work
+    from garnish.predicting.writing import WriteOptions, check_written, count_pictures, write_maps
 
     folder_to_write(given.out)
-    files = picture_files(given.images)
-    for file in files.values():
-        picture_size(file)  # all are checked before any is predicted
+    options = WriteOptions(
+        out=Path(given.out),
+        kinds=(*given.write, *given.more),
+        opacity=given.opacity,
+        skip_existing=given.skip_existing,
+        every=given.every,
+    )
+    files = picture_files(given.images, options.out)
+    total = count_pictures(files, every=options.every)
     model = load_bundles(given.bundle, given.weights, given.device)
-    check_map_names(files, given.tasks or model.tasks, Path(given.out))
-    written: dict[str, list[str]] = {}
-    for name, file in files.items():
-        maps = dataclasses.replace(model.predict(file, given.tasks), name=name)
-        written[str(file)] = [str(path) for path in maps.write(given.out)]
-        if not given.json:
-            say(f"{file}: {', '.join(written[str(file)])}")
+    tasks = {name: model.served.tasks[name] for name in given.tasks or model.tasks if name in model.served.tasks}
+    work = picture_work(model, given.tasks, batch=given.batch, probabilities="probabilities" in options.kinds)
+    check_written(files, options, tasks)
+    with PredictProgress(total, lines=not given.json) as progress:
+        found = write_maps(files, options, tasks, work, progress, keep=given.json)
     if given.json:
-        print_json(written)
-    return 0
+        print_json(found.files)
+    return found.report()

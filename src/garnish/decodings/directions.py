@@ -53,6 +53,7 @@ class Directions(Decoding):
         cover: np.ndarray = (np.linalg.norm(decoded.astype(np.float32), axis=0) > SHORTEST_VECTOR).astype(np.float32)
         return cover
 
+
 def _lengths(vectors: np.ndarray) -> np.ndarray:
     """(H, W) float32; of what is too long to be measured infinity, which makes it the zero vector."""
     with np.errstate(over="ignore"):

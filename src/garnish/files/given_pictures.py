@@ -48,9 +48,7 @@ def pixels_of(picture: PlainPicture) -> pictures.RGB:
     if Path(picture).is_file():
         return pictures.read_picture(Path(picture))
     if Path(picture).is_dir():
-        raise DataError(
-            f"{picture}: is a folder; one call a picture: give a file of it (garnish predict takes folders)"
-        )
+        raise DataError(f"{picture}: is a folder; one call a picture: give a file of it, or call predict_many")
     raise DataError(f"{picture}: no such picture; check the path")
 
 
@@ -130,9 +128,7 @@ def is_video_file(path: Path) -> bool:
 
 
 def _is_given(path: Path) -> bool:
-    return pictures.is_picture_file(path) or (
-        is_video_file(path) and not path.name.startswith(".") and path.is_file()
-    )
+    return pictures.is_picture_file(path) or (is_video_file(path) and not path.name.startswith(".") and path.is_file())
 
 
 def _below(folder: Path, out: Path | None) -> dict[Path, str]:
@@ -191,9 +187,7 @@ def check_map_names(files: Mapping[str, Path], stems: Iterable[str], out: Path) 
             made = base / f"{name}_{stem}"
             for ending in _WRITTEN:
                 if (there := kept.get(made.with_name(made.name + ending))) is not None:
-                    raise OptionError(
-                        f"--out {out}: {stem} of {file} would replace {there}; choose another folder"
-                    )
+                    raise OptionError(f"--out {out}: {stem} of {file} would replace {there}; choose another folder")
             if made in taken:
                 raise OptionError(
                     f"--out {out}: {made.name}.png would be {stem} of {file}, and another map of {taken[made]}; "

@@ -5,7 +5,7 @@ Shape letters: I pictures, n pictures that ask for a task, H W pixels, C channel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ from garnish.model.adapted_trunk import AdaptedTrunk
 from garnish.model.decoders import Outputs, decode_maps, needed
 from garnish.model.given_picture import Picture
 from garnish.model.served import Served
+from garnish.predicting.overlapping import Every, Failure, PassSize
 from garnish.tasks.task import Task
 
 
@@ -193,11 +194,34 @@ class Model(AdaptedTrunk):
     # ---- modules of higher layers are imported on use -------------------------------------------------------------
 
     @checked
-    def predict(self, picture: Picture, tasks: Sequence[str] | None = None) -> Prediction[Tensor, Task]:
+    def predict(
+        self, picture: Picture, tasks: Sequence[str] | None = None, *, probabilities: bool = False
+    ) -> Prediction[Tensor, Task]:
         """Predict all tasks (or some) of one picture at its own size: see :func:`garnish.model.predict.predict`."""
         from garnish.model.predict import predict
 
-        return predict(self, picture, tasks)
+        return predict(self, picture, tasks, probabilities=probabilities)
+
+    @checked
+    def predict_many(
+        self,
+        pictures: object,
+        tasks: Sequence[str] | None = None,
+        *,
+        every: Every = 1,
+        batch: PassSize | None = None,
+        probabilities: bool = False,
+        failures: list[Failure] | None = None,
+    ) -> Iterator[Prediction[Tensor, Task]]:
+        """Predict a list, a folder, a pattern, a video or a generator of pictures, one after the other.
+
+        See :func:`garnish.model.predict_many.predict_many`.
+        """
+        from garnish.model.predict_many import predict_many
+
+        return predict_many(
+            self, pictures, tasks, every=every, batch=batch, probabilities=probabilities, failures=failures
+        )
 
     @checked
     def report(self, size: Size | None = None) -> dict[str, Json]:

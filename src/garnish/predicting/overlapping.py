@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, final
+from typing import Annotated, Any, Generic, TypeVar, final
 
 import numpy as np
 
+from garnish.checking.plain_data import integers
 from garnish.errors import GarnishError
 from garnish.predicting.picture_sources import PictureSource
 
@@ -26,8 +27,13 @@ _MOST_BYTES = 2**28
 #: Threads that read, and that decode and write.
 _READERS, _FINISHERS = 2, 2
 
+#: Of a video, each so-manieth frame; pictures of one size that go through a pass together.
+Every = Annotated[int, integers(1, 1_000_000)]
+PassSize = Annotated[int, integers(1, 1024)]
+
 Raw = TypeVar("Raw")
 Made = TypeVar("Made")
+Done = TypeVar("Done")
 
 
 @final
@@ -63,8 +69,8 @@ class Failure:
 
 
 def overlapped(
-    sources: Iterable[PictureSource], work: PictureWork[Any, Made], then: Callable[[Made], Made] | None = None
-) -> Iterator[Made | Failure]:
+    sources: Iterable[PictureSource], work: PictureWork[Any, Made], then: Callable[[Made], Done]
+) -> Generator[Done | Failure, None, None]:
     """The result of each picture, or why it has none, in order.
 
     Errors of garnish in reading and finishing a picture are its failure; all else ends the iteration and is raised:
@@ -85,15 +91,29 @@ def overlapped(
         flow.stop()
 
 
+def results_of(
+    found: Generator[Made | Failure, None, None], failures: list[Failure] | None
+) -> Generator[Made, None, None]:
+    """The results of :func:`overlapped` without failures: they are added to ``failures``; None: the first is raised."""
+    with contextlib.closing(found):
+        for result in found:
+            if not isinstance(result, Failure):
+                yield result
+            elif failures is None:
+                raise result.error
+            else:
+                failures.append(result)
+
+
 @final
-class _Flow(Generic[Made]):
+class _Flow(Generic[Made, Done]):
     """The threads of one call: one asks for sources, some read, one runs passes, some finish."""
 
     def __init__(
-        self, sources: Iterable[PictureSource], work: PictureWork[Any, Made], then: Callable[[Made], Made] | None
+        self, sources: Iterable[PictureSource], work: PictureWork[Any, Made], then: Callable[[Made], Done]
     ) -> None:
         self._sources, self._work, self._then = sources, work, then
-        self.results: queue.Queue[Future[Made | Failure] | None] = queue.Queue(_WAITING)
+        self.results: queue.Queue[Future[Done | Failure] | None] = queue.Queue(_WAITING)
         self._read: queue.Queue[tuple[PictureSource | None, Future[np.ndarray]]] = queue.Queue(_AHEAD)
         self._readers = ThreadPoolExecutor(_READERS, "garnish-read")
         self._finishers = ThreadPoolExecutor(_FINISHERS, "garnish-finish")
@@ -120,7 +140,7 @@ class _Flow(Generic[Made]):
             pool.shutdown(wait=True)
 
     def _ask(self) -> None:
-        """Submit the reading of each source; the last entry of the queue has no source, and an error if there was one."""
+        """Submit the reading of each source; the queue's last entry has none, and an error if there was one."""
         end: Future[np.ndarray] = Future()
         try:
             for source in self._sources:
@@ -144,7 +164,7 @@ class _Flow(Generic[Made]):
         return pixels
 
     def _run(self) -> None:
-        end: Future[Made | Failure] = Future()
+        end: Future[Done | Failure] = Future()
         try:
             self._run_all()
             self._put(self.results, None)
@@ -197,12 +217,12 @@ class _Flow(Generic[Made]):
                 return None
             return source, reading
 
-    def _finish(self, source: PictureSource, pixels: np.ndarray, raw: Any, place: int) -> Made | Failure:
+    def _finish(self, source: PictureSource, pixels: np.ndarray, raw: Any, place: int) -> Done | Failure:
         try:
             made = self._work.finish(source, pixels, raw, place)
         except GarnishError as error:
             return Failure(source, error)
-        return made if self._then is None else self._then(made)
+        return self._then(made)
 
     def _put(self, line: queue.Queue[Any], entry: Any) -> None:
         """Wait for room in a queue, until stopped."""

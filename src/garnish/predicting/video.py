@@ -78,7 +78,7 @@ def video_frames(file: Path, *, every: int = 1) -> Iterator[VideoFrame]:
         facts = _facts(container)
         count = "" if facts.frames is None else f"{facts.frames} frames, "
         speed = "frames per second unknown" if facts.fps is None else f"{facts.fps:g} per second"
-        step = f", of which each {every}th is taken" if every > 1 else ""
+        step = f", of which one in {every} is taken" if every > 1 else ""
         _log.info("%s: %s%s%s", file, count, speed, step)
         number = 0
         try:
@@ -88,7 +88,9 @@ def video_frames(file: Path, *, every: int = 1) -> Iterator[VideoFrame]:
                     yield VideoFrame(number, frame)
                 number += 1
         except _library().error.FFmpegError as error:
-            raise DataError(f"{file}: damaged after frame {number} ({one_line(error, 120)}); replace the file") from error
+            raise DataError(
+                f"{file}: damaged after frame {number} ({one_line(error, 120)}); replace the file"
+            ) from error
         if not number:
             raise DataError(f"{file}: holds no frame; replace the file")
 
@@ -134,6 +136,7 @@ def _library() -> Any:
         import av
     except ImportError as error:
         raise MissingExtraError(
-            f"videos are read with PyAV, which cannot be imported ({one_line(error, 120)}); pip install 'garnish[video]'"
+            f"videos are read with PyAV, which cannot be imported ({one_line(error, 120)}); pip install"
+            " 'garnish[video]'"
         ) from error
     return av

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, final
 
+from garnish.checking.arguments import Options
+from garnish.checking.bounds import Share
 from garnish.decodings.prediction import Prediction
-from garnish.decodings.written import OPACITY, written_stems
+from garnish.decodings.written import DEFAULT, OPACITY, chosen_kinds, written_stems
 from garnish.errors import DataError, OptionError, plural
 from garnish.files.given_pictures import check_map_names, is_video_file
 from garnish.output import say
-from garnish.predicting.overlapping import Failure, PictureWork, overlapped
+from garnish.predicting.overlapping import Every, Failure, PictureWork, overlapped
 from garnish.predicting.picture_sources import PictureSource, file_sources
 from garnish.predicting.video import video_facts
 
@@ -28,8 +31,8 @@ class Told(Protocol):
 
 
 @final
-@dataclass(frozen=True)
-class WriteOptions:
+@dataclass(frozen=True, kw_only=True)
+class WriteOptions(Options):
     """What is written, and where.
 
     Attributes:
@@ -41,10 +44,13 @@ class WriteOptions:
     """
 
     out: Path
-    kinds: tuple[str, ...]
-    opacity: float = OPACITY
+    kinds: tuple[str, ...] = DEFAULT
+    opacity: Share = OPACITY
     skip_existing: bool = False
-    every: int = 1
+    every: Every = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kinds", chosen_kinds(self.kinds))
 
 
 @final
@@ -70,7 +76,7 @@ class WrittenMaps:
             say(f"{plural(self.skipped, 'picture')} left out: their files are there (--skip-existing)", stderr=True)
         if not self.failures:
             return 0
-        total = self.count + len(self.failures)
+        total = self.count + self.skipped + len(self.failures)
         say(f"{len(self.failures)} of {plural(total, 'picture')} not predicted:", stderr=True)
         for failure in self.failures[:_MOST_LISTED]:
             text, where = str(failure.error), failure.source.where
@@ -92,7 +98,7 @@ def check_written(files: Mapping[str, Path], options: WriteOptions, tasks: Mappi
     if not options.skip_existing:
         return
     for name, file in files.items():
-        if not name.endswith(file.stem):  # numbered, by what else was given
+        if name.rpartition("/")[2] != file.stem:  # numbered, by what else was given
             raise OptionError(
                 f"--skip-existing: {file} has the name of another picture, so its maps are called {name}, which may be"
                 " another's in a run with other pictures; give them names of their own, or leave the option out"
@@ -130,18 +136,20 @@ def write_maps(
 
     sources = file_sources(files, every=options.every)
     asked: dict[str, str] = {}
-    for result in overlapped(_wanted(sources, options, stems, found, told, asked), work, written):
-        if isinstance(result, Failure):
-            found.failures.append(result)
-            asked.pop(result.source.name, None)
-            told.picture(None)
-            continue
-        name, made = result
-        where = asked.pop(name)
-        found.count += 1
-        if keep:
-            found.files[where] = made
-        told.picture(f"{where}: {', '.join(made)}")
+    wanted = _wanted(sources, options, stems, found, told, asked)
+    with contextlib.closing(overlapped(wanted, work, written)) as results:
+        for result in results:
+            if isinstance(result, Failure):
+                found.failures.append(result)
+                asked.pop(result.source.name, None)
+                told.picture(None)
+                continue
+            name, made = result
+            where = asked.pop(name)
+            found.count += 1
+            if keep:
+                found.files[where] = made
+            told.picture(f"{where}: {', '.join(made)}")
     return found
 
 
@@ -187,4 +195,3 @@ def _is_there(name: Path, stems: tuple[str, ...], there: dict[Path, set[str]]) -
         held = name.parent.iterdir() if name.parent.is_dir() else ()
         there[name.parent] = {file.stem for file in held if not file.name.startswith(".")}
     return all(f"{name.name}_{stem}" in there[name.parent] for stem in stems)
-
