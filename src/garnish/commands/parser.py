@@ -83,13 +83,6 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def share(text: str) -> float:
-    """Parse a number from 0 to 1, for ``type=``."""
-    if not re.fullmatch(r"(0|1|0?\.[0-9]{1,6}|0\.|1\.0{0,6})", text):
-        raise argparse.ArgumentTypeError(f"{shown(text, 40)} is not a number from 0 to 1, such as 0.6")
-    return float(text)
-
-
 def sides(text: str) -> tuple[int, int]:
     """Parse ``224,280`` or ``224x280`` to (height, width), for ``type=``."""
     found = re.fullmatch("([0-9]{1,5})[x,]([0-9]{1,5})", text)

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from garnish.commands.parser import Parser, positive_int, share, some_names
-from garnish.decodings.written import DEFAULT, KINDS, OPACITY
+from garnish.commands.parser import Parser, positive_int, some_names
+from garnish.predicting.write_options import WRITTEN, add_write_options, write_options
 
-_EPILOG = (
-    "For each picture, what --write names (default: maps,sheet), at the picture's own size:\n"
-    + "\n".join(f"  {kind:<13} {what}" for kind, what in KINDS.items())
-    + """
-
-Pictures of a folder keep their place below it: in/a/b.png becomes maps/a/b_TASK.png. Frames of a video clip.mp4
-become clip/000000_TASK.png and so on. A picture that cannot be read is told at the end, and the exit code is 1.
-
+_EPILOG = f"""\
+{WRITTEN}
 examples:
   garnish predict runs/replica/best street.jpg --out maps
   garnish predict runs/seg/best,runs/depth/best pictures/ --out maps --tasks depth --skip-existing
@@ -23,7 +16,6 @@ examples:
   garnish predict runs/seg/best drive.mp4 --every 5 --out maps --write overlays
   garnish predict segformer_b0 street.jpg --weights segformer-b0-ade --out maps
 """
-)
 
 
 def parser() -> Parser:
@@ -47,20 +39,7 @@ def parser() -> Parser:
     )
     made.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
     made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all)")
-    made.add_argument(
-        "--write", type=some_names, metavar="KIND,KIND", default=DEFAULT, help=f"files: {', '.join(KINDS)}; see below"
-    )
-    for option, kind in {"--overlay": "overlays", "--probabilities": "probabilities", "--coco": "coco"}.items():
-        made.add_argument(
-            option, dest="more", action="append_const", const=kind, default=[], help=f"write {kind} beside the others"
-        )
-    made.add_argument(
-        "--opacity", metavar="SHARE", type=share, default=OPACITY, help=f"of overlays, 0 to 1 (default: {OPACITY})"
-    )
-    made.add_argument("--skip-existing", action="store_true", help="leave out pictures whose files are all there")
-    made.add_argument(
-        "--every", metavar="N", type=positive_int, default=1, help="of a video, take each N-th frame (default: 1)"
-    )
+    add_write_options(made)
     made.add_argument(
         "--batch",
         metavar="N",
@@ -81,16 +60,10 @@ def run(words: Sequence[str]) -> int:
     from garnish.commands.words import load_bundles
     from garnish.files.given_pictures import folder_to_write, picture_files
     from garnish.model.predict_many import picture_work
-    from garnish.predicting.writing import WriteOptions, check_written, count_pictures, write_maps
+    from garnish.predicting.writing import check_written, count_pictures, write_maps
 
     folder_to_write(given.out)
-    options = WriteOptions(
-        out=Path(given.out),
-        kinds=(*given.write, *given.more),
-        opacity=given.opacity,
-        skip_existing=given.skip_existing,
-        every=given.every,
-    )
+    options = write_options(given)
     files = picture_files(given.images, options.out)
     total = count_pictures(files, every=options.every)
     model = load_bundles(given.bundle, given.weights, given.device)

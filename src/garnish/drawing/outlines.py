@@ -44,7 +44,7 @@ def regions(ids: NDArray[np.uint8], count: int) -> list[Region]:
 
     No ring crosses or touches itself along a side; rings of one region may touch at a corner.
     """
-    owner = joined(ids)
+    owner = region_roots(ids)
     inside = ids < count
     found: dict[int, tuple[list[Points], list[Points]]] = {}
     for pixel, area, ring in _rings(owner, inside):
@@ -56,7 +56,7 @@ def regions(ids: NDArray[np.uint8], count: int) -> list[Region]:
     ]
 
 
-def joined(ids: NDArray[np.integer]) -> NDArray[np.int64]:
+def region_roots(ids: NDArray[np.integer]) -> NDArray[np.int64]:
     """(H, W): for each pixel the first pixel, counted row by row, of those of its id that sides join it to."""
     height, width = ids.shape
     starts = np.ones((height, width), bool)

@@ -14,7 +14,7 @@ from garnish.decodings.prediction import Prediction
 from garnish.model.given_picture import picture_pixels
 from garnish.model.model import Model
 from garnish.model.predict import check_numbers, made_of, raw_outputs
-from garnish.predicting.overlapping import Failure, PictureWork, overlapped, results_of
+from garnish.predicting.overlapping import Failure, PictureWork, overlapped, without_failures
 from garnish.predicting.picture_sources import PictureSource, picture_sources
 from garnish.tasks.task import Task
 
@@ -55,7 +55,7 @@ def predict_many(
             model that are not finite.
     """
     work = picture_work(model, tasks, batch=batch, probabilities=probabilities)
-    return results_of(overlapped(picture_sources(pictures, every=every), work, lambda made: made), failures)
+    return without_failures(overlapped(picture_sources(pictures, every=every), work, lambda made: made), failures)
 
 
 def picture_work(

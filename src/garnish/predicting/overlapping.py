@@ -91,7 +91,7 @@ def overlapped(
         flow.stop()
 
 
-def results_of(
+def without_failures(
     found: Generator[Made | Failure, None, None], failures: list[Failure] | None
 ) -> Generator[Made, None, None]:
     """The results of :func:`overlapped` without failures: they are added to ``failures``; None: the first is raised."""

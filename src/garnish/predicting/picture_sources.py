@@ -14,7 +14,7 @@ import numpy as np
 
 from garnish.errors import DataError, GarnishError
 from garnish.files.given_pictures import is_video_file, picture_files
-from garnish.predicting.video import VideoFrame, video_frames
+from garnish.predicting.video import VideoFrame, pyav, video_frames
 
 #: Reads what a caller gave for one picture: (H, W, C).
 Reader = Callable[[object], np.ndarray]
@@ -83,6 +83,8 @@ def file_sources(files: Mapping[str, Path], *, every: int = 1) -> Iterator[Pictu
         files: name → file.
         every: of a video, each so-manieth frame is taken.
     """
+    if any(map(is_video_file, files.values())):
+        pyav()  # before anything is predicted
     for name, file in files.items():
         if not is_video_file(file):
             yield PictureSource(name, str(file), file, file)

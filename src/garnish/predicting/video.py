@@ -87,7 +87,7 @@ def video_frames(file: Path, *, every: int = 1) -> Iterator[VideoFrame]:
                     _check_size(file, frame.height, frame.width)
                     yield VideoFrame(number, frame)
                 number += 1
-        except _library().error.FFmpegError as error:
+        except pyav().error.FFmpegError as error:
             raise DataError(
                 f"{file}: damaged after frame {number} ({one_line(error, 120)}); replace the file"
             ) from error
@@ -106,7 +106,7 @@ def _facts(container: Any) -> VideoFacts:
 
 def _opened(file: Path) -> Any:
     """The container, of a regular file whose frames have an allowed size."""
-    library = _library()
+    library = pyav()
     try:
         open_regular(file, _MOST_BYTES).close()
         container = library.open(str(file), metadata_errors="replace", options={"protocol_whitelist": "file"})
@@ -131,7 +131,8 @@ def _check_size(file: Path, height: int, width: int) -> None:
         raise DataError(f"{file}: frames of {width}x{height} are larger than is read; make the video smaller")
 
 
-def _library() -> Any:
+def pyav() -> Any:
+    """The library, which has no types; raises MissingExtraError where it is not installed."""
     try:
         import av
     except ImportError as error:

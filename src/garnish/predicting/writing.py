@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, final
 
-from garnish.checking.arguments import Options
-from garnish.checking.bounds import Share
 from garnish.decodings.prediction import Prediction
-from garnish.decodings.written import DEFAULT, OPACITY, chosen_kinds, written_stems
+from garnish.decodings.written import written_stems
 from garnish.errors import DataError, OptionError, plural
 from garnish.files.given_pictures import check_map_names, is_video_file
 from garnish.output import say
-from garnish.predicting.overlapping import Every, Failure, PictureWork, overlapped
+from garnish.predicting.overlapping import Failure, PictureWork, overlapped
 from garnish.predicting.picture_sources import PictureSource, file_sources
 from garnish.predicting.video import video_facts
+from garnish.predicting.write_options import WriteOptions
 
 #: Failures that are listed; the others are counted.
 _MOST_LISTED = 100
@@ -28,29 +27,6 @@ class Told(Protocol):
 
     def picture(self, line: str | None) -> None:
         """One more is done; ``line`` says what was written, None for one that was not predicted."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class WriteOptions(Options):
-    """What is written, and where.
-
-    Attributes:
-        out: the folder.
-        kinds: of files (:data:`garnish.decodings.written.KINDS`).
-        opacity: of overlays, 0 … 1.
-        skip_existing: pictures whose files are all there are left out.
-        every: of a video, each so-manieth frame is taken.
-    """
-
-    out: Path
-    kinds: tuple[str, ...] = DEFAULT
-    opacity: Share = OPACITY
-    skip_existing: bool = False
-    every: Every = 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kinds", chosen_kinds(self.kinds))
 
 
 @final

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, final
 
 from garnish.errors import OptionError, one_line, suggest
 from garnish.output import run_told, say, showable_json
+from garnish.predicting.write_options import WRITTEN, add_write_options, write_options
 
 if TYPE_CHECKING:
     from garnish.runtime.session import Session
 
 PROGRAM = "python -m garnish.runtime"
-_EPILOG = """\
-For each picture: NAME_sheet.png, a contact sheet, and NAME_TASK.png per task. Maps have the picture's own size.
-
+_EPILOG = (
+    WRITTEN
+    + """
 examples:
   python -m garnish.runtime exported street.jpg --out maps
   python -m garnish.runtime exported pictures/ --out maps --bundle streets --tasks seg,depth
   python -m garnish.runtime exported --list
 """
+)
 
 
 @final
@@ -44,8 +44,9 @@ def runtime_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     made.add_argument("folder", metavar="FOLDER", help="folder that garnish export wrote")
-    made.add_argument("images", metavar="IMAGE", nargs="*", help="pictures, or folders of pictures")
+    made.add_argument("images", metavar="IMAGE", nargs="*", help="pictures, videos, folders of them, or patterns")
     made.add_argument("--out", metavar="DIR", help="folder to write to")
+    add_write_options(made)
     made.add_argument("--bundle", metavar="NAME", help="which bundle, where the folder holds several")
     made.add_argument("--tasks", metavar="TASK,TASK", help="only these (default: all)")
     made.add_argument("--threads", metavar="N", type=int, help="threads of one prediction (default: one a core)")
@@ -76,26 +77,35 @@ def _run(words: list[str]) -> int:
 
 
 def _predict(given: argparse.Namespace) -> int:
-    from garnish.files.given_pictures import check_map_names, folder_to_write, picture_files
-    from garnish.files.pictures import picture_size
+    from garnish.files.given_pictures import folder_to_write, picture_files
+    from garnish.predicting.writing import check_written, write_maps
     from garnish.runtime.session import Session
 
     tasks = None if given.tasks is None else [name.strip() for name in given.tasks.split(",") if name.strip()]
     folder_to_write(given.out)
-    files = picture_files(given.images)
-    for file in files.values():
-        picture_size(file)  # all are checked before any is predicted
+    options = write_options(given)
+    files = picture_files(given.images, options.out)
     session = Session(given.folder, threads=given.threads)
-    check_map_names(files, tasks or session.tasks(given.bundle), Path(given.out))
-    written: dict[str, list[str]] = {}
-    for name, file in files.items():
-        maps = dataclasses.replace(session.predict(file, given.bundle, tasks), name=name)
-        written[str(file)] = [str(path) for path in maps.write(given.out)]
-        if not given.json:
-            say(f"{file}: {', '.join(written[str(file)])}")
+    known = session.tasks(given.bundle)
+    wanted = {name: known[name] for name in tasks or known if name in known}
+    work = session.picture_work(given.bundle, tasks, probabilities="probabilities" in options.kinds)
+    check_written(files, options, wanted)
+    found = write_maps(files, options, wanted, work, _Lines(shown=not given.json), keep=given.json)
     if given.json:
-        _say_json(written)
-    return 0
+        _say_json(found.files)
+    return found.report()
+
+
+@final
+class _Lines:
+    """Prints a line a picture."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self.shown = shown
+
+    def picture(self, line: str | None) -> None:
+        if self.shown and line is not None:
+            say(line)
 
 
 def _list(session: Session, *, as_json: bool) -> int:

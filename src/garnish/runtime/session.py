@@ -6,7 +6,7 @@ Shape letters: N pictures, C channels of a raw output, H W pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +22,8 @@ from garnish.errors import BundleError, GarnishError, OptionError, shown, sugges
 from garnish.files.atomic import present
 from garnish.files.given_pictures import PlainPicture, pixels_of
 from garnish.files.path_text import given_path
+from garnish.predicting.overlapping import Every, Failure, PictureWork, overlapped, without_failures
+from garnish.predicting.picture_sources import PictureSource, picture_sources
 from garnish.runtime.adapters import Adapters, LoadedBundle
 from garnish.runtime.decoded_tasks import task_outputs
 from garnish.runtime.graph import Graph
@@ -110,14 +112,20 @@ class Session:
 
     @checked
     def predict(
-        self, picture: PlainPicture, bundle: str | None = None, tasks: Sequence[str] | None = None
+        self,
+        picture: PlainPicture,
+        bundle: str | None = None,
+        tasks: Sequence[str] | None = None,
+        *,
+        probabilities: bool = False,
     ) -> Prediction[np.ndarray, Decoding]:
-        """All maps of one picture at its own size; call it once for each picture.
+        """All maps of one picture at its own size; :meth:`predict_many` takes several.
 
         Args:
             picture: a file, a PIL image, or a numpy (H, W, 3) or grey (H, W) uint8.
             bundle: name of the bundle, where the graph takes several; None: the only one.
             tasks: names; None: all.
+            probabilities: keep those of classes, for :meth:`Prediction.probabilities`.
 
         Raises:
             DataError: a picture that cannot be read. GarnishError: an output that is not finite, which decoding would
@@ -128,12 +136,76 @@ class Session:
         pixels = pixels_of(picture)
         name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
         raw = self.outputs(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]), bundle, tasks)
+        file = Path(picture) if isinstance(picture, str | Path) else None
+        one = {task: out[0] for task, out in raw.items()}
+        return self._made(pixels, one, loaded, name, name if file is None else str(file), file, probabilities)
+
+    @checked
+    def predict_many(
+        self,
+        pictures: object,
+        bundle: str | None = None,
+        tasks: Sequence[str] | None = None,
+        *,
+        every: Every = 1,
+        probabilities: bool = False,
+        failures: list[Failure] | None = None,
+    ) -> Iterator[Prediction[np.ndarray, Decoding]]:
+        """Predict pictures one after the other, in their order; reading, runs and decoding overlap.
+
+        Args:
+            pictures: a file, a folder (all below it), a pattern, a video (which needs PyAV), what :meth:`predict`
+                takes, arrays of four axes, or an iterable of any of these, of which eight are read ahead at most.
+            bundle: as for :meth:`predict`.
+            tasks: names; None: all.
+            every: of a video, each so-manieth frame.
+            probabilities: keep those of classes.
+            failures: gets the pictures that cannot be predicted, and the iteration goes on; None: the first is raised.
+
+        Raises:
+            As :meth:`predict`.
+        """
+        work = self.picture_work(bundle, tasks, probabilities=probabilities)
+        return without_failures(overlapped(picture_sources(pictures, every=every), work, lambda made: made), failures)
+
+    def picture_work(
+        self, bundle: str | None, tasks: Sequence[str] | None, *, probabilities: bool
+    ) -> PictureWork[dict[str, np.ndarray], Prediction[np.ndarray, Decoding]]:
+        """What a session does with pictures, one in a run; see :meth:`predict_many`."""
+        loaded = self._bundle(bundle)
+        _wanted(tasks, loaded)
+
+        def finish(
+            source: PictureSource, pixels: np.ndarray, raw: dict[str, np.ndarray], row: int
+        ) -> Prediction[np.ndarray, Decoding]:
+            one = {task: out[row] for task, out in raw.items()}
+            return self._made(pixels, one, loaded, source.name, source.where, source.file, probabilities)
+
+        return PictureWork(
+            read=lambda source: source.pixels(pixels_of),  # type: ignore[arg-type]
+            run=lambda pictures: self.outputs(np.stack([p.transpose(2, 0, 1) for p in pictures]), bundle, tasks),
+            finish=finish,
+            batch=lambda shape: 1,  # on a CPU more are no faster
+        )
+
+    def _made(
+        self,
+        pixels: np.ndarray,
+        raw: Mapping[str, np.ndarray],
+        loaded: LoadedBundle,
+        name: str,
+        which: str,
+        file: Path | None,
+        probabilities: bool,
+    ) -> Prediction[np.ndarray, Decoding]:
+        """The prediction of raw outputs (C, H, W); raises GarnishError for one that is not finite."""
         for task, out in raw.items():
             if not np.isfinite(out).all():
-                which = picture if isinstance(picture, str | Path) else name
                 raise GarnishError(f"{which}: the output of task {task!r} is not finite; {self._instead()}")
-        maps = {task: loaded.tasks[task].decoding.decode(out[0]) for task, out in raw.items()}
-        return Prediction(pixels, maps, {task: told.decoding for task, told in loaded.tasks.items()}, name)
+        by = {task: told.decoding for task, told in loaded.tasks.items()}
+        maps = {task: by[task].decode(out) for task, out in raw.items()}
+        kept = {t: by[t].values(out) for t, out in raw.items() if by[t].are_shares} if probabilities else {}
+        return Prediction(pixels, maps, by, name, kept, file)
 
     def _bundle(self, name: str | None) -> LoadedBundle:
         if self._adapters is not None:
