@@ -39,6 +39,8 @@ FUNCTIONS = {"fit": gn.fit, "evaluate": gn.evaluate, "check": gn.check, "Scenes"
 #: What a class cannot be made without.
 NEEDED: dict[str, dict[str, Any]] = {
     "Semantic": {"classes": 3},
+    "RelativeDepth": {"larger": "nearer"},
+    "UnitlessDepth": {"larger": "nearer"},
     "Fixed": {"weights": {}},
     "TrainOptions": {"steps": 1},
     **{name: {"labels": ("{name}.png",)} for name in registry.classes("readers")},
@@ -69,6 +71,7 @@ OWN_LINE = {
     ("BoundariesReader", "packed"): "red, green and blue",
     ("IdsReader", "packed"): "red, green and blue",
     ("DepthReader", "packed"): "red, green and blue",
+    ("RelativeDepthReader", "packed"): "red, green and blue",
     ("Saliency", "iou_threshold"): "set one of",
     ("Saliency", "f_threshold"): "set one of",
     ("TrainOptions", "epochs"): "exactly one",

@@ -151,4 +151,4 @@ def test_decodings_are_found_without_torch():
         "from garnish import registry\nprint(sorted(registry.classes('decodings')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['Classes', 'Directions', 'Probabilities', 'SoftplusDepth']"
+    assert done.stdout.strip() == "['Classes', 'Directions', 'Probabilities', 'SoftplusDepth', 'UnitlessDepth']"

@@ -17,6 +17,7 @@ from garnish.decodings.decoding import Decoding
 from garnish.decodings.directions import Directions
 from garnish.decodings.probabilities import Probabilities
 from garnish.decodings.softplus_depth import SoftplusDepth
+from garnish.decodings.unitless_depth import UnitlessDepth
 from garnish.errors import DataError, MissingExtraError
 from garnish.page import onnxruntime_web
 from garnish.page.files import PAGE_FILES, own_files, page_files
@@ -29,6 +30,7 @@ DECODINGS: Mapping[str, list[Decoding]] = {
     "Classes": [Classes(names=("a", "Background", "ć")), Classes(names=tuple(f"c{n}" for n in range(255)))],
     "SoftplusDepth": [SoftplusDepth(), SoftplusDepth(max_metres=80.3, min_metres=0.7)],
     "Directions": [Directions()],
+    "UnitlessDepth": [UnitlessDepth(larger="nearer"), UnitlessDepth(larger="farther")],
     "Probabilities": [Probabilities(), Probabilities(dark=True, none_colour=(1, 2, 3))],
 }
 
@@ -89,6 +91,8 @@ def values_to_paint(decoding: Decoding, decoded: np.ndarray) -> np.ndarray:
         flat[:3] = 255
     elif isinstance(decoding, SoftplusDepth):
         flat[:4] = 0, np.nan, np.inf, decoding.max_metres
+    elif isinstance(decoding, UnitlessDepth):
+        flat[:3] = np.nan, np.inf, -np.inf
     else:
         values[:, 0, :3] = np.array([0, np.nan, np.inf])
     return values

@@ -36,7 +36,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "DeMT": {"channels": 16},
         "SharedBaseHead": {"channels": 16},
     },
-    "tasks": {"Semantic": {"classes": 5}, "Depth": {"max_metres": 10.0}},
+    "tasks": {"Semantic": {"classes": 5}, "Depth": {"max_metres": 10.0}, "RelativeDepth": {"larger": "nearer"}},
 }
 
 #: method → further options to run it with

@@ -210,7 +210,10 @@ def _depth_options(first: Path, largest: Iterable[float]) -> dict[str, Json]:
     if _is_coloured(raw):
         raise DataError(f"{first} holds colours; write the weights of red, green and blue in the depth under `packed`")
     if raw.dtype == np.uint8:
-        raise DataError(f"{first} holds 8-bit depth, whose unit cannot be guessed; write `scale: metres per step`")
+        raise DataError(
+            f"{first} holds 8-bit depth, whose unit cannot be guessed; write `scale: metres per step`,"
+            " or `task: RelativeDepth` where it has none"
+        )
     return {"unit": "mm", "max_metres": float(max(1, math.ceil(deepest / 1000)))}
 
 

@@ -7,10 +7,12 @@ that are written here are ever deleted. Processes and threads that write into th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO, final
 
 from garnish.errors import BundleError, GarnishError, one_line, remedy_of
 
@@ -85,6 +87,53 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             _put_away(old, path, files)
 
 
+@final
+class GrowingFile:
+    """A file that is written bit by bit, for minutes, and appears under its name when it is finished.
+
+    Until then it has a hidden name beside it, which a lock keeps from other writers; other files may be written into
+    the same folder meanwhile. What a killed writer left there is replaced by the next one.
+
+    Args:
+        path: the file; what is there stays until :meth:`finish`.
+
+    Raises:
+        OSError: it cannot be written, or somebody else is writing it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.parent.resolve() / path.name
+        self._new = self._path.with_name(f".{path.name}.growing")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(self._path.parent):
+            if self._new.is_file() and not self._new.is_symlink():
+                with self._new.open("rb") as left:
+                    _hold(left)
+            self._new.unlink(missing_ok=True)
+            self.stream: BinaryIO = self._new.open("xb")
+            _hold(self.stream)
+
+    def finish(self) -> None:
+        """Give the file its name; on failure the old one is unchanged and the new one gone."""
+        try:
+            self.stream.flush()
+            os.fsync(self.stream.fileno())
+            with _alone(self._path.parent):
+                os.replace(self._new, self._path)  # noqa: PTH105
+                self.stream.close()
+                _sync(self._path.parent)
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Remove what was written; nothing after :meth:`finish` or a second time."""
+        if not self.stream.closed:
+            self._new.unlink(missing_ok=True)  # before its lock goes with the stream
+            with contextlib.suppress(OSError):  # what is flushed now need not find space
+                self.stream.close()
+
+
 @contextlib.contextmanager
 def writing(what: object, then: str, error_kind: type[GarnishError] = BundleError) -> Iterator[None]:
     """Turn any OSError inside a ``with`` block into an error of one line.
@@ -129,6 +178,20 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _hold(stream: BinaryIO) -> None:
+    """Lock an open file until it is closed, if the system has such locks; raises OSError where somebody else did."""
+    if os.name != "posix":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(errno.EBUSY, "somebody else is writing it") from error
+    except OSError:  # a file system without locks
+        return
 
 
 def _link(path: Path, other: Path) -> None:

@@ -6,14 +6,13 @@ Shape letters: H W pixels, C colour channels of the file.
 from __future__ import annotations
 
 import math
-import tokenize
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from garnish.errors import DataError, one_line, shown
+from garnish.files.npy_header import npy_header
 from garnish.files.orientation import UNDONE_BY, turn
 from garnish.files.picture_header import Stored, lossy, readable_formats
 from garnish.files.pictures import MAX_BYTES, MAX_PIXELS, MAX_SIDE, composited, is_deep_png, opened, sixteen_bits
@@ -105,7 +104,7 @@ def _refuse_transparent(count: int, path: Path) -> None:
 def _read_npy(path: Path) -> np.ndarray:
     try:
         with open_regular(path, MAX_BYTES) as stream:
-            shape, by_columns, dtype = _npy_header(stream)
+            shape, by_columns, dtype = npy_header(stream)
             if dtype.hasobject:
                 raise ValueError("it holds Python's objects, which could run code")
             if dtype.kind not in "buif":
@@ -131,22 +130,3 @@ def _read_npy(path: Path) -> np.ndarray:
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         reason = one_line(error, 120)
         raise DataError(f"{path}: not a readable .npy array ({reason}); save it again with numpy.save") from error
-
-
-def _npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether the first index is the fastest, and dtype; nothing is unpickled, and only literals are evaluated.
-
-    Raises:
-        ValueError, SyntaxError, TypeError, RecursionError, MemoryError: a header that numpy cannot read.
-    """
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"version {version} of the format, which is not for plain numbers")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    try:
-        shape, by_columns, dtype = read(stream)
-    except (tokenize.TokenError, AttributeError, KeyError, IndexError) as error:  # seen with garbled headers
-        raise ValueError(f"its header is no literal: {error}") from error
-    if any(isinstance(side, bool) or side < 0 for side in shape):
-        raise ValueError(f"a shape of {shown(shape)}")
-    return shape, by_columns, dtype

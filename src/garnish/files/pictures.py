@@ -28,7 +28,7 @@ MAX_SIDE = 65_535
 MAX_BYTES = 2**31
 #: Pixels that a file of any size may have (8192 by 8192), and that a file may have for each of its bytes, if that is
 #: more: so a few kilobytes cannot ask for gigabytes. Photographs have less than 50 and label maps about 200 a byte.
-_FREE_PIXELS, _PIXELS_PER_BYTE = 2**26, 500
+FREE_PIXELS, PIXELS_PER_BYTE = 2**26, 500
 
 #: Suffixes of picture files, which are tried if a pattern names none.
 PICTURE_SUFFIXES = tuple(ending for endings in FORMATS.values() for ending in endings)
@@ -39,7 +39,7 @@ def is_picture_file(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-_ONE_BAND = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
+ONE_BAND = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
 
 
 def read_picture(path: Path) -> RGB:
@@ -71,7 +71,7 @@ def open_picture(path: Path) -> tuple[RGB, Stored]:
             return _from_deep(turn(colours, facts.orientation), str(path), 65535), facts
         image.load()
         rgb = to_rgb(image, str(path), 2**facts.bits - 1)
-        if facts.bits > 8 and facts.mode not in _ONE_BAND and int(rgb.max()) < 16:
+        if facts.bits > 8 and facts.mode not in ONE_BAND and int(rgb.max()) < 16:
             raise DataError(f"{path}: {_all_but_black('nothing above 4095')}")
     return rgb, facts
 
@@ -89,13 +89,13 @@ def to_rgb(image: Image.Image, where: str, largest: int = 65535) -> RGB:
     """
     try:
         image = ImageOps.exif_transpose(image)
-        if image.mode in _ONE_BAND:
+        if image.mode in ONE_BAND:
             return _from_deep(np.asarray(image)[..., None], where, min(largest, 65535))
         return np.array(composited(image).convert("RGB"))
     except DataError:
         raise
     except Exception as error:  # damaged files make Pillow raise anything; garbled ones raised 14 kinds
-        raise _damaged(where, error) from error
+        raise damaged(where, error) from error
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -143,14 +143,14 @@ def opened(path: Path) -> Iterator[tuple[Image.Image, Stored]]:
         raise
     except UnidentifiedImageError as error:
         known = ", ".join(name for name in readable_formats() if name != "MPO")
-        raise _damaged(path, f"none of {known}") from error
+        raise damaged(path, f"none of {known}") from error
     except Exception as error:  # as in to_rgb
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def is_deep_png(facts: Stored) -> bool:
     """Whether Pillow returns only the upper 8 bits of a 16-bit picture."""
-    return facts.format == "PNG" and facts.bits == 16 and facts.mode not in _ONE_BAND
+    return facts.format == "PNG" and facts.bits == 16 and facts.mode not in ONE_BAND
 
 
 #: Layout of 16-bit colours in a PNG → the layout that gives the lower bytes; of grey and alpha: all four bytes.
@@ -214,14 +214,15 @@ def _check_size(path: Path, height: int, width: int, num_bytes: int) -> None:
             f"{path}: {width}x{height} is {height * width / 1e6:.0f} megapixels, "
             f"more than {MAX_PIXELS / 1e6:.0f}; cut it into smaller pictures"
         )
-    if height * width > max(_FREE_PIXELS, _PIXELS_PER_BYTE * num_bytes):
+    if height * width > max(FREE_PIXELS, PIXELS_PER_BYTE * num_bytes):
         raise DataError(
             f"{path}: {width}x{height} is {height * width / 1e6:.0f} megapixels in {num_bytes:,} bytes, which is not"
-            f" trusted beyond {_FREE_PIXELS / 1e6:.0f}; cut it into smaller pictures"
+            f" trusted beyond {FREE_PIXELS / 1e6:.0f}; cut it into smaller pictures"
         )
 
 
-def _damaged(path: Path | str, error: BaseException | str) -> DataError:
+def damaged(path: Path | str, error: BaseException | str) -> DataError:
+    """The error of one line for whatever a library raised while it read a picture, or for a reason in words."""
     reason = one_line(error, 120).replace(str(path), "").replace("''", "").strip()
     if isinstance(error, MemoryError):
         reason = "it asks for more memory than there is"

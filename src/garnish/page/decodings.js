@@ -84,6 +84,36 @@ const SoftplusDepth = {
   },
 };
 
+/** The smallest and the largest finite number of a map; [0, 0] where it has none. */
+function ends(values) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (!Number.isFinite(value)) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return low <= high ? [low, high] : [0, 0];
+}
+
+const UnitlessDepth = {
+  channels: () => 1,
+
+  decode: (raw) => ({ values: Float32Array.from(raw), channels: 1 }),
+
+  // in 64 bits, as NumPy does here: differences of 32 bits may be too large for these
+  paint({ values }, { larger }, colours) {
+    const [low, high] = ends(values), span = high - low;
+    return painted(values.length, (p) => {
+      if (!Number.isFinite(values[p])) return colours.nothing;
+      const share = span ? (values[p] - low) / span : 0.5;
+      return colours.scale[Math.min(Math.trunc((larger === "nearer" ? share : 1 - share) * 256), 255)];
+    });
+  },
+
+  // of this picture alone, without a unit
+  legend: (map, options, colours) => ({ kind: "scale", colours: [...colours.scale], ends: ["farthest", "nearest"] }),
+};
+
 const Directions = {
   channels: () => 3,
 
@@ -148,4 +178,4 @@ const Probabilities = {
 };
 
 /** Name → {channels(options), decode(raw, options, colours), paint(map, options, colours), legend(map, options, colours)}. */
-export const DECODINGS = new Map(Object.entries({ Classes, SoftplusDepth, Directions, Probabilities }));
+export const DECODINGS = new Map(Object.entries({ Classes, SoftplusDepth, UnitlessDepth, Directions, Probabilities }));

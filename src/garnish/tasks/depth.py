@@ -23,6 +23,8 @@ from garnish.targets.target import Target
 from garnish.tasks.metrics.totals import Totals, exact, ratio_or_nan
 from garnish.tasks.task import Role, Task
 
+#: What renderings are stretched to: white, as a share or as a level of 8 or 16 bits.
+_WHITE = (1.0, 255.0, 65535.0)
 #: Share of labels at exactly ``max_metres`` above which they are suspicious.
 _PILE = 0.01
 
@@ -108,8 +110,13 @@ class Depth(Task):
         }
 
     def oddity(self, target: Tensor) -> str | None:
-        """Labels that pile up at ``max_metres``: depth that was clipped there was not measured."""
+        """Labels that were normalised, or pile up at ``max_metres``: depth that was clipped there was not measured."""
         told = super().oddity(target)
+        if not told and float(target.max()) in _WHITE and self.labelled(target).any():
+            return (
+                f"end at exactly {float(target.max()):g} m, as numbers do that were stretched from dark to bright;"
+                " depth without a unit is a task of its own: RelativeDepth"
+            )
         if told or (target == self.max_metres).sum() <= _PILE * self.labelled(target).sum():
             return told
         return (

@@ -72,7 +72,8 @@ class DepthReader(Reader):
         values = plane(unpacked(raw, self.packed, file), file, remedy)
         if self.metres is None and values.dtype.kind != "f":
             raise DataError(
-                f"{file}: depth in whole numbers has no unit; write `unit: mm` (or m, cm, or `scale: metres per step`)"
+                f"{file}: depth in whole numbers has no unit; write `unit: mm` (or m, cm, or `scale: metres per step`),"
+                " or `task: RelativeDepth` where it has none"
             )
         metres = values.astype(np.float32)
         for value in self.invalid:
