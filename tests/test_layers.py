@@ -24,6 +24,7 @@ ROOMS = [
     ("pictures", set()),
     ("drawing", set()),
     ("decodings", set()),
+    ("tiles", set()),
     ("predicting", set()),  # many pictures, of a model or of an exported folder
     ("engine", set()),
     ("backbones", set()),

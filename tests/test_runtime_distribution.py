@@ -24,7 +24,7 @@ HERE = ROOT / "runtime"
 #: imports inside functions that a runtime never calls
 NEVER_CALLED = {("output.py", "rich")}
 #: imports inside functions that say which package is missing
-OPTIONAL = {"av"}
+OPTIONAL = {"av", "imagecodecs", "rasterio"}
 
 
 def project(folder: Path) -> dict:

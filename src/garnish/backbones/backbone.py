@@ -30,6 +30,8 @@ class Backbone(Trunk, ABC):
     """
 
     small: ClassVar[Small]
+    #: Whether a pixel of its maps depends on all of a picture, as by attention or pooled statistics; False: on a part.
+    sees_all: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod

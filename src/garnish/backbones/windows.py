@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -212,6 +212,8 @@ def gathered(x: Tensor, grid: tuple[int, int], prompts: int) -> tuple[Tensor, tu
 
 class Windowed(TimmTrunk):
     """Base of both versions of Swin: building the trunk from timm's modules, and patch merging with prompts."""
+
+    sees_all: ClassVar[bool] = False
 
     @classmethod
     def with_windows(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from garnish.commands.parser import Parser, positive_int, sides, some_names
 from garnish.errors import plural
 from garnish.output import say
+from garnish.tiles.words import given_tiling, takes_tiles
 
 _EPILOG = """\
 DATA is a data description (YAML), a folder of pictures with labels next to them, or scenes. Single keys of it can be
@@ -46,6 +47,7 @@ def parser() -> Parser:
     made.add_argument(
         "--batch-size", type=positive_int, default=1, metavar="N", help="pictures of one size run together"
     )
+    takes_tiles(made, flips=False)
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: task → metric → value")
@@ -61,6 +63,7 @@ def run(words: Sequence[str]) -> int:
     from garnish.data.subset import thinned
     from garnish.training.evaluate import evaluate
 
+    tiling = given_tiling(given)
     whole = open_given(overrides, given.split, "eval")
     model = load_bundles(given.bundle, given.weights, given.device)
     others = open_given(overrides, given.thresholds_on, "eval") if given.thresholds_on else None
@@ -74,6 +77,8 @@ def run(words: Sequence[str]) -> int:
         batch_size=given.batch_size,
         size=given.size,
         tasks=given.tasks,
+        tile=tiling.tile,
+        overlap=tiling.overlap,
         thresholds_on=others,
         progress=not given.json,
     )

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from garnish.commands.parser import Parser, positive_int, some_names
+from garnish.output import logger
 from garnish.predicting.write_options import WRITTEN, add_write_options, write_options
+from garnish.tiles.words import given_tiling, takes_tiles
+
+log = logger(__name__)
 
 _EPILOG = f"""\
 {WRITTEN}
@@ -40,6 +45,7 @@ def parser() -> Parser:
     made.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
     made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all)")
     add_write_options(made)
+    takes_tiles(made, flips=True)
     made.add_argument(
         "--batch",
         metavar="N",
@@ -60,18 +66,27 @@ def run(words: Sequence[str]) -> int:
     from garnish.commands.words import load_bundles
     from garnish.files.given_pictures import folder_to_write, picture_files
     from garnish.model.predict_many import picture_work
+    from garnish.model.streamed import predict_streamed
+    from garnish.predicting.large import Streaming
     from garnish.predicting.writing import check_written, count_pictures, write_maps
+    from garnish.tiles.streaming import is_streamed
 
     folder_to_write(given.out)
-    options = write_options(given)
+    options, tiling = write_options(given), given_tiling(given)
     files = picture_files(given.images, options.out)
     total = count_pictures(files, every=options.every)
     model = load_bundles(given.bundle, given.weights, given.device)
-    tasks = {name: model.served.tasks[name] for name in given.tasks or model.tasks if name in model.served.tasks}
-    work = picture_work(model, given.tasks, batch=given.batch, probabilities="probabilities" in options.kinds)
+    keep = "probabilities" in options.kinds
+    work = picture_work(model, given.tasks, batch=given.batch, probabilities=keep, tiling=tiling)
+    tasks = {name: task for name, task in model.served.tasks.items() if given.tasks is None or name in given.tasks}
     check_written(files, options, tasks)
+
+    def stream(file: Path, name: str) -> list[Path]:
+        return list(predict_streamed(model, file, options.out / name, given.tasks, tiling, log.info).values())
+
+    large = Streaming(lambda size: is_streamed(size, tiling), stream)
     with PredictProgress(total, lines=not given.json) as progress:
-        found = write_maps(files, options, tasks, work, progress, keep=given.json)
+        found = write_maps(files, options, tasks, work, progress, stream=large, keep=given.json)
     if given.json:
         print_json(found.files)
     return found.report()

@@ -62,6 +62,10 @@ class Decoding(Options, ABC):
         """
         return values
 
+    def stored(self, decoded: np.ndarray) -> np.ndarray:
+        """A decoded map, or rows of it → what a file holds, (H, W) or (H, W, channels): by default the map itself."""
+        return decoded if decoded.ndim == 2 else np.moveaxis(decoded, 0, -1)
+
     @abstractmethod
     def paint(self, decoded: np.ndarray) -> np.ndarray:
         """A decoded map or a target of one picture → (H, W, 3) uint8 RGB."""

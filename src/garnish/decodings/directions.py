@@ -46,7 +46,11 @@ class Directions(Decoding):
 
     def write(self, decoded: np.ndarray, path: Path) -> Path:
         """``path.png``: 8-bit RGB, value = (n + 1)/2 · 255."""
-        return write_png(vectors_as_rgb(decoded.astype(np.float32)), with_suffix(path, ".png"))
+        return write_png(self.stored(decoded), with_suffix(path, ".png"))
+
+    def stored(self, decoded: np.ndarray) -> np.ndarray:
+        """(3, H, W) → (H, W, 3) uint8: (n + 1)/2 · 255."""
+        return vectors_as_rgb(decoded.astype(np.float32))
 
     def cover(self, decoded: np.ndarray) -> np.ndarray:
         """1 where there is a vector, 0 elsewhere."""

@@ -27,6 +27,8 @@ from garnish.drawing.map_files import picture_bytes, write_map, write_png
 from garnish.drawing.map_sheet import MapLegend, map_sheet
 from garnish.drawing.overlay import blended
 from garnish.errors import OptionError, one_line, shown
+from garnish.pictures.map_writer import MapWriter
+from garnish.pictures.raster import Georeference
 
 
 class Showing(Protocol):
@@ -69,6 +71,7 @@ class Prediction(Generic[Map, By]):
         name: the picture's file name without suffix.
         values: task → (K, H, W) float32 probabilities before they became a map, where they were asked for.
         source: the file that it was read from; None: it was no file.
+        place: where the picture lies on the ground; None: its file does not say.
     """
 
     picture: np.ndarray
@@ -77,6 +80,7 @@ class Prediction(Generic[Map, By]):
     name: str = "picture"
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     source: Path | None = None
+    place: Georeference | None = None
 
     def __getitem__(self, task: str) -> Map:
         if not isinstance(task, str) or task not in self.maps:
@@ -203,6 +207,8 @@ class Prediction(Generic[Map, By]):
         files: list[Path] = []
         if "maps" in kinds:
             files += [self.tasks[task].write(decoded, at(task)) for task, decoded in self.maps.items()]
+        if "maps" in kinds and self.place is not None:
+            files += [self._write_ground(task, at(f"{task}.tif"), self.place) for task in self.maps]
         if "overlays" in kinds:
             files += [write_png(self.overlay(task, opacity), at(f"{task}_overlay.png")) for task in self.maps]
         if "probabilities" in kinds:
@@ -214,6 +220,18 @@ class Prediction(Generic[Map, By]):
         if "sheet" in kinds:
             files.append(self.save(at("sheet.png")))
         return files
+
+    def _write_ground(self, task: str, file: Path, place: Georeference) -> Path:
+        """A GeoTIFF of what the map's file holds."""
+        decoding, decoded = self._decoding(task), np.asarray(self.maps[task])
+        stored = np.moveaxis(decoded, 0, -1) if decoding is None and decoded.ndim == 3 else decoded
+        stored = stored if decoding is None else decoding.stored(decoded)
+        stored = stored[..., None] if stored.ndim == 2 else stored
+        colours = list(self.tasks[task].legend().values())
+        palette = colours if colours and stored.dtype == np.uint8 and stored.shape[2] == 1 else None
+        with MapWriter(file, stored.shape[:2], stored.shape[2], stored.dtype, place, palette=palette) as writer:
+            writer.write(stored)
+        return file
 
     def _known(self, task: str) -> str:
         self[task]

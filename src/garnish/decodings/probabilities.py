@@ -71,7 +71,11 @@ class Probabilities(Decoding):
 
     def write(self, decoded: np.ndarray, path: Path) -> Path:
         """``path.png``: 8-bit grey, probability · 255."""
-        return write_png(eight_bits(one_channel(decoded)), with_suffix(path, ".png"))
+        return write_png(self.stored(decoded), with_suffix(path, ".png"))
+
+    def stored(self, decoded: np.ndarray) -> np.ndarray:
+        """(H, W) → (H, W) uint8: probability · 255."""
+        return eight_bits(one_channel(decoded))
 
     def class_ids(self, decoded: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         """0, called yes, where the probability is at least 0.5; 255 elsewhere."""

@@ -79,16 +79,22 @@ class SoftplusDepth(Decoding):
 
     def write(self, decoded: np.ndarray, path: Path) -> Path:
         """``path.png``: 16-bit, millimetres, 0 = none; where ``max_metres`` > 65.535, ``path.npy``: float32 metres."""
+        held = self.stored(decoded)
+        if held.dtype == np.uint16:
+            return write_png(held, with_suffix(path, ".png"))
+        data = io.BytesIO()
+        np.save(data, held, allow_pickle=False)
+        return write_map(data.getvalue(), with_suffix(path, ".npy"))
+
+    def stored(self, decoded: np.ndarray) -> np.ndarray:
+        """(H, W) metres → millimetres uint16, 0 = none; where ``max_metres`` > 65.535, float32 metres."""
         metres = one_channel(decoded)
         valid = (metres > 0) & np.isfinite(metres)
         values = np.where(valid, metres, 0).astype(np.float64)
         if self.max_metres > _MAX_FILE_METRES:
-            file = with_suffix(path, ".npy")
-            data = io.BytesIO()
-            np.save(data, values.astype(np.float32), allow_pickle=False)
-            return write_map(data.getvalue(), file)
-        millimetres = np.where(valid, np.clip(np.rint(values * 1000), 1, 65535), 0).astype(np.uint16)
-        return write_png(millimetres, with_suffix(path, ".png"))
+            return values.astype(np.float32)
+        millimetres: np.ndarray = np.where(valid, np.clip(np.rint(values * 1000), 1, 65535), 0).astype(np.uint16)
+        return millimetres
 
     def cover(self, decoded: np.ndarray) -> np.ndarray:
         """1 where there is a distance of the range, 0 elsewhere."""

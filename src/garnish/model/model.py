@@ -33,6 +33,7 @@ from garnish.model.given_picture import Picture
 from garnish.model.served import Served
 from garnish.predicting.overlapping import Every, Failure, PassSize
 from garnish.tasks.task import Task
+from garnish.tiles.tiling import Overlap, Tile
 
 
 @checked
@@ -195,12 +196,19 @@ class Model(AdaptedTrunk):
 
     @checked
     def predict(
-        self, picture: Picture, tasks: Sequence[str] | None = None, *, probabilities: bool = False
+        self,
+        picture: Picture,
+        tasks: Sequence[str] | None = None,
+        *,
+        tile: Tile | None = "auto",
+        overlap: Overlap | None = None,
+        flip: bool = False,
+        probabilities: bool = False,
     ) -> Prediction[Tensor, Task]:
         """Predict all tasks (or some) of one picture at its own size: see :func:`garnish.model.predict.predict`."""
         from garnish.model.predict import predict
 
-        return predict(self, picture, tasks, probabilities=probabilities)
+        return predict(self, picture, tasks, tile, overlap, flip, probabilities)
 
     @checked
     def predict_many(
@@ -211,6 +219,9 @@ class Model(AdaptedTrunk):
         every: Every = 1,
         batch: PassSize | None = None,
         probabilities: bool = False,
+        tile: Tile | None = "auto",
+        overlap: Overlap | None = None,
+        flip: bool = False,
         failures: list[Failure] | None = None,
     ) -> Iterator[Prediction[Tensor, Task]]:
         """Predict a list, a folder, a pattern, a video or a generator of pictures, one after the other.
@@ -220,7 +231,16 @@ class Model(AdaptedTrunk):
         from garnish.model.predict_many import predict_many
 
         return predict_many(
-            self, pictures, tasks, every=every, batch=batch, probabilities=probabilities, failures=failures
+            self,
+            pictures,
+            tasks,
+            every=every,
+            batch=batch,
+            probabilities=probabilities,
+            tile=tile,
+            overlap=overlap,
+            flip=flip,
+            failures=failures,
         )
 
     @checked

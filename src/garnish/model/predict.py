@@ -1,12 +1,14 @@
 """Prediction: run a model on one picture and decode its outputs.
 
-Shape letters: n pictures, C channels of a raw output, H W pixels of the picture.
+Shape letters: C bands or channels of an output, H W pixels of the picture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
@@ -20,7 +22,16 @@ from garnish.model.evaluation_mode import evaluating
 from garnish.model.given_picture import Picture, picture_pixels
 from garnish.model.model import Model
 from garnish.model.served import Served
+from garnish.model.windowed import Look, decodings_of, window_runner, windowed_maps, windowed_raws
+from garnish.output import logger
+from garnish.predicting.ground import ground_of
+from garnish.predicting.overlapping import TakenPicture
 from garnish.tasks.task import Task
+from garnish.tiles.passes import array_reader
+from garnish.tiles.plan import TilePlan
+from garnish.tiles.tiling import Overlap, Tile, Tiling
+
+_log = logger(__name__)
 
 
 def acting(model: Model, tasks: Sequence[str] | None, served: Served | None = None) -> dict[str, Tensor]:
@@ -39,39 +50,165 @@ def acting(model: Model, tasks: Sequence[str] | None, served: Served | None = No
 
 
 def predict(
-    model: Model, picture: Picture, tasks: Sequence[str] | None = None, *, probabilities: bool = False
+    model: Model,
+    picture: Picture,
+    tasks: Sequence[str] | None = None,
+    tile: Tile | None = "auto",
+    overlap: Overlap | None = None,
+    flip: bool = False,
+    probabilities: bool = False,
 ) -> Prediction[Tensor, Task]:
     """Run a model on one picture at its own size; :func:`garnish.model.predict_many.predict_many` takes several.
 
     Args:
         model: the model.
-        picture: a file, a PIL image, a (3, H, W) uint8 tensor, or a numpy (H, W, 3) or grey (H, W) uint8.
+        picture: a file, a PIL image, an array or a tensor.
         tasks: names; None: all.
+        tile: side of overlapping windows that it is run in; "auto": 1024 for pictures of more than 2048·2048 pixels;
+            None: always one pass.
+        overlap: pixels that windows share; None: 3/32 of a window, in whole strides of the trunk.
+        flip: average with a pass of the mirrored picture.
         probabilities: keep those of classes, for :meth:`Prediction.probabilities`: a float32 a class and pixel.
 
     Raises:
-        DataError: a picture that cannot be read. OptionError: an unknown task.
+        DataError: a picture that cannot be read. OptionError: an unknown task; windows or a mirrored pass of a task
+            that has no decoding; an overlap as wide as the windows.
         GarnishError: an output that is not finite, which decoding would turn into a map of some class; or a tensor of
             the model that is not, since attention on a CPU can still give finite outputs then.
     """
-    pixels = picture_pixels(picture)
-    name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
-    which = picture if isinstance(picture, str | Path) else name
-    served = model.served  # read once: other threads may add and remove tasks meanwhile
-    check_numbers(model, tasks, served, str(which))
-    raw = raw_outputs(model, pixels[None], tasks, served)
-    source = Path(picture) if isinstance(picture, str | Path) else None
-    return made_of(model, pixels, raw, 0, served, name, str(which), source, probabilities=probabilities)
+    tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
+    file = Path(picture) if isinstance(picture, str | Path) else None
+    name = "picture" if file is None else file.stem
+    which = name if file is None else str(picture)
+    asked = Asked(model, model.served, tasks, tiling, probabilities)
+    taken = asked.read(picture, file)
+    check_finite(model, tasks, asked.served, which)
+    return asked.finish(taken, asked.run([taken], [which])[0], name, which, file)
 
 
-def check_numbers(model: Model, tasks: Sequence[str] | None, served: Served, which: str) -> None:
-    """Raise GarnishError where a tensor of the model is not finite, since attention can give finite outputs even then.
+@final
+class _WindowedMaps(NamedTuple):
+    """What the windows of a picture gave: its decoded maps, and probabilities where those are kept."""
 
-    Args:
+    maps: dict[str, Tensor]
+    kept: dict[str, np.ndarray]
+
+
+#: What a pass gave of a picture: task → raw output (1, C, H, W); or what windows gave; or why there is nothing.
+Outcome = dict[str, Tensor] | _WindowedMaps | GarnishError
+
+
+def _windowed_maps(decoded: Mapping[str, np.ndarray], kept: dict[str, np.ndarray]) -> _WindowedMaps:
+    return _WindowedMaps({task: torch.from_numpy(array) for task, array in decoded.items()}, kept)
+
+
+@final
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a model about pictures.
+
+    Attributes:
         model: the model.
-        tasks: those that are predicted; None: all.
-        served: as for :meth:`garnish.model.model.Model.forward`.
-        which: picture, for the message.
+        served: its tasks when it was asked; other threads may add and remove tasks meanwhile.
+        tasks: names; None: all.
+        tiling: how pictures are run.
+        probabilities: whether those of classes are kept.
+    """
+
+    model: Model
+    served: Served
+    tasks: Sequence[str] | None
+    tiling: Tiling
+    probabilities: bool
+
+    def read(self, picture: Picture, file: Path | None) -> TakenPicture:
+        """A picture as people and the model see it; ``file`` says where it lies on the ground.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        pixels = picture_pixels(picture)
+        return TakenPicture(pixels, pixels.transpose(2, 0, 1), ground_of(file))
+
+    def in_windows(self, picture: TakenPicture) -> bool:
+        """Whether a picture is run in windows, or mirrored as well."""
+        return self.tiling.flip or self._plan(picture).count > 1
+
+    def run(self, pictures: Sequence[TakenPicture], which: Sequence[str]) -> list[Outcome]:
+        """What one pass gives of each picture, all of one size; those that are run in windows take passes of their own.
+
+        Args:
+            pictures: what was read.
+            which: each is, for messages.
+
+        Returns:
+            Of each: task → raw output (1, C, H, W); or its decoded maps and probabilities; or why it has none.
+        """
+        if self.in_windows(pictures[0]):
+            return [self._windowed(picture, name) for picture, name in zip(pictures, which, strict=True)]
+        images = torch.from_numpy(np.stack([picture.given for picture in pictures])).to(self.model.device)
+        with evaluating(self.model), torch.inference_mode():
+            raw = self.model(images, self.tasks, served=self.served)
+        return [{task: out[row : row + 1] for task, out in raw.items()} for row in range(len(pictures))]
+
+    def finish(
+        self, picture: TakenPicture, outcome: Outcome, name: str, which: str, file: Path | None
+    ) -> Prediction[Tensor, Task]:
+        """The prediction of a picture.
+
+        Args:
+            picture: what was read.
+            outcome: of :meth:`run`.
+            name: of the prediction.
+            which: picture, for messages.
+            file: that it was read from.
+
+        Raises:
+            OptionError, GarnishError: as :func:`predict`.
+        """
+        if isinstance(outcome, GarnishError):
+            raise outcome
+        if isinstance(outcome, _WindowedMaps):
+            maps, kept = outcome.maps, outcome.kept
+        else:
+            looking(self.model, which)(outcome)
+            with torch.inference_mode():
+                maps = {task: self.served.tasks[task].decode(out.float())[0].cpu() for task, out in outcome.items()}
+                asked = outcome if self.probabilities else {}
+                kept = self._kept({task: out[0].float().cpu().numpy() for task, out in asked.items()})
+        return Prediction(picture.shown, maps, dict(self.served.tasks), name, kept, file, picture.place)
+
+    def _windowed(self, picture: TakenPicture, which: str) -> _WindowedMaps | GarnishError:
+        names = [name for name in self.served.tasks if self.tasks is None or name in self.tasks]
+        read = array_reader(picture.given.transpose(1, 2, 0))
+        plan, flip = self._plan(picture), self.tiling.flip
+        if plan.count > 1:
+            _log.info("%s: %s", which, plan)
+        try:
+            decodings = decodings_of({name: self.served.tasks[name] for name in names})
+            with evaluating(self.model), torch.inference_mode():
+                run = window_runner(self.model, names, self.served, looking(self.model, which))
+                if not self.probabilities:
+                    return _windowed_maps(windowed_maps(plan, read, run, decodings, flip=flip), {})
+                raws = windowed_raws(plan, read, run, decodings, flip=flip)
+        except GarnishError as error:
+            return error
+        return _windowed_maps({task: decodings[task].decode(raw) for task, raw in raws.items()}, self._kept(raws))
+
+    def _plan(self, picture: TakenPicture) -> TilePlan:
+        return self.tiling.plan((picture.given.shape[1], picture.given.shape[2]), self.model.backbone.multiple)
+
+    def _kept(self, raws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The probabilities of raw outputs (C, H, W), of tasks that have such."""
+        found = {task: self.served.tasks[task].decoding for task in raws}
+        return {task: by.values(raws[task]) for task, by in found.items() if by is not None and by.are_shares}
+
+
+def check_finite(model: Model, tasks: Sequence[str] | None, served: Served, which: str) -> None:
+    """Raise GarnishError, naming ``which`` picture, where a tensor that some tasks use is not finite.
+
+    Raises:
+        OptionError: an unknown task.
     """
     parts = served.parts(served.tasks if tasks is None else tasks)
     modules = [part.module if isinstance(part, Decoder) else part for part in parts]
@@ -82,35 +219,11 @@ def check_numbers(model: Model, tasks: Sequence[str] | None, served: Served, whi
         raise GarnishError(f"{which}: the model's {held}; train it again, or take a model that was saved before")
 
 
-def raw_outputs(model: Model, pictures: np.ndarray, tasks: Sequence[str] | None, served: Served) -> dict[str, Tensor]:
-    """Raw outputs of (n, H, W, 3) uint8 pictures: task → (n, C, H, W)."""
-    images = torch.from_numpy(pictures.copy()).permute(0, 3, 1, 2).to(model.device)
-    with evaluating(model), torch.inference_mode():
-        found: dict[str, Tensor] = model(images, tasks, served=served)
-    return found
+def looking(model: Model, which: str) -> Look:
+    """What raises GarnishError for an output that is not finite, naming ``which`` picture."""
 
+    def look(raw: Mapping[str, Tensor]) -> None:
+        for task in odd_rows(raw):
+            raise GarnishError(f"{which}: the output of task {task!r} is not finite, {why_odd(model.all_tensors())}")
 
-def made_of(
-    model: Model,
-    pixels: np.ndarray,
-    raw: Mapping[str, Tensor],
-    row: int,
-    served: Served,
-    name: str,
-    which: str,
-    source: Path | None,
-    *,
-    probabilities: bool,
-) -> Prediction[Tensor, Task]:
-    """The prediction of one row of raw outputs (n, C, H, W); raises GarnishError for one that is not finite."""
-    own = {task: out[row : row + 1] for task, out in raw.items()}
-    for task in odd_rows(own):
-        raise GarnishError(f"{which}: the output of task {task!r} is not finite, {why_odd(model.all_tensors())}")
-    kept: dict[str, np.ndarray] = {}
-    with torch.inference_mode():
-        maps = {task: served.tasks[task].decode(out.float())[0].cpu() for task, out in own.items()}
-        for task, out in own.items() if probabilities else ():
-            decoding = served.tasks[task].decoding
-            if decoding is not None and decoding.are_shares:
-                kept[task] = decoding.values(out[0].float().cpu().numpy())
-    return Prediction(pixels, maps, dict(served.tasks), name, kept, source)
+    return look

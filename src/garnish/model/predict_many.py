@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 from torch import Tensor
 
 from garnish.decodings.prediction import Prediction
-from garnish.model.given_picture import picture_pixels
 from garnish.model.model import Model
-from garnish.model.predict import check_numbers, made_of, raw_outputs
+from garnish.model.predict import Asked, Outcome, check_finite
 from garnish.predicting.overlapping import Failure, PictureWork, overlapped, without_failures
-from garnish.predicting.picture_sources import PictureSource, picture_sources
+from garnish.predicting.picture_sources import picture_sources
 from garnish.tasks.task import Task
+from garnish.tiles.tiling import Overlap, Tile, Tiling
 
 #: Bytes of raw outputs (float32) of one pass, and the most pictures of one, where the caller does not say how many.
 _PASS_BYTES, _PASS_PICTURES = 2**28, 8
@@ -30,6 +29,9 @@ def predict_many(
     every: int = 1,
     batch: int | None = None,
     probabilities: bool = False,
+    tile: Tile | None = "auto",
+    overlap: Overlap | None = None,
+    flip: bool = False,
     failures: list[Failure] | None = None,
 ) -> Iterator[Prediction[Tensor, Task]]:
     """Predict pictures one after the other, in their order; reading, passes and decoding overlap.
@@ -47,6 +49,9 @@ def predict_many(
             faster; else up to 8, of outputs of at most 256 MiB. Numbers may differ in their last digits between sizes
             of passes.
         probabilities: as for :func:`garnish.model.predict.predict`.
+        tile: likewise.
+        overlap: likewise.
+        flip: likewise.
         failures: gets the pictures that cannot be read, or have outputs that are not finite, and the iteration goes on;
             None: the first is raised.
 
@@ -54,19 +59,21 @@ def predict_many(
         OptionError: an unknown task. DataError: pictures that cannot be read. GarnishError: tensors or outputs of the
             model that are not finite.
     """
-    work = picture_work(model, tasks, batch=batch, probabilities=probabilities)
+    tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
+    work = picture_work(model, tasks, batch=batch, probabilities=probabilities, tiling=tiling)
     return without_failures(overlapped(picture_sources(pictures, every=every), work, lambda made: made), failures)
 
 
 def picture_work(
-    model: Model, tasks: Sequence[str] | None, *, batch: int | None, probabilities: bool
-) -> PictureWork[dict[str, Tensor], Prediction[Tensor, Task]]:
+    model: Model, tasks: Sequence[str] | None, *, batch: int | None, probabilities: bool, tiling: Tiling
+) -> PictureWork[Outcome, Prediction[Tensor, Task]]:
     """What a model does with pictures; see :func:`predict_many`."""
     served = model.served
     named = list(served.tasks) if tasks is None else list(tasks)
     for task in named:
         served.owner(task)  # an unknown one is refused before anything is read
-    check_numbers(model, named, served, "predict_many")
+    check_finite(model, named, served, "predict_many")
+    asked = Asked(model, served, tasks, tiling, probabilities)
     channels = sum(served.tasks[task].channels for task in named)
 
     def passes(shape: tuple[int, ...]) -> int:
@@ -74,15 +81,11 @@ def picture_work(
             return batch
         if model.device.type == "cpu":
             return 1
-        return max(1, min(_PASS_PICTURES, _PASS_BYTES // (4 * channels * shape[0] * shape[1])))
-
-    def finish(source: PictureSource, pixels: np.ndarray, raw: dict[str, Tensor], row: int) -> Prediction[Tensor, Task]:
-        where, file = source.where, source.file
-        return made_of(model, pixels, raw, row, served, source.name, where, file, probabilities=probabilities)
+        return max(1, min(_PASS_PICTURES, _PASS_BYTES // (4 * channels * shape[1] * shape[2])))
 
     return PictureWork(
-        read=lambda source: source.pixels(picture_pixels),  # type: ignore[arg-type]
-        run=lambda pictures: raw_outputs(model, np.stack(pictures), tasks, served),
-        finish=finish,
+        read=lambda source: asked.read(source.picture(), source.file),  # type: ignore[arg-type]
+        run=lambda sources, pictures: asked.run(pictures, [source.where for source in sources]),
+        finish=lambda source, picture, outcome: asked.finish(picture, outcome, source.name, source.where, source.file),
         batch=passes,
     )

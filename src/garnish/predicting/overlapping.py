@@ -18,6 +18,7 @@ import numpy as np
 
 from garnish.checking.plain_data import integers
 from garnish.errors import GarnishError
+from garnish.pictures.raster import Georeference
 from garnish.predicting.picture_sources import PictureSource
 
 #: Pictures that are read before a pass takes them; results that wait for who asked.
@@ -37,20 +38,41 @@ Done = TypeVar("Done")
 
 
 @final
+@dataclass(frozen=True, eq=False)
+class TakenPicture:
+    """A picture that was read.
+
+    Attributes:
+        shown: (H, W, 3) uint8, as people see it.
+        given: (C, H, W), as the model takes it; it may share the memory of ``shown``.
+        place: where it lies on the ground, as its file says.
+    """
+
+    shown: np.ndarray
+    given: np.ndarray
+    place: Georeference | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return self.shown.nbytes + (0 if np.may_share_memory(self.shown, self.given) else self.given.nbytes)
+
+
+@final
 @dataclass(frozen=True)
 class PictureWork(Generic[Raw, Made]):
     """What is done with pictures.
 
     Attributes:
-        read: a source → (H, W, C).
-        run: pictures of one shape and dtype → their raw outputs; called by one thread.
-        finish: a source, its pixels, the outputs of ``run``, and its place among them → the result.
+        read: reads one.
+        run: pictures of one shape and dtype → what a pass gives of each; called by one thread.
+        finish: a source, its picture, what the pass gave → the result.
         batch: how many pictures of this shape a pass takes.
     """
 
-    read: Callable[[PictureSource], np.ndarray]
-    run: Callable[[list[np.ndarray]], Raw]
-    finish: Callable[[PictureSource, np.ndarray, Raw, int], Made]
+    read: Callable[[PictureSource], TakenPicture]
+    run: Callable[[list[PictureSource], list[TakenPicture]], list[Raw]]
+    finish: Callable[[PictureSource, TakenPicture, Raw], Made]
     batch: Callable[[tuple[int, ...]], int]
 
 
@@ -114,7 +136,7 @@ class _Flow(Generic[Made, Done]):
     ) -> None:
         self._sources, self._work, self._then = sources, work, then
         self.results: queue.Queue[Future[Done | Failure] | None] = queue.Queue(_WAITING)
-        self._read: queue.Queue[tuple[PictureSource | None, Future[np.ndarray]]] = queue.Queue(_AHEAD)
+        self._read: queue.Queue[tuple[PictureSource | None, Future[TakenPicture | None]]] = queue.Queue(_AHEAD)
         self._readers = ThreadPoolExecutor(_READERS, "garnish-read")
         self._finishers = ThreadPoolExecutor(_FINISHERS, "garnish-finish")
         self._stopped = threading.Event()
@@ -141,7 +163,7 @@ class _Flow(Generic[Made, Done]):
 
     def _ask(self) -> None:
         """Submit the reading of each source; the queue's last entry has none, and an error if there was one."""
-        end: Future[np.ndarray] = Future()
+        end: Future[TakenPicture | None] = Future()
         try:
             for source in self._sources:
                 with self._room:
@@ -149,7 +171,7 @@ class _Flow(Generic[Made, Done]):
                 if self._stopped.is_set():
                     return
                 self._put(self._read, (source, self._readers.submit(self._take, source)))
-            end.set_result(np.empty(0))
+            end.set_result(None)
         except _Stopped:
             return
         except BaseException as error:
@@ -157,11 +179,11 @@ class _Flow(Generic[Made, Done]):
         with contextlib.suppress(_Stopped):
             self._put(self._read, (None, end))
 
-    def _take(self, source: PictureSource) -> np.ndarray:
-        pixels = self._work.read(source)
+    def _take(self, source: PictureSource) -> TakenPicture | None:
+        picture = self._work.read(source)
         with self._room:
-            self._held += pixels.nbytes
-        return pixels
+            self._held += picture.nbytes
+        return picture
 
     def _run(self) -> None:
         end: Future[Done | Failure] = Future()
@@ -179,32 +201,34 @@ class _Flow(Generic[Made, Done]):
         ahead = self._next()
         while ahead is not None:
             source, reading = ahead
-            group: list[tuple[PictureSource, np.ndarray]] = []
+            group: list[tuple[PictureSource, TakenPicture]] = []
             try:
                 group.append((source, self._taken(reading)))
             except GarnishError as error:
                 self._put(self.results, _done(Failure(source, error)))
                 ahead = self._next()
                 continue
-            first = group[0][1]
+            first = group[0][1].given
             most = self._work.batch(first.shape)
             ahead = self._next()
             while ahead is not None and len(group) < most and _fits(ahead[1], first):
                 group.append((ahead[0], self._taken(ahead[1])))
                 ahead = self._next()
-            raw = self._work.run([pixels for _, pixels in group])
-            for place, (source, pixels) in enumerate(group):
-                self._put(self.results, self._finishers.submit(self._finish, source, pixels, raw, place))
+            raws = self._work.run([source for source, _ in group], [picture for _, picture in group])
+            for (source, picture), raw in zip(group, raws, strict=True):
+                self._put(self.results, self._finishers.submit(self._finish, source, picture, raw))
+            del group, raws, raw, picture
 
-    def _taken(self, reading: Future[np.ndarray]) -> np.ndarray:
-        """The pixels of a picture that goes into a pass, which leave room for others from now on."""
-        pixels = reading.result()
+    def _taken(self, reading: Future[TakenPicture | None]) -> TakenPicture:
+        """The picture that goes into a pass, and leaves room for others from now on."""
+        picture = reading.result()
+        assert picture is not None, "only the end of the queue has none"
         with self._room:
-            self._held -= pixels.nbytes
+            self._held -= picture.nbytes
             self._room.notify_all()
-        return pixels
+        return picture
 
-    def _next(self) -> tuple[PictureSource, Future[np.ndarray]] | None:
+    def _next(self) -> tuple[PictureSource, Future[TakenPicture | None]] | None:
         while True:
             if self._stopped.is_set():
                 raise _Stopped
@@ -217,9 +241,9 @@ class _Flow(Generic[Made, Done]):
                 return None
             return source, reading
 
-    def _finish(self, source: PictureSource, pixels: np.ndarray, raw: Any, place: int) -> Done | Failure:
+    def _finish(self, source: PictureSource, picture: TakenPicture, raw: Any) -> Done | Failure:
         try:
-            made = self._work.finish(source, pixels, raw, place)
+            made = self._work.finish(source, picture, raw)
         except GarnishError as error:
             return Failure(source, error)
         return self._then(made)
@@ -246,9 +270,10 @@ def _done(value: Any) -> Future[Any]:
     return done
 
 
-def _fits(reading: Future[np.ndarray], first: np.ndarray) -> bool:
+def _fits(reading: Future[TakenPicture | None], first: np.ndarray) -> bool:
     """Whether a picture goes through a pass with ``first``; waits until it is read."""
     if reading.exception() is not None:
         return False
-    pixels = reading.result()
-    return pixels.shape == first.shape and pixels.dtype == first.dtype
+    picture = reading.result()
+    assert picture is not None, "only the end of the queue has none"
+    return picture.given.shape == first.shape and picture.given.dtype == first.dtype

@@ -5,19 +5,14 @@ Shape letters: N pictures, H W pixels, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-import numpy as np
-
 from garnish.errors import DataError, GarnishError
 from garnish.files.given_pictures import is_video_file, picture_files
 from garnish.predicting.video import VideoFrame, pyav, video_frames
-
-#: Reads what a caller gave for one picture: (H, W, C).
-Reader = Callable[[object], np.ndarray]
 
 
 @final
@@ -39,13 +34,11 @@ class PictureSource:
     file: Path | None = None
     broken: GarnishError | None = None
 
-    def pixels(self, read: Reader) -> np.ndarray:
-        """(H, W, C), by ``read``; of a frame (H, W, 3) uint8. Raises DataError for one that cannot be read."""
+    def picture(self) -> object:
+        """What was given, or the pixels (H, W, 3) uint8 of a frame; raises DataError where it is known to be broken."""
         if self.broken is not None:
             raise self.broken
-        if isinstance(self.given, VideoFrame):
-            return self.given.pixels()
-        return read(self.given)
+        return self.given.pixels() if isinstance(self.given, VideoFrame) else self.given
 
 
 def picture_sources(given: object, *, every: int = 1) -> Iterator[PictureSource]:

@@ -21,7 +21,8 @@ WRITTEN = (
     + """
 
 Pictures of a folder keep their place below it: in/a/b.png becomes OUT/a/b_TASK.png. Frames of a video clip.mp4 become
-OUT/clip/000000_TASK.png and so on. A picture that cannot be read is told at the end, and the exit code is 1.
+OUT/clip/000000_TASK.png and so on. Of a picture of more than 4096x4096 pixels, which is never held whole, NAME_TASK.tif
+alone (--tile none: as of others). A picture that cannot be read is told at the end, and the exit code is 1.
 """
 )
 

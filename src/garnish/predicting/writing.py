@@ -13,6 +13,7 @@ from garnish.decodings.written import written_stems
 from garnish.errors import DataError, OptionError, plural
 from garnish.files.given_pictures import check_map_names, is_video_file
 from garnish.output import say
+from garnish.predicting.large import StreamedMaps, Streaming, with_streams
 from garnish.predicting.overlapping import Failure, PictureWork, overlapped
 from garnish.predicting.picture_sources import PictureSource, file_sources
 from garnish.predicting.video import video_facts
@@ -88,6 +89,7 @@ def write_maps(
     work: PictureWork[Any, Prediction[Any, Any]],
     told: Told,
     *,
+    stream: Streaming | None = None,
     keep: bool = False,
 ) -> WrittenMaps:
     """Predict and write files: see :func:`garnish.predicting.overlapping.overlapped`.
@@ -98,6 +100,7 @@ def write_maps(
         tasks: as for :func:`check_written`.
         work: reads, runs and decodes.
         told: of each picture.
+        stream: what writes pictures that are too large to be held; None: there are none.
         keep: list the files in the result.
 
     Raises:
@@ -106,14 +109,17 @@ def write_maps(
     found = WrittenMaps()
     stems = written_stems(options.kinds, tasks)
 
-    def written(prediction: Prediction[Any, Any]) -> tuple[str, list[str]]:
-        made = prediction.write(options.out, options.kinds, opacity=options.opacity)
-        return prediction.name, [str(file) for file in made]
+    def written(made: Prediction[Any, Any] | StreamedMaps) -> tuple[str, list[str]]:
+        if isinstance(made, StreamedMaps):
+            return made.name, [str(file) for file in made.files]
+        files = made.write(options.out, options.kinds, opacity=options.opacity)
+        return made.name, [str(file) for file in files]
 
     sources = file_sources(files, every=options.every)
     asked: dict[str, str] = {}
-    wanted = _wanted(sources, options, stems, found, told, asked)
-    with contextlib.closing(overlapped(wanted, work, written)) as results:
+    wanted = _wanted(sources, options, stems, tasks, found, told, asked)
+    doing: PictureWork[Any, Any] = work if stream is None else with_streams(work, stream)
+    with contextlib.closing(overlapped(wanted, doing, written)) as results:
         for result in results:
             if isinstance(result, Failure):
                 found.failures.append(result)
@@ -150,6 +156,7 @@ def _wanted(
     sources: Iterable[PictureSource],
     options: WriteOptions,
     stems: tuple[str, ...],
+    tasks: Mapping[str, Any],
     found: WrittenMaps,
     told: Told,
     asked: dict[str, str],
@@ -157,7 +164,11 @@ def _wanted(
     """The pictures that are to be predicted; ``asked`` gets the name and place of each."""
     there: dict[Path, set[str]] = {}
     for source in sources:
-        if options.skip_existing and source.broken is None and _is_there(options.out / source.name, stems, there):
+        if (
+            options.skip_existing
+            and source.broken is None
+            and _is_there(options.out / source.name, (stems, tuple(tasks)), there)
+        ):
             found.skipped += 1
             told.picture(None)
             continue
@@ -165,9 +176,19 @@ def _wanted(
         yield source
 
 
-def _is_there(name: Path, stems: tuple[str, ...], there: dict[Path, set[str]]) -> bool:
-    """Whether all files of a picture are there; ``there`` keeps what each folder held at first."""
+def _is_there(name: Path, kinds: tuple[tuple[str, ...], tuple[str, ...]], there: dict[Path, set[str]]) -> bool:
+    """Whether all files of a picture are there, of one that is held or the maps of one that is streamed.
+
+    Args:
+        name: of the picture, in the folder that is written to.
+        kinds: what follows ``NAME_`` in the files of a held one without suffixes, and the tasks.
+        there: what each folder held at first, with suffixes and without; it is kept.
+    """
     if name.parent not in there:
-        held = name.parent.iterdir() if name.parent.is_dir() else ()
-        there[name.parent] = {file.stem for file in held if not file.name.startswith(".")}
-    return all(f"{name.name}_{stem}" in there[name.parent] for stem in stems)
+        held = [file for file in name.parent.iterdir() if not file.name.startswith(".")] if name.parent.is_dir() else []
+        there[name.parent] = {text for file in held for text in (file.stem, file.name)}
+    stems, tasks = kinds
+    known = there[name.parent]
+    return all(f"{name.name}_{stem}" in known for stem in stems) or all(
+        f"{name.name}_{task}.tif" in known and f"{name.name}_{task}.png" not in known for task in tasks
+    )

@@ -6,14 +6,18 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, final
 
 from garnish.errors import OptionError, one_line, suggest
-from garnish.output import run_told, say, showable_json
+from garnish.output import logger, run_told, say, showable_json
 from garnish.predicting.write_options import WRITTEN, add_write_options, write_options
+from garnish.tiles.words import given_tiling, takes_tiles
 
 if TYPE_CHECKING:
     from garnish.runtime.session import Session
+
+log = logger(__name__)
 
 PROGRAM = "python -m garnish.runtime"
 _EPILOG = (
@@ -49,6 +53,7 @@ def runtime_parser() -> argparse.ArgumentParser:
     add_write_options(made)
     made.add_argument("--bundle", metavar="NAME", help="which bundle, where the folder holds several")
     made.add_argument("--tasks", metavar="TASK,TASK", help="only these (default: all)")
+    takes_tiles(made, flips=True)
     made.add_argument("--threads", metavar="N", type=int, help="threads of one prediction (default: one a core)")
     made.add_argument("--list", action="store_true", help="print what the folder holds, and its bundles and tasks")
     made.add_argument("--json", action="store_true", help="print JSON: picture → the files written")
@@ -78,19 +83,28 @@ def _run(words: list[str]) -> int:
 
 def _predict(given: argparse.Namespace) -> int:
     from garnish.files.given_pictures import folder_to_write, picture_files
+    from garnish.predicting.large import Streaming
     from garnish.predicting.writing import check_written, write_maps
     from garnish.runtime.session import Session
+    from garnish.tiles.streaming import is_streamed
 
     tasks = None if given.tasks is None else [name.strip() for name in given.tasks.split(",") if name.strip()]
     folder_to_write(given.out)
-    options = write_options(given)
+    options, tiling = write_options(given), given_tiling(given)
     files = picture_files(given.images, options.out)
     session = Session(given.folder, threads=given.threads)
-    known = session.tasks(given.bundle)
-    wanted = {name: known[name] for name in tasks or known if name in known}
-    work = session.picture_work(given.bundle, tasks, probabilities="probabilities" in options.kinds)
-    check_written(files, options, wanted)
-    found = write_maps(files, options, wanted, work, _Lines(shown=not given.json), keep=given.json)
+    asked = session.asked(given.bundle, tasks, tiling, probabilities="probabilities" in options.kinds)
+    check_written(files, options, asked.decodings)
+
+    def stream(file: Path, name: str) -> list[Path]:
+        tile = tiling.tile or "auto"
+        overlap, flip, stem = tiling.overlap, tiling.flip, options.out / name
+        made = session.stream(file, stem, given.bundle, tasks, tile=tile, overlap=overlap, flip=flip, told=log.info)
+        return list(made.values())
+
+    large = Streaming(lambda size: is_streamed(size, tiling), stream)
+    lines = _Lines(shown=not given.json)
+    found = write_maps(files, options, asked.decodings, asked.work(), lines, stream=large, keep=given.json)
     if given.json:
         _say_json(found.files)
     return found.report()

@@ -6,7 +6,7 @@ Shape letters: N pictures, C channels of a raw output, H W pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,14 +20,21 @@ from garnish.decodings.decoding import Decoding
 from garnish.decodings.prediction import Prediction
 from garnish.errors import BundleError, GarnishError, OptionError, shown, suggest
 from garnish.files.atomic import present
-from garnish.files.given_pictures import PlainPicture, pixels_of
+from garnish.files.given_pictures import PlainPicture
 from garnish.files.path_text import given_path
-from garnish.predicting.overlapping import Every, Failure, PictureWork, overlapped, without_failures
-from garnish.predicting.picture_sources import PictureSource, picture_sources
+from garnish.pictures.bands import Bands
+from garnish.predicting.overlapping import Every, Failure, overlapped, without_failures
+from garnish.predicting.picture_sources import picture_sources
 from garnish.runtime.adapters import Adapters, LoadedBundle
+from garnish.runtime.asked_graph import AskedGraph
 from garnish.runtime.decoded_tasks import task_outputs
 from garnish.runtime.graph import Graph
 from garnish.runtime.manifest import MANIFEST, ExportFacts, read_manifest
+from garnish.tiles.passes import Runner
+from garnish.tiles.tiling import Overlap, Tile, Tiling
+
+#: Windows begin at multiples of this many pixels: the stride of most trunks' coarsest map, which manifests do not say.
+STEP = 32
 
 
 @final
@@ -117,6 +124,9 @@ class Session:
         bundle: str | None = None,
         tasks: Sequence[str] | None = None,
         *,
+        tile: Tile | None = "auto",
+        overlap: Overlap | None = None,
+        flip: bool = False,
         probabilities: bool = False,
     ) -> Prediction[np.ndarray, Decoding]:
         """All maps of one picture at its own size; :meth:`predict_many` takes several.
@@ -125,20 +135,21 @@ class Session:
             picture: a file, a PIL image, or a numpy (H, W, 3) or grey (H, W) uint8.
             bundle: name of the bundle, where the graph takes several; None: the only one.
             tasks: names; None: all.
+            tile: side of overlapping windows that it is run in; "auto": 1024 for pictures of more than 2048·2048
+                pixels; None: always one pass.
+            overlap: pixels that windows share; None: 3/32 of a window, in whole multiples of 32.
+            flip: average with a pass of the mirrored picture.
             probabilities: keep those of classes, for :meth:`Prediction.probabilities`.
 
         Raises:
             DataError: a picture that cannot be read. GarnishError: an output that is not finite, which decoding would
                 turn into a map of some class. Otherwise as :meth:`outputs`.
         """
-        loaded = self._bundle(bundle)
-        _wanted(tasks, loaded)  # before a picture is read
-        pixels = pixels_of(picture)
-        name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
-        raw = self.outputs(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]), bundle, tasks)
+        asked = self.asked(bundle, tasks, Tiling(tile=tile, overlap=overlap, flip=flip), probabilities=probabilities)
         file = Path(picture) if isinstance(picture, str | Path) else None
-        one = {task: out[0] for task, out in raw.items()}
-        return self._made(pixels, one, loaded, name, name if file is None else str(file), file, probabilities)
+        name = "picture" if file is None else file.stem
+        taken = asked.read(picture, file)
+        return asked.finish(taken, asked.run(taken, name if file is None else str(picture)), name, file)
 
     @checked
     def predict_many(
@@ -148,6 +159,9 @@ class Session:
         tasks: Sequence[str] | None = None,
         *,
         every: Every = 1,
+        tile: Tile | None = "auto",
+        overlap: Overlap | None = None,
+        flip: bool = False,
         probabilities: bool = False,
         failures: list[Failure] | None = None,
     ) -> Iterator[Prediction[np.ndarray, Decoding]]:
@@ -159,53 +173,90 @@ class Session:
             bundle: as for :meth:`predict`.
             tasks: names; None: all.
             every: of a video, each so-manieth frame.
+            tile: as for :meth:`predict`.
+            overlap: likewise.
+            flip: likewise.
             probabilities: keep those of classes.
             failures: gets the pictures that cannot be predicted, and the iteration goes on; None: the first is raised.
 
         Raises:
             As :meth:`predict`.
         """
-        work = self.picture_work(bundle, tasks, probabilities=probabilities)
+        tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
+        work = self.asked(bundle, tasks, tiling, probabilities=probabilities).work()
         return without_failures(overlapped(picture_sources(pictures, every=every), work, lambda made: made), failures)
 
-    def picture_work(
-        self, bundle: str | None, tasks: Sequence[str] | None, *, probabilities: bool
-    ) -> PictureWork[dict[str, np.ndarray], Prediction[np.ndarray, Decoding]]:
-        """What a session does with pictures, one in a run; see :meth:`predict_many`."""
+    def asked(
+        self, bundle: str | None, tasks: Sequence[str] | None, tiling: Tiling, *, probabilities: bool
+    ) -> AskedGraph:
+        """What is asked of the graph about pictures; raises as :meth:`predict`, before one is read."""
         loaded = self._bundle(bundle)
-        _wanted(tasks, loaded)
-
-        def finish(
-            source: PictureSource, pixels: np.ndarray, raw: dict[str, np.ndarray], row: int
-        ) -> Prediction[np.ndarray, Decoding]:
-            one = {task: out[row] for task, out in raw.items()}
-            return self._made(pixels, one, loaded, source.name, source.where, source.file, probabilities)
-
-        return PictureWork(
-            read=lambda source: source.pixels(pixels_of),  # type: ignore[arg-type]
-            run=lambda pictures: self.outputs(np.stack([p.transpose(2, 0, 1) for p in pictures]), bundle, tasks),
-            finish=finish,
-            batch=lambda shape: 1,  # on a CPU more are no faster
+        wanted = _wanted(tasks, loaded)
+        known = {task: told.decoding for task, told in loaded.tasks.items()}
+        return AskedGraph(
+            runner=lambda which: self.runner(bundle, wanted, which),
+            decodings={task: known[task] for task in wanted},
+            known=known,
+            tiling=tiling,
+            step=STEP,
+            probabilities=probabilities,
         )
 
-    def _made(
+    def runner(self, bundle: str | None, tasks: Sequence[str] | None, which: str) -> Runner:
+        """What runs one window (3, h, w) uint8 of a picture: task → (C, h, w) float32.
+
+        It raises GarnishError, naming ``which`` picture, for an output that is not finite; else as :meth:`outputs`.
+        """
+
+        def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
+            raw = self.outputs(pixels[None], bundle, tasks)
+            for task, out in raw.items():
+                if not np.isfinite(out).all():
+                    raise GarnishError(f"{which}: the output of task {task!r} is not finite; {self._instead()}")
+            return {task: raw.pop(task)[0] for task in list(raw)}
+
+        return run
+
+    @checked
+    def stream(
         self,
-        pixels: np.ndarray,
-        raw: Mapping[str, np.ndarray],
-        loaded: LoadedBundle,
-        name: str,
-        which: str,
-        file: Path | None,
-        probabilities: bool,
-    ) -> Prediction[np.ndarray, Decoding]:
-        """The prediction of raw outputs (C, H, W); raises GarnishError for one that is not finite."""
-        for task, out in raw.items():
-            if not np.isfinite(out).all():
-                raise GarnishError(f"{which}: the output of task {task!r} is not finite; {self._instead()}")
-        by = {task: told.decoding for task, told in loaded.tasks.items()}
-        maps = {task: by[task].decode(out) for task, out in raw.items()}
-        kept = {t: by[t].values(out) for t, out in raw.items() if by[t].are_shares} if probabilities else {}
-        return Prediction(pixels, maps, by, name, kept, file)
+        file: str | Path,
+        stem: str | Path,
+        bundle: str | None = None,
+        tasks: Sequence[str] | None = None,
+        *,
+        tile: Tile = "auto",
+        overlap: Overlap | None = None,
+        flip: bool = False,
+        told: Callable[[str], None] | None = None,
+    ) -> dict[str, Path]:
+        """Write the maps of a picture of any size as tiled TIFF, ``STEM_TASK.tif``, never holding it whole.
+
+        Args:
+            file: the picture.
+            stem: folder and beginning of the names.
+            bundle: as for :meth:`predict`.
+            tasks: likewise.
+            tile: likewise.
+            overlap: likewise.
+            flip: likewise.
+            told: takes a line that says how it is run.
+
+        Returns:
+            Task → file.
+
+        Raises:
+            DataError: a picture that cannot be read, a file that cannot be written. Otherwise as :meth:`predict`.
+        """
+        from garnish.tiles.streaming import stream_maps
+
+        loaded, (file, stem) = self._bundle(bundle), (Path(file), Path(stem))
+        decodings = {task: loaded.tasks[task].decoding for task in _wanted(tasks, loaded)}
+        run = self.runner(bundle, list(decodings), str(file))
+        tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        told = told or (lambda line: None)
+        return stream_maps(file, stem, decodings, run, bands=Bands(), step=STEP, tiling=tiling, told=told)
 
     def _bundle(self, name: str | None) -> LoadedBundle:
         if self._adapters is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import torch
@@ -19,26 +18,24 @@ from torch import Tensor
 from garnish.checking.arguments import checked
 from garnish.checking.bounds import BatchSize, Count, Size
 from garnish.checking.finite import not_finite
-from garnish.data.dataset import Batch, Dataset, Sample, collate
+from garnish.data.dataset import Batch, Dataset, Sample
 from garnish.data.subset import chosen
 from garnish.errors import DataError, GarnishError, OptionError, shown, suggest
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
 from garnish.model.predict import acting
+from garnish.model.windowed import decodings_of, windowed_outputs
 from garnish.output import console, logger
 from garnish.tasks.agreement import difference, notes
 from garnish.tasks.task import Task
+from garnish.tiles.tiling import Overlap, Tile, Tiling
 from garnish.training.feature_cache import CachedPictures, Resized
 from garnish.training.odd_outputs import OddOutputs
+from garnish.training.read_ahead import batches_by_size, read_ahead
 
 _log = logger(__name__)
 
 Metrics = dict[str, dict[str, float]]
-
-#: Pictures read ahead while the model runs.
-_AHEAD = 4
-#: Most pictures that wait for others of their size, as a multiple of the batch size.
-_WAITING = 4
 
 
 @checked
@@ -49,6 +46,8 @@ def evaluate(
     batch_size: BatchSize = 1,
     size: Size | None = None,
     tasks: Sequence[str] | None = None,
+    tile: Tile | None = None,
+    overlap: Overlap | None = None,
     limit: Count | None = None,
     thresholds_on: Dataset | None = None,
     progress: bool = False,
@@ -62,6 +61,8 @@ def evaluate(
         batch_size: pictures per batch; only pictures of equal size are batched.
         size: (height, width) that pictures and labels are resized to first; None: their own size.
         tasks: which tasks; None: all that the model and the data share.
+        tile: run pictures in overlapping windows of this side, as ``predict`` does, "auto" as there; None: each whole.
+        overlap: pixels that windows share; None: 3/32 of a window, in whole strides of the trunk.
         limit: largest number of pictures, evenly spaced over the set; None: all.
         thresholds_on: other pictures, usually the validation set, on which tasks with thresholds (saliency) choose
             them first; their metrics then include ``…_at_chosen_threshold``, next to those whose thresholds are
@@ -85,11 +86,27 @@ def evaluate(
     for line in told_of(model, dataset, names, training=False):
         _log.warning(line)
     measured = dict(model.tasks)
+    tiling = None if tile is None and overlap is None else Tiling(tile=tile, overlap=overlap)
+    if tiling is not None:
+        decodings_of({name: measured[name] for name in names})
+        if model.backbone.sees_all:
+            _log.warning(
+                f"{dataset.name}: each pixel of {model.backbone.name} sees all of what is run at once, and in windows"
+                " less than in whole pictures: metrics may differ, least where it was trained at the windows' size"
+            )
     if thresholds_on is not None and not any(measured[n].thresholds for n in names):
         raise OptionError(f"evaluate: thresholds_on: none of {', '.join(names)} has thresholds to choose; leave it out")
     if thresholds_on is not None and (choosing := [n for n in names if measured[n].thresholds]):
         first = evaluate(
-            model, thresholds_on, batch_size=batch_size, size=size, tasks=choosing, progress=progress, fabric=fabric
+            model,
+            thresholds_on,
+            batch_size=batch_size,
+            size=size,
+            tasks=choosing,
+            tile=tile,
+            overlap=overlap,
+            progress=progress,
+            fabric=fabric,
         )
         measured |= {name: measured[name].with_thresholds(first[name]) for name in choosing}
     (found,) = evaluate_parts(
@@ -99,6 +116,7 @@ def evaluate(
         batch_size=batch_size,
         size=size,
         tasks={name: measured[name] for name in names},
+        tiling=tiling,
         progress=progress,
         fabric=fabric,
     )
@@ -113,6 +131,7 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
     batch_size: int,
     size: tuple[int, int] | None,
     tasks: Mapping[str, Task] | None = None,
+    tiling: Tiling | None = None,
     progress: bool = False,
     fabric: Fabric | None = None,
     kept: CachedPictures | None = None,
@@ -149,6 +168,7 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
                     metrics,
                     batch_size=batch_size,
                     size=size,
+                    tiling=tiling,
                     progress=progress and rank == 0,
                     kept=kept,
                     odd=noted if odd is not None or world > 1 else None,
@@ -176,6 +196,7 @@ def outputs(  # noqa: D417 (likewise)
     *,
     batch_size: int,
     size: tuple[int, int] | None,
+    tiling: Tiling | None = None,
     progress: bool = False,
     kept: CachedPictures | None = None,
     odd: OddOutputs | None = None,
@@ -199,17 +220,20 @@ def outputs(  # noqa: D417 (likewise)
         and by task (K, C, H, W) float32, the raw output for the K pictures that have its labels.
     """
     read = Resized(dataset, size).sample if kept is None else kept.finder.find
-    samples: Iterable[Sample] = _read(partial(read, 0), indices)
+    samples: Iterable[Sample] = read_ahead(partial(read, 0), indices)
     if kept is not None:
         samples = (kept.fill(0, index, s) for index, s in zip(indices, samples, strict=True))
     noted = odd or OddOutputs(model)
     if progress:
         shown = console(stderr=True)
         samples = track(samples, "evaluating", len(indices), console=shown, disable=not shown.is_terminal)
-    for pictures, batch in _by_size(zip(indices, samples, strict=True), batch_size):
+    for pictures, batch in batches_by_size(zip(indices, samples, strict=True), batch_size):
         wanted = [[t for t in row if t in tasks] for row in batch.tasks_of_rows()]
         moved = batch.to(model.device)
-        out = {name: raw.float() for name, raw in model(moved.images, wanted, moved.start).items()}
+        if tiling is None:
+            out = {name: raw.float() for name, raw in model(moved.images, wanted, moved.start).items()}
+        else:
+            out = windowed_outputs(model, moved.images, wanted, tiling)
         out = noted.keep_finite(out, batch)
         if odd is None:
             noted.raise_first()
@@ -248,38 +272,3 @@ def told_of(model: Model, dataset: Dataset, names: Sequence[str], *, training: b
         for name in names
         for line in notes(model.tasks[name], dataset.tasks[name], training=training)
     ]
-
-
-def _read(one: Callable[[int], Sample], indices: Sequence[int]) -> Iterator[Sample]:
-    """Read samples in order, ahead of use in a thread."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting: list[Future[Sample]] = []
-        try:
-            for index in indices:
-                waiting.append(pool.submit(one, index))
-                if len(waiting) > _AHEAD:
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _by_size(samples: Iterable[tuple[int, Sample]], batch_size: int) -> Iterator[tuple[list[int], Batch]]:
-    """Batches of pictures of equal size, with their indices; the number of waiting pictures is bounded."""
-    waiting: dict[tuple[int, int], list[tuple[int, Sample]]] = {}
-
-    def batch(size: tuple[int, int]) -> tuple[list[int], Batch]:
-        indices, same = zip(*waiting.pop(size), strict=True)
-        return list(indices), collate(same)
-
-    for index, sample in samples:
-        same = waiting.setdefault(sample.size, [])
-        same.append((index, sample))
-        if len(same) == batch_size:
-            yield batch(sample.size)
-        elif sum(map(len, waiting.values())) >= _WAITING * batch_size:
-            yield batch(max(waiting, key=lambda s: len(waiting[s])))
-    for size in list(waiting):
-        yield batch(size)

@@ -1,0 +1,34 @@
+"""Predict a picture file that is too large to be held: see :mod:`garnish.tiles.streaming`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from garnish.model.evaluation_mode import evaluating
+from garnish.model.model import Model
+from garnish.model.predict import check_finite, looking
+from garnish.model.windowed import decodings_of, window_runner
+from garnish.pictures.bands import Bands
+from garnish.tiles.streaming import stream_maps
+from garnish.tiles.tiling import Tiling
+
+
+def predict_streamed(
+    model: Model, file: Path, stem: Path, tasks: Sequence[str] | None, tiling: Tiling, told: Callable[[str], None]
+) -> dict[str, Path]:
+    """Write the maps of one picture as tiled TIFF, ``STEM_TASK.tif``: task → file; as :func:`stream_maps`.
+
+    Raises:
+        OptionError, GarnishError: as :func:`garnish.model.predict.predict`.
+    """
+    served = model.served
+    check_finite(model, tasks, served, str(file))
+    names = [name for name in served.tasks if tasks is None or name in tasks]
+    decodings = decodings_of({name: served.tasks[name] for name in names})
+    with evaluating(model), torch.inference_mode():
+        run = window_runner(model, names, served, looking(model, str(file)))
+        step = model.backbone.multiple
+        return stream_maps(file, stem, decodings, run, bands=Bands(), step=step, tiling=tiling, told=told)

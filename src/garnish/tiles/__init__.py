@@ -1,0 +1,1 @@
+"""Pictures in overlapping windows: which ones, how their outputs become one map, where finished rows go; no torch."""

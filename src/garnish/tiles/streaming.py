@@ -1,0 +1,138 @@
+"""Maps of a picture that is too large to be held: read by windows, written row by row as tiled TIFF.
+
+Shape letters: C bands, H W pixels of the picture, h w of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from garnish.decodings.decoding import Decoding
+from garnish.files.pictures import read_picture
+from garnish.pictures.bands import Bands
+from garnish.pictures.map_writer import MapWriter
+from garnish.pictures.open_raster import open_raster
+from garnish.pictures.raster import Georeference, Raster, Window
+from garnish.tiles.blending import FinishedMaps
+from garnish.tiles.passes import Reader, Runner, array_reader, run_windows
+from garnish.tiles.tiling import Tiling
+
+#: Largest picture of which commands hold the maps, and write them as PNG, with a sheet: 4096 by 4096. A picture and
+#: five maps are some 25 bytes a pixel, so less than half a gigabyte.
+HELD_PIXELS = 2**24
+
+
+def stream_maps(
+    file: Path,
+    stem: Path,
+    tasks: Mapping[str, Decoding],
+    run: Runner,
+    *,
+    bands: Bands,
+    step: int,
+    tiling: Tiling,
+    told: Callable[[str], None],
+) -> dict[str, Path]:
+    """Write ``STEM_TASK.tif`` of each task, georeferenced where the picture is: what its map file would hold.
+
+    Args:
+        file: the picture.
+        stem: folder and beginning of the names.
+        tasks: what the outputs mean.
+        run: runs a window.
+        bands: of the picture.
+        step: stride of the trunk, in pixels.
+        tiling: how it is run.
+        told: takes a line that says so.
+
+    Returns:
+        Task → file. All of them are whole, or none is there.
+
+    Raises:
+        DataError: a picture that cannot be read, a file that cannot be written. Otherwise as ``run``.
+    """
+    with open_raster(file) as raster:
+        size, place = raster.facts.size, raster.facts.place
+        plan = tiling.plan(size, step)
+        told(f"{file}: {plan}; maps are written as TIFF, without a sheet")
+        files = _MapFiles(stem, size, place, tasks)
+        try:
+            finishing = {task: (decoding, FinishedMaps(decoding, stored=True)) for task, decoding in tasks.items()}
+            run_windows(plan, raster_reader(raster, bands, file), run, finishing, files, flip=tiling.flip)
+            return files.close()
+        except BaseException:
+            files.abort()
+            raise
+
+
+def is_streamed(size: tuple[int, int], tiling: Tiling) -> bool:
+    """Whether commands write the maps of a picture (H, W) row by row; not where it is to be run whole."""
+    return tiling.tile is not None and size[0] * size[1] > HELD_PIXELS
+
+
+def stream_file(stem: Path, task: str) -> Path:
+    """The file of a task's map."""
+    return stem.with_name(f"{stem.name}_{task}.tif")
+
+
+def raster_reader(raster: Raster, bands: Bands, file: Path) -> Reader:
+    """Windows of an open file as a model takes them: RGB (3, h, w) uint8, other bands (C, h, w) float32 values.
+
+    An ordinary picture of a format that is read as a whole, or with other numbers than 8-bit RGB, is read once, and
+    held in 3 bytes a pixel.
+    """
+    facts = raster.facts
+    if not bands.is_rgb:
+
+        def values(window: Window) -> np.ndarray:
+            return bands.values(raster.read(window), str(file))
+
+        return values
+    if not facts.windows or facts.dtype != "uint8" or len(facts.bands) != 3:
+        return array_reader(read_picture(file))
+
+    def pixels(window: Window) -> np.ndarray:
+        return np.ascontiguousarray(raster.read(window).transpose(2, 0, 1))
+
+    return pixels
+
+
+@final
+class _MapFiles:
+    """A sink that writes rows to a file a task; files begin with their first rows, which tell their type."""
+
+    def __init__(
+        self, stem: Path, size: tuple[int, int], place: Georeference | None, tasks: Mapping[str, Decoding]
+    ) -> None:
+        self._stem, self._size, self._place, self._tasks = stem, size, place, tasks
+        self._writers: dict[str, MapWriter] = {}
+
+    def __call__(self, task: str, rows: np.ndarray) -> None:
+        pixels = rows[..., None] if rows.ndim == 2 else np.moveaxis(rows, 0, -1)
+        if task not in self._writers:
+            colours = list(self._tasks[task].legend().values())
+            painted = bool(colours) and pixels.dtype == np.uint8 and pixels.shape[2] == 1
+            self._writers[task] = MapWriter(
+                stream_file(self._stem, task),
+                self._size,
+                pixels.shape[2],
+                pixels.dtype,
+                self._place,
+                palette=colours if painted else None,
+            )
+        self._writers[task].write(pixels)
+
+    def close(self) -> dict[str, Path]:
+        """Give all files their names; the first that fails leaves none of those that follow."""
+        for writer in self._writers.values():
+            writer.close()
+        return {task: stream_file(self._stem, task) for task in self._writers}
+
+    def abort(self) -> None:
+        """Leave nothing."""
+        for writer in self._writers.values():
+            writer.abort()
