@@ -255,6 +255,11 @@ class Model(AdaptedTrunk):
 
         return describe_model(self)
 
+    def _repr_html_(self) -> str:
+        from garnish.model.report import model_page
+
+        return model_page(self)
+
     def save(self, path: str | Path, **options: object) -> Path:
         """Write a bundle: see :func:`garnish.bundles.bundle.save`."""
         from garnish import save

@@ -185,6 +185,8 @@ class Asked:
         if plan.count > 1:
             _log.info("%s: %s", which, plan)
         try:
+            for task in self.tasks or ():
+                self.served.owner(task)  # an unknown one is refused
             decodings = decodings_of({name: self.served.tasks[name] for name in names})
             with evaluating(self.model), torch.inference_mode():
                 run = window_runner(self.model, names, self.served, looking(self.model, which))
