@@ -27,7 +27,9 @@ from PIL import Image
 import garnish as gn
 from garnish.model.model import Model
 from garnish.model.predict_many import picture_work
-from garnish.predicting.writing import WriteOptions, write_maps
+from garnish.predicting.write_options import WriteOptions
+from garnish.predicting.writing import write_maps
+from garnish.tiles.tiling import Tiling
 
 RESULTS = Path(__file__).with_name("results.json")
 SIZE = (640, 480)
@@ -67,7 +69,7 @@ def in_turn(model: Model, files: list[Path], out: Path) -> None:
 
 
 def overlapping(model: Model, files: list[Path], out: Path) -> None:
-    work = picture_work(model, None, batch=None, probabilities=False)
+    work = picture_work(model, None, batch=None, probabilities=False, tiling=Tiling())
     found = write_maps({file.stem: file for file in files}, WriteOptions(out=out), model.tasks, work, Silent())
     assert found.count == len(files), found
 

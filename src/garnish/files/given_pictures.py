@@ -111,8 +111,7 @@ def picture_files(given: Iterable[str], out: Path | None = None) -> dict[str, Pa
             found = _fitting(text, out)
         else:
             raise DataError(f"{path}: no such picture; check the path")
-        files = found | files  # of a file that is given twice the first name stays
-        files = {**{file: files[file] for file in files if file not in found}, **{f: files[f] for f in found}}
+        files |= {file: name for file, name in found.items() if file not in files}
     names: dict[str, Path] = {}
     for file, stem in files.items():
         name, number = stem, 2

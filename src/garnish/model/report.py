@@ -144,7 +144,7 @@ def model_page(model: Model) -> str:
     told = html.escape(showable(describe_model(model), keep="\n"))
     name = html.escape(showable(model.backbone.name))
     return (
-        f"<div><b>{name}</b>, {facts['total']:,} parameters, frozen; trained {facts['encoder'] + facts['heads']:,}"
+        f"<div><strong>{name}</strong>, {facts['total']:,} parameters, frozen; trained {facts['encoder'] + facts['heads']:,}"
         f"<table><tr>{head}</tr>{rows}</table><details><summary>all of it</summary><pre>{told}</pre></details></div>"
     )
 
