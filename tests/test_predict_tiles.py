@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tifffile
 import torch
+from PIL import Image
 
 import exported_folders as made
 import garnish as gn
 import tiny
+from garnish.cli import main
 from garnish.errors import OptionError
+from garnish.model.streamed import predict_streamed
+from garnish.pictures.tiff_raster import TiffRaster
 from garnish.runtime import Session
+from garnish.runtime.command import runtime_main
+from garnish.tiles.tiling import Tiling
 from garnish.training.evaluate import evaluate
 from test_decodings import _Own
 from training_cases import Blobs, every
@@ -44,13 +54,13 @@ def test_one_window_is_the_whole_pass_and_windows_have_the_pictures_size(model, 
 
 
 def test_each_window_is_run_once_for_all_tasks_and_where_one_counts_alone_it_is_its_own_pass(model, monkeypatch):
-    pixels, sizes = picture(64, 112), []
+    pixels, sizes = picture(64, 96), []
     run = type(model).forward
     monkeypatch.setattr(
         type(model), "forward", lambda self, x, *a, **k: (sizes.append(x.shape), run(self, x, *a, **k))[1]
     )
     found = model.predict(pixels, tile=64, overlap=16)
-    assert sizes == [(1, 3, 64, 64), (1, 3, 64, 64)]  # 0 … 64 and, on the trunk's grid, 64 … 112 would share nothing
+    assert sizes == [(1, 3, 64, 64), (1, 3, 64, 64)]  # from 0 and from 32, blended in the middle, 40 … 56
     with torch.inference_mode():
         first = run(model, torch.from_numpy(pixels[:, :64].copy()).permute(2, 0, 1)[None])
     alone = model.tasks["depth"].decode(first["depth"])[0]
@@ -90,14 +100,15 @@ def test_what_windows_cannot_do_is_refused_in_one_line(model):
     for how in ({"tile": 32, "overlap": 32}, {"tile": None, "overlap": 8}, {"tile": "some"}, {"flip": 1}):
         with pytest.raises(OptionError):
             model.predict(pixels, **how)
-    with pytest.raises(OptionError, match=r"no task .nothing.|unknown task"):
+    with pytest.raises(OptionError, match=r"nothing"):
         model.predict(pixels, ["nothing"], tile=32)
 
 
 def test_an_output_that_is_not_finite_is_told_of_windows_too():
     broken = tiny.model("mit", gn.LoRA(rank=2))
     with torch.no_grad():
-        next(iter(broken.head_tensors("depth").values())).fill_(1e38)
+        for tensor in broken.head_tensors("depth").values():
+            tensor.fill_(3e38)
     with pytest.raises(gn.errors.GarnishError, match="the output of task 'depth' is not finite"):
         broken.predict(picture(40, 90), tile=32)
 
@@ -137,3 +148,117 @@ def test_a_trunk_that_sees_all_of_a_picture_is_told_of_where_it_is_measured_in_w
     model = gn.adapt(tiny.backbone("vit"), gn.BitFit(), {"seg": gn.Semantic(classes=3)})
     evaluate(model, Blobs([["seg"]], sizes=((48, 64),)), tile=32)
     assert "sees all of what is run at once" in caplog.text
+
+
+def tiff(path: Path, pixels: np.ndarray, **how) -> Path:
+    tifffile.imwrite(path, pixels, tile=(32, 48), photometric="rgb", compression="deflate", **how)
+    return path
+
+
+def test_a_picture_that_is_never_held_is_written_as_it_is_predicted(model, tmp_path, monkeypatch):
+    """Files of the two ways, by their own readers; and the picture is read by windows alone."""
+    pixels, lines = picture(110, 150), []
+    file = tiff(tmp_path / "large.tif", pixels)
+    windows = []
+    read = TiffRaster.read
+    monkeypatch.setattr(TiffRaster, "read", lambda self, window=None: (windows.append(window), read(self, window))[1])
+    tiling = Tiling(tile=64, overlap=16)
+    files = predict_streamed(model, file, tmp_path / "maps", None, tiling, lines.append)
+    assert lines == [f"{file}: 150x110 in 12 windows of 64, overlap 16; maps are written as TIFF, without a sheet"]
+    assert windows == list(tiling.plan((110, 150), 32).windows)
+    held = model.predict(pixels, tile=64, overlap=16)
+    assert set(files) == set(model.tasks)
+    for task, path in files.items():
+        assert path == tmp_path / f"maps_{task}.tif"
+        decoding = model.tasks[task].decoding
+        assert (tifffile.imread(path) == decoding.stored(held[task].numpy())).all()
+    with Image.open(files["seg"]) as painted:
+        assert painted.mode == "P"
+        colours = np.asarray(painted.convert("RGB"))
+    assert (colours == model.tasks["seg"].paint(held["seg"])).all()
+
+
+def test_maps_lie_where_the_picture_does(model, tmp_path):
+    import rasterio
+
+    file = tmp_path / "place.tif"
+    place = rasterio.transform.from_origin(500_000, 5_600_000, 0.2, 0.2)
+    with rasterio.open(
+        file, "w", driver="GTiff", width=70, height=50, count=3, dtype="uint8", crs="EPSG:32632", transform=place
+    ) as made_file:
+        made_file.write(picture(50, 70).transpose(2, 0, 1))
+    files = predict_streamed(model, file, tmp_path / "m", ["depth"], Tiling(tile=32), lambda line: None)
+    with rasterio.open(files["depth"]) as found:
+        assert found.crs.to_epsg() == 32632 and found.transform == place and found.shape == (50, 70)
+
+
+def test_what_fails_half_way_leaves_no_file(model, tmp_path, monkeypatch):
+    file = tiff(tmp_path / "large.tif", picture(110, 150))
+    calls = []
+
+    def fails(self, *given, **options):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return run(self, *given, **options)
+
+    run = type(model).forward
+    monkeypatch.setattr(type(model), "forward", fails)
+    with pytest.raises(KeyboardInterrupt):
+        predict_streamed(model, file, tmp_path / "maps", None, Tiling(tile=64, overlap=16), lambda line: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["large.tif"]
+
+
+@pytest.fixture(scope="module")
+def bundle(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    model.save(folder)
+    return folder
+
+
+def test_the_command_takes_tiles_overlap_and_flip(model, bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("garnish.commands.words.load_bundles", lambda *given: model)
+    file = tmp_path / "p.png"
+    Image.fromarray(picture(60, 90)).save(file)
+    words = ["predict", str(bundle), str(file), "--out", str(tmp_path / "maps")]
+    assert main([*words, "--tile", "32", "--overlap", "8", "--flip"]) == 0
+    assert f"{file}: 90x60 in 12 windows of 32, overlap 8\n" in capsys.readouterr().out
+    expected = model.predict(file, tile=32, overlap=8, flip=True)["seg"]
+    assert (np.asarray(Image.open(tmp_path / "maps" / "p_seg.png")) == expected.numpy()).all()
+    for more, says in (
+        (["--tile", "some"], "'some' is no side in pixels, auto or none"),
+        (["--tile", "32", "--overlap", "32"], "none would move on"),
+        (["--tile", "none", "--overlap", "3"], "of no windows"),
+        (["--tile", "3"], "tile"),
+    ):
+        assert main([*words, *more]) == 2
+        assert says in capsys.readouterr().err
+
+    # larger than is held: streamed, and never over a picture that is to be read
+    monkeypatch.setattr("garnish.tiles.streaming.HELD_PIXELS", 5000)
+    assert main([*words, "--tile", "32", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        str(file): [str(tmp_path / "maps" / f"p_{task}.tif") for task in model.tasks]
+    }
+    tiff(tmp_path / "maps" / "q_seg.tif", picture(32, 48))
+    Image.fromarray(picture(80, 90)).save(tmp_path / "q.png")
+    given = [str(tmp_path / "q.png"), str(tmp_path / "maps" / "q_seg.tif")]
+    assert main(["predict", str(bundle), *given, "--out", str(tmp_path / "maps"), "--tile", "32"]) == 2
+    assert "q_seg.tif; choose another folder" in capsys.readouterr().err
+    assert main([*words[:-1], str(tmp_path / "whole"), "--tile", "none"]) == 0
+    assert (tmp_path / "whole" / "p_sheet.png").is_file()
+
+
+def test_the_runtime_command_streams_too(tmp_path, monkeypatch, capsys):
+    (tmp_path / "graph").mkdir()
+    folder = made.merged(tmp_path / "graph")
+    file = tiff(tmp_path / "large.tif", picture(110, 150))
+    monkeypatch.setattr("garnish.tiles.streaming.HELD_PIXELS", 5000)
+    words = [str(folder), str(file), "--out", str(tmp_path / "maps"), "--threads", "1"]
+    assert runtime_main([*words, "--tile", "64", "--overlap", "16", "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)[str(file)]
+    held = Session(folder, threads=1).predict(file, tile=64, overlap=16)
+    for task, path in zip(made.DECODINGS, files, strict=True):
+        assert (tifffile.imread(path) == made.DECODINGS[task].stored(held[task])).all()
+    assert runtime_main([*words, "--tile", "64", "--overlap", "64"]) == 2
+    assert "none would move on" in capsys.readouterr().err

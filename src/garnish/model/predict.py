@@ -16,6 +16,7 @@ from torch import Tensor
 
 from garnish.checking.finite import all_finite, is_finite, not_finite, odd_rows, why_odd
 from garnish.decodings.prediction import Prediction
+from garnish.engine.shared_passes import Wanted
 from garnish.errors import GarnishError
 from garnish.model.decoders import Decoder
 from garnish.model.evaluation_mode import evaluating
@@ -179,14 +180,12 @@ class Asked:
         return Prediction(picture.shown, maps, dict(self.served.tasks), name, kept, file, picture.place)
 
     def _windowed(self, picture: TakenPicture, which: str) -> _WindowedMaps | GarnishError:
-        names = [name for name in self.served.tasks if self.tasks is None or name in self.tasks]
         read = array_reader(picture.given.transpose(1, 2, 0))
         plan, flip = self._plan(picture), self.tiling.flip
         if plan.count > 1:
             _log.info("%s: %s", which, plan)
         try:
-            for task in self.tasks or ():
-                self.served.owner(task)  # an unknown one is refused
+            names = Wanted.of(self.tasks, 1, self.served.tasks).tasks
             decodings = decodings_of({name: self.served.tasks[name] for name in names})
             with evaluating(self.model), torch.inference_mode():
                 run = window_runner(self.model, names, self.served, looking(self.model, which))

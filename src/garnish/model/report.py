@@ -143,8 +143,9 @@ def model_page(model: Model) -> str:
     head = "".join(f"<th>{title}</th>" for title in ("name", "task", "method", "head"))
     told = html.escape(showable(describe_model(model), keep="\n"))
     name = html.escape(showable(model.backbone.name))
+    trained = facts["encoder"] + facts["heads"]
     return (
-        f"<div><strong>{name}</strong>, {facts['total']:,} parameters, frozen; trained {facts['encoder'] + facts['heads']:,}"
+        f"<div><strong>{name}</strong>, {facts['total']:,} parameters, frozen; trained {trained:,}"
         f"<table><tr>{head}</tr>{rows}</table><details><summary>all of it</summary><pre>{told}</pre></details></div>"
     )
 

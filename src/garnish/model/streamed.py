@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from garnish.engine.shared_passes import Wanted
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
 from garnish.model.predict import check_finite, looking
@@ -26,7 +27,7 @@ def predict_streamed(
     """
     served = model.served
     check_finite(model, tasks, served, str(file))
-    names = [name for name in served.tasks if tasks is None or name in tasks]
+    names = Wanted.of(tasks, 1, served.tasks).tasks
     decodings = decodings_of({name: served.tasks[name] for name in names})
     with evaluating(model), torch.inference_mode():
         run = window_runner(model, names, served, looking(model, str(file)))
