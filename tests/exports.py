@@ -20,6 +20,7 @@ TRUNKS = {
     "vit": ("vit_tiny_patch16_224", {"img_size": 64, "embed_dim": 48, "depth": 4, "num_heads": 3}),
     "dinov2": ("vit_small_patch14_dinov2", {"img_size": 56, "embed_dim": 48, "depth": 4, "num_heads": 3}),
     "dinov3": ("vit_small_patch16_dinov3", {"img_size": 64, "embed_dim": 48, "depth": 4, "num_heads": 3}),
+    "eva": ("eva02_tiny_patch14_224", {"img_size": 56, "embed_dim": 48, "depth": 4, "num_heads": 3}),
     "swin": ("swin_tiny_patch4_window7_224", {"embed_dim": 24, "depths": [2, 1], "num_heads": [1, 2]}),
     "swinv2": ("swinv2_tiny_window8_256", {"embed_dim": 24, "depths": [2, 1], "num_heads": [1, 2]}),
     "convnext": ("convnextv2_tiny", {"dims": [16, 32, 48, 64], "depths": [1, 1, 1, 1]}),

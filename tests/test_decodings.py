@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
@@ -47,6 +48,16 @@ def test_numbers_are_those_of_the_formulas():
     scores[[1, 2], 0, [1, 2]] = 1.0
     scores[[1, 2], 0, 3] = 1.0  # the first of equal ones
     assert Classes(names=("a", "b", "c")).decode(scores).tolist() == [[0, 1, 2, 1]]
+
+
+def test_the_largest_floats_decode_without_a_warning():
+    edge = np.finfo(np.float32).max
+    raw = np.array([-edge, -1e38, 1e38, edge], np.float32).reshape(1, 1, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert SoftplusDepth(max_metres=80.0, min_metres=0.5).decode(raw).tolist() == [[0.5, 0.5, 80.0, 80.0]]
+        assert Probabilities().decode(raw).tolist() == [[0.0, 0.0, 1.0, 1.0]]
+        assert np.isfinite(Directions().decode(np.broadcast_to(raw, (3, 1, 4)))).all()
 
 
 def test_values_are_those_of_the_formulas_and_lead_back_to_a_raw_output():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import re
 
 import pytest
 import torch
@@ -10,9 +12,12 @@ from torch import Tensor
 
 import exports
 import garnish as gn
+import tiny
+from garnish.errors import GarnishError
 from garnish.exporting.agreement import Agreement
-from garnish.exporting.certificate import beyond, compared, pictures, sizes_to_try, small_sizes
+from garnish.exporting.certificate import beyond, compared, holds_for, pictures, sizes_to_try, small_sizes
 from garnish.exporting.graph import least_side
+from garnish.exporting.own_rounding import check_agreement
 from garnish.exporting.running import Runner
 
 
@@ -93,8 +98,59 @@ def test_a_fault_at_one_size_is_found(model, change, lines):
     assert all(part in line for part, line in zip(lines, told, strict=True))
 
 
+def test_what_is_not_finite_on_either_side_never_agrees():
+    for task in (gn.Semantic(classes=3), gn.Depth(), gn.Normals(), gn.Saliency()):
+        one, other = torch.ones(1, task.channels, 2, 2), torch.ones(1, task.channels, 2, 2)
+        one[0, 0, 0, 1] = torch.nan
+        for want, got in ((one, other), (other, one), (one, one)):
+            agreement = Agreement(task)
+            agreement.add(want, got)
+            assert agreement.facts["relative"] == float("inf")
+
+
+def test_a_model_that_is_not_finite_by_itself_is_told(model):
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        for tensor in broken.head_tensors("seg").values():
+            tensor.fill_(3e38)  # finite, which their sums are not
+    run = Off(broken, lambda x: x.nan_to_num())
+    with pytest.raises(GarnishError, match=r"the model's own output of task 'seg' is not finite .* 40x30; train it"):
+        compared(broken, run, ("seg", "depth"), [(1, 30, 40)], torch.uint8)
+
+
+def test_a_graph_that_fails_at_small_sizes_does_not_hold_there(model):
+    def fails(images):
+        raise RuntimeError("a side of 1")
+
+    assert not holds_for(model, fails, ("seg", "depth"), [(1, 30, 40)], torch.uint8)
+    assert holds_for(model, Off(model, lambda x: x), ("seg", "depth"), [(1, 30, 40)], torch.uint8)
+
+
+def test_a_refusal_says_how_far_the_model_itself_is_from_float64(model):
+    def told(of, relative):
+        wild = {"relative": relative, "equal_labels": None}
+        found = {"sizes": [[1, 64, 64]], "tasks": {"seg": wild, "depth": {**wild, "relative": 1e-6}}}
+        check_agreement(of, found, "fp32", torch.uint8, "export")
+
+    torch.manual_seed(0)
+    bad = gn.adapt(tiny.backbone("swin"), gn.LoRA(), {t: exports.TASKS[t] for t in ("seg", "depth")}, gn.LinearHead())
+    with torch.no_grad():
+        for parameter in bad.trained_parameters().values():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    bad.eval().requires_grad_(False)
+    images = pictures(1, 64, 64, 0, torch.uint8)
+    exact, found = copy.deepcopy(bad).double()(images)["seg"], bad(images)["seg"]
+    off = float((exact - found).abs().max() / exact.abs().max())
+    assert off > 3e-5  # the trunk is wild: its norms divide by next to nothing
+    with pytest.raises(GarnishError, match=re.escape(f"float64 ('seg' by {off:.2g}): it is this model that rounds")):
+        told(bad, 3 * off)
+    with pytest.raises(GarnishError, match="which does not explain it: the graph computes something else; nothing"):
+        told(model, 3 * off)
+    told(bad, 0.9e-4)
+
+
 def test_limits_by_precision():
-    def facts(relative: float, equal: float):
+    def facts(relative: float, equal: float | None):
         one = {"unit": "logits", "largest": 1.0, "mean": 0.0, "relative": relative, "equal_labels": equal, "pixels": 9}
         return {"sizes": [], "tasks": {"seg": one}}
 
@@ -102,6 +158,9 @@ def test_limits_by_precision():
     assert not list(beyond(facts(0.9e-4, 0.9991), "fp32"))
     assert len(list(beyond(facts(0.1, 0.994), "fp16"))) == 1
     assert not list(beyond(facts(0.1, 0.996), "fp16"))
+    assert not list(beyond(facts(0.019, None), "fp16")) and not list(beyond(facts(0.5, None), "int8"))
+    (line,) = beyond(facts(0.021, None), "fp16")  # of depth, whose labels cannot be counted
+    assert line == "'seg' differs by 0.021 of its largest value, more than 0.02"
     assert not list(beyond(facts(0.1, 0.9), "int8"))
     measured = {"name": "d", "pictures": 1, "tasks": {}, "before": {"seg": {"miou": 0.5}}, "after": {"seg": {}}}
     for miou, count in ((0.4951, 0), (0.4949, 1), (0.6, 0)):

@@ -68,6 +68,7 @@ FAST = {
     "vit": "DeMT",
     "dinov2": "SegFormerHead",
     "dinov3": "SharedBaseHead",
+    "eva": "LinearHead",
     "mit": "SegFormerHead",
     "swin": "LinearHead",
     "swinv2": "SharedBaseHead",
@@ -76,7 +77,9 @@ FAST = {
 }
 
 
-@pytest.mark.parametrize("short", exports.TRUNKS)
+@pytest.mark.parametrize(
+    "short", [pytest.param(s, marks=[pytest.mark.slow] if s == "eva" else []) for s in exports.TRUNKS]
+)
 def test_every_family(short, tmp_path):
     head = tiny.example("heads", FAST[short])
     tasks = ("seg",) if FAST[short] == "DeMT" else ("seg", "depth")  # its sampling in plain operations is long

@@ -17,6 +17,7 @@ from garnish.exporting.fed_export import FedGraph, bundle_name, fed_files
 from garnish.exporting.fed_graph import misfit
 from garnish.exporting.open_sides import open_sides
 from garnish.exporting.slots import Fed, own_slots, put
+from garnish.page.files import PAGE_FILES
 from garnish.runtime.session import Session
 
 onnxscript = pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
@@ -31,6 +32,7 @@ CASES = {
     "convnext": "LoRA",
     "cnn": "BitFit",
     "dinov3": "SideTuning",
+    "eva": "LoRA",
 }
 FAST = ("mit", "vit")
 
@@ -199,6 +201,14 @@ def test_the_least_side_is_found_in_float32_whatever_the_trunk_is_stored_in(tmp_
 def test_a_bundle_is_named_as_its_folder_or_its_run():
     assert bundle_name("runs/cracks/best") == "cracks"
     assert bundle_name("bundles/seg.v2") == "seg.v2"
-    for odd in ("runs/my bundle", "bundles/export", "/"):
+    of_the_page = [f"bundles/{name.removesuffix('.json')}" for name in PAGE_FILES if name.endswith(".json")]
+    assert of_the_page
+    for odd in ("runs/my bundle", "bundles/export", "bundles/Export", "/", *of_the_page):
         with pytest.raises(OptionError, match="no plain name"):
             bundle_name(odd)
+
+
+def test_bundles_of_one_name_are_refused_before_they_are_read(tmp_path):
+    for other in ("runs/a/cracks", "runs/a/Cracks"):
+        with pytest.raises(OptionError, match="would both be named"):
+            gn.export(["runs/cracks/best", other], tmp_path / "out", adapters="inputs")

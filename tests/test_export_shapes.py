@@ -21,7 +21,8 @@ from garnish.adapters.vmt import TaskScale
 from garnish.backbones.backbone import Backbone
 from garnish.engine.adapter import Method
 from garnish.engine.context import ForwardContext
-from garnish.engine.open_sizes import averaged, cropped, folded, rounded_up
+from garnish.engine.open_sizes import averaged, cropped, folded, pooled_to, rounded_up
+from garnish.exporting.graph import OPSET, quiet
 from garnish.model.model import Model
 
 pytestmark = pytest.mark.export
@@ -152,11 +153,13 @@ def test_one_graph_of_task_scales_serves_every_size():
     [
         lambda x: averaged(x, 2),
         lambda x: averaged(x, 5),
+        lambda x: pooled_to(x, 1),
+        lambda x: pooled_to(x, 6),
         lambda x: cropped(x, x.shape[2] - 5, x.shape[3] // 2),
         lambda x: cropped(x, x.shape[3]),
         lambda x: folded(x, x.shape[0], x.shape[1] * x.shape[2]),
     ],
-    ids=["halves", "fifths", "crop", "nothing_cropped", "folded"],
+    ids=["halves", "fifths", "one_cell", "six_cells", "crop", "nothing_cropped", "folded"],
 )
 def test_what_an_exported_graph_does_otherwise_is_the_same(change: Callable[[Tensor], Tensor]):
     class One(nn.Module):
@@ -164,6 +167,25 @@ def test_what_an_exported_graph_does_otherwise_is_the_same(change: Callable[[Ten
             return (change(images),)
 
     check(One(), smallest=8)
+
+
+def test_cells_of_a_map_are_those_of_its_own_size_in_onnx():
+    """The exporter translates torch's adaptive pooling with the cells of the example."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+
+    class Pooled(nn.Module):
+        def forward(self, maps: Tensor) -> Tensor:
+            return pooled_to(maps, 6)
+
+    with quiet():
+        program = torch.export.export(Pooled(), (torch.rand(2, 3, 20, 27),), dynamic_shapes=(open_sizes(2),))
+        graph = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, verbose=False, input_names=["maps"])
+    session = onnxruntime.InferenceSession(graph.model_proto.SerializeToString())
+    for height, width in ((20, 27), (2, 2), (3, 7), (12, 18), (5, 40)):
+        maps = torch.rand(1, 3, height, width)
+        (found,) = session.run(None, {"maps": maps.numpy()})
+        want = F.adaptive_avg_pool2d(maps.double(), 6)
+        assert float((want - torch.from_numpy(found)).abs().max()) < 1e-6, (height, width)
 
 
 def test_squares_at_the_far_edges_are_smaller():

@@ -147,7 +147,7 @@ def test_metrics_of_windows_are_those_of_whole_pictures_where_one_window_holds_t
 def test_a_trunk_that_sees_all_of_a_picture_is_told_of_where_it_is_measured_in_windows(model, caplog):
     model = gn.adapt(tiny.backbone("vit"), gn.BitFit(), {"seg": gn.Semantic(classes=3)})
     evaluate(model, Blobs([["seg"]], sizes=((48, 64),)), tile=32)
-    assert "sees all of what is run at once" in caplog.text
+    assert "may see all of what is run at once" in caplog.text
 
 
 def tiff(path: Path, pixels: np.ndarray, **how) -> Path:

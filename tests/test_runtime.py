@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,7 +25,8 @@ from garnish.decodings.classes import Classes
 from garnish.decodings.prediction import Prediction
 from garnish.decodings.softplus_depth import SoftplusDepth
 from garnish.errors import BundleError, DataError, GarnishError, OptionError
-from garnish.runtime import Session
+from garnish.files.atomic import write_folder
+from garnish.runtime import Session, adapters
 from garnish.runtime.command import runtime_main
 
 TASKS = {
@@ -260,6 +263,87 @@ def test_what_a_bundle_does_not_give_is_the_graph_s_own(tmp_path):
     np.testing.assert_allclose(Session(folder).outputs(images)["seg"], made.raw_of(none, images), rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.parametrize("in_memory", [True, False], ids=["memory", "folder"])
+@pytest.mark.parametrize("spoil", ["overwrite", "cut"])
+def test_a_bundle_in_use_is_not_changed_by_who_writes_over_its_file(tmp_path, monkeypatch, in_memory, spoil):
+    """``cp`` writes in place: a mapped file would change predictions in silence, or end the process if it is cut."""
+    if not in_memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    folder = made.with_inputs(tmp_path)
+    tensors = made.bundle_tensors(0, 4, SEG)
+    made.add_bundle(folder, "one", "seg", SEG, tensors)
+    opened = Session(folder)
+    images = np.random.default_rng(0).integers(0, 256, (1, 3, 5, 7), dtype=np.uint8)
+    before = opened.outputs(images, "one")["seg"]
+    file = folder / "one.onnx_adapter"
+    if spoil == "overwrite":
+        with file.open("r+b") as stream:
+            stream.write(b"A" * file.stat().st_size)
+    else:
+        # where that ends the process it ends the test, and with it the suite: so this one is asked first
+        assert str(file) not in Path("/proc/self/maps").read_text() if Path("/proc/self/maps").exists() else True
+        os.truncate(file, 0)
+    np.testing.assert_array_equal(opened.outputs(images, "one")["seg"], before)
+    with pytest.raises(BundleError, match="is not the one that"):
+        Session(folder).outputs(images, "one")
+
+
+def test_a_session_opened_while_an_export_replaces_the_folder_finds_what_came(tmp_path):
+    """Between the two renames of a replacement the folder has another name."""
+    folder = made.with_inputs(tmp_path / "out")
+    made.add_bundle(folder, "one", "seg", SEG, made.bundle_tensors(0, 2, SEG))
+    folder.rename(tmp_path / ".out.replaced")
+    opened = Session(folder)
+    assert opened.folder == folder and opened.bundles == ("one",)
+    shutil.copytree(tmp_path / ".out.replaced", folder)
+    shutil.rmtree(tmp_path / ".out.replaced")
+    made.add_bundle(folder, "two", "seg", SEG, made.bundle_tensors(1, 3, SEG))
+    assert opened.bundles == ("one", "two")
+    assert set(opened.tasks("two")) == set(opened.tasks("one")) == {"seg"}
+
+
+def test_a_folder_that_is_replaced_as_it_is_read_is_read_anew(tmp_path, monkeypatch):
+    folder = made.with_inputs(tmp_path / "out")
+    made.add_bundle(folder, "one", "seg", SEG, made.bundle_tensors(0, 2, SEG))
+    made.reseal(folder)
+    files = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+    pause = iter(range(1))
+    read = adapters.read_adapter_facts
+
+    def replaced(file):
+        facts = read(file)
+        for _ in pause:  # the first time alone
+            write_folder(folder, files)
+            file.with_suffix(".onnx_adapter").unlink()
+            raise BundleError("half of each")
+        return facts
+
+    monkeypatch.setattr(adapters, "read_adapter_facts", replaced)
+    opened = Session(folder)
+    with pytest.raises(OptionError, match="no bundle 'one'"):  # told as it is now
+        opened.tasks("one")
+    write_folder(folder, files)
+    assert set(opened.tasks("one")) == {"seg"}
+
+
+def test_tensors_of_a_bundle_agree_in_their_open_sides(tmp_path):
+    folder = made.with_inputs(tmp_path)
+    odd = {**made.bundle_tensors(0, 4, SEG), "b": np.ones((1, 3), np.float32)}
+    made.add_bundle(folder, "one", "seg", SEG, odd)
+    with pytest.raises(BundleError, match="'r' is 4 in 'a' and 1 in 'b'; export it again"):
+        Session(folder).tasks("one")
+
+
+def test_a_graph_without_values_for_no_adapter_is_given_every_tensor(tmp_path):
+    folder = made.with_inputs(tmp_path, slots=1, no_adapter="none")
+    whole = made.bundle_tensors(0, 2, SEG)
+    made.add_bundle(folder, "whole", "seg", SEG, whole)
+    made.add_bundle(folder, "part", "seg", SEG, {"a": whole["a"], "head_0": whole["head_0"]})
+    assert Session(folder).tasks("whole")
+    with pytest.raises(BundleError, match="lacks tensor 'b', which this graph has to be given"):
+        Session(folder).tasks("part")
+
+
 def test_threads_predict_each_with_another_bundle(several):
     """All bundles are loaded under way, by several threads at once."""
     folder, bundles = several
@@ -334,6 +418,13 @@ def test_a_damaged_file_of_adapters_is_refused(tmp_path):
     with pytest.raises(BundleError, match=r"one\.onnx_adapter: cannot be opened by onnxruntime") as caught:
         Session(folder).tasks()
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_whose_name_is_no_utf_8(tmp_path, picture):
+    folder = made.with_inputs(tmp_path / "plain")
+    made.add_bundle(folder, "one", "seg", SEG, made.bundle_tensors(0, 2, SEG))
+    folder = folder.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    assert Session(folder).predict(picture)["seg"].size
 
 
 # ---- the command ------------------------------------------------------------------------------------------------

@@ -96,9 +96,7 @@ def test_its_files_import_nothing_but_its_dependencies():
     extras = {"imagecodecs": "imagecodecs", "rasterio": "rasterio", "av": "av"}  # some kinds of TIFF, videos
     outside = set()
     for file in needed():
-        for name in (
-            {dotted.partition(".")[0] for dotted in imported(file)} - {"garnish"} - sys.stdlib_module_names
-        ):
+        for name in {dotted.partition(".")[0] for dotted in imported(file)} - {"garnish"} - sys.stdlib_module_names:
             if (file.relative_to(SRC).as_posix(), name) not in NEVER_CALLED:
                 outside.add((names | extras)[name])
     asked, offered = project(HERE)["project"]["dependencies"], project(HERE)["project"]["optional-dependencies"]

@@ -1,7 +1,7 @@
 """The pictures of docs/predict.md: what ``garnish predict`` writes of a procedural scene.
 
-    garnish demo --out demo
-    python tools/predict_pictures.py --bundle demo/bundles/lora
+garnish demo --out demo
+python tools/predict_pictures.py --bundle demo/bundles/lora
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Backbone(Trunk, ABC):
     """
 
     small: ClassVar[Small]
-    #: Whether a pixel of its maps depends on all of a picture, as by attention or pooled statistics; False: on a part.
+    #: Whether a pixel of its maps may depend on all of a picture, by attention or pooled statistics; False: on a part.
     sees_all: ClassVar[bool] = True
 
     @classmethod

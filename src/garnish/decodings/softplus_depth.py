@@ -50,7 +50,8 @@ class SoftplusDepth(Decoding):
     def decode(self, raw: np.ndarray) -> np.ndarray:
         """(1, H, W) → metres (H, W) float32 in [min_metres, max_metres]."""
         softplus = np.logaddexp(np.float32(0), raw[0].astype(np.float32) + np.float32(SOFTPLUS_UNIT))
-        metres = np.float32(self.max_metres / 4) * softplus
+        with np.errstate(over="ignore"):  # what is beyond any float is beyond the range
+            metres = np.float32(self.max_metres / 4) * softplus
         clipped: np.ndarray = np.clip(metres, np.float32(self.min_metres), np.float32(self.max_metres))
         return clipped
 

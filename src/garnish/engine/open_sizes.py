@@ -59,6 +59,29 @@ def averaged(x: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(F.pad(x, pads), side) / F.avg_pool2d(F.pad(ones, pads), side)
 
 
+def pooled_to(x: Tensor, cells: int) -> Tensor:
+    """(n, C, h, w) → (n, C, cells, cells): adaptive average pooling; cells that do not divide a side overlap.
+
+    ONNX has no such operator, and its exporter writes the cells of the example's size down, whatever the size is at
+    hand. Two products with matrices of shares give the same.
+    """
+    if not torch.compiler.is_exporting():
+        return F.adaptive_avg_pool2d(x, cells)
+    if cells == 1:  # a product with a row adds a guard
+        return x.mean((2, 3), keepdim=True)
+    down, across = (_shares(side, cells, x) for side in x.shape[2:])
+    return down @ x @ across.T
+
+
+def _shares(side: int, cells: int, like: Tensor) -> Tensor:
+    """(cells, side): the share of each place in cell i, from ⌊i·side/cells⌋ to before ⌈(i + 1)·side/cells⌉."""
+    cell = torch.arange(cells, device=like.device)[:, None]
+    place = torch.arange(side, device=like.device)[None]
+    first, end = cell * side // cells, ((cell + 1) * side + cells - 1) // cells
+    inside = ((place >= first) & (place < end)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
 def ordered(x: Tensor) -> Tensor:
     """The same tensor; in an exported graph a contiguous copy, as mixed memory layouts add guards on strides."""
     return x.contiguous() if torch.compiler.is_exporting() else x

@@ -54,8 +54,8 @@ class Agreement:
         self._labelled = self.unit in ("logits", "probability")
 
     def add(self, want: Tensor, got: Tensor) -> None:
-        """Compare raw outputs (N, C, H, W) of the model and of the exported file."""
-        if want.shape != got.shape or not is_finite(got):
+        """Compare raw outputs (N, C, H, W) of the model and of the exported file; what is not finite never agrees."""
+        if want.shape != got.shape or not (is_finite(want) and is_finite(got)):
             self._largest = self._raw = float("inf")
             return
         raw = (want.double() - got.double()).abs()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from garnish.checking.finite import is_finite
 from garnish.data.dataset import Dataset
 from garnish.engine.trunk import Trunk
 from garnish.errors import GarnishError
@@ -26,6 +27,8 @@ from garnish.training.evaluate import Metrics, outputs, shared_tasks
 
 #: Largest difference of raw outputs, over the largest magnitude of the model's, up to which a float32 file is written.
 LIMIT = 1e-4
+#: The same of an fp16 file, for tasks without labels; eleven bits of a weight are 5e-4 of it.
+LIMIT_HALF = 0.02
 #: Precision → least share of equal labels.
 EQUAL: Mapping[Precision, float] = {"fp32": 0.999, "fp16": 0.995}
 #: Largest loss of mean IoU of an int8 file, where pictures with labels are given.
@@ -87,9 +90,24 @@ def compared(
             want = model(images, tasks)
         got = _run(run, images)
         for task, out in zip(tasks, got, strict=True):
+            if not is_finite(want[task]):
+                raise GarnishError(
+                    f"export: the model's own output of task {task!r} is not finite on made pictures of"
+                    f" {width}x{height}; train it again"
+                )
             found[task].add(want[task], out)
         tried.append([count, height, width])
     return {"sizes": tried, "tasks": {task: one.facts for task, one in found.items()}}
+
+
+def holds_for(
+    model: Model, run: Runner, tasks: Sequence[str], sizes: Iterable[tuple[int, int, int]], dtype: torch.dtype
+) -> bool:
+    """Whether a float32 file runs at these sizes and is within the limits there; see :func:`compared`."""
+    try:
+        return not list(beyond(compared(model, run, tasks, sizes, dtype), "fp32"))
+    except GarnishError:  # it fails there
+        return False
 
 
 def compared_on(model: Model, run: Runner, tasks: Sequence[str], dataset: Dataset, dtype: torch.dtype) -> DataAgreement:
@@ -127,6 +145,8 @@ def beyond(certificate: Certificate, precision: Precision) -> Iterator[str]:
             yield f"the outputs of {task!r} are not finite, or not of the model's size"
         elif precision == "fp32" and facts["relative"] > LIMIT:
             yield f"{task!r} differs by {facts['relative']:.2g} of its largest value, more than {LIMIT:.0e}"
+        elif precision == "fp16" and facts["equal_labels"] is None and facts["relative"] > LIMIT_HALF:
+            yield f"{task!r} differs by {facts['relative']:.2g} of its largest value, more than {LIMIT_HALF:g}"
         equal, least = facts["equal_labels"], EQUAL.get(precision, 0.0)
         if equal is not None and equal < least:
             yield f"{task!r} has {equal:.3%} equal labels, fewer than {least:.1%}"

@@ -11,11 +11,16 @@ from typing import final
 
 from torch import Tensor, nn
 
+from garnish.backbones.weights import is_non_commercial
+from garnish.checking.finite import not_finite
 from garnish.engine.folding import fold_possible
-from garnish.errors import OptionError, shown, suggest
+from garnish.errors import GarnishError, OptionError, shown, suggest
 from garnish.model.decoders import Decoder, needed
 from garnish.model.model import Model
 from garnish.model.served import Addition
+from garnish.output import logger
+
+_log = logger(__name__)
 
 
 @final
@@ -63,6 +68,21 @@ def plain_copy(model: Model) -> Model:
     if model.is_compiled:
         raise OptionError("export: the model is compiled; save it, and export the bundle")
     return copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+
+
+def usable_copy(given: Model) -> Model:
+    """What an export is made of and compared with: a :func:`plain_copy`; the licence of its weights is told.
+
+    Raises:
+        GarnishError: a tensor is not finite. OptionError: a compiled model.
+    """
+    found = plain_copy(given)
+    if odd := not_finite(found.all_tensors()):
+        raise GarnishError(f"export: the model's {odd}; train it again, or take a model that was saved before")
+    licence = found.backbone.licence
+    if is_non_commercial(licence):
+        _log.warning("the weights of %s are non-commercial (%s), and so is the export", given.backbone.name, licence)
+    return found
 
 
 def folded_copy(model: Model, tasks: Sequence[str]) -> Model:

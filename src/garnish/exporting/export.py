@@ -11,18 +11,24 @@ from typing import Literal, cast
 
 import torch
 
-from garnish.backbones.weights import is_non_commercial
 from garnish.bundles.named_models import open_model
 from garnish.checking.arguments import checked
-from garnish.checking.finite import not_finite
 from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset
-from garnish.errors import BundleError, GarnishError, OptionError
-from garnish.exporting.certificate import Certificate, beyond, compared, compared_on, sizes_to_try, small_sizes
-from garnish.exporting.deployed import Deployed, chosen_tasks, folded_copy, plain_copy
+from garnish.errors import BundleError, OptionError
+from garnish.exporting.certificate import (
+    Certificate,
+    compared,
+    compared_on,
+    holds_for,
+    sizes_to_try,
+    small_sizes,
+)
+from garnish.exporting.deployed import Deployed, chosen_tasks, folded_copy, usable_copy
 from garnish.exporting.facts import bundle_files_of, decoding_of, manifest_bytes, trunk_facts, versions
 from garnish.exporting.fed_export import FedGraph, bundle_name, fed_files
 from garnish.exporting.graph import OPSET, least_side, onnx_bytes, program_bytes, require_onnx, to_onnx, traced
+from garnish.exporting.own_rounding import check_agreement
 from garnish.exporting.precision import stored_as
 from garnish.exporting.running import runner_of
 from garnish.files.atomic import present, write_folder, writing
@@ -30,7 +36,6 @@ from garnish.files.checksums import SUMS, with_sums
 from garnish.files.path_text import given_path
 from garnish.files.regular import read_regular
 from garnish.model.model import Model
-from garnish.output import logger
 from garnish.page.files import PAGE_FILES, page_files
 from garnish.registry import plain
 from garnish.runtime.manifest import (
@@ -45,8 +50,6 @@ from garnish.runtime.manifest import (
     Precision,
     read_manifest,
 )
-
-_log = logger(__name__)
 
 Source = Model | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 To = Literal["onnx", "torch"]
@@ -125,7 +128,7 @@ def export(
     given = _read(source, weights)
     names = chosen_tasks(given, tasks)
     decodings = {task: decoding_of(task, given.tasks[task]) for task in names}
-    reference = _usable(given)
+    reference = usable_copy(given)
     named = {task: f"{task}_output" if task == IMAGE else task for task in names}
     graph, least, certificate = _made(reference, names, list(named.values()), to, dtype, precision, data)
     facts: ExportFacts = {
@@ -174,25 +177,19 @@ def _made(
     proto = None if to == "torch" else to_onnx(program, outputs, folded.all_tensors())
     graph = program_bytes(program) if proto is None else onnx_bytes(proto)
     run = runner_of(graph, to)
-    if proto is not None:  # a program refuses smaller pictures by itself
-        small = compared(reference, run, tasks, small_sizes(trunk), dtype)
-        if not list(beyond(small, "fp32")):
-            sizes, least = [*sizes, *small_sizes(trunk)], 1
+    # a program refuses smaller pictures by itself
+    if proto is not None and holds_for(reference, run, tasks, small_sizes(trunk), dtype):
+        sizes, least = [*sizes, *small_sizes(trunk)], 1
     certificate = compared(reference, run, tasks, sizes, dtype)
-    _check(certificate, "fp32")
+    check_agreement(reference, certificate, "fp32", dtype, "export")
     if proto is not None and precision != "fp32":
         graph = onnx_bytes(stored_as(proto, precision, folded.backbone.frozen_tensors()))
         run = runner_of(graph, to)
         certificate = compared(reference, run, tasks, sizes, dtype)
     if data is not None:
         certificate["data"] = compared_on(reference, run, tasks, data, dtype)
-    _check(certificate, precision)
+    check_agreement(reference, certificate, precision, dtype, "export")
     return graph, least, certificate
-
-
-def _check(certificate: Certificate, precision: Precision) -> None:
-    if lines := list(beyond(certificate, precision)):
-        raise GarnishError(f"export: {'; '.join(lines)}; nothing was written")
 
 
 def _export_fed(
@@ -208,13 +205,12 @@ def _export_fed(
     there = FedGraph.read(present(place)) if (present(place) / MANIFEST).is_file() else None
     if there is not None:
         there.check_same(str(out), dtype, precision)
-    references = {name: _usable(model) for name, model in models.items()}
+    references = {name: usable_copy(model) for name, model in models.items()}
     files, facts, described = fed_files(references, there, dtype, precision, data)
     files |= shown
     kept = {} if there is None else {**there.files(), **bundle_files_of(present(place))}
-    sums = with_sums({**kept, **files})[SUMS]
     with writing(f"{out}:", " or choose another place; what was there before is untouched"):
-        write_folder(place, {**files, SUMS: sums})
+        write_folder(place, with_sums({**kept, **files}))  # all of it, so that the graph is never without a file
     size = len(files.get(GRAPH["onnx"], b"" if there is None else there.data))
     return Exported(out=str(out), files=(*files, SUMS), bytes=size, facts=facts, bundles=described)
 
@@ -232,8 +228,13 @@ def _check_options(adapters: str, to: str, precision: str, tasks: Sequence[str] 
 
 
 def _checked_place(out: str | os.PathLike[str], form: Form) -> Path:
-    """The folder to write to; raises BundleError if it holds anything but an earlier export of this form."""
+    """The folder to write to; raises BundleError if it cannot be written, or holds more than an export of this form."""
     place = given_path(out, "export: out")
+    above = next((parent for parent in place.resolve().parents if parent.exists()), place)  # before minutes of work
+    if not above.is_dir():
+        raise BundleError(f"{out}: {above} is a file; choose a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise BundleError(f"{out}: {above} cannot be written to; choose another place")
     there = present(place)
     if not there.exists() or (there.is_dir() and not any(there.iterdir())):
         return place
@@ -255,21 +256,6 @@ def _page(page: bool | str | os.PathLike[str], there: Path) -> dict[str, bytes]:
     return page_files(None if page is True else page)
 
 
-def _usable(given: Model) -> Model:
-    """What an export is made of and compared with, in float32 on the CPU; the licence of its weights is told.
-
-    Raises:
-        GarnishError: a tensor is not finite.
-    """
-    reference = plain_copy(given)
-    if odd := not_finite(reference.all_tensors()):
-        raise GarnishError(f"export: the model's {odd}; train it again, or take a model that was saved before")
-    licence = reference.backbone.licence
-    if is_non_commercial(licence):
-        _log.warning("the weights of %s are non-commercial (%s), and so is the export", given.backbone.name, licence)
-    return reference
-
-
 def _read_apart(source: Source, weights: str | os.PathLike[str] | None) -> dict[str, Model]:
     """Name → model of every bundle; a model that is no bundle is named "model".
 
@@ -282,8 +268,8 @@ def _read_apart(source: Source, weights: str | os.PathLike[str] | None) -> dict[
     named: dict[str, str] = {}
     for path in [os.fspath(path) for path in paths]:
         name = bundle_name(path)
-        if name in named:
-            raise OptionError(f"export: {named[name]} and {path} would both be named {name!r}; rename one")
+        if alike := next((other for other in named if other.lower() == name.lower()), None):  # some disks know no case
+            raise OptionError(f"export: {named[alike]} and {path} would both be named {name!r}; rename one")
         named[name] = path
     return {name: _read(path, weights) for name, path in named.items()}
 

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from garnish.checking.plain_data import Json
 from garnish.data.dataset import Dataset
-from garnish.errors import BundleError, GarnishError, OptionError
+from garnish.errors import BundleError, OptionError
 from garnish.exporting.certificate import (
     Certificate,
-    beyond,
     compared,
     compared_on,
+    holds_for,
     pictures,
     sizes_to_try,
     small_sizes,
@@ -31,6 +31,7 @@ from garnish.exporting.facts import decoding_of, manifest_bytes, trunk_facts, ve
 from garnish.exporting.fed_graph import fed_graph, input_facts, misfit, output_names, with_defaults
 from garnish.exporting.graph import OPSET, least_side, onnx_bytes
 from garnish.exporting.no_adapter import no_adapter
+from garnish.exporting.own_rounding import check_agreement
 from garnish.exporting.precision import stored_as
 from garnish.exporting.running import Runner
 from garnish.exporting.slots import own_slots
@@ -178,7 +179,7 @@ def fed_files(
             certificate = _certificate(session, name, model)
             if data is not None:
                 certificate["data"] = compared_on(model, _Fed(session, name), list(model.tasks), data, torch.uint8)
-            _check(certificate, name, graph.facts["precision"])
+            check_agreement(model, certificate, graph.facts["precision"], torch.uint8, f"export: {name}")
             facts["certificate"] = cast(dict[str, Json], plain(certificate, finite=True))
             described[name] = facts
             files[f"{name}.json"] = manifest_bytes(facts)
@@ -194,16 +195,12 @@ def _new_graph(folder: Path, name: str, model: Model, dtype: torch.dtype, precis
     graph = FedGraph.of(model, dtype)
     session = _opened(folder, graph)
     _written(folder, graph.facts, name, model)
-    try:
-        small = compared(model, _Fed(session, name), list(model.tasks), small_sizes(model.backbone), torch.uint8)
-        holds = not list(beyond(small, "fp32"))
-    except GarnishError:  # it fails there
-        holds = False
-    if not holds:
+    if not holds_for(model, _Fed(session, name), list(model.tasks), small_sizes(model.backbone), torch.uint8):
         graph = graph.with_least(least_side(model.backbone))
     if precision == "fp32":
         return graph
-    _check(_certificate(_opened(folder, graph), name, model), name, "fp32")
+    certificate = _certificate(_opened(folder, graph), name, model)
+    check_agreement(model, certificate, "fp32", torch.uint8, f"export: {name}")
     return graph.stored(precision, model.backbone.frozen_tensors())
 
 
@@ -220,11 +217,6 @@ def _certificate(session: Session, name: str, model: Model) -> Certificate:
     if session.facts["image"]["least"] == 1:
         sizes = [*sizes, *small_sizes(model.backbone)]
     return compared(model, _Fed(session, name), list(model.tasks), sizes, torch.uint8)
-
-
-def _check(certificate: Certificate, name: str, precision: Precision) -> None:
-    if lines := list(beyond(certificate, precision)):
-        raise GarnishError(f"export: {name}: {'; '.join(lines)}; nothing was written")
 
 
 def _written(folder: Path, facts: ExportFacts, name: str, model: Model) -> AdapterFacts:

@@ -10,13 +10,17 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, final
+from typing import BinaryIO, TypeVar, final
 
 from garnish.errors import BundleError, GarnishError, one_line, remedy_of
 
 Content = bytes | Sequence[memoryview]
+T = TypeVar("T")
+
+#: How often a folder is read anew that is replaced while it is read.
+_MOST_READS = 10
 
 
 def write_file(path: Path, data: Content, *, keep: Path | None = None, synced: bool = True) -> None:
@@ -161,6 +165,31 @@ def present(path: Path) -> Path:
     path = path.resolve()
     old = resting_place(path)
     return old if not path.exists() and old.is_dir() else path
+
+
+def read_present(path: Path, read: Callable[[Path], T]) -> T:
+    """What ``read`` finds in the folder of :func:`present`; it reads again where the folder was replaced meanwhile.
+
+    Raises:
+        GarnishError, OSError: whatever ``read`` raises of a folder that stayed.
+    """
+    for _ in range(_MOST_READS - 1):
+        there, seen = present(path), _identity(path)
+        try:
+            return read(there)
+        except (GarnishError, OSError):
+            if _identity(path) == seen:
+                raise
+    return read(present(path))
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What differs once the folder of :func:`present` was replaced."""
+    try:
+        facts = present(path).stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino, facts.st_ctime_ns
 
 
 @contextlib.contextmanager

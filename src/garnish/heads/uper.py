@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from garnish.checking.bounds import Channels, Dropout
 from garnish.checking.plain_data import integers, lengths
 from garnish.engine.blocks import FeatureInfo
+from garnish.engine.open_sizes import pooled_to
 from garnish.errors import OptionError
 from garnish.heads.head import Head
 from garnish.heads.layers.batch_norm import BatchNorm2d
@@ -74,7 +75,7 @@ class UPerDecoder(nn.Module):
         last = features[-1]
         pooled = [last]
         for scale, unit in zip(self.pool_scales, self.pooled, strict=True):
-            pooled.append(_resized(unit(F.adaptive_avg_pool2d(last, scale)), last))
+            pooled.append(_resized(unit(pooled_to(last, scale)), last))
         levels = [unit(x) for x, unit in zip(features, self.laterals, strict=False)]
         levels.append(self.pyramid(torch.cat(pooled, dim=1)))
         for i in range(len(levels) - 1, 0, -1):

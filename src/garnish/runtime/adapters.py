@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, final
 
 from garnish.errors import BundleError, OptionError, one_line, shown, suggest
+from garnish.files.atomic import present, read_present
 from garnish.files.regular import read_regular
 from garnish.runtime.decoded_tasks import TaskOutput, task_outputs
 from garnish.runtime.graph import Graph
 from garnish.runtime.manifest import (
     ADAPTER,
     AdapterFacts,
-    InputFacts,
+    ExportFacts,
     bundle_names,
     is_bundle,
     read_adapter_facts,
@@ -56,7 +57,7 @@ class Adapters:
 
     def names(self) -> tuple[str, ...]:
         """Names of the bundles that lie beside the graph now."""
-        return bundle_names(self._folder)
+        return bundle_names(present(self._folder))
 
     def get(self, name: str | None) -> LoadedBundle:
         """A bundle; None: the only one.
@@ -64,32 +65,36 @@ class Adapters:
         Raises:
             OptionError: no such bundle, or several and none named. BundleError: it is damaged, or of another graph.
         """
+        if name is not None and (found := self._loaded.get(name)):
+            return found
+        return read_present(self._folder, lambda there: self._find(there, name))
+
+    def _find(self, folder: Path, name: str | None) -> LoadedBundle:
+        """:meth:`get` from the folder as it is now, which an export may be replacing."""
         if name is None:
-            known = self.names()
+            known = bundle_names(folder)
             if len(known) != 1:
                 held = f"there are {', '.join(known)}; name one" if known else "there is none; export one for it"
                 raise OptionError(f"{self._folder}: which bundle? {held}")
             name = known[0]
-        if found := self._loaded.get(name):
-            return found
-        if not is_bundle(self._folder, name):
-            raise OptionError(f"{self._folder}: no bundle {shown(name)}{suggest(name, self.names())}")
+        if not is_bundle(folder, name):
+            raise OptionError(f"{self._folder}: no bundle {shown(name)}{suggest(name, bundle_names(folder))}")
         with self._lock:
             own = self._loading.setdefault(name, threading.Lock())
         with own:  # others load other bundles meanwhile
             if name not in self._loaded:
-                self._loaded[name] = self._load(name)
+                self._loaded[name] = self._load(folder, name)
             return self._loaded[name]
 
-    def _load(self, name: str) -> LoadedBundle:
-        description, file = (self._folder.absolute() / f"{name}{ending}" for ending in (".json", ADAPTER))
+    def _load(self, folder: Path, name: str) -> LoadedBundle:
+        description, file = (folder / f"{name}{ending}" for ending in (".json", ADAPTER))
         facts = read_adapter_facts(description)
         graph = self._graph.facts
         if facts["graph"] != graph["sha256"]:
             raise BundleError(f"{description}: was exported for another graph than {self._graph.file}; {_AGAIN}")
         if facts["backbone"]["fingerprint"] != graph["backbone"]["fingerprint"]:
             raise BundleError(f"{description}: was trained on another trunk than that of {self._graph.file}; {_AGAIN}")
-        _check_inputs(facts, graph["inputs"], description)
+        _check_inputs(facts, graph, description)
         try:
             data = read_regular(file, _MOST_ADAPTER)
         except OSError as error:
@@ -98,7 +103,7 @@ class Adapters:
             raise BundleError(
                 f"{file}: is not the one that {description.name} describes (their SHA-256 differ); {_AGAIN}"
             )
-        adapter, held = self._graph.adapter(file)
+        adapter, held = self._graph.adapter(file, data)
         stated = {name: ("tensor(float)", tuple(tensor["shape"])) for name, tensor in facts["tensors"].items()}
         if held != stated:
             odd = next(n for n in (*stated, *held) if stated.get(n) != held.get(n))
@@ -106,13 +111,23 @@ class Adapters:
         return LoadedBundle(task_outputs(facts["tasks"], graph["outputs"], description), adapter)
 
 
-def _check_inputs(facts: AdapterFacts, inputs: dict[str, InputFacts], file: Path) -> None:
-    """Raise BundleError for a tensor that the graph does not take, or not in this shape."""
+def _check_inputs(facts: AdapterFacts, graph: ExportFacts, file: Path) -> None:
+    """Raise BundleError for a tensor that the graph does not take, or not in this shape, or that has to be given."""
+    open_sides: dict[str, tuple[str, int]] = {}  # name of a side → the tensor that has it, and its size there
     for name, tensor in facts["tensors"].items():
-        if name not in inputs:
+        if name not in graph["inputs"]:
             raise BundleError(f"{file}: the graph takes no tensor {shown(name)}; {_AGAIN}")
-        shape, sides = tensor["shape"], inputs[name]["shape"]
+        shape, sides = tensor["shape"], graph["inputs"][name]["shape"]
         if len(shape) != len(sides) or any(isinstance(s, int) and s != n for n, s in zip(shape, sides, strict=True)):
             raise BundleError(
                 f"{file}: tensor {shown(name)} is {shown(shape)}, the graph takes {shown(sides)}; {_AGAIN}"
             )
+        for side, size in zip(sides, shape, strict=True):
+            other, known = open_sides.setdefault(str(side), (name, size))
+            if size != known:  # which a graph might broadcast, and say nothing
+                raise BundleError(
+                    f"{file}: {shown(side)} is {known} in {shown(other)} and {size} in {shown(name)}; {_AGAIN}"
+                )
+    missing = [name for name in graph["inputs"] if name not in facts["tensors"]]
+    if missing and graph.get("no_adapter") == "none":  # the graph's own are another bundle's
+        raise BundleError(f"{file}: lacks tensor {shown(missing[0])}, which this graph has to be given; {_AGAIN}")

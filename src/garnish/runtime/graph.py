@@ -6,7 +6,10 @@ Shape letters: N pictures, C channels of a raw output, H W pixels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +25,8 @@ MOST_GRAPH = 2**31
 _ERRORS = 3
 _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 _AGAIN = "export it again"
+#: A folder that cannot be: it would lie in what is no folder.
+_NOWHERE = str(Path(os.devnull) / "none")
 
 
 def onnxruntime() -> Any:
@@ -72,7 +77,7 @@ class Graph:
         if threads is not None:
             options.intra_op_num_threads = threads
         # else tensors that a graph says lie in other files would be read from the current folder
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file / "none"))
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
         if facts["form"] == "inputs":  # a warning for each input that has an initializer, hundreds of lines
             options.log_severity_level = _ERRORS
         try:
@@ -84,16 +89,21 @@ class Graph:
         self._session._model_bytes = None
         self._check(facts)
 
-    def adapter(self, file: Path) -> tuple[Any, dict[str, tuple[str, tuple[int, ...]]]]:
-        """A file of adapter tensors, for :meth:`run`, and what it holds: name → (type, shape).
+    def adapter(self, file: Path, data: bytes) -> tuple[Any, dict[str, tuple[str, tuple[int, ...]]]]:
+        """Adapter tensors, for :meth:`run`, and what they are: name → (type, shape).
+
+        Args:
+            file: where they were read, for messages.
+            data: the bytes of that file.
 
         Raises:
-            BundleError: it is damaged.
+            BundleError: they are damaged.
         """
         try:
-            held = self._library.AdapterFormat.read_adapter(str(file)).get_parameters()
-            loaded = self._library.LoraAdapter()
-            loaded.Load(str(file))
+            with _own_file(data) as path:
+                held = self._library.AdapterFormat.read_adapter(path).get_parameters()
+                loaded = self._library.LoraAdapter()
+                loaded.Load(path)
         except Exception as error:  # a bare RuntimeError
             raise BundleError(f"{file}: cannot be opened by onnxruntime ({_told(error)}); {_AGAIN}") from error
         return loaded, {name: (value.data_type(), tuple(value.shape())) for name, value in held.items()}
@@ -139,6 +149,27 @@ class Graph:
                 raise BundleError(
                     f"{self.file}: has other {what} than its manifest says ({_differing(held, said)}); {_AGAIN}"
                 )
+
+
+@contextmanager
+def _own_file(data: bytes) -> Iterator[str]:
+    """A path with these bytes for a ``with`` block, which nobody else can write to.
+
+    onnxruntime opens adapters by their path, and maps the file for as long as it uses them: whoever wrote over it in
+    place would change every further prediction, or end the process by making it shorter.
+    """
+    with ExitStack() as held:
+        try:
+            handle = os.memfd_create("garnish")  # of Linux; in memory, and no folder need be writable
+            held.callback(os.close, handle)
+            path = f"/proc/self/fd/{handle}"
+            with Path(path).open("wb") as opened:
+                opened.write(data)
+        except (AttributeError, OSError):
+            folder = held.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            path = str(Path(folder) / "adapter")
+            Path(path).write_bytes(data)
+        yield path
 
 
 def _differing(held: Any, said: Any) -> str:

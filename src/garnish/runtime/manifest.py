@@ -27,6 +27,8 @@ GRAPH: Mapping[str, str] = {"onnx": "model.onnx", "torch": "model.pt2"}
 IMAGE = "image"
 #: Ending of a bundle's tensors, in onnxruntime's own format.
 ADAPTER = ".onnx_adapter"
+#: Files of a folder that a bundle's manifest cannot be: the graph's, and the colours of its page.
+_TAKEN = {MANIFEST, "colours.json"}
 #: What the names of bundles beside a graph may be.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
@@ -106,7 +108,7 @@ class AdapterFacts(TypedDict):
 
 def is_bundle_name(name: str) -> bool:
     """Whether a bundle beside a graph may have this name: its files are NAME.json and NAME.onnx_adapter."""
-    return bool(re.fullmatch(_NAME, name)) and f"{name}.json" != MANIFEST
+    return bool(re.fullmatch(_NAME, name)) and f"{name}.json".lower() not in _TAKEN  # some disks know no case
 
 
 def is_bundle(folder: Path, name: str) -> bool:

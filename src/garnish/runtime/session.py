@@ -19,7 +19,7 @@ from garnish.checking.plain_data import integers
 from garnish.decodings.decoding import Decoding
 from garnish.decodings.prediction import Prediction
 from garnish.errors import BundleError, GarnishError, OptionError, shown, suggest
-from garnish.files.atomic import present
+from garnish.files.atomic import read_present
 from garnish.files.given_pictures import PlainPicture
 from garnish.files.path_text import given_path
 from garnish.pictures.bands import Bands
@@ -61,18 +61,15 @@ class Session:
             BundleError: not such a folder, damaged, or what its manifest says is not so.
         """
         _check_installed()
-        self.folder = present(given_path(folder, "folder", BundleError))
-        if not (self.folder / MANIFEST).is_file():
-            what = f"it holds no {MANIFEST}" if self.folder.is_dir() else "no such folder"
-            raise BundleError(f"{folder}: is not an exported folder ({what}); give one that garnish export wrote")
-        self.facts = facts = read_manifest(self.folder)
-        self._graph = Graph(self.folder, facts, threads)
+        place = given_path(folder, "folder", BundleError)
+        self.folder = place.resolve()
+        self.facts, self._graph = read_present(self.folder, lambda there: _opened(there, place, threads))
         self._adapters: Adapters | None = None
         self._whole: LoadedBundle | None = None
-        if facts["form"] == "inputs":
+        if self.facts["form"] == "inputs":
             self._adapters = Adapters(self.folder, self._graph)
         else:
-            tasks = task_outputs(facts["tasks"], facts["outputs"], self.folder / MANIFEST)
+            tasks = task_outputs(self.facts["tasks"], self.facts["outputs"], self.folder / MANIFEST)
             self._whole = LoadedBundle(tasks)
 
     @property
@@ -272,6 +269,15 @@ class Session:
         if self.facts["precision"] == "fp32":
             return "its numbers overflow; check the picture, or the model that was exported"
         return f"its numbers overflow in {self.facts['precision']}; export it with --precision fp32"
+
+
+def _opened(folder: Path, given: Path, threads: int | None) -> tuple[ExportFacts, Graph]:
+    """The manifest and the graph of a folder, which messages name as it was given."""
+    if not (folder / MANIFEST).is_file():
+        what = f"it holds no {MANIFEST}" if folder.is_dir() else "no such folder"
+        raise BundleError(f"{given}: is not an exported folder ({what}); give one that garnish export wrote")
+    facts = read_manifest(folder)
+    return facts, Graph(folder, facts, threads)
 
 
 def _check_installed() -> None:

@@ -50,7 +50,7 @@ def stream_maps(
         told: takes a line that says so.
 
     Returns:
-        Task → file. All of them are whole, or none is there.
+        Task → file. None is there before the picture is done.
 
     Raises:
         DataError: a picture that cannot be read, a file that cannot be written. Otherwise as ``run``.

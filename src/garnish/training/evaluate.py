@@ -91,7 +91,7 @@ def evaluate(
         decodings_of({name: measured[name] for name in names})
         if model.backbone.sees_all:
             _log.warning(
-                f"{dataset.name}: each pixel of {model.backbone.name} sees all of what is run at once, and in windows"
+                f"{dataset.name}: a pixel of {model.backbone.name} may see all of what is run at once, in windows"
                 " less than in whole pictures: metrics may differ, least where it was trained at the windows' size"
             )
     if thresholds_on is not None and not any(measured[n].thresholds for n in names):
