@@ -13,7 +13,8 @@ from torchvision import tv_tensors
 
 from garnish.data.check import check
 from garnish.data.dataset import Dataset, Sample
-from garnish.data.folder import folder, join
+from garnish.data.folder import folder
+from garnish.data.joined import join
 from garnish.errors import DataError
 from garnish.tasks.saliency import Saliency
 from garnish.training.processes import check_data

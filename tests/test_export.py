@@ -252,5 +252,8 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "model.pt2, export.json, SHA256SUMS" in told
     assert "equal labels" in told and "2 pictures" in told and "exported" in told
     assert json.loads((tmp_path / "out" / "export.json").read_text("utf-8"))["tasks"].keys() == {"seg"}
-    assert main([*words[:4], "--limit", "3"]) == 2
-    assert "--data, which is missing" in capsys.readouterr().err
+    size = sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
+    assert f"SHA256SUMS; {size / 1e6:.1f} MB\n" in told
+    for option, value in (("--limit", "3"), ("--split", "val"), ("--split", "test"), ("--every", "2")):
+        assert main([*words[:4], option, value]) == 2
+        assert "--data, which is missing" in capsys.readouterr().err

@@ -15,7 +15,8 @@ from torchvision import tv_tensors
 
 import garnish as gn
 from garnish.data.dataset import DepthMap, NormalMap, collate
-from garnish.data.folder import folder, join
+from garnish.data.folder import folder
+from garnish.data.joined import join
 from garnish.errors import DataError, OptionError
 from garnish.tasks.depth import Depth
 from garnish.tasks.semantic import Semantic

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 
 from garnish.cli import main
 from garnish.data.check import check
-from garnish.data.folder import folder, join
+from garnish.data.folder import folder
+from garnish.data.joined import join
 from garnish.data.labels.choosing import reader_of
 from garnish.data.labels.reader import decode
 from garnish.data.matched_classes import match_classes

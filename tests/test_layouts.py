@@ -18,7 +18,8 @@ from garnish import registry
 from garnish.backbones.build import backbone
 from garnish.cli import main
 from garnish.data.check import check
-from garnish.data.folder import folder, join
+from garnish.data.folder import folder
+from garnish.data.joined import join
 from garnish.data.layouts.pascal_context import label_edges
 from garnish.data.sources import open_data
 from garnish.errors import DataError, OptionError

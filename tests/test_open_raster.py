@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ import rasterio
 import tifffile
 from PIL import Image
 
-from garnish.errors import DataError
+from garnish.errors import DataError, MissingExtraError
+from garnish.files import pictures
 from garnish.files.orientation import turn
 from garnish.files.pictures import read_picture
+from garnish.pictures import reading, tiff_page
 from garnish.pictures.band_files import BandFiles
+from garnish.pictures.bands import MOST_BANDS
 from garnish.pictures.open_raster import open_raster
 from garnish.pictures.raster import Window
 from picture_files import write_png, write_tiff
@@ -101,6 +105,19 @@ def test_tiffs_of_gdal(tmp_path: Path, dtype: str, bands: int, interleave: str) 
         with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", interleave=interleave, **shape, **options) as made:
             made.write(whole.transpose(2, 0, 1))
         check(tmp_path / "a.tif", whole)
+
+
+@pytest.mark.parametrize("compress", ["DEFLATE", "LZW", "ZSTD"])
+def test_cloud_optimised_tiffs_with_smaller_copies(tmp_path: Path, compress: str) -> None:
+    whole = numbers((300, 270), 3, "uint16")
+    shape = {"height": 300, "width": 270, "count": 3, "dtype": "uint16"}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="COG", **shape, compress=compress, predictor="YES", blocksize=128
+    ) as made:
+        made.write(whole.transpose(2, 0, 1))
+    with rasterio.open(tmp_path / "a.tif") as made:
+        assert made.overviews(1)
+    check(tmp_path / "a.tif", whole)
 
 
 @pytest.mark.parametrize("options", [{}, {"tile": (16, 32)}, {"rowsperstrip": 16}])
@@ -368,3 +385,84 @@ def test_windows_outside_are_refused(tmp_path: Path, window) -> None:
         ):
             raster.read(Window(*window))
         raster.close()  # again
+
+
+def _png(path: Path, whole: np.ndarray) -> None:
+    write_png(path, whole, whole.dtype.itemsize * 8)
+
+
+def _pillow(path: Path, whole: np.ndarray) -> None:
+    Image.fromarray(whole[..., 0] if whole.shape[2] == 1 else whole).save(path)
+
+
+def _tiff(compression: str):
+    return lambda path, whole: tifffile.imwrite(
+        path, whole, compression=compression, photometric="minisblack", tile=(16, 16)
+    )
+
+
+#: Row of the page → suffix and the ways to write such a file.
+WRITERS = {
+    "PNG": [("png", _png)],
+    "JPEG, WebP, BMP, GIF, AVIF, JPEG 2000": [(end, _pillow) for end in ("jpg", "webp", "bmp", "gif", "avif", "jp2")],
+    "PGM, PPM": [("pgm", _pillow)],
+    "TIFF, not compressed or by deflate": [("tif", _tiff("none")), ("tif", _tiff("zlib"))],
+    "TIFF by LZW, PackBits, ZSTD": [("tif", _tiff(name)) for name in ("lzw", "packbits", "zstd")],
+    "TIFF by JPEG": [("tif", _tiff("jpeg"))],
+    "`.npy`": [("npy", np.save)],
+    "`.npz`": [("npz", lambda path, whole: np.savez(path, whole))],
+}
+
+
+def table() -> dict[str, list[str]]:
+    """The rows of the page's first table."""
+    page = (Path(__file__).parents[1] / "docs" / "pictures.md").read_text("utf-8")
+    lines = page.partition("| --- |")[2].splitlines()[1:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[: lines.index("")]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_the_page_names_every_kind() -> None:
+    assert list(table()) == list(WRITERS)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_table_of_the_page_is_true(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    depths, _, windows, needs = table()[kind]
+    depths = depths.replace("those of TIFF", ", ".join(DEPTHS)).replace("truth values", "bool").replace(" (grey)", "")
+    for dtype in (*DEPTHS, "int64", "uint64", "bool"):
+        if kind.startswith(("JPEG", "TIFF by JPEG", "P", "BMP")) and dtype not in depths.split(", "):
+            continue  # nothing writes such a file
+        whole = numbers((24, 40), 1, dtype) if dtype != "bool" else numbers((24, 40), 1, "uint8") > 99
+        for number, (suffix, write) in enumerate(WRITERS[kind]):
+            file = tmp_path / f"{dtype}{number}.{suffix}"
+            write(file, whole)
+            if dtype not in depths.split(", "):
+                with pytest.raises(DataError, match="not read"):
+                    open_raster(file)
+                continue
+            with open_raster(file) as raster:
+                assert raster.facts.windows == (windows == "yes")
+                assert raster.facts.dtype == (dtype if dtype != "bool" else "uint8")
+                assert raster.read().shape[:2] == (24, 40)
+            with monkeypatch.context() as without:
+                for name in ("imagecodecs", "tifffile", "rasterio"):
+                    without.setitem(sys.modules, name, None)
+                if needs == "–":
+                    open_raster(file).close()
+                else:
+                    with pytest.raises(MissingExtraError, match=rf"'garnish\[{needs}\]'"):
+                        open_raster(file)
+
+
+def test_the_limits_of_the_page_are_those_of_the_code() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "pictures.md").read_text("utf-8")
+    for text in (
+        f"{pictures.MAX_SIDE:,} pixels; of TIFF and `.npy` {reading.LONGEST_SIDE:,}",
+        f"| bands | {MOST_BANDS:,} |",
+        f"{pictures.MAX_BYTES // 2**30} GiB; of TIFF and `.npy` {reading.MOST_BYTES // 2**40} TiB",
+        f"| what one call reads | {reading.MOST_READ // 2**30} GiB |",
+        f"{pictures.FREE_PIXELS // 10**6} million, and {pictures.PIXELS_PER_BYTE} for each of its bytes",
+        f"| tiles or strips | {tiff_page._MOST_SEGMENTS:,} |",
+    ):
+        assert text in page

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from garnish.data.folder import folder, join
+from garnish.data.folder import folder
+from garnish.data.joined import join
 from garnish.data.scenes.scenes import Scenes
 from garnish.data.subset import Subset, thinned
 from training_cases import Blobs, every

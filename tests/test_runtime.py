@@ -191,6 +191,12 @@ def test_a_spoilt_folder_is_refused_in_one_line(folder, tmp_path, spoil, says):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
+def test_a_bundle_in_place_of_an_export(tmp_path):
+    (tmp_path / "bundle.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"it holds no export.json\); it is a bundle: garnish export makes one of it"):
+        Session(tmp_path)
+
+
 def test_no_folder_and_no_graph(tmp_path):
     with pytest.raises(BundleError, match=r"gone: is not an exported folder .no such folder"):
         Session(tmp_path / "gone")
@@ -441,9 +447,11 @@ def test_the_command_writes_what_the_session_does(folder, session, picture, tmp_
     assert [Path(file).name for file in told[str(picture)]] == ["street_depth.png", "street_sheet.png"]
 
 
-def test_the_command_lists_what_a_folder_holds(folder, several, capsys):
-    assert runtime_main([str(folder), "--list"]) == 0
+def test_the_command_lists_what_a_folder_holds(folder, several, capsys, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert runtime_main([folder.name, "--list"]) == 0
     out = capsys.readouterr().out
+    assert out.startswith(f"{folder.name}: ")  # as it was typed
     assert "by_hand, fp32, adapters merged" in out and "weights: nowhere (CC0)\n" in out
     assert "tasks: seg (Classes), depth (SoftplusDepth), normals (Directions), edges (Probabilities)" in out
     assert runtime_main([str(several[0]), "--list"]) == 0

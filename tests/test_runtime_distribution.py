@@ -113,7 +113,7 @@ def test_the_dockerfile_has_twelve_lines():
 def test_two_versions_over_each_other_are_refused(tmp_path, monkeypatch):
     folder = made.merged(tmp_path)
     there = {"garnish": "0.1.0", "garnish-runtime": "0.1.0"}
-    monkeypatch.setattr("garnish.runtime.session.version", there.__getitem__)
+    monkeypatch.setattr("garnish.runtime.installed.version", there.__getitem__)
     Session(folder)
     there["garnish-runtime"] = "0.2.0"
     with pytest.raises(

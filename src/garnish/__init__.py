@@ -24,9 +24,12 @@ _PUBLIC = {
     "evaluate": "garnish.training.evaluate",
     "folder": "garnish.data.folder",
     "Scenes": "garnish.data.scenes.scenes",
-    "join": "garnish.data.folder",
+    "join": "garnish.data.joined",
     "match_classes": "garnish.data.matched_classes",
     "check": "garnish.data.check",
+    "Bands": "garnish.pictures.bands",
+    "BandStatistics": "garnish.pictures.band_statistics",
+    "band_statistics": "garnish.data.measured_bands",
     "load": "garnish.bundles.bundle",
     "save": "garnish.bundles.bundle",
     "merge": "garnish.bundles.merge",
@@ -48,7 +51,10 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_") or (_HERE / name).is_dir() or (_HERE / f"{name}.py").is_file():
         raise AttributeError(name)
     if not whole:
-        told = f"garnish.{name} is not in garnish-runtime, which is what is installed; pip install garnish"
+        told = (
+            f"garnish.{name} is not in garnish-runtime, which is what is installed; "
+            "pip uninstall garnish-runtime, then install garnish"
+        )
         raise importlib.import_module("garnish.errors").MissingExtraError(told)
     registry = importlib.import_module("garnish.registry")
     for kind in ("adapters", "heads", "tasks", "balancing"):

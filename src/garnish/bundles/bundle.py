@@ -25,6 +25,7 @@ from garnish.bundles.agreement import parameters_of, preprocessing_of
 from garnish.bundles.bundle_json import (
     DESCRIPTION,
     FORMAT,
+    FORMAT_OF_BANDS,
     WEIGHTS,
     BundleFacts,
     as_bundle_facts,
@@ -233,13 +234,14 @@ def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[st
     tensors = [owner.tensors() for owner in model.owners if any(task in tasks for task in owner.tasks)]
     tensors += [model.head_tensors(task) for task in tasks]
     encoder, decoder = parameters_of({name: tensor for each in tensors for name, tensor in each.items()})
+    specs = Specs.of(model, tasks)
     return {
-        "format": FORMAT,
+        "format": FORMAT if all(owner.given.bands.is_rgb for owner in specs.owners) else FORMAT_OF_BANDS,
         "versions": {"garnish": __version__, "torch": str(torch.__version__), "timm": str(timm.__version__)},
         "dtype": dtype,
         "tuned_as": TUNED_AS[dtype],
         "backbone": {**backbone_facts(trunk), "non_commercial": is_non_commercial(trunk.licence)},
-        **Specs.of(model, tasks).facts(),
+        **specs.facts(),
         "preprocessing": preprocessing_of(trunk),
         "sizes": {"encoder_parameters": encoder, "decoder_parameters": decoder},
     }

@@ -21,6 +21,8 @@ from garnish.files.strict_json import read_json
 from garnish.registry import SpecFacts
 
 FORMAT = 1
+#: Of bundles whose pictures have bands of their own, which readers of format 1 would take for RGB.
+FORMAT_OF_BANDS = 2
 DESCRIPTION = "bundle.json"
 WEIGHTS = "weights.safetensors"
 #: The bundle of the best step, in the folder of a run.
@@ -62,6 +64,7 @@ class _BackboneFacts(BackboneFacts):
 class _OwnerFacts(TypedDict):
     tasks: list[TaskName]
     methods: list[SpecFacts]  # the tasks share their tensors
+    pictures: NotRequired[dict[str, Json]]  # garnish.pictures.given_bands.GivenBands; 8-bit RGB if absent
 
 
 class _TaskFacts(SpecFacts):
@@ -87,7 +90,7 @@ class _Sizes(TypedDict):
 
 
 class BundleFacts(TypedDict):
-    """``bundle.json`` of format 1; keys that are ``NotRequired`` may be absent."""
+    """``bundle.json`` of formats 1 and 2; keys that are ``NotRequired`` may be absent."""
 
     format: int
     versions: dict[str, _Version]  # of the garnish, torch and timm that wrote it
@@ -125,8 +128,11 @@ def read_bundle_json(path: str | os.PathLike[str]) -> BundleFacts:
     found = read_json(file, "description", "save the bundle again", summed=True)
     if not isinstance(found, dict) or type(found.get("format")) is not int:
         raise BundleError(f"{file}: is not a bundle's description (it has no format number); give another folder")
-    if found["format"] != FORMAT:
-        raise BundleError(f"{file}: has format {found['format']}, this garnish reads {FORMAT}; install a newer one")
+    if found["format"] not in (FORMAT, FORMAT_OF_BANDS):
+        raise BundleError(
+            f"{file}: has format {found['format']}, this garnish reads {FORMAT} and {FORMAT_OF_BANDS}; install a newer"
+            " one"
+        )
     return as_bundle_facts(found, str(file))
 
 
@@ -140,6 +146,12 @@ def as_bundle_facts(found: Mapping[str, Json], file: str) -> BundleFacts:
     facts: BundleFacts = read_as(dict(found), BundleFacts, "", replace(FACTS, file=f"{file}: "))
     _check_tasks(facts, file)
     _check_counts(facts, file)
+    own = any("pictures" in owner for owner in facts["owners"])
+    if (facts["format"] == FORMAT_OF_BANDS) != own:
+        told = (
+            "has no pictures of other bands, and here are some" if own else "has pictures of other bands, here are none"
+        )
+        raise BundleError(f"{file}: format {facts['format']} {told}; save the bundle again")
     return facts
 
 

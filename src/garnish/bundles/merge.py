@@ -32,6 +32,7 @@ from garnish.checking.arguments import checked
 from garnish.checking.finite import not_finite
 from garnish.checking.plain_data import Json
 from garnish.engine.adapter import Method
+from garnish.engine.attach import OwnerSpec
 from garnish.engine.folding import fold_shared, merge_adapters
 from garnish.engine.owner import Owner, owners_of
 from garnish.errors import BundleError, OptionError, SiteError, shown, suggest
@@ -133,9 +134,10 @@ def merge(
     whole = isinstance(left[0], Frozen)
     alone = place.suffix == ".safetensors"
     if alone and not whole:
-        raise OptionError(
-            f"{out}: {_names(left)} leaves parts that tasks own, which a checkpoint has no names for; give a folder"
-        )
+        told = f"{_names(left)} leaves parts that tasks own, which a checkpoint has no names for"
+        raise OptionError(f"{out}: {told}; give a folder")
+    if alone and owner.others is not None:
+        raise OptionError(f"{out}: filters of other bands than RGB are no part of a checkpoint; give a folder")
     carried = carried_over(model.backbone)
     said = Merged(
         out=str(out),
@@ -205,11 +207,9 @@ def _owner(model: Model, task: str | None) -> Owner:
     else:
         raise OptionError(f"merge: unknown task {shown(task)}{suggest(task, model.tasks)}")
     model.decoders.check_whole(owner.tasks, f"merge: the adapters of {owner.name} alone")
-    if not owner.acts:
-        raise OptionError(
-            f"merge: {_names(owner.methods)} of {owner.name} adds nothing to the backbone; "
-            "its bundle is as small as it gets"
-        )
+    if not owner.acts or all(isinstance(method, Frozen) for method in owner.methods):
+        what = f"{_names(owner.methods)} of {owner.name} adds nothing to the backbone"
+        raise OptionError(f"merge: {what}; its bundle is as small as it gets")
     return owner
 
 
@@ -238,7 +238,8 @@ def _merged_model(model: Model, owner: Owner) -> Model:
     folded = fold_shared(adapted, owner) if left else merge_adapters(adapted, owner)
     made = Model(_bare(folded))
     specs = Specs.of(model, owner.tasks)
-    made.serve(made.build([(left or [Frozen()], owner.tasks)], specs.tasks, specs.heads, specs.groups))
+    rest = [OwnerSpec(left or [Frozen()], owner.tasks, owner.given)]
+    made.serve(made.build(rest, specs.tasks, specs.heads, specs.groups))
     for at, adapter in owners_of(folded)[0].placed() if left else ():
         if at.key not in made.owners[0].places:
             raise SiteError(
@@ -275,8 +276,8 @@ def _differences(model: Model, owner: Owner, made: Model) -> tuple[float, float,
     sizes = ((side, side), (side, side + 2 * multiple), (side + multiple - multiple // 2, side - 1))
     absolute, relative = [], []
     for seed, size in enumerate(sizes):
-        pictures = _probe(size, seed).to(model.device)
-        old, new = model.prepare(pictures), made.prepare(pictures)
+        pictures = _probe(size, seed, len(owner.bands.names)).to(model.device)
+        old, new = model.prepare(pictures, owner.tasks), made.prepare(pictures)
         pairs = zip(owner.parts or (owner,), made.owners[0].parts or (made.owners[0],), strict=True)
         for adapted, merged in pairs:
             maps = zip(model.backbone(old, adapted), made.backbone(new, merged), strict=True)
@@ -287,12 +288,12 @@ def _differences(model: Model, owner: Owner, made: Model) -> tuple[float, float,
     return float(torch.stack(absolute).max()), float(torch.stack(relative).max()), sizes
 
 
-def _probe(size: tuple[int, int], seed: int) -> Tensor:
-    """Two pictures in [0, 1] with structure at several scales: (2, 3, H, W)."""
+def _probe(size: tuple[int, int], seed: int, bands: int) -> Tensor:
+    """Two pictures in [0, 1] with structure at several scales: (2, bands, H, W)."""
     generator = torch.Generator().manual_seed(seed)
-    scales = [torch.rand(2, 3, cells, cells, generator=generator) for cells in (3, 12, 48)]
+    scales = [torch.rand(2, bands, cells, cells, generator=generator) for cells in (3, 12, 48)]
     coarse = [F.interpolate(s, size=size, mode="bilinear", align_corners=False) for s in scales]
-    return (sum(coarse) + torch.rand(2, 3, *size, generator=generator)) / 4
+    return (sum(coarse) + torch.rand(2, bands, *size, generator=generator)) / 4
 
 
 def _names(methods: Sequence[Method]) -> str:

@@ -13,11 +13,12 @@ from garnish.bundles.bundle_json import WEIGHTS, BackboneFacts, BundleFacts
 from garnish.bundles.tensors import Kinds, check_fit
 from garnish.checking.allocations import AllocationLimit, charge
 from garnish.checking.plain_data import Json
-from garnish.engine.adapter import Method
+from garnish.engine.attach import OwnerSpec
 from garnish.errors import BundleError, OptionError, SiteError, one_line
 from garnish.heads.head import Head
 from garnish.model.model import Model
 from garnish.model.served import Addition
+from garnish.pictures.given_bands import GivenBands
 from garnish.registry import SpecFacts, build, describe
 from garnish.tasks.task import Task
 
@@ -32,13 +33,13 @@ class Specs:
     """What is added to a bare backbone: see :meth:`garnish.model.model.Model.build`.
 
     Attributes:
-        owners: methods and tasks of each; empty if the file does not say.
+        owners: what each is made of; empty if the file does not say.
         tasks: name → task, in the order of the owners.
         heads: name → options of its head.
         groups: for each shared decoder its tasks, in the order it was built for.
     """
 
-    owners: Sequence[tuple[Sequence[Method], tuple[str, ...]]]
+    owners: Sequence[OwnerSpec]
     tasks: Mapping[str, Task]
     heads: Mapping[str, Head]
     groups: Sequence[Sequence[str]]
@@ -46,10 +47,11 @@ class Specs:
     @classmethod
     def of(cls, model: Model, tasks: Sequence[str]) -> Specs:
         """The specification of some tasks of a model."""
-        owners = [(o.methods, tuple(t for t in o.tasks if t in tasks)) for o in model.owners if o.parent is None]
+        roots = [owner for owner in model.owners if owner.parent is None]
+        owners = [OwnerSpec(o.methods, tuple(t for t in o.tasks if t in tasks), o.given) for o in roots]
         groups = [names for names, _ in model.decoders.each() if len(names) > 1 and names[0] in tasks]
         heads = model.decoders.options
-        kept = [(methods, names) for methods, names in owners if names]
+        kept = [spec for spec in owners if spec.tasks]
         return cls(kept, {n: model.tasks[n] for n in tasks}, {n: heads[n] for n in tasks}, groups)
 
     @classmethod
@@ -61,11 +63,14 @@ class Specs:
         """
         at = f"{where}: " if where else ""
         listed = facts.get("owners", ())
-        owners = [([_built("adapters", m) for m in owner["methods"]], tuple(owner["tasks"])) for owner in listed]
-        for methods, names in owners:
+        owners = [
+            OwnerSpec([_built("adapters", m) for m in owner["methods"]], tuple(owner["tasks"]), _given(owner, number))
+            for number, owner in enumerate(listed)
+        ]
+        for methods, names, _ in owners:
             if len(names) > 1 and any(m.per_task for m in methods):
                 raise OptionError(f"a per_task method is shared by {', '.join(names)}")
-        tasks = {n: facts["tasks"][n] for _, names in owners for n in names} if listed else facts["tasks"]
+        tasks = {n: facts["tasks"][n] for spec in owners for n in spec.tasks} if listed else facts["tasks"]
         return cls(
             owners,
             {n: _built("tasks", t, at and f"{at}{n}") for n, t in tasks.items()},
@@ -79,7 +84,7 @@ class Specs:
         Each task also has its number of channels, its labels and their colours, for readers without garnish.
         """
         told: dict[str, Json] = {
-            "owners": [{"tasks": list(names), "methods": list(map(describe, given))} for given, names in self.owners],
+            "owners": list(map(_owner_facts, self.owners)),
             "tasks": self.tasks_and_heads(),
         }
         for name, task in self.tasks.items():
@@ -139,6 +144,17 @@ def backbone_facts(trunk: Backbone) -> BackboneFacts:
         "licence": trunk.licence,
         "weights_source": trunk.weights_source,
     }
+
+
+def _owner_facts(spec: OwnerSpec) -> dict[str, Json]:
+    told: dict[str, Json] = {"tasks": list(spec.tasks), "methods": list(map(describe, spec.methods))}
+    return told if spec.given.bands.is_rgb else told | {"pictures": spec.given.facts()}
+
+
+def _given(owner: Mapping[str, Json], number: int) -> GivenBands:
+    """The pictures that an owner's tasks take."""
+    facts = owner.get("pictures")
+    return GivenBands() if facts is None else GivenBands.read(facts, f"owners[{number}].pictures", OptionError)
 
 
 def _built(kind: str, facts: SpecFacts, where: str = "") -> Any:

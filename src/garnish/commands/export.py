@@ -67,13 +67,16 @@ def parser() -> Parser:
         "--to", choices=("onnx", "torch"), default="onnx", help="ONNX, or a .pt2 of torch (default: onnx)"
     )
     made.add_argument(
-        "--input", choices=("uint8", "float"), default="uint8", help="pictures in 0 … 255, or floats in [0, 1]"
+        "--input",
+        choices=("uint8", "uint16", "float"),
+        help="pictures in 0 … 255, or floats in [0, 1]; of other bands as files hold them, or values (default: uint8 of"
+        " RGB, float of other bands)",
     )
     made.add_argument(
         "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="how the trunk's weights are stored"
     )
     made.add_argument("--data", metavar="DATA", help="compare and measure on these as well: YAML, folder, or scenes")
-    made.add_argument("--split", default="test", help="which part of the data (default: test)")
+    made.add_argument("--split", help="which part of the data (default: test)")
     made.add_argument("--every", type=positive_int, default=1, metavar="N", help="take every N-th picture")
     made.add_argument("--limit", type=positive_int, metavar="N", help="take at most N pictures, evenly spaced")
     made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all)")
@@ -99,9 +102,9 @@ def run(words: Sequence[str]) -> int:
         raise OptionError("export: --onnxruntime-web is the package for --page, which is missing; add it")
     data = None
     if overrides:
-        data = thinned(open_given(overrides, given.split, "export"), every=given.every, limit=given.limit)
-    elif given.limit is not None or given.every != 1:
-        raise OptionError("export: --every and --limit choose pictures of --data, which is missing; add it")
+        data = thinned(open_given(overrides, given.split or "test", "export"), every=given.every, limit=given.limit)
+    elif given.split is not None or given.limit is not None or given.every != 1:
+        raise OptionError("export: --split, --every and --limit choose pictures of --data, which is missing; add it")
     made = export(
         bundle_paths(given.bundle),
         given.out,
@@ -118,7 +121,8 @@ def run(words: Sequence[str]) -> int:
         print_json({"export": made.facts, "bundles": made.bundles} if made.bundles else made.facts)
         return 0
     files = [name for name in made.files if name not in PAGE_FILES]
-    say(f"{made.out}: {', '.join(files)}; {made.bytes / 1e6:.1f} MB")
+    size = sum(Path(made.out, name).stat().st_size for name in files)
+    say(f"{made.out}: {', '.join(files)}; {size / 1e6:.1f} MB")
     for name, facts in made.bundles.items():
         size = Path(made.out, f"{name}{ADAPTER}").stat().st_size
         say(f"bundle {name}: {plural(len(facts['tensors']), 'tensor')}, {size / 1e3:.0f} kB")

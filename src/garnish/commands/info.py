@@ -177,6 +177,9 @@ def _print(facts: Mapping[str, Json]) -> None:
         ],
     ]
     rows += [[f"adapters of {owner}", ", ".join(map(_spec, methods))] for owner, methods in facts["owners"].items()]
+    for owner, told in facts["bands"].items():
+        filters = "" if told["filters"] is None else f"; others than red, green and blue by {_shape(told['filters'])}"
+        rows.append([f"bands of {owner}", f"{', '.join(told['names'])}{filters}"])
     rows += [[f"task {name}", _spec(task)] for name, task in facts["tasks"].items()]
     print_table(["", ""], rows)
     if facts.get("metrics"):
@@ -191,3 +194,7 @@ def _print(facts: Mapping[str, Json]) -> None:
 
 def _spec(told: Mapping[str, Json]) -> str:
     return f"{told['name']}({', '.join(f'{k}={v}' for k, v in told['options'].items())})"
+
+
+def _shape(sides: Sequence[int]) -> str:
+    return f"one trained tensor of {'x'.join(map(str, sides))}"

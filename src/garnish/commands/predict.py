@@ -84,7 +84,7 @@ def run(words: Sequence[str]) -> int:
     def stream(file: Path, name: str) -> list[Path]:
         return list(predict_streamed(model, file, options.out / name, given.tasks, tiling, log.info).values())
 
-    large = Streaming(lambda size: is_streamed(size, tiling), stream)
+    large = Streaming(lambda size: is_streamed(size, tiling), model.served.bands_of(tasks), stream)
     with PredictProgress(total, lines=not given.json) as progress:
         found = write_maps(files, options, tasks, work, progress, stream=large, keep=given.json)
     if given.json:

@@ -199,6 +199,8 @@ class Conditions:
             trunk = {"name": choice.name, "options": choice.options, "taps": choice.taps, "fingerprint": "random"}
         if self.recipe.backbone is not None and self.recipe.backbone.drop_path:
             trunk["drop_path"] = self.recipe.backbone.drop_path  # absent if 0, as in results of versions without it
+        if self.recipe.trunk is not None:
+            trunk["bands"] = describe(self.recipe.trunk)  # absent without the section, likewise
         heads = head if isinstance(head, Mapping) else dict.fromkeys(run.tasks, head)
         return {
             "trunk": trunk,

@@ -24,6 +24,8 @@ from garnish.drawing.map_files import picture_bytes
 from garnish.errors import BundleError
 from garnish.model.model import Model
 from garnish.output import logger
+from garnish.pictures.bands import Bands
+from garnish.pictures.given_picture import in_colour
 from garnish.training.processes import make_fabric
 
 _log = logger(__name__)
@@ -169,11 +171,17 @@ def painted_labels(conditions: Conditions, wanted: Mapping[str, Sequence[int]]) 
     with conditions.store.lock(key):
         for index in sorted({i for (_, i), file in files.items() if not has_picture(file)}):
             sample = sample_of(conditions, index)
-            write_cell(files["", index], sample.image.permute(1, 2, 0).numpy(), smooth=True)
+            write_cell(files["", index], shown_picture(sample, conditions.parts.test().bands), smooth=True)
             for task, target in sample.targets.items():
                 if (task, index) in files:
                     write_cell(files[task, index], conditions.tasks[task].paint(target.as_subclass(torch.Tensor)))
     return {at: file for at, file in files.items() if file.is_file()}
+
+
+def shown_picture(sample: Sample, bands: Bands) -> np.ndarray:
+    """(H, W, 3) uint8: the picture, or its bands red, green and blue."""
+    held = sample.image.as_subclass(torch.Tensor).numpy()
+    return held.transpose(1, 2, 0) if bands.is_rgb else in_colour(held, bands)
 
 
 def write_cell(file: Path, pixels: np.ndarray, *, smooth: bool = False) -> None:

@@ -1,17 +1,21 @@
 """Joint transforms of a picture and its labels: random changes for training, resizing for evaluation.
 
 How each kind of target is transformed is defined in :mod:`garnish.targets`. Areas outside the picture are filled with a
-neutral colour and have no label. A zoom does not change metric depth; keep ``Augment.scale`` narrow if a network that
-does not see the camera matrix is to learn metres.
+neutral colour (of other bands than 8-bit RGB: have no data, NaN) and have no label. NaN travels as it is: a pixel that
+is made of others, of which one has no data, has none. A zoom does not change metric depth; keep ``Augment.scale``
+narrow if a network that does not see the camera matrix is to learn metres.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, final
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
@@ -43,7 +47,8 @@ class Augment(Options):
             rest is filled and has no label.
         flip: probability of a horizontal flip.
         rotate_degrees: largest rotation in either direction, sampled uniformly.
-        colour: brightness, contrast and saturation are multiplied by random factors within 1 ± colour.
+        colour: brightness, contrast and saturation are multiplied by random factors within 1 ± colour; for 8-bit RGB
+            alone, as saturation has no meaning for other bands, and their levels are measurements.
 
     Raises:
         OptionError: a value out of range.
@@ -65,6 +70,9 @@ class Augment(Options):
         Args:
             sample: not modified.
             seed: integers ≥ 0, for instance (seed, epoch, index).
+
+        Raises:
+            OptionError: ``colour`` for a picture of other bands than 8-bit RGB.
         """
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
         height, width = self.size or sample.size
@@ -74,7 +82,7 @@ class Augment(Options):
         sample = resize_sample(sample, scaled)
         degrees = float(rng.uniform(-1, 1)) * self.rotate_degrees
         if degrees:
-            sample = _each(sample, lambda x, fill, mode: V.rotate(x, degrees, interpolation=mode, fill=fill))
+            sample = _each(sample, partial(_rotated, degrees))
         top, left = (_offset(rng, have, want) for have, want in zip(scaled, (height, width), strict=True))
         sample = _each(sample, lambda x, fill, _: _window(x, top, left, (height, width), fill))
         if rng.uniform() < self.flip:
@@ -84,9 +92,19 @@ class Augment(Options):
     def _coloured(self, sample: Sample, factors: list[float]) -> Sample:
         if not self.colour:
             return sample
+        if sample.image.dtype != torch.uint8:
+            raise OptionError(colour_needs_rgb(self.colour, sample.name))
         image = V.adjust_brightness(sample.image, factors[0])
         image = V.adjust_saturation(V.adjust_contrast(image, factors[1]), factors[2])
         return Sample(image, sample.targets, sample.name)
+
+
+def colour_needs_rgb(colour: float, where: str) -> str:
+    """The line that refuses ``augment.colour`` for pictures of other bands."""
+    return (
+        f"{where}: augment.colour {colour:g} changes brightness, contrast and saturation, which 8-bit RGB has and other"
+        " bands have not; set it to 0"
+    )
 
 
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
@@ -107,11 +125,23 @@ def _each(sample: Sample, change: Callable[[Tensor, float | list[float], Interpo
 
     The fill value of labels, 255, is that of masks; other kinds ignore it and use their own value for "no label".
     """
-    image = change(sample.image, list(PAD_COLOUR), InterpolationMode.BILINEAR)
+    fill = list(PAD_COLOUR) if sample.image.dtype == torch.uint8 else math.nan
+    image = change(sample.image, fill, InterpolationMode.BILINEAR)
     targets = {
         task: change(target, float(IGNORE), InterpolationMode.NEAREST) for task, target in sample.targets.items()
     }
     return Sample(image, targets, sample.name)
+
+
+def _rotated(degrees: float, x: Tensor, fill: float | list[float], mode: InterpolationMode) -> Tensor:
+    """A picture or label rotated; where NaN is filled, it is so in every pixel that reaches outside."""
+    if fill != fill:  # a fill is weighed with what is inside, where NaN times 0 would stay NaN
+        turned: Tensor = V.rotate(x, degrees, interpolation=mode)
+        inside = V.rotate(torch.ones(1, *x.shape[-2:]), degrees, interpolation=mode)
+        filled: Tensor = tv_tensors.wrap(turned.masked_fill(inside < 1 - 1e-4, math.nan), like=x)
+        return filled
+    out: Tensor = V.rotate(x, degrees, interpolation=mode, fill=fill)
+    return out
 
 
 def _offset(rng: np.random.Generator, have: int, want: int) -> int:

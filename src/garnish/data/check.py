@@ -9,21 +9,29 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import final
 
+import torch
 from torch import Tensor
 
+from garnish.backbones.backbone import Backbone
 from garnish.checking.arguments import checked
 from garnish.checking.bounds import Count
+from garnish.data.band_report import BandFacts, band_facts, band_lines, odd_bands, of_headers
 from garnish.data.dataset import Dataset
-from garnish.data.folder import FolderDataset, JoinedDataset
+from garnish.data.folder import FolderDataset
+from garnish.data.joined import JoinedDataset
 from garnish.data.label_counts import LabelCounts, add_counts, count_labels
 from garnish.data.labels.uncounted import lines_about
 from garnish.data.leaks import find_leaks
+from garnish.data.measured_bands import count_image
 from garnish.data.picture_labels import PictureLabels
+from garnish.data.picture_reading import read_image
 from garnish.data.subset import chosen
 from garnish.errors import DataError, plural, showable
 from garnish.files.pictures import is_transparent, open_picture
+from garnish.pictures.band_counts import BandCounts, add_band_counts
 from garnish.tasks.task import Task
 
 _SHOWN = 10  # most findings of a severity in a printed report
@@ -58,12 +66,14 @@ class Report:
         checked: pictures that were read.
         findings: errors first, then warnings and notes.
         labels: task → pixel counts.
+        bands: band → what was counted of it; empty for 8-bit RGB, unless a trunk was given.
     """
 
     pictures: int
     checked: int
     findings: tuple[Finding, ...]
     labels: Mapping[str, LabelCounts] = field(default_factory=dict)
+    bands: Mapping[str, BandFacts] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -90,6 +100,11 @@ class Report:
             turned = ", turned as their pictures are (orientation: stored)" if counts.orientation == "stored" else ""
             lines.append(f"{task}: {plural(counts.maps, 'label map')}, {labelled:.1%} of their pixels labelled{turned}")
             lines += [f"  {name:<24} {share:7.2%}" for name, share in counts.shares.items()]
+        if self.bands:
+            lines += [
+                "bands, in numbers that models take (0 and 1 are the ends of the range):",
+                *band_lines(self.bands),
+            ]
         for severity in ("error", "warning", "note"):
             found = [f.message for f in self.findings if f.severity == severity]
             lines += [f"{severity}: {message}" for message in found[:_SHOWN]]
@@ -99,23 +114,26 @@ class Report:
 
 
 @checked
-def check(dataset: Dataset, *, limit: Count | None = None) -> Report:
+def check(dataset: Dataset, *, limit: Count | None = None, trunk: Backbone | None = None) -> Report:
     """Read the pictures and labels of a data set and report problems; bad data raise no exception.
 
     Errors: unreadable pictures and labels, sizes that differ, ids beyond the class count, NaN, values a task rejects,
     an empty set, a task without a single labelled pixel. Warnings: constant maps, classes that never occur, normals
     that point away from the camera, values outside the task's range (depth beyond ``max_metres``) with their share,
-    pictures that also occur in other splits.
+    pictures that also occur in other splits, bands without data or of one number, far outside their range, or, beside a
+    trunk, of a colour that is far from what it was pretrained on.
 
     Args:
         dataset: any data set; in a folder, every label is read even if another one of the same picture is bad.
         limit: largest number of pictures to read, evenly spaced; None: all.
+        trunk: what the bands are compared with; None: nothing, and those of 8-bit RGB are not counted.
     """
     read = chosen(len(dataset), None if limit is None else max(limit, 1))
     if not read:
         return Report(0, 0, (Finding("error", "the set holds no pictures; correct its folder, split or pattern"),))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        seen = list(pool.map(lambda index: _examine(dataset, index), read))
+        counts_bands = trunk is not None or not dataset.bands.is_rgb
+        seen = list(pool.map(lambda index: _examine(dataset, index, counts_bands), read))
     labels = {task: add_counts([s.counts[task] for s in seen if task in s.counts]) for task in dataset.tasks}
     labels = {task: counts for task, counts in labels.items() if counts.maps}
     told = [("error", message) for s in seen for message in s.errors]
@@ -128,18 +146,25 @@ def check(dataset: Dataset, *, limit: Count | None = None) -> Report:
         told.append(("warning", message))
     for part in _folders(dataset):
         told += find_leaks(part)
+        told += [line for line in of_headers(part) if line not in told]
+    bands: dict[str, BandFacts] = {}
+    if counted := [s.bands for s in seen if s.bands is not None]:
+        of_trunk = () if trunk is None else (trunk.mean, trunk.std)
+        bands = band_facts(reduce(add_band_counts, counted), dataset.bands, *of_trunk)
+        told += [("warning", f"{dataset.name}: {line}") for line in odd_bands(bands, dataset.bands.is_rgb)]
     told.sort(key=lambda line: ("error", "warning", "note").index(line[0]))
-    return Report(len(dataset), len(read), tuple(Finding(*line) for line in told), labels)
+    return Report(len(dataset), len(read), tuple(Finding(*line) for line in told), labels, bands)
 
 
 @dataclass
 class _Seen:
-    """Findings in one picture: errors, pixel counts by task, warnings (task, text, file), the file if transparent."""
+    """Findings in one picture: errors, counts by task, warnings (task, text, file), the file if transparent, bands."""
 
     errors: list[str] = field(default_factory=list)
     counts: dict[str, LabelCounts] = field(default_factory=dict)
     odd: list[tuple[str, str, str]] = field(default_factory=list)
     transparent: str | None = None
+    bands: BandCounts | None = None
 
 
 def _folders(dataset: Dataset) -> list[FolderDataset]:
@@ -148,7 +173,7 @@ def _folders(dataset: Dataset) -> list[FolderDataset]:
     return [dataset] if isinstance(dataset, FolderDataset) else []
 
 
-def _examine(dataset: Dataset, index: int) -> _Seen:
+def _examine(dataset: Dataset, index: int, counts_bands: bool) -> _Seen:
     while isinstance(dataset, JoinedDataset):
         dataset, index = dataset.place(index)
     seen = _Seen()
@@ -158,16 +183,15 @@ def _examine(dataset: Dataset, index: int) -> _Seen:
         except DataError as error:
             seen.errors.append(str(error))
             return seen
+        if counts_bands:
+            seen.bands = count_image(sample.image)
         for task, target in sample.targets.items():
             _note(seen, task, dataset.tasks[task], target, sample.name)
         _look_at_files(seen, dataset, index, sample.targets)
         return seen
-    picture, size, orientation = dataset.picture_file(index), None, 1
+    size, orientation = None, 1
     try:
-        pixels, facts = open_picture(picture)
-        size, orientation = (pixels.shape[0], pixels.shape[1]), facts.orientation
-        if is_transparent(picture, facts):
-            seen.transparent = str(picture)
+        size, orientation = _look_at_picture(seen, dataset, index, counts_bands)
     except DataError as error:
         seen.errors.append(str(error))
     labels = dataset.labels(index, size, orientation)
@@ -178,9 +202,26 @@ def _examine(dataset: Dataset, index: int) -> _Seen:
             seen.errors.append(str(error))
             continue
         _note(seen, task, dataset.tasks[task], target, str(file))
-        if size is not None:
+        if size is not None and dataset.bands.is_rgb:
             _compare_orientation(seen, labels, task)
     return seen
+
+
+def _look_at_picture(
+    seen: _Seen, dataset: FolderDataset, index: int, counts_bands: bool
+) -> tuple[tuple[int, int], int]:
+    """Size and EXIF orientation of a picture; its bands are counted if asked for, and transparency is noted."""
+    files = dataset.picture_files(index)
+    if not dataset.bands.is_rgb or len(files) > 1:
+        image, orientation = read_image(files, dataset.bands)
+    else:
+        pixels, facts = open_picture(files[0])
+        if is_transparent(files[0], facts):
+            seen.transparent = str(files[0])
+        image, orientation = torch.from_numpy(pixels).permute(2, 0, 1), facts.orientation
+    if counts_bands:
+        seen.bands = count_image(image)
+    return (image.shape[-2], image.shape[-1]), orientation
 
 
 def _look_at_files(seen: _Seen, dataset: Dataset, index: int, tasks: Iterable[str]) -> None:
@@ -189,7 +230,7 @@ def _look_at_files(seen: _Seen, dataset: Dataset, index: int, tasks: Iterable[st
     while inner is not dataset:
         dataset, index = inner, place
         inner, place = dataset.place(index)
-    if not isinstance(dataset, FolderDataset):
+    if not isinstance(dataset, FolderDataset) or not dataset.bands.is_rgb:
         return
     picture = dataset.picture_file(index)
     pixels, facts = open_picture(picture)

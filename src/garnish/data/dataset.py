@@ -1,6 +1,6 @@
 """Sample (a picture and its labels), Dataset (the base class of data sets), and Batch with its collate function.
 
-Shape letters: B pictures of a batch, H W pixels.
+Shape letters: B pictures of a batch, C bands, H W pixels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torchvision import tv_tensors
 
 from garnish.engine.trunk_start import TrunkState
 from garnish.errors import DataError
+from garnish.pictures.bands import Bands
 from garnish.targets.distances import DepthMap
 from garnish.targets.unit_vectors import NormalMap
 from garnish.tasks.task import Task
@@ -33,7 +34,8 @@ class Sample:
     """One picture with its labels.
 
     Attributes:
-        image: (3, H, W) uint8 RGB.
+        image: (3, H, W) uint8 RGB; of other bands (C, H, W) float32, 0 and 1 at the ends of their range, and NaN
+            where there is no data.
         targets: by task name, only the tasks this picture has labels for, each of the tensor type of its task's kind
             (``Task.target``): ``Mask`` (H, W) int64 ids (255: no label) or (1, H, W) float32 in {0, 1, 255 = no label};
             ``DepthMap``; ``NormalMap``.
@@ -76,11 +78,20 @@ class Dataset(ABC):
     def tasks(self) -> Mapping[str, Task]:
         """All tasks that pictures may have labels for, by name."""
 
+    @property
+    def bands(self) -> Bands:
+        """The bands of all pictures; those of ordinary 8-bit RGB unless a class says otherwise."""
+        return Bands()
+
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
+
+    def image(self, index: int) -> tv_tensors.Image:
+        """The picture of ``self[index]``."""
+        return self[index].image
 
     @property
     def checks_labels(self) -> bool:
@@ -112,8 +123,9 @@ def read_sample(dataset: Dataset, index: int) -> Sample:
     """Read picture ``index`` and check its labels, unless the data set does so itself.
 
     Raises:
-        DataError: an error of the data set, or an invalid label (ids beyond the class count, a binary map with other
-            values than 0, 1 and 255, normals not of unit length, NaN), which would distort loss or metrics unnoticed.
+        DataError: an error of the data set, a picture that is not of its bands, or an invalid label (ids beyond the
+            class count, a binary map with other values than 0, 1 and 255, normals not of unit length, NaN), which would
+            distort loss or metrics unnoticed.
     """
     sample = dataset[index]
     if not dataset.checks_labels:
@@ -130,7 +142,20 @@ def read_sample(dataset: Dataset, index: int) -> Sample:
             if target.dtype not in _HELD:
                 raise DataError(f"{where}: holds {target.dtype}; give int64 ids, or float32")
             task.check_target(target, where)
+    _check_image(sample, dataset)
     return sample
+
+
+def _check_image(sample: Sample, dataset: Dataset) -> None:
+    """Raise DataError unless a picture is of the type and the number of its set's bands."""
+    bands, image = dataset.bands, sample.image
+    wanted = torch.uint8 if bands.is_rgb else torch.float32
+    if image.ndim != 3 or image.shape[0] != len(bands.names) or image.dtype != wanted:
+        raise DataError(
+            f"{sample.name}: its picture is {image.dtype} of shape {tuple(image.shape)}, but the bands of the set"
+            f" ({len(bands.names)}) ask for {wanted} of ({len(bands.names)}, H, W); give those, or state"
+            " `Dataset.bands`"
+        )
 
 
 @final
@@ -139,7 +164,8 @@ class Batch:
     """Pictures of one size, with targets stacked over the pictures that have them.
 
     Attributes:
-        images: (B, 3, H, W) float32 in [0, 1]; uint8 if ``start`` is given, as they are then not used.
+        images: (B, C, H, W) float32; of 8-bit RGB (B, 3, H, W) in [0, 1], or uint8 if ``start`` is given, as they are
+            then not used; of other bands with NaN where there is no data.
         targets: by task name, (K, …): targets as in :class:`Sample`, stacked; tasks without any label are left out.
         where: by task name, the position in the batch of each of the K pictures, ascending.
         names: names of the B pictures.
@@ -176,7 +202,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples into a batch.
 
     Raises:
-        DataError: pictures of different sizes, or no samples.
+        DataError: pictures of different sizes, or of different numbers or types of bands; no samples.
     """
     if not samples:
         raise DataError("a batch needs at least one picture")
@@ -185,6 +211,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
             raise DataError(
                 f"{samples[0].name} is {_size(samples[0].image)}, {sample.name} {_size(sample.image)}; pictures of a"
                 " batch must have one size: set an output size or a batch size of 1"
+            )
+        if (sample.image.shape[0], sample.image.dtype) != (samples[0].image.shape[0], samples[0].image.dtype):
+            raise DataError(
+                f"{samples[0].name} has {_channels(samples[0].image)}, {sample.name} {_channels(sample.image)};"
+                " pictures of a batch must have the same bands"
             )
     where: dict[str, list[int]] = {}
     for row, sample in enumerate(samples):
@@ -196,11 +227,17 @@ def collate(samples: Sequence[Sample]) -> Batch:
     starts = [sample.start for sample in samples if sample.start is not None]
     if len(starts) == len(samples):
         return Batch(images, targets, where, names, TrunkState.stack(starts))
-    return Batch(images.to(torch.float32) / 255, targets, where, names)
+    if images.dtype == torch.uint8:
+        images = images.to(torch.float32) / 255
+    return Batch(images, targets, where, names)
 
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.as_subclass(Tensor)
+
+
+def _channels(image: Tensor) -> str:
+    return f"{image.shape[0]} channels of {str(image.dtype).removeprefix('torch.')}"
 
 
 def _size(tensor: Tensor) -> str:

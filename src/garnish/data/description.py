@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
+from garnish.data.channels import BAND_SUFFIXES
 from garnish.data.finding import files_that_fit
 from garnish.data.labels.labelled import Labelled
 from garnish.data.layouts.layout import Layout
@@ -16,6 +17,7 @@ from garnish.errors import DataError, one_line, shown, suggest
 from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file
 from garnish.files.regular import read_regular
 from garnish.output import logger
+from garnish.pictures.bands import Bands
 
 #: Largest list of the names of a split, in bytes: some millions.
 _MOST_LIST = 256 * 2**20
@@ -30,11 +32,14 @@ class Description:
     Attributes:
         source: the YAML file or folder, named in messages.
         root: the folder that patterns are relative to.
-        images: pattern of the pictures, with ``{split}`` and either ``*`` or ``{name}``.
+        images: pattern of the pictures, with ``{split}`` and either ``*`` or ``{name}``; of several files a picture
+            that of the first band.
         splits: split → its folder's name, or a text file (relative to ``root``) that lists names.
         every: split → n, to keep every n-th picture by name.
         tasks: tasks and the readers of their labels, by task name.
         layout: the published layout that this was derived from; None: written out by the user.
+        bands: what ``channels`` states; None: nothing, so pictures are 8-bit RGB.
+        of_bands: band → pattern of its files, in the order of ``bands``; empty: one file a picture.
     """
 
     source: str
@@ -44,6 +49,13 @@ class Description:
     every: Mapping[str, int]
     tasks: Mapping[str, Labelled]
     layout: Layout | None = None
+    bands: Bands | None = None
+    of_bands: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that are pictures."""
+        return PICTURE_SUFFIXES if self.bands is None else BAND_SUFFIXES
 
     def pictures(self, split: str) -> list[tuple[str, Path]]:
         """(name, file) of every picture of a split, sorted by name.
@@ -91,6 +103,21 @@ class Description:
         places = [self.root / filled(template, split=given, name=name) for template in self.tasks[task].labels.labels]
         return places[0] if len(places) == 1 else next((p for p in places if p.is_file()), places[0])
 
+    def picture_files(self, split: str, name: str, file: Path) -> tuple[Path, ...]:
+        """All files of a picture of which :meth:`pictures` gave name and file: one, or one a band, in their order.
+
+        Raises:
+            DataError: the file of another band does not exist.
+        """
+        if not self.of_bands:
+            return (file,)
+        given = split if is_list(value := self.splits.get(split, split)) else value
+        found = {band: self.root / filled(pattern, split=given, name=name) for band, pattern in self.of_bands.items()}
+        for band, path in found.items():
+            if not path.is_file():
+                raise DataError(f"{self.source}: picture {name!r}: no file {path} of band {band!r}; restore it")
+        return tuple(found.values())
+
     def _pattern(self, value: str) -> Path:
         return self.root / filled(self.images, split=value)
 
@@ -99,7 +126,7 @@ class Description:
         regex = re.compile(as_regex(pattern)) if "{name}" in pattern else None
         found, others = [], set()
         for path in files_that_fit(self.root, as_glob(pattern)):
-            if not is_picture_file(path):
+            if not is_picture_file(path, self.suffixes):
                 if path.is_file() and not path.name.startswith("."):
                     others.add(path.suffix)
                 continue
@@ -138,11 +165,11 @@ class Description:
                     " '/' in front"
                 )
             ending = PurePosixPath(name).suffix
-            if ending.lower() in PICTURE_SUFFIXES:
+            if ending.lower() in self.suffixes:
                 name = str(PurePosixPath(name).with_suffix(""))
             places = [self.root / filled(pattern, name=name)]
-            if places[0].suffix.lower() not in PICTURE_SUFFIXES:
-                endings = (*PICTURE_SUFFIXES, *map(str.upper, PICTURE_SUFFIXES))
+            if places[0].suffix.lower() not in self.suffixes:
+                endings = (*self.suffixes, *map(str.upper, self.suffixes))
                 places = [places[0].with_name(places[0].name + ending) for ending in endings]
             there = [p for p in places if p.is_file()]
             if not there:

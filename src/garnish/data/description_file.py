@@ -12,6 +12,7 @@ from pathlib import Path
 
 from garnish import registry
 from garnish.checking.plain_data import Json
+from garnish.data.channels import band_patterns, read_channels
 from garnish.data.description import Description
 from garnish.data.labels.labelled import labelled
 from garnish.data.layouts.layout import Layout
@@ -20,7 +21,7 @@ from garnish.errors import DataError, OptionError, shown, suggest
 from garnish.files.path_text import given_path
 from garnish.files.strict_yaml import read_yaml
 
-_KEYS = ("path", "images", "splits", "every", "tasks")
+_KEYS = ("path", "images", "channels", "splits", "every", "tasks")
 
 
 def read_description(source: str | Path | Mapping[str, Json], root: Path | None = None) -> Description:
@@ -45,7 +46,11 @@ def parse_description(given: Json, source: str, base: Path) -> Description:
     for key in given:
         if key not in _KEYS:
             raise OptionError(f"{source}: unknown key {shown(key)}{suggest(str(key), _KEYS)}")
+    bands = None if given.get("channels") is None else read_channels(given["channels"], f"{source}: channels")
     images = given.get("images")
+    of_bands = band_patterns(images, bands, f"{source}: images")
+    if of_bands:
+        images = next(iter(of_bands.values()))
     if not isinstance(images, str) or not ("*" in images or "{name}" in images):
         raise OptionError(f'{source}: `images` must be a pattern such as "images/{{split}}/*.jpg"; got {images!r}')
     splits = _mapping(given, "splits", source)
@@ -77,6 +82,13 @@ def parse_description(given: Json, source: str, base: Path) -> Description:
     for name, entry in tasks.items():
         for template in entry.labels.labels:
             checked_pattern(template, f"{source}: tasks.{name}.labels")
+    if bands is not None and not bands.is_rgb:
+        for name, entry in tasks.items():
+            if entry.labels.orientation == "stored":
+                raise OptionError(
+                    f"{source}: tasks.{name}.orientation: 'stored' is for 8-bit RGB; pictures with `channels` are"
+                    " turned upright when they are read, so save their labels upright"
+                )
     root = _path(given.get("path", "."), source)
     return Description(
         source=source,
@@ -85,6 +97,8 @@ def parse_description(given: Json, source: str, base: Path) -> Description:
         splits={name: checked_split(str(value), f"{source}: splits.{name}") for name, value in splits.items()},
         every=every,
         tasks=tasks,
+        bands=bands,
+        of_bands=of_bands,
     )
 
 

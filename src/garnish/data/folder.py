@@ -1,17 +1,14 @@
-"""Data sets on disk: pictures with label files as a folder or description gives them, and several sets joined.
+"""Data sets on disk: pictures with label files as a folder or description gives them.
 
 Shape letters: H W pixels.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import final
 
-import torch
 from torchvision import tv_tensors
 
 from garnish.checking.arguments import checked
@@ -24,12 +21,12 @@ from garnish.data.labels.written import written
 from garnish.data.layouts.layout import Layout
 from garnish.data.picture_key import digest, stamps
 from garnish.data.picture_labels import PictureLabels
+from garnish.data.picture_reading import read_image
 from garnish.errors import DataError, OptionError, plural, shown, suggest
 from garnish.files.path_text import given_path
-from garnish.files.pictures import open_picture
 from garnish.output import logger
+from garnish.pictures.bands import Bands
 from garnish.registry import classes, options_of
-from garnish.tasks.agreement import TO_FIRST, difference, same_labels
 from garnish.tasks.task import Task
 
 _log = logger(__name__)
@@ -95,6 +92,7 @@ class FolderDataset(Dataset):
         self.split = split
         self._tasks = {name: entry.task for name, entry in known.items() if tasks is None or name in tasks}
         self._pictures: list[tuple[str, Path]] = []
+        self._files: list[tuple[Path, ...]] = []
         self._labels: list[dict[str, Path]] = []
         bare: list[tuple[str, Path]] = []
         for name, path in description.pictures(split):
@@ -110,6 +108,7 @@ class FolderDataset(Dataset):
                 bare.append((name, path))
                 continue
             self._pictures.append((name, path))
+            self._files.append(description.picture_files(split, name, path))
             self._labels.append(labels)
         first = (bare or self._pictures)[0][0] if not self._pictures else self._pictures[0][0]
         counts = self.describe()
@@ -138,6 +137,11 @@ class FolderDataset(Dataset):
         """The tasks that some picture has a label for, by name."""
         return self._tasks
 
+    @property
+    def bands(self) -> Bands:
+        """What ``channels`` states; 8-bit RGB where it states nothing."""
+        return self.description.bands or Bands()
+
     def __len__(self) -> int:
         return len(self._pictures)
 
@@ -147,14 +151,16 @@ class FolderDataset(Dataset):
         Raises:
             DataError: a file that cannot be read, a label that differs from its picture in size, values a task rejects.
         """
-        path = self.picture_file(index)
-        pixels, facts = open_picture(path)
-        image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
-        labels = self.labels(index, (image.shape[-2], image.shape[-1]), facts.orientation)
+        image, orientation = read_image(self.picture_files(index), self.bands)
+        labels = self.labels(index, (image.shape[-2], image.shape[-1]), orientation)
         targets = {task: labels.target(task) for task in labels.files}
         for task, target in targets.items():
             self._tasks[task].check_target(target, str(labels.files[task]))
-        return Sample(image=image, targets=targets, name=str(path))
+        return Sample(image=image, targets=targets, name=str(self.picture_file(index)))
+
+    def image(self, index: int) -> tv_tensors.Image:
+        """Picture ``index`` alone; its labels are not read."""
+        return read_image(self.picture_files(index), self.bands)[0]
 
     @property
     def checks_labels(self) -> bool:
@@ -163,29 +169,35 @@ class FolderDataset(Dataset):
 
     def key(self, index: int) -> str | None:
         """Digest of the reading options and of the names, sizes and modification times of the picture's files."""
-        picture = self.picture_file(index)
-        labels = self._labels[index]
+        pictures, labels = self.picture_files(index), self._labels[index]
         known, layout = self.description.tasks, self.description.layout
         reading = [(t, _apart(known[t].task, ("weight",)), written(known[t].labels, known[t].task)) for t in labels]
         try:
-            files = stamps([picture, *labels.values()], self.description.root)
+            files = stamps([*pictures, *labels.values()], self.description.root)
         except OSError:  # reading the picture raises an error that names the missing file
             return None
-        return digest("folder", reading, None if layout is None else _apart(layout, ("path", "tasks")), files)
+        told = () if self.description.bands is None else (self.bands,)
+        return digest("folder", reading, None if layout is None else _apart(layout, ("path", "tasks")), files, *told)
 
     def content(self, index: int) -> Mapping[str, str]:
-        """Names relative to the root and sizes in bytes of the picture and its label files, and the reading options."""
-        picture, labels = self.picture_file(index), self._labels[index]
+        """Names relative to the root and sizes in bytes of the picture and its label files, and how they are read."""
+        pictures, labels = self.picture_files(index), self._labels[index]
         root, known = self.description.root, self.description.tasks
-        names = {task: (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
-                 for task, file in {"": picture, **labels}.items()}  # fmt: skip
-        sizes = [file.stat().st_size if file.is_file() else None for file in (picture, *labels.values())]
+
+        def name(file: Path) -> str:
+            return (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
+
+        def size(file: Path) -> int | None:
+            return file.stat().st_size if file.is_file() else None
+
+        told = {} if self.description.bands is None else {"bands of pictures": repr(self.bands)}
         return {
-            "names of pictures": names.pop(""),
-            "sizes of picture files": str(sizes[0]),
-            "names of label files": str(names),
-            "sizes of label files": str(sizes[1:]),
+            "names of pictures": ", ".join(map(name, pictures)),
+            "sizes of picture files": ", ".join(str(size(file)) for file in pictures),
+            "names of label files": str({task: name(file) for task, file in labels.items()}),
+            "sizes of label files": str([size(file) for file in labels.values()]),
             "ways of reading labels": f"[{', '.join(written(known[t].labels, known[t].task) for t in labels)}]",
+            **told,
         }
 
     def labels(self, index: int, size: tuple[int, int] | None, orientation: int) -> PictureLabels:
@@ -204,8 +216,12 @@ class FolderDataset(Dataset):
         return self._pictures[index][0]
 
     def picture_file(self, index: int) -> Path:
-        """File of picture ``index``."""
+        """File of picture ``index``; of several files that of its first band."""
         return self._pictures[index][1]
+
+    def picture_files(self, index: int) -> tuple[Path, ...]:
+        """All files of picture ``index``: one, or one a band."""
+        return self._files[index]
 
     def label_files(self, index: int) -> Mapping[str, Path]:
         """Task → label file of picture ``index``; tasks it has no label for are left out."""
@@ -214,85 +230,6 @@ class FolderDataset(Dataset):
     def describe(self) -> dict[str, int]:
         """Task → number of pictures that have a label for it."""
         return {task: sum(task in labels for labels in self._labels) for task in self._tasks}
-
-
-@final
-class JoinedDataset(Dataset):
-    """Several data sets concatenated; each picture keeps the labels it has.
-
-    Attributes:
-        parts: the sets, in order.
-    """
-
-    def __init__(self, parts: Sequence[Dataset]) -> None:
-        if not parts:
-            raise DataError("join: no sets given; pass at least one")
-        self.parts = tuple(parts)
-        self._ends = list(accumulate(len(part) for part in parts))
-        self._tasks: dict[str, Task] = {}
-        for number, part in enumerate(parts, 1):
-            for name, task in part.tasks.items():
-                known = self._tasks.setdefault(name, task)
-                if differs := difference(known, task, "a set before", f"set {number}", TO_FIRST):
-                    raise OptionError(f"join: {part.name}: task {name!r}: {differs}")
-                self._tasks[name] = same_labels(known, task, f"join: {part.name}: task {name!r}")
-
-    @property
-    def name(self) -> str:
-        """The names of the parts."""
-        return " + ".join(part.name for part in self.parts)
-
-    @property
-    def tasks(self) -> Mapping[str, Task]:
-        """The tasks of all parts, by name."""
-        return self._tasks
-
-    def __len__(self) -> int:
-        return self._ends[-1]
-
-    def __getitem__(self, index: int) -> Sample:
-        """Picture ``index`` and its targets, from the data set that it belongs to."""
-        part, inner = self.place(index)
-        return part[inner]
-
-    @property
-    def checks_labels(self) -> bool:
-        """Whether all parts check their labels."""
-        return all(part.checks_labels for part in self.parts)
-
-    def key(self, index: int) -> str | None:
-        """The digest from the data set that the picture belongs to."""
-        part, inner = self.place(index)
-        return part.key(inner)
-
-    def place(self, index: int) -> tuple[Dataset, int]:
-        """The data set that picture ``index`` belongs to, and its index there."""
-        index = range(len(self))[index]
-        number = bisect_right(self._ends, index)
-        return self.parts[number], index - (self._ends[number - 1] if number else 0)
-
-    def describe(self) -> dict[str, int]:
-        """Task → number of pictures that have a label for it; in a part that is not a folder, all count."""
-        total = dict.fromkeys(self._tasks, 0)
-        for part in self.parts:
-            if isinstance(part, FolderDataset | JoinedDataset):
-                counts = part.describe()
-            else:
-                counts = dict.fromkeys(part.tasks, len(part))
-            for task, count in counts.items():
-                total[task] += count
-        return total
-
-
-@checked
-def join(*datasets: Dataset) -> JoinedDataset:
-    """Concatenate data sets; tasks of the same name must be equal.
-
-    Raises:
-        OptionError: a task of the same name is of another kind or has other class names or options in two sets. If
-        only some sets have class names, these are used for all, which is logged.
-    """
-    return JoinedDataset(datasets)
 
 
 def _apart(spec: Task | Layout, left_out: Sequence[str]) -> list[Json]:

@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from garnish.checking.plain_data import Json
+from garnish.data.channels import BAND_SUFFIXES
 from garnish.data.labels.binary import middle_level
-from garnish.errors import DataError
+from garnish.errors import DataError, GarnishError
 from garnish.files.label_files import read_array, refuse_lossy
-from garnish.files.pictures import PICTURE_SUFFIXES
+from garnish.files.pictures import PICTURE_SUFFIXES, is_picture_file, opened
 from garnish.output import logger
+from garnish.pictures.open_raster import open_raster
 
 _log = logger(__name__)
 
@@ -50,7 +52,8 @@ def plain_description(root: Path) -> dict[str, Json]:
     ``max_metres`` as the largest training depth. The guess is logged in one line.
 
     Raises:
-        DataError: unknown folder names, or labels that need an option from the user; the message gives a YAML to edit.
+        DataError: unknown folder names, pictures that are no 8-bit RGB, or labels that need an option from the user;
+            the message gives a YAML to edit.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give a folder of pictures or a YAML file that describes one")
@@ -59,6 +62,7 @@ def plain_description(root: Path) -> dict[str, Json]:
     if not found:
         why = f"no labels beside {images}; looked for folders {', '.join(_LABELS)}"
         raise _ask(root, images, {}, why, splits)
+    _refuse_bands(root, images, splits)
     tasks: dict[str, dict[str, Json]] = {}
     for name, task in found.items():
         if _TASK_NAMES[task] in tasks:
@@ -84,6 +88,37 @@ def plain_description(root: Path) -> dict[str, Json]:
         description["splits"] = splits
     _log.info("%s: no description; read as %s", root, _flow(description))
     return description
+
+
+def _refuse_bands(root: Path, images: str, splits: dict[str, str]) -> None:
+    """Raise DataError, with a description to edit, if the first picture of the training folder is no 8-bit RGB."""
+    folder = root / images.rpartition("/")[0].format(split=splits.get("train") or next(iter(splits.values()), ""))
+    there = sorted(path for path in folder.iterdir() if is_picture_file(path, BAND_SUFFIXES))
+    first = next((path for path in there if path.suffix.lower() in PICTURE_SUFFIXES), next(iter(there), None))
+    if first is None:
+        return  # an empty split, which is told when it is opened
+    refused = "an array"
+    if first.suffix.lower() in PICTURE_SUFFIXES:
+        try:
+            with opened(first) as (_, facts):
+                refused = facts.refused(label=False) or ""
+        except DataError:  # of bands that no ordinary reader knows, or damaged, which is told where it is read
+            refused = "" if _channels(first) is None else "of other bands"
+    if refused:
+        told = _channels(first) or {"names": 4, "range": [0, 10000]}
+        raise _ask(root, images, {}, f"{first} is no 8-bit RGB ({refused})", splits, told)
+
+
+def _channels(path: Path) -> dict[str, Json] | None:
+    """What ``channels`` may say of a file, as far as its header tells; None: damaged, or a library is missing."""
+    try:
+        with open_raster(path) as raster:
+            count, kind = len(raster.facts.bands), np.dtype(raster.facts.dtype)
+    except GarnishError:
+        return None
+    if kind == np.uint8:
+        return {"names": count}
+    return {"names": count, "range": [0, 1 if kind.kind == "f" else 10000]}
 
 
 _GUESSES: dict[tuple[str, bool], dict[str, Json]] = {
@@ -234,11 +269,18 @@ def _largest(path: Path) -> float:
 
 
 def _ask(
-    root: Path, images: str, tasks: dict[str, dict[str, Json]], why: str, splits: dict[str, str] | None = None
+    root: Path,
+    images: str,
+    tasks: dict[str, dict[str, Json]],
+    why: str,
+    splits: dict[str, str] | None = None,
+    channels: dict[str, Json] | None = None,
 ) -> DataError:
     labels = "masks/{split}/{name}.png" if "{split}" in images else "masks/{name}.png"
     example = {"seg": {"task": "Semantic", "labels": labels, "classes": ["background", "thing"]}}
     ready: dict[str, Json] = {"path": ".", "images": images, "tasks": tasks or example}
+    if channels:
+        ready["channels"] = channels
     if splits:
         ready["splits"] = splits
     return DataError(f"{root}: {why}; save this as {root / 'data.yaml'}, correct it and give that file: {_flow(ready)}")

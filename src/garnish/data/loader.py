@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from garnish.data.augment import Augment
+from garnish.data.augment import Augment, colour_needs_rgb
 from garnish.data.dataset import Batch, Dataset, Sample, collate, read_sample
 from garnish.errors import DataError, GarnishError, OptionError
 
@@ -42,7 +42,8 @@ class StepBatches:
         workers: processes that prepare batches ahead; 0: none.
 
     Raises:
-        DataError: an empty data set. OptionError: a number out of range.
+        DataError: an empty data set. OptionError: a number out of range, or ``augment.colour`` for other bands than
+            8-bit RGB.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class StepBatches:
                 f"batches: batch_size {batch_size}, variants {variants}, seed {seed}, workers {workers}, rank {rank} of"
                 f" {world}; need batch_size ≥ 1, variants ≥ 1, seed ≥ 0, workers ≥ 0, 0 ≤ rank < world"
             )
+        if augment is not None and augment.colour and not dataset.bands.is_rgb:
+            raise OptionError(colour_needs_rgb(augment.colour, dataset.name))
         self.dataset, self.batch_size, self.seed, self.augment = dataset, batch_size, seed, augment
         self.variants = variants if augment is not None or variants is None else 1
         self.rank, self.world, self.workers = rank, world, workers

@@ -15,6 +15,7 @@ from garnish.data.picture_key import digest
 from garnish.errors import OptionError, plural, suggest
 from garnish.model.model import Model
 from garnish.output import logger
+from garnish.pictures.bands import Bands
 from garnish.targets.target import IGNORE
 from garnish.tasks.agreement import notes
 from garnish.tasks.task import Task
@@ -97,6 +98,10 @@ class _Matched(Dataset):
     def tasks(self) -> Mapping[str, Task]:
         return self._tasks
 
+    @property
+    def bands(self) -> Bands:
+        return self.whole.bands
+
     def __len__(self) -> int:
         return len(self.whole)
 
@@ -110,6 +115,9 @@ class _Matched(Dataset):
                 new[: len(table)] = torch.tensor(table)
                 targets[name] = tv_tensors.wrap(new[targets[name].long()], like=targets[name])
         return dataclasses.replace(sample, targets=targets)
+
+    def image(self, index: int) -> tv_tensors.Image:
+        return self.whole.image(index)
 
     def place(self, index: int) -> tuple[Dataset, int]:
         return self.whole, index

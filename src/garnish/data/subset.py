@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import final
 
 import numpy as np
+from torchvision import tv_tensors
 
 from garnish.data.dataset import Dataset, Sample
 from garnish.errors import OptionError
+from garnish.pictures.bands import Bands
 from garnish.tasks.task import Task
 
 
@@ -39,6 +41,11 @@ class Subset(Dataset):
         """The selected tasks."""
         return self._tasks
 
+    @property
+    def bands(self) -> Bands:
+        """Those of the whole data set."""
+        return self.whole.bands
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -46,6 +53,10 @@ class Subset(Dataset):
         sample = self.whole[self.indices[index]]
         kept = {name: target for name, target in sample.targets.items() if name in self._tasks}
         return dataclasses.replace(sample, targets=kept)
+
+    def image(self, index: int) -> tv_tensors.Image:
+        """The picture alone, as the whole data set reads it."""
+        return self.whole.image(self.indices[index])
 
     def place(self, index: int) -> tuple[Dataset, int]:
         """The whole data set, and the picture's index there."""

@@ -11,30 +11,45 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from garnish.engine.adapted import Adapted
 from garnish.engine.adapter import Adapter, Method, Plan, check_names, check_not_empty
+from garnish.engine.banded import Banded, OtherBands
 from garnish.engine.owner import Owner, Place
+from garnish.engine.planes import Planes
 from garnish.engine.sites import Site, slots_of
 from garnish.engine.trunk import Trunk
 from garnish.engine.twin import TunedSet
 from garnish.errors import SiteError
+from garnish.pictures.given_bands import GivenBands
 
 
-def make_owner(trunk: Trunk, methods: Sequence[Method], tasks: Sequence[str]) -> Owner:
+class OwnerSpec(NamedTuple):
+    """What an owner is made of: its methods, innermost first, its tasks, and the pictures that they take."""
+
+    methods: Sequence[Method]
+    tasks: tuple[str, ...]
+    given: GivenBands = GivenBands()
+
+
+def make_owner(trunk: Trunk, methods: Sequence[Method], tasks: Sequence[str], given: GivenBands) -> Owner:
     """Make the adapters that some methods plan for some tasks, without placing them in the trunk.
 
     Args:
         trunk: bare, or already adapted by other owners.
         methods: the methods, innermost first.
         tasks: the owner's tasks; if a method gives each task adapters of its own, each task gets a part.
+        given: the pictures that they take.
 
     Raises:
-        SiteError: a plan is empty, names a site or parameter that does not exist, or two methods cannot be combined.
+        SiteError: a plan is empty, names a site or parameter that does not exist, or two methods cannot be combined;
+            or the trunk's first layer takes no other bands.
     """
+    others = OtherBands.of(trunk, given)
     plans = [(method, method.plan(trunk)) for method in methods]
     _check_together(trunk, plans)
     own = [[plan.own() for _ in tasks] if plan.own is not None else [] for _, plan in plans]
@@ -51,7 +66,12 @@ def make_owner(trunk: Trunk, methods: Sequence[Method], tasks: Sequence[str]) ->
         prompts=prompts,
         side=next((plan.side for _, plan in plans if plan.side is not None), None),
         shared=[plan.shared for _, plan in plans if plan.shared is not None],
-        changes=_first_changed(adapters, [*units, *([1] if prompts else [])]),
+        changes=_first_changed(
+            adapters, [*units, *([1] if prompts else []), *([] if others is None else [others.site.unit])]
+        ),
+        given=given,
+        planes=None if given.bands.is_rgb else Planes(given, trunk.mean, trunk.std),
+        others=others,
     )
     owner.parts = tuple(
         Owner(
@@ -72,6 +92,8 @@ def make_owner(trunk: Trunk, methods: Sequence[Method], tasks: Sequence[str]) ->
 def place(trunk: Trunk, owner: Owner) -> None:
     """Add an owner and its parts to a trunk, wrapping the modules at their sites."""
     members = (owner, *owner.parts)
+    if owner.others is not None:
+        _surround(trunk, owner.others.site)
     there = {site.name: _levels(module) for site, module in trunk.sites_with_modules()}
     parents: dict[int, tuple[nn.Module, str]] = {}
     for at in (at for member in members for at in member.places.values()):
@@ -151,9 +173,21 @@ def check_sites(trunk: Trunk, images: Tensor) -> None:
             )
 
 
+def _surround(trunk: Trunk, site: Site) -> None:
+    """Put the wrapper for other bands around the first layer and its wrappers, if it is not there."""
+    module = next(module for at, module in trunk.sites_with_modules() if at.name == site.name)
+    if isinstance(module, Banded):
+        return
+    holders = [(parent, key) for parent in trunk.body.modules() for key, c in parent._modules.items() if c is module]
+    ((parent, key),) = holders
+    wrapper = Banded(module, trunk.binding)
+    wrapper.training = trunk.training
+    parent._modules[key] = wrapper
+
+
 def _levels(module: nn.Module) -> list[nn.Module]:
-    """The bare module and the wrappers around it, innermost first."""
-    found = [module]
+    """The bare module and the wrappers of adapters around it, innermost first."""
+    found = [module.layer if isinstance(module, Banded) else module]
     while isinstance(found[-1], Adapted):
         found.append(found[-1].layer)
     return found[::-1]

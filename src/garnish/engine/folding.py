@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from garnish.engine.adapted import Adapted
 from garnish.engine.attach import adapted_sites, place
+from garnish.engine.banded import Banded, first_layer
 from garnish.engine.owner import Owner
 from garnish.engine.trunk import Trunk
 from garnish.errors import SiteError
@@ -22,6 +23,8 @@ T = TypeVar("T", bound=Trunk)
 
 def merge_adapters(trunk: T, owner: Owner) -> T:
     """A plain copy of the trunk with one owner's adapters merged into its layers; the original is unchanged.
+
+    It takes red, green and blue, as the trunk does: filters for other bands are no part of it.
 
     Raises:
         SiteError: an adapter cannot be written as a plain layer; names its site.
@@ -38,6 +41,7 @@ def merge_adapters(trunk: T, owner: Owner) -> T:
         if wrapper.of(owner) is not None:
             fold(wrapper, owner, site.name)
         _unwrap(plain, wrapper)
+    _unwrap_bands(plain)
     return plain
 
 
@@ -67,7 +71,8 @@ def fold_shared(trunk: T, owner: Owner) -> T:
         if wrapper.of(owner) is not None and site.name not in kept:
             fold(wrapper, owner, site.name)
         _unwrap(folded, wrapper)
-    place(folded, _only(owner, kept))
+    _unwrap_bands(folded)
+    place(folded, _only(owner, kept, filters=True))
     return folded
 
 
@@ -75,7 +80,8 @@ def fold_possible(trunk: T, owner: Owner) -> tuple[T, Owner]:
     """A copy of a trunk with all of one owner folded in that can be, and an owner of the rest, to be placed there.
 
     A site is left as it is if one of its adapters cannot be written as a plain layer, or if a task has its own there.
-    Values that the owner tunes become the frozen ones, and other owners are dropped, as in :func:`fold_shared`.
+    A first layer without adapters and its filters for other bands become one convolution of all planes. Values that the
+    owner tunes become the frozen ones, and other owners are dropped, as in :func:`fold_shared`.
 
     Args:
         trunk: adapted by the owner; unchanged.
@@ -98,7 +104,14 @@ def fold_possible(trunk: T, owner: Owner) -> tuple[T, Owner]:
                 else:
                     _set(layer, pair)
             _unwrap(folded, wrapper)
-    return folded, _only(owner, kept)
+    filters = owner.others is not None and owner.others.site.name in kept
+    _unwrap_bands(folded)  # to be placed again with the rest, if it keeps filters
+    if owner.others is not None and not filters:
+        _, first = first_layer(folded)
+        weight = torch.cat([first.weight, owner.others.weight], 1)
+        first.in_channels = weight.shape[1]
+        _set(first, (weight, None))
+    return folded, _only(owner, kept, filters=filters)
 
 
 def fold(wrapper: Adapted, owner: Owner, where: str) -> None:
@@ -139,13 +152,21 @@ def _settled(trunk: T, owner: Owner) -> T:
     return copied
 
 
-def _only(owner: Owner, sites: set[str]) -> Owner:
-    """A copy of an owner and its parts, without what it tunes, that keeps only the adapters at some sites."""
+def _only(owner: Owner, sites: set[str], *, filters: bool) -> Owner:
+    """A copy of an owner and its parts, without what it tunes, that keeps only the adapters at some sites.
+
+    Args:
+        owner: the owner.
+        sites: names of the sites.
+        filters: keep its filters for other bands.
+    """
     copied: dict[int, object] = {}
 
     def made(of: Owner, parent: Owner | None) -> Owner:
         adapters = [(at, copy.deepcopy(a, copied)) for at, a in of.placed() if at.site.name in sites]
         units = [at.site.unit for at, _ in adapters if at.site.kind != "feature"]
+        others = copy.deepcopy(of.others, copied) if filters else None
+        units += [] if others is None else [others.site.unit]
         return Owner(
             of.tasks,
             of.methods,
@@ -156,6 +177,9 @@ def _only(owner: Owner, sites: set[str]) -> Owner:
             side=copy.deepcopy(of.side, copied),
             shared=[copy.deepcopy(module, copied) for module in of.shared],
             changes=min([*units, *([1] if of.prompts else [])], default=None),
+            given=of.given,
+            planes=copy.deepcopy(of.planes, copied),
+            others=others,
         )
 
     whole = made(owner, None)
@@ -171,3 +195,12 @@ def _unwrap(trunk: Trunk, wrapper: Adapted) -> None:
                 parent._modules[key] = wrapper.layer
                 return
     raise AssertionError("a wrapper must have a parent")
+
+
+def _unwrap_bands(trunk: Trunk) -> None:
+    """Replace the wrapper for other bands, if there is one, by what it wraps."""
+    for parent in trunk.body.modules():
+        for key, child in parent._modules.items():
+            if isinstance(child, Banded):
+                parent._modules[key] = child.layer
+                return

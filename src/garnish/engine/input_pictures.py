@@ -16,11 +16,17 @@ from garnish.errors import OptionError
 _BRIGHT = 16.0
 
 
-def check_images(images: object) -> None:
-    """Raise :class:`OptionError` unless ``images`` is what :meth:`garnish.model.model.Model.forward` accepts."""
+def check_tensor(images: object) -> None:
+    """Raise :class:`OptionError` unless ``images`` is a tensor of four axes."""
     if not isinstance(images, Tensor):
         what = type(images).__name__
-        raise OptionError(f"pictures must be a tensor (N, 3, H, W), got {what}; model.predict takes files and arrays")
+        raise OptionError(f"pictures must be a tensor (N, C, H, W), got {what}; model.predict takes files and arrays")
+    if images.ndim != 4:
+        raise OptionError(f"pictures must be (N, C, H, W), got {tuple(images.shape)}; stack pictures of one size")
+
+
+def check_rgb(images: Tensor) -> None:
+    """Raise :class:`OptionError` unless they are what :meth:`garnish.model.model.Model.forward` takes of RGB."""
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
         raise OptionError(f"pictures must be (N, 3, H, W), got {tuple(images.shape)}; stack RGB pictures of one size")
     if images.dtype != torch.uint8 and not images.is_floating_point():

@@ -5,6 +5,7 @@ Shape letters: I images, R rows, C channels, H W grid.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -31,7 +32,7 @@ def run_pass(
 
     Args:
         trunk: with adapters or without.
-        images: (I, 3, H, W) float32, normalised; sides a multiple of ``trunk.multiple``.
+        images: (I, 3 or more, H, W) float32, normalised; sides a multiple of ``trunk.multiple``.
         present: owners whose adapters act, which must be able to share a pass; one if ``rows`` is None; None: nobody.
         rows: the rows after the fork; None: no fork.
         unread: return maps that only tasks' own adapters change as :class:`TaskMaps`, to be made later.
@@ -63,10 +64,14 @@ def first_forked(trunk: Trunk, present: tuple[Owner, ...]) -> int:
 
 
 def _run_beside(trunk: Trunk, images: Tensor, rows: Rows, start: TrunkState | None) -> tuple[Tensor, ...]:
-    """Run the side networks of one or several owners on one frozen pass, without gradients through the trunk."""
+    """Run the side networks of one or several owners on one frozen pass, without gradients through the trunk.
+
+    Only where an owner has filters for other bands, which lie before all of it, gradients run through the trunk.
+    """
     if start is None:
-        with torch.no_grad():
-            start = run_prefix(trunk, images, (0, 0), len(trunk.units), beside=True)
+        acting = rows.present[0] if rows.present[0].others is not None else None  # its filters learn through the trunk
+        with nullcontext() if acting is not None else torch.no_grad():
+            start = run_prefix(trunk, images, (0, 0), len(trunk.units), beside=True, owner=acting)
     states, maps = start.by_stage, list(start.maps)
     assert states is not None, "the kept state lacks the maps that side networks read"
     done = []

@@ -11,10 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from garnish.engine.adapter import Adapter, Method
+from garnish.engine.banded import OtherBands
+from garnish.engine.planes import Planes
 from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
 from garnish.engine.twin import TunedSet, Twin
 from garnish.engine.units import Body
+from garnish.pictures.bands import Bands
+from garnish.pictures.given_bands import GivenBands
 
 
 @final
@@ -67,6 +71,9 @@ class Owner(nn.Module):
         first: unit before which its rows fork from those of others; None: it has no adapters.
         changes: the first unit that computes something other than in the bare trunk (adapters of feature maps and
             side networks change no unit); None: none does.
+        given: the pictures that its tasks take; of a part, those of its parent.
+        planes: makes the trunk's input of them; None: as of 8-bit RGB. Of a part always None.
+        others: its filters of the first layer for bands beside red, green and blue, or None. Of a part always None.
         number: unique within the trunk and never reused; -1 before it is added.
     """
 
@@ -84,6 +91,9 @@ class Owner(nn.Module):
         side: nn.Module | None = None,
         shared: Sequence[nn.Module] = (),
         changes: int | None = None,
+        given: GivenBands | None = None,
+        planes: Planes | None = None,
+        others: OtherBands | None = None,
     ) -> None:
         super().__init__()
         self.number = -1
@@ -100,7 +110,11 @@ class Owner(nn.Module):
         self.prompts = prompts
         self.side = side
         self.shared = nn.ModuleList(shared)
+        self.given: GivenBands = (GivenBands() if given is None else given) if parent is None else parent.given
+        self.planes = planes
+        self.others = others
         units = [place.site.unit for place in self.places.values()]
+        units += [] if others is None else [others.site.unit]
         self.first = None if streamed or not units else min(units)
         self.changes = changes
         self._twin: Twin | None = None
@@ -130,14 +144,20 @@ class Owner(nn.Module):
         return f"{'+'.join(task for task in self.parent.tasks if task in tasks)}:{kept}"
 
     @property
+    def bands(self) -> Bands:
+        """The bands of the pictures that its tasks take."""
+        return self.given.bands
+
+    @property
     def made_by(self) -> str:
-        """The names of its methods, for messages."""
-        return " + ".join(type(method).__name__ for method in self.methods)
+        """The names of its methods, and that other bands enter, for messages."""
+        names = [type(method).__name__ for method in self.methods]
+        return " + ".join([*names, *([] if self.root.others is None else ["the filters of further bands"])])
 
     @property
     def acts(self) -> bool:
         """Whether its passes differ from those of the bare trunk."""
-        there = self.side is not None or self.parent is not None
+        there = self.side is not None or self.parent is not None or self.others is not None
         return bool(there or self.places or len(self.tuned) or self.prompts or self.parts)
 
     @property
@@ -172,19 +192,22 @@ class Owner(nn.Module):
             yield from ((f"{at}.{leaf}", parameter) for leaf, parameter in module.named_parameters())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Name in a bundle → tensor: adapters, tuned parameters, side network, shared modules, with buffers."""
+        """Name in a bundle → tensor: adapters, tuned parameters, side network, shared modules, other bands."""
         found: dict[str, Tensor] = dict(self.named_trained())
         for at, module in itertools.chain(*self._named_modules()):
             found.update({f"{at}.{leaf}": buffer for leaf, buffer in module.named_buffers()})
         return found
 
     def _named_modules(self) -> tuple[list[tuple[str, nn.Module]], list[tuple[str, nn.Module]]]:
-        """(name prefix in a bundle, module) pairs: of the adapters, and of side network and shared modules."""
+        """(name prefix in a bundle, module) pairs: of the adapters; of side network, shared modules, other bands."""
         at = f"adapters.{self.name}"
         adapters = [(f"{at}.{where.site.name}.{where.level}", self.adapters[key]) for key, where in self.places.items()]
-        others = [("side", self.side)] if self.side is not None else []
-        others += [(f"shared{number or ''}", module) for number, module in enumerate(self.shared)]
-        return adapters, [(f"{kind}.{self.name}", module) for kind, module in others]
+        beside: list[tuple[str, nn.Module]] = [("side", self.side)] if self.side is not None else []
+        beside += [(f"shared{number or ''}", module) for number, module in enumerate(self.shared)]
+        named = [(f"{kind}.{self.name}", module) for kind, module in beside]
+        if self.others is not None:
+            named.append((f"bands.{self.name}.{self.others.site.name}", self.others))
+        return adapters, named
 
     # ---- its modules of the trunk -------------------------------------------------------------------------------
 

@@ -128,7 +128,8 @@ def group_of(owner: Owner, body: Body, *, whole: bool, part_bytes: int | None = 
     side networks share one pass of the bare trunk. Of the rest, those that adapt the first block share no work but
     the reading of the weights, which counts where their parts of the stream are small: a pass for each of 16 took 2.5
     times a joint one at 56 pixels, 1.10 at 224 (docs/benchmarks.md, "Ways of a mixed batch"), and holds the
-    maps of one owner at a time. In compiled models (``whole``) one graph must serve every mix.
+    maps of one owner at a time. In compiled models (``whole``) one graph must serve every mix. Owners whose pictures
+    become other input never share a pass, nor do parts of owners whose first layer has filters of its own.
 
     Args:
         owner: the owner.
@@ -136,7 +137,13 @@ def group_of(owner: Owner, body: Body, *, whole: bool, part_bytes: int | None = 
         whole: the pass is compiled.
         part_bytes: of the owner's part of the stream in the first block; None: not known, as in a graph.
     """
-    if owner.runs_apart:
+    planes, key = owner.root.given.key, _group_of(owner, body, whole, part_bytes)
+    return key if planes is None else (planes, key)
+
+
+def _group_of(owner: Owner, body: Body, whole: bool, part_bytes: int | None) -> Hashable:
+    filters = owner.root.others is not None
+    if owner.runs_apart or (filters and (owner.parent is not None or owner.side is not None)):
         return owner.root.number
     if owner.root.side is not None:
         return "side networks"

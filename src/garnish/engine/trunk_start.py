@@ -156,7 +156,15 @@ def check_start(
         raise OptionError("start: lacks the maps that a side network reads; keep it with beside=True")
 
 
-def run_prefix(trunk: Trunk, images: Tensor, size: tuple[int, int], unit: int, *, beside: bool = False) -> TrunkState:
+def run_prefix(
+    trunk: Trunk,
+    images: Tensor,
+    size: tuple[int, int],
+    unit: int,
+    *,
+    beside: bool = False,
+    owner: Owner | None = None,
+) -> TrunkState:
     """Run the bare trunk, without anyone's adapters, up to a unit.
 
     Args:
@@ -165,10 +173,11 @@ def run_prefix(trunk: Trunk, images: Tensor, size: tuple[int, int], unit: int, *
         size: (H, W) of the pictures without padding.
         unit: number of the unit to stop before, not in the middle of a block, above 0; the number of units: run all.
         beside: keep the maps that side networks read; needs all units.
+        owner: whose filters of other bands act; None: nobody's.
     """
     states: list[list[Tensor]] = [[] for _ in trunk.stages]
     watch: Watch | None = (lambda x, index: states[index].append(x)) if beside else None
-    ctx = ForwardContext(grid=(0, 0), num_prefix=trunk.num_prefix)
+    ctx = ForwardContext(grid=(0, 0), num_prefix=trunk.num_prefix, owner=owner)
     flow = run_units(trunk, Flow(images, ctx), None, end=unit, watch=watch)
     over = unit == len(trunk.units)
     return TrunkState(

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from garnish.checking.finite import is_finite
 from garnish.data.dataset import Dataset
 from garnish.engine.trunk import Trunk
-from garnish.errors import GarnishError
+from garnish.errors import GarnishError, OptionError
 from garnish.exporting.agreement import Agreement, TaskAgreement
 from garnish.exporting.graph import least_side
+from garnish.exporting.picture_input import with_gaps
 from garnish.exporting.running import Runner
 from garnish.heads.head import is_plain
 from garnish.model.model import Model
@@ -80,12 +81,12 @@ def compared(
         run: the exported file.
         tasks: the tasks of its outputs, in their order.
         sizes: (N, H, W) each.
-        dtype: of the pictures that it takes.
+        dtype: of the pictures that it takes: uint8, uint16 or float32.
     """
     found = {task: Agreement(model.tasks[task]) for task in tasks}
     tried = []
     for seed, (count, height, width) in enumerate(sizes):
-        images = pictures(count, height, width, seed, dtype)
+        images = pictures_for(model, tasks, (count, height, width), seed, dtype)
         with torch.inference_mode():
             want = model(images, tasks)
         got = _run(run, images)
@@ -112,6 +113,11 @@ def holds_for(
 
 def compared_on(model: Model, run: Runner, tasks: Sequence[str], dataset: Dataset, dtype: torch.dtype) -> DataAgreement:
     """Compare them on labelled pictures, and measure both; see :func:`compared`."""
+    if dtype != torch.float32 and not model.served.bands_of(tasks).is_rgb:
+        raise OptionError(
+            f"export: data: its pictures are values, and the graph takes {str(dtype).removeprefix('torch.')} as files"
+            " hold them; use input float, or leave data out"
+        )
     names = shared_tasks(model, dataset, [task for task in tasks if task in dataset.tasks] or None)
     found = {task: Agreement(model.tasks[task]) for task in names}
     before, after = ({task: model.tasks[task].metric() for task in names} for _ in range(2))
@@ -158,13 +164,21 @@ def beyond(certificate: Certificate, precision: Precision) -> Iterator[str]:
                 yield f"{task!r} loses {100 * lost:.2f} points of mean IoU, more than {100 * MOST_LOST:g}"
 
 
-def pictures(count: int, height: int, width: int, seed: int, dtype: torch.dtype) -> Tensor:
-    """(N, 3, H, W) made pictures with structure at several scales, uint8, or float32 in [0, 1]."""
+def pictures_for(
+    model: Model, tasks: Sequence[str], size: tuple[int, int, int], seed: int, dtype: torch.dtype
+) -> Tensor:
+    """(N, C, H, W) of ``size`` (N, H, W): :func:`pictures` of the bands that some tasks take."""
+    bands = model.served.bands_of(tasks)
+    return with_gaps(pictures(*size, seed, dtype, channels=len(bands.names)), bands)
+
+
+def pictures(count: int, height: int, width: int, seed: int, dtype: torch.dtype, *, channels: int = 3) -> Tensor:
+    """(N, C, H, W) made pictures with structure at several scales, uint8 or uint16, or float32 in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
-    scales = [torch.rand(count, 3, cells, cells, generator=generator) for cells in (3, 12, 48)]
+    scales = [torch.rand(count, channels, cells, cells, generator=generator) for cells in (3, 12, 48)]
     coarse = [F.interpolate(s, size=(height, width), mode="bilinear", align_corners=False) for s in scales]
-    found = (torch.stack(coarse).sum(0) + torch.rand(count, 3, height, width, generator=generator)) / 4
-    return found if dtype == torch.float32 else (found * 255).round().to(dtype)
+    found = (torch.stack(coarse).sum(0) + torch.rand(count, channels, height, width, generator=generator)) / 4
+    return found if dtype == torch.float32 else (found * torch.iinfo(dtype).max).round().to(dtype)
 
 
 def _run(run: Runner, images: Tensor) -> tuple[Tensor, ...]:

@@ -38,7 +38,7 @@ class Deployed(nn.Module):
         self.tasks = tuple(tasks)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) uint8 in 0 … 255, or float32 in [0, 1] → of each task (N, C, H, W) float32."""
+        """(N, C, H, W) pictures as ``Model.forward`` takes them → of each task (N, channels, H, W) float32."""
         asked = None if set(self.tasks) == set(self.model.tasks) else list(self.tasks)
         found = self.model(image, asked)
         return tuple(found[task] for task in self.tasks)
@@ -92,7 +92,7 @@ def folded_copy(model: Model, tasks: Sequence[str]) -> Model:
     trunk of its own.
 
     Args:
-        model: of :func:`plain_copy`; unchanged, its tensors may be shared with the result.
+        model: of :func:`usable_copy`; unchanged, its tensors may be shared with the result.
         tasks: the tasks that will be run.
     """
     served = model.served

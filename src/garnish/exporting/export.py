@@ -29,6 +29,7 @@ from garnish.exporting.facts import bundle_files_of, decoding_of, manifest_bytes
 from garnish.exporting.fed_export import FedGraph, bundle_name, fed_files
 from garnish.exporting.graph import OPSET, least_side, onnx_bytes, program_bytes, require_onnx, to_onnx, traced
 from garnish.exporting.own_rounding import check_agreement
+from garnish.exporting.picture_input import Input, check_rgb_alone, image_facts, input_dtype, manifest_format
 from garnish.exporting.precision import stored_as
 from garnish.exporting.running import runner_of
 from garnish.files.atomic import present, write_folder, writing
@@ -39,7 +40,6 @@ from garnish.model.model import Model
 from garnish.page.files import PAGE_FILES, page_files
 from garnish.registry import plain
 from garnish.runtime.manifest import (
-    FORMAT,
     GRAPH,
     IMAGE,
     MANIFEST,
@@ -86,7 +86,7 @@ def export(
     *,
     adapters: Literal["merged", "inputs"] = "merged",
     to: Literal["onnx", "torch"] = "onnx",
-    input: Literal["uint8", "float"] = "uint8",
+    input: Input | None = None,
     precision: Literal["fp32", "fp16", "int8"] = "fp32",
     data: Dataset | None = None,
     weights: str | os.PathLike[str] | None = None,
@@ -102,7 +102,9 @@ def export(
             adapters and heads as inputs, and each bundle is two small files beside it; further bundles of the same
             trunk, methods and heads are added by exporting them to the same folder.
         to: "onnx", or "torch" for a ``.pt2`` program of ``torch.export``.
-        input: what the graph takes: "uint8" in 0 … 255, or "float" in [0, 1]; (N, 3, H, W) RGB.
+        input: what the graph takes: "uint8" in 0 … 255, or "float" in [0, 1]; (N, 3, H, W) RGB. Of pictures with other
+            bands (N, C, H, W): "uint8" or "uint16" as files hold them, or "float" as ``Bands.values`` gives them, NaN
+            where there are no data. None: "uint8" of RGB, "float" of others.
         precision: how the trunk's weights are stored in ONNX; computed in float32 all the same.
         data: pictures with labels, on which the file is compared with the model as well, and both are measured.
         weights: the backbone's weights, if they are no longer at the path in the bundle.
@@ -122,23 +124,30 @@ def export(
         raise OptionError(f'export: the page runs ONNX, not to="{to}"; leave one of them out')
     place = _checked_place(out, adapters)
     shown = _page(page, present(place))
-    dtype = torch.uint8 if input == "uint8" else torch.float32
     if adapters == "inputs":
-        return _export_fed(_read_apart(source, weights), out, place, dtype, precision, data, shown)
+        models = _read_apart(source, weights)
+        for model in models.values():
+            check_rgb_alone(model, "adapters='inputs'", "leave it out")
+        dtype = input_dtype(input, next(iter(models.values())), ())
+        return _export_fed(models, out, place, dtype, precision, data, shown)
     given = _read(source, weights)
     names = chosen_tasks(given, tasks)
+    dtype = input_dtype(input, given, names)
+    if shown:
+        check_rgb_alone(given, "the page", "export to a folder without one")
     decodings = {task: decoding_of(task, given.tasks[task]) for task in names}
     reference = usable_copy(given)
     named = {task: f"{task}_output" if task == IMAGE else task for task in names}
     graph, least, certificate = _made(reference, names, list(named.values()), to, dtype, precision, data)
+    image = image_facts(dtype, least, given.bands_of(names[0]))
     facts: ExportFacts = {
-        "format": FORMAT,
+        "format": manifest_format(image),
         "form": "merged",
         "to": to,
         "precision": precision,
         "versions": versions(to),
         "backbone": trunk_facts(reference),
-        "image": {"dtype": "uint8" if dtype == torch.uint8 else "float32", "least": least},
+        "image": image,
         "tasks": {
             task: ExportedTask(output=name, channels=given.tasks[task].channels, decoding=decodings[task])
             for task, name in named.items()
@@ -173,7 +182,8 @@ def _made(
     """
     trunk, sizes, least = reference.backbone, sizes_to_try(reference.backbone), least_side(reference.backbone)
     folded = folded_copy(reference, tasks)
-    program = traced(Deployed(folded, tasks), trunk, dtype)
+    bands = reference.bands_of(tasks[0])
+    program = traced(Deployed(folded, tasks), trunk, dtype, channels=len(bands.names))
     proto = None if to == "torch" else to_onnx(program, outputs, folded.all_tensors())
     graph = program_bytes(program) if proto is None else onnx_bytes(proto)
     run = runner_of(graph, to)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 #: Version of the operators: the least that has Gelu (20), LayerNormalization (17) and DeformConv (19) as they are.
 OPSET = 20
-#: Sides of the example that is traced, which no size in a model is, and neither of which is 1 on any map.
-_EXAMPLE = (2, 3, 286, 413)
+#: Number and sides of the example that is traced, which no size in a model is; no side is 1 on any map.
+_EXAMPLE = (2, 286, 413)
 #: Most bytes of an ONNX file: it is one message of protocol buffers.
 _MOST_BYTES = 2**31 - 1
 
@@ -49,21 +49,23 @@ def traced(
     dtype: torch.dtype,
     own: Sequence[Tensor] | None = None,
     open_sides: Sequence[Collection[int]] = (),
+    channels: int = 3,
 ) -> ExportedProgram:
     """The graph of a module that takes pictures, for any number of them and any sides from :func:`least_side`.
 
     Args:
-        module: (N, 3, H, W) → tensors; in evaluation mode.
+        module: (N, channels, H, W) → tensors; in evaluation mode.
         trunk: the trunk inside it.
-        dtype: of the pictures, uint8 or float32.
+        dtype: of the pictures: uint8, uint16 or float32.
         own: examples of further inputs, which the module takes as a list beside the pictures; None: it takes none.
         open_sides: of each of them the sides to be left open; the graph may fix one all the same.
+        channels: of the pictures.
 
     Raises:
         GarnishError: it has a condition on sizes, or an operation that cannot be traced.
     """
     least = least_side(trunk)
-    count, channels, height, width = _EXAMPLE
+    count, height, width = _EXAMPLE
     example = torch.zeros(count, channels, height + least, width + least, dtype=dtype)
     # plain numbers are names: they become those of the sides of inputs and outputs
     sizes: Any = ({0: Dim("N", min=1), 2: Dim("H", min=least), 3: Dim("W", min=least)},)

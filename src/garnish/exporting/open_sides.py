@@ -46,11 +46,11 @@ def open_sides(model: Model) -> dict[str, set[int]]:
 
 def _others(specs: Specs) -> Iterator[Specs]:
     """The same with one thing changed: an option of a method, or the number of outputs of every task."""
-    for number, (methods, names) in enumerate(specs.owners):
-        for place, method in enumerate(methods):
+    for number, owner in enumerate(specs.owners):
+        for place, method in enumerate(owner.methods):
             for changed in _changed(method):
-                given = [*methods[:place], changed, *methods[place + 1 :]]
-                owners = [*specs.owners[:number], (given, names), *specs.owners[number + 1 :]]
+                other = owner._replace(methods=[*owner.methods[:place], changed, *owner.methods[place + 1 :]])
+                owners = [*specs.owners[:number], other, *specs.owners[number + 1 :]]
                 yield dataclasses.replace(specs, owners=owners)
     tasks = {name: cast(Task, SimpleNamespace(channels=task.channels + 1)) for name, task in specs.tasks.items()}
     yield dataclasses.replace(specs, tasks=tasks)

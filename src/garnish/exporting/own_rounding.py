@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 
 from garnish.errors import GarnishError
-from garnish.exporting.certificate import LIMIT, Certificate, beyond, pictures
+from garnish.exporting.certificate import LIMIT, Certificate, beyond, pictures_for
 from garnish.model.model import Model
 from garnish.runtime.manifest import Precision
 
@@ -25,13 +25,13 @@ def own_rounding(model: Model, certificate: Certificate, dtype: torch.dtype) -> 
     Args:
         model: of :func:`garnish.exporting.deployed.plain_copy`; unchanged.
         certificate: whose sizes of made pictures and tasks are taken.
-        dtype: of the pictures, uint8 or float32.
+        dtype: of the pictures: uint8, uint16 or float32.
     """
     wide = copy.deepcopy(model).double()
     tasks = list(certificate["tasks"])
     off, scale = (dict.fromkeys(tasks, 0.0) for _ in range(2))
     for seed, (count, height, width) in enumerate(certificate["sizes"]):
-        images = pictures(count, height, width, seed, dtype)
+        images = pictures_for(model, tasks, (count, height, width), seed, dtype)
         with torch.inference_mode():
             exact, found = wide(images, tasks), model(images, tasks)
         for task, out in exact.items():

@@ -21,6 +21,8 @@ _log = logger(__name__)
 
 #: Endings of map files that a picture may have too.
 _WRITTEN = (".png", ".tif")
+#: Arrays, which hold pictures of other bands than RGB, and are taken only where a name or a pattern says so.
+_ARRAYS = (".npy", ".npz")
 
 #: Suffixes of the videos that are taken for such; PyAV reads more.
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
@@ -162,7 +164,8 @@ def _fitting(pattern: str, out: Path | None) -> dict[Path, str]:
     found = {
         file: file.relative_to(base).with_suffix("").as_posix()
         for file in files
-        if _is_given(file) and (avoided is None or "**" not in pattern or avoided not in file.resolve().parents)
+        if (_is_given(file) or file.suffix == Path(pattern).suffix in _ARRAYS)
+        and (avoided is None or "**" not in pattern or avoided not in file.resolve().parents)
     }
     if not found:
         raise DataError(f"{pattern}: no picture has such a name; check the pattern")

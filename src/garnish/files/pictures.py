@@ -34,9 +34,9 @@ FREE_PIXELS, PIXELS_PER_BYTE = 2**26, 500
 PICTURE_SUFFIXES = tuple(ending for endings in FORMATS.values() for ending in endings)
 
 
-def is_picture_file(path: Path) -> bool:
+def is_picture_file(path: Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES) -> bool:
     """Whether a file counts as a picture for data sets and ``garnish predict``: by its suffix, and not hidden."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
 
 
 ONE_BAND = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
@@ -198,8 +198,8 @@ def _from_deep(pixels: np.ndarray, where: str, largest: int) -> RGB:
 
 def _all_but_black(found: str) -> str:
     return (
-        f"a 16-bit picture that holds {found}, so it would be all but black; scale its numbers to 0 to 65535 or save 8"
-        " bits"
+        f"a 16-bit picture that holds {found}, so it would be all but black; scale its numbers to 0 to 65535, save 8"
+        " bits, or state `channels` and their range in the description of the data"
     )
 
 

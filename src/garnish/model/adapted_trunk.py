@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from garnish.backbones.backbone import Backbone
 from garnish.checking.arguments import checked
 from garnish.engine.adapter import Method
-from garnish.engine.attach import detach, make_owner, place_all
+from garnish.engine.attach import OwnerSpec, detach, make_owner, place_all
 from garnish.engine.compiled import CompiledTrunk, compile_module
 from garnish.engine.drop_path import let_paths_drop
 from garnish.engine.owner import Owner, owners_of
@@ -22,6 +22,9 @@ from garnish.errors import OptionError, showable, shown, suggest
 from garnish.heads.head import Head
 from garnish.model.decoders import Decoders, heads_by_task, make_decoders
 from garnish.model.served import Addition, Served
+from garnish.pictures.band_statistics import BandStatistics
+from garnish.pictures.bands import Bands
+from garnish.pictures.given_bands import Extra, GivenBands
 from garnish.tasks.task import Task
 
 #: Held while tasks are added to or removed from any model; passes do not wait for it.
@@ -69,6 +72,9 @@ class AdaptedTrunk(nn.Module, ABC):
         tasks: Mapping[str, Task],
         head: Head | Mapping[str, Head] | None = None,
         *,
+        bands: Bands | None = None,
+        statistics: BandStatistics | None = None,
+        extra: Extra = "zero",
         freeze_others: bool = False,
     ) -> None:
         """Add tasks, with adapters of their own next to the existing ones.
@@ -77,6 +83,9 @@ class AdaptedTrunk(nn.Module, ABC):
             method: as for :func:`adapt`.
             tasks: name → task; the names must be new to the model.
             head: as for :func:`adapt`.
+            bands: likewise; tasks of different bands live in one model, but never share a pass.
+            statistics: likewise.
+            extra: likewise.
             freeze_others: freeze all earlier tasks, so that their outputs do not change.
         """
         methods = (method,) if isinstance(method, Method) else tuple(method)
@@ -86,7 +95,8 @@ class AdaptedTrunk(nn.Module, ABC):
         if len(per_task) > 1:
             raise OptionError("methods of one list must all be shared or all be per_task")
         names = tuple(tasks)
-        owners = [(methods, own) for own in ([(n,) for n in names] if True in per_task else [names])]
+        given = GivenBands(bands=Bands() if bands is None else bands, statistics=statistics, extra=extra)
+        owners = [OwnerSpec(methods, own, given) for own in ([(n,) for n in names] if True in per_task else [names])]
         earlier = tuple(self.tasks)
         self.serve(self.build(owners, tasks, heads_by_task(head, tasks)))
         if freeze_others:
@@ -94,7 +104,7 @@ class AdaptedTrunk(nn.Module, ABC):
 
     def build(
         self,
-        owners: Sequence[tuple[Sequence[Method], tuple[str, ...]]],
+        owners: Sequence[OwnerSpec],
         tasks: Mapping[str, Task],
         heads: Mapping[str, Head],
         groups: Sequence[Sequence[str]] | None = None,
@@ -102,18 +112,19 @@ class AdaptedTrunk(nn.Module, ABC):
         """Build the adapters and decoders of new tasks, as a bundle lists them; :meth:`serve` adds them.
 
         Args:
-            owners: the methods and the tasks of each.
+            owners: what each is made of.
             tasks: name → task; the names must be new to the model.
             heads: name → options of its head.
             groups: which tasks share a joint head; None: those with equal options.
         """
         self.served.check_new(tasks)
         decoders = make_decoders(self.backbone, tasks, heads, groups)
-        made = tuple(make_owner(self.backbone, methods, own) for methods, own in owners)
+        made = tuple(make_owner(self.backbone, *spec) for spec in owners)
         found = Addition(dict(tasks), made, decoders)
         like: Tensor = self.mean  # type: ignore[assignment]
         for module in found.modules():
-            if any((t.device, t.dtype) != (like.device, like.dtype) for t in module.parameters()):
+            held = (*module.parameters(), *module.buffers())
+            if any(t.device != like.device or (t.is_floating_point() and t.dtype != like.dtype) for t in held):
                 module.to(like.device, like.dtype)  # fake tensors refuse this call even if nothing would change
             module.requires_grad_(True).train(self.training)
         return found
@@ -209,4 +220,4 @@ class AdaptedTrunk(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Raw outputs of (I, 3, H, W) pictures, ``{task: tensor}``."""
+        """Raw outputs of (I, C, H, W) pictures, ``{task: tensor}``."""

@@ -1,6 +1,6 @@
 """A picture as :meth:`Model.predict` takes it.
 
-Shape letters: H W pixels.
+Shape letters: C bands, H W pixels.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from torch import Tensor
 
 from garnish.errors import DataError
 from garnish.files.given_pictures import conversion, pixels_of, some_pixels
+from garnish.pictures.bands import Bands
+from garnish.pictures.given_picture import stored_numbers
 
-#: A picture: a file, a PIL image, a torch (3, H, W) uint8, or a numpy (H, W, 3) or grey (H, W) uint8.
+#: A picture: a file, a PIL image, a torch (3, H, W) uint8, or a numpy (H, W, 3) or grey (H, W) uint8. Of other bands: a
+#: file, a numpy (H, W, C) of the numbers of one, or a torch (C, H, W) of them or of floats as ``Bands.values``.
 Picture = str | Path | Image.Image | Tensor | np.ndarray
 
 
@@ -32,3 +35,24 @@ def picture_pixels(picture: Picture) -> np.ndarray:
         code = "" if meta else conversion(tuple(picture.shape), str(picture.dtype), is_float=floats, channels=0)
         raise DataError(f"a picture tensor must be (3, H, W) uint8, got {tuple(picture.shape)} {picture.dtype}{code}")
     return some_pixels(picture.permute(1, 2, 0).cpu().numpy())
+
+
+def picture_values(picture: Picture, bands: Bands, where: str) -> np.ndarray:
+    """(C, H, W) float32 values of a picture of some bands, NaN where there are no data.
+
+    Args:
+        picture: an array or a PIL image: of a file's numbers; a tensor (C, H, W): integers likewise, floats as values.
+        bands: that it has.
+        where: the picture, for messages.
+
+    Raises:
+        DataError: other bands, numbers that the bands cannot read, or a file that cannot be read.
+    """
+    if not isinstance(picture, Tensor):
+        stored, own = stored_numbers(picture, bands, where)
+        return own.values(stored, where)
+    if picture.ndim != 3 or picture.shape[0] != len(bands.names) or 0 in picture.shape or picture.is_meta:
+        raise DataError(f"{where}: expected a tensor ({len(bands.names)}, H, W), got {tuple(picture.shape)}")
+    if picture.is_floating_point():
+        return picture.detach().float().cpu().numpy()
+    return bands.values(picture.permute(1, 2, 0).cpu().numpy(), where)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from garnish.decodings.prediction import Prediction
 from garnish.engine.adapter import Method
 from garnish.engine.attach import check_sites
 from garnish.engine.compiled import CompiledTrunk, compile_module
-from garnish.engine.input_pictures import check_images, prepared
+from garnish.engine.input_pictures import check_tensor, prepared
 from garnish.engine.maps import Maps, pick
 from garnish.engine.one_pass import first_forked
 from garnish.engine.owner import Owner
@@ -30,8 +31,11 @@ from garnish.heads.head import Head
 from garnish.model.adapted_trunk import AdaptedTrunk
 from garnish.model.decoders import Outputs, decode_maps, needed
 from garnish.model.given_picture import Picture
+from garnish.model.inputs import Inputs
 from garnish.model.served import Served
-from garnish.predicting.overlapping import Every, Failure, PassSize
+from garnish.pictures.band_statistics import BandStatistics
+from garnish.pictures.bands import Bands
+from garnish.pictures.given_bands import Extra
 from garnish.tasks.task import Task
 from garnish.tiles.tiling import Overlap, Tile
 
@@ -42,6 +46,10 @@ def adapt(
     method: Method | Sequence[Method],
     tasks: Mapping[str, Task],
     head: Head | Mapping[str, Head] | None = None,
+    *,
+    bands: Bands | None = None,
+    statistics: BandStatistics | None = None,
+    extra: Extra = "zero",
 ) -> Model:
     """Make a model: put adapters into a backbone, and a head on it for each task.
 
@@ -50,6 +58,11 @@ def adapt(
         method: how to adapt it; several are combined at their sites in the order given.
         tasks: name → task.
         head: one head for all tasks, or one per task by name; None: ``LinearHead()``.
+        bands: of the pictures that the tasks take; None: 8-bit RGB. Bands called red, green and blue meet the filters
+            that the trunk has for them; the others enter through one trained tensor at its first layer.
+        statistics: of those bands over the training pictures, by which others than red, green and blue are normalised.
+        extra: what the filters of other bands begin as: "zero", so that the start equals the trunk, or "mean", the mean
+            of the trunk's three (scaled, see docs/pictures.md).
 
     Raises:
         SiteError: a plan that does not fit the backbone. OptionError: tasks or heads that do not fit each other.
@@ -59,7 +72,7 @@ def adapt(
             f"{backbone.name} is adapted already; build a fresh one with garnish.backbone, or use model.add"
         )
     model = Model(backbone)
-    model.add(method, tasks, head)
+    model.add(method, tasks, head, bands=bands, statistics=statistics, extra=extra)
     return model
 
 
@@ -86,7 +99,8 @@ class Model(AdaptedTrunk):
         """Run all tasks, some, or different ones for each picture, in as few passes as possible.
 
         Args:
-            images: (I, 3, H, W) float in [0, 1], or uint8 in 0 … 255; any H and W from 1.
+            images: (I, 3, H, W) float in [0, 1], or uint8 in 0 … 255; any H and W from 1. Of tasks with bands of their
+                own (I, C, H, W): floats of ``Bands.values``, NaN where there are no data, or integers as files hold.
             tasks: None: all; ``["depth"]``: some; ``[["seg"], ["depth"], ["seg", "depth"]]``: per picture.
             start: saved state of the bare trunk for these pictures (see ``unchanged_start``) to continue from.
             served: an earlier value of :attr:`served`, whose tasks to use; None: the current one.
@@ -95,20 +109,20 @@ class Model(AdaptedTrunk):
             Task name → (n, C, H, W) raw output for the n pictures that asked for it, in picture order. For a batch of
             no pictures, (0, C, H, W) for each task that is named.
         """
-        check_images(images)
-        now, size = served or self.served, (images.shape[-2], images.shape[-1])
+        check_tensor(images)
+        now, size, device = served or self.served, (images.shape[-2], images.shape[-1]), images.device
         asked = Wanted.of(tasks, images.shape[0], now.tasks)
-        if isinstance(images.shape[0], int) and not images.shape[0]:  # reshapings of trunks cannot tell its sizes
-            like = self.prepare(images)
-            return {task: like.new_zeros(0, now.tasks[task].channels, *size) for task in asked.tasks}
         wanted = asked.with_needed(lambda names: needed(now.decoders, names))
-        x = self.prepare(images) if start is None else images
+        inputs = Inputs(images, now, wanted.tasks, self.mean, self.std, self.backbone.multiple)  # type: ignore[arg-type]
+        if isinstance(images.shape[0], int) and not images.shape[0]:  # reshapings of trunks cannot tell its sizes
+            like: Tensor = self.mean  # type: ignore[assignment]
+            return {task: like.new_zeros(0, now.tasks[task].channels, *size) for task in asked.tasks}
         outputs = Outputs(now.decoders, self.backbone, size)
-        body, stream = self.backbone.body, stream_bytes(self.backbone, x.shape[-2], x.shape[-1])
-        for step in plan_passes(wanted, now.owner_of, body, x.device, whole=self.is_compiled, picture_bytes=stream):
-            outputs.read(self._run(step, x, start))
+        body, stream = self.backbone.body, stream_bytes(self.backbone, *inputs.sides)
+        for step in plan_passes(wanted, now.owner_of, body, device, whole=self.is_compiled, picture_bytes=stream):
+            outputs.read(self._run(step, images if start is not None else inputs.of(step.present[0]), start))
         found = outputs.all()
-        return {task: pick(found[task], wanted.rows_for(task, asked, x.device)) for task in asked.tasks}
+        return {task: pick(found[task], wanted.rows_for(task, asked, device)) for task in asked.tasks}
 
     def _run(self, step: Pass, x: Tensor, start: TrunkState | None) -> Maps:
         """The feature maps of one pass through the trunk."""
@@ -123,10 +137,21 @@ class Model(AdaptedTrunk):
         forked = len(found) if step.rows is None else first_forked(self.backbone, step.present)
         return Maps(found, forked, step.tasks)
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """Normalise, and pad right and bottom with the mean colour to the backbone's multiple."""
-        check_images(images)
-        return prepared(images, self.mean, self.std, self.backbone.multiple)  # type: ignore[arg-type]
+    def prepare(self, images: Tensor, tasks: Sequence[str] | None = None) -> Tensor:
+        """Normalise, and pad right and bottom with the mean colour to the backbone's multiple.
+
+        Args:
+            images: (I, C, H, W), as :meth:`forward` takes them.
+            tasks: whose input it is, of one owner or of owners whose pictures are normalised alike; None: all.
+
+        Returns:
+            (I, 3, H', W') red, green and blue; of tasks with other bands (I, 3 + E, H', W'), those behind them.
+        """
+        check_tensor(images)
+        now = self.served
+        names = tuple(now.tasks if tasks is None else tasks)
+        inputs = Inputs(images, now, names, self.mean, self.std, self.backbone.multiple)  # type: ignore[arg-type]
+        return inputs.of_all()
 
     def decode(self, maps: Mapping[str, Sequence[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
         """Feature maps of each task → its raw output: see :func:`garnish.model.decoders.decode_maps`."""
@@ -152,6 +177,11 @@ class Model(AdaptedTrunk):
     def owner_of(self, task: str) -> Owner:
         """The owner whose adapters a task uses: the task's own part if it has one."""
         return self.served.owner(task)
+
+    @checked
+    def bands_of(self, task: str) -> Bands:
+        """The bands of the pictures that a task takes."""
+        return self.served.owner(task).bands
 
     @checked
     def head(self, task: str) -> nn.Module:
@@ -189,8 +219,8 @@ class Model(AdaptedTrunk):
     def check_sites(self) -> None:
         """Run one probe pass; raises :class:`SiteError` if an adapter wrapper is not called exactly once."""
         side = 2 * self.backbone.multiple
-        probe = self.prepare(torch.rand(1, 3, side, side, device=self.device))
-        check_sites(self.backbone, probe)
+        probe = torch.rand(1, 3, side, side, device=self.device)
+        check_sites(self.backbone, prepared(probe, self.mean, self.std, self.backbone.multiple))  # type: ignore[arg-type]
 
     # ---- modules of higher layers are imported on use -------------------------------------------------------------
 
@@ -210,38 +240,11 @@ class Model(AdaptedTrunk):
 
         return predict(self, picture, tasks, tile, overlap, flip, probabilities)
 
-    @checked
-    def predict_many(
-        self,
-        pictures: object,
-        tasks: Sequence[str] | None = None,
-        *,
-        every: Every = 1,
-        batch: PassSize | None = None,
-        probabilities: bool = False,
-        tile: Tile | None = "auto",
-        overlap: Overlap | None = None,
-        flip: bool = False,
-        failures: list[Failure] | None = None,
-    ) -> Iterator[Prediction[Tensor, Task]]:
-        """Predict a list, a folder, a pattern, a video or a generator of pictures, one after the other.
-
-        See :func:`garnish.model.predict_many.predict_many`.
-        """
+    def predict_many(self, pictures: object, *given: Any, **options: Any) -> Iterator[Prediction[Tensor, Task]]:
+        """Predict a folder, a list, a video … one after the other: see :mod:`garnish.model.predict_many`."""
         from garnish.model.predict_many import predict_many
 
-        return predict_many(
-            self,
-            pictures,
-            tasks,
-            every=every,
-            batch=batch,
-            probabilities=probabilities,
-            tile=tile,
-            overlap=overlap,
-            flip=flip,
-            failures=failures,
-        )
+        return predict_many(self, pictures, *given, **options)
 
     @checked
     def report(self, size: Size | None = None) -> dict[str, Json]:

@@ -20,11 +20,13 @@ from garnish.engine.shared_passes import Wanted
 from garnish.errors import GarnishError
 from garnish.model.decoders import Decoder
 from garnish.model.evaluation_mode import evaluating
-from garnish.model.given_picture import Picture, picture_pixels
+from garnish.model.given_picture import Picture, picture_pixels, picture_values
 from garnish.model.model import Model
 from garnish.model.served import Served
 from garnish.model.windowed import Look, decodings_of, window_runner, windowed_maps, windowed_raws
 from garnish.output import logger
+from garnish.pictures.bands import Bands
+from garnish.pictures.given_picture import in_colour
 from garnish.predicting.ground import ground_of
 from garnish.predicting.overlapping import TakenPicture
 from garnish.tasks.task import Task
@@ -81,8 +83,8 @@ def predict(
     file = Path(picture) if isinstance(picture, str | Path) else None
     name = "picture" if file is None else file.stem
     which = name if file is None else str(picture)
-    asked = Asked(model, model.served, tasks, tiling, probabilities)
-    taken = asked.read(picture, file)
+    asked = asked_of(model, tasks, tiling, probabilities=probabilities)
+    taken = asked.read(picture, which, file)
     check_finite(model, tasks, asked.served, which)
     return asked.finish(taken, asked.run([taken], [which])[0], name, which, file)
 
@@ -112,6 +114,7 @@ class Asked:
         model: the model.
         served: its tasks when it was asked; other threads may add and remove tasks meanwhile.
         tasks: names; None: all.
+        bands: of their pictures.
         tiling: how pictures are run.
         probabilities: whether those of classes are kept.
     """
@@ -119,17 +122,21 @@ class Asked:
     model: Model
     served: Served
     tasks: Sequence[str] | None
+    bands: Bands
     tiling: Tiling
     probabilities: bool
 
-    def read(self, picture: Picture, file: Path | None) -> TakenPicture:
+    def read(self, picture: Picture, which: str, file: Path | None) -> TakenPicture:
         """A picture as people and the model see it; ``file`` says where it lies on the ground.
 
         Raises:
             DataError: it cannot be read.
         """
-        pixels = picture_pixels(picture)
-        return TakenPicture(pixels, pixels.transpose(2, 0, 1), ground_of(file))
+        if self.bands.is_rgb:
+            pixels = picture_pixels(picture)
+            return TakenPicture(pixels, pixels.transpose(2, 0, 1), ground_of(file))
+        values = picture_values(picture, self.bands, which)
+        return TakenPicture(in_colour(values, self.bands), values, ground_of(file))
 
     def in_windows(self, picture: TakenPicture) -> bool:
         """Whether a picture is run in windows, or mirrored as well."""
@@ -203,6 +210,13 @@ class Asked:
         """The probabilities of raw outputs (C, H, W), of tasks that have such."""
         found = {task: self.served.tasks[task].decoding for task in raws}
         return {task: by.values(raws[task]) for task, by in found.items() if by is not None and by.are_shares}
+
+
+def asked_of(model: Model, tasks: Sequence[str] | None, tiling: Tiling, *, probabilities: bool) -> Asked:
+    """What is asked of a model as it is now; raises OptionError for tasks of different bands."""
+    served = model.served
+    bands = served.bands_of(task for task in served.tasks if tasks is None or task in tasks)
+    return Asked(model, served, tasks, bands, tiling, probabilities)
 
 
 def check_finite(model: Model, tasks: Sequence[str] | None, served: Served, which: str) -> None:

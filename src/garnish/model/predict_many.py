@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from garnish.checking.arguments import checked
 from garnish.decodings.prediction import Prediction
 from garnish.model.model import Model
-from garnish.model.predict import Asked, Outcome, check_finite
-from garnish.predicting.overlapping import Failure, PictureWork, overlapped, without_failures
+from garnish.model.predict import Outcome, asked_of, check_finite
+from garnish.predicting.overlapping import Every, Failure, PassSize, PictureWork, overlapped, without_failures
 from garnish.predicting.picture_sources import picture_sources
 from garnish.tasks.task import Task
 from garnish.tiles.tiling import Overlap, Tile, Tiling
@@ -21,13 +22,14 @@ from garnish.tiles.tiling import Overlap, Tile, Tiling
 _PASS_BYTES, _PASS_PICTURES = 2**28, 8
 
 
+@checked
 def predict_many(
     model: Model,
     pictures: object,
     tasks: Sequence[str] | None = None,
     *,
-    every: int = 1,
-    batch: int | None = None,
+    every: Every = 1,
+    batch: PassSize | None = None,
     probabilities: bool = False,
     tile: Tile | None = "auto",
     overlap: Overlap | None = None,
@@ -73,7 +75,7 @@ def picture_work(
     for task in named:
         served.owner(task)  # an unknown one is refused before anything is read
     check_finite(model, named, served, "predict_many")
-    asked = Asked(model, served, tasks, tiling, probabilities)
+    asked = asked_of(model, tasks, tiling, probabilities=probabilities)
     channels = sum(served.tasks[task].channels for task in named)
 
     def passes(shape: tuple[int, ...]) -> int:
@@ -84,7 +86,7 @@ def picture_work(
         return max(1, min(_PASS_PICTURES, _PASS_BYTES // (4 * channels * shape[1] * shape[2])))
 
     return PictureWork(
-        read=lambda source: asked.read(source.picture(), source.file),  # type: ignore[arg-type]
+        read=lambda source: asked.read(source.picture(), source.where, source.file),  # type: ignore[arg-type]
         run=lambda sources, pictures: asked.run(pictures, [source.where for source in sources]),
         finish=lambda source, picture, outcome: asked.finish(picture, outcome, source.name, source.where, source.file),
         batch=passes,

@@ -11,6 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from garnish.checking.plain_data import Json
 from garnish.checking.recording import Recorder
+from garnish.engine.owner import Owner
+from garnish.engine.planes import shortened
 from garnish.errors import one_line, showable
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
@@ -29,7 +31,9 @@ def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Json]
         ``encoder_total``: parameters of the bare backbone. ``encoder_trainable``: of adapters and tuned backbone
         parameters, over all owners. ``decoder_trainable``: of the heads. ``decoder_by_task``. ``bundle_bytes``: the
         weights file of a bundle at float16. ``macs``: multiply-accumulates of one picture with all tasks, and
-        ``macs_encoder`` of it, at ``macs_size``. ``backbone``, ``backbone_licence``, ``owners``.
+        ``macs_encoder`` of it, at ``macs_size``. ``backbone``, ``backbone_licence``, ``owners``. ``bands``: of owners
+        whose pictures have bands of their own, which, and the shape of the tensor by which others than red, green and
+        blue enter (counted in ``encoder_trainable``).
     """
     multiple = model.backbone.multiple
     size = size or (-(-224 // multiple) * multiple,) * 2
@@ -49,7 +53,13 @@ def report(model: Model, size: tuple[int, int] | None = None) -> dict[str, Json]
         "macs_encoder": macs_encoder,
         "macs_size": list(size),
         "owners": {o.name: [describe(m) for m in o.methods] for o in model.owners if o.parent is None},
+        "bands": {o.name: _bands(o) for o in model.owners if o.parent is None and not o.bands.is_rgb},
     }
+
+
+def _bands(owner: Owner) -> dict[str, Json]:
+    shape = None if owner.others is None else list(owner.others.weight.shape)
+    return {"names": list(owner.bands.names), "filters": shape}
 
 
 def _count(tensors: dict[str, Tensor]) -> int:
@@ -72,9 +82,9 @@ def _attention_flops(
 def count_macs(model: Model, size: tuple[int, int]) -> tuple[int, int]:
     """MACs of matrix products for one picture of ``size`` with all tasks: (whole model, encoder alone)."""
     with evaluating(model), torch.no_grad():
-        images = torch.zeros(1, 3, *size, device=model.device)
         with flop_counter() as counter:
-            model(images)
+            for bands, names in model.served.by_bands(model.tasks):
+                model(torch.zeros(1, len(bands.names), *size, device=model.device), names)
         total = counter.get_total_flops() // 2
         with flop_counter() as counter:
             owner_of = {task: owner for owner in model.owners for task in owner.tasks}
@@ -116,6 +126,8 @@ def describe_model(model: Model) -> str:
         roles = sorted({".".join(s.split(".")[-2:]) for s in sites})
         where = f"at {len(sites)} sites ({', '.join(roles)})" if sites else "without adapters"
         lines.append(f"  {owner.name}: {methods} {where}, {_count(owner.tensors()):,} parameters")
+        if owner.parent is None and not owner.bands.is_rgb:
+            lines.append(f"    takes {len(owner.bands.names)} bands: {shortened(owner.bands.names)}{_filters(owner)}")
     for tasks, _ in model.decoders.each():
         described = [f"  {task}: {one_line(repr(model.tasks[task]))}" for task in tasks]
         decoder = model.decoders.of(tasks[0])
@@ -128,6 +140,13 @@ def describe_model(model: Model) -> str:
         f"a bundle is {facts['bytes'] / 1e6:.2f} MB at float16"
     )
     return "\n".join(lines)
+
+
+def _filters(owner: Owner) -> str:
+    if owner.others is None:
+        return ""
+    weight, at = owner.others.weight, owner.others.site.name
+    return f"; {weight.shape[1]} of them by {weight.numel():,} trained parameters at {at}"
 
 
 def model_page(model: Model) -> str:

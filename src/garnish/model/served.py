@@ -13,8 +13,10 @@ from typing import final
 from torch import Tensor, nn
 
 from garnish.engine.owner import Owner
+from garnish.engine.planes import shortened
 from garnish.errors import OptionError, shown, suggest
 from garnish.model.decoders import Decoder, needed, without
+from garnish.pictures.bands import Bands
 from garnish.tasks.task import Task
 
 
@@ -73,6 +75,26 @@ class Served:
         if task not in self.owner_of:
             raise OptionError(f"no task {shown(task)}{suggest(task, self.tasks)}")
         return self.owner_of[task]
+
+    def bands_of(self, tasks: Iterable[str]) -> Bands:
+        """The bands of pictures that some tasks take; 8-bit RGB if there are no tasks.
+
+        Raises:
+            OptionError: tasks of different bands, which no picture has at once.
+        """
+        found = dict(self.by_bands(tasks))
+        if len(found) < 2:
+            return next(iter(found), Bands())
+        told = "; ".join(f"{', '.join(names)}: {shortened(bands.names)}" for bands, names in found.items())
+        raise OptionError(f"tasks take pictures of different bands or ranges ({told}); ask for those of one at a time")
+
+    def by_bands(self, tasks: Iterable[str]) -> list[tuple[Bands, tuple[str, ...]]]:
+        """Bands of pictures, each with the tasks that take them, in the order given."""
+        found: dict[Bands, tuple[str, ...]] = {}
+        for task in tasks:
+            bands = self.owner_of[task].bands
+            found[bands] = (*found.get(bands, ()), task)
+        return list(found.items())
 
     def parts(self, tasks: Iterable[str]) -> list[Owner | Decoder]:
         """The owners (each after the one it is a part of) and decoders that some tasks use."""

@@ -12,7 +12,6 @@ from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
 from garnish.model.predict import check_finite, looking
 from garnish.model.windowed import decodings_of, window_runner
-from garnish.pictures.bands import Bands
 from garnish.tiles.streaming import stream_maps
 from garnish.tiles.tiling import Tiling
 
@@ -32,4 +31,6 @@ def predict_streamed(
     with evaluating(model), torch.inference_mode():
         run = window_runner(model, names, served, looking(model, str(file)))
         step = model.backbone.multiple
-        return stream_maps(file, stem, decodings, run, bands=Bands(), step=step, tiling=tiling, told=told)
+        return stream_maps(
+            file, stem, decodings, run, bands=served.bands_of(names), step=step, tiling=tiling, told=told
+        )

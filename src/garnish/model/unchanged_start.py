@@ -22,11 +22,13 @@ class Prefix:
         unit: index of the first unit after it.
         beside: side networks read activations from within it.
         name: what comes after it, in words.
+        tasks: whose pictures it is run on.
     """
 
     unit: int
     beside: bool
     name: str
+    tasks: tuple[str, ...]
 
 
 def prefix_of(model: Model, tasks: Collection[str]) -> Prefix:
@@ -35,6 +37,8 @@ def prefix_of(model: Model, tasks: Collection[str]) -> Prefix:
     Raises:
         OptionError: nothing can be cached; the message says what changes the trunk too early, or why else.
     """
+    names = tuple(tasks)
+    model.served.bands_of(names)
     trunk = model.backbone
     owners = [part for part in model.served.parts(tasks) if isinstance(part, Owner)]
     if model.is_compiled:
@@ -47,7 +51,7 @@ def prefix_of(model: Model, tasks: Collection[str]) -> Prefix:
     first = first_changer(owners)
     beside = any(owner.side is not None for owner in owners)
     if first is None or first.changes is None:
-        return Prefix(len(trunk.units), beside, "the feature maps")
+        return Prefix(len(trunk.units), beside, "the feature maps", names)
     at = trunk.units[first.changes].name
     what = f"{first.made_by} changes {at}"
     if beside:
@@ -55,11 +59,11 @@ def prefix_of(model: Model, tasks: Collection[str]) -> Prefix:
     unit = trunk.body.rest_before(first.changes)
     if unit < trunk.body.second_block():
         raise OptionError(f"{what}, which lies before the trunk's second block, so next to nothing could be kept")
-    return Prefix(unit, beside, at)
+    return Prefix(unit, beside, at, names)
 
 
 def begin(model: Model, images: Tensor, prefix: Prefix) -> TrunkState:
-    """Run the bare trunk up to the end of a prefix, on pictures (I, 3, H, W) as a model takes them."""
+    """Run the bare trunk up to the end of a prefix, on pictures (I, C, H, W) as a model takes them."""
     size = (images.shape[-2], images.shape[-1])
     with torch.no_grad():
-        return run_prefix(model.backbone, model.prepare(images), size, prefix.unit, beside=prefix.beside)
+        return run_prefix(model.backbone, model.prepare(images, prefix.tasks), size, prefix.unit, beside=prefix.beside)

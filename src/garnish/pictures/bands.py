@@ -5,18 +5,24 @@ Shape letters: H W pixels, C bands.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, final
 
 import numpy as np
 
 from garnish.checking.arguments import Options
-from garnish.checking.plain_data import Within, lengths, reals
-from garnish.errors import DataError, OptionError
+from garnish.checking.plain_data import Json, Reading, Within, lengths, read_as, reals
+from garnish.errors import DataError, GarnishError, OptionError
+from garnish.registry import plain
 
 RED_GREEN_BLUE = ("red", "green", "blue")
 #: Most bands of a picture; hyperspectral cameras have some hundreds.
 MOST_BANDS = 1024
+
+#: Numbers that JSON has not, as it holds them.
+_INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
 _Number = Annotated[float, reals(-1e30, 1e30)]
 _PerBand = Annotated[tuple[_Number, ...], lengths(1, MOST_BANDS)]
@@ -52,6 +58,8 @@ class Bands(Options):
     nodata: _NoData | None = None
 
     def __post_init__(self) -> None:
+        if self.nodata is not None and math.isnan(self.nodata):  # which means it anyway, and is not equal to itself
+            object.__setattr__(self, "nodata", None)
         if not all(name.strip() for name in self.names) or len(set(self.names)) < len(self.names):
             raise OptionError(f"channels.names: {', '.join(map(repr, self.names))}: give each band a name of its own")
         for option in ("scale", "offset"):
@@ -86,6 +94,30 @@ class Bands(Options):
         """Where the bands are that are not red, green or blue."""
         return tuple(place for place, name in enumerate(self.names) if name not in RED_GREEN_BLUE)
 
+    def facts(self) -> dict[str, Json]:
+        """As JSON holds it, for :meth:`read`."""
+        told: dict[str, Json] = plain(self)
+        if self.nodata is not None and math.isinf(self.nodata):
+            told["nodata"] = str(self.nodata)
+        return told
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Json], at: str, error: type[GarnishError]) -> Bands:
+        """What :meth:`facts` has told.
+
+        Args:
+            facts: of a stranger.
+            at: their place, for messages.
+            error: what is raised.
+        """
+        told = dict(facts)
+        if isinstance(told.get("nodata"), str):
+            told["nodata"] = _INFINITE.get(told["nodata"], told["nodata"])
+        try:
+            return read_as(told, cls, at, Reading(error=error))
+        except OptionError as odd:
+            raise error(str(odd)) from None
+
     def values(self, stored: np.ndarray, where: str) -> np.ndarray:
         """Numbers as a file holds them, (H, W, C) → (C, H, W) float32, 0 and 1 at the ends of ``range``.
 
@@ -97,14 +129,18 @@ class Bands(Options):
         if stored.ndim != 3 or stored.shape[-1] != len(self.names):
             raise DataError(f"{where}: {stored.shape[-1]} bands, but `channels` names {len(self.names)}; name each")
         found = stored.astype(np.float64) * np.asarray(self.scale) + np.asarray(self.offset)
-        low, high = self._ends(stored.dtype, where)
+        low, high = self.ends(stored.dtype, where)
         found = (found - low) / (high - low)
         if self.nodata is not None:
-            found[stored == np.asarray(self.nodata).astype(stored.dtype, copy=False)] = np.nan
+            found[stored == self.nodata] = np.nan  # a type that cannot hold it has none
         return np.ascontiguousarray(found.astype(np.float32).transpose(2, 0, 1))
 
-    def _ends(self, dtype: np.dtype, where: str) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers, after scale and offset, that become 0 and 1: each () or (C,)."""
+    def ends(self, dtype: np.dtype, where: str) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers, after scale and offset, that become 0 and 1, of files of a type: each () or (C,) float64.
+
+        Raises:
+            DataError: as :meth:`values`.
+        """
         if pairs := self._pairs():
             ends = np.asarray(pairs if len(pairs) > 1 else pairs[0], np.float64)
             return ends[..., 0], ends[..., 1]

@@ -34,32 +34,32 @@ _IS_POINT, _OWN, _VERTICAL = 2, 32767, 4096
 _MOST = 2**14
 
 
-class Placed(NamedTuple):
+class Located(NamedTuple):
     """Where a picture lies, None if nothing is said or nothing that is understood; and what was not understood."""
 
     place: Georeference | None
     note: str | None
 
 
-def place_of(tags: TiffDirectory, orientation: int) -> Placed:
+def place_of(tags: TiffDirectory, orientation: int) -> Located:
     """Where the picture of a directory lies.
 
     Raises:
         ValueError: damaged tags.
     """
     if not any(tag in tags for tag in (SCALE, TIEPOINT, MATRIX)):
-        return Placed(None, None)
+        return Located(None, None)
     if orientation != 1:
-        return Placed(None, "left out: the picture is turned, and its place is that of the stored one")
+        return Located(None, "left out: the picture is turned, and its place is that of the stored one")
     keys = _keys(tags)
     transform = _transform(tags, shift=0.5 if keys.get(RASTER) == _IS_POINT else 0.0)
     if transform is None:
-        return Placed(None, "left out: told by points, or by no plane")
+        return Located(None, "left out: told by points, or by no plane")
     if not keys.keys() - {RASTER}:
-        return Placed(Georeference(None, transform), None)
+        return Located(Georeference(None, transform), None)
     code = keys.get(PROJECTED if keys.get(MODEL) == IS_PROJECTED else GEOGRAPHIC, 0)
     if 0 < code < _OWN and _VERTICAL not in keys and keys.get(MODEL) in (IS_PROJECTED, IS_GEOGRAPHIC):
-        return Placed(Georeference(f"EPSG:{code}", transform), None)
+        return Located(Georeference(f"EPSG:{code}", transform), None)
     return _by_gdal(tags, transform)
 
 
@@ -84,13 +84,13 @@ def _transform(tags: TiffDirectory, shift: float) -> tuple[float, float, float, 
     return found if np.isfinite(found).all() and a * e != b * d else None
 
 
-def _by_gdal(tags: TiffDirectory, transform: tuple[float, float, float, float, float, float]) -> Placed:
+def _by_gdal(tags: TiffDirectory, transform: tuple[float, float, float, float, float, float]) -> Located:
     """The system that GDAL makes of the keys alone."""
     try:
         import rasterio
     except ImportError:
         note = "without its coordinate system, which takes rasterio: pip install 'garnish[geo]'"
-        return Placed(Georeference(None, transform), note)
+        return Located(Georeference(None, transform), note)
     one = np.ones(1, np.uint16)
     pixel: dict[int, Tag] = dict.fromkeys((256, 257, 259, 262, 277, 278, 279), one)
     held: dict[int, Tag] = {
@@ -111,6 +111,6 @@ def _by_gdal(tags: TiffDirectory, transform: tuple[float, float, float, float, f
                 crs = opened.crs.to_wkt() if opened.crs else None
     except Exception:  # GDAL's own kinds, and damaged text
         crs = None
-    return Placed(
+    return Located(
         Georeference(crs, transform), None if crs else "without its coordinate system, which GDAL does not know"
     )

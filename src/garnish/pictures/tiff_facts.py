@@ -72,7 +72,7 @@ def _items(text: str) -> dict[tuple[int, str], str]:
     for inside, value in _ITEM.findall(text):
         told = dict(_ATTRIBUTE.findall(inside))
         if "role" in told and told.get("sample", "").isdecimal() and len(told["sample"]) < 6:
-            found[int(told["sample"]), told["role"]] = html.unescape(value)
+            found[int(told["sample"]), told["role"]] = html.unescape(html.unescape(value))  # GDAL escapes twice
     return found
 
 

@@ -112,8 +112,10 @@ def tiff_page(tags: TiffDirectory) -> TiffPage:
     planar = tags.one(284, 1) == 2 and samples > 1
     tile, tiled = _tile(tags, size)
     pixels = tile[0] * tile[1]
-    if pixels > max(size[0] * size[1], _LARGEST_TILE) or pixels * samples * dtype.itemsize > MOST_READ:
-        raise ValueError(f"tiles or strips of {tile[1]}x{tile[0]} pixels of {samples} bands")
+    if pixels > max(size[0] * size[1], _LARGEST_TILE):
+        raise ValueError(f"tiles of {tile[1]}x{tile[0]} pixels")
+    if pixels * samples * dtype.itemsize > MOST_READ and (tiled or compression != NONE):
+        raise Unread(f"has tiles or strips of {tile[1]}x{tile[0]} pixels of {samples} bands; save it in smaller ones")
     down, across = -(-size[0] // tile[0]), -(-size[1] // tile[1])
     number = down * across * (samples if planar else 1)
     if number > _MOST_SEGMENTS:

@@ -33,7 +33,7 @@ class ExampleStep:
     def __init__(self, model: Model, batch_size: int, size: tuple[int, int]) -> None:
         tasks, options = model.tasks, TrainOptions(steps=1)
         self.training_step = TrainingStep(model.train(), tasks, balancing_of(options.balance).build(tasks), options)
-        images = torch.rand(batch_size, 3, *size, device=model.device)
+        images = torch.rand(batch_size, len(model.served.bands_of(tasks).names), *size, device=model.device)
         targets = {n: task.example(batch_size, size, model.device) for n, task in tasks.items()}
         each = list(range(batch_size))
         self.batch = Batch(images, targets, dict.fromkeys(tasks, each), list(map(str, each)))

@@ -12,6 +12,8 @@ import numpy as np
 from garnish.decodings.prediction import Prediction
 from garnish.errors import GarnishError
 from garnish.files.pictures import picture_size
+from garnish.pictures.bands import Bands
+from garnish.pictures.open_raster import open_raster
 from garnish.predicting.overlapping import PictureWork, TakenPicture
 from garnish.predicting.picture_sources import PictureSource
 from garnish.predicting.video import VideoFrame
@@ -38,10 +40,12 @@ class Streaming:
 
     Attributes:
         is_large: whether a picture (H, W) is.
+        bands: of the pictures.
         write: writes the maps of a file under a name; returns the files, all of them whole.
     """
 
     is_large: Callable[[tuple[int, int]], bool]
+    bands: Bands
     write: Callable[[Path, str], Sequence[Path]]
 
 
@@ -53,7 +57,7 @@ def with_streams(
     def read(source: PictureSource) -> TakenPicture:
         if source.file is None or isinstance(source.given, VideoFrame) or source.broken is not None:
             return work.read(source)
-        if not stream.is_large(picture_size(source.file)):
+        if not stream.is_large(_size(source.file, stream.bands)):
             return work.read(source)
         return TakenPicture(np.empty((0, 0, 3), np.uint8), np.empty((3, 0, 0), np.uint8))
 
@@ -71,6 +75,13 @@ def with_streams(
         return streamed
 
     return PictureWork(read=read, run=run, finish=finish, batch=lambda shape: work.batch(shape) if shape[1] else 1)
+
+
+def _size(file: Path, bands: Bands) -> tuple[int, int]:
+    if bands.is_rgb:
+        return picture_size(file)
+    with open_raster(file, len(bands.names)) as raster:
+        return raster.facts.size
 
 
 def _written(source: PictureSource, stream: Streaming) -> StreamedMaps | GarnishError:

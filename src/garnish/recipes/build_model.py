@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import torch
 
 from garnish.backbones.backbone import Backbone
 from garnish.bundles.named_models import open_model
 from garnish.data.dataset import Dataset
+from garnish.data.measured_bands import band_statistics
 from garnish.engine.drop_path import set_drop_path
 from garnish.model.model import Model, adapt
+from garnish.pictures.band_statistics import BandStatistics
+from garnish.pictures.bands import Bands
+from garnish.pictures.given_bands import Extra
 from garnish.recipes.backbone_choice import BackboneChoice
 from garnish.recipes.recipe import Recipe
 from garnish.registry import plain
@@ -19,7 +25,7 @@ def build_model(recipe: Recipe, data: Dataset, *, trunk: Backbone | None = None)
 
     Args:
         recipe: what to build.
-        data: the training pictures, for their tasks.
+        data: the training pictures, for their tasks and bands, which are counted unless they are 8-bit RGB.
         trunk: adapted instead of the recipe's backbone; it may have random weights, but then its bundles can only be
             opened with the same trunk. Ignored if the recipe has ``onto``.
 
@@ -29,6 +35,7 @@ def build_model(recipe: Recipe, data: Dataset, *, trunk: Backbone | None = None)
     choice, methods, head, tasks = recipe.backbone, recipe.methods, recipe.head, recipe.tasks_of(data)
     if not recipe.onto and choice is None:
         raise recipe.fault("backbone", "none given; name one, e.g. backbone: mit_b0")
+    seen = _bands(recipe, data)
     torch.manual_seed(recipe.options.seed)
     if not recipe.onto:
         assert choice is not None
@@ -40,14 +47,32 @@ def build_model(recipe: Recipe, data: Dataset, *, trunk: Backbone | None = None)
                 f"{choice.name} without weights is random, so a bundle could not be "
                 "loaded again; set backbone.weights to a file or a Hub id, or true for the published ones",
             )
-        return adapt(trunk, methods, tasks, head)
+        return adapt(trunk, methods, tasks, head, **seen)
     weights = None if choice is None or not isinstance(choice.weights, str) else choice.weights
     model = open_model(recipe.onto, weights, options=None if choice is None else choice.options)
     if choice is not None:
         _check_same_trunk(recipe, choice, model.backbone)
         set_drop_path(model.backbone, choice.drop_path)
-    model.add(methods, tasks, head, freeze_others=True)
+    model.add(methods, tasks, head, freeze_others=True, **seen)
     return model
+
+
+class _Seen(TypedDict, total=False):
+    """What ``adapt`` and ``Model.add`` take of bands."""
+
+    bands: Bands
+    statistics: BandStatistics
+    extra: Extra
+
+
+def _bands(recipe: Recipe, data: Dataset) -> _Seen:
+    """What a model is told of the bands of its training pictures, which are counted here; nothing of 8-bit RGB."""
+    if recipe.trunk is not None and not data.bands.others:
+        raise recipe.fault("trunk", f"{data.name} has no band beside red, green and blue; leave the section out")
+    if data.bands.is_rgb:
+        return {}
+    extra = "zero" if recipe.trunk is None else recipe.trunk.extra
+    return {"bands": data.bands, "statistics": band_statistics(data), "extra": extra}
 
 
 def _check_same_trunk(recipe: Recipe, choice: BackboneChoice, trunk: Backbone) -> None:

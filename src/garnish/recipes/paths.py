@@ -13,6 +13,9 @@ from garnish.errors import OptionError
 from garnish.files.path_text import given_path
 from garnish.files.strict_yaml import read_yaml
 
+#: Data that are made when they are asked for, and lie nowhere.
+RENDERED = ("scenes", "material-scenes")
+
 _WEIGHTS_FILE = re.compile(r"[./~].*|.*\.(safetensors|pth|pt|bin)")
 
 
@@ -94,9 +97,9 @@ def _each_moved(plain: Mapping[str, Json], moved: Callable[[str, str, bool], str
 def _data_moved(given: Json, moved: Callable[[str], str]) -> Json:
     if isinstance(given, list):
         return [_data_moved(part, moved) for part in given]
-    if isinstance(given, str) and given != "scenes":
+    if isinstance(given, str) and given not in RENDERED:
         return moved(given)
-    if isinstance(given, dict) and given.get("name") != "scenes":
+    if isinstance(given, dict) and given.get("name") not in RENDERED:
         path = given.get("path", ".")
         odd = isinstance(path, bool) or not isinstance(path, str | int)
         return given if odd else {**given, "path": moved(str(path))}
@@ -121,8 +124,8 @@ def _moved(path: str, base: Path, where: str, *, sure: bool = True) -> str:
 
 def inlined(given: Json) -> Json:
     """The content of the section ``data`` as a mapping, so that single keys of it can be set."""
-    if given == "scenes":
-        return {"name": "scenes"}
+    if isinstance(given, str) and given in RENDERED:
+        return {"name": given}
     if not isinstance(given, str):
         return given
     path = given_path(given, "data")

@@ -18,18 +18,20 @@ from garnish.files.path_text import given_path
 from garnish.files.strict_yaml import read_yaml
 from garnish.recipes.overrides import set_dotted
 from garnish.recipes.paths import as_list, from_base, inlined, relocated
+from garnish.recipes.task_names import named_alone, task_mapping
 
 if TYPE_CHECKING:  # torch is imported where something is built, not where --help is asked for
     from garnish.data.dataset import Dataset
     from garnish.engine.adapter import Method
     from garnish.heads.head import Head
     from garnish.recipes.backbone_choice import BackboneChoice
+    from garnish.recipes.trunk_choice import TrunkChoice
     from garnish.tasks.task import Task
     from garnish.training.train_options import TrainOptions
 
 T = TypeVar("T")
 
-SECTIONS = ("backbone", "adapter", "head", "tasks", "data", "train", "onto", "out")
+SECTIONS = ("backbone", "trunk", "adapter", "head", "tasks", "data", "train", "onto", "out")
 #: Keys of a file: ``compare`` is read by ``garnish compare`` only; ``base``, which a run writes to its ``args.yaml``,
 #: is the folder that paths are relative to, itself relative to the file.
 IN_FILE = (*SECTIONS, "compare", "base")
@@ -80,7 +82,7 @@ class Recipe:
         given = self.plain.get("tasks")
         if given is None:
             return None
-        found = given if isinstance(given, Mapping) else _named_alone(given)
+        found = given if isinstance(given, Mapping) else named_alone(given)
         if not found or not all(isinstance(n, str) and isinstance(o, Mapping | None) for n, o in found.items()):
             raise self.fault(
                 "tasks",
@@ -100,6 +102,17 @@ class Recipe:
             return None
         named = self._named("backbone", given)
         return self._located(lambda: construct(BackboneChoice, named, where="backbone"), "backbone")
+
+    @property
+    def trunk(self) -> TrunkChoice | None:
+        """The section ``trunk``; None if the recipe has none."""
+        from garnish.recipes.trunk_choice import TrunkChoice
+        from garnish.registry import construct
+
+        given = self.plain.get("trunk")
+        if not isinstance(given, Mapping | None):
+            raise self.fault("trunk", f"{shown(given)}; write e.g. trunk: {{extra: mean}}")
+        return None if given is None else self._located(lambda: construct(TrunkChoice, given, where="trunk"), "trunk")
 
     @property
     def methods(self) -> list[Method]:
@@ -186,6 +199,8 @@ class Recipe:
         found: dict[str, Json] = {}
         if choice is not None:
             found["backbone"] = options_of(choice)
+        if (trunk := self.trunk) is not None:
+            found["trunk"] = options_of(trunk)
         found["adapter"] = flat(methods[0]) if len(methods) == 1 else [flat(m) for m in methods]
         if head is not None:
             found["head"] = {t: flat(h) for t, h in head.items()} if isinstance(head, dict) else flat(head)
@@ -262,7 +277,7 @@ def read_recipe(
         if key.startswith("data."):
             plain["data"] = inlined(plain.get("data"))
         if key.startswith("tasks."):
-            plain["tasks"] = _task_mapping(plain)
+            plain["tasks"] = task_mapping(plain)
         if key in NAMED and isinstance(found[key], str) and "," in found[key]:
             set_dotted(plain, key, found[key].split(","))
         else:
@@ -271,20 +286,3 @@ def read_recipe(
         if one in found and other not in found:
             plain["train"].pop(other.split(".")[1], None)
     return Recipe(str(file) if file is not None else COMMAND_LINE, plain, tuple(found), written, tuple(allow_loggers))
-
-
-def _task_mapping(plain: Mapping[str, Json]) -> dict[str, Json]:
-    """The section ``tasks`` as a mapping; all tasks of the data if it is left out."""
-    given = plain.get("tasks")
-    if given is None:
-        from garnish.data.sources import open_data
-
-        data = plain.get("data")
-        given = list(open_data(data).tasks) if data is not None else []
-    return dict(given) if isinstance(given, Mapping) else _named_alone(given) or {}
-
-
-def _named_alone(given: Json) -> dict[str, Json] | None:
-    """Tasks that are named without options; None if something among them is no name."""
-    names = as_list(given)
-    return dict.fromkeys(names) if all(isinstance(name, str) for name in names) else None

@@ -27,7 +27,8 @@ def validation(recipe: Recipe) -> Dataset | None:
 
 def _has_val(recipe: Recipe) -> bool:
     """Whether the data name or contain a split val, so that an error in it must not be ignored."""
-    from garnish.data.folder import FolderDataset, JoinedDataset
+    from garnish.data.folder import FolderDataset
+    from garnish.data.joined import JoinedDataset
 
     whole = recipe.open("train")
     parts = whole.parts if isinstance(whole, JoinedDataset) else (whole,)

@@ -14,9 +14,11 @@ import numpy as np
 
 from garnish.decodings.decoding import Decoding
 from garnish.decodings.prediction import Prediction
-from garnish.errors import GarnishError
+from garnish.errors import DataError, GarnishError
 from garnish.files.given_pictures import PlainPicture, pixels_of
 from garnish.output import logger
+from garnish.pictures.bands import Bands
+from garnish.pictures.given_picture import in_colour, stored_numbers
 from garnish.predicting.ground import ground_of
 from garnish.predicting.overlapping import PictureWork, TakenPicture
 from garnish.tiles.blending import FinishedMaps, FinishedRaws
@@ -45,6 +47,8 @@ class AskedGraph:
     """What is asked.
 
     Attributes:
+        bands: of the pictures.
+        kind: dtype of the numbers that the graph takes.
         runner: which picture, for messages → what runs a window of it.
         decodings: of the tasks that are predicted.
         known: of all tasks of the bundle.
@@ -53,6 +57,8 @@ class AskedGraph:
         probabilities: whether those of classes are kept.
     """
 
+    bands: Bands
+    kind: str
     runner: Callable[[str], Runner]
     decodings: Mapping[str, Decoding]
     known: Mapping[str, Decoding]
@@ -60,10 +66,24 @@ class AskedGraph:
     step: int
     probabilities: bool
 
-    def read(self, picture: PlainPicture, file: Path | None) -> TakenPicture:
+    def read(self, picture: PlainPicture, which: str, file: Path | None) -> TakenPicture:
         """A picture as people and the graph see it; raises DataError if it cannot be read."""
-        pixels = pixels_of(picture)
-        return TakenPicture(pixels, pixels.transpose(2, 0, 1), ground_of(file))
+        if self.bands.is_rgb:
+            pixels = pixels_of(picture)
+            return TakenPicture(pixels, pixels.transpose(2, 0, 1), ground_of(file))
+        stored, bands = stored_numbers(picture, self.bands, which)
+        values = bands.values(stored, which)
+        if self.kind != "float32" and stored.dtype != np.dtype(self.kind):
+            raise DataError(
+                f"{which}: holds {stored.dtype}, and this graph takes {self.kind}; export it with --input float"
+            )
+        if self.kind != "float32" and bands != self.bands:
+            raise DataError(
+                f"{which}: says that {bands.nodata:g} is no data, which this graph does not know; export it with"
+                " --input float"
+            )
+        given = values if self.kind == "float32" else stored.transpose(2, 0, 1)
+        return TakenPicture(in_colour(values, self.bands), given, ground_of(file))
 
     def run(self, picture: TakenPicture, which: str) -> GraphOutcome | GarnishError:
         """What runs give of a picture, or why there is nothing."""
@@ -98,7 +118,7 @@ class AskedGraph:
     def work(self) -> PictureWork[GraphOutcome | GarnishError, Prediction[np.ndarray, Decoding]]:
         """The same for many pictures, one in a run: on a CPU more are no faster."""
         return PictureWork(
-            read=lambda source: self.read(source.picture(), source.file),  # type: ignore[arg-type]
+            read=lambda source: self.read(source.picture(), source.where, source.file),  # type: ignore[arg-type]
             run=lambda sources, pictures: [self.run(pictures[0], sources[0].where)],
             finish=lambda source, picture, outcome: self.finish(picture, outcome, source.name, source.file),
             batch=lambda shape: 1,

@@ -75,7 +75,7 @@ def _run(words: list[str]) -> int:
     from garnish.runtime.session import Session
 
     if given.list:
-        return _list(Session(given.folder, threads=given.threads), as_json=given.json)
+        return _list(Session(given.folder, threads=given.threads), given.folder, as_json=given.json)
     if not given.images or given.out is None:
         raise OptionError(f"give pictures and --out, or --list; see {PROGRAM} --help")
     return _predict(given)
@@ -102,7 +102,7 @@ def _predict(given: argparse.Namespace) -> int:
         made = session.stream(file, stem, given.bundle, tasks, tile=tile, overlap=overlap, flip=flip, told=log.info)
         return list(made.values())
 
-    large = Streaming(lambda size: is_streamed(size, tiling), stream)
+    large = Streaming(lambda size: is_streamed(size, tiling), session.bands, stream)
     lines = _Lines(shown=not given.json)
     found = write_maps(files, options, asked.decodings, asked.work(), lines, stream=large, keep=given.json)
     if given.json:
@@ -122,7 +122,7 @@ class _Lines:
             say(line)
 
 
-def _list(session: Session, *, as_json: bool) -> int:
+def _list(session: Session, given: str, *, as_json: bool) -> int:
     facts, trunk = session.facts, session.facts["backbone"]
     bundles = {name: _tasks(session, name) for name in session.bundles or (None,)} if _has_any(session) else {}
     if as_json:
@@ -130,7 +130,7 @@ def _list(session: Session, *, as_json: bool) -> int:
         _say_json(told | {"bundles": {name or "": tasks for name, tasks in bundles.items()}})
         return 0
     free = "" if not trunk["non_commercial"] else ", not for commercial use"
-    say(f"{session.folder}: {trunk['name']}, {facts['precision']}, adapters {facts['form']}")
+    say(f"{given}: {trunk['name']}, {facts['precision']}, adapters {facts['form']}")
     say(f"weights: {trunk['weights_source']} ({trunk['licence']}{free})")
     for name, tasks in bundles.items():
         say(f"{'tasks' if name is None else f'bundle {name}'}: {', '.join(f'{t} ({d})' for t, d in tasks.items())}")

@@ -23,7 +23,7 @@ from garnish.runtime.manifest import GRAPH, IMAGE, ExportFacts
 MOST_GRAPH = 2**31
 #: onnxruntime's levels of severity: errors alone.
 _ERRORS = 3
-_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+_TYPES = {"uint8": "tensor(uint8)", "uint16": "tensor(uint16)", "float32": "tensor(float)"}
 _AGAIN = "export it again"
 #: A folder that cannot be: it would lie in what is no folder.
 _NOWHERE = str(Path(os.devnull) / "none")
@@ -112,7 +112,7 @@ class Graph:
         """Raw outputs by name, (N, C, H, W) float32; onnxruntime computes the others as well.
 
         Args:
-            images: (N, 3, H, W) uint8 RGB.
+            images: (N, 3, H, W) uint8 RGB; of other bands (N, C, H, W) of the type that the graph takes.
             outputs: names.
             adapter: of :meth:`adapter`; None: the graph's own tensors.
 
@@ -123,7 +123,8 @@ class Graph:
         if min(images.shape[2:]) < least:
             size = f"{images.shape[3]}x{images.shape[2]}"
             raise DataError(f"a picture of {size} is smaller than the {least} pixels that this graph takes; enlarge it")
-        given = images if self.facts["image"]["dtype"] == "uint8" else images.astype(np.float32) / np.float32(255)
+        whole = images.dtype == np.dtype(self.facts["image"]["dtype"])  # always where the bands are not RGB
+        given = images if whole else images.astype(np.float32) / np.float32(255)
         how = self._library.RunOptions()
         if adapter is not None:
             how.add_active_adapter(adapter)

@@ -17,13 +17,16 @@ from garnish.bundles.bundle_json import FACTS, BackboneFacts, TaskName
 from garnish.checking.plain_data import Json, integers, matching, read_as
 from garnish.errors import BundleError
 from garnish.files.strict_json import read_json
+from garnish.pictures.bands import Bands
 from garnish.registry import SpecFacts
 
 FORMAT = 1
+#: Of graphs whose pictures have bands of their own, which readers of format 1 would take for RGB.
+FORMAT_OF_BANDS = 2
 MANIFEST = "export.json"
 #: The graph's file, by what it was exported to.
 GRAPH: Mapping[str, str] = {"onnx": "model.onnx", "torch": "model.pt2"}
-#: Name of the graph's input: (N, 3, H, W) RGB.
+#: Name of the graph's input: (N, 3, H, W) RGB, or (N, C, H, W) of other bands.
 IMAGE = "image"
 #: Ending of a bundle's tensors, in onnxruntime's own format.
 ADAPTER = ".onnx_adapter"
@@ -68,14 +71,18 @@ class AdapterTensor(TypedDict):
 
 
 class ImageFacts(TypedDict):
-    """The picture that the graph takes: uint8 in 0 … 255, or float32 in 0 … 1; padded and normalised inside."""
+    """The picture that the graph takes: uint8 in 0 … 255, or float32 in 0 … 1; padded and normalised inside.
 
-    dtype: Literal["uint8", "float32"]
+    Of other bands than RGB: uint8 or uint16 as files hold them, or float32 as ``Bands.values`` gives them.
+    """
+
+    dtype: Literal["uint8", "uint16", "float32"]
     least: _Count  # pixels of the smallest side
+    bands: NotRequired[dict[str, Json]]  # garnish.pictures.bands.Bands, in the order of the channels; RGB if absent
 
 
 class ExportFacts(TypedDict):
-    """``export.json`` of format 1."""
+    """``export.json`` of formats 1 and 2."""
 
     format: int
     form: Form
@@ -130,7 +137,20 @@ def read_manifest(folder: Path) -> ExportFacts:
     """
     file = folder / MANIFEST
     facts: ExportFacts = read_as(_formatted(file, summed=True), ExportFacts, "", replace(FACTS, file=f"{file}: "))
+    told = "bands" in facts["image"]
+    if (facts["format"] == FORMAT_OF_BANDS) != told or (told and facts["form"] != "merged"):
+        raise BundleError(
+            f"{file}: format {facts['format']} and image.bands do not go together; export the bundle again"
+        )
+    if not told and facts["image"]["dtype"] == "uint16":
+        raise BundleError(f"{file}: image.dtype: RGB has 8 bits, not uint16; export the bundle again")
     return facts
+
+
+def bands_of(facts: ExportFacts, file: Path) -> Bands:
+    """The bands of the pictures that a graph takes; raises :class:`BundleError`, naming ``file``, for odd ones."""
+    told = facts["image"].get("bands")
+    return Bands() if told is None else Bands.read(told, f"{file}: image.bands", BundleError)
 
 
 def read_adapter_facts(file: Path) -> AdapterFacts:
@@ -149,6 +169,9 @@ def _formatted(file: Path, *, summed: bool | Literal["if listed"]) -> dict[str, 
     found = read_json(file, "manifest", "export the bundle again", summed=summed)
     if not isinstance(found, dict) or type(found.get("format")) is not int:
         raise BundleError(f"{file}: is no manifest of an export (it has no format number); give another folder")
-    if found["format"] != FORMAT:
-        raise BundleError(f"{file}: has format {found['format']}, this garnish reads {FORMAT}; install a newer one")
+    if found["format"] not in (FORMAT, FORMAT_OF_BANDS):
+        raise BundleError(
+            f"{file}: has format {found['format']}, this garnish reads {FORMAT} and {FORMAT_OF_BANDS}; install a newer"
+            " one"
+        )
     return found

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, final
 
@@ -18,7 +16,7 @@ from garnish.checking.arguments import checked
 from garnish.checking.plain_data import integers
 from garnish.decodings.decoding import Decoding
 from garnish.decodings.prediction import Prediction
-from garnish.errors import BundleError, GarnishError, OptionError, shown, suggest
+from garnish.errors import BundleError, DataError, GarnishError, OptionError, shown, suggest
 from garnish.files.atomic import read_present
 from garnish.files.given_pictures import PlainPicture
 from garnish.files.path_text import given_path
@@ -29,7 +27,8 @@ from garnish.runtime.adapters import Adapters, LoadedBundle
 from garnish.runtime.asked_graph import AskedGraph
 from garnish.runtime.decoded_tasks import task_outputs
 from garnish.runtime.graph import Graph
-from garnish.runtime.manifest import MANIFEST, ExportFacts, read_manifest
+from garnish.runtime.installed import check_installed
+from garnish.runtime.manifest import MANIFEST, ExportFacts, bands_of, read_manifest
 from garnish.tiles.passes import Runner
 from garnish.tiles.tiling import Overlap, Tile, Tiling
 
@@ -43,9 +42,11 @@ class Session:
 
     Attributes:
         facts: the folder's manifest.
+        bands: of the pictures that it predicts from.
     """
 
     facts: ExportFacts
+    bands: Bands
 
     @checked
     def __init__(
@@ -60,10 +61,11 @@ class Session:
         Raises:
             BundleError: not such a folder, damaged, or what its manifest says is not so.
         """
-        _check_installed()
+        check_installed()
         place = given_path(folder, "folder", BundleError)
         self.folder = place.resolve()
         self.facts, self._graph = read_present(self.folder, lambda there: _opened(there, place, threads))
+        self.bands = bands_of(self.facts, self.folder / MANIFEST)
         self._adapters: Adapters | None = None
         self._whole: LoadedBundle | None = None
         if self.facts["form"] == "inputs":
@@ -89,7 +91,8 @@ class Session:
         """Raw outputs of some pictures of one size: task → (N, C, H, W) float32.
 
         Args:
-            images: (N, 3, H, W) uint8 RGB.
+            images: (N, 3, H, W) uint8 RGB. Of other bands (N, C, H, W) of the type that the graph takes: uint8 or
+                uint16 as files hold them, or float32 as ``Bands.values`` gives them.
             bundle: name of the bundle; None: the only one.
             tasks: names; None: all of the bundle.
 
@@ -97,8 +100,9 @@ class Session:
             OptionError: an unknown bundle or task. DataError: pictures that the graph does not take.
             BundleError: a bundle that is damaged or of another graph; outputs that are not what the manifest says.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or not images.size:
-            raise OptionError(f"outputs: images: expected (N, 3, H, W) uint8, got {images.shape} {images.dtype}")
+        kind, count = "uint8" if self.bands.is_rgb else self.facts["image"]["dtype"], len(self.bands.names)
+        if images.dtype != np.dtype(kind) or images.ndim != 4 or images.shape[1] != count or not images.size:
+            raise OptionError(f"outputs: images: expected (N, {count}, H, W) {kind}, got {images.shape} {images.dtype}")
         loaded = self._bundle(bundle)
         wanted = {name: loaded.tasks[name] for name in _wanted(tasks, loaded)}
         raw = self._graph.run(images, [task.output for task in wanted.values()], loaded.adapter)
@@ -129,7 +133,8 @@ class Session:
         """All maps of one picture at its own size; :meth:`predict_many` takes several.
 
         Args:
-            picture: a file, a PIL image, or a numpy (H, W, 3) or grey (H, W) uint8.
+            picture: a file, a PIL image, or a numpy (H, W, 3) or grey (H, W) uint8. Of other bands a file, or a
+                numpy (H, W, C) of the numbers of one.
             bundle: name of the bundle, where the graph takes several; None: the only one.
             tasks: names; None: all.
             tile: side of overlapping windows that it is run in; "auto": 1024 for pictures of more than 2048·2048
@@ -145,8 +150,9 @@ class Session:
         asked = self.asked(bundle, tasks, Tiling(tile=tile, overlap=overlap, flip=flip), probabilities=probabilities)
         file = Path(picture) if isinstance(picture, str | Path) else None
         name = "picture" if file is None else file.stem
-        taken = asked.read(picture, file)
-        return asked.finish(taken, asked.run(taken, name if file is None else str(picture)), name, file)
+        which = name if file is None else str(picture)
+        taken = asked.read(picture, which, file)
+        return asked.finish(taken, asked.run(taken, which), name, file)
 
     @checked
     def predict_many(
@@ -191,6 +197,8 @@ class Session:
         wanted = _wanted(tasks, loaded)
         known = {task: told.decoding for task, told in loaded.tasks.items()}
         return AskedGraph(
+            bands=self.bands,
+            kind=self.facts["image"]["dtype"],
             runner=lambda which: self.runner(bundle, wanted, which),
             decodings={task: known[task] for task in wanted},
             known=known,
@@ -247,13 +255,18 @@ class Session:
         """
         from garnish.tiles.streaming import stream_maps
 
+        if not self.bands.is_rgb and self.facts["image"]["dtype"] != "float32":
+            raise DataError(
+                f"{file}: this graph takes other bands as files hold them, which are not written row by row;"
+                " use --tile none, or export it with --input float"
+            )
         loaded, (file, stem) = self._bundle(bundle), (Path(file), Path(stem))
         decodings = {task: loaded.tasks[task].decoding for task in _wanted(tasks, loaded)}
         run = self.runner(bundle, list(decodings), str(file))
         tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
         stem.parent.mkdir(parents=True, exist_ok=True)
         told = told or (lambda line: None)
-        return stream_maps(file, stem, decodings, run, bands=Bands(), step=STEP, tiling=tiling, told=told)
+        return stream_maps(file, stem, decodings, run, bands=self.bands, step=STEP, tiling=tiling, told=told)
 
     def _bundle(self, name: str | None) -> LoadedBundle:
         if self._adapters is not None:
@@ -275,20 +288,11 @@ def _opened(folder: Path, given: Path, threads: int | None) -> tuple[ExportFacts
     """The manifest and the graph of a folder, which messages name as it was given."""
     if not (folder / MANIFEST).is_file():
         what = f"it holds no {MANIFEST}" if folder.is_dir() else "no such folder"
-        raise BundleError(f"{given}: is not an exported folder ({what}); give one that garnish export wrote")
+        bundle = (folder / "bundle.json").is_file()
+        do = "it is a bundle: garnish export makes one of it" if bundle else "give one that garnish export wrote"
+        raise BundleError(f"{given}: is not an exported folder ({what}); {do}")
     facts = read_manifest(folder)
     return facts, Graph(folder, facts, threads)
-
-
-def _check_installed() -> None:
-    """Raise GarnishError where two distributions of different versions have written over each other's files."""
-    found = {}
-    for name in ("garnish", "garnish-runtime"):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    if len(set(found.values())) > 1:
-        told = " and ".join(f"{name} {number}" for name, number in found.items())
-        raise GarnishError(f"{told} are installed over each other; uninstall both, then install one of them")
 
 
 def _wanted(tasks: Sequence[str] | None, loaded: LoadedBundle) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from garnish.decodings.decoding import Decoding
 from garnish.files.pictures import read_picture
 from garnish.pictures.bands import Bands
+from garnish.pictures.given_picture import bands_in
 from garnish.pictures.map_writer import MapWriter
 from garnish.pictures.open_raster import open_raster
 from garnish.pictures.raster import Georeference, Raster, Window
@@ -55,7 +56,7 @@ def stream_maps(
     Raises:
         DataError: a picture that cannot be read, a file that cannot be written. Otherwise as ``run``.
     """
-    with open_raster(file) as raster:
+    with open_raster(file, None if bands.is_rgb else len(bands.names)) as raster:
         size, place = raster.facts.size, raster.facts.place
         plan = tiling.plan(size, step)
         told(f"{file}: {plan}; maps are written as TIFF, without a sheet")
@@ -87,9 +88,11 @@ def raster_reader(raster: Raster, bands: Bands, file: Path) -> Reader:
     """
     facts = raster.facts
     if not bands.is_rgb:
+        own, order = bands_in(raster.facts, file, bands)
 
         def values(window: Window) -> np.ndarray:
-            return bands.values(raster.read(window), str(file))
+            stored = raster.read(window)
+            return own.values(stored if order is None else stored[..., order], str(file))
 
         return values
     if not facts.windows or facts.dtype != "uint8" or len(facts.bands) != 3:

@@ -26,6 +26,7 @@ from garnish.model.model import Model
 from garnish.model.predict import acting
 from garnish.model.windowed import decodings_of, windowed_outputs
 from garnish.output import console, logger
+from garnish.pictures.band_agreement import bands_differ
 from garnish.tasks.agreement import difference, notes
 from garnish.tasks.task import Task
 from garnish.tiles.tiling import Overlap, Tile, Tiling
@@ -244,8 +245,8 @@ def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = N
     """Names of the tasks that model and data share, in the model's order; only the requested ones if any are given.
 
     Raises:
-        OptionError: a requested task that one of them lacks. DataError: no common task, labels of another kind, or
-        other class names.
+        OptionError: a requested task that one of them lacks. DataError: no common task, other bands, labels of another
+        kind, or other class names.
     """
     if tasks is not None and not tasks:
         raise OptionError("tasks is an empty list; name some, or leave it out for all")
@@ -260,6 +261,8 @@ def shared_tasks(model: Model, dataset: Dataset, tasks: Sequence[str] | None = N
             f" {', '.join(model.tasks)}; give a task the same name in both"
         )
     for name in names:
+        if differs := bands_differ(model.bands_of(name), dataset.bands, "the model", "the data"):
+            raise DataError(f"{dataset.name}: task {name!r}: {differs}")
         if differs := difference(model.tasks[name], dataset.tasks[name]):
             raise DataError(f"{dataset.name}: task {name!r}: {differs}")
     return names

@@ -116,6 +116,8 @@ class CachedTrunk:
         computed = (str(dtype), fabric.device.type, str(fabric.strategy.precision.precision))
         #: digest of everything about the trunk that a state depends on
         self.mark = digest(FORMAT, trunk.fingerprint(), built, self.prefix.unit, self.prefix.beside, computed)
+        if not (bands := model.served.bands_of(tasks)).is_rgb:  # which say what planes the trunk sees
+            self.mark = digest(self.mark, repr(bands))
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample with its computed state."""
@@ -207,7 +209,8 @@ class CachedPictures:
         if sample.start is not None:
             return sample
         packed = pack(self.trunk(sample))
-        if not_finite(packed[0]):  # not cached: the loss or the metrics will report it
+        computed = {name: x for name, x in packed[0].items() if name != "image"}  # whose NaN is "no data"
+        if not_finite(computed):  # not cached: the loss or the metrics will report it
             return unpack(packed, self.source.dataset.tasks)
         if not self.cache.write(self.finder.file(number, index), packed):
             self._say_full()

@@ -61,13 +61,14 @@ def _without_news() -> Iterator[None]:
         logging.disable(before)
 
 
-def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric) -> list[str]:
+def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric, trunk: Backbone | None = None) -> list[str]:
     """Read pictures and labels on the first rank; returns its warnings.
 
     Args:
         sets: the data sets to read.
         limit: pictures of each, evenly spaced; 0: none.
         fabric: every rank raises what the first one found.
+        trunk: what bands are compared with; 8-bit RGB is not.
 
     Raises:
         DataError: the first fault, with the number of others.
@@ -77,7 +78,7 @@ def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric) -> list[str]
     if fabric.is_global_zero and limit:
         try:
             for dataset in sets:
-                report = check(dataset, limit=limit)
+                report = check(dataset, limit=limit, trunk=None if dataset.bands.is_rgb else trunk)
                 report.raise_first()
                 found += [line for line in report.warnings if line not in found]  # two splits may give the same warning
         except GarnishError as error:  # any of them, since the other ranks wait for the result

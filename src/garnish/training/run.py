@@ -67,7 +67,8 @@ class Run:
         self.ranking = ranking(model, self.tasks, val, options)
         self.fabric = make_fabric(options)
         self.is_first = self.fabric.is_global_zero
-        found = check_data([d for d in (train, val) if d is not None], options.check_pictures, self.fabric)
+        sets = [d for d in (train, val) if d is not None]
+        found = check_data(sets, options.check_pictures, self.fabric, model.backbone)
         self.balance = balance or balancing_of(options.balance).build(self.tasks)
         self._place()
         self.begun = BegunStep(self.step.buffers().values())

@@ -103,7 +103,10 @@ def counted(model: Model, batch_size: int, size: tuple[int, int]) -> tuple[int, 
     copied = without_values(model, fake)
     with torch.random.fork_rng(devices=[]), fake, Recorder([*copied.parameters(), *copied.buffers()]) as recorder:
         with flop_counter() as counter:
-            outputs = copied(torch.zeros(batch_size, 3, *size, device=model.device))
+            outputs: dict[str, torch.Tensor] = {}
+            for bands, names in copied.served.by_bands(copied.tasks):
+                pictures = torch.zeros(batch_size, len(bands.names), *size, device=model.device)
+                outputs |= copied(pictures, names)
         loss = _total(outputs)
         del outputs
         if loss.requires_grad:

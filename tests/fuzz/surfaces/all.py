@@ -15,6 +15,7 @@ from .overrides import Overrides
 from .peft import Peft
 from .pictures import Pictures
 from .planted import Planted
+from .rasters import Rasters
 from .recipes import Recipes
 from .weights import Weights
 
@@ -27,6 +28,7 @@ SURFACES: tuple[type[Surface], ...] = (
     Descriptions,
     Labels,
     Pictures,
+    Rasters,
     Matlab,
     Comparison,
     Weights,

@@ -64,12 +64,17 @@ def export_peft(
 
     Raises:
         OptionError: an unknown dialect or task. BundleError: adapters that PEFT's format cannot express or that are
-        not finite, a folder with other contents, or no space.
+        not finite, pictures of other bands than RGB, a folder with other contents, or no space.
     """
     if not isinstance(model, Model):
         model = load(model)
     owner = _owner(model, task)
     tasks = owner.tasks
+    if not owner.bands.is_rgb:
+        raise BundleError(
+            f"export_peft: the pictures of {owner.name} have bands of their own, for which PEFT's format has no place;"
+            " keep the bundle, or gn.export it"
+        )
     model.decoders.check_whole(tasks, f"export_peft: the adapters of {owner.name} alone")
     written = owner.tensors() | {n: t for task in tasks for n, t in model.head_tensors(task).items()}
     if odd := not_finite(written):

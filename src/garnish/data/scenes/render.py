@@ -65,19 +65,58 @@ def render(seed: int, index: int, size: int | tuple[int, int] = 128, style: str 
     Raises:
         OptionError: a negative seed or index, a size under 8, an unknown style.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    if style not in STYLES:
-        raise OptionError(f"scenes: unknown style {shown(style)}{suggest(style, STYLES)}")
-    if seed < 0 or index < 0 or min(height, width) < 8:
-        raise OptionError(f"scenes: seed {seed}, index {index}, size {height}x{width}; need seed, index ≥ 0, size ≥ 8")
-    layout, sensor = np.random.SeedSequence((seed, index, list(STYLES).index(style))).spawn(2)
-    setting = arrange(np.random.Generator(np.random.PCG64(layout)), STYLES[style])
+    setting, height, width, (sensor, _) = composed(seed, index, size, style)
     # rays parallel to faces divide by zero or give inf - inf; comparisons with the results are false, as needed
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return _render(setting, style, height, width, np.random.Generator(np.random.PCG64(sensor)))
 
 
-def _render(setting: Arrangement, style: str, height: int, width: int, rng: np.random.Generator) -> Scene:
+def composed(
+    seed: int, index: int, size: int | tuple[int, int], style: str
+) -> tuple[Arrangement, int, int, tuple[np.random.SeedSequence, np.random.SeedSequence]]:
+    """What a scene holds, height and width of its picture, and seeds: of its sensor, and of what is not seen in RGB.
+
+    Raises:
+        OptionError: as :func:`render`.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if style not in STYLES:
+        raise OptionError(f"scenes: unknown style {shown(style)}{suggest(style, STYLES)}")
+    if seed < 0 or index < 0 or min(height, width) < 8:
+        raise OptionError(f"scenes: seed {seed}, index {index}, size {height}x{width}; need seed, index ≥ 0, size ≥ 8")
+    layout, sensor, unseen = np.random.SeedSequence((seed, index, list(STYLES).index(style))).spawn(3)
+    return arrange(np.random.Generator(np.random.PCG64(layout)), STYLES[style]), height, width, (sensor, unseen)
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What the rays of a picture meet, and the light there.
+
+    Attributes:
+        focal: focal length in pixels.
+        middle: (x, y) of the picture's centre in pixels.
+        depth: (H, W) float32, as of :class:`Scene`.
+        instances: (H, W) uint8, likewise.
+        points: (3, N) float32, in the world.
+        normals: (3, N) float32, in the world.
+        colours: (3, N) float32, linear RGB of the paint.
+        gloss: (N,) float32.
+        light: as :func:`garnish.data.scenes.lighting.illuminate` gives it.
+    """
+
+    focal: float
+    middle: tuple[float, float]
+    depth: Floats
+    instances: NDArray[np.uint8]
+    points: Floats
+    normals: Floats
+    colours: Floats
+    gloss: Floats
+    light: tuple[Floats, ...]
+
+
+def look(setting: Arrangement, height: int, width: int) -> Sight:
+    """Cast the rays of a picture."""
     focal = setting.focal * width
     middle = ((width - 1) / 2, (height - 1) / 2)
     rays = np.ones((3, height, width), np.float32)
@@ -89,16 +128,27 @@ def _render(setting: Arrangement, style: str, height: int, width: int, rng: np.r
     points = rays.reshape(3, -1) * depth.reshape(-1)
     normals, colours, gloss = _surfaces(setting, points, instances.reshape(-1))
     light = illuminate(setting, points, normals, instances)
-    linear = shade(setting, points, normals, colours, gloss, light)
+    return Sight(focal, middle, depth, instances, points, normals, colours, gloss, light)
+
+
+def _render(setting: Arrangement, style: str, height: int, width: int, rng: np.random.Generator) -> Scene:
+    return scene_of(setting, style, look(setting, height, width), rng)
+
+
+def scene_of(setting: Arrangement, style: str, seen: Sight, rng: np.random.Generator) -> Scene:
+    """The picture in RGB, with its labels."""
+    linear = shade(setting, seen.points, seen.normals, seen.colours, seen.gloss, seen.light)
+    height, width = seen.depth.shape
     # display values are the square root of linear light, close to sRGB's curve and much cheaper
     image = np.sqrt(np.clip(linear, 0, 1)).reshape(3, height, width).transpose(1, 2, 0)
     kinds = np.array([*setting.room.kinds, *(CLASSES[style].index(p.kind) for p in setting.solids)], np.uint8)
-    towards_camera = (setting.camera.T @ normals).reshape(3, height, width)
+    towards_camera = (setting.camera.T @ seen.normals).reshape(3, height, width)
+    (focal, middle), instances = (seen.focal, seen.middle), seen.instances
     return Scene(
-        image=_sense(image, setting, rng),
+        image=sense(image, setting, rng),
         ids=kinds[instances],
         instances=instances,
-        depth=depth,
+        depth=seen.depth,
         normals=np.ascontiguousarray(towards_camera.transpose(1, 2, 0)),
         edges=borders(instances),
         saliency=_salient(image, instances, len(setting.room.kinds)),
@@ -160,8 +210,8 @@ def _surfaces(setting: Arrangement, points: Floats, instances: NDArray[np.uint8]
     return normals, colours, gloss
 
 
-def _sense(image: Floats, setting: Arrangement, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Simulate the sensor: a slight blur, noise, rounding to eight bits."""
+def sense(image: Floats, setting: Arrangement, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Simulate the sensor on (H, W, C) display values in [0, 1]: a slight blur, noise, rounding to eight bits."""
     weight = np.float32(setting.blur)
     for axis in (0, 1):
         blurred = image * (1 - 2 * weight)

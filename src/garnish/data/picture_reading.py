@@ -1,0 +1,125 @@
+"""Reading one picture of a data set: 8-bit RGB as it is, other bands as the numbers that models take.
+
+Shape letters: H W pixels, C bands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+
+from garnish.errors import DataError
+from garnish.files.pictures import open_picture
+from garnish.pictures.band_files import BandFiles
+from garnish.pictures.bands import Bands
+from garnish.pictures.open_raster import open_raster
+from garnish.pictures.raster import RasterFacts
+
+#: Suffixes that are read as numbers even where bands are those of an ordinary picture.
+_ARRAYS = (".npy", ".npz")
+
+
+def read_image(files: Sequence[Path], bands: Bands) -> tuple[tv_tensors.Image, int]:
+    """The picture in a file, or in one file a band, and its EXIF orientation (1 where it is not told).
+
+    Returns:
+        (3, H, W) uint8 where ``bands`` are those of an ordinary picture, else (C, H, W) float32, NaN where there is no
+        data. Where ``bands`` name no number for that, the file's own one is taken.
+
+    Raises:
+        DataError: a file that cannot be read, files of different sizes or places, another number of bands, bands that
+            the file names in another order, numbers that are infinite or, for 8-bit RGB, of another type.
+    """
+    if bands.is_rgb and len(files) == 1 and files[0].suffix.lower() not in _ARRAYS:
+        try:
+            pixels, facts = open_picture(files[0])
+        except DataError as error:
+            if files[0].suffix.lower() not in (".tif", ".tiff"):
+                raise
+            raise DataError(f"{error}; or name its bands: `channels` (docs/data.md)") from error
+        return _image(pixels.transpose(2, 0, 1)), facts.orientation
+    if len(files) > 1:
+        with BandFiles(dict(zip(bands.names, files, strict=True))):
+            pass  # which refuses other sizes and places; files of other types are read each by its own
+    parts = [_stored(path, bands.names if len(files) == 1 else bands.names[k : k + 1]) for k, path in enumerate(files)]
+    if bands.is_rgb:
+        for path, (stored, _) in zip(files, parts, strict=True):
+            if stored.dtype != np.uint8:
+                raise DataError(f"{path}: {stored.dtype} is no 8-bit RGB; state `channels: {{range: [LOW, HIGH]}}`")
+        return _image(np.concatenate([stored for stored, _ in parts], -1).transpose(2, 0, 1)), 1
+    values = [
+        _one_of(bands, k, facts).values(stored, str(path)) if len(files) > 1 else _of(bands, facts, stored, path)
+        for k, (path, (stored, facts)) in enumerate(zip(files, parts, strict=True))
+    ]
+    whole = values[0] if len(values) == 1 else np.concatenate(values)
+    if np.isinf(whole).any():
+        where = files[0] if len(files) == 1 else files[int(np.flatnonzero(np.isinf(whole).any((1, 2)))[0])]
+        raise DataError(f"{where}: holds infinite numbers; say that they are no data: `channels: {{nodata: inf}}`")
+    return _image(whole), 1
+
+
+def left_unread(files: Sequence[Path], bands: Bands) -> str:
+    """What the header of a picture's files says that ``channels`` do not, and that is not done; empty: nothing.
+
+    Raises:
+        DataError: a file that cannot be opened.
+    """
+    stated = {"scale": bands.scale != 1, "offset": bands.offset != 0}
+    for path in files:
+        with open_raster(path, len(bands.names) if len(files) == 1 else 1) as raster:
+            notes = raster.facts.notes
+        if told := [f"{name} {notes[name]}" for name in ("scale", "offset") if name in notes and not stated[name]]:
+            return (
+                f"{path}: says {' and '.join(told)}, which is not applied; state it under `channels` if its numbers are"
+                " meant, with a `range` in the same unit"
+            )
+        if "mask" in notes:
+            return f"{path}: mask: {notes['mask']}"
+    return ""
+
+
+def _stored(path: Path, names: Sequence[str]) -> tuple[np.ndarray, RasterFacts]:
+    """The numbers of a file, (H, W, C), in the order of the bands; an ``.npz`` holds them by name."""
+    with open_raster(path, len(names)) as raster:
+        facts = raster.facts
+        if len(facts.bands) != len(names):
+            raise DataError(f"{path}: {len(facts.bands)} bands, but `channels` names {len(names)}; name each")
+        if facts.notes.get("format") == "npz" and set(facts.bands) == set(names):
+            return raster.read()[..., [facts.bands.index(name) for name in names]], facts
+        for own, name in zip(facts.bands, names, strict=True):
+            if own != name and own in names:
+                raise DataError(
+                    f"{path}: calls a band {own!r} that `channels` call {name!r}; write them in the order of the file,"
+                    " or correct what the file says"
+                )
+        return raster.read(), facts
+
+
+def _of(bands: Bands, facts: RasterFacts, stored: np.ndarray, path: Path) -> np.ndarray:
+    own = bands if bands.nodata is not None else dataclasses.replace(bands, nodata=facts.nodata)
+    return own.values(stored, str(path))
+
+
+def _one_of(bands: Bands, place: int, facts: RasterFacts) -> Bands:
+    """What reads the file of one band alone."""
+
+    def at(value: object) -> object:
+        return value[place] if isinstance(value, tuple) else value
+
+    several = isinstance(bands.range, tuple) and isinstance(bands.range[0], tuple)
+    return Bands(
+        names=bands.names[place : place + 1],
+        range=bands.range[place if len(bands.range) > 1 else 0] if several else bands.range,  # type: ignore
+        scale=at(bands.scale),  # type: ignore[arg-type]
+        offset=at(bands.offset),  # type: ignore[arg-type]
+        nodata=facts.nodata if bands.nodata is None else bands.nodata,
+    )
+
+
+def _image(values: np.ndarray) -> tv_tensors.Image:
+    return tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(values)))
