@@ -46,7 +46,9 @@ def main() -> None:
         Image.fromarray(scene).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(file)
         code = garnish_main(["predict", given.bundle, str(file), "--out", str(folder / "maps"), "--overlay"])
         assert code == 0, code
-        Image.open(folder / "maps" / "scene_sheet.png").save(OUT / "predict_sheet.png", optimize=True)
+        Image.open(folder / "maps" / "scene_sheet.png").quantize(192, dither=Image.Dither.NONE).save(
+            OUT / "predict_sheet.png", optimize=True
+        )
         ids = np.asarray(Image.open(folder / "maps" / "scene_seg.png"))
         names = gn.load(given.bundle).tasks["seg"].label_names
         overlays = [Image.open(folder / "maps" / f"scene_{task}_overlay.png") for task in ("seg", "depth", "edges")]
@@ -54,7 +56,7 @@ def main() -> None:
         strip = Image.new("RGB", (len(cells) * (SIDE + 8) - 8, SIDE), (255, 255, 255))
         for number, cell in enumerate(cells):
             strip.paste(cell, (number * (SIDE + 8), 0))
-        strip.save(OUT / "predict_overlays.png", optimize=True)
+        strip.quantize(192, dither=Image.Dither.NONE).save(OUT / "predict_overlays.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -98,27 +98,39 @@ def main() -> None:
                 arms[arm](model, chosen, folder / arm)
                 seconds[arm].append(time.perf_counter() - start)
                 processor[arm].append(time.process_time() - used)
-        made = [sorted(file.name for file in (folder / arm).iterdir()) for arm in arms]
-        same = made[0] == made[1] and all(
-            (folder / "in turn" / name).read_bytes() == (folder / "overlapping" / name).read_bytes() for name in made[0]
-        )
-    ratios = [one / other for one, other in zip(*seconds.values(), strict=True)]
+            done = [] if number + 1 < given.rounds else [folder / name for name in arms]
+            tell(seconds, processor, load, given, len(chosen), done)
+
+
+def tell(
+    seconds: dict[str, list[float]],
+    processor: dict[str, list[float]],
+    load: list[float],
+    given: argparse.Namespace,
+    each: int,
+    folders: list[Path],
+) -> None:
+    """Print and keep what was measured so far; ``folders``: of both arms, at the end."""
+    pictures = each * len(seconds["in turn"])
     found = {
-        "pictures": given.pictures,
+        "pictures": pictures,
         "threads of torch": given.threads,
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "torch": torch.__version__,
-        "load, median": statistics.median(load),
+        "load, median": round(statistics.median(load), 1),
         "seconds": {arm: round(sum(values), 1) for arm, values in seconds.items()},
         "processor seconds": {arm: round(sum(values), 1) for arm, values in processor.items()},
-        "pictures per second": {arm: round(given.pictures / sum(values), 2) for arm, values in seconds.items()},
+        "pictures per second": {arm: round(pictures / sum(values), 2) for arm, values in seconds.items()},
         "times as fast": round(sum(seconds["in turn"]) / sum(seconds["overlapping"]), 3),
-        "of each round": [round(ratio, 3) for ratio in ratios],
-        "files are equal": same,
+        "of each round": [round(one / other, 3) for one, other in zip(*seconds.values(), strict=True)],
     }
+    if folders:
+        names = [sorted(file.name for file in folder.iterdir()) for folder in folders]
+        read = [[(folder / name).read_bytes() for name in names[0]] for folder in folders]
+        found["files are equal"] = names[0] == names[1] and read[0] == read[1]
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,14 @@ from garnish.checking.arguments import checked
 from garnish.checking.plain_data import integers
 from garnish.decodings.decoding import Decoding
 from garnish.decodings.prediction import Prediction
-from garnish.errors import BundleError, DataError, GarnishError, OptionError, shown, suggest
+from garnish.errors import BundleError, DataError, GarnishError, OptionError, shown
 from garnish.files.atomic import read_present
 from garnish.files.given_pictures import PlainPicture
 from garnish.files.path_text import given_path
 from garnish.pictures.bands import Bands
 from garnish.predicting.overlapping import Every, Failure, overlapped, without_failures
 from garnish.predicting.picture_sources import picture_sources
-from garnish.runtime.adapters import Adapters, LoadedBundle
+from garnish.runtime.adapters import Adapters, LoadedBundle, wanted_tasks
 from garnish.runtime.asked_graph import AskedGraph
 from garnish.runtime.decoded_tasks import task_outputs
 from garnish.runtime.graph import Graph
@@ -104,7 +104,7 @@ class Session:
         if images.dtype != np.dtype(kind) or images.ndim != 4 or images.shape[1] != count or not images.size:
             raise OptionError(f"outputs: images: expected (N, {count}, H, W) {kind}, got {images.shape} {images.dtype}")
         loaded = self._bundle(bundle)
-        wanted = {name: loaded.tasks[name] for name in _wanted(tasks, loaded)}
+        wanted = {name: loaded.tasks[name] for name in wanted_tasks(tasks, loaded)}
         raw = self._graph.run(images, [task.output for task in wanted.values()], loaded.adapter)
         found = {}
         for name, task in wanted.items():
@@ -194,7 +194,7 @@ class Session:
     ) -> AskedGraph:
         """What is asked of the graph about pictures; raises as :meth:`predict`, before one is read."""
         loaded = self._bundle(bundle)
-        wanted = _wanted(tasks, loaded)
+        wanted = wanted_tasks(tasks, loaded)
         known = {task: told.decoding for task, told in loaded.tasks.items()}
         return AskedGraph(
             bands=self.bands,
@@ -261,7 +261,7 @@ class Session:
                 " use --tile none, or export it with --input float"
             )
         loaded, (file, stem) = self._bundle(bundle), (Path(file), Path(stem))
-        decodings = {task: loaded.tasks[task].decoding for task in _wanted(tasks, loaded)}
+        decodings = {task: loaded.tasks[task].decoding for task in wanted_tasks(tasks, loaded)}
         run = self.runner(bundle, list(decodings), str(file))
         tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -293,15 +293,3 @@ def _opened(folder: Path, given: Path, threads: int | None) -> tuple[ExportFacts
         raise BundleError(f"{given}: is not an exported folder ({what}); {do}")
     facts = read_manifest(folder)
     return facts, Graph(folder, facts, threads)
-
-
-def _wanted(tasks: Sequence[str] | None, loaded: LoadedBundle) -> list[str]:
-    """Names of tasks, in the bundle's order; raises OptionError for an unknown one, or none."""
-    if tasks is None:
-        return list(loaded.tasks)
-    if not tasks:
-        raise OptionError("tasks is an empty list; name some, or leave it out for all")
-    for name in tasks:
-        if name not in loaded.tasks:
-            raise OptionError(f"unknown task {shown(name)}{suggest(name, loaded.tasks)}")
-    return [name for name in loaded.tasks if name in tasks]
