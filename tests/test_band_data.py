@@ -31,6 +31,7 @@ from garnish.pictures.bands import Bands
 from garnish.tasks.semantic import Semantic
 
 SIZE = (6, 8)
+UTM = (10, 0, 500000, 0, -10, 4000000)  # a place on the ground, as rasterio takes it
 NAMES = ["blue", "green", "red", "nir"]
 
 
@@ -449,3 +450,46 @@ def test_a_folder_of_arrays_is_told_what_to_write(tmp_path, kind, count):
     (tmp_path / "data.yaml").write_text(written)
     assert len(folder(tmp_path).bands.names) == count
     assert folder(tmp_path)[0].image.shape == (count, *SIZE)
+
+
+def test_a_mark_that_the_type_cannot_hold_marks_nothing(fields):
+    """-9999 is no number of uint16, and 55537, which its bits would be, is one."""
+    np.save(fields / "train/train0.npy", np.full((*SIZE, 4), 55537, np.uint16))
+    image = folder(described(fields, channels={"names": NAMES, "nodata": -9999}))[0].image
+    np.testing.assert_allclose(image.numpy(), np.full((4, *SIZE), 55537 / 65535), rtol=1e-6)
+
+
+def test_what_geotiffs_say_is_taken_or_told(fields):
+    """Their number of no data is taken where `channels` name none; scale and offset are told, not applied."""
+    rasterio = pytest.importorskip("rasterio")
+    values = np.arange(2 * 48, dtype=np.uint16).reshape(2, *SIZE)
+    file = fields / "train/geo.tif"
+    with rasterio.open(
+        file, "w", driver="GTiff", height=6, width=8, count=2, dtype="uint16", nodata=5, transform=rasterio.Affine(*UTM)
+    ) as writer:
+        writer.write(values)
+        writer.scales, writer.offsets = (0.5, 0.5), (1.0, 1.0)
+    put(fields / "train/seg/geo.png", np.arange(48, dtype=np.uint8).reshape(SIZE) % 2)
+
+    def given(**channels: object):
+        return folder(described(fields, "{split}/*.tif", channels={"names": ["a", "b"], "range": [0, 100], **channels}))
+
+    wanted = np.where(values == 5, np.nan, values / 100)
+    np.testing.assert_allclose(given()[0].image.numpy(), wanted, rtol=1e-6)
+    np.testing.assert_allclose(given(nodata=7)[0].image.numpy(), np.where(values == 7, np.nan, values / 100), rtol=1e-6)
+    assert any("geo.tif: says scale 0.5 0.5 and offset 1" in line for line in check(given()).warnings)
+    assert not any("not applied" in line for line in check(given(scale=0.5, offset=1.0)).warnings)
+
+
+def test_a_file_that_names_its_bands_otherwise_is_refused(fields):
+    rasterio = pytest.importorskip("rasterio")
+    file = fields / "train/geo.tif"
+    with rasterio.open(
+        file, "w", driver="GTiff", height=6, width=8, count=2, dtype="uint8", transform=rasterio.Affine(*UTM)
+    ) as writer:
+        writer.write(np.zeros((2, *SIZE), np.uint8))
+        writer.descriptions = ("red", "nir")
+    put(fields / "train/seg/geo.png", np.zeros(SIZE, np.uint8))
+    assert folder(described(fields, "{split}/*.tif", channels=["red", "nir"]))[0].image.shape == (2, *SIZE)
+    with pytest.raises(DataError, match=r"geo.tif: calls a band 'red' that `channels` call 'nir'"):
+        folder(described(fields, "{split}/*.tif", channels=["nir", "red"]))[0]

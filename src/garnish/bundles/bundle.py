@@ -35,6 +35,7 @@ from garnish.bundles.bundle_json import (
 from garnish.bundles.own_backbone import check_backbone, check_same, rebuild
 from garnish.bundles.specs import Specs, backbone_facts, build_described
 from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, kinds_of, read_tensors, stored_tensors, weights_of
+from garnish.bundles.trained_at import scale_told, scales_to_tell
 from garnish.checking.arguments import checked
 from garnish.checking.device import usable_device
 from garnish.checking.plain_data import MEASURED, Json
@@ -168,6 +169,8 @@ def _serve(model: Model, where: str, folder: Path, facts: BundleFacts) -> None:
     made = build_described(model, facts, kinds_of(folder, facts), where)  # shapes before anything is read
     stored = read_tensors(weights_of(folder, facts), file)
     fill(model.backbone, made.tensors(), stored, facts["dtype"], facts["tuned_as"], file)
+    for owner in made.owners:
+        owner.scale = scale_told(facts, owner.tasks)
     model.serve(made)
 
 
@@ -202,8 +205,8 @@ def bundle_files(
     facts["metrics"] = _plain_metrics(metrics, tasks, "metrics")
     if metrics_rounding is not None:
         facts["metrics_rounding"] = _plain_metrics(metrics_rounding, tasks, "metrics_rounding")
-    if extra is not None:
-        facts["extra"] = dict(extra)
+    if told := {**scales_to_tell(model, tasks), **(extra or {})}:
+        facts["extra"] = told
     facts["sizes"]["weights_bytes"] = len(weights)
     facts["sha256"] = hashlib.sha256(weights).hexdigest()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from garnish.commands.parser import Parser, positive_int, sides, some_names
+from garnish.commands.parser import SIZE_HELP, Parser, positive_int, size_rule, some_names
 from garnish.errors import plural
 from garnish.output import say
 from garnish.tiles.words import given_tiling, takes_tiles
@@ -43,7 +43,7 @@ def parser() -> Parser:
         choices=("refuse", "ignore"),
         help="give labels the model's ids by class name; a class that it lacks is refused, or counts as no label",
     )
-    made.add_argument("--size", type=sides, metavar="H,W", help="resize pictures and labels first (default: own size)")
+    made.add_argument("--size", type=size_rule, default="own", metavar="SIZE", help=SIZE_HELP + ", labels too")
     made.add_argument(
         "--batch-size", type=positive_int, default=1, metavar="N", help="pictures of one size run together"
     )
@@ -61,6 +61,7 @@ def run(words: Sequence[str]) -> int:
     from garnish.commands.words import bundle_paths, load_bundles, open_given
     from garnish.data.matched_classes import match_classes
     from garnish.data.subset import thinned
+    from garnish.model.input_size import InputSize, input_size
     from garnish.training.evaluate import evaluate
 
     tiling = given_tiling(given)
@@ -71,6 +72,9 @@ def run(words: Sequence[str]) -> int:
         whole = match_classes(whole, model, others=given.match_classes)
         others = None if others is None else match_classes(others, model, others=given.match_classes)
     data = thinned(whole, every=given.every, limit=given.limit)
+    measured = given.tasks or [task for task in model.tasks if task in data.tasks]
+    if (taken := input_size(given.size, model.served, measured)) != InputSize() and not given.json:
+        say(f"{taken.told}, and labels with them")
     metrics = evaluate(
         model,
         data,

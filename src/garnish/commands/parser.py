@@ -95,6 +95,15 @@ def sides(text: str) -> tuple[int, int]:
     return size
 
 
+#: Of ``--size``, for ``help=``.
+SIZE_HELP = "own, train (as training scaled: aspect kept, nothing cropped) or H,W: resize pictures first (default: own)"
+
+
+def size_rule(text: str) -> tuple[int, int] | str:
+    """Parse ``own``, ``train``, or a size as :func:`sides` does, for ``type=``."""
+    return text if text in ("own", "train") else sides(text)
+
+
 def some_names(text: str) -> list[str]:
     """As :func:`names`, but at least one and all different; for ``type=``."""
     found = names(text)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from garnish.commands.parser import Parser, positive_int, some_names
-from garnish.output import logger
+from garnish.commands.parser import SIZE_HELP, Parser, positive_int, size_rule, some_names
+from garnish.output import logger, say
 from garnish.predicting.write_options import WRITTEN, add_write_options, write_options
 from garnish.tiles.words import given_tiling, takes_tiles
 
@@ -52,6 +52,7 @@ def parser() -> Parser:
         type=positive_int,
         help="pictures of one size in a pass (default: 1 on a CPU, up to 8 elsewhere)",
     )
+    made.add_argument("--size", type=size_rule, default="own", metavar="SIZE", help=SIZE_HELP)
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: picture → the files written")
@@ -65,6 +66,7 @@ def run(words: Sequence[str]) -> int:
     from garnish.commands.printing import print_json
     from garnish.commands.words import load_bundles
     from garnish.files.given_pictures import folder_to_write, picture_files
+    from garnish.model.input_size import InputSize, input_size
     from garnish.model.predict_many import picture_work
     from garnish.model.streamed import predict_streamed
     from garnish.predicting.large import Streaming
@@ -77,14 +79,20 @@ def run(words: Sequence[str]) -> int:
     total = count_pictures(files, every=options.every)
     model = load_bundles(given.bundle, given.weights, given.device)
     keep = "probabilities" in options.kinds
-    work = picture_work(model, given.tasks, batch=given.batch, probabilities=keep, tiling=tiling)
+    work = picture_work(model, given.tasks, batch=given.batch, probabilities=keep, tiling=tiling, size=given.size)
     tasks = {name: task for name, task in model.served.tasks.items() if given.tasks is None or name in given.tasks}
     check_written(files, options, tasks)
+
+    seen = input_size(given.size, model.served, given.tasks)
+    if seen != InputSize() and not given.json:
+        say(seen.told)
 
     def stream(file: Path, name: str) -> list[Path]:
         return list(predict_streamed(model, file, options.out / name, given.tasks, tiling, log.info).values())
 
-    large = Streaming(lambda size: is_streamed(size, tiling), model.served.bands_of(tasks), stream)
+    large = Streaming(
+        lambda size: seen == InputSize() and is_streamed(size, tiling), model.served.bands_of(tasks), stream
+    )
     with PredictProgress(total, lines=not given.json) as progress:
         found = write_maps(files, options, tasks, work, progress, stream=large, keep=given.json)
     if given.json:

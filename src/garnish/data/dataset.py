@@ -6,7 +6,7 @@ Shape letters: B pictures of a batch, C bands, H W pixels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 from garnish.engine.trunk_start import TrunkState
 from garnish.errors import DataError
 from garnish.pictures.bands import Bands
+from garnish.pictures.raster import Window
 from garnish.targets.distances import DepthMap
 from garnish.targets.unit_vectors import NormalMap
 from garnish.tasks.task import Task
@@ -65,6 +66,32 @@ class Sample:
         return (int(self.image.shape[-2]), int(self.image.shape[-1]))
 
 
+class ByWindows(ABC):
+    """A picture and its labels, to be read by windows.
+
+    Attributes:
+        size: (H, W) of the picture.
+    """
+
+    size: tuple[int, int]
+
+    @abstractmethod
+    def read(self, window: Window) -> Sample:
+        """A window of the picture with its labels, which are checked.
+
+        Raises:
+            DataError: damaged files, values that a task rejects.
+        """
+
+    @abstractmethod
+    def labels(self, window: Window) -> Mapping[str, Tensor]:
+        """The labels of a window alone, which are checked, by task."""
+
+    @abstractmethod
+    def of_tasks(self, names: Collection[str]) -> ByWindows:
+        """The same with the labels of some tasks."""
+
+
 class Dataset(ABC):
     """Base class of data sets: pictures by index; item ``i`` is always the same picture."""
 
@@ -97,6 +124,10 @@ class Dataset(ABC):
     def checks_labels(self) -> bool:
         """Whether ``self[i]`` returns only labels that are valid for their task; if not, :func:`read_sample` checks."""
         return False
+
+    def windows(self, index: int) -> ByWindows | None:
+        """Picture ``index`` and its labels for reading by windows; None: it is read as a whole."""
+        return None
 
     def place(self, index: int) -> tuple[Dataset, int]:
         """The data set that picture ``index`` comes from and its index there; this one if it has the files itself."""

@@ -22,6 +22,7 @@ from garnish.data.layouts.layout import Layout
 from garnish.data.picture_key import digest, stamps
 from garnish.data.picture_labels import PictureLabels
 from garnish.data.picture_reading import read_image
+from garnish.data.picture_windows import PictureWindows, picture_windows
 from garnish.errors import DataError, OptionError, plural, shown, suggest
 from garnish.files.path_text import given_path
 from garnish.output import logger
@@ -161,6 +162,12 @@ class FolderDataset(Dataset):
     def image(self, index: int) -> tv_tensors.Image:
         """Picture ``index`` alone; its labels are not read."""
         return read_image(self.picture_files(index), self.bands)[0]
+
+    def windows(self, index: int) -> PictureWindows | None:
+        """Picture ``index`` for reading by windows, where its files and those of its labels allow that."""
+        if self.description.layout is not None:
+            return None
+        return picture_windows(self.picture_files(index), self.bands, self._labels[index], self.description.tasks)
 
     @property
     def checks_labels(self) -> bool:

@@ -10,7 +10,7 @@ from typing import final
 from torchvision import tv_tensors
 
 from garnish.checking.arguments import checked
-from garnish.data.dataset import Dataset, Sample
+from garnish.data.dataset import ByWindows, Dataset, Sample
 from garnish.data.folder import FolderDataset
 from garnish.errors import DataError, OptionError
 from garnish.pictures.band_agreement import bands_differ
@@ -69,6 +69,11 @@ class JoinedDataset(Dataset):
         """The picture alone, from the data set that it belongs to."""
         part, inner = self.place(index)
         return part.image(inner)
+
+    def windows(self, index: int) -> ByWindows | None:
+        """Those of the data set that the picture belongs to."""
+        part, inner = self.place(index)
+        return part.windows(inner)
 
     @property
     def checks_labels(self) -> bool:

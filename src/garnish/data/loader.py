@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from garnish.data.augment import Augment, colour_needs_rgb
+from garnish.data.class_points import ClassPoints
 from garnish.data.dataset import Batch, Dataset, Sample, collate, read_sample
 from garnish.errors import DataError, GarnishError, OptionError
 
@@ -68,6 +69,8 @@ class StepBatches:
         if augment is not None and augment.colour and not dataset.bands.is_rgb:
             raise OptionError(colour_needs_rgb(augment.colour, dataset.name))
         self.dataset, self.batch_size, self.seed, self.augment = dataset, batch_size, seed, augment
+        named = None if augment is None else augment.balance
+        self.points = None if named is None else ClassPoints(dataset, named)
         self.variants = variants if augment is not None or variants is None else 1
         self.rank, self.world, self.workers = rank, world, workers
 
@@ -109,8 +112,13 @@ class StepBatches:
 
     def sample(self, epoch: int, index: int) -> Sample:
         """Picture ``index`` with its augmentation in an epoch."""
-        sample = read_sample(self.dataset, index)
-        return sample if self.augment is None else self.augment(sample, self.change_seed(epoch, index))
+        if self.augment is None:
+            return read_sample(self.dataset, index)
+        seed, found = self.change_seed(epoch, index), None
+        points = None if self.points is None else self.points[index]
+        if self.augment.size is not None and (opened := self.dataset.windows(index)) is not None:
+            found = self.augment.of_windows(opened.size, opened.read, seed, points)
+        return self.augment(read_sample(self.dataset, index), seed, points) if found is None else found
 
     def version(self, epoch: int, index: int) -> object:
         """What :meth:`sample` depends on besides the picture itself."""

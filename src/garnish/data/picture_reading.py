@@ -18,13 +18,13 @@ from garnish.files.pictures import open_picture
 from garnish.pictures.band_files import BandFiles
 from garnish.pictures.bands import Bands
 from garnish.pictures.open_raster import open_raster
-from garnish.pictures.raster import RasterFacts
+from garnish.pictures.raster import RasterFacts, Window
 
 #: Suffixes that are read as numbers even where bands are those of an ordinary picture.
 _ARRAYS = (".npy", ".npz")
 
 
-def read_image(files: Sequence[Path], bands: Bands) -> tuple[tv_tensors.Image, int]:
+def read_image(files: Sequence[Path], bands: Bands, window: Window | None = None) -> tuple[tv_tensors.Image, int]:
     """The picture in a file, or in one file a band, and its EXIF orientation (1 where it is not told).
 
     Returns:
@@ -35,7 +35,7 @@ def read_image(files: Sequence[Path], bands: Bands) -> tuple[tv_tensors.Image, i
         DataError: a file that cannot be read, files of different sizes or places, another number of bands, bands that
             the file names in another order, numbers that are infinite or, for 8-bit RGB, of another type.
     """
-    if bands.is_rgb and len(files) == 1 and files[0].suffix.lower() not in _ARRAYS:
+    if window is None and bands.is_rgb and len(files) == 1 and files[0].suffix.lower() not in _ARRAYS:
         try:
             pixels, facts = open_picture(files[0])
         except DataError as error:
@@ -46,7 +46,10 @@ def read_image(files: Sequence[Path], bands: Bands) -> tuple[tv_tensors.Image, i
     if len(files) > 1:
         with BandFiles(dict(zip(bands.names, files, strict=True))):
             pass  # which refuses other sizes and places; files of other types are read each by its own
-    parts = [_stored(path, bands.names if len(files) == 1 else bands.names[k : k + 1]) for k, path in enumerate(files)]
+    parts = [
+        _stored(path, bands.names if len(files) == 1 else bands.names[k : k + 1], window)
+        for k, path in enumerate(files)
+    ]
     if bands.is_rgb:
         for path, (stored, _) in zip(files, parts, strict=True):
             if stored.dtype != np.uint8:
@@ -83,21 +86,21 @@ def left_unread(files: Sequence[Path], bands: Bands) -> str:
     return ""
 
 
-def _stored(path: Path, names: Sequence[str]) -> tuple[np.ndarray, RasterFacts]:
+def _stored(path: Path, names: Sequence[str], window: Window | None) -> tuple[np.ndarray, RasterFacts]:
     """The numbers of a file, (H, W, C), in the order of the bands; an ``.npz`` holds them by name."""
     with open_raster(path, len(names)) as raster:
         facts = raster.facts
         if len(facts.bands) != len(names):
             raise DataError(f"{path}: {len(facts.bands)} bands, but `channels` names {len(names)}; name each")
         if facts.notes.get("format") == "npz" and set(facts.bands) == set(names):
-            return raster.read()[..., [facts.bands.index(name) for name in names]], facts
+            return raster.read(window)[..., [facts.bands.index(name) for name in names]], facts
         for own, name in zip(facts.bands, names, strict=True):
             if own != name and own in names:
                 raise DataError(
                     f"{path}: calls a band {own!r} that `channels` call {name!r}; write them in the order of the file,"
                     " or correct what the file says"
                 )
-        return raster.read(), facts
+        return raster.read(window), facts
 
 
 def _of(bands: Bands, facts: RasterFacts, stored: np.ndarray, path: Path) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 from torchvision import tv_tensors
 
-from garnish.data.dataset import Dataset, Sample
+from garnish.data.dataset import ByWindows, Dataset, Sample
 from garnish.errors import OptionError
 from garnish.pictures.bands import Bands
 from garnish.tasks.task import Task
@@ -57,6 +57,11 @@ class Subset(Dataset):
     def image(self, index: int) -> tv_tensors.Image:
         """The picture alone, as the whole data set reads it."""
         return self.whole.image(self.indices[index])
+
+    def windows(self, index: int) -> ByWindows | None:
+        """As of the whole data set, with the labels of the selected tasks."""
+        found = self.whole.windows(self.indices[index])
+        return found if found is None or not self._chosen else found.of_tasks(self._tasks)
 
     def place(self, index: int) -> tuple[Dataset, int]:
         """The whole data set, and the picture's index there."""

@@ -14,6 +14,7 @@ from garnish.engine.adapter import Adapter, Method
 from garnish.engine.banded import OtherBands
 from garnish.engine.planes import Planes
 from garnish.engine.sites import Site
+from garnish.engine.trained_scale import TrainedScale
 from garnish.engine.trunk import Trunk
 from garnish.engine.twin import TunedSet, Twin
 from garnish.engine.units import Body
@@ -71,6 +72,7 @@ class Owner(nn.Module):
         first: unit before which its rows fork from those of others; None: it has no adapters.
         changes: the first unit that computes something other than in the bare trunk (adapters of feature maps and
             side networks change no unit); None: none does.
+        scale: how large the pictures were that it was trained on; None: not known.
         given: the pictures that its tasks take; of a part, those of its parent.
         planes: makes the trunk's input of them; None: as of 8-bit RGB. Of a part always None.
         others: its filters of the first layer for bands beside red, green and blue, or None. Of a part always None.
@@ -118,6 +120,7 @@ class Owner(nn.Module):
         self.first = None if streamed or not units else min(units)
         self.changes = changes
         self._twin: Twin | None = None
+        self.scale: TrainedScale | None = None
 
     # ---- identity -----------------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ class Planes(nn.Module):
         if images.ndim != 4 or images.shape[1] != len(names) or 0 in images.shape[2:]:
             raise OptionError(
                 f"pictures must be (N, {len(names)}, H, W), got {tuple(images.shape)}; {tasks} takes the bands"
-                f" {shortened(names)}"
+                f" {named_bands(names)}"
             )
         if images.dtype not in _INTEGERS and not images.is_floating_point():
             raise OptionError(
@@ -118,6 +118,6 @@ def int_or_none(number: float) -> int | None:
     return int(number) if np.isfinite(number) and number == int(number) else None
 
 
-def shortened(names: Sequence[str]) -> str:
+def named_bands(names: Sequence[str]) -> str:
     """Names of bands; of many the first four and the last."""
     return ", ".join(names if len(names) <= 6 else [*names[:4], "…", names[-1]])

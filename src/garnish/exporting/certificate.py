@@ -19,7 +19,7 @@ from garnish.engine.trunk import Trunk
 from garnish.errors import GarnishError, OptionError
 from garnish.exporting.agreement import Agreement, TaskAgreement
 from garnish.exporting.graph import least_side
-from garnish.exporting.picture_input import with_gaps
+from garnish.exporting.picture_input import without_data
 from garnish.exporting.running import Runner
 from garnish.heads.head import is_plain
 from garnish.model.model import Model
@@ -169,7 +169,7 @@ def pictures_for(
 ) -> Tensor:
     """(N, C, H, W) of ``size`` (N, H, W): :func:`pictures` of the bands that some tasks take."""
     bands = model.served.bands_of(tasks)
-    return with_gaps(pictures(*size, seed, dtype, channels=len(bands.names)), bands)
+    return without_data(pictures(*size, seed, dtype, channels=len(bands.names)), bands)
 
 
 def pictures(count: int, height: int, width: int, seed: int, dtype: torch.dtype, *, channels: int = 3) -> Tensor:

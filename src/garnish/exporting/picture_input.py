@@ -55,7 +55,7 @@ def manifest_format(facts: ImageFacts) -> int:
     return FORMAT_OF_BANDS if "bands" in facts else FORMAT
 
 
-def with_gaps(pictures: Tensor, bands: Bands) -> Tensor:
+def without_data(pictures: Tensor, bands: Bands) -> Tensor:
     """Made pictures as those of some bands may be: floats without data in places; of RGB itself."""
     if bands.is_rgb or not pictures.is_floating_point():
         return pictures

@@ -31,6 +31,7 @@ from garnish.heads.head import Head
 from garnish.model.adapted_trunk import AdaptedTrunk
 from garnish.model.decoders import Outputs, decode_maps, needed
 from garnish.model.given_picture import Picture
+from garnish.model.input_size import SizeRule
 from garnish.model.inputs import Inputs
 from garnish.model.served import Served
 from garnish.pictures.band_statistics import BandStatistics
@@ -230,15 +231,16 @@ class Model(AdaptedTrunk):
         picture: Picture,
         tasks: Sequence[str] | None = None,
         *,
+        size: SizeRule = None,
         tile: Tile | None = "auto",
         overlap: Overlap | None = None,
         flip: bool = False,
         probabilities: bool = False,
     ) -> Prediction[Tensor, Task]:
-        """Predict all tasks (or some) of one picture at its own size: see :func:`garnish.model.predict.predict`."""
+        """Predict all tasks (or some) of one picture, at its own size: see :func:`garnish.model.predict.predict`."""
         from garnish.model.predict import predict
 
-        return predict(self, picture, tasks, tile, overlap, flip, probabilities)
+        return predict(self, picture, tasks, tile, overlap, flip, probabilities, size=size)
 
     def predict_many(self, pictures: object, *given: Any, **options: Any) -> Iterator[Prediction[Tensor, Task]]:
         """Predict a folder, a list, a video … one after the other: see :mod:`garnish.model.predict_many`."""

@@ -21,6 +21,7 @@ from garnish.errors import GarnishError
 from garnish.model.decoders import Decoder
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.given_picture import Picture, picture_pixels, picture_values
+from garnish.model.input_size import InputSize, SizeRule, input_size, resized_outputs, resized_pictures
 from garnish.model.model import Model
 from garnish.model.served import Served
 from garnish.model.windowed import Look, decodings_of, window_runner, windowed_maps, windowed_raws
@@ -31,7 +32,6 @@ from garnish.predicting.ground import ground_of
 from garnish.predicting.overlapping import TakenPicture
 from garnish.tasks.task import Task
 from garnish.tiles.passes import array_reader
-from garnish.tiles.plan import TilePlan
 from garnish.tiles.tiling import Overlap, Tile, Tiling
 
 _log = logger(__name__)
@@ -60,8 +60,10 @@ def predict(
     overlap: Overlap | None = None,
     flip: bool = False,
     probabilities: bool = False,
+    *,
+    size: SizeRule = None,
 ) -> Prediction[Tensor, Task]:
-    """Run a model on one picture at its own size; :func:`garnish.model.predict_many.predict_many` takes several.
+    """Run a model on one picture, whose size maps have; :func:`garnish.model.predict_many.predict_many` takes several.
 
     Args:
         model: the model.
@@ -72,6 +74,9 @@ def predict(
         overlap: pixels that windows share; None: 3/32 of a window, in whole strides of the trunk.
         flip: average with a pass of the mirrored picture.
         probabilities: keep those of classes, for :meth:`Prediction.probabilities`: a float32 a class and pixel.
+        size: at which the model sees it: (height, width); "train": as training scaled pictures, aspect kept and nothing
+            cropped (its own size where the model's bundle does not say); "own" or None: its own. Raw outputs are
+            brought back to the picture's own size before they are decoded. Windows are those of this size.
 
     Raises:
         DataError: a picture that cannot be read. OptionError: an unknown task; windows or a mirrored pass of a task
@@ -83,7 +88,7 @@ def predict(
     file = Path(picture) if isinstance(picture, str | Path) else None
     name = "picture" if file is None else file.stem
     which = name if file is None else str(picture)
-    asked = asked_of(model, tasks, tiling, probabilities=probabilities)
+    asked = asked_of(model, tasks, tiling, size, probabilities=probabilities)
     taken = asked.read(picture, which, file)
     check_finite(model, tasks, asked.served, which)
     return asked.finish(taken, asked.run([taken], [which])[0], name, which, file)
@@ -115,6 +120,7 @@ class Asked:
         served: its tasks when it was asked; other threads may add and remove tasks meanwhile.
         tasks: names; None: all.
         bands: of their pictures.
+        size: at which the model sees them.
         tiling: how pictures are run.
         probabilities: whether those of classes are kept.
     """
@@ -123,6 +129,7 @@ class Asked:
     served: Served
     tasks: Sequence[str] | None
     bands: Bands
+    size: InputSize
     tiling: Tiling
     probabilities: bool
 
@@ -138,10 +145,6 @@ class Asked:
         values = picture_values(picture, self.bands, which)
         return TakenPicture(in_colour(values, self.bands), values, ground_of(file))
 
-    def in_windows(self, picture: TakenPicture) -> bool:
-        """Whether a picture is run in windows, or mirrored as well."""
-        return self.tiling.flip or self._plan(picture).count > 1
-
     def run(self, pictures: Sequence[TakenPicture], which: Sequence[str]) -> list[Outcome]:
         """What one pass gives of each picture, all of one size; those that are run in windows take passes of their own.
 
@@ -152,11 +155,15 @@ class Asked:
         Returns:
             Of each: task → raw output (1, C, H, W); or its decoded maps and probabilities; or why it has none.
         """
-        if self.in_windows(pictures[0]):
-            return [self._windowed(picture, name) for picture, name in zip(pictures, which, strict=True)]
+        try:
+            seen = self._seen(pictures[0], which[0])
+        except GarnishError as error:
+            return [error for _ in pictures]
+        if self._in_windows(seen):
+            return [self._windowed(picture, seen, name) for picture, name in zip(pictures, which, strict=True)]
         images = torch.from_numpy(np.stack([picture.given for picture in pictures])).to(self.model.device)
         with evaluating(self.model), torch.inference_mode():
-            raw = self.model(images, self.tasks, served=self.served)
+            raw = self.model(resized_pictures(images, seen), self.tasks, served=self.served)
         return [{task: out[row : row + 1] for task, out in raw.items()} for row in range(len(pictures))]
 
     def finish(
@@ -180,15 +187,28 @@ class Asked:
             maps, kept = outcome.maps, outcome.kept
         else:
             looking(self.model, which)(outcome)
+            own = (picture.given.shape[1], picture.given.shape[2])
             with torch.inference_mode():
-                maps = {task: self.served.tasks[task].decode(out.float())[0].cpu() for task, out in outcome.items()}
-                asked = outcome if self.probabilities else {}
-                kept = self._kept({task: out[0].float().cpu().numpy() for task, out in asked.items()})
+                raws = {task: resized_outputs(out, own).float() for task, out in outcome.items()}
+                maps = {task: self.served.tasks[task].decode(raw)[0].cpu() for task, raw in raws.items()}
+                asked = raws if self.probabilities else {}
+                kept = self._kept({task: raw[0].cpu().numpy() for task, raw in asked.items()})
         return Prediction(picture.shown, maps, dict(self.served.tasks), name, kept, file, picture.place)
 
-    def _windowed(self, picture: TakenPicture, which: str) -> _WindowedMaps | GarnishError:
-        read = array_reader(picture.given.transpose(1, 2, 0))
-        plan, flip = self._plan(picture), self.tiling.flip
+    def _seen(self, picture: TakenPicture, which: str) -> tuple[int, int]:
+        return self.size.of((picture.given.shape[1], picture.given.shape[2]), f"{which}: size: train")
+
+    def _in_windows(self, seen: tuple[int, int]) -> bool:
+        return self.tiling.flip or self.tiling.plan(seen, self.model.backbone.multiple).count > 1
+
+    def _windowed(self, picture: TakenPicture, seen: tuple[int, int], which: str) -> _WindowedMaps | GarnishError:
+        """Maps of a picture of which the model sees windows, at the size (h, w) that it sees."""
+        own = (picture.given.shape[1], picture.given.shape[2])
+        given = picture.given
+        if seen != own:
+            given = resized_pictures(torch.from_numpy(np.ascontiguousarray(given))[None], seen)[0].numpy()
+        read, flip = array_reader(given.transpose(1, 2, 0)), self.tiling.flip
+        plan = self.tiling.plan(seen, self.model.backbone.multiple)
         if plan.count > 1:
             _log.info("%s: %s", which, plan)
         try:
@@ -196,15 +216,16 @@ class Asked:
             decodings = decodings_of({name: self.served.tasks[name] for name in names})
             with evaluating(self.model), torch.inference_mode():
                 run = window_runner(self.model, names, self.served, looking(self.model, which))
-                if not self.probabilities:
+                if not self.probabilities and seen == own:
                     return _windowed_maps(windowed_maps(plan, read, run, decodings, flip=flip), {})
                 raws = windowed_raws(plan, read, run, decodings, flip=flip)
+                raws = {
+                    task: resized_outputs(torch.from_numpy(raw)[None], own)[0].numpy() for task, raw in raws.items()
+                }
         except GarnishError as error:
             return error
-        return _windowed_maps({task: decodings[task].decode(raw) for task, raw in raws.items()}, self._kept(raws))
-
-    def _plan(self, picture: TakenPicture) -> TilePlan:
-        return self.tiling.plan((picture.given.shape[1], picture.given.shape[2]), self.model.backbone.multiple)
+        kept = self._kept(raws) if self.probabilities else {}
+        return _windowed_maps({task: decodings[task].decode(raw) for task, raw in raws.items()}, kept)
 
     def _kept(self, raws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The probabilities of raw outputs (C, H, W), of tasks that have such."""
@@ -212,11 +233,13 @@ class Asked:
         return {task: by.values(raws[task]) for task, by in found.items() if by is not None and by.are_shares}
 
 
-def asked_of(model: Model, tasks: Sequence[str] | None, tiling: Tiling, *, probabilities: bool) -> Asked:
-    """What is asked of a model as it is now; raises OptionError for tasks of different bands."""
+def asked_of(
+    model: Model, tasks: Sequence[str] | None, tiling: Tiling, size: SizeRule, *, probabilities: bool
+) -> Asked:
+    """What is asked of a model as it is now; raises OptionError for tasks of different bands, or trained sizes."""
     served = model.served
     bands = served.bands_of(task for task in served.tasks if tasks is None or task in tasks)
-    return Asked(model, served, tasks, bands, tiling, probabilities)
+    return Asked(model, served, tasks, bands, input_size(size, served, tasks), tiling, probabilities)
 
 
 def check_finite(model: Model, tasks: Sequence[str] | None, served: Served, which: str) -> None:

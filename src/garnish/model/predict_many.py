@@ -11,6 +11,7 @@ from torch import Tensor
 
 from garnish.checking.arguments import checked
 from garnish.decodings.prediction import Prediction
+from garnish.model.input_size import SizeRule
 from garnish.model.model import Model
 from garnish.model.predict import Outcome, asked_of, check_finite
 from garnish.predicting.overlapping import Every, Failure, PassSize, PictureWork, overlapped, without_failures
@@ -34,6 +35,7 @@ def predict_many(
     tile: Tile | None = "auto",
     overlap: Overlap | None = None,
     flip: bool = False,
+    size: SizeRule = None,
     failures: list[Failure] | None = None,
 ) -> Iterator[Prediction[Tensor, Task]]:
     """Predict pictures one after the other, in their order; reading, passes and decoding overlap.
@@ -54,6 +56,7 @@ def predict_many(
         tile: likewise.
         overlap: likewise.
         flip: likewise.
+        size: likewise.
         failures: gets the pictures that cannot be read, or have outputs that are not finite, and the iteration goes on;
             None: the first is raised.
 
@@ -62,12 +65,18 @@ def predict_many(
             model that are not finite.
     """
     tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
-    work = picture_work(model, tasks, batch=batch, probabilities=probabilities, tiling=tiling)
+    work = picture_work(model, tasks, batch=batch, probabilities=probabilities, tiling=tiling, size=size)
     return without_failures(overlapped(picture_sources(pictures, every=every), work, lambda made: made), failures)
 
 
 def picture_work(
-    model: Model, tasks: Sequence[str] | None, *, batch: int | None, probabilities: bool, tiling: Tiling
+    model: Model,
+    tasks: Sequence[str] | None,
+    *,
+    batch: int | None,
+    probabilities: bool,
+    tiling: Tiling,
+    size: SizeRule = None,
 ) -> PictureWork[Outcome, Prediction[Tensor, Task]]:
     """What a model does with pictures; see :func:`predict_many`."""
     served = model.served
@@ -75,7 +84,7 @@ def picture_work(
     for task in named:
         served.owner(task)  # an unknown one is refused before anything is read
     check_finite(model, named, served, "predict_many")
-    asked = asked_of(model, tasks, tiling, probabilities=probabilities)
+    asked = asked_of(model, tasks, tiling, size, probabilities=probabilities)
     channels = sum(served.tasks[task].channels for task in named)
 
     def passes(shape: tuple[int, ...]) -> int:

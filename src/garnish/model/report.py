@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from garnish.checking.plain_data import Json
 from garnish.checking.recording import Recorder
 from garnish.engine.owner import Owner
-from garnish.engine.planes import shortened
+from garnish.engine.planes import named_bands
 from garnish.errors import one_line, showable
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
@@ -127,7 +127,7 @@ def describe_model(model: Model) -> str:
         where = f"at {len(sites)} sites ({', '.join(roles)})" if sites else "without adapters"
         lines.append(f"  {owner.name}: {methods} {where}, {_count(owner.tensors()):,} parameters")
         if owner.parent is None and not owner.bands.is_rgb:
-            lines.append(f"    takes {len(owner.bands.names)} bands: {shortened(owner.bands.names)}{_filters(owner)}")
+            lines.append(f"    takes {len(owner.bands.names)} bands: {named_bands(owner.bands.names)}{_filters(owner)}")
     for tasks, _ in model.decoders.each():
         described = [f"  {task}: {one_line(repr(model.tasks[task]))}" for task in tasks]
         decoder = model.decoders.of(tasks[0])

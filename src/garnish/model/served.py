@@ -13,7 +13,7 @@ from typing import final
 from torch import Tensor, nn
 
 from garnish.engine.owner import Owner
-from garnish.engine.planes import shortened
+from garnish.engine.planes import named_bands
 from garnish.errors import OptionError, shown, suggest
 from garnish.model.decoders import Decoder, needed, without
 from garnish.pictures.bands import Bands
@@ -85,7 +85,7 @@ class Served:
         found = dict(self.by_bands(tasks))
         if len(found) < 2:
             return next(iter(found), Bands())
-        told = "; ".join(f"{', '.join(names)}: {shortened(bands.names)}" for bands, names in found.items())
+        told = "; ".join(f"{', '.join(names)}: {named_bands(bands.names)}" for bands, names in found.items())
         raise OptionError(f"tasks take pictures of different bands or ranges ({told}); ask for those of one at a time")
 
     def by_bands(self, tasks: Iterable[str]) -> list[tuple[Bands, tuple[str, ...]]]:

@@ -128,12 +128,18 @@ class Bands(Options):
         """
         if stored.ndim != 3 or stored.shape[-1] != len(self.names):
             raise DataError(f"{where}: {stored.shape[-1]} bands, but `channels` names {len(self.names)}; name each")
-        found = stored.astype(np.float64) * np.asarray(self.scale) + np.asarray(self.offset)
-        low, high = self.ends(stored.dtype, where)
-        found = (found - low) / (high - low)
-        if self.nodata is not None:
-            found[stored == self.nodata] = np.nan  # a type that cannot hold it has none
-        return np.ascontiguousarray(found.astype(np.float32).transpose(2, 0, 1))
+        ends = self.ends(stored.dtype, where)
+        count = len(self.names)
+        scale, offset, low, high = (np.broadcast_to(x, count) for x in (self.scale, self.offset, *ends))
+        out = np.empty((count, *stored.shape[:2]), np.float32)
+        for band in range(count):  # one at a time, so that float64 is held of one alone
+            number = stored[..., band]
+            found = (number.astype(np.float64) * scale[band] + offset[band] - low[band]) / (high[band] - low[band])
+            if self.nodata is not None:
+                found[number == self.nodata] = np.nan  # a type that cannot hold it has none
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which data sets refuse
+                out[band] = found
+        return out
 
     def ends(self, dtype: np.dtype, where: str) -> tuple[np.ndarray, np.ndarray]:
         """The numbers, after scale and offset, that become 0 and 1, of files of a type: each () or (C,) float64.

@@ -16,12 +16,13 @@ from rich.progress import track
 from torch import Tensor
 
 from garnish.checking.arguments import checked
-from garnish.checking.bounds import BatchSize, Count, Size
+from garnish.checking.bounds import BatchSize, Count
 from garnish.checking.finite import not_finite
 from garnish.data.dataset import Batch, Dataset, Sample
 from garnish.data.subset import chosen
 from garnish.errors import DataError, GarnishError, OptionError, shown, suggest
 from garnish.model.evaluation_mode import evaluating
+from garnish.model.input_size import InputSize, SizeRule, input_size
 from garnish.model.model import Model
 from garnish.model.predict import acting
 from garnish.model.windowed import decodings_of, windowed_outputs
@@ -45,7 +46,7 @@ def evaluate(
     dataset: Dataset,
     *,
     batch_size: BatchSize = 1,
-    size: Size | None = None,
+    size: SizeRule = None,
     tasks: Sequence[str] | None = None,
     tile: Tile | None = None,
     overlap: Overlap | None = None,
@@ -60,7 +61,8 @@ def evaluate(
         model: left unchanged, training mode included.
         dataset: labels may be partial: each task is measured on the pictures labelled for it.
         batch_size: pictures per batch; only pictures of equal size are batched.
-        size: (height, width) that pictures and labels are resized to first; None: their own size.
+        size: (height, width) that pictures and labels are resized to first; "train": as training scaled them, aspect
+            kept and nothing cropped (their own size where the model's bundle does not say); "own" or None: their own.
         tasks: which tasks; None: all that the model and the data share.
         tile: run pictures in overlapping windows of this side, as ``predict`` does, "auto" as there; None: each whole.
         overlap: pixels that windows share; None: 3/32 of a window, in whole strides of the trunk.
@@ -115,7 +117,7 @@ def evaluate(
         dataset,
         [chosen(len(dataset), limit)],
         batch_size=batch_size,
-        size=size,
+        size=input_size(size, model.served, names),
         tasks={name: measured[name] for name in names},
         tiling=tiling,
         progress=progress,
@@ -130,7 +132,7 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
     parts: Sequence[Sequence[int]],
     *,
     batch_size: int,
-    size: tuple[int, int] | None,
+    size: tuple[int, int] | InputSize | None,
     tasks: Mapping[str, Task] | None = None,
     tiling: Tiling | None = None,
     progress: bool = False,
@@ -196,7 +198,7 @@ def outputs(  # noqa: D417 (likewise)
     tasks: Container[str],
     *,
     batch_size: int,
-    size: tuple[int, int] | None,
+    size: tuple[int, int] | InputSize | None,
     tiling: Tiling | None = None,
     progress: bool = False,
     kept: CachedPictures | None = None,

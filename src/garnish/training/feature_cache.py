@@ -22,6 +22,7 @@ from garnish.data.picture_key import digest
 from garnish.errors import DataError, OptionError, one_line
 from garnish.files.atomic import write_file
 from garnish.files.path_text import given_path
+from garnish.model.input_size import InputSize
 from garnish.model.model import Model
 from garnish.model.unchanged_start import begin, prefix_of
 from garnish.training.feature_file import FORMAT, Packed, as_bytes, pack, read_features, unpack
@@ -130,12 +131,14 @@ class CachedTrunk:
 class Resized:
     """The pictures of a set, resized for evaluation; a source of :class:`Finder`."""
 
-    def __init__(self, dataset: Dataset, size: tuple[int, int] | None) -> None:
+    def __init__(self, dataset: Dataset, size: tuple[int, int] | InputSize | None) -> None:
         self.dataset, self.size = dataset, size
 
     def sample(self, number: int, index: int) -> Sample:
         """Picture ``index``, resized; ``number`` has no effect."""
         sample = read_sample(self.dataset, index)
+        if isinstance(self.size, InputSize):
+            return resize_sample(sample, self.size.of(sample.size, f"{sample.name}: size: train"))
         return sample if self.size is None else resize_sample(sample, self.size)
 
     def version(self, number: int, index: int) -> object:

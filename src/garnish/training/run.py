@@ -36,7 +36,7 @@ from garnish.training.step import TrainingStep
 from garnish.training.step_cost import about_step
 from garnish.training.step_losses import odd_loss
 from garnish.training.train_options import TrainOptions
-from garnish.training.trained_tasks import about_labels, ranking, trained_tasks
+from garnish.training.trained_tasks import about_labels, at_scale, ranking, trained_tasks
 from garnish.training.undone_step import BegunStep
 from garnish.training.validation import Validation
 
@@ -63,7 +63,7 @@ class Run:
         self.model, self.options = model, options
         self.warnings: list[str] = []
         self.log = log_kinds(options.log, allow_loggers) if out is not None or resume is not None else ()
-        self.tasks = trained_tasks(model, train)
+        self.tasks = at_scale(model, trained_tasks(model, train), options.augment)
         self.ranking = ranking(model, self.tasks, val, options)
         self.fabric = make_fabric(options)
         self.is_first = self.fabric.is_global_zero

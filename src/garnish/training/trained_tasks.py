@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from garnish.data.augment import Augment, scale_of
 from garnish.data.dataset import Dataset
 from garnish.errors import DataError
 from garnish.model.model import Model
@@ -10,6 +11,13 @@ from garnish.training.best_step import Ranking
 from garnish.training.evaluate import shared_tasks, told_of
 from garnish.training.idle_options import refuse_without_val
 from garnish.training.train_options import TrainOptions
+
+
+def at_scale(model: Model, tasks: dict[str, Task], augment: Augment | None) -> dict[str, Task]:
+    """The same tasks; how large the pictures of this run are is noted with their owners, for bundles and ``size``."""
+    for task in tasks:
+        model.owner_of(task).root.scale = scale_of(augment)
+    return tasks
 
 
 def trained_tasks(model: Model, train: Dataset) -> dict[str, Task]:

@@ -48,6 +48,11 @@ class BinaryReader(Reader):
         """True for ids; small errors in grey levels are harmless."""
         return self.positive is not None
 
+    @property
+    def by_pixel(self) -> bool:
+        """Where it is said what is foreground; else that follows from all numbers of a file."""
+        return self.threshold is not None or self.positive is not None
+
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
         """(1, H, W) float32 in {0, 1, 255 = no label}."""
         values = plane(raw, file, "save one number per pixel")

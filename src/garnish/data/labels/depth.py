@@ -66,6 +66,11 @@ class DepthReader(Reader):
         """The options, with ``unit`` converted to ``scale``."""
         return {**super().resolved(task), "unit": None, "scale": self.metres}
 
+    @property
+    def by_pixel(self) -> bool:
+        """True."""
+        return True
+
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
         """(1, H, W) float32 metres; 0, negative and ``invalid`` values become 0."""
         remedy = "write `packed: [1, 256, 65536]`, the weights of red, green and blue in one number"

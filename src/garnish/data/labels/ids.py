@@ -24,6 +24,11 @@ class IdsReader(IdMapReader):
     target: ClassVar[type[Target]] = ClassIds
     default: ClassVar[bool] = True
 
+    @property
+    def by_pixel(self) -> bool:
+        """True."""
+        return True
+
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
         """(H, W) int64 class ids, not checked against the number of classes."""
         ids = self.mapped(self.raw_ids(raw, file), file)

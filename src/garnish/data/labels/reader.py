@@ -58,6 +58,11 @@ class Reader(Options, ABC):
         """Whether values must be exact, as ids must: off by one is another class. Lossy files are then rejected."""
         return False
 
+    @property
+    def by_pixel(self) -> bool:
+        """Whether a pixel's target follows from that pixel's number alone, so that windows of a file can be decoded."""
+        return False
+
     def check_task(self, task: Task) -> None:
         """Raise :class:`~garnish.errors.OptionError`, starting with the option, if options do not fit the task."""
         return

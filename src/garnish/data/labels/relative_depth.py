@@ -44,6 +44,11 @@ class RelativeDepthReader(Reader):
         """True for packed values, where an error in one channel is multiplied by its weight."""
         return self.packed is not None
 
+    @property
+    def by_pixel(self) -> bool:
+        """True."""
+        return True
+
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
         """(1, H, W) float32, NaN where there is no label; numbers as stored."""
         remedy = (
