@@ -242,7 +242,8 @@ DAMAGE = {
     "channels: expected a whole number from 1 to 4,096": lambda f: f["tasks"]["seg"]["head"]["options"].update(
         channels=10**13
     ),
-    "has format 2, this garnish reads 1": lambda f: f.update(format=2),
+    "has format 3, this garnish reads 1 and 2": lambda f: f.update(format=3),
+    "format 2 has pictures of other bands, here are none": lambda f: f.update(format=2),
     "it has no format number": lambda f: f.pop("format"),
     "has no backbone.fingerprint": lambda f: f["backbone"].pop("fingerprint"),
     "backbone.name: expected str, got 3": lambda f: f["backbone"].update(name=3),

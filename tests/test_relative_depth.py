@@ -14,7 +14,7 @@ import exported_folders as made
 import garnish as gn
 import tiny
 from garnish.cli import main
-from garnish.data.folder import JoinedDataset
+from garnish.data.joined import JoinedDataset
 from garnish.data.labels.choosing import reader_of
 from garnish.data.labels.reader import decode
 from garnish.errors import DataError, OptionError
