@@ -6,6 +6,9 @@ Pictures are JPEGs of 640×480 (scenes of garnish's own, enlarged, with noise as
 ``garnish_b0`` with LoRA and two tasks, and both arms write maps and a sheet of each picture, the same files. Both have
 one model in one process and the same threads of torch; the arms take turns, a round each, so that slow stretches of the
 machine fall on both. Prints seconds, processor seconds and the load, and keeps them in benchmarks/predict/results.json.
+
+Where others use the machine, two threads may get no more of it than one: before each round two of them deflate bytes, and
+"cores" says how many processors that had. Rounds in which it was at least 1.7 are told apart.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import os
 import platform
 import statistics
 import tempfile
+import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +68,18 @@ def make_model() -> Model:
     return gn.adapt(gn.backbone("garnish_b0"), method, {t: tasks[t] for t in ("seg", "depth")}, head).eval()
 
 
+def cores_of_two() -> float:
+    """How many processors two threads get, that deflate bytes for a fifth of a second each."""
+    data = np.random.default_rng(0).integers(0, 30, 2**22, dtype=np.uint8).tobytes()
+    threads = [threading.Thread(target=zlib.compress, args=(data, 6)) for _ in range(2)]
+    start, used = time.perf_counter(), time.process_time()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return (time.process_time() - used) / (time.perf_counter() - start)
+
+
 def in_turn(model: Model, files: list[Path], out: Path) -> None:
     for file in files:
         model.predict(file).write(out)
@@ -84,13 +101,15 @@ def main() -> None:
     arms: dict[str, Callable[[Model, list[Path], Path], None]] = {"in turn": in_turn, "overlapping": overlapping}
     seconds: dict[str, list[float]] = {arm: [] for arm in arms}
     processor: dict[str, list[float]] = {arm: [] for arm in arms}
-    load = []
+    load: list[float] = []
+    cores: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         files, model = make_pictures(folder, given.pictures), make_model()
         for run in arms.values():
             run(model, files[:2], folder / "warm")
         for number in range(given.rounds):
+            cores.append(cores_of_two())
             chosen = files[number :: given.rounds]
             for arm in list(arms)[:: 1 if number % 2 == 0 else -1]:
                 load.append(os.getloadavg()[0])
@@ -99,19 +118,22 @@ def main() -> None:
                 seconds[arm].append(time.perf_counter() - start)
                 processor[arm].append(time.process_time() - used)
             done = [] if number + 1 < given.rounds else [folder / name for name in arms]
-            tell(seconds, processor, load, given, len(chosen), done)
+            tell(seconds, processor, load, cores, given, len(chosen), done)
 
 
 def tell(
     seconds: dict[str, list[float]],
     processor: dict[str, list[float]],
     load: list[float],
+    cores: list[float],
     given: argparse.Namespace,
     each: int,
     folders: list[Path],
 ) -> None:
     """Print and keep what was measured so far; ``folders``: of both arms, at the end."""
     pictures = each * len(seconds["in turn"])
+    ratios = [round(one / other, 3) for one, other in zip(*seconds.values(), strict=True)]
+    quiet = [ratio for ratio, number in zip(ratios, cores, strict=True) if number >= 1.7]
     found = {
         "pictures": pictures,
         "threads of torch": given.threads,
@@ -123,7 +145,9 @@ def tell(
         "processor seconds": {arm: round(sum(values), 1) for arm, values in processor.items()},
         "pictures per second": {arm: round(pictures / sum(values), 2) for arm, values in seconds.items()},
         "times as fast": round(sum(seconds["in turn"]) / sum(seconds["overlapping"]), 3),
-        "of each round": [round(one / other, 3) for one, other in zip(*seconds.values(), strict=True)],
+        "of each round": ratios,
+        "cores": [round(number, 2) for number in cores],
+        "of rounds with two cores": round(statistics.median(quiet), 3) if quiet else None,
     }
     if folders:
         names = [sorted(file.name for file in folder.iterdir()) for folder in folders]

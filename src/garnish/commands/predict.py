@@ -7,7 +7,7 @@ from pathlib import Path
 
 from garnish.commands.parser import SIZE_HELP, Parser, positive_int, size_rule, some_names
 from garnish.output import logger, say
-from garnish.predicting.write_options import WRITTEN, add_write_options, write_options
+from garnish.predicting.write_words import WRITTEN, add_write_options, write_options
 from garnish.tiles.words import given_tiling, takes_tiles
 
 log = logger(__name__)

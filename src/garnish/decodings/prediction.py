@@ -22,7 +22,8 @@ from garnish.checking.arguments import checked
 from garnish.checking.plain_data import Json, reals
 from garnish.decodings.coco import coco_of
 from garnish.decodings.decoding import Decoding
-from garnish.decodings.written import DEFAULT, OPACITY, chosen_kinds, has_shares, shares_file
+from garnish.decodings.file_kinds import DEFAULT, OPACITY, chosen_kinds
+from garnish.decodings.written import has_shares, shares_file
 from garnish.drawing.map_files import picture_bytes, write_map, write_png
 from garnish.drawing.map_sheet import MapLegend, map_sheet
 from garnish.drawing.overlay import blended
@@ -188,7 +189,7 @@ class Prediction(Generic[Map, By]):
 
         Args:
             folder: where to; it is made.
-            what: kinds of files (:data:`garnish.decodings.written.KINDS`): ``maps``, each in its task's own format,
+            what: kinds of files (:data:`garnish.decodings.file_kinds.KINDS`): ``maps``, each in its task's own format,
                 ``NAME_TASK.png`` and so on; ``overlays``; ``probabilities``, which must have been kept; ``coco``;
                 ``sheet``.
             opacity: of overlays.

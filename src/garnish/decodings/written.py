@@ -12,37 +12,14 @@ from typing import Any
 import numpy as np
 
 from garnish.decodings.decoding import Decoding
-from garnish.errors import OptionError, shown, suggest
-
-#: What may be written of a picture, and what it is.
-KINDS: Mapping[str, str] = {
-    "maps": "NAME_TASK.png a task: ids with their colours as palette, depth in 16 bits (millimetres), normals, edges …",
-    "sheet": "NAME_sheet.png: the picture and all maps, with legends",
-    "overlays": "NAME_TASK_overlay.png a task: the map over the picture",
-    "probabilities": "NAME_TASK_probabilities.npz a task of classes: each class's at each pixel, in float16",
-    "coco": "NAME_coco.json: regions of classes as polygons",
-}
-DEFAULT = ("maps", "sheet")
-#: How much an overlay hides of the picture, where a map covers it wholly.
-OPACITY = 0.6
-
-
-def chosen_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
-    """Kinds in the order of :data:`KINDS`, each once; raises OptionError for an unknown one, or none."""
-    kinds = list(kinds)
-    for kind in kinds:
-        if kind not in KINDS:
-            raise OptionError(f"write: unknown kind of file {shown(kind)}{suggest(kind, KINDS)}")
-    if not kinds:
-        raise OptionError(f"write: names nothing; name some of {', '.join(KINDS)}")
-    return tuple(kind for kind in KINDS if kind in kinds)
+from garnish.decodings.file_kinds import chosen_kinds
 
 
 def written_stems(kinds: Iterable[str], tasks: Mapping[str, Any]) -> tuple[str, ...]:
     """What follows ``NAME_`` in the names of the files of one picture, without suffixes, in the order of writing.
 
     Args:
-        kinds: of :data:`KINDS`.
+        kinds: of :data:`garnish.decodings.file_kinds.KINDS`.
         tasks: name → task or decoding, of those that are predicted.
     """
     kinds, stems = chosen_kinds(kinds), []

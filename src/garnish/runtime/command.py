@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, final
 
 from garnish.errors import OptionError, one_line, suggest
 from garnish.output import logger, run_told, say, showable_json
-from garnish.predicting.write_options import WRITTEN, add_write_options, write_options
+from garnish.predicting.write_words import WRITTEN, add_write_options, write_options
 from garnish.tiles.words import given_tiling, takes_tiles
 
 if TYPE_CHECKING:
