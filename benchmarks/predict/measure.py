@@ -146,7 +146,7 @@ def tell(
         "pictures per second": {arm: round(pictures / sum(values), 2) for arm, values in seconds.items()},
         "times as fast": round(sum(seconds["in turn"]) / sum(seconds["overlapping"]), 3),
         "of each round": ratios,
-        "cores": [round(number, 2) for number in cores],
+        "cores of two threads": [round(number, 2) for number in cores],
         "of rounds with two cores": round(statistics.median(quiet), 3) if quiet else None,
     }
     if folders:
