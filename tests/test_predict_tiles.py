@@ -17,6 +17,8 @@ import tiny
 from garnish.cli import main
 from garnish.errors import OptionError
 from garnish.model.streamed import predict_streamed
+from garnish.pictures.band_statistics import BandStatistics
+from garnish.pictures.bands import Bands
 from garnish.pictures.tiff_raster import TiffRaster
 from garnish.runtime import Session
 from garnish.runtime.command import runtime_main
@@ -262,3 +264,31 @@ def test_the_runtime_command_streams_too(tmp_path, monkeypatch, capsys):
         assert (tifffile.imread(path) == made.DECODINGS[task].stored(held[task])).all()
     assert runtime_main([*words, "--tile", "64", "--overlap", "64"]) == 2
     assert "none would move on" in capsys.readouterr().err
+
+
+def test_a_size_and_windows_go_together(model):
+    """The picture is resized, its windows are run, and outputs come back to its own size, as of a whole pass."""
+    pixels = picture(90, 130)
+    whole = model.predict(pixels, size=(45, 65), tile=None)
+    assert all(torch.equal(model.predict(pixels, size=(45, 65), tile=80)[task], whole[task]) for task in model.tasks)
+    cut = model.predict(pixels, size=(45, 65), tile=32)
+    flipped = model.predict(pixels, size=(45, 65), flip=True)
+    for task in model.tasks:
+        assert cut[task].shape == flipped[task].shape == whole[task].shape
+
+
+def test_windows_of_other_bands_are_read_as_the_whole_picture_is(tmp_path):
+    bands = Bands(names=("near infrared", "green", "red", "blue"), nodata=7)
+    counted = BandStatistics(
+        mean=(0.5,) * 4, std=(0.2,) * 4, minimum=(0.0,) * 4, maximum=(1.0,) * 4, missing=(0.1,) * 4
+    )
+    many = gn.adapt(tiny.backbone("mit"), gn.BitFit(), {"depth": gn.Depth()}, bands=bands, statistics=counted).eval()
+    tiny.randomise_own(many)
+    stored = np.random.default_rng(3).integers(0, 2**16, (80, 110, 4)).astype(np.uint16)
+    stored[5:20, 30:50, 0] = 7
+    file = tmp_path / "many.tif"
+    tifffile.imwrite(file, stored, tile=(32, 48), photometric="minisblack", planarconfig="contig")
+    held = many.predict(stored, tile=64, overlap=16)["depth"].numpy()
+    assert held.shape == (80, 110) and np.isfinite(held).all()
+    files = predict_streamed(many, file, tmp_path / "m", None, Tiling(tile=64, overlap=16), lambda line: None)
+    assert (tifffile.imread(files["depth"]) == many.tasks["depth"].decoding.stored(held)).all()

@@ -11,10 +11,11 @@ from garnish.decodings.classes import Classes
 from garnish.decodings.directions import Directions
 from garnish.decodings.probabilities import Probabilities
 from garnish.decodings.softplus_depth import SoftplusDepth
+from garnish.decodings.unitless_depth import UnitlessDepth
 from garnish.errors import OptionError
 from garnish.pictures.raster import Window
 from garnish.tiles.blending import FinishedMaps, FinishedRaws, fading_in
-from garnish.tiles.passes import WholeMaps, array_reader, run_windows
+from garnish.tiles.passes import WholeMaps, planes_reader, run_windows
 from garnish.tiles.plan import tile_plan
 from garnish.tiles.tiling import Tiling
 
@@ -46,7 +47,14 @@ def blended(
     coordinates = np.moveaxis(np.indices(size), 0, -1) if picture is None else picture
     whole = WholeMaps(size[0])
     tasks = {task: (decoding, finished(decoding)) for task, decoding in DECODINGS.items()}
-    run_windows(tile_plan(size, tile, overlap, step), array_reader(coordinates), run, tasks, whole, flip=flip)
+    run_windows(
+        tile_plan(size, tile, overlap, step),
+        planes_reader(np.moveaxis(coordinates, -1, 0)),
+        run,
+        tasks,
+        whole,
+        flip=flip,
+    )
     return whole.maps
 
 
@@ -146,6 +154,22 @@ def test_between_two_windows_the_mean_moves_from_one_to_the_other_and_elsewhere_
     np.testing.assert_allclose(row[44:52], 2 + fade, rtol=1e-5)
 
 
+@pytest.mark.parametrize("tile", [64, 32])
+def test_windows_of_depth_without_a_unit_do_not_fit_each_other_which_is_said(tile, caplog):
+    maps = WholeMaps(64)
+    tasks = {"near": (UnitlessDepth(larger="nearer"), FinishedMaps(UnitlessDepth(larger="nearer")))}
+    picture = np.zeros((3, 64, 48), np.uint8)
+    with caplog.at_level("WARNING", "garnish"):
+        run_windows(
+            tile_plan((64, 48), tile, 8, 8),
+            planes_reader(picture),
+            lambda at: {"near": np.ones((1, *at.shape[1:]), np.float32)},
+            tasks,
+            maps,
+        )
+    assert ("near" in caplog.text and "in each of" in caplog.text) == (tile == 32)
+
+
 def test_what_goes_wrong_at_the_borders_of_a_window_stays_out_of_the_map():
     """Edges all around each window, as padding makes them; the maximum of two windows would keep every one of them."""
 
@@ -223,5 +247,5 @@ def test_windows_that_cannot_be_are_refused_in_one_line(options, says):
 
 def test_a_reader_gives_windows_channels_first():
     picture = np.arange(60).reshape(4, 5, 3)
-    found = array_reader(picture)(Window(1, 2, 2, 3))
+    found = planes_reader(picture.transpose(2, 0, 1))(Window(1, 2, 2, 3))
     assert found.shape == (3, 2, 3) and (found == picture[1:3, 2:5].transpose(2, 0, 1)).all()

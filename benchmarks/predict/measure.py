@@ -7,8 +7,8 @@ Pictures are JPEGs of 640×480 (scenes of garnish's own, enlarged, with noise as
 one model in one process and the same threads of torch; the arms take turns, a round each, so that slow stretches of the
 machine fall on both. Prints seconds, processor seconds and the load, and keeps them in benchmarks/predict/results.json.
 
-Where others use the machine, two threads may get no more of it than one: before each round two of them deflate bytes, and
-"cores" says how many processors that had. Rounds in which it was at least 1.7 are told apart.
+Where others use the machine, two threads may get no more of it than one: before each round two of them deflate bytes,
+and "cores of two threads" says how many processors that had. Rounds in which it was at least 1.7 are told apart.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
 """Windows of a large picture: memory, speed, and the difference to one pass at seams and elsewhere.
 
-    python benchmarks/tiles/measure.py [--side 10000] [--threads 1] [--part streamed|seams]
+    python benchmarks/tiles/measure.py [--side 10000] [--threads 1] [--part streamed|speed|seams]
 
 A MiT-B0 (the bundled weights, LoRA of rank 8) with SegFormer's decoder (32 channels, as in the demo) and five tasks:
 segmentation into 21 classes, parts into 7, depth, normals, edges; heads and adapters are drawn from one seed.
 
 - streamed: ``garnish predict``'s own function reads a tiled TIFF of side x side from the disk and writes five tiled
   TIFFs, in a process of its own. Memory is the highest resident size of the process (VmHWM), less that after importing
-  garnish and building the model. Speed is pixels per second of the processor, files included, over that of one whole
-  pass of 1024 x 1024 in the same process, decoded, of which the median is taken; the clock's seconds stand beside.
+  garnish and building the model.
+- speed: the same, for the first rows of windows, with a whole pass of 1024 x 1024, decoded, before two windows of each
+  row: pixels of finished rows per second of the processor, files included and these passes left out, over pixels per
+  second of the median of these. In turn, since other processes on a machine slow passes of torch most.
 - seams: a picture of 2048 x 2048 whole and in windows of 1024. Differences are means of absolute differences over
   pixels within bands where windows are blended, and over the others: of segmentation the share of other ids, of the
   others the values. Pictures are procedural scenes of garnish, side by side.
@@ -111,10 +113,6 @@ def streamed(side: int, file: Path) -> dict[str, Any]:
         seconds, clock = time.process_time() - start, time.perf_counter() - clock
         bytes_written = {task: path.stat().st_size for task, path in found.items()}
     peak = status("VmHWM")
-    patch = picture(1024)
-    passes = [whole_pass(model, patch) for _ in range(5)]
-    median = statistics.median(passes)
-    rate, whole = side * side / seconds, 1024 * 1024 / median
     return {
         "side": side,
         "above_import_and_trunk_mb": round(peak - base),
@@ -122,11 +120,57 @@ def streamed(side: int, file: Path) -> dict[str, Any]:
         "before_mb": round(base),
         "processor_seconds": round(seconds, 1),
         "clock_seconds": round(clock, 1),
-        "whole_pass_seconds": [round(s, 3) for s in passes],
-        "pixels_per_second": round(rate),
-        "pixels_per_second_of_a_whole_pass": round(whole),
-        "ratio": round(rate / whole, 3),
         "files_bytes": bytes_written,
+        "load": os.getloadavg(),
+    }
+
+
+class Enough(Exception):
+    """The rows that are measured are finished."""
+
+
+def speed(side: int, file: Path, rows: int) -> dict[str, Any]:
+    """Speed of the first rows of windows of one picture, with whole passes in turn."""
+    from garnish.model import streamed as module
+    from garnish.tiles.tiling import Tiling
+
+    model, patch, passes, count = built(), picture(1024), [], 0
+    tiling = Tiling(tile=TILE, overlap=OVERLAP)
+    plan = tiling.plan((side, side), model.backbone.multiple)
+    make = module.window_runner
+    whole_pass(model, patch)
+
+    def in_turn(*given: Any) -> Any:
+        run = make(*given)
+
+        def timed(pixels: Any) -> Any:
+            nonlocal count
+            if count == rows * len(plan.columns):
+                raise Enough
+            if count % len(plan.columns) == 0 or count % len(plan.columns) == 5:
+                passes.append(whole_pass(model, patch))
+            count += 1
+            return run(pixels)
+
+        return timed
+
+    module.window_runner = in_turn
+    start = time.process_time()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            module.predict_streamed(model, file, Path(folder, "map"), None, tiling, print)
+    except Enough:
+        seconds = time.process_time() - start - sum(passes)
+    done = plan.rows[rows - 1].shared * side
+    whole = 1024 * 1024 / statistics.median(passes)
+    return {
+        "rows_of_windows": rows,
+        "finished_pixels": done,
+        "processor_seconds": round(seconds, 1),
+        "whole_pass_seconds": [round(s, 3) for s in passes],
+        "pixels_per_second": round(done / seconds),
+        "pixels_per_second_of_a_whole_pass": round(whole),
+        "ratio": round(done / seconds / whole, 3),
         "load": os.getloadavg(),
     }
 
@@ -164,7 +208,7 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--side", type=int, default=10000)
     words.add_argument("--threads", type=int, default=1)
-    words.add_argument("--part", choices=("streamed", "seams"), help="one part, in this process")
+    words.add_argument("--part", choices=("streamed", "speed", "seams"), help="one part, in this process")
     words.add_argument("--file", type=Path)
     words.add_argument("--write", action="store_true", help="write the picture to --file and end")
     given = words.parse_args()
@@ -176,7 +220,9 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(given.threads)
-        found = streamed(given.side, given.file) if given.part == "streamed" else seams()
+        parts = {"streamed": lambda: streamed(given.side, given.file), "seams": seams}
+        parts["speed"] = lambda: speed(given.side, given.file, rows=min(3, given.side // TILE))
+        found = parts[given.part]()
         print(json.dumps(found))
         return
     results = {"machine": f"{platform.machine()}, {os.cpu_count()} cores, {given.threads} thread(s)"}
@@ -192,7 +238,7 @@ def main() -> None:
             "--file",
             str(file),
         ]
-        for part in ("seams", "streamed"):
+        for part in ("seams", "streamed", "speed"):
             if part == "streamed":
                 subprocess.run([*own, "--write"], check=True)
             done = subprocess.run([*own, "--part", part], check=True, stdout=subprocess.PIPE, text=True)

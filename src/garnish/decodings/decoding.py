@@ -25,6 +25,8 @@ class Decoding(Options, ABC):
 
     #: Whether :meth:`values` are probabilities, one a class, or of yes.
     are_shares: ClassVar[bool] = False
+    #: Whether values of two passes have one scale. Where not, windows do not fit each other, which is said.
+    same_scale: ClassVar[bool] = True
 
     @property
     @abstractmethod

@@ -31,6 +31,7 @@ class UnitlessDepth(Decoding):
     """
 
     channels: ClassVar[int] = 1
+    same_scale: ClassVar[bool] = False
 
     larger: Literal["nearer", "farther"]
 

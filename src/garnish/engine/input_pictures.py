@@ -17,11 +17,11 @@ _BRIGHT = 16.0
 
 
 def check_tensor(images: object) -> None:
-    """Raise :class:`OptionError` unless ``images`` is a tensor of four axes."""
+    """Raise :class:`OptionError` unless ``images`` is a tensor with pixels; its bands are another check's."""
     if not isinstance(images, Tensor):
         what = type(images).__name__
         raise OptionError(f"pictures must be a tensor (N, C, H, W), got {what}; model.predict takes files and arrays")
-    if images.ndim != 4:
+    if images.ndim < 3:
         raise OptionError(f"pictures must be (N, C, H, W), got {tuple(images.shape)}; stack pictures of one size")
 
 

@@ -39,7 +39,7 @@ class Inputs:
         self._images, self._mean, self._std, self._multiple = images, mean, std, multiple
         self._owners = [served.owner(task).root for task in tasks or served.tasks]
         self._made: dict[Hashable, Tensor] = {}
-        if not tasks and not images.shape[0]:  # nothing of nothing: of whatever bands
+        if not tasks and images.ndim == 4 and not images.shape[0]:  # nothing of nothing: of whatever bands
             return
         served.bands_of(tasks)
         planes = self._owners[0].planes if self._owners else None

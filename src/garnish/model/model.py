@@ -240,7 +240,9 @@ class Model(AdaptedTrunk):
         """Predict all tasks (or some) of one picture, at its own size: see :func:`garnish.model.predict.predict`."""
         from garnish.model.predict import predict
 
-        return predict(self, picture, tasks, tile, overlap, flip, probabilities, size=size)
+        return predict(
+            self, picture, tasks, size=size, tile=tile, overlap=overlap, flip=flip, probabilities=probabilities
+        )
 
     def predict_many(self, pictures: object, *given: Any, **options: Any) -> Iterator[Prediction[Tensor, Task]]:
         """Predict a folder, a list, a video … one after the other: see :mod:`garnish.model.predict_many`."""

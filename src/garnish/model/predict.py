@@ -31,7 +31,7 @@ from garnish.pictures.given_picture import in_colour
 from garnish.predicting.ground import ground_of
 from garnish.predicting.overlapping import TakenPicture
 from garnish.tasks.task import Task
-from garnish.tiles.passes import array_reader
+from garnish.tiles.passes import planes_reader
 from garnish.tiles.tiling import Overlap, Tile, Tiling
 
 _log = logger(__name__)
@@ -56,12 +56,12 @@ def predict(
     model: Model,
     picture: Picture,
     tasks: Sequence[str] | None = None,
+    *,
+    size: SizeRule = None,
     tile: Tile | None = "auto",
     overlap: Overlap | None = None,
     flip: bool = False,
     probabilities: bool = False,
-    *,
-    size: SizeRule = None,
 ) -> Prediction[Tensor, Task]:
     """Run a model on one picture, whose size maps have; :func:`garnish.model.predict_many.predict_many` takes several.
 
@@ -207,7 +207,7 @@ class Asked:
         given = picture.given
         if seen != own:
             given = resized_pictures(torch.from_numpy(np.ascontiguousarray(given))[None], seen)[0].numpy()
-        read, flip = array_reader(given.transpose(1, 2, 0)), self.tiling.flip
+        read, flip = planes_reader(given), self.tiling.flip
         plan = self.tiling.plan(seen, self.model.backbone.multiple)
         if plan.count > 1:
             _log.info("%s: %s", which, plan)

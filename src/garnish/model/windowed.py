@@ -17,7 +17,7 @@ from garnish.model.model import Model
 from garnish.model.served import Served
 from garnish.tasks.task import Task
 from garnish.tiles.blending import FinishedMaps, FinishedRaws
-from garnish.tiles.passes import Reader, Runner, WholeMaps, run_windows
+from garnish.tiles.passes import Reader, Runner, WholeMaps, planes_reader, run_windows
 from garnish.tiles.plan import TilePlan
 from garnish.tiles.tiling import Tiling
 
@@ -74,7 +74,7 @@ def windowed_raws(
 
 
 def windowed_outputs(
-    model: Model, images: Tensor, wanted: Sequence[Sequence[str]], tiling: Tiling
+    model: Model, images: Tensor, wanted: Sequence[Sequence[str]], tiling: Tiling, served: Served | None = None
 ) -> dict[str, Tensor]:
     """Raw outputs as :meth:`Model.forward` gives them, of pictures that are run in windows; for metrics.
 
@@ -83,11 +83,12 @@ def windowed_outputs(
         images: (I, C, H, W).
         wanted: the tasks of each picture.
         tiling: how they are run.
+        served: as for :meth:`Model.forward`.
 
     Returns:
         Task → (n, C, H, W) float32 for the n pictures that asked for it. What is not finite stays so.
     """
-    served = model.served
+    served = served or model.served
     decodings = decodings_of({task: served.tasks[task] for task in dict.fromkeys(t for row in wanted for t in row)})
     found: dict[str, list[Tensor]] = {}
     plan = tiling.plan((images.shape[-2], images.shape[-1]), model.backbone.multiple)
@@ -98,11 +99,7 @@ def windowed_outputs(
         outputs = WholeMaps(plan.size[0])
         tasks = {task: (decodings[task], FinishedRaws(decodings[task])) for task in names}
         with np.errstate(invalid="ignore"):  # the caller looks for what is not finite
-            run_windows(plan, _part_of(image), run, tasks, outputs, flip=tiling.flip)
+            run_windows(plan, planes_reader(image), run, tasks, outputs, flip=tiling.flip)
         for task, raw in outputs.maps.items():
             found.setdefault(task, []).append(torch.from_numpy(raw))
     return {task: torch.stack(raws).to(model.device) for task, raws in found.items()}
-
-
-def _part_of(image: np.ndarray) -> Reader:
-    return lambda w: np.ascontiguousarray(image[:, w.top : w.top + w.height, w.left : w.left + w.width])

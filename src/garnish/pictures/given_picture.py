@@ -53,21 +53,15 @@ def stored_numbers(
 
 def _of_file(path: Path, bands: Bands) -> tuple[np.ndarray, Bands]:
     with open_raster(path, len(bands.names)) as raster:
-        own, order = bands_in(raster.facts, path, bands)
-        stored = raster.read()
-    return stored if order is None else stored[..., order], own
+        order, found = bands_of_file(path, raster.facts, bands)
+        return raster.read()[..., order], found
 
 
-def bands_in(facts: RasterFacts, path: Path, bands: Bands) -> tuple[Bands, list[int] | None]:
-    """The bands that read a file's numbers, and the file's place of each; None: they are in order.
-
-    Args:
-        facts: of the file.
-        path: the file, for messages.
-        bands: that it is to have.
+def bands_of_file(path: Path, facts: RasterFacts, bands: Bands) -> tuple[list[int] | slice, Bands]:
+    """Where the bands of a model are among those of a file, and how they are read there.
 
     Raises:
-        DataError: as :func:`stored_numbers`.
+        DataError: other bands, or bands that a file names in another order.
     """
     own = facts.bands
     if len(own) != len(bands.names):
@@ -79,8 +73,8 @@ def bands_in(facts: RasterFacts, path: Path, bands: Bands) -> tuple[Bands, list[
             f"{path}: calls a band {swapped[0][0]!r} that the model calls {swapped[0][1]!r}; give its bands in the"
             " order of the model, or correct what the file says"
         )
-    read_by = bands if bands.nodata is not None else replace(bands, nodata=facts.nodata)
-    return read_by, [own.index(name) for name in bands.names] if by_name else None
+    order = [own.index(name) for name in bands.names] if by_name else slice(None)
+    return order, bands if bands.nodata is not None else replace(bands, nodata=facts.nodata)
 
 
 def in_colour(values: np.ndarray, bands: Bands) -> np.ndarray:

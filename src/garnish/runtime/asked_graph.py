@@ -22,7 +22,7 @@ from garnish.pictures.given_picture import in_colour, stored_numbers
 from garnish.predicting.ground import ground_of
 from garnish.predicting.overlapping import PictureWork, TakenPicture
 from garnish.tiles.blending import FinishedMaps, FinishedRaws
-from garnish.tiles.passes import Runner, WholeMaps, array_reader, run_windows
+from garnish.tiles.passes import Runner, WholeMaps, planes_reader, run_windows
 from garnish.tiles.tiling import Tiling
 
 _log = logger(__name__)
@@ -97,7 +97,7 @@ class AskedGraph:
             kind = FinishedRaws if self.probabilities else FinishedMaps
             whole = WholeMaps(plan.size[0])
             tasks = {task: (decoding, kind(decoding)) for task, decoding in self.decodings.items()}
-            run_windows(plan, array_reader(picture.given.transpose(1, 2, 0)), run, tasks, whole, flip=flip)
+            run_windows(plan, planes_reader(picture.given), run, tasks, whole, flip=flip)
             return GraphOutcome(whole.maps, {}) if self.probabilities else GraphOutcome({}, whole.maps)
         except GarnishError as error:
             return error

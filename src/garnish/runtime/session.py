@@ -16,7 +16,7 @@ from garnish.checking.arguments import checked
 from garnish.checking.plain_data import integers
 from garnish.decodings.decoding import Decoding
 from garnish.decodings.prediction import Prediction
-from garnish.errors import BundleError, DataError, GarnishError, OptionError, shown
+from garnish.errors import BundleError, GarnishError, OptionError, shown
 from garnish.files.atomic import read_present
 from garnish.files.given_pictures import PlainPicture
 from garnish.files.path_text import given_path
@@ -208,7 +208,7 @@ class Session:
         )
 
     def runner(self, bundle: str | None, tasks: Sequence[str] | None, which: str) -> Runner:
-        """What runs one window (3, h, w) uint8 of a picture: task → (C, h, w) float32.
+        """What runs one window of a picture, as :meth:`outputs` takes them: task → (C, h, w) float32.
 
         It raises GarnishError, naming ``which`` picture, for an output that is not finite; else as :meth:`outputs`.
         """
@@ -256,7 +256,7 @@ class Session:
         from garnish.tiles.streaming import stream_maps
 
         if not self.bands.is_rgb and self.facts["image"]["dtype"] != "float32":
-            raise DataError(
+            raise OptionError(
                 f"{file}: this graph takes other bands as files hold them, which are not written row by row;"
                 " use --tile none, or export it with --input float"
             )

@@ -11,9 +11,12 @@ from typing import final
 import numpy as np
 
 from garnish.decodings.decoding import Decoding
+from garnish.output import logger
 from garnish.pictures.raster import Window
 from garnish.tiles.blending import Finishing, TaskBlender
 from garnish.tiles.plan import TilePlan, window_of
+
+_log = logger(__name__)
 
 #: A window → (C, h, w), as the model takes it.
 Reader = Callable[[Window], np.ndarray]
@@ -45,6 +48,13 @@ def run_windows(
         sink: takes finished rows.
         flip: run the mirror image of each window as well, and take the mean.
     """
+    for task, (decoding, _) in tasks.items():
+        if plan.count > 1 and not decoding.same_scale:
+            _log.warning(
+                "task %s has a scale of its own in each of %d windows, so its map has steps where they meet; run the "
+                "picture whole (tile none), or smaller",
+                *(task, plan.count),
+            )
     blenders = {task: TaskBlender(decoding, plan, finishing) for task, (decoding, finishing) in tasks.items()}
     for row in plan.rows:
         for column in plan.columns:
@@ -82,11 +92,11 @@ class WholeMaps:
         self._done[task] = done + rows.shape[-2]
 
 
-def array_reader(pixels: np.ndarray) -> Reader:
-    """Windows of a picture (H, W, C) that is held: (C, h, w)."""
+def planes_reader(planes: np.ndarray) -> Reader:
+    """Windows (C, h, w) of a picture (C, H, W) that is held."""
 
     def read(window: Window) -> np.ndarray:
         top, left, height, width = window
-        return np.ascontiguousarray(pixels[top : top + height, left : left + width].transpose(2, 0, 1))
+        return np.ascontiguousarray(planes[:, top : top + height, left : left + width])
 
     return read

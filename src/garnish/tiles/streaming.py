@@ -14,12 +14,12 @@ import numpy as np
 from garnish.decodings.decoding import Decoding
 from garnish.files.pictures import read_picture
 from garnish.pictures.bands import Bands
-from garnish.pictures.given_picture import bands_in
+from garnish.pictures.given_picture import bands_of_file
 from garnish.pictures.map_writer import MapWriter
 from garnish.pictures.open_raster import open_raster
 from garnish.pictures.raster import Georeference, Raster, Window
 from garnish.tiles.blending import FinishedMaps
-from garnish.tiles.passes import Reader, Runner, array_reader, run_windows
+from garnish.tiles.passes import Reader, Runner, planes_reader, run_windows
 from garnish.tiles.tiling import Tiling
 
 #: Largest picture of which commands hold the maps, and write them as PNG, with a sheet: 4096 by 4096. A picture and
@@ -88,15 +88,14 @@ def raster_reader(raster: Raster, bands: Bands, file: Path) -> Reader:
     """
     facts = raster.facts
     if not bands.is_rgb:
-        own, order = bands_in(raster.facts, file, bands)
+        order, found = bands_of_file(file, facts, bands)
 
         def values(window: Window) -> np.ndarray:
-            stored = raster.read(window)
-            return own.values(stored if order is None else stored[..., order], str(file))
+            return found.values(raster.read(window)[..., order], str(file))
 
         return values
     if not facts.windows or facts.dtype != "uint8" or len(facts.bands) != 3:
-        return array_reader(read_picture(file))
+        return planes_reader(read_picture(file).transpose(2, 0, 1))
 
     def pixels(window: Window) -> np.ndarray:
         return np.ascontiguousarray(raster.read(window).transpose(2, 0, 1))

@@ -105,8 +105,7 @@ def counted(model: Model, batch_size: int, size: tuple[int, int]) -> tuple[int, 
         with flop_counter() as counter:
             outputs: dict[str, torch.Tensor] = {}
             for bands, names in copied.served.by_bands(copied.tasks):
-                pictures = torch.zeros(batch_size, len(bands.names), *size, device=model.device)
-                outputs |= copied(pictures, names)
+                outputs |= copied(torch.zeros(batch_size, len(bands.names), *size, device=model.device), names)
         loss = _total(outputs)
         del outputs
         if loss.requires_grad:
