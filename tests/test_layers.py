@@ -25,6 +25,7 @@ ROOMS = [
     ("drawing", set()),
     ("decodings", set()),
     ("tiles", set()),
+    ("predicting", set()),  # many pictures, of a model or of an exported folder
     ("engine", set()),
     ("backbones", set()),
     ("adapters", set()),
@@ -51,6 +52,7 @@ TYPES_ONLY: set[tuple[str, str]] = set()
 LAZY = {
     ("model/model.py", "garnish.bundles.bundle"),
     ("model/model.py", "garnish.model.predict"),
+    ("model/model.py", "garnish.model.predict_many"),
     ("model/model.py", "garnish.model.report"),
 }
 MOST_LINES = 300

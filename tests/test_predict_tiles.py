@@ -224,7 +224,7 @@ def test_the_command_takes_tiles_overlap_and_flip(model, bundle, tmp_path, monke
     Image.fromarray(picture(60, 90)).save(file)
     words = ["predict", str(bundle), str(file), "--out", str(tmp_path / "maps")]
     assert main([*words, "--tile", "32", "--overlap", "8", "--flip"]) == 0
-    assert f"{file}: 90x60 in 12 windows of 32, overlap 8\n" in capsys.readouterr().out
+    assert f"{file}: 90x60 in 12 windows of 32, overlap 8\n" in capsys.readouterr().err
     expected = model.predict(file, tile=32, overlap=8, flip=True)["seg"]
     assert (np.asarray(Image.open(tmp_path / "maps" / "p_seg.png")) == expected.numpy()).all()
     for more, says in (

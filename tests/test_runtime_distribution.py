@@ -93,7 +93,7 @@ def test_the_wheel_holds_what_is_imported_and_no_file_more():
 
 def test_its_files_import_nothing_but_its_dependencies():
     names = {"numpy": "numpy", "PIL": "pillow", "onnxruntime": "onnxruntime"}
-    extras = {"imagecodecs": "imagecodecs", "rasterio": "rasterio"}  # for some kinds of TIFF
+    extras = {"imagecodecs": "imagecodecs", "rasterio": "rasterio", "av": "av"}  # some kinds of TIFF, videos
     outside = set()
     for file in needed():
         for name in {dotted.partition(".")[0] for dotted in imported(file)} - {"garnish"} - sys.stdlib_module_names:
@@ -113,7 +113,7 @@ def test_the_dockerfile_has_twelve_lines():
 def test_two_versions_over_each_other_are_refused(tmp_path, monkeypatch):
     folder = made.merged(tmp_path)
     there = {"garnish": "0.1.0", "garnish-runtime": "0.1.0"}
-    monkeypatch.setattr("garnish.runtime.session.version", there.__getitem__)
+    monkeypatch.setattr("garnish.runtime.installed.version", there.__getitem__)
     Session(folder)
     there["garnish-runtime"] = "0.2.0"
     with pytest.raises(

@@ -31,7 +31,7 @@ def test_the_block_holds():
 def test_every_file_of_these_rooms_is_imported():
     names = [
         f"garnish.{room}.{file.stem}"
-        for room in ("drawing", "files", "pictures", "decodings", "runtime")
+        for room in ("drawing", "files", "decodings", "pictures", "predicting", "runtime", "tiles")
         for file in sorted((SRC / room).glob("*.py"))
         if file.stem not in ("__init__", "__main__")
     ]

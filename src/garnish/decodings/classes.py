@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, final
+from typing import Annotated, ClassVar, final
 
 import numpy as np
 
 from garnish.checking.plain_data import lengths
 from garnish.decodings.decoding import Decoding
 from garnish.drawing.colours import class_colours
-from garnish.drawing.map_files import with_suffix, write_png
+from garnish.drawing.map_files import with_suffix, write_ids
 from garnish.drawing.painting import paint_classes
 
 #: Ids of a byte, of which 255 means "no label".
@@ -30,6 +30,8 @@ class Classes(Decoding):
     Attributes:
         names: of the classes, in the order of their ids.
     """
+
+    are_shares: ClassVar[bool] = True
 
     names: Annotated[tuple[str, ...], lengths(2, _MOST)]
 
@@ -65,9 +67,17 @@ class Classes(Decoding):
         return paint_classes(decoded.astype(np.int64), class_colours(self.names))
 
     def write(self, decoded: np.ndarray, path: Path) -> Path:
-        """``path.png``: 8-bit grey, the ids themselves."""
-        return write_png(decoded.astype(np.uint8), with_suffix(path, ".png"))
+        """``path.png``: 8-bit palette picture, whose numbers are the ids and whose palette :meth:`legend`'s colours."""
+        return write_ids(decoded.astype(np.uint8), class_colours(self.names), with_suffix(path, ".png"))
 
     def legend(self) -> Mapping[str, tuple[int, int, int]]:
         """Class names and their colours."""
         return dict(zip(self.names, class_colours(self.names), strict=True))
+
+    def class_ids(self, decoded: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The map itself, and the names."""
+        return decoded, self.names
+
+    def cover(self, decoded: np.ndarray) -> np.ndarray:
+        """1 where there is a class, 0 elsewhere."""
+        return (decoded < len(self.names)).astype(np.float32)

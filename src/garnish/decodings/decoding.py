@@ -23,7 +23,9 @@ from garnish.checking.arguments import Options
 class Decoding(Options, ABC):
     """What the raw output of one head means. Subclasses are frozen dataclasses; their fields are their options."""
 
-    #: Whether values of two passes have one scale; else windows of a picture do not fit each other, which is said.
+    #: Whether :meth:`values` are probabilities, one a class, or of yes.
+    are_shares: ClassVar[bool] = False
+    #: Whether values of two passes have one scale. Where not, windows do not fit each other, which is said.
     same_scale: ClassVar[bool] = True
 
     @property
@@ -81,6 +83,22 @@ class Decoding(Options, ABC):
     def legend(self) -> Mapping[str, tuple[int, int, int]]:
         """Label names and their colours, for pictures; empty where the map is continuous."""
         return {}
+
+    def class_ids(self, decoded: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]] | None:
+        """A decoded map → (H, W) uint8 ids and the name of each; ids without a name are no class. None: it has none."""
+        return None
+
+    def cover(self, decoded: np.ndarray) -> np.ndarray:
+        """(H, W) float32 in [0, 1]: how much of a pixel of the picture an overlay covers; by default all of it."""
+        return np.ones(decoded.shape[-2:], np.float32)
+
+    def over_colour(self, decoded: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8: the colours that an overlay covers the picture with; by default those of :meth:`paint`."""
+        return self.paint(decoded)
+
+    def scale(self) -> tuple[str, str] | None:
+        """What the colour scale begins and ends with, dark violet and yellow, for legends; None: the map has none."""
+        return None
 
 
 def one_channel(values: np.ndarray) -> np.ndarray:

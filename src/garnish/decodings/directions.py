@@ -52,6 +52,11 @@ class Directions(Decoding):
         """(3, H, W) → (H, W, 3) uint8: (n + 1)/2 · 255."""
         return vectors_as_rgb(decoded.astype(np.float32))
 
+    def cover(self, decoded: np.ndarray) -> np.ndarray:
+        """1 where there is a vector, 0 elsewhere."""
+        cover: np.ndarray = (np.linalg.norm(decoded.astype(np.float32), axis=0) > SHORTEST_VECTOR).astype(np.float32)
+        return cover
+
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:
     """(H, W) float32; of what is too long to be measured infinity, which makes it the zero vector."""

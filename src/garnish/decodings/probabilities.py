@@ -13,6 +13,7 @@ import numpy as np
 
 from garnish.checking.plain_data import integers
 from garnish.decodings.decoding import Decoding, one_channel
+from garnish.drawing.colours import HIGHLIGHT
 from garnish.drawing.map_files import with_suffix, write_png
 from garnish.drawing.painting import eight_bits, paint_shares
 
@@ -32,6 +33,7 @@ class Probabilities(Decoding):
     """
 
     channels: ClassVar[int] = 1
+    are_shares: ClassVar[bool] = True
 
     dark: bool = False
     none_colour: tuple[_Level, _Level, _Level] = (128, 128, 128)
@@ -74,3 +76,16 @@ class Probabilities(Decoding):
     def stored(self, decoded: np.ndarray) -> np.ndarray:
         """(H, W) → (H, W) uint8: probability · 255."""
         return eight_bits(one_channel(decoded))
+
+    def class_ids(self, decoded: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        """0, called yes, where the probability is at least 0.5; 255 elsewhere."""
+        return np.where(one_channel(decoded) >= 0.5, 0, _NONE).astype(np.uint8), ("yes",)
+
+    def cover(self, decoded: np.ndarray) -> np.ndarray:
+        """The probability itself; 0 where there is no label."""
+        shares = one_channel(decoded)
+        return np.where((shares >= 0) & (shares <= 1), shares, np.float32(0))
+
+    def over_colour(self, decoded: np.ndarray) -> np.ndarray:
+        """One colour, which no grey of :meth:`paint` would be told from on a picture."""
+        return np.broadcast_to(np.array(HIGHLIGHT, np.uint8), (*one_channel(decoded).shape, 3))

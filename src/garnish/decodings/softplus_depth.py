@@ -96,3 +96,12 @@ class SoftplusDepth(Decoding):
             return values.astype(np.float32)
         millimetres: np.ndarray = np.where(valid, np.clip(np.rint(values * 1000), 1, 65535), 0).astype(np.uint16)
         return millimetres
+
+    def cover(self, decoded: np.ndarray) -> np.ndarray:
+        """1 where there is a distance of the range, 0 elsewhere."""
+        metres = one_channel(decoded)
+        return ((metres >= self.min_metres) & (metres <= self.max_metres)).astype(np.float32)
+
+    def scale(self) -> tuple[str, str]:
+        """The ends of the colour scale, from its first colour to its last."""
+        return f"{self.max_metres:g} m", "0 m"

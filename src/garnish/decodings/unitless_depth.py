@@ -47,6 +47,10 @@ class UnitlessDepth(Decoding):
         painted[~known] = NOTHING
         return painted
 
+    def scale(self) -> tuple[str, str]:
+        """The ends of the colour scale, from its first colour to its last."""
+        return "farthest", "nearest"
+
     def write(self, decoded: np.ndarray, path: Path) -> Path:
         """``path.png``: 16-bit, 1 the smallest number of this map and 65535 its largest, 0 = none.
 

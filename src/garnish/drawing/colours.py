@@ -16,6 +16,8 @@ from PIL import Image
 
 #: Pixels without a value.
 NOTHING = (0, 0, 0)
+#: What is likely, on a picture.
+HIGHLIGHT = (255, 64, 32)
 #: A class called background.
 BACKGROUND = (58, 60, 66)
 

@@ -5,6 +5,8 @@ Shape letters: H W pixels.
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,6 +19,13 @@ from garnish.output import logger
 
 _log = logger(__name__)
 
+#: Endings of map files that a picture may have too.
+_WRITTEN = (".png", ".tif")
+#: Arrays, which hold pictures of other bands than RGB, and are taken only where a name or a pattern says so.
+_ARRAYS = (".npy", ".npz")
+
+#: Suffixes of the videos that are taken for such; PyAV reads more.
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 #: A picture without torch: a file, a PIL image, or a numpy (H, W, 3) or grey (H, W) uint8.
 PlainPicture = str | Path | Image.Image | np.ndarray
 
@@ -41,9 +50,7 @@ def pixels_of(picture: PlainPicture) -> pictures.RGB:
     if Path(picture).is_file():
         return pictures.read_picture(Path(picture))
     if Path(picture).is_dir():
-        raise DataError(
-            f"{picture}: is a folder; one call a picture: give a file of it (garnish predict takes folders)"
-        )
+        raise DataError(f"{picture}: is a folder; one call a picture: give a file of it, or call predict_many")
     raise DataError(f"{picture}: no such picture; check the path")
 
 
@@ -79,59 +86,113 @@ def conversion(shape: tuple[int, ...], dtype: str, *, is_float: bool, channels: 
     return f"; give {code}{' (one call a picture)' if several else ''}{' where 1 is white' if is_float else ''}"
 
 
-def picture_files(given: Iterable[str]) -> dict[str, Path]:
-    """Name (of the maps to write) → file, for given pictures and all pictures in given folders.
+def picture_files(given: Iterable[str], out: Path | None = None) -> dict[str, Path]:
+    """Name (of the maps to write) → file, for given files, all in given folders and below them, and patterns.
+
+    A file is named by its stem; one of a folder or a pattern by its path below that, so ``pictures/a/b.png`` of
+    ``pictures`` is ``a/b``. Names that repeat are numbered. Videos are among them: :func:`is_video_file`.
+
+    Args:
+        given: files, folders, or patterns with ``*``, ``?``, ``[…]`` and ``**`` where no file has that name.
+        out: the folder that maps are written to, which is not looked into below a folder.
 
     Raises:
-        DataError: a path that does not exist, a folder without pictures.
+        DataError: a path that does not exist, a folder without pictures, a pattern that fits none.
     """
-    files: list[Path] = []
+    files: dict[Path, str] = {}
     for text in given:
         path = Path(text)
         if path.is_dir():
-            held = sorted(p for p in path.iterdir() if pictures.is_picture_file(p))
-            others = {p.suffix for p in path.iterdir() if p.is_file() and not p.name.startswith(".")}
-            others = {ending for ending in others if ending.lower() not in pictures.PICTURE_SUFFIXES}
-            if others:
-                _log.info("%s: files that end in %s are no pictures and were left out", path, ", ".join(sorted(others)))
-            if not held:
-                known = ", ".join(pictures.PICTURE_SUFFIXES)
+            found = _below(path, out)
+            if not found:
+                known = ", ".join((*pictures.PICTURE_SUFFIXES, *VIDEO_SUFFIXES))
                 raise DataError(f"{path}: holds no picture ({known}); give another folder")
-            files += held
         elif path.is_file():
-            files.append(path)
+            found = {path: path.stem}
+        elif glob.has_magic(text):
+            found = _fitting(text, out)
         else:
             raise DataError(f"{path}: no such picture; check the path")
-    files = list(dict.fromkeys(files))
-    found: dict[str, Path] = {}
-    for file in files:
-        name, number = file.stem, 2
-        while name in found:
-            name, number = f"{file.stem}_{number}", number + 1
-        found[name] = file
+        files |= {file: name for file, name in found.items() if file not in files}
+    names: dict[str, Path] = {}
+    for file, stem in files.items():
+        name, number = stem, 2
+        while name in names:
+            name, number = f"{stem}_{number}", number + 1
+        names[name] = file
+    return names
+
+
+def is_video_file(path: Path) -> bool:
+    """Whether a file counts as a video: by its suffix."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _is_given(path: Path) -> bool:
+    return pictures.is_picture_file(path) or (is_video_file(path) and not path.name.startswith(".") and path.is_file())
+
+
+def _below(folder: Path, out: Path | None) -> dict[Path, str]:
+    """Pictures and videos in a folder and below it → names; links to folders and hidden ones are not followed."""
+    avoided = None if out is None or out.resolve() == folder.resolve() else out.resolve()
+    found: dict[Path, str] = {}
+    others: set[str] = set()
+    for here, inner, names in os.walk(folder):
+        place = Path(here)
+        if avoided is not None and any((place / name).resolve() == avoided for name in inner):
+            _log.info("%s: is where maps are written; what lies there is not predicted", out)
+        inner[:] = sorted(n for n in inner if not n.startswith(".") and (place / n).resolve() != avoided)
+        for name in sorted(names):
+            file = place / name
+            if _is_given(file):
+                found[file] = file.relative_to(folder).with_suffix("").as_posix()
+            elif not name.startswith("."):
+                others.add(file.suffix)
+    others = {ending for ending in others if ending.lower() not in (*pictures.PICTURE_SUFFIXES, *VIDEO_SUFFIXES)}
+    if others:
+        _log.info("%s: files that end in %s are no pictures and were left out", folder, ", ".join(sorted(others)))
     return found
 
 
-def check_map_names(files: Mapping[str, Path], tasks: Iterable[str], out: Path) -> None:
+def _fitting(pattern: str, out: Path | None) -> dict[Path, str]:
+    """Pictures and videos whose paths fit a pattern → names, below the part of it that has no wildcard."""
+    parts = Path(pattern).parts
+    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    base = Path(*parts[:first])
+    avoided = None if out is None else out.resolve()
+    files = [Path(text) for text in sorted(glob.iglob(pattern, recursive=True))]  # noqa: PTH207 (hidden ones left out)
+    found = {
+        file: file.relative_to(base).with_suffix("").as_posix()
+        for file in files
+        if (_is_given(file) or file.suffix == Path(pattern).suffix in _ARRAYS)
+        and (avoided is None or "**" not in pattern or avoided not in file.resolve().parents)
+    }
+    if not found:
+        raise DataError(f"{pattern}: no picture has such a name; check the pattern")
+    return found
+
+
+def check_map_names(files: Mapping[str, Path], stems: Iterable[str], out: Path) -> None:
     """Raise OptionError where one map would be written over another, or over a picture that is to be read.
 
     Args:
         files: name → picture.
-        tasks: whose maps are written, as ``NAME_TASK.png``.
+        stems: what follows ``NAME_`` in the names of the files of each: the tasks, ``sheet`` and others.
         out: the folder that they are written to.
     """
-    folders = {file.parent: file.parent.resolve() == out.resolve() for file in files.values()}
-    kept = {file.stem: file for file in files.values() if folders[file.parent] and file.suffix.lower() == ".png"}
-    taken: dict[str, Path] = {}
-    kinds = (*tasks, "sheet")
+    real = {folder: folder.resolve() for folder in {file.parent for file in files.values()}}
+    kept = {real[file.parent] / file.name: file for file in files.values()}
+    taken: dict[Path, Path] = {}
+    stems, base = tuple(stems), out.resolve()
     for name, file in files.items():
-        for kind in kinds:
-            made = f"{name}_{kind}"
-            if made in kept:
-                raise OptionError(f"--out {out}: {kind} of {file} would replace {kept[made]}; choose another folder")
+        for stem in stems:
+            made = base / f"{name}_{stem}"
+            for ending in _WRITTEN:
+                if (there := kept.get(made.with_name(made.name + ending))) is not None:
+                    raise OptionError(f"--out {out}: {stem} of {file} would replace {there}; choose another folder")
             if made in taken:
                 raise OptionError(
-                    f"--out {out}: {made}.png would be {kind} of {file}, and another map of {taken[made]}; "
+                    f"--out {out}: {made.name}.png would be {stem} of {file}, and another map of {taken[made]}; "
                     "predict them one by one into folders of their own, or name other --tasks"
                 )
             taken[made] = file

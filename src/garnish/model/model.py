@@ -5,8 +5,9 @@ Shape letters: I pictures, n pictures that ask for a task, H W pixels, C channel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -234,11 +235,20 @@ class Model(AdaptedTrunk):
         tile: Tile | None = "auto",
         overlap: Overlap | None = None,
         flip: bool = False,
+        probabilities: bool = False,
     ) -> Prediction[Tensor, Task]:
-        """Predict all tasks (or some) of one picture, whose size maps have: :func:`garnish.model.predict.predict`."""
+        """Predict all tasks (or some) of one picture, at its own size: see :func:`garnish.model.predict.predict`."""
         from garnish.model.predict import predict
 
-        return predict(self, picture, tasks, size=size, tile=tile, overlap=overlap, flip=flip)
+        return predict(
+            self, picture, tasks, size=size, tile=tile, overlap=overlap, flip=flip, probabilities=probabilities
+        )
+
+    def predict_many(self, pictures: object, *given: Any, **options: Any) -> Iterator[Prediction[Tensor, Task]]:
+        """Predict a folder, a list, a video … one after the other: see :mod:`garnish.model.predict_many`."""
+        from garnish.model.predict_many import predict_many
+
+        return predict_many(self, pictures, *given, **options)
 
     @checked
     def report(self, size: Size | None = None) -> dict[str, Json]:
@@ -251,6 +261,11 @@ class Model(AdaptedTrunk):
         from garnish.model.report import describe_model
 
         return describe_model(self)
+
+    def _repr_html_(self) -> str:
+        from garnish.model.report import model_page
+
+        return model_page(self)
 
     def save(self, path: str | Path, **options: object) -> Path:
         """Write a bundle: see :func:`garnish.bundles.bundle.save`."""

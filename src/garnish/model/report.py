@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -12,7 +13,7 @@ from garnish.checking.plain_data import Json
 from garnish.checking.recording import Recorder
 from garnish.engine.owner import Owner
 from garnish.engine.planes import named_bands
-from garnish.errors import one_line
+from garnish.errors import one_line, showable
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
 from garnish.model.stored_size import stored_bytes
@@ -146,6 +147,26 @@ def _filters(owner: Owner) -> str:
         return ""
     weight, at = owner.others.weight, owner.others.site.name
     return f"; {weight.shape[1]} of them by {weight.numel():,} trained parameters at {at}"
+
+
+def model_page(model: Model) -> str:
+    """A few lines of HTML for notebooks: the tasks in a table, and :func:`describe_model` to unfold."""
+    facts = report_without_macs(model)
+    rows = ""
+    for tasks, _ in model.decoders.each():
+        decoder = model.decoders.of(tasks[0])
+        for task in tasks:
+            methods = " + ".join(type(m).__name__ for m in model.served.owner(task).root.methods)
+            cells = (task, type(model.tasks[task]).__name__, methods, type(decoder.options).__name__)
+            rows += f"<tr>{''.join(f'<td>{html.escape(showable(cell))}</td>' for cell in cells)}</tr>"
+    head = "".join(f"<th>{title}</th>" for title in ("name", "task", "method", "head"))
+    told = html.escape(showable(describe_model(model), keep="\n"))
+    name = html.escape(showable(model.backbone.name))
+    trained = facts["encoder"] + facts["heads"]
+    return (
+        f"<div><strong>{name}</strong>, {facts['total']:,} parameters, frozen; trained {trained:,}"
+        f"<table><tr>{head}</tr>{rows}</table><details><summary>all of it</summary><pre>{told}</pre></details></div>"
+    )
 
 
 def report_without_macs(model: Model) -> dict[str, int]:

@@ -63,6 +63,16 @@ def windowed_maps(
     return maps.maps
 
 
+def windowed_raws(
+    plan: TilePlan, read: Reader, run: Runner, decodings: Mapping[str, Decoding], *, flip: bool
+) -> dict[str, np.ndarray]:
+    """A raw output (C, H, W) float32 of each task, whole, that has the mean values of all windows."""
+    raws = WholeMaps(plan.size[0])
+    tasks = {task: (decoding, FinishedRaws(decoding)) for task, decoding in decodings.items()}
+    run_windows(plan, read, run, tasks, raws, flip=flip)
+    return raws.maps
+
+
 def windowed_outputs(
     model: Model, images: Tensor, wanted: Sequence[Sequence[str]], tiling: Tiling, served: Served | None = None
 ) -> dict[str, Tensor]:

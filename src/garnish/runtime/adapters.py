@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -131,3 +132,15 @@ def _check_inputs(facts: AdapterFacts, graph: ExportFacts, file: Path) -> None:
     missing = [name for name in graph["inputs"] if name not in facts["tensors"]]
     if missing and graph.get("no_adapter") == "none":  # the graph's own are another bundle's
         raise BundleError(f"{file}: lacks tensor {shown(missing[0])}, which this graph has to be given; {_AGAIN}")
+
+
+def wanted_tasks(tasks: Sequence[str] | None, loaded: LoadedBundle) -> list[str]:
+    """Names of tasks, in the bundle's order; raises OptionError for an unknown one, or none."""
+    if tasks is None:
+        return list(loaded.tasks)
+    if not tasks:
+        raise OptionError("tasks is an empty list; name some, or leave it out for all")
+    for name in tasks:
+        if name not in loaded.tasks:
+            raise OptionError(f"unknown task {shown(name)}{suggest(name, loaded.tasks)}")
+    return [name for name in loaded.tasks if name in tasks]

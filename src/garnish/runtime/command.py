@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,22 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, final
 
 from garnish.errors import OptionError, one_line, suggest
-from garnish.output import run_told, say, showable_json
+from garnish.output import logger, run_told, say, showable_json
+from garnish.predicting.write_words import WRITTEN, add_write_options, write_options
 from garnish.tiles.words import given_tiling, takes_tiles
 
 if TYPE_CHECKING:
     from garnish.runtime.session import Session
 
-PROGRAM = "python -m garnish.runtime"
-_EPILOG = """\
-For each picture: NAME_sheet.png, a contact sheet, and NAME_TASK.png per task. Maps have the picture's own size. Of a
-picture of more than 4096x4096 pixels NAME_TASK.tif, without a sheet (--tile none: as of others).
+log = logger(__name__)
 
+PROGRAM = "python -m garnish.runtime"
+_EPILOG = (
+    WRITTEN
+    + """
 examples:
   python -m garnish.runtime exported street.jpg --out maps
   python -m garnish.runtime exported pictures/ --out maps --bundle streets --tasks seg,depth
   python -m garnish.runtime exported --list
 """
+)
 
 
 @final
@@ -46,8 +48,9 @@ def runtime_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     made.add_argument("folder", metavar="FOLDER", help="folder that garnish export wrote")
-    made.add_argument("images", metavar="IMAGE", nargs="*", help="pictures, or folders of pictures")
+    made.add_argument("images", metavar="IMAGE", nargs="*", help="pictures, videos, folders of them, or patterns")
     made.add_argument("--out", metavar="DIR", help="folder to write to")
+    add_write_options(made)
     made.add_argument("--bundle", metavar="NAME", help="which bundle, where the folder holds several")
     made.add_argument("--tasks", metavar="TASK,TASK", help="only these (default: all)")
     takes_tiles(made, flips=True)
@@ -79,42 +82,44 @@ def _run(words: list[str]) -> int:
 
 
 def _predict(given: argparse.Namespace) -> int:
-    from garnish.files.given_pictures import check_map_names, folder_to_write, picture_files
-    from garnish.files.pictures import picture_size
-    from garnish.runtime.session import STEP, Session
-    from garnish.tiles.streaming import check_streamed, is_streamed
+    from garnish.files.given_pictures import folder_to_write, picture_files
+    from garnish.predicting.large import Streaming
+    from garnish.predicting.writing import check_written, write_maps
+    from garnish.runtime.session import Session
+    from garnish.tiles.streaming import is_streamed
 
     tasks = None if given.tasks is None else [name.strip() for name in given.tasks.split(",") if name.strip()]
     folder_to_write(given.out)
-    files = picture_files(given.images)
-    tiling = given_tiling(given)
-    sizes = {file: picture_size(file) for file in files.values()}  # all are checked before any is predicted
+    options, tiling = write_options(given), given_tiling(given)
+    files = picture_files(given.images, options.out)
     session = Session(given.folder, threads=given.threads)
-    check_map_names(files, tasks or session.tasks(given.bundle), Path(given.out))
-    large = {name: file for name, file in files.items() if is_streamed(sizes[file], tiling)}
-    for name in large:
-        check_streamed(Path(given.out, name), tasks or session.tasks(given.bundle), files.values())
-    told = (lambda line: None) if given.json else say
-    tile, overlap, flip = tiling.tile, tiling.overlap, tiling.flip
-    written: dict[str, list[str]] = {}
-    for name, file in files.items():
-        if name in large:
-            stem = Path(given.out, name)
-            maps = session.stream(
-                file, stem, given.bundle, tasks, tile=tile or "auto", overlap=overlap, flip=flip, told=told
-            )
-            written[str(file)] = [str(path) for path in maps.values()]
-        else:
-            plan = tiling.plan(sizes[file], STEP)
-            if plan.count > 1:
-                told(f"{file}: {plan}")
-            found = session.predict(file, given.bundle, tasks, tile=tile, overlap=overlap, flip=flip)
-            written[str(file)] = [str(path) for path in dataclasses.replace(found, name=name).write(given.out)]
-        if not given.json:
-            say(f"{file}: {', '.join(written[str(file)])}")
+    asked = session.asked(given.bundle, tasks, tiling, probabilities="probabilities" in options.kinds)
+    check_written(files, options, asked.decodings)
+
+    def stream(file: Path, name: str) -> list[Path]:
+        tile = tiling.tile or "auto"
+        overlap, flip, stem = tiling.overlap, tiling.flip, options.out / name
+        made = session.stream(file, stem, given.bundle, tasks, tile=tile, overlap=overlap, flip=flip, told=log.info)
+        return list(made.values())
+
+    large = Streaming(lambda size: is_streamed(size, tiling), session.bands, stream)
+    lines = _Lines(shown=not given.json)
+    found = write_maps(files, options, asked.decodings, asked.work(), lines, stream=large, keep=given.json)
     if given.json:
-        _say_json(written)
-    return 0
+        _say_json(found.files)
+    return found.report()
+
+
+@final
+class _Lines:
+    """Prints a line a picture."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self.shown = shown
+
+    def picture(self, line: str | None) -> None:
+        if self.shown and line is not None:
+            say(line)
 
 
 def _list(session: Session, given: str, *, as_json: bool) -> int:

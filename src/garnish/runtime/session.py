@@ -6,9 +6,7 @@ Shape letters: N pictures, C channels of a raw output, H W pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, final
 
@@ -18,18 +16,20 @@ from garnish.checking.arguments import checked
 from garnish.checking.plain_data import integers
 from garnish.decodings.decoding import Decoding
 from garnish.decodings.prediction import Prediction
-from garnish.errors import BundleError, DataError, GarnishError, OptionError, shown, suggest
+from garnish.errors import BundleError, GarnishError, OptionError, shown
 from garnish.files.atomic import read_present
-from garnish.files.given_pictures import PlainPicture, pixels_of
+from garnish.files.given_pictures import PlainPicture
 from garnish.files.path_text import given_path
 from garnish.pictures.bands import Bands
-from garnish.pictures.given_picture import in_colour, stored_numbers
-from garnish.runtime.adapters import Adapters, LoadedBundle
+from garnish.predicting.overlapping import Every, Failure, overlapped, without_failures
+from garnish.predicting.picture_sources import picture_sources
+from garnish.runtime.adapters import Adapters, LoadedBundle, wanted_tasks
+from garnish.runtime.asked_graph import AskedGraph
 from garnish.runtime.decoded_tasks import task_outputs
 from garnish.runtime.graph import Graph
+from garnish.runtime.installed import check_installed
 from garnish.runtime.manifest import MANIFEST, ExportFacts, bands_of, read_manifest
-from garnish.tiles.blending import FinishedMaps
-from garnish.tiles.passes import Runner, WholeMaps, planes_reader, run_windows
+from garnish.tiles.passes import Runner
 from garnish.tiles.tiling import Overlap, Tile, Tiling
 
 #: Windows begin at multiples of this many pixels: the stride of most trunks' coarsest map, which manifests do not say.
@@ -61,7 +61,7 @@ class Session:
         Raises:
             BundleError: not such a folder, damaged, or what its manifest says is not so.
         """
-        _check_installed()
+        check_installed()
         place = given_path(folder, "folder", BundleError)
         self.folder = place.resolve()
         self.facts, self._graph = read_present(self.folder, lambda there: _opened(there, place, threads))
@@ -104,7 +104,7 @@ class Session:
         if images.dtype != np.dtype(kind) or images.ndim != 4 or images.shape[1] != count or not images.size:
             raise OptionError(f"outputs: images: expected (N, {count}, H, W) {kind}, got {images.shape} {images.dtype}")
         loaded = self._bundle(bundle)
-        wanted = {name: loaded.tasks[name] for name in _wanted(tasks, loaded)}
+        wanted = {name: loaded.tasks[name] for name in wanted_tasks(tasks, loaded)}
         raw = self._graph.run(images, [task.output for task in wanted.values()], loaded.adapter)
         found = {}
         for name, task in wanted.items():
@@ -128,8 +128,9 @@ class Session:
         tile: Tile | None = "auto",
         overlap: Overlap | None = None,
         flip: bool = False,
+        probabilities: bool = False,
     ) -> Prediction[np.ndarray, Decoding]:
-        """All maps of one picture at its own size; call it once for each picture.
+        """All maps of one picture at its own size; :meth:`predict_many` takes several.
 
         Args:
             picture: a file, a PIL image, or a numpy (H, W, 3) or grey (H, W) uint8. Of other bands a file, or a
@@ -140,27 +141,71 @@ class Session:
                 pixels; None: always one pass.
             overlap: pixels that windows share; None: 3/32 of a window, in whole multiples of 32.
             flip: average with a pass of the mirrored picture.
+            probabilities: keep those of classes, for :meth:`Prediction.probabilities`.
 
         Raises:
             DataError: a picture that cannot be read. GarnishError: an output that is not finite, which decoding would
                 turn into a map of some class. Otherwise as :meth:`outputs`.
         """
-        loaded = self._bundle(bundle)
-        wanted = _wanted(tasks, loaded)  # before a picture is read
+        asked = self.asked(bundle, tasks, Tiling(tile=tile, overlap=overlap, flip=flip), probabilities=probabilities)
+        file = Path(picture) if isinstance(picture, str | Path) else None
+        name = "picture" if file is None else file.stem
+        which = name if file is None else str(picture)
+        taken = asked.read(picture, which, file)
+        return asked.finish(taken, asked.run(taken, which), name, file)
+
+    @checked
+    def predict_many(
+        self,
+        pictures: object,
+        bundle: str | None = None,
+        tasks: Sequence[str] | None = None,
+        *,
+        every: Every = 1,
+        tile: Tile | None = "auto",
+        overlap: Overlap | None = None,
+        flip: bool = False,
+        probabilities: bool = False,
+        failures: list[Failure] | None = None,
+    ) -> Iterator[Prediction[np.ndarray, Decoding]]:
+        """Predict pictures one after the other, in their order; reading, runs and decoding overlap.
+
+        Args:
+            pictures: a file, a folder (all below it), a pattern, a video (which needs PyAV), what :meth:`predict`
+                takes, arrays of four axes, or an iterable of any of these, of which eight are read ahead at most.
+            bundle: as for :meth:`predict`.
+            tasks: names; None: all.
+            every: of a video, each so-manieth frame.
+            tile: as for :meth:`predict`.
+            overlap: likewise.
+            flip: likewise.
+            probabilities: keep those of classes.
+            failures: gets the pictures that cannot be predicted, and the iteration goes on; None: the first is raised.
+
+        Raises:
+            As :meth:`predict`.
+        """
         tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
-        name = Path(picture).stem if isinstance(picture, str | Path) else "picture"
-        which = str(picture) if isinstance(picture, str | Path) else name
-        pixels, image = self._read(picture, which)
-        run, plan = self.runner(bundle, wanted, which), tiling.plan((pixels.shape[0], pixels.shape[1]), STEP)
-        if plan.count > 1 or flip:
-            whole = WholeMaps(plan.size[0])
-            made = {task: (loaded.tasks[task].decoding, FinishedMaps(loaded.tasks[task].decoding)) for task in wanted}
-            run_windows(plan, planes_reader(image), run, made, whole, flip=flip)
-            maps = whole.maps
-        else:
-            raw = run(np.ascontiguousarray(image))
-            maps = {task: loaded.tasks[task].decoding.decode(out) for task, out in raw.items()}
-        return Prediction(pixels, maps, {task: told.decoding for task, told in loaded.tasks.items()}, name)
+        work = self.asked(bundle, tasks, tiling, probabilities=probabilities).work()
+        return without_failures(overlapped(picture_sources(pictures, every=every), work, lambda made: made), failures)
+
+    def asked(
+        self, bundle: str | None, tasks: Sequence[str] | None, tiling: Tiling, *, probabilities: bool
+    ) -> AskedGraph:
+        """What is asked of the graph about pictures; raises as :meth:`predict`, before one is read."""
+        loaded = self._bundle(bundle)
+        wanted = wanted_tasks(tasks, loaded)
+        known = {task: told.decoding for task, told in loaded.tasks.items()}
+        return AskedGraph(
+            bands=self.bands,
+            kind=self.facts["image"]["dtype"],
+            runner=lambda which: self.runner(bundle, wanted, which),
+            decodings={task: known[task] for task in wanted},
+            known=known,
+            tiling=tiling,
+            step=STEP,
+            probabilities=probabilities,
+        )
 
     def runner(self, bundle: str | None, tasks: Sequence[str] | None, which: str) -> Runner:
         """What runs one window of a picture, as :meth:`outputs` takes them: task → (C, h, w) float32.
@@ -210,12 +255,13 @@ class Session:
         """
         from garnish.tiles.streaming import stream_maps
 
-        loaded, (file, stem) = self._bundle(bundle), (Path(file), Path(stem))
-        decodings = {task: loaded.tasks[task].decoding for task in _wanted(tasks, loaded)}
-        if not self.bands.is_rgb and (kind := self.facts["image"]["dtype"]) != "float32":
+        if not self.bands.is_rgb and self.facts["image"]["dtype"] != "float32":
             raise OptionError(
-                f"{file}: is too large to be held, and this graph takes {kind}; export it with --input float"
+                f"{file}: this graph takes other bands as files hold them, which are not written row by row;"
+                " use --tile none, or export it with --input float"
             )
+        loaded, (file, stem) = self._bundle(bundle), (Path(file), Path(stem))
+        decodings = {task: loaded.tasks[task].decoding for task in wanted_tasks(tasks, loaded)}
         run = self.runner(bundle, list(decodings), str(file))
         tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -232,23 +278,6 @@ class Session:
             )
         return self._whole
 
-    def _read(self, picture: PlainPicture, where: str) -> tuple[np.ndarray, np.ndarray]:
-        """A picture to be looked at, (H, W, 3) uint8, and as the graph takes it, (C, H, W)."""
-        if self.bands.is_rgb:
-            pixels = pixels_of(picture)
-            return pixels, pixels.transpose(2, 0, 1)
-        stored, bands = stored_numbers(picture, self.bands, where)
-        values = bands.values(stored, where)
-        kind = self.facts["image"]["dtype"]
-        if kind != "float32" and stored.dtype != np.dtype(kind):
-            raise DataError(f"{where}: holds {stored.dtype}, and this graph takes {kind}; export it with --input float")
-        if kind != "float32" and bands != self.bands:
-            raise DataError(
-                f"{where}: says that {bands.nodata:g} is no data, which this graph does not know; export it with"
-                " --input float"
-            )
-        return in_colour(values, self.bands), values if kind == "float32" else stored.transpose(2, 0, 1)
-
     def _instead(self) -> str:
         if self.facts["precision"] == "fp32":
             return "its numbers overflow; check the picture, or the model that was exported"
@@ -264,26 +293,3 @@ def _opened(folder: Path, given: Path, threads: int | None) -> tuple[ExportFacts
         raise BundleError(f"{given}: is not an exported folder ({what}); {do}")
     facts = read_manifest(folder)
     return facts, Graph(folder, facts, threads)
-
-
-def _check_installed() -> None:
-    """Raise GarnishError where two distributions of different versions have written over each other's files."""
-    found = {}
-    for name in ("garnish", "garnish-runtime"):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    if len(set(found.values())) > 1:
-        told = " and ".join(f"{name} {number}" for name, number in found.items())
-        raise GarnishError(f"{told} are installed over each other; uninstall both, then install one of them")
-
-
-def _wanted(tasks: Sequence[str] | None, loaded: LoadedBundle) -> list[str]:
-    """Names of tasks, in the bundle's order; raises OptionError for an unknown one, or none."""
-    if tasks is None:
-        return list(loaded.tasks)
-    if not tasks:
-        raise OptionError("tasks is an empty list; name some, or leave it out for all")
-    for name in tasks:
-        if name not in loaded.tasks:
-            raise OptionError(f"unknown task {shown(name)}{suggest(name, loaded.tasks)}")
-    return [name for name in loaded.tasks if name in tasks]

@@ -5,14 +5,13 @@ Shape letters: C bands, H W pixels of the picture, h w of a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import final
 
 import numpy as np
 
 from garnish.decodings.decoding import Decoding
-from garnish.errors import OptionError
 from garnish.files.pictures import read_picture
 from garnish.pictures.bands import Bands
 from garnish.pictures.given_picture import bands_of_file
@@ -74,14 +73,6 @@ def stream_maps(
 def is_streamed(size: tuple[int, int], tiling: Tiling) -> bool:
     """Whether commands write the maps of a picture (H, W) row by row; not where it is to be run whole."""
     return tiling.tile is not None and size[0] * size[1] > HELD_PIXELS
-
-
-def check_streamed(stem: Path, tasks: Iterable[str], pictures: Iterable[Path]) -> None:
-    """Raise OptionError where a map of :func:`stream_maps` would replace a picture that is to be read."""
-    given = {picture.resolve() for picture in pictures}
-    for task in tasks:
-        if (file := stream_file(stem, task)).resolve() in given:
-            raise OptionError(f"--out {stem.parent}: {task} would replace {file}; choose another folder")
 
 
 def stream_file(stem: Path, task: str) -> Path:

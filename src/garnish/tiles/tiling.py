@@ -9,12 +9,8 @@ from garnish.checking.arguments import Options
 from garnish.checking.plain_data import integers
 from garnish.errors import OptionError
 from garnish.tiles.plan import TilePlan, tile_plan
+from garnish.tiles.sizes import AUTO_TILE, WHOLE_PIXELS
 
-#: Largest picture that ``auto`` runs in one pass: 2048 by 2048. The same on every machine, for a map must not depend on
-#: how much memory there is.
-WHOLE_PIXELS = 2**22
-#: Side of the windows of larger ones.
-AUTO_TILE = 1024
 #: Overlap: this share of a window, rounded down to strides of the trunk, of which it is one at least; 96 of 1024 at 32.
 _OVERLAP = 3 / 32
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from garnish.tiles.tiling import AUTO_TILE, WHOLE_PIXELS, Tiling
+from garnish.tiles.sizes import AUTO_TILE, WHOLE_PIXELS
+
+if TYPE_CHECKING:
+    from garnish.tiles.tiling import Tiling
 
 
 def takes_tiles(parser: argparse.ArgumentParser, *, flips: bool) -> None:
@@ -28,6 +31,8 @@ def takes_tiles(parser: argparse.ArgumentParser, *, flips: bool) -> None:
 
 def given_tiling(given: argparse.Namespace) -> Tiling:
     """The options that :func:`takes_tiles` added; raises OptionError as :class:`Tiling` does."""
+    from garnish.tiles.tiling import Tiling  # help does without
+
     return Tiling(tile=given.tile, overlap=given.overlap, flip=getattr(given, "flip", False))
 
 
