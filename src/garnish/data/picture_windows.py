@@ -124,7 +124,7 @@ def _facts(file: Path, bands: int) -> RasterFacts | None:
 
 def _is_plain(facts: RasterFacts) -> bool:
     """Whether a file is 8-bit RGB and nothing else, which is the same numbers however it is read."""
-    return facts.dtype == "uint8" and len(facts.bands) == 3 and set(facts.bands) <= {*RED_GREEN_BLUE, None}
+    return facts.dtype == "uint8" and len(facts.bands) == 3 and all(own in (name, None) for own, name in zip(facts.bands, RED_GREEN_BLUE, strict=True))
 
 
 def _is_label(facts: RasterFacts) -> bool:
