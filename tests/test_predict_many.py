@@ -301,6 +301,26 @@ def test_the_command_predicts_what_it_can_and_tells_the_rest(bundle, tmp_path, m
     assert same == {file for file in stamp if not file.name.startswith("b_")}
 
 
+def test_a_map_that_lacks_its_place_on_the_ground_is_not_there(bundle, tmp_path, monkeypatch, capsys):
+    """An interrupted run may leave the PNG of a GeoTIFF without the GeoTIFF, or the other way round."""
+    rasterio = pytest.importorskip("rasterio")
+    monkeypatch.chdir(tmp_path)
+    place = {"transform": rasterio.Affine(10, 0, 500000, 0, -10, 4000000), "count": 3, "height": 32, "width": 40}
+    with rasterio.open("geo.tif", "w", driver="GTiff", dtype="uint8", photometric="RGB", **place) as writer:
+        writer.write(picture(0).transpose(2, 0, 1))
+    put(Path("plain.tif"))
+    words = ["predict", bundle, "geo.tif", "plain.tif", "--out", "maps", "--write", "maps", "--json"]
+    assert main([*words]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert len(written["geo.tif"]) == 4 and len(written["plain.tif"]) == 2
+    for lost in (None, *written["geo.tif"]):
+        if lost:
+            Path(lost).unlink()
+        assert main([*words, "--skip-existing"]) == 0
+        assert list(json.loads(capsys.readouterr().out)) == (["geo.tif"] if lost else [])
+        assert all(Path(file).is_file() for file in written["geo.tif"])
+
+
 def test_what_the_command_refuses(bundle, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     put(Path("a.png")), put(Path("b/a.png")), put(Path("a.jpg"))

@@ -13,6 +13,7 @@ from garnish.decodings.written import written_stems
 from garnish.errors import DataError, OptionError, plural
 from garnish.files.given_pictures import check_map_names, is_video_file
 from garnish.output import say
+from garnish.predicting.ground import ground_of
 from garnish.predicting.large import StreamedMaps, Streaming, with_streams
 from garnish.predicting.overlapping import Failure, PictureWork, overlapped
 from garnish.predicting.picture_sources import PictureSource, file_sources
@@ -167,7 +168,7 @@ def _wanted(
         if (
             options.skip_existing
             and source.broken is None
-            and _is_there(options.out / source.name, (stems, tuple(tasks)), there)
+            and _is_there(source, options, (stems, tuple(tasks)), there)
         ):
             found.skipped += 1
             told.picture(None)
@@ -176,19 +177,26 @@ def _wanted(
         yield source
 
 
-def _is_there(name: Path, kinds: tuple[tuple[str, ...], tuple[str, ...]], there: dict[Path, set[str]]) -> bool:
+def _is_there(
+    source: PictureSource,
+    options: WriteOptions,
+    kinds: tuple[tuple[str, ...], tuple[str, ...]],
+    there: dict[Path, set[str]],
+) -> bool:
     """Whether all files of a picture are there, of one that is held or the maps of one that is streamed.
 
     Args:
-        name: of the picture, in the folder that is written to.
+        source: the picture.
+        options: what is written.
         kinds: what follows ``NAME_`` in the files of a held one without suffixes, and the tasks.
-        there: what each folder held at first, with suffixes and without; it is kept.
+        there: what each folder held at first, with suffixes, and without unless it is ``.tif``; it is kept.
     """
+    name = options.out / source.name
     if name.parent not in there:
         held = [file for file in name.parent.iterdir() if not file.name.startswith(".")] if name.parent.is_dir() else []
-        there[name.parent] = {text for file in held for text in (file.stem, file.name)}
-    stems, tasks = kinds
-    known = there[name.parent]
-    return all(f"{name.name}_{stem}" in known for stem in stems) or all(
-        f"{name.name}_{task}.tif" in known and f"{name.name}_{task}.png" not in known for task in tasks
-    )
+        there[name.parent] = {file.name for file in held} | {file.stem for file in held if file.suffix != ".tif"}
+    known, (stems, tasks) = there[name.parent], kinds
+    placed = all(f"{name.name}_{task}.tif" in known for task in tasks)
+    if all(f"{name.name}_{stem}" in known for stem in stems):
+        return placed or "maps" not in options.kinds or ground_of(source.file) is None
+    return placed and all(f"{name.name}_{task}" not in known for task in tasks)

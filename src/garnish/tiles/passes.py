@@ -61,7 +61,7 @@ def run_windows(
             pixels = read(window_of(row, column))
             found = [run(pixels)]
             if flip:
-                found.append(run(np.ascontiguousarray(pixels[..., ::-1])))
+                found.append(run(pixels[..., ::-1].copy()))
             for task, blender in blenders.items():
                 blender.add(row, column, [raws.pop(task) for raws in found])  # freed one by one
         for task, blender in blenders.items():
