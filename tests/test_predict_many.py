@@ -17,12 +17,17 @@ import exported_folders as made
 import garnish as gn
 import tiny
 from garnish.cli import main
+from garnish.decodings.unitless_depth import UnitlessDepth
 from garnish.errors import DataError, GarnishError, OptionError
 from garnish.files.given_pictures import picture_files
+from garnish.pictures.raster import Window
 from garnish.predicting.overlapping import PictureWork, TakenPicture, overlapped
 from garnish.predicting.picture_sources import PictureSource, picture_sources
 from garnish.runtime import Session
 from garnish.runtime.command import runtime_main
+from garnish.tiles.blending import FinishedMaps
+from garnish.tiles.passes import run_windows
+from garnish.tiles.plan import tile_plan
 
 TASKS = {"seg": gn.Semantic(classes=3), "depth": gn.Depth(max_metres=9.0)}
 
@@ -54,15 +59,15 @@ def put(file: Path, seed: int = 0, size: tuple[int, int] = (32, 40)) -> Path:
     return file
 
 
-def video(file: Path, count: int, rotation: int = 0) -> Path:
+def video(file: Path, count: int, options: dict[str, str] | None = None) -> Path:
     """Frames of one grey each, 20 apart."""
     import av
 
-    with av.open(str(file), "w") as container:
+    with av.open(str(file), "w", options=options or {}) as container:
         stream = container.add_stream("mpeg4", rate=12)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 48, 32, "yuv420p", 4_000_000
         for number in range(count):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 20 * number, np.uint8), "rgb24")
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 20 * number % 256, np.uint8), "rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return file
@@ -114,6 +119,16 @@ def test_frames_of_a_video(tmp_path, caplog):
     (only,) = picture_sources(file)
     with pytest.raises(DataError, match=r"clip.mp4: cannot be read as a video .*; replace the file"):
         only.picture()
+
+
+@pytest.mark.parametrize("name, options", [("c.mkv", {}), ("c.mp4", {"movflags": "faststart"})])
+def test_a_video_that_was_cut_short_is_told(tmp_path, caplog, name, options):
+    whole = video(tmp_path / name, 60, options=options)
+    assert len(list(picture_sources(whole))) == 60 and "cut short" not in caplog.text
+    cut = tmp_path / f"cut_{name}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert 10 < len(list(picture_sources(cut))) < 50
+    assert f"{cut}: ends after" in caplog.text and "that its header tells; it may have been cut short" in caplog.text
 
 
 def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
@@ -218,6 +233,29 @@ def test_failures_are_in_place_and_other_errors_end_it(model):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("garnish-passes")]
 
 
+def test_closing_waits_for_one_window_not_for_a_picture():
+    begun, seen = threading.Event(), []
+
+    def read(window: Window) -> np.ndarray:
+        seen.append(window)
+        begun.set()
+        time.sleep(0.001)
+        return np.zeros((1, 16, 16), np.uint8)
+
+    def run(numbers: list[int]) -> list[int]:
+        if numbers == [1]:
+            raws = lambda pixels: {"x": pixels.astype(np.float32)}  # noqa: E731
+            decoding = UnitlessDepth(larger="nearer")
+            tasks = {"x": (decoding, FinishedMaps(decoding))}
+            run_windows(tile_plan((1600, 1600), 16, 0, 16), read, raws, tasks, lambda task, rows: None)
+        return numbers
+
+    found = overlapped(sources(2), work(run), lambda made: made)
+    assert next(found) == 0 and begun.wait(5)
+    found.close()
+    assert len(seen) < 5000  # of 10,000
+
+
 # ---- models and exported folders ----------------------------------------------------------------------------------
 
 
@@ -250,6 +288,17 @@ def test_what_cannot_be_read_is_raised_or_kept(model, tmp_path):
             model.predict_many(tmp_path, **how)
     with pytest.raises(DataError, match="call predict_many"):
         model.predict(tmp_path)
+
+
+def test_what_is_no_picture_of_a_list_stops_nothing(model):
+    given, failures = [picture(0), "gone.png", None, 7, {}, picture(1)], []
+    found = list(model.predict_many(iter(given), failures=failures))
+    assert [maps.name for maps in found] == ["picture1", "picture6"]
+    told = ["gone.png: no such picture", "a NoneType is no picture", "a int is no picture", "a dict is no picture"]
+    assert all(str(failure.error).startswith(text) for failure, text in zip(failures, told, strict=True))
+    for one in ("gone.png", None, [None]):
+        with pytest.raises(DataError, match="no such picture|NoneType is no picture"):
+            list(model.predict_many(one))
 
 
 def test_an_exported_folder_does_the_same(tmp_path):

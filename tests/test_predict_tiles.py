@@ -283,6 +283,9 @@ def test_the_runtime_command_streams_too(tmp_path, monkeypatch, capsys):
     held = Session(folder, threads=1).predict(file, tile=64, overlap=16)
     for task, path in zip(made.DECODINGS, files, strict=True):
         assert (tifffile.imread(path) == made.DECODINGS[task].stored(held[task])).all()
+    assert runtime_main([*words, "--tile", "64", "--write", "overlays", "--coco"]) == 0  # which are not written so
+    told = f"{file}: is too large to be held, so its maps alone are written, without overlays, coco; run it with --tile"
+    assert told in capsys.readouterr().err and len(list((tmp_path / "maps").iterdir())) == len(files)
     assert runtime_main([*words, "--tile", "64", "--overlap", "64"]) == 2
     assert "none would move on" in capsys.readouterr().err
 

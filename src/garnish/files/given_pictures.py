@@ -47,11 +47,18 @@ def pixels_of(picture: PlainPicture) -> pictures.RGB:
         if 0 in picture.size:
             raise DataError(f"the picture has no pixels: {picture.size[0]}x{picture.size[1]}")
         return pictures.to_rgb(picture, "picture")
+    if not isinstance(picture, str | Path):
+        raise no_picture(picture)
     if Path(picture).is_file():
         return pictures.read_picture(Path(picture))
     if Path(picture).is_dir():
         raise DataError(f"{picture}: is a folder; one call a picture: give a file of it, or call predict_many")
     raise DataError(f"{picture}: no such picture; check the path")
+
+
+def no_picture(given: object) -> DataError:
+    """The error for what is of no type that pictures have."""
+    return DataError(f"a {type(given).__name__} is no picture; give a file, a PIL picture or an array (H, W, C)")
 
 
 def some_pixels(pixels: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from garnish.errors import DataError
 from garnish.files.band_names import misplaced_band
+from garnish.files.given_pictures import no_picture
 from garnish.pictures.bands import Bands
 from garnish.pictures.open_raster import open_raster
 from garnish.pictures.raster import RasterFacts
@@ -45,6 +46,8 @@ def stored_numbers(
                 f"{where}: pictures of mode {picture.mode} hold no numbers of bands; give an array (H, W, C)"
             )
         picture = np.asarray(ImageOps.exif_transpose(picture))
+    if not isinstance(picture, np.ndarray):
+        raise no_picture(picture)
     stored = picture[..., None] if picture.ndim == 2 else picture
     if stored.ndim != 3 or not stored.size or stored.shape[2] != len(bands.names):
         hint = "; give picture.transpose(1, 2, 0)" if stored.ndim == 3 and len(stored) == len(bands.names) else ""

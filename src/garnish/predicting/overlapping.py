@@ -20,6 +20,7 @@ from garnish.checking.plain_data import integers
 from garnish.errors import GarnishError
 from garnish.pictures.raster import Georeference
 from garnish.predicting.picture_sources import PictureSource
+from garnish.tiles.stopping import Stopped, stopped_by
 
 #: Pictures that are read before a pass takes them; results that wait for who asked.
 _AHEAD, _WAITING = 8, 4
@@ -97,7 +98,7 @@ def overlapped(
 
     Errors of garnish in reading and finishing a picture are its failure; all else ends the iteration and is raised:
     what ``sources``, ``run`` and ``then`` raise, and unexpected errors. Closing the iterator, or an error, waits for
-    what is under way, so that no file is left half written.
+    the pass or the window that is under way, so that no file is left half written.
 
     Args:
         sources: the pictures; asked by one thread.
@@ -172,11 +173,11 @@ class _Flow(Generic[Made, Done]):
                     return
                 self._put(self._read, (source, self._readers.submit(self._take, source)))
             end.set_result(None)
-        except _Stopped:
+        except Stopped:
             return
         except BaseException as error:
             end.set_exception(error)
-        with contextlib.suppress(_Stopped):
+        with contextlib.suppress(Stopped):
             self._put(self._read, (None, end))
 
     def _take(self, source: PictureSource) -> TakenPicture | None:
@@ -188,13 +189,14 @@ class _Flow(Generic[Made, Done]):
     def _run(self) -> None:
         end: Future[Done | Failure] = Future()
         try:
-            self._run_all()
+            with stopped_by(self._stopped.is_set):
+                self._run_all()
             self._put(self.results, None)
-        except _Stopped:
+        except Stopped:
             pass
         except BaseException as error:
             end.set_exception(error)
-            with contextlib.suppress(_Stopped):
+            with contextlib.suppress(Stopped):
                 self._put(self.results, end)
 
     def _run_all(self) -> None:
@@ -231,7 +233,7 @@ class _Flow(Generic[Made, Done]):
     def _next(self) -> tuple[PictureSource, Future[TakenPicture | None]] | None:
         while True:
             if self._stopped.is_set():
-                raise _Stopped
+                raise Stopped
             try:
                 source, reading = self._read.get(timeout=0.1)
             except queue.Empty:
@@ -256,12 +258,7 @@ class _Flow(Generic[Made, Done]):
             except queue.Full:
                 continue
             return
-        raise _Stopped
-
-
-@final
-class _Stopped(Exception):
-    """Nobody asks for results any more."""
+        raise Stopped
 
 
 def _done(value: Any) -> Future[Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -12,13 +12,15 @@ from garnish.decodings.prediction import Prediction
 from garnish.decodings.written import written_stems
 from garnish.errors import DataError, OptionError, plural
 from garnish.files.given_pictures import check_map_names, is_video_file
-from garnish.output import say
+from garnish.output import logger, say
 from garnish.predicting.ground import ground_of
 from garnish.predicting.large import StreamedMaps, Streaming, with_streams
 from garnish.predicting.overlapping import Failure, PictureWork, overlapped
 from garnish.predicting.picture_sources import PictureSource, file_sources
 from garnish.predicting.video import video_facts
 from garnish.predicting.write_options import WriteOptions
+
+_log = logger(__name__)
 
 #: Failures that are listed; the others are counted.
 _MOST_LISTED = 100
@@ -119,7 +121,7 @@ def write_maps(
     sources = file_sources(files, every=options.every)
     asked: dict[str, str] = {}
     wanted = _wanted(sources, options, stems, tasks, found, told, asked)
-    doing: PictureWork[Any, Any] = work if stream is None else with_streams(work, stream)
+    doing: PictureWork[Any, Any] = work if stream is None else with_streams(work, _telling(stream, options))
     with contextlib.closing(overlapped(wanted, doing, written)) as results:
         for result in results:
             if isinstance(result, Failure):
@@ -134,6 +136,22 @@ def write_maps(
                 found.files[where] = made
             told.picture(f"{where}: {', '.join(made)}")
     return found
+
+
+def _telling(stream: Streaming, options: WriteOptions) -> Streaming:
+    """The same, but it says what is asked for and not written of a large picture."""
+    lost = [kind for kind in options.kinds if kind not in ("maps", "sheet")]
+
+    def write(file: Path, name: str) -> Sequence[Path]:
+        if lost:
+            _log.warning(
+                "%s: is too large to be held, so its maps alone are written, without %s; run it with --tile none, or"
+                " make it smaller, if they are needed",
+                *(file, ", ".join(lost)),
+            )
+        return stream.write(file, name)
+
+    return replace(stream, write=write)
 
 
 def count_pictures(files: Mapping[str, Path], *, every: int = 1) -> int | None:
