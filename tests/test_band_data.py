@@ -438,6 +438,15 @@ def test_check_of_bands_without_data(fields):
     assert sum("no pixel has data" in line for line in report.warnings) == 4 and not report.errors
 
 
+def test_check_tells_of_pictures_of_other_depths_where_no_range_is_stated(fields):
+    put(fields / "train/train1.npy", np.full((*SIZE, 4), 200, np.uint8))
+    files = f"{fields / 'train/train1.npy'}: holds uint8, {fields / 'train/train0.npy'} uint16, and each is read"
+    told = [line for line in check(folder(described(fields, channels=NAMES))).warnings if "own type" in line]
+    assert len(told) == 1 and told[0].startswith(files)
+    stated = described(fields, channels={"names": NAMES, "range": [0, 10000]})
+    assert not [line for line in check(folder(stated)).warnings if "own type" in line]
+
+
 def test_check_reports_files_that_cannot_be_read(fields):
     np.save(fields / "train/train1.npy", np.zeros((*SIZE, 3), np.uint16))
     report = check(folder(described(fields, channels=4)))
