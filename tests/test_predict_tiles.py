@@ -286,6 +286,10 @@ def test_the_runtime_command_streams_too(tmp_path, monkeypatch, capsys):
     assert runtime_main([*words, "--tile", "64", "--write", "overlays", "--coco"]) == 0  # which are not written so
     told = f"{file}: is too large to be held, so its maps alone are written, without overlays, coco; run it with --tile"
     assert told in capsys.readouterr().err and len(list((tmp_path / "maps").iterdir())) == len(files)
+    (tmp_path / "maps" / "other_seg.tif").mkdir()  # cannot be replaced by a file, which ends it as a full disk does
+    other = tiff(tmp_path / "other.tif", picture(110, 150))
+    assert runtime_main([words[0], str(other), *words[1:], "--tile", "64"]) == 2
+    assert "other_seg.tif cannot be written" in capsys.readouterr().err
     assert runtime_main([*words, "--tile", "64", "--overlap", "64"]) == 2
     assert "none would move on" in capsys.readouterr().err
 
