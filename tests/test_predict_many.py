@@ -233,6 +233,27 @@ def test_failures_are_in_place_and_other_errors_end_it(model):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("garnish-passes")]
 
 
+def test_large_pictures_are_not_read_ahead_by_their_number(monkeypatch):
+    """A picture of ten bands and 4096 by 4096 pixels takes 0.7 GB, eight of them more than many machines have."""
+    monkeypatch.setattr("garnish.predicting.overlapping._MOST_BYTES", 4 * 4 * 3 + 1)  # a picture and a bit
+    taken, read, most = threading.Semaphore(0), [], []
+
+    def reading(source: PictureSource) -> np.ndarray:
+        read.append(source.name)
+        time.sleep(0.01)  # in which all that is read ahead could be begun
+        return source.given
+
+    def run(numbers: list[int]) -> list[int]:
+        taken.acquire(timeout=5)
+        most.append(len(read) - numbers[0] - 1)  # read, and not yet in a pass
+        return numbers
+
+    found = overlapped(sources(20), work(run, reading), lambda made: made)
+    threading.Timer(0.3, lambda: taken.release(20)).start()
+    assert list(found) == list(range(20)) and len(read) == 20
+    assert max(most) <= 4  # those of the bound, and one more in each of two threads
+
+
 def test_closing_waits_for_one_window_not_for_a_picture():
     begun, seen = threading.Event(), []
 

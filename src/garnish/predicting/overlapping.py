@@ -141,7 +141,7 @@ class _Flow(Generic[Made, Done]):
         self._readers = ThreadPoolExecutor(_READERS, "garnish-read")
         self._finishers = ThreadPoolExecutor(_FINISHERS, "garnish-finish")
         self._stopped = threading.Event()
-        self._held, self._room = 0, threading.Condition()
+        self._held, self._begun, self._room = 0, 0, threading.Condition()
         self._asks = threading.Thread(target=self._ask, name="garnish-sources", daemon=True)
         self._passes = threading.Thread(target=self._run, name="garnish-passes", daemon=True)
 
@@ -166,12 +166,9 @@ class _Flow(Generic[Made, Done]):
         """Submit the reading of each source; the queue's last entry has none, and an error if there was one."""
         end: Future[TakenPicture | None] = Future()
         try:
-            for source in self._sources:
-                with self._room:
-                    self._room.wait_for(lambda: self._held < _MOST_BYTES or self._stopped.is_set())
-                if self._stopped.is_set():
-                    return
-                self._put(self._read, (source, self._readers.submit(self._take, source)))
+            for number, source in enumerate(self._sources):
+                self._wait_for_room()
+                self._put(self._read, (source, self._readers.submit(self._take, source, number)))
             end.set_result(None)
         except Stopped:
             return
@@ -180,11 +177,27 @@ class _Flow(Generic[Made, Done]):
         with contextlib.suppress(Stopped):
             self._put(self._read, (None, end))
 
-    def _take(self, source: PictureSource) -> TakenPicture | None:
+    def _take(self, source: PictureSource, number: int) -> TakenPicture | None:
+        self._wait_for_room(number)  # once more, for many may have been asked for before one was read
+        with self._room:
+            self._begun += 1
+            self._room.notify_all()
         picture = self._work.read(source)
         with self._room:
             self._held += picture.nbytes
         return picture
+
+    def _wait_for_room(self, number: int | None = None) -> None:
+        """Wait until what is read and waits leaves room for more, and all pictures before this one are begun.
+
+        So a picture waits for earlier ones alone, which the passes take first.
+        """
+        with self._room:
+            self._room.wait_for(
+                lambda: self._stopped.is_set() or (self._held < _MOST_BYTES and number in (None, self._begun))
+            )
+        if self._stopped.is_set():
+            raise Stopped
 
     def _run(self) -> None:
         end: Future[Done | Failure] = Future()
