@@ -536,7 +536,9 @@ def test_an_ordinary_picture_that_names_its_colours_in_another_order_is_not_read
     assert read_picture(right)[0, 0].tolist() == [10, 20, 30]
     wrong = geotiff(tmp_path / "bgr.tif", ["blue", "green", "red"], [10, 20, 30], photometric="RGB", **tiles)
     for read in (read_picture, picture_size):
-        with pytest.raises(DataError, match="bgr.tif: calls a band 'blue' that would be read as red; save red, green"):
+        with pytest.raises(
+            DataError, match=r"bgr\.tif: calls a band 'blue' that would be read as red; save red, green"
+        ):
             read(wrong)
     with open_raster(wrong) as raster, pytest.raises(DataError, match="would be read as red"):
         raster_reader(raster, Bands(), wrong)
@@ -548,5 +550,5 @@ def test_a_file_of_one_band_is_of_the_band_that_it_names(tmp_path):
     files = [geotiff(tmp_path / f"{name}.tif", [name], [10]) for name in ("Blue", "B3", "Red")]
     bands = Bands(names=("blue", "green", "red"), range=(0, 255))
     assert read_image(files, bands)[0].shape == (3, *SIZE)
-    with pytest.raises(DataError, match="Red.tif: calls a band 'Red' that `channels` call 'blue'"):
+    with pytest.raises(DataError, match=r"Red\.tif: calls a band 'Red' that `channels` call 'blue'"):
         read_image(files[::-1], bands)

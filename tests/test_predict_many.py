@@ -318,7 +318,7 @@ def test_what_is_no_picture_of_a_list_stops_nothing(model):
     told = ["gone.png: no such picture", "a NoneType is no picture", "a int is no picture", "a dict is no picture"]
     assert all(str(failure.error).startswith(text) for failure, text in zip(failures, told, strict=True))
     for one in ("gone.png", None, [None]):
-        with pytest.raises(DataError, match="no such picture|NoneType is no picture"):
+        with pytest.raises(DataError, match=r"no such picture|NoneType is no picture"):
             list(model.predict_many(one))
 
 

@@ -54,7 +54,7 @@ def test_frames_of_a_video_and_pictures_of_a_folder_of_its_name_do_not_meet(tmp_
         Path(name).touch()
     assert list(picture_files(["in"])) == ["clip_3", "other", "clip/000000", "clip_2/000000"]
     files = {"clip": Path("in/clip.mp4"), "000000": Path("in/clip/000000.png")}
-    with pytest.raises(OptionError, match="maps of in/clip.mp4 would lie beside in/clip/000000.png; choose another"):
+    with pytest.raises(OptionError, match=r"maps of in/clip\.mp4 would lie beside in/clip/000000\.png; choose another"):
         check_map_names(files, ["seg"], Path("in"))
     check_map_names(files, ["seg"], Path("maps"))
 

@@ -183,11 +183,7 @@ def _wanted(
     """The pictures that are to be predicted; ``asked`` gets the name and place of each."""
     there: dict[Path, set[str]] = {}
     for source in sources:
-        if (
-            options.skip_existing
-            and source.broken is None
-            and _is_there(source, options, (stems, tuple(tasks)), there)
-        ):
+        if options.skip_existing and source.broken is None and _is_there(source, options, (stems, tuple(tasks)), there):
             found.skipped += 1
             told.picture(None)
             continue
