@@ -55,6 +55,7 @@ def main() -> None:
         strip = Image.new("RGB", (len(cells) * (SIDE + 8) - 8, SIDE), (255, 255, 255))
         for number, cell in enumerate(cells):
             strip.paste(cell, (number * (SIDE + 8), 0))
+        strip = strip.resize((960, SIDE * 960 // strip.width), Image.Resampling.LANCZOS)
         strip.save(OUT / "predict_overlays.png", optimize=True)
 
 
