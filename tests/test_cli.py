@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,12 @@ def fails(capsys, *words: str, code: int = 2) -> str:
     return err
 
 
+def processor_seconds_of_children() -> float:
+    """Not the clock's: other processes of a busy machine do not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_is_quick_and_without_torch():
     code = (
         "import sys\nfrom garnish.cli import main\n"
@@ -90,9 +96,9 @@ def test_help_is_quick_and_without_torch():
     subprocess.run([sys.executable, "-c", code, *VERBS], check=True, capture_output=True)
     took = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = processor_seconds_of_children()
         out = subprocess.run([sys.executable, "-m", "garnish", "--help"], check=True, capture_output=True, text=True)
-        took.append(time.perf_counter() - start)
+        took.append(processor_seconds_of_children() - start)
     assert all(verb in out.stdout for verb in VERBS)
     assert min(took) < 0.5, took
 
