@@ -226,6 +226,15 @@ def test_a_run_from_end_to_end(pictures, capsys):
         assert f"{run}: is not a bundle (it holds no bundle.json); did you mean {best}?" in fails(
             capsys, verb[0], run, *verb[1:]
         )
+    (pictures / "graph").mkdir()
+    (pictures / "graph" / "export.json").write_text("{}")
+    assert "python -m garnish.runtime predicts from it" in fails(capsys, "info", pictures / "graph")
+    (pictures / "recipe.yaml").write_text("{backbone: garnish_b0, data: {images: 'a/*.png'}}")
+    assert "recipe.yaml: is a recipe and no data set" in fails(capsys, "check", "--data", pictures / "recipe.yaml")
+    assert "or own, or train" in fails(capsys, "predict", best, image, "--out", out_folder, "--size", 100)
+    assert "--tile: 8 pixels; windows have 16" in fails(
+        capsys, "predict", best, image, "--out", out_folder, "--tile", 8
+    )
     assert f"it is a file); did you mean {best}?" in fails(capsys, "info", best / "bundle.json")
     for inside in ("best", "args.yaml", "last/state.safetensors", "nope"):
         line = fails(capsys, "train", "--resume", run / inside)

@@ -11,7 +11,7 @@ from garnish.data.folder import FolderDataset
 from garnish.data.picture_reading import left_unread
 from garnish.errors import GarnishError
 from garnish.pictures.band_counts import BandCounts
-from garnish.pictures.bands import Bands
+from garnish.pictures.bands import RED_GREEN_BLUE, Bands
 
 #: Spreads of the trunk's pictures that the mean of a colour may lie away from theirs before it is told.
 _FAR = 1.5
@@ -82,13 +82,21 @@ def band_lines(facts: Mapping[str, BandFacts]) -> list[str]:
     return lines
 
 
-def odd_bands(facts: Mapping[str, BandFacts], plain: bool) -> Iterator[str]:
+def odd_bands(facts: Mapping[str, BandFacts], plain: bool, *, has_trunk: bool = False) -> Iterator[str]:
     """Warnings, one line each.
 
     Args:
         facts: of each band.
         plain: whether pictures are 8-bit RGB, whose range nobody states.
+        has_trunk: whether it is known what a trunk expects.
     """
+    if has_trunk and not any(one.expected for one in facts.values()):
+        alike = [name for name in facts if name.lower() in RED_GREEN_BLUE]
+        hint = f"; write {alike[0]!r} as {alike[0].lower()!r}" if alike else "; name those that are there so"
+        yield (
+            "no band is called red, green or blue, so all are met by filters that begin at zero or at a mean, and"
+            f" nothing that the trunk learnt of colours is used{hint}"
+        )
     for name, one in facts.items():
         if one.missing == 1:
             yield f"band {name}: no pixel has data; correct `channels: {{nodata: …}}` or leave the band out"
