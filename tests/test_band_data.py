@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from torchvision import tv_tensors
@@ -16,6 +18,7 @@ from torchvision import tv_tensors
 from garnish.cli import main
 from garnish.data import measured_bands
 from garnish.data.augment import Augment, resize_sample
+from garnish.data.band_report import BandFacts, odd_bands
 from garnish.data.channels import read_channels
 from garnish.data.check import check
 from garnish.data.dataset import Dataset, Sample, collate, read_sample
@@ -507,6 +510,22 @@ def test_a_file_that_names_its_bands_otherwise_is_refused(fields):
     assert folder(described(fields, "{split}/*.tif", channels=["red", "nir"]))[0].image.shape == (2, *SIZE)
     with pytest.raises(DataError, match=r"geo.tif: calls a band 'red' that `channels` call 'nir'"):
         folder(described(fields, "{split}/*.tif", channels=["nir", "red"]))[0]
+
+
+def test_colours_that_are_called_otherwise_are_told():
+    counts = BandFacts(minimum=0, maximum=1, mean=0.5, std=0.2, missing=0, far=0)
+    named = dict.fromkeys(("Blue", "Green", "Red", "nir"), counts)
+    (line,) = odd_bands(named, plain=False, has_trunk=True)
+    assert line.startswith("no band is called red, green or blue") and line.endswith("write 'Blue' as 'blue'")
+    assert not list(odd_bands(named, plain=False))
+    assert not list(odd_bands(named | {"red": replace(counts, expected=(0.4, 0.2))}, plain=False, has_trunk=True))
+
+
+def test_a_tiff_of_many_bands_without_channels_is_told_of_them(tmp_path, capfd):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((8, 9, 10), np.uint16), planarconfig="contig")
+    with pytest.raises(DataError, match=r"10 bands of 16-bit whole numbers.* `channels` .*or save RGB of 8 bits"):
+        read_picture(tmp_path / "a.tif")
+    assert not any(capfd.readouterr())  # Pillow has a line of its own, without the file
 
 
 def geotiff(file: Path, names: list[str], levels: list[int], **options: object) -> Path:

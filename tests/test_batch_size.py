@@ -112,7 +112,7 @@ def test_one_value_goes_by_the_running_statistics_and_more_as_in_torch(torchs, o
 # ---- the largest that fits --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("megabytes", [12, 30])
+@pytest.mark.parametrize("megabytes", [12, pytest.param(30, marks=pytest.mark.slow)])
 def test_gradients_and_moments_count(megabytes):
     def model():
         return tiny(gn.FullFineTuning())

@@ -19,6 +19,7 @@ from garnish.commands.info import of_bundle
 from garnish.errors import BundleError, DataError, OptionError
 from garnish.exporting.own_rounding import own_rounding
 from garnish.pictures.bands import Bands
+from garnish.runtime.command import runtime_main
 from garnish.runtime.session import Session
 
 #: 16 bits as a file of reflectances has them
@@ -205,7 +206,7 @@ def test_pictures_of_other_bands_are_refused_in_one_line(five, picture, told):
 
 
 @pytest.mark.parametrize(("to", "kind"), [("onnx", None), ("onnx", "uint16"), ("torch", "float")])
-def test_exports_take_all_bands_through_one_convolution(to, kind, tmp_path):
+def test_exports_take_all_bands_through_one_convolution(to, kind, tmp_path, capsys):
     import exports
 
     torch.manual_seed(0)
@@ -227,6 +228,8 @@ def test_exports_take_all_bands_through_one_convolution(to, kind, tmp_path):
     assert shapes[first.input[1]] == [16, 5, 7, 7]  # red, green, blue and two more: not one convolution beside another
     session, numbers = Session(tmp_path / "out"), stored()
     assert session.bands == DEEP
+    assert runtime_main([str(tmp_path / "out"), "--list"]) == 0
+    assert f"pictures: 5 bands, {', '.join(DEEP.names)}, as files hold them" in capsys.readouterr().out
     found, want = session.predict(numbers), model.predict(numbers)
     assert (found["seg"] == want["seg"].numpy()).mean() > 0.999 and np.array_equal(found.picture, want.picture)
     np.save(tmp_path / "five.npy", numbers)

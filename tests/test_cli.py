@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,12 @@ def fails(capsys, *words: str, code: int = 2) -> str:
     return err
 
 
+def processor_seconds_of_children() -> float:
+    """Not the clock's: other processes of a busy machine do not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_is_quick_and_without_torch():
     code = (
         "import sys\nfrom garnish.cli import main\n"
@@ -90,9 +96,9 @@ def test_help_is_quick_and_without_torch():
     subprocess.run([sys.executable, "-c", code, *VERBS], check=True, capture_output=True)
     took = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = processor_seconds_of_children()
         out = subprocess.run([sys.executable, "-m", "garnish", "--help"], check=True, capture_output=True, text=True)
-        took.append(time.perf_counter() - start)
+        took.append(processor_seconds_of_children() - start)
     assert all(verb in out.stdout for verb in VERBS)
     assert min(took) < 0.5, took
 
@@ -220,6 +226,15 @@ def test_a_run_from_end_to_end(pictures, capsys):
         assert f"{run}: is not a bundle (it holds no bundle.json); did you mean {best}?" in fails(
             capsys, verb[0], run, *verb[1:]
         )
+    (pictures / "graph").mkdir()
+    (pictures / "graph" / "export.json").write_text("{}")
+    assert "python -m garnish.runtime predicts from it" in fails(capsys, "info", pictures / "graph")
+    (pictures / "recipe.yaml").write_text("{backbone: garnish_b0, data: {images: 'a/*.png'}}")
+    assert "recipe.yaml: is a recipe and no data set" in fails(capsys, "check", "--data", pictures / "recipe.yaml")
+    assert "or own, or train" in fails(capsys, "predict", best, image, "--out", out_folder, "--size", 100)
+    assert "--tile: 8 pixels; windows have 16" in fails(
+        capsys, "predict", best, image, "--out", out_folder, "--tile", 8
+    )
     assert f"it is a file); did you mean {best}?" in fails(capsys, "info", best / "bundle.json")
     for inside in ("best", "args.yaml", "last/state.safetensors", "nope"):
         line = fails(capsys, "train", "--resume", run / inside)

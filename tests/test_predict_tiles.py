@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +188,7 @@ def test_a_picture_that_is_never_held_is_written_as_it_is_predicted(model, tmp_p
     monkeypatch.setattr(TiffRaster, "read", lambda self, window=None: (windows.append(window), read(self, window))[1])
     tiling = Tiling(tile=64, overlap=16)
     files = predict_streamed(model, file, tmp_path / "maps", None, tiling, lines.append)
-    assert lines == [f"{file}: 150x110 in 12 windows of 64, overlap 16; maps are written as TIFF, without a sheet"]
+    assert lines == [f"{file}: 150x110 in 12 windows of 64, overlap 16; only maps are written, row by row as TIFF"]
     assert windows == list(tiling.plan((110, 150), 32).windows)
     held = model.predict(pixels, tile=64, overlap=16)
     assert set(files) == set(model.tasks)
@@ -213,6 +214,19 @@ def test_maps_lie_where_the_picture_does(model, tmp_path):
     files = predict_streamed(model, file, tmp_path / "m", ["depth"], Tiling(tile=32), lambda line: None)
     with rasterio.open(files["depth"]) as found:
         assert found.crs.to_epsg() == 32632 and found.transform == place and found.shape == (50, 70)
+        assert found.nodata == 0  # of depth; what a GIS leaves out
+
+
+def test_a_large_picture_says_now_and_then_how_far_it_is(model, tmp_path, monkeypatch):
+    file, lines = tiff(tmp_path / "large.tif", picture(110, 70)), []
+    predict_streamed(model, file, tmp_path / "m", None, Tiling(tile=32), lines.append)
+    assert len(lines) == 1  # it took no time
+    monkeypatch.setattr("garnish.tiles.streaming._QUIET", 0)
+    predict_streamed(model, file, tmp_path / "m", None, Tiling(tile=32), lines.append)
+    rows = [
+        int(re.fullmatch(rf"{re.escape(str(file))}: (\d+) of 110 rows, \d+:\d\d left", line)[1]) for line in lines[2:]
+    ]
+    assert rows and rows == sorted(set(rows)) and rows[0] > 0 and rows[-1] < 110
 
 
 def test_what_fails_half_way_leaves_no_file(model, tmp_path, monkeypatch):

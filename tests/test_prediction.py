@@ -165,6 +165,8 @@ def test_maps_of_a_picture_that_lies_on_the_ground_lie_there_too(tmp_path):
         with rasterio.open(tif) as found:
             assert found.crs.to_epsg() == 32632 and tuple(found.transform)[:6] == place.transform
             numbers = found.read()
+            kind = tif.stem.removeprefix("street_")
+            assert found.nodata == {"seg": 255, "depth": 0}.get(kind)  # what a GIS leaves out
         assert (np.moveaxis(numbers, 0, -1).squeeze() == read_array(png)).all()
         if png.name == "street_seg.png":
             with rasterio.open(tif) as found:

@@ -264,6 +264,9 @@ def test_it_is_trained_measured_and_predicted_at_the_command_line(tmp_path, caps
     assert main(["predict", bundle, str(photo), "--out", str(tmp_path / "maps")]) == 0
     with Image.open(tmp_path / "maps" / "a_depth.png") as image:
         assert image.mode.startswith("I;16") and image.size == (48, 40) and "nearer" in image.text["Description"]
+    for kind in ("coco", "probabilities"):  # refused before anything is run
+        assert main(["predict", bundle, str(photo), "--out", str(tmp_path / "none"), f"--{kind}"]) == 2
+        assert f"--{kind}: none of depth has" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
 def test_the_runtime_and_the_page_show_it(tmp_path):

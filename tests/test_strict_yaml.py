@@ -66,11 +66,11 @@ def read(folder: Path, text: str) -> object:
     ],
 )
 def test_what_is_refused_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(OptionError, match=says) as caught:
         read(tmp_path, text)
     assert "\n" not in str(caught.value) and str(caught.value).startswith(f"{tmp_path}/a.yaml")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_anchors_and_merges_are_read(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_valid_targets_pass_and_paint(task):
 
 
 def test_the_folder_holds_these_tasks():
-    assert set(registry.classes("tasks")) == {"Semantic", "Depth", "Normals", "Edges", "Saliency"}
+    assert set(registry.classes("tasks")) == {"Semantic", "Depth", "Normals", "Edges", "Saliency", "RelativeDepth"}
 
 
 # ---------------------------------------------------------------------------------------------------- semantic

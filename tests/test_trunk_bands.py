@@ -266,7 +266,7 @@ def test_the_filters_are_counted_and_told():
     assert told["encoder_trainable"] == before["encoder_trainable"] + more
     assert told["macs"] == before["macs"] + more * 16 * 16  # 16 x 16 places of the first layer
     assert told["bands"] == {"seg": {"names": list(cases.FIVE.names), "filters": [16, 2, 7, 7]}} and not before["bands"]
-    line = "takes 5 bands: nir, blue, green, swir, red; 2 of them by 1,568 trained parameters at stages.0.enter.proj"
+    line = "takes 5 bands: nir, blue, green, swir, red; 2 of them by 1,568 of these parameters, at stages.0.enter.proj"
     assert line in repr(five)
 
 

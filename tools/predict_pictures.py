@@ -46,9 +46,8 @@ def main() -> None:
         Image.fromarray(scene).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(file)
         code = garnish_main(["predict", given.bundle, str(file), "--out", str(folder / "maps"), "--overlay"])
         assert code == 0, code
-        Image.open(folder / "maps" / "scene_sheet.png").quantize(192, dither=Image.Dither.NONE).save(
-            OUT / "predict_sheet.png", optimize=True
-        )
+        # no palette: one of 192 colours turns the bar of depth into a few steps, and classes into others' colours
+        Image.open(folder / "maps" / "scene_sheet.png").save(OUT / "predict_sheet.png", optimize=True)
         ids = np.asarray(Image.open(folder / "maps" / "scene_seg.png"))
         names = gn.load(given.bundle).tasks["seg"].label_names
         overlays = [Image.open(folder / "maps" / f"scene_{task}_overlay.png") for task in ("seg", "depth", "edges")]
@@ -56,7 +55,8 @@ def main() -> None:
         strip = Image.new("RGB", (len(cells) * (SIDE + 8) - 8, SIDE), (255, 255, 255))
         for number, cell in enumerate(cells):
             strip.paste(cell, (number * (SIDE + 8), 0))
-        strip.quantize(192, dither=Image.Dither.NONE).save(OUT / "predict_overlays.png", optimize=True)
+        strip = strip.resize((960, SIDE * 960 // strip.width), Image.Resampling.LANCZOS)
+        strip.save(OUT / "predict_overlays.png", optimize=True)
 
 
 if __name__ == "__main__":

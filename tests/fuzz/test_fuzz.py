@@ -45,7 +45,9 @@ def test_every_planted_fault_is_found(tmp_path):
 
 
 def test_a_minute_of_it():
-    told = fuzzed("--inputs", "360", "--seed", "0")
+    told = fuzzed(
+        "--inputs", "360", "--seed", "0", "--limit", "60"
+    )  # seconds of the clock, on a machine that may be busy
     assert told.returncode == 0, f"{told.stdout}\n{told.stderr}"
 
 

@@ -164,6 +164,8 @@ def bundle_folder(path: str | os.PathLike[str]) -> Path:
         given = Path(path)
         near = [p for p in (given / BEST, given.parent) if (p.expanduser() / DESCRIPTION).is_file()]
         meant = f"did you mean {near[0]}?" if near else "give a folder that model.save or garnish train wrote"
+        if (folder / "export.json").is_file():  # which is garnish.runtime.manifest's, of a room above this one
+            meant = "it is an exported graph: python -m garnish.runtime predicts from it"
         what = f"it holds no {DESCRIPTION}" if folder.is_dir() else "it is a file"
         raise BundleError(f"{path}: is not a bundle ({what}); {meant}")
     return folder

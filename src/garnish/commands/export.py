@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, cast
 from garnish.commands.parser import Parser, positive_int, some_names
 from garnish.errors import OptionError, plural
 from garnish.output import say
-from garnish.runtime.manifest import ADAPTER
 
 if TYPE_CHECKING:
     from garnish.exporting.agreement import TaskAgreement
@@ -96,6 +95,7 @@ def run(words: Sequence[str]) -> int:
     from garnish.exporting.export import export
     from garnish.files.given_pictures import folder_to_write
     from garnish.page.files import PAGE_FILES
+    from garnish.runtime.manifest import ADAPTER
 
     folder_to_write(given.out)
     if given.onnxruntime_web is not None and not given.page:

@@ -101,7 +101,12 @@ SIZE_HELP = "own, train (as training scaled: aspect kept, nothing cropped) or H,
 
 def size_rule(text: str) -> tuple[int, int] | str:
     """Parse ``own``, ``train``, or a size as :func:`sides` does, for ``type=``."""
-    return text if text in ("own", "train") else sides(text)
+    if text in ("own", "train"):
+        return text
+    try:
+        return sides(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or own, or train") from None
 
 
 def some_names(text: str) -> list[str]:

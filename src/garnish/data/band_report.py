@@ -13,7 +13,7 @@ from garnish.data.picture_reading import left_unread
 from garnish.data.subset import chosen
 from garnish.errors import GarnishError
 from garnish.pictures.band_counts import BandCounts
-from garnish.pictures.bands import Bands
+from garnish.pictures.bands import RED_GREEN_BLUE, Bands
 from garnish.pictures.open_raster import open_raster
 
 #: Pictures whose headers are compared at most, evenly spaced.
@@ -87,13 +87,21 @@ def band_lines(facts: Mapping[str, BandFacts]) -> list[str]:
     return lines
 
 
-def odd_bands(facts: Mapping[str, BandFacts], plain: bool) -> Iterator[str]:
+def odd_bands(facts: Mapping[str, BandFacts], plain: bool, *, has_trunk: bool = False) -> Iterator[str]:
     """Warnings, one line each.
 
     Args:
         facts: of each band.
         plain: whether pictures are 8-bit RGB, whose range nobody states.
+        has_trunk: whether it is known what a trunk expects.
     """
+    if has_trunk and not any(one.expected for one in facts.values()):
+        alike = [name for name in facts if name.lower() in RED_GREEN_BLUE]
+        hint = f"; write {alike[0]!r} as {alike[0].lower()!r}" if alike else "; name those that are there so"
+        yield (
+            "no band is called red, green or blue, so all are met by filters that begin at zero or at a mean, and"
+            f" nothing that the trunk learnt of colours is used{hint}"
+        )
     for name, one in facts.items():
         if one.missing == 1:
             yield f"band {name}: no pixel has data; correct `channels: {{nodata: …}}` or leave the band out"

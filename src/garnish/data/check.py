@@ -151,7 +151,8 @@ def check(dataset: Dataset, *, limit: Count | None = None, trunk: Backbone | Non
     if counted := [s.bands for s in seen if s.bands is not None]:
         of_trunk = () if trunk is None else (trunk.mean, trunk.std)
         bands = band_facts(reduce(add_band_counts, counted), dataset.bands, *of_trunk)
-        told += [("warning", f"{dataset.name}: {line}") for line in odd_bands(bands, dataset.bands.is_rgb)]
+        odd = odd_bands(bands, dataset.bands.is_rgb, has_trunk=trunk is not None)
+        told += [("warning", f"{dataset.name}: {line}") for line in odd]
     told.sort(key=lambda line: ("error", "warning", "note").index(line[0]))
     return Report(len(dataset), len(read), tuple(Finding(*line) for line in told), labels, bands)
 

@@ -44,6 +44,8 @@ def parse_description(given: Json, source: str, base: Path) -> Description:
     if "layout" in given:
         return _laid_out(given, source, base)
     for key in given:
+        if key not in _KEYS and "data" in given and "images" not in given:
+            raise OptionError(f"{source}: is a recipe and no data set; give a file of what stands under its `data`")
         if key not in _KEYS:
             raise OptionError(f"{source}: unknown key {shown(key)}{suggest(str(key), _KEYS)}")
     bands = None if given.get("channels") is None else read_channels(given["channels"], f"{source}: channels")

@@ -32,6 +32,7 @@ class Classes(Decoding):
     """
 
     are_shares: ClassVar[bool] = True
+    nothing_stored: ClassVar[float | None] = _MOST
 
     names: Annotated[tuple[str, ...], lengths(2, _MOST)]
 

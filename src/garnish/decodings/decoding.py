@@ -27,6 +27,8 @@ class Decoding(Options, ABC):
     are_shares: ClassVar[bool] = False
     #: Whether values of two passes have one scale. Where not, windows do not fit each other, which is said.
     same_scale: ClassVar[bool] = True
+    #: The number of :meth:`stored` that means "nothing is known here", as GeoTIFFs state it; None: none does.
+    nothing_stored: ClassVar[float | None] = None
 
     @property
     @abstractmethod

@@ -230,7 +230,9 @@ class Prediction(Generic[Map, By]):
         stored = stored[..., None] if stored.ndim == 2 else stored
         colours = list(self.tasks[task].legend().values())
         palette = colours if colours and stored.dtype == np.uint8 and stored.shape[2] == 1 else None
-        with MapWriter(file, stored.shape[:2], stored.shape[2], stored.dtype, place, palette=palette) as writer:
+        nothing = None if decoding is None else decoding.nothing_stored
+        (*size, bands), dtype = stored.shape, stored.dtype
+        with MapWriter(file, (size[0], size[1]), bands, dtype, place, nothing, palette) as writer:
             writer.write(stored)
         return file
 

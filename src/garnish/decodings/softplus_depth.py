@@ -36,6 +36,7 @@ class SoftplusDepth(Decoding):
     """
 
     channels: ClassVar[int] = 1
+    nothing_stored: ClassVar[float | None] = 0
 
     max_metres: Metres = 10.0
     min_metres: Metres = 1e-3

@@ -42,6 +42,12 @@ def has_shares(by: object) -> bool:
     return isinstance(decoding, Decoding) and decoding.are_shares
 
 
+def has_regions(by: object) -> bool:
+    """Whether maps of a task, or a decoding, have classes; also where it is not known, of a task without decoding."""
+    decoding = by if isinstance(by, Decoding) else getattr(by, "decoding", None)
+    return not isinstance(decoding, Decoding) or type(decoding).class_ids is not Decoding.class_ids
+
+
 def shares_file(shares: np.ndarray, names: Sequence[str]) -> bytes:
     """``probabilities`` (K, H, W) float16 and ``names`` (K,), which ``numpy.load`` reads without unpickling.
 

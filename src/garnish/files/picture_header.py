@@ -251,7 +251,9 @@ def unread(stream: BinaryIO) -> str | None:
         samples = int(tags.get(_SAMPLES, 1))
     except Exception:  # as in pictures.to_rgb
         return None
+    # a label has one number a pixel, so that several bands are a picture
+    bands = "describe them under `channels` of the data set that the model is trained on, or " if samples > 1 else ""
     return (
-        f"is a TIFF of {samples} band{'s' * (samples != 1)} of {bits}-bit {kind} numbers, which is not read; save RGB"
-        " of 8 bits, or one band of 8, 16 or 32 bits"
+        f"is a TIFF of {samples} band{'s' * (samples != 1)} of {bits}-bit {kind} numbers, which is no ordinary picture;"
+        f" {bands}save RGB of 8 bits, or one band of 8, 16 or 32 bits"
     )

@@ -5,6 +5,7 @@ Shape letters: H W pixels, C colour channels of the file.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,6 +121,10 @@ def is_transparent(path: Path, facts: Stored) -> bool:
             return False
         lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
     return float(lowest) < 255  # type: ignore[arg-type]
+
+
+# Pillow says of a TIFF of many bands why it does not read it, in a line without the file; `opened` says it with it
+logging.getLogger("PIL.TiffImagePlugin").addHandler(logging.NullHandler())
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def _filters(owner: Owner) -> str:
     if owner.others is None:
         return ""
     weight, at = owner.others.weight, owner.others.site.name
-    return f"; {weight.shape[1]} of them by {weight.numel():,} trained parameters at {at}"
+    return f"; {weight.shape[1]} of them by {weight.numel():,} of these parameters, at {at}"
 
 
 def model_page(model: Model) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, final
 
 from garnish.decodings.prediction import Prediction
-from garnish.decodings.written import written_stems
+from garnish.decodings.written import has_regions, has_shares, written_stems
 from garnish.errors import DataError, OptionError, plural
 from garnish.files.given_pictures import check_map_names, is_video_file
 from garnish.output import logger, say
@@ -67,13 +67,20 @@ class WrittenMaps:
 
 
 def check_written(files: Mapping[str, Path], options: WriteOptions, tasks: Mapping[str, Any]) -> None:
-    """Raise OptionError where files would be written over each other, or ``skip_existing`` could not tell them apart.
+    """Raise OptionError for kinds of files, and names of them, that cannot be written.
+
+    Where files would be written over each other, where ``skip_existing`` could not tell them apart, and where no task
+    has what a kind of files holds.
 
     Args:
         files: name → picture or video.
         options: what is written.
         tasks: name → task or decoding, of those that are predicted.
     """
+    for kind, has in (("coco", has_regions), ("probabilities", has_shares)):
+        if kind in options.kinds and not any(has(task) for task in tasks.values()):
+            what = "classes to draw polygons of" if kind == "coco" else "probabilities"
+            raise OptionError(f"--{kind}: none of {', '.join(tasks)} has {what}; leave it out, or name other tasks")
     check_map_names(files, written_stems(options.kinds, tasks), options.out)
     if not options.skip_existing:
         return

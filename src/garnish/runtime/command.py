@@ -132,6 +132,8 @@ def _list(session: Session, given: str, *, as_json: bool) -> int:
     free = "" if not trunk["non_commercial"] else ", not for commercial use"
     say(f"{given}: {trunk['name']}, {facts['precision']}, adapters {facts['form']}")
     say(f"weights: {trunk['weights_source']} ({trunk['licence']}{free})")
+    if not session.bands.is_rgb:
+        say(f"pictures: {len(session.bands.names)} bands, {', '.join(session.bands.names)}, as files hold them")
     for name, tasks in bundles.items():
         say(f"{'tasks' if name is None else f'bundle {name}'}: {', '.join(f'{t} ({d})' for t, d in tasks.items())}")
     if not bundles:

@@ -5,6 +5,7 @@ Shape letters: C bands, H W pixels of the picture, h w of a window.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import final
@@ -26,6 +27,8 @@ from garnish.tiles.tiling import Tiling
 #: Largest picture of which commands hold the maps, and write them as PNG, with a sheet: 4096 by 4096. A picture and
 #: five maps are some 25 bytes a pixel, so less than half a gigabyte.
 HELD_PIXELS = 2**24
+#: Seconds of work on one picture after which it is said how far it is.
+_QUIET = 15
 
 
 def stream_maps(
@@ -49,7 +52,7 @@ def stream_maps(
         bands: of the picture.
         step: stride of the trunk, in pixels.
         tiling: how it is run.
-        told: takes a line that says so.
+        told: takes a line that says so, and one every :data:`_QUIET` seconds that says how far it is.
 
     Returns:
         Task → file. None is there before the picture is done.
@@ -60,8 +63,8 @@ def stream_maps(
     with open_raster(file, None if bands.is_rgb else len(bands.names)) as raster:
         size, place = raster.facts.size, raster.facts.place
         plan = tiling.plan(size, step)
-        told(f"{file}: {plan}; maps are written as TIFF, without a sheet")
-        files = _MapFiles(stem, size, place, tasks)
+        told(f"{file}: {plan}; only maps are written, row by row as TIFF")
+        files = _MapFiles(stem, size, place, tasks, _Rows(str(file), size[0], told))
         try:
             finishing = {task: (decoding, FinishedMaps(decoding, stored=True)) for task, decoding in tasks.items()}
             run_windows(plan, raster_reader(raster, bands, file), run, finishing, files, flip=tiling.flip)
@@ -106,12 +109,37 @@ def raster_reader(raster: Raster, bands: Bands, file: Path) -> Reader:
 
 
 @final
+class _Rows:
+    """Says now and then how many rows of the picture are done."""
+
+    def __init__(self, name: str, height: int, told: Callable[[str], None]) -> None:
+        self._name, self._height, self._told = name, height, told
+        self._done, self._start = 0, time.monotonic()
+        self._last = self._start
+
+    def written(self, rows: int) -> None:
+        """So many more are done."""
+        self._done += rows
+        now = time.monotonic()
+        if self._done < self._height and now - self._last >= _QUIET:
+            self._last = now
+            left = round((now - self._start) / self._done * (self._height - self._done))
+            self._told(f"{self._name}: {self._done} of {self._height} rows, {left // 60}:{left % 60:02} left")
+
+
+@final
 class _MapFiles:
     """A sink that writes rows to a file a task; files begin with their first rows, which tell their type."""
 
     def __init__(
-        self, stem: Path, size: tuple[int, int], place: Georeference | None, tasks: Mapping[str, Decoding]
+        self,
+        stem: Path,
+        size: tuple[int, int],
+        place: Georeference | None,
+        tasks: Mapping[str, Decoding],
+        rows: _Rows,
     ) -> None:
+        self._rows = rows
         self._stem, self._size, self._place, self._tasks = stem, size, place, tasks
         self._writers: dict[str, MapWriter] = {}
 
@@ -126,9 +154,12 @@ class _MapFiles:
                 pixels.shape[2],
                 pixels.dtype,
                 self._place,
+                nodata=self._tasks[task].nothing_stored,
                 palette=colours if painted else None,
             )
         self._writers[task].write(pixels)
+        if task == list(self._tasks)[-1]:
+            self._rows.written(len(pixels))
 
     def close(self) -> dict[str, Path]:
         """Give all files their names; the first that fails leaves none of those that follow."""

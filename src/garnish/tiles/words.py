@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Literal
 
+from garnish.errors import OptionError
 from garnish.tiles.sizes import AUTO_TILE, WHOLE_PIXELS
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ def takes_tiles(parser: argparse.ArgumentParser, *, flips: bool) -> None:
 
 def given_tiling(given: argparse.Namespace) -> Tiling:
     """The options that :func:`takes_tiles` added; raises OptionError as :class:`Tiling` does."""
-    from garnish.tiles.tiling import Tiling  # help does without
+    from garnish.checking.plain_data import fits
+    from garnish.tiles.tiling import Tile, Tiling  # help does without
 
+    if given.tile not in ("auto", None) and not fits(given.tile, Tile):
+        raise OptionError(f"--tile: {given.tile} pixels; windows have 16 to 65,536, or write auto or none")
     return Tiling(tile=given.tile, overlap=given.overlap, flip=getattr(given, "flip", False))
 
 
