@@ -26,13 +26,17 @@ from garnish.data.folder import folder
 from garnish.data.joined import join
 from garnish.data.loader import StepBatches
 from garnish.data.measured_bands import band_statistics
+from garnish.data.picture_reading import read_image
 from garnish.data.subset import Subset
 from garnish.errors import DataError, OptionError
-from garnish.files.pictures import read_picture
+from garnish.files.pictures import picture_size, read_picture
 from garnish.pictures.band_agreement import bands_differ
 from garnish.pictures.band_counts import add_band_counts, count_bands
 from garnish.pictures.bands import Bands
+from garnish.pictures.given_picture import stored_numbers
+from garnish.pictures.open_raster import open_raster
 from garnish.tasks.semantic import Semantic
+from garnish.tiles.streaming import raster_reader
 
 SIZE = (6, 8)
 UTM = (10, 0, 500000, 0, -10, 4000000)  # a place on the ground, as rasterio takes it
@@ -437,6 +441,15 @@ def test_check_of_bands_without_data(fields):
     assert sum("no pixel has data" in line for line in report.warnings) == 4 and not report.errors
 
 
+def test_check_tells_of_pictures_of_other_depths_where_no_range_is_stated(fields):
+    put(fields / "train/train1.npy", np.full((*SIZE, 4), 200, np.uint8))
+    files = f"{fields / 'train/train1.npy'}: holds uint8, {fields / 'train/train0.npy'} uint16, and each is read"
+    told = [line for line in check(folder(described(fields, channels=NAMES))).warnings if "own type" in line]
+    assert len(told) == 1 and told[0].startswith(files)
+    stated = described(fields, channels={"names": NAMES, "range": [0, 10000]})
+    assert not [line for line in check(folder(stated)).warnings if "own type" in line]
+
+
 def test_check_reports_files_that_cannot_be_read(fields):
     np.save(fields / "train/train1.npy", np.zeros((*SIZE, 3), np.uint16))
     report = check(folder(described(fields, channels=4)))
@@ -513,3 +526,48 @@ def test_a_tiff_of_many_bands_without_channels_is_told_of_them(tmp_path, capfd):
     with pytest.raises(DataError, match=r"10 bands of 16-bit whole numbers.* `channels` .*or save RGB of 8 bits"):
         read_picture(tmp_path / "a.tif")
     assert not any(capfd.readouterr())  # Pillow has a line of its own, without the file
+
+
+def geotiff(file: Path, names: list[str], levels: list[int], **options: object) -> Path:
+    """One level a band, which GDAL names."""
+    rasterio = pytest.importorskip("rasterio")
+    place = {"transform": rasterio.Affine(*UTM), "count": len(names), "height": 6, "width": 8}
+    with rasterio.open(file, "w", driver="GTiff", dtype="uint8", **place, **options) as writer:
+        writer.write(np.broadcast_to(np.array(levels, np.uint8)[:, None, None], (len(names), *SIZE)))
+        writer.descriptions = names
+    return file
+
+
+def test_capitals_do_not_hide_that_bands_lie_elsewhere(fields):
+    geotiff(fields / "train/geo.tif", ["Blue", "Green", "Red", "NIR"], [10, 20, 30, 40])
+    put(fields / "train/seg/geo.png", np.zeros(SIZE, np.uint8))
+    image = folder(described(fields, "{split}/*.tif", channels=NAMES))[0].image
+    assert (image[:, 0, 0] * 255).round().tolist() == [10, 20, 30, 40]
+    with pytest.raises(DataError, match=r"geo.tif: calls a band 'Blue' that `channels` call 'red'"):
+        folder(described(fields, "{split}/*.tif", channels=["red", "green", "blue", "nir"]))[0]
+    with pytest.raises(DataError, match=r"geo.tif: calls a band 'Blue' that the model calls 'red'"):
+        stored_numbers(fields / "train/geo.tif", Bands(names=("red", "green", "blue", "nir")), "x")
+
+
+@pytest.mark.parametrize("tiles", [{}, {"tiled": True, "blockxsize": 16, "blockysize": 16}])
+def test_an_ordinary_picture_that_names_its_colours_in_another_order_is_not_read_as_rgb(tmp_path, tiles):
+    right = geotiff(tmp_path / "rgb.tif", ["Red", "green", "B2"], [10, 20, 30], photometric="RGB", **tiles)
+    assert read_picture(right)[0, 0].tolist() == [10, 20, 30]
+    wrong = geotiff(tmp_path / "bgr.tif", ["blue", "green", "red"], [10, 20, 30], photometric="RGB", **tiles)
+    for read in (read_picture, picture_size):
+        with pytest.raises(
+            DataError, match=r"bgr\.tif: calls a band 'blue' that would be read as red; save red, green"
+        ):
+            read(wrong)
+    with open_raster(wrong) as raster, pytest.raises(DataError, match="would be read as red"):
+        raster_reader(raster, Bands(), wrong)
+    image, _ = read_image([wrong], Bands(names=("blue", "green", "red")))
+    assert (image[:, 0, 0] * 255).round().tolist() == [10, 20, 30]
+
+
+def test_a_file_of_one_band_is_of_the_band_that_it_names(tmp_path):
+    files = [geotiff(tmp_path / f"{name}.tif", [name], [10]) for name in ("Blue", "B3", "Red")]
+    bands = Bands(names=("blue", "green", "red"), range=(0, 255))
+    assert read_image(files, bands)[0].shape == (3, *SIZE)
+    with pytest.raises(DataError, match=r"Red\.tif: calls a band 'Red' that `channels` call 'blue'"):
+        read_image(files[::-1], bands)

@@ -101,7 +101,11 @@ def test_gradients_are_those_of_the_plain_model(short: str, method: str, backend
 
 @pytest.mark.parametrize("method", ["SSF", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS if m != "SSF")])
 def test_in_bfloat16_gradients_are_as_near_to_float32_as_plain_ones(method: str) -> None:
+    """To a factor: each row's gradient is rounded by itself there, before those of a task are added up."""
     model = four_tasks("vit", method)
+    with torch.no_grad():  # at full size the random updates of LoRA make plain gradients wrong by half in bfloat16
+        for name, parameter in model.trained_parameters().items():
+            parameter.mul_(0.3 if "lora" in name else 1)
     exact, plain = gradients(model, SOME), gradients(model, SOME, bf16=True)
     with CompiledPasses(model, backend="aot_eager").used():
         got = gradients(model, SOME, bf16=True)
@@ -111,8 +115,8 @@ def test_in_bfloat16_gradients_are_as_near_to_float32_as_plain_ones(method: str)
         apart = torch.stack([(found[n] - g).norm() for n, g in exact.items()]).norm()
         return float(apart / torch.stack([g.norm() for g in exact.values()]).norm())
 
-    assert 1e-4 < off(plain) < 0.3  # it is in bfloat16 indeed
-    assert off(got) < 1.5 * off(plain)
+    assert 1e-4 < off(plain) < 0.1  # it is in bfloat16 indeed
+    assert off(got) < 2 * off(plain)
 
 
 # ---- whole runs ------------------------------------------------------------------------------------------------------

@@ -217,6 +217,8 @@ def test_exports_are_the_same_graph():
 
 @pytest.mark.compile
 @pytest.mark.slow
+# torch's own, while it traces a head's input
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("dora", [False, True])
 def test_compiled_passes_have_the_same_gradients(backend, dora):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from rasterio.features import rasterize
@@ -80,6 +82,18 @@ def test_regions_are_those_of_scipy():
             assert len(np.unique(roots[ids == one])) == count
             pairs = set(zip(labels[ids == one].tolist(), roots[ids == one].tolist(), strict=True))
             assert len(pairs) == count
+
+
+def test_a_region_of_many_holes_does_not_take_their_square():
+    """Joined one by one, the holes of this map took ten seconds of a processor, and of one twice as large a minute."""
+    ids = np.zeros((320, 320), np.uint8)
+    ids[1::2, 1::2] = 255
+    (region,) = regions(ids, 1)
+    begun = time.process_time()
+    ring = one_ring(region)
+    assert time.process_time() - begun < 3
+    assert shoelace(ring) == region.area == 320 * 320 - 160 * 160
+    assert (filled([ring], ids.shape) == (ids == 0)).all()
 
 
 def test_coco_of_two_tasks():

@@ -17,12 +17,17 @@ import exported_folders as made
 import garnish as gn
 import tiny
 from garnish.cli import main
+from garnish.decodings.unitless_depth import UnitlessDepth
 from garnish.errors import DataError, GarnishError, OptionError
 from garnish.files.given_pictures import picture_files
+from garnish.pictures.raster import Window
 from garnish.predicting.overlapping import PictureWork, TakenPicture, overlapped
 from garnish.predicting.picture_sources import PictureSource, picture_sources
 from garnish.runtime import Session
 from garnish.runtime.command import runtime_main
+from garnish.tiles.blending import FinishedMaps
+from garnish.tiles.passes import run_windows
+from garnish.tiles.plan import tile_plan
 
 TASKS = {"seg": gn.Semantic(classes=3), "depth": gn.Depth(max_metres=9.0)}
 
@@ -54,15 +59,15 @@ def put(file: Path, seed: int = 0, size: tuple[int, int] = (32, 40)) -> Path:
     return file
 
 
-def video(file: Path, count: int, rotation: int = 0) -> Path:
+def video(file: Path, count: int, options: dict[str, str] | None = None) -> Path:
     """Frames of one grey each, 20 apart."""
     import av
 
-    with av.open(str(file), "w") as container:
+    with av.open(str(file), "w", options=options or {}) as container:
         stream = container.add_stream("mpeg4", rate=12)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 48, 32, "yuv420p", 4_000_000
         for number in range(count):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 20 * number, np.uint8), "rgb24")
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 20 * number % 256, np.uint8), "rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return file
@@ -114,6 +119,16 @@ def test_frames_of_a_video(tmp_path, caplog):
     (only,) = picture_sources(file)
     with pytest.raises(DataError, match=r"clip.mp4: cannot be read as a video .*; replace the file"):
         only.picture()
+
+
+@pytest.mark.parametrize("name, options", [("c.mkv", {}), ("c.mp4", {"movflags": "faststart"})])
+def test_a_video_that_was_cut_short_is_told(tmp_path, caplog, name, options):
+    whole = video(tmp_path / name, 60, options=options)
+    assert len(list(picture_sources(whole))) == 60 and "cut short" not in caplog.text
+    cut = tmp_path / f"cut_{name}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert 10 < len(list(picture_sources(cut))) < 50
+    assert f"{cut}: ends after" in caplog.text and "that its header tells; it may have been cut short" in caplog.text
 
 
 def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
@@ -218,6 +233,50 @@ def test_failures_are_in_place_and_other_errors_end_it(model):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("garnish-passes")]
 
 
+def test_large_pictures_are_not_read_ahead_by_their_number(monkeypatch):
+    """A picture of ten bands and 4096 by 4096 pixels takes 0.7 GB, eight of them more than many machines have."""
+    monkeypatch.setattr("garnish.predicting.overlapping._MOST_BYTES", 4 * 4 * 3 + 1)  # a picture and a bit
+    taken, read, most = threading.Semaphore(0), [], []
+
+    def reading(source: PictureSource) -> np.ndarray:
+        read.append(source.name)
+        time.sleep(0.01)  # in which all that is read ahead could be begun
+        return source.given
+
+    def run(numbers: list[int]) -> list[int]:
+        taken.acquire(timeout=5)
+        most.append(len(read) - numbers[0] - 1)  # read, and not yet in a pass
+        return numbers
+
+    found = overlapped(sources(20), work(run, reading), lambda made: made)
+    threading.Timer(0.3, lambda: taken.release(20)).start()
+    assert list(found) == list(range(20)) and len(read) == 20
+    assert max(most) <= 4  # those of the bound, and one more in each of two threads
+
+
+def test_closing_waits_for_one_window_not_for_a_picture():
+    begun, seen = threading.Event(), []
+
+    def read(window: Window) -> np.ndarray:
+        seen.append(window)
+        begun.set()
+        time.sleep(0.001)
+        return np.zeros((1, 16, 16), np.uint8)
+
+    def run(numbers: list[int]) -> list[int]:
+        if numbers == [1]:
+            raws = lambda pixels: {"x": pixels.astype(np.float32)}  # noqa: E731
+            decoding = UnitlessDepth(larger="nearer")
+            tasks = {"x": (decoding, FinishedMaps(decoding))}
+            run_windows(tile_plan((1600, 1600), 16, 0, 16), read, raws, tasks, lambda task, rows: None)
+        return numbers
+
+    found = overlapped(sources(2), work(run), lambda made: made)
+    assert next(found) == 0 and begun.wait(5)
+    found.close()
+    assert len(seen) < 5000  # of 10,000
+
+
 # ---- models and exported folders ----------------------------------------------------------------------------------
 
 
@@ -250,6 +309,17 @@ def test_what_cannot_be_read_is_raised_or_kept(model, tmp_path):
             model.predict_many(tmp_path, **how)
     with pytest.raises(DataError, match="call predict_many"):
         model.predict(tmp_path)
+
+
+def test_what_is_no_picture_of_a_list_stops_nothing(model):
+    given, failures = [picture(0), "gone.png", None, 7, {}, picture(1)], []
+    found = list(model.predict_many(iter(given), failures=failures))
+    assert [maps.name for maps in found] == ["picture1", "picture6"]
+    told = ["gone.png: no such picture", "a NoneType is no picture", "a int is no picture", "a dict is no picture"]
+    assert all(str(failure.error).startswith(text) for failure, text in zip(failures, told, strict=True))
+    for one in ("gone.png", None, [None]):
+        with pytest.raises(DataError, match=r"no such picture|NoneType is no picture"):
+            list(model.predict_many(one))
 
 
 def test_an_exported_folder_does_the_same(tmp_path):
@@ -299,6 +369,26 @@ def test_the_command_predicts_what_it_can_and_tells_the_rest(bundle, tmp_path, m
     assert "what lies there is not predicted" in err
     same = {file for file in stamp if file.stat().st_mtime_ns == stamp[file]}
     assert same == {file for file in stamp if not file.name.startswith("b_")}
+
+
+def test_a_map_that_lacks_its_place_on_the_ground_is_not_there(bundle, tmp_path, monkeypatch, capsys):
+    """An interrupted run may leave the PNG of a GeoTIFF without the GeoTIFF, or the other way round."""
+    rasterio = pytest.importorskip("rasterio")
+    monkeypatch.chdir(tmp_path)
+    place = {"transform": rasterio.Affine(10, 0, 500000, 0, -10, 4000000), "count": 3, "height": 32, "width": 40}
+    with rasterio.open("geo.tif", "w", driver="GTiff", dtype="uint8", photometric="RGB", **place) as writer:
+        writer.write(picture(0).transpose(2, 0, 1))
+    put(Path("plain.tif"))
+    words = ["predict", bundle, "geo.tif", "plain.tif", "--out", "maps", "--write", "maps", "--json"]
+    assert main([*words]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert len(written["geo.tif"]) == 4 and len(written["plain.tif"]) == 2
+    for lost in (None, *written["geo.tif"]):
+        if lost:
+            Path(lost).unlink()
+        assert main([*words, "--skip-existing"]) == 0
+        assert list(json.loads(capsys.readouterr().out)) == (["geo.tif"] if lost else [])
+        assert all(Path(file).is_file() for file in written["geo.tif"])
 
 
 def test_what_the_command_refuses(bundle, tmp_path, monkeypatch, capsys):

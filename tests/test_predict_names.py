@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 import garnish as gn
 import tiny
 from garnish.cli import main
+from garnish.errors import OptionError
+from garnish.files.given_pictures import check_map_names, picture_files
 
 
 @pytest.fixture
@@ -43,3 +45,21 @@ def test_no_map_is_written_over_another_or_over_a_picture(bundle, capsys):
     # a JPEG is in nobody's way, nor is a picture in another folder
     assert main(["predict", bundle, "pictures/x_a.png", "pictures/x_a_b.jpg", "--tasks", "b", "--out", "pictures"]) == 0
     assert main(["predict", bundle, "pictures", "--tasks", "b", "--out", "maps"]) == 0
+
+
+def test_frames_of_a_video_and_pictures_of_a_folder_of_its_name_do_not_meet(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/clip.mp4", "in/clip/000000.png", "in/clip_2/000000.png", "in/other.mp4"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    assert list(picture_files(["in"])) == ["clip_3", "other", "clip/000000", "clip_2/000000"]
+    files = {"clip": Path("in/clip.mp4"), "000000": Path("in/clip/000000.png")}
+    with pytest.raises(OptionError, match=r"maps of in/clip\.mp4 would lie beside in/clip/000000\.png; choose another"):
+        check_map_names(files, ["seg"], Path("in"))
+    check_map_names(files, ["seg"], Path("maps"))
+
+
+def test_arrays_are_not_written_over_either():
+    files = {"x": Path("in/x.npy"), "x_depth": Path("in/x_depth.npy")}
+    with pytest.raises(OptionError, match=r"depth of in/x.npy would replace in/x_depth.npy"):
+        check_map_names(files, ["depth"], Path("in"))

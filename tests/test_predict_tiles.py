@@ -16,13 +16,17 @@ import exported_folders as made
 import garnish as gn
 import tiny
 from garnish.cli import main
+from garnish.decodings.unitless_depth import UnitlessDepth
 from garnish.errors import OptionError
+from garnish.files.orientation import turn
 from garnish.model.streamed import predict_streamed
+from garnish.model.windowed import windowed_maps
 from garnish.pictures.band_statistics import BandStatistics
 from garnish.pictures.bands import Bands
 from garnish.pictures.tiff_raster import TiffRaster
 from garnish.runtime import Session
 from garnish.runtime.command import runtime_main
+from garnish.tiles.passes import planes_reader
 from garnish.tiles.tiling import Tiling
 from garnish.training.evaluate import evaluate
 from test_decodings import _Own
@@ -90,6 +94,23 @@ def test_a_flip_is_the_mean_with_the_pass_of_the_mirrored_picture(model):
         np.ascontiguousarray(pixels[:, ::-1]), flip=True
     )  # so a flip does not know left from right
     torch.testing.assert_close(mirrored["normals"].flip(-1) * turned, found["normals"], atol=1e-5, rtol=0)
+
+
+def test_a_mirrored_column_is_a_column():
+    """NumPy calls one column that runs backwards contiguous, and torch takes none."""
+    seen = []
+
+    def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        seen.append(torch.from_numpy(pixels).shape)
+        return {"x": pixels[:1].astype(np.float32)}
+
+    for size in ((5, 1), (1, 1), (16, 33)):  # the last window of the last is one column
+        values, plan = np.zeros((3, *size), np.uint8), Tiling(tile=16, overlap=0).plan(size, 16)
+        windowed_maps(plan, planes_reader(values), run, {"x": UnitlessDepth(larger="nearer")}, flip=True)
+    assert seen[-1] == (3, 16, 1)
+    for size in ((5, 1, 3), (1, 5, 3), (1, 1, 3)):
+        for orientation in range(1, 9):
+            torch.from_numpy(turn(np.zeros(size, np.uint8), orientation))
 
 
 def test_what_windows_cannot_do_is_refused_in_one_line(model):
@@ -276,6 +297,13 @@ def test_the_runtime_command_streams_too(tmp_path, monkeypatch, capsys):
     held = Session(folder, threads=1).predict(file, tile=64, overlap=16)
     for task, path in zip(made.DECODINGS, files, strict=True):
         assert (tifffile.imread(path) == made.DECODINGS[task].stored(held[task])).all()
+    assert runtime_main([*words, "--tile", "64", "--write", "overlays", "--coco"]) == 0  # which are not written so
+    told = f"{file}: is too large to be held, so its maps alone are written, without overlays, coco; run it with --tile"
+    assert told in capsys.readouterr().err and len(list((tmp_path / "maps").iterdir())) == len(files)
+    (tmp_path / "maps" / "other_seg.tif").mkdir()  # cannot be replaced by a file, which ends it as a full disk does
+    other = tiff(tmp_path / "other.tif", picture(110, 150))
+    assert runtime_main([words[0], str(other), *words[1:], "--tile", "64"]) == 2
+    assert "other_seg.tif cannot be written" in capsys.readouterr().err
     assert runtime_main([*words, "--tile", "64", "--overlap", "64"]) == 2
     assert "none would move on" in capsys.readouterr().err
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import final
 
 from garnish.data.folder import FolderDataset
 from garnish.data.picture_reading import left_unread
+from garnish.data.subset import chosen
 from garnish.errors import GarnishError
 from garnish.pictures.band_counts import BandCounts
 from garnish.pictures.bands import RED_GREEN_BLUE, Bands
+from garnish.pictures.open_raster import open_raster
 
+#: Pictures whose headers are compared at most, evenly spaced.
+_MOST_HEADERS = 200
 #: Spreads of the trunk's pictures that the mean of a colour may lie away from theirs before it is told.
 _FAR = 1.5
 
@@ -117,8 +122,31 @@ def odd_bands(facts: Mapping[str, BandFacts], plain: bool, *, has_trunk: bool = 
 
 
 def of_headers(part: FolderDataset) -> Iterator[tuple[str, str]]:
-    """(severity, message) about what the header of the first picture's files says and nobody heeds."""
-    if not part.bands.is_rgb and len(part):
-        with contextlib.suppress(GarnishError):  # which is an error of the picture
-            if line := left_unread(part.picture_files(0), part.bands):
-                yield "warning", line
+    """(severity, message) about what the headers of pictures say and nobody heeds, and where they disagree."""
+    if part.bands.is_rgb or not len(part):
+        return
+    with contextlib.suppress(GarnishError):  # which is an error of the picture
+        if line := left_unread(part.picture_files(0), part.bands):
+            yield "warning", line
+    if part.bands.range is None and (line := _other_depths(part)):
+        yield "warning", line
+
+
+def _other_depths(part: FolderDataset) -> str:
+    """Pictures of different types where nobody states a range, so that equal numbers become different ones."""
+    found: dict[tuple[str, ...], Path] = {}
+    for index in chosen(len(part), _MOST_HEADERS):
+        files = part.picture_files(index)
+        with contextlib.suppress(GarnishError):
+            depths = []
+            for file in files:
+                with open_raster(file, len(part.bands.names) if len(files) == 1 else 1) as raster:
+                    depths.append(raster.facts.dtype)
+            found.setdefault(tuple(depths), files[0])
+    if len(found) < 2:
+        return ""
+    (one, first), (other, second) = list(found.items())[:2]
+    return (
+        f"{second}: holds {', '.join(dict.fromkeys(other))}, {first} {', '.join(dict.fromkeys(one))}, and each is read"
+        " to the ends of its own type, so equal numbers become different ones; state `channels: {range: [LOW, HIGH]}`"
+    )

@@ -14,6 +14,7 @@ import torch
 from torchvision import tv_tensors
 
 from garnish.errors import DataError
+from garnish.files.band_names import misplaced_band
 from garnish.files.pictures import open_picture
 from garnish.pictures.band_files import BandFiles
 from garnish.pictures.bands import Bands
@@ -47,7 +48,7 @@ def read_image(files: Sequence[Path], bands: Bands, window: Window | None = None
         with BandFiles(dict(zip(bands.names, files, strict=True))):
             pass  # which refuses other sizes and places; files of other types are read each by its own
     parts = [
-        _stored(path, bands.names if len(files) == 1 else bands.names[k : k + 1], window)
+        _stored(path, bands.names if len(files) == 1 else bands.names[k : k + 1], bands.names, window)
         for k, path in enumerate(files)
     ]
     if bands.is_rgb:
@@ -86,7 +87,9 @@ def left_unread(files: Sequence[Path], bands: Bands) -> str:
     return ""
 
 
-def _stored(path: Path, names: Sequence[str], window: Window | None) -> tuple[np.ndarray, RasterFacts]:
+def _stored(
+    path: Path, names: Sequence[str], among: Sequence[str], window: Window | None
+) -> tuple[np.ndarray, RasterFacts]:
     """The numbers of a file, (H, W, C), in the order of the bands; an ``.npz`` holds them by name."""
     with open_raster(path, len(names)) as raster:
         facts = raster.facts
@@ -94,12 +97,11 @@ def _stored(path: Path, names: Sequence[str], window: Window | None) -> tuple[np
             raise DataError(f"{path}: {len(facts.bands)} bands, but `channels` names {len(names)}; name each")
         if facts.notes.get("format") == "npz" and set(facts.bands) == set(names):
             return raster.read(window)[..., [facts.bands.index(name) for name in names]], facts
-        for own, name in zip(facts.bands, names, strict=True):
-            if own != name and own in names:
-                raise DataError(
-                    f"{path}: calls a band {own!r} that `channels` call {name!r}; write them in the order of the file,"
-                    " or correct what the file says"
-                )
+        if swapped := misplaced_band(facts.bands, names, among):
+            raise DataError(
+                f"{path}: calls a band {swapped[0]!r} that `channels` call {swapped[1]!r}; write them in the order of"
+                " the file, or correct what the file says"
+            )
         return raster.read(window), facts
 
 

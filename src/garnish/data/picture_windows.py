@@ -18,8 +18,9 @@ from garnish.data.labels.labelled import Labelled
 from garnish.data.labels.reader import Reader, decode
 from garnish.data.picture_reading import read_image
 from garnish.errors import DataError, MissingExtraError
+from garnish.files.band_names import RED_GREEN_BLUE
 from garnish.files.regular import open_regular
-from garnish.pictures.bands import RED_GREEN_BLUE, Bands
+from garnish.pictures.bands import Bands
 from garnish.pictures.open_raster import open_raster
 from garnish.pictures.raster import RasterFacts, Window
 
@@ -124,7 +125,11 @@ def _facts(file: Path, bands: int) -> RasterFacts | None:
 
 def _is_plain(facts: RasterFacts) -> bool:
     """Whether a file is 8-bit RGB and nothing else, which is the same numbers however it is read."""
-    return facts.dtype == "uint8" and len(facts.bands) == 3 and set(facts.bands) <= {*RED_GREEN_BLUE, None}
+    return (
+        facts.dtype == "uint8"
+        and len(facts.bands) == 3
+        and all(own in (name, None) for own, name in zip(facts.bands, RED_GREEN_BLUE, strict=True))
+    )
 
 
 def _is_label(facts: RasterFacts) -> bool:

@@ -130,17 +130,71 @@ def _rings(owner: NDArray[np.int64], inside: NDArray[np.bool_]) -> Iterator[tupl
 def one_ring(region: Region) -> Points:
     """(N, 2): one ring of the same area, for formats that know no holes: seams of no width lead to each hole and back.
 
-    A reader that fills by the even-odd rule, or by winding, leaves the holes out.
+    A seam goes up from the leftmost of a hole's topmost corners to the nearest line above. A reader that fills by the
+    even-odd rule, or by winding, leaves the holes out.
     """
-    ring = region.outer
-    for hole in sorted(region.holes, key=lambda points: (int(points[:, 1].min()), int(points[:, 0].min()))):
-        first = int(np.lexsort((hole[:, 0], hole[:, 1]))[0])  # the leftmost of its topmost corners
-        x, y = hole[first]
-        (x0, y0), (x1, y1) = ring.T, np.roll(ring, -1, axis=0).T
-        across = (y0 == y1) & (y0 <= y) & (np.minimum(x0, x1) <= x) & (x <= np.maximum(x0, x1))
-        at = int(np.where(across, y0, -1).argmax())  # the nearest line above it, of a ring that is joined already
-        door = np.array([[x, ring[at, 1]]], ring.dtype)
-        ring = np.concatenate(
-            [ring[: at + 1], door, np.roll(hole, -first, axis=0), hole[first : first + 1], door, ring[at + 1 :]]
-        )
-    return ring
+    if not region.holes:
+        return region.outer
+    points = np.concatenate([region.outer, *region.holes])
+    ends = np.cumsum([len(ring) for ring in (region.outer, *region.holes)])
+    begins = np.array([0, *ends[:-1]])
+    firsts, lines = _seams(points, begins, ends)
+    doors = np.stack([points[firsts, 0], points[lines, 1]], 1)
+    # holes behind each line, in the order in which it is walked: all to the right, or all to the left
+    holes_at: dict[int, list[int]] = {}
+    following = _following(begins, ends)
+    ways = np.sign(points[following[lines], 0] - points[lines, 0])
+    for hole in np.lexsort((doors[:, 0] * ways, lines)).tolist():
+        holes_at.setdefault(int(lines[hole]), []).append(hole)
+
+    def walked(ring: int, first: int) -> Iterator[tuple[int, int]]:
+        """(corner, -1) or (-1, hole) along a ring, from its first corner."""
+        for corner in (*range(first, int(ends[ring])), *range(int(begins[ring]), first)):
+            yield corner, -1
+            for hole in holes_at.get(corner, ()):
+                yield -1, hole
+
+    found: list[int] = []  # corners, and doors behind the last of them
+    under_way, entered = [walked(0, 0)], [-1]
+    while under_way:
+        corner, hole = next(under_way[-1], (-1, -1))
+        if corner >= 0:
+            found.append(corner)
+        elif hole >= 0:
+            found.append(len(points) + hole)
+            under_way.append(walked(hole + 1, int(firsts[hole])))
+            entered.append(hole)
+        else:
+            under_way.pop()
+            if (left := entered.pop()) >= 0:
+                found += [int(firsts[left]), len(points) + left]
+    return np.concatenate([points, doors.astype(points.dtype)])[found]
+
+
+def _following(begins: NDArray[np.integer], ends: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Of each corner the one behind it, of rings that lie behind one another."""
+    following = np.arange(1, int(ends[-1]) + 1)
+    following[ends - 1] = begins
+    return following
+
+
+def _seams(
+    points: Points, begins: NDArray[np.integer], ends: NDArray[np.integer]
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Of each hole: the leftmost of its topmost corners, and the corner where the nearest line above that begins.
+
+    Lines are cut into pieces of one pixel and sorted by column and row, so that all seams are found at once.
+    """
+    x, y = points.astype(np.int64).T
+    ring = np.repeat(np.arange(len(ends)), ends - begins)
+    firsts = np.lexsort((x, y, ring))[begins[1:]]
+    further = x[_following(begins, ends)]
+    lines = np.flatnonzero(further != x)
+    widths = np.abs(further - x)[lines]
+    line = np.repeat(lines, widths)
+    column = np.minimum(x, further)[line] + np.arange(len(line)) - np.repeat(np.cumsum(widths) - widths, widths)
+    tall = int(y.max()) + 1
+    places = column * tall + y[line]
+    order = np.argsort(places)
+    above = np.searchsorted(places[order], x[firsts] * tall + y[firsts]) - 1
+    return firsts, line[order[above]]

@@ -19,7 +19,7 @@ from garnish.engine.sites import Site
 from garnish.engine.stacks import run_layer
 from garnish.engine.trunk import Trunk
 from garnish.errors import SiteError
-from garnish.pictures.bands import RED_GREEN_BLUE
+from garnish.files.band_names import RED_GREEN_BLUE
 from garnish.pictures.given_bands import GivenBands
 
 #: Planes that a pretrained first layer takes.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,7 @@ from garnish.output import logger
 _log = logger(__name__)
 
 #: Endings of map files that a picture may have too.
-_WRITTEN = (".png", ".tif")
+_WRITTEN = (".png", ".tif", ".npy", ".npz")
 #: Arrays, which hold pictures of other bands than RGB, and are taken only where a name or a pattern says so.
 _ARRAYS = (".npy", ".npz")
 
@@ -47,11 +47,18 @@ def pixels_of(picture: PlainPicture) -> pictures.RGB:
         if 0 in picture.size:
             raise DataError(f"the picture has no pixels: {picture.size[0]}x{picture.size[1]}")
         return pictures.to_rgb(picture, "picture")
+    if not isinstance(picture, str | Path):
+        raise no_picture(picture)
     if Path(picture).is_file():
         return pictures.read_picture(Path(picture))
     if Path(picture).is_dir():
         raise DataError(f"{picture}: is a folder; one call a picture: give a file of it, or call predict_many")
     raise DataError(f"{picture}: no such picture; check the path")
+
+
+def no_picture(given: object) -> DataError:
+    """The error for what is of no type that pictures have."""
+    return DataError(f"a {type(given).__name__} is no picture; give a file, a PIL picture or an array (H, W, C)")
 
 
 def some_pixels(pixels: np.ndarray) -> np.ndarray:
@@ -90,7 +97,8 @@ def picture_files(given: Iterable[str], out: Path | None = None) -> dict[str, Pa
     """Name (of the maps to write) → file, for given files, all in given folders and below them, and patterns.
 
     A file is named by its stem; one of a folder or a pattern by its path below that, so ``pictures/a/b.png`` of
-    ``pictures`` is ``a/b``. Names that repeat are numbered. Videos are among them: :func:`is_video_file`.
+    ``pictures`` is ``a/b``. Names that repeat are numbered. Videos are among them, :func:`is_video_file`; their frames
+    lie in a folder of their name, so that is numbered too where pictures of such a folder are given.
 
     Args:
         given: files, folders, or patterns with ``*``, ``?``, ``[…]`` and ``**`` where no file has that name.
@@ -115,9 +123,10 @@ def picture_files(given: Iterable[str], out: Path | None = None) -> dict[str, Pa
             raise DataError(f"{path}: no such picture; check the path")
         files |= {file: name for file, name in found.items() if file not in files}
     names: dict[str, Path] = {}
+    folders = {str(above) for stem in files.values() for above in PurePosixPath(stem).parents}
     for file, stem in files.items():
         name, number = stem, 2
-        while name in names:
+        while name in names or (is_video_file(file) and name in folders):  # where its frames would lie among others
             name, number = f"{stem}_{number}", number + 1
         names[name] = file
     return names
@@ -185,6 +194,10 @@ def check_map_names(files: Mapping[str, Path], stems: Iterable[str], out: Path) 
     taken: dict[Path, Path] = {}
     stems, base = tuple(stems), out.resolve()
     for name, file in files.items():
+        if is_video_file(file):
+            if (there := next((file for place, file in kept.items() if place.parent == base / name), None)) is not None:
+                raise OptionError(f"--out {out}: maps of {file} would lie beside {there}; choose another folder")
+            continue
         for stem in stems:
             made = base / f"{name}_{stem}"
             for ending in _WRITTEN:

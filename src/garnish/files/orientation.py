@@ -48,7 +48,8 @@ def turn(pixels: np.ndarray, orientation: int, axes: tuple[int, int] = (0, 1)) -
         pixels = np.flip(pixels, columns)
     if down:
         pixels = np.flip(pixels, rows)
-    return np.ascontiguousarray(pixels)
+    whole = np.ascontiguousarray(pixels)  # which leaves a single row or column running backwards, as torch takes none
+    return whole if min(whole.strides) >= 0 else whole.copy()
 
 
 def axes_of(orientation: int) -> Matrix:

@@ -14,6 +14,9 @@ from typing import BinaryIO, final
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from garnish.errors import one_line
+from garnish.files.band_names import GDAL_METADATA, RED_GREEN_BLUE, band_items, misplaced_band
+
 #: Pillow's formats that are read → suffixes by which their files are found if a pattern names none.
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg"),
@@ -37,6 +40,7 @@ _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 256, 257, 258,
 _SUBFILE = 254
 #: Most directories of a TIFF that are looked at; finding the next one takes Pillow the longer, the more there were.
 _MOST_DIRECTORIES = 64
+_MOST_TEXT = 2**20
 _WHITE_IS_ZERO, _YCBCR, _UNSIGNED, _SIGNED = 0, 6, 1, 2
 
 
@@ -154,6 +158,11 @@ def _tiff(image: Image.Image) -> Stored:
     # without ExtraSamples the meaning of a fourth band is unknown
     if samples > bands or (image.mode == "RGBA" and not extra):
         fault = f"holds {samples} bands, not all of which would be read; save {'one band' if samples < 3 else 'RGB'}"
+    elif found := _misplaced(tags, samples):
+        fault = (
+            f"calls a band {found[0]!r} that would be read as {found[1]}; save red, green and blue in this order, or"
+            " correct what the file says"
+        )
     elif number == _SIGNED and bits == 8:
         fault = "holds signed numbers of 8 bits, which would be read as unsigned; save 16 bits, or 8 unsigned"
     elif photometric == _WHITE_IS_ZERO and bits > 8:
@@ -176,6 +185,16 @@ def _tiff(image: Image.Image) -> Stored:
         strange=strange,
         fault=fault,
     )
+
+
+def _misplaced(tags: ImageFileDirectory_v2, samples: int) -> tuple[str, str] | None:
+    """As :func:`misplaced_band`, of a file whose first three bands would be read as red, green and blue."""
+    text = tags.get(GDAL_METADATA)
+    if samples < 3 or not isinstance(text, str):
+        return None
+    items = band_items(text[:_MOST_TEXT])
+    found = misplaced_band([items.get((band, "description")) for band in range(3)], RED_GREEN_BLUE)
+    return None if found is None else (one_line(found[0], 60), found[1])
 
 
 def _pages(image: Image.Image) -> int:

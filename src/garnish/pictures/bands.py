@@ -15,9 +15,9 @@ import numpy as np
 from garnish.checking.arguments import Options
 from garnish.checking.plain_data import Json, Reading, Within, lengths, read_as, reals
 from garnish.errors import DataError, GarnishError, OptionError
+from garnish.files.band_names import RED_GREEN_BLUE
 from garnish.registry import plain
 
-RED_GREEN_BLUE = ("red", "green", "blue")
 #: Most bands of a picture; hyperspectral cameras have some hundreds.
 MOST_BANDS = 1024
 

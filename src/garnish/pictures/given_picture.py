@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from garnish.errors import DataError
+from garnish.files.band_names import misplaced_band
+from garnish.files.given_pictures import no_picture
 from garnish.pictures.bands import Bands
 from garnish.pictures.open_raster import open_raster
 from garnish.pictures.raster import RasterFacts
@@ -44,6 +46,8 @@ def stored_numbers(
                 f"{where}: pictures of mode {picture.mode} hold no numbers of bands; give an array (H, W, C)"
             )
         picture = np.asarray(ImageOps.exif_transpose(picture))
+    if not isinstance(picture, np.ndarray):
+        raise no_picture(picture)
     stored = picture[..., None] if picture.ndim == 2 else picture
     if stored.ndim != 3 or not stored.size or stored.shape[2] != len(bands.names):
         hint = "; give picture.transpose(1, 2, 0)" if stored.ndim == 3 and len(stored) == len(bands.names) else ""
@@ -66,11 +70,10 @@ def bands_of_file(path: Path, facts: RasterFacts, bands: Bands) -> tuple[list[in
     own = facts.bands
     if len(own) != len(bands.names):
         raise DataError(f"{path}: {len(own)} bands, and the tasks take {len(bands.names)}: {', '.join(bands.names)}")
-    swapped = [pair for pair in zip(own, bands.names, strict=True) if pair[0] != pair[1] and pair[0] in bands.names]
     by_name = facts.notes.get("format") == "npz" and set(own) == set(bands.names)
-    if swapped and not by_name:
+    if not by_name and (swapped := misplaced_band(own, bands.names)):
         raise DataError(
-            f"{path}: calls a band {swapped[0][0]!r} that the model calls {swapped[0][1]!r}; give its bands in the"
+            f"{path}: calls a band {swapped[0]!r} that the model calls {swapped[1]!r}; give its bands in the"
             " order of the model, or correct what the file says"
         )
     order = [own.index(name) for name in bands.names] if by_name else slice(None)

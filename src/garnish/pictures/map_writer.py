@@ -46,6 +46,11 @@ _CLASSIC = 2**32 - 2**26
 
 
 @final
+class UnwrittenMap(DataError):
+    """A map for which there is no space or permission, so that no other could be written there either."""
+
+
+@final
 class MapWriter:
     """Writes a map from the top; it has its name only once :meth:`close` has been called, and is whole then.
 
@@ -93,7 +98,7 @@ class MapWriter:
         self._done = 0
         self._offsets: list[int] = []
         self._counts: list[int] = []
-        with writing(path, "", DataError):
+        with writing(path, "", UnwrittenMap):
             self._file = GrowingFile(path)
         try:
             self._put(self._layout.header(0))
@@ -139,7 +144,7 @@ class MapWriter:
                 _OFFSETS: np.array(self._offsets, self._layout.offset),
                 _COUNTS: np.array(self._counts, self._layout.offset),
             }
-            with writing(self._path, "", DataError):
+            with writing(self._path, "", UnwrittenMap):
                 stream = self._file.stream
                 stream.write(bytes(-stream.tell() % 8))
                 at = stream.tell()
@@ -220,7 +225,7 @@ class MapWriter:
             self._put(data)
 
     def _put(self, data: bytes) -> None:
-        with writing(self._path, "", DataError):
+        with writing(self._path, "", UnwrittenMap):
             self._file.stream.write(data)
 
 

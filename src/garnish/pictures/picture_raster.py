@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from garnish.errors import DataError
+from garnish.files.band_names import RED_GREEN_BLUE
 from garnish.files.orientation import swaps_sides, turn
 from garnish.files.picture_header import Stored
 from garnish.files.pictures import ONE_BAND, composited, is_deep_png, opened, sixteen_bits
-from garnish.pictures.bands import RED_GREEN_BLUE
 from garnish.pictures.raster import Raster, RasterFacts, Window
 from garnish.pictures.reading import checked_window
 

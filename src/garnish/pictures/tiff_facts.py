@@ -5,7 +5,6 @@ Texts are GDAL's: tag 42112 is XML with an item for each, 42113 a number (GDAL's
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from garnish.errors import DataError, one_line, shown
+from garnish.files.band_names import GDAL_METADATA, band_items
 from garnish.files.orientation import swaps_sides
 from garnish.pictures.geotiff_place import place_of
 from garnish.pictures.raster import RasterFacts
 from garnish.pictures.tiff_directory import TiffDirectory
 from garnish.pictures.tiff_page import COMPRESSIONS, JPEG, NONE, TiffPage
 
-_DESCRIPTION, _METADATA, _NODATA = 270, 42112, 42113
+_DESCRIPTION, _NODATA = 270, 42113
 _MOST_TEXT = 2**20
-_ITEM = re.compile(r"<Item ([^<>]*)>([^<>]*)</Item>")
-_ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 
 
 def tiff_facts(tags: TiffDirectory, pages: Sequence[TiffPage], path: Path, *, has_mask: bool) -> RasterFacts:
@@ -34,7 +32,7 @@ def tiff_facts(tags: TiffDirectory, pages: Sequence[TiffPage], path: Path, *, ha
     """
     page = pages[0]
     colours = page.colours if len(pages) == 1 else (None,) * len(pages)
-    items = _items(tags.text(_METADATA, _MOST_TEXT))
+    items = band_items(tags.text(GDAL_METADATA, _MOST_TEXT))
     names = tuple(one_line(items.get((band, "description"), ""), 120) or colour for band, colour in enumerate(colours))
     _refuse_hidden_pages(tags.text(_DESCRIPTION, _MOST_TEXT), len(pages), path)
     notes = {
@@ -64,16 +62,6 @@ def tiff_facts(tags: TiffDirectory, pages: Sequence[TiffPage], path: Path, *, ha
         or (page.compression == NONE and not page.tiled),
         notes=notes,
     )
-
-
-def _items(text: str) -> dict[tuple[int, str], str]:
-    """(band, role) → text."""
-    found = {}
-    for inside, value in _ITEM.findall(text):
-        told = dict(_ATTRIBUTE.findall(inside))
-        if "role" in told and told.get("sample", "").isdecimal() and len(told["sample"]) < 6:
-            found[int(told["sample"]), told["role"]] = html.unescape(html.unescape(value))  # GDAL escapes twice
-    return found
 
 
 def _nodata(tags: TiffDirectory, dtype: np.dtype, path: Path) -> float | None:

@@ -13,6 +13,7 @@ from garnish.decodings.prediction import Prediction
 from garnish.errors import GarnishError
 from garnish.files.pictures import picture_size
 from garnish.pictures.bands import Bands
+from garnish.pictures.map_writer import UnwrittenMap
 from garnish.pictures.open_raster import open_raster
 from garnish.predicting.overlapping import PictureWork, TakenPicture
 from garnish.predicting.picture_sources import PictureSource
@@ -88,5 +89,7 @@ def _written(source: PictureSource, stream: Streaming) -> StreamedMaps | Garnish
     assert source.file is not None, "what is streamed is a file"
     try:
         return StreamedMaps(source.name, tuple(stream.write(source.file, source.name)))
+    except UnwrittenMap:  # which ends the run, as a file that cannot be written does
+        raise
     except GarnishError as error:
         return error

@@ -20,6 +20,7 @@ from garnish.checking.plain_data import integers
 from garnish.errors import GarnishError
 from garnish.pictures.raster import Georeference
 from garnish.predicting.picture_sources import PictureSource
+from garnish.tiles.stopping import Stopped, stopped_by
 
 #: Pictures that are read before a pass takes them; results that wait for who asked.
 _AHEAD, _WAITING = 8, 4
@@ -97,7 +98,7 @@ def overlapped(
 
     Errors of garnish in reading and finishing a picture are its failure; all else ends the iteration and is raised:
     what ``sources``, ``run`` and ``then`` raise, and unexpected errors. Closing the iterator, or an error, waits for
-    what is under way, so that no file is left half written.
+    the pass or the window that is under way, so that no file is left half written.
 
     Args:
         sources: the pictures; asked by one thread.
@@ -140,7 +141,7 @@ class _Flow(Generic[Made, Done]):
         self._readers = ThreadPoolExecutor(_READERS, "garnish-read")
         self._finishers = ThreadPoolExecutor(_FINISHERS, "garnish-finish")
         self._stopped = threading.Event()
-        self._held, self._room = 0, threading.Condition()
+        self._held, self._begun, self._room = 0, 0, threading.Condition()
         self._asks = threading.Thread(target=self._ask, name="garnish-sources", daemon=True)
         self._passes = threading.Thread(target=self._run, name="garnish-passes", daemon=True)
 
@@ -165,36 +166,50 @@ class _Flow(Generic[Made, Done]):
         """Submit the reading of each source; the queue's last entry has none, and an error if there was one."""
         end: Future[TakenPicture | None] = Future()
         try:
-            for source in self._sources:
-                with self._room:
-                    self._room.wait_for(lambda: self._held < _MOST_BYTES or self._stopped.is_set())
-                if self._stopped.is_set():
-                    return
-                self._put(self._read, (source, self._readers.submit(self._take, source)))
+            for number, source in enumerate(self._sources):
+                self._wait_for_room()
+                self._put(self._read, (source, self._readers.submit(self._take, source, number)))
             end.set_result(None)
-        except _Stopped:
+        except Stopped:
             return
         except BaseException as error:
             end.set_exception(error)
-        with contextlib.suppress(_Stopped):
+        with contextlib.suppress(Stopped):
             self._put(self._read, (None, end))
 
-    def _take(self, source: PictureSource) -> TakenPicture | None:
+    def _take(self, source: PictureSource, number: int) -> TakenPicture | None:
+        self._wait_for_room(number)  # once more, for many may have been asked for before one was read
+        with self._room:
+            self._begun += 1
+            self._room.notify_all()
         picture = self._work.read(source)
         with self._room:
             self._held += picture.nbytes
         return picture
 
+    def _wait_for_room(self, number: int | None = None) -> None:
+        """Wait until what is read and waits leaves room for more, and all pictures before this one are begun.
+
+        So a picture waits for earlier ones alone, which the passes take first.
+        """
+        with self._room:
+            self._room.wait_for(
+                lambda: self._stopped.is_set() or (self._held < _MOST_BYTES and number in (None, self._begun))
+            )
+        if self._stopped.is_set():
+            raise Stopped
+
     def _run(self) -> None:
         end: Future[Done | Failure] = Future()
         try:
-            self._run_all()
+            with stopped_by(self._stopped.is_set):
+                self._run_all()
             self._put(self.results, None)
-        except _Stopped:
+        except Stopped:
             pass
         except BaseException as error:
             end.set_exception(error)
-            with contextlib.suppress(_Stopped):
+            with contextlib.suppress(Stopped):
                 self._put(self.results, end)
 
     def _run_all(self) -> None:
@@ -231,7 +246,7 @@ class _Flow(Generic[Made, Done]):
     def _next(self) -> tuple[PictureSource, Future[TakenPicture | None]] | None:
         while True:
             if self._stopped.is_set():
-                raise _Stopped
+                raise Stopped
             try:
                 source, reading = self._read.get(timeout=0.1)
             except queue.Empty:
@@ -256,12 +271,7 @@ class _Flow(Generic[Made, Done]):
             except queue.Full:
                 continue
             return
-        raise _Stopped
-
-
-@final
-class _Stopped(Exception):
-    """Nobody asks for results any more."""
+        raise Stopped
 
 
 def _done(value: Any) -> Future[Any]:

@@ -25,7 +25,7 @@ class PictureSource:
         where: its file, or what else tells it from others, for messages.
         given: what the caller gave, or a frame of a video.
         file: its file; None: it is none.
-        broken: why it cannot be read, where that is known already: a video that ends in damage.
+        broken: why it cannot be read, where that is known already: a video that ends in damage, no such file.
     """
 
     name: str
@@ -51,13 +51,18 @@ def picture_sources(given: object, *, every: int = 1) -> Iterator[PictureSource]
         every: of a video, each so-manieth frame is taken.
 
     Raises:
-        DataError: a path that does not exist, a folder without pictures; when that is reached.
+        DataError: a path that does not exist, a folder without pictures; of an iterable that picture alone is broken.
     """
     taken: set[str] = set()
     several = _several(given)
     for number, one in enumerate([given] if several is None else several, 1):
         if isinstance(one, str | Path):
-            found = file_sources(picture_files([str(one)]), every=every)
+            try:
+                found = file_sources(picture_files([str(one)]), every=every)
+            except DataError as error:
+                if several is None:
+                    raise
+                found = iter([PictureSource(Path(one).stem, str(one), None, broken=error)])
         else:
             name = "picture" if several is None else f"picture{number}"
             found = iter([PictureSource(name, name, one)])

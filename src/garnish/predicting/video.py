@@ -93,6 +93,28 @@ def video_frames(file: Path, *, every: int = 1) -> Iterator[VideoFrame]:
             ) from error
         if not number:
             raise DataError(f"{file}: holds no frame; replace the file")
+        if missing := _missing(container, facts, number, frame.time):
+            _log.warning("%s: ends after %s that its header tells; it may have been cut short", file, missing)
+
+
+def _missing(container: Any, facts: VideoFacts, number: int, last: float | None) -> str:
+    """What is there of what the header tells, in words; empty: nothing is missing.
+
+    Where frames are not counted, a second or 2 % may be: sound may be longer, and the time of the last frame is when it
+    begins.
+
+    Args:
+        container: that was read to its end.
+        facts: of its header.
+        number: of frames that were read.
+        last: when the last of them is shown, in seconds.
+    """
+    if facts.frames is not None:
+        return f"{number} of {facts.frames} frames" if number < facts.frames else ""
+    if container.duration is None or last is None:
+        return ""
+    told = container.duration / 1e6
+    return f"{last:.1f} of {told:.1f} seconds" if last + max(1.0, 0.02 * told) < told else ""
 
 
 def _facts(container: Any) -> VideoFacts:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -12,12 +12,15 @@ from garnish.decodings.prediction import Prediction
 from garnish.decodings.written import has_regions, has_shares, written_stems
 from garnish.errors import DataError, OptionError, plural
 from garnish.files.given_pictures import check_map_names, is_video_file
-from garnish.output import say
+from garnish.output import logger, say
+from garnish.predicting.ground import ground_of
 from garnish.predicting.large import StreamedMaps, Streaming, with_streams
 from garnish.predicting.overlapping import Failure, PictureWork, overlapped
 from garnish.predicting.picture_sources import PictureSource, file_sources
 from garnish.predicting.video import video_facts
 from garnish.predicting.write_options import WriteOptions
+
+_log = logger(__name__)
 
 #: Failures that are listed; the others are counted.
 _MOST_LISTED = 100
@@ -125,7 +128,7 @@ def write_maps(
     sources = file_sources(files, every=options.every)
     asked: dict[str, str] = {}
     wanted = _wanted(sources, options, stems, tasks, found, told, asked)
-    doing: PictureWork[Any, Any] = work if stream is None else with_streams(work, stream)
+    doing: PictureWork[Any, Any] = work if stream is None else with_streams(work, _telling(stream, options))
     with contextlib.closing(overlapped(wanted, doing, written)) as results:
         for result in results:
             if isinstance(result, Failure):
@@ -140,6 +143,22 @@ def write_maps(
                 found.files[where] = made
             told.picture(f"{where}: {', '.join(made)}")
     return found
+
+
+def _telling(stream: Streaming, options: WriteOptions) -> Streaming:
+    """The same, but it says what is asked for and not written of a large picture."""
+    lost = [kind for kind in options.kinds if kind not in ("maps", "sheet")]
+
+    def write(file: Path, name: str) -> Sequence[Path]:
+        if lost:
+            _log.warning(
+                "%s: is too large to be held, so its maps alone are written, without %s; run it with --tile none, or"
+                " make it smaller, if they are needed",
+                *(file, ", ".join(lost)),
+            )
+        return stream.write(file, name)
+
+    return replace(stream, write=write)
 
 
 def count_pictures(files: Mapping[str, Path], *, every: int = 1) -> int | None:
@@ -171,11 +190,7 @@ def _wanted(
     """The pictures that are to be predicted; ``asked`` gets the name and place of each."""
     there: dict[Path, set[str]] = {}
     for source in sources:
-        if (
-            options.skip_existing
-            and source.broken is None
-            and _is_there(options.out / source.name, (stems, tuple(tasks)), there)
-        ):
+        if options.skip_existing and source.broken is None and _is_there(source, options, (stems, tuple(tasks)), there):
             found.skipped += 1
             told.picture(None)
             continue
@@ -183,19 +198,26 @@ def _wanted(
         yield source
 
 
-def _is_there(name: Path, kinds: tuple[tuple[str, ...], tuple[str, ...]], there: dict[Path, set[str]]) -> bool:
+def _is_there(
+    source: PictureSource,
+    options: WriteOptions,
+    kinds: tuple[tuple[str, ...], tuple[str, ...]],
+    there: dict[Path, set[str]],
+) -> bool:
     """Whether all files of a picture are there, of one that is held or the maps of one that is streamed.
 
     Args:
-        name: of the picture, in the folder that is written to.
+        source: the picture.
+        options: what is written.
         kinds: what follows ``NAME_`` in the files of a held one without suffixes, and the tasks.
-        there: what each folder held at first, with suffixes and without; it is kept.
+        there: what each folder held at first, with suffixes, and without unless it is ``.tif``; it is kept.
     """
+    name = options.out / source.name
     if name.parent not in there:
         held = [file for file in name.parent.iterdir() if not file.name.startswith(".")] if name.parent.is_dir() else []
-        there[name.parent] = {text for file in held for text in (file.stem, file.name)}
-    stems, tasks = kinds
-    known = there[name.parent]
-    return all(f"{name.name}_{stem}" in known for stem in stems) or all(
-        f"{name.name}_{task}.tif" in known and f"{name.name}_{task}.png" not in known for task in tasks
-    )
+        there[name.parent] = {file.name for file in held} | {file.stem for file in held if file.suffix != ".tif"}
+    known, (stems, tasks) = there[name.parent], kinds
+    placed = all(f"{name.name}_{task}.tif" in known for task in tasks)
+    if all(f"{name.name}_{stem}" in known for stem in stems):
+        return placed or "maps" not in options.kinds or ground_of(source.file) is None
+    return placed and all(f"{name.name}_{task}" not in known for task in tasks)

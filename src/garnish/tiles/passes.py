@@ -15,6 +15,7 @@ from garnish.output import logger
 from garnish.pictures.raster import Window
 from garnish.tiles.blending import Finishing, TaskBlender
 from garnish.tiles.plan import TilePlan, window_of
+from garnish.tiles.stopping import check_stopped
 
 _log = logger(__name__)
 
@@ -58,10 +59,11 @@ def run_windows(
     blenders = {task: TaskBlender(decoding, plan, finishing) for task, (decoding, finishing) in tasks.items()}
     for row in plan.rows:
         for column in plan.columns:
+            check_stopped()
             pixels = read(window_of(row, column))
             found = [run(pixels)]
             if flip:
-                found.append(run(np.ascontiguousarray(pixels[..., ::-1])))
+                found.append(run(pixels[..., ::-1].copy()))
             for task, blender in blenders.items():
                 blender.add(row, column, [raws.pop(task) for raws in found])  # freed one by one
         for task, blender in blenders.items():

@@ -13,6 +13,7 @@ from typing import final
 import numpy as np
 
 from garnish.decodings.decoding import Decoding
+from garnish.files.band_names import RED_GREEN_BLUE, misplaced_band
 from garnish.files.pictures import read_picture
 from garnish.pictures.bands import Bands
 from garnish.pictures.given_picture import bands_of_file
@@ -97,7 +98,8 @@ def raster_reader(raster: Raster, bands: Bands, file: Path) -> Reader:
             return found.values(raster.read(window)[..., order], str(file))
 
         return values
-    if not facts.windows or facts.dtype != "uint8" or len(facts.bands) != 3:
+    plain = facts.dtype == "uint8" and len(facts.bands) == 3 and not misplaced_band(facts.bands, RED_GREEN_BLUE)
+    if not facts.windows or not plain:
         return planes_reader(read_picture(file).transpose(2, 0, 1))
 
     def pixels(window: Window) -> np.ndarray:
