@@ -59,6 +59,17 @@ def test_frames_of_a_video_and_pictures_of_a_folder_of_its_name_do_not_meet(tmp_
     check_map_names(files, ["seg"], Path("maps"))
 
 
+def test_links_that_lead_nowhere_are_told(bundle, capsys):
+    Path("in").mkdir()
+    Image.new("RGB", (16, 16)).save("in/a.png")
+    Path("in/b.png").symlink_to("gone.png")
+    Path("in/c.mp4").symlink_to("gone.mp4")
+    for given in ("in", "in/*"):
+        assert main(["predict", bundle, given, "--tasks", "b", "--out", "maps", "--write", "maps"]) == 1
+        err = capsys.readouterr().err
+        assert "2 of 3 pictures not predicted" in err and "in/b.png: no such file" in err and "in/c.mp4: no such" in err
+
+
 def test_arrays_are_not_written_over_either():
     files = {"x": Path("in/x.npy"), "x_depth": Path("in/x_depth.npy")}
     with pytest.raises(OptionError, match=r"depth of in/x.npy would replace in/x_depth.npy"):

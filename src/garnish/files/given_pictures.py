@@ -138,7 +138,9 @@ def is_video_file(path: Path) -> bool:
 
 
 def _is_given(path: Path) -> bool:
-    return pictures.is_picture_file(path) or (is_video_file(path) and not path.name.startswith(".") and path.is_file())
+    """By its suffix, and not hidden; a link that leads nowhere is among them, so that it is told as what is damaged."""
+    known = path.suffix.lower() in (*pictures.PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
+    return known and not path.name.startswith(".") and not path.is_dir()
 
 
 def _below(folder: Path, out: Path | None) -> dict[Path, str]:
