@@ -12,8 +12,9 @@ from garnish.data.folder import FolderDataset
 from garnish.data.picture_reading import left_unread
 from garnish.data.subset import chosen
 from garnish.errors import GarnishError
+from garnish.files.band_names import RED_GREEN_BLUE
 from garnish.pictures.band_counts import BandCounts
-from garnish.pictures.bands import RED_GREEN_BLUE, Bands
+from garnish.pictures.bands import Bands
 from garnish.pictures.open_raster import open_raster
 
 #: Pictures whose headers are compared at most, evenly spaced.
