@@ -89,7 +89,7 @@ def test_every_family(short, tmp_path):
     found = kinds(check(model, tmp_path / "out"))
     assert not {"If", "Loop", "Scan"} & found
     if short != "cnn":
-        assert {"LayerNormalization", "Gelu"} <= found
+        assert {"LayerNormalization", "Gelu"} - found <= ({"Gelu"} if short == "eva" else set())  # it gates by SiLU
 
 
 @pytest.mark.slow

@@ -42,6 +42,19 @@ def model_of(short: str, method: str, **options: object) -> gn.Model:
     return exports.model(short, gn.registry.build("adapters", method, options), dict.fromkeys(TASKS, gn.LinearHead()))
 
 
+def test_a_tensor_without_sides_is_given_as_one_number_and_computed_with_as_it_is():
+    """onnxruntime's files of adapters know no shape ()."""
+    model = model_of("dinov3", "SideTuning")
+    slots = own_slots(model)
+    gates = [slot for slot in slots if slot.is_scalar]
+    assert gates and all(slot.value.shape == (1,) for slot in gates)
+    assert {tuple(table[leaf].shape) for slot in gates for table, leaf in slot.places} == {()}
+    with put(slots, [slot.value + 1 for slot in slots]):
+        for slot in gates:
+            (table, leaf) = slot.places[0]
+            assert table[leaf].shape == () and table[leaf] == slot.value + 1
+
+
 @pytest.mark.export
 @pytest.mark.parametrize(
     "short", [pytest.param(short, marks=[] if short in FAST else pytest.mark.slow) for short in CASES]

@@ -47,7 +47,8 @@ def _value(slot: Slot, kind: Default, start: Mapping[str, Tensor]) -> Tensor:
         return slot.value
     if kind == "zeros" and not slot.name.startswith("tuned."):
         return torch.zeros_like(slot.value)
-    return start[slot.name] if slot.name.startswith("tuned.") else start[slot.name].round()
+    begun = start[slot.name].reshape(slot.value.shape)
+    return begun if slot.name.startswith("tuned.") else begun.round()
 
 
 def _start(model: Model) -> dict[str, Tensor]:

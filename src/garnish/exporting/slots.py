@@ -32,11 +32,13 @@ class Slot:
         name: without the names of tasks.
         places: where it is read from; several if modules share it.
         value: what is there: float32; (1,) for a number, as files of adapters know no shape ().
+        is_scalar: what is there is a tensor of shape ().
     """
 
     name: str
     places: tuple[_Place, ...]
     value: Tensor
+    is_scalar: bool = False
 
 
 def own_slots(model: Model) -> list[Slot]:
@@ -56,7 +58,8 @@ def own_slots(model: Model) -> list[Slot]:
             continue
         if not tensor.is_floating_point():
             raise OptionError(f"export: {name} holds {tensor.dtype}, which cannot be an input; use adapters='merged'")
-        found.append(Slot(name, tuple(at[id(tensor)]), tensor.detach()))
+        value = tensor.detach()
+        found.append(Slot(name, tuple(at[id(tensor)]), value.reshape(1) if value.ndim == 0 else value, value.ndim == 0))
     return [*found, *_numbers(model.owners)]
 
 
@@ -99,7 +102,7 @@ def put(slots: Sequence[Slot], tensors: Sequence[Tensor]) -> Iterator[None]:
     try:
         for slot, tensor in zip(slots, tensors, strict=True):
             for table, leaf in slot.places:
-                table[leaf] = tensor
+                table[leaf] = tensor.reshape(()) if slot.is_scalar else tensor
         yield
     finally:
         for slot, values in zip(slots, former, strict=True):
