@@ -51,7 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("predict seg p.png --out file", "--out file: file is a file; choose a folder"),
         ("predict seg p.png --out file/inner", "--out file/inner: file is a file; choose a folder"),
         ("predict seg p.png --out maps --tasks ,", "names nothing"),
-        ("predict seg no*.png --out maps", "no*.png: no such picture"),
+        ("predict seg no*.png --out maps", "no*.png: no picture has such a name"),
         ("demo --out file", "--out file: file is a file"),
         ("info garnish_b0 --adapter LoRA --adapter SSF", "--adapter is given twice; give it once (several in one"),
         ("info garnish_b0 --tasks seg=Semantic,seg=Depth", "--tasks: seg is named twice"),

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import save_file
 from torch import Tensor
 
-from garnish.model.model import Model
+from garnish.model.inputs import Inputs
 
 TOOLS = Path(__file__).parents[1] / "tools"
 sys.path.append(str(TOOLS))
@@ -35,8 +35,8 @@ class InProcess:
     def record(self, case: str, values: Path | None = None) -> record_outputs.Found:
         with self.lock, pytest.MonkeyPatch.context() as patch:
             if self.changed:
-                prepare = Model.prepare
-                patch.setattr(Model, "prepare", lambda model, images: prepare(model, images) * 1.001)
+                of = Inputs.of
+                patch.setattr(Inputs, "of", lambda inputs, owner: of(inputs, owner) * 1.001)
             found = recorded_values.recorded(recorded_cases.cases()[case])
         if values is not None:
             save_file({key: value for key, value in found.items() if isinstance(value, Tensor)}, values)

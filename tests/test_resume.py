@@ -18,7 +18,7 @@ import garnish as gn
 from garnish.bundles.checkpoint import load_state, save_state
 from garnish.engine.drop_path import set_drop_path
 from garnish.errors import BundleError, OptionError
-from garnish.training import evaluate
+from garnish.training import read_ahead
 from garnish.training.run import Run
 from garnish.training.run_folder import working_in
 from garnish.training.step import TrainingStep
@@ -123,7 +123,7 @@ def killed_in(monkeypatch, owner, name, call, counted=None):
 def test_sigterm_waits_for_one_pass_at_most(tmp_path, unbroken, monkeypatch, place, call, step, passes):
     forward = killed_in(monkeypatch, MultiTaskLoss, "__call__", call if place == "forward" else 0)
     killed_in(monkeypatch, TrainingStep, "backward", call if place == "backward" else 0, forward)
-    pictures = killed_in(monkeypatch, evaluate, "collate", call if place == "evaluation" else 0)
+    pictures = killed_in(monkeypatch, read_ahead, "collate", call if place == "evaluation" else 0)
     with pytest.raises(SystemExit) as stopped:
         long_run(tmp_path / "run")
     assert stopped.value.code == 143

@@ -346,7 +346,8 @@ def test_lists_in_lists_without_end_are_refused_in_one_line() -> None:
 @pytest.mark.parametrize("size", [(0, 32), (32, -1)])
 def test_a_size_without_pixels_is_refused(given: Given, size: tuple[int, int]) -> None:
     with pytest.raises(
-        OptionError, match=r"evaluate: size: expected height and width, each from 1 to 65,536 .*, got tuple"
+        OptionError,
+        match=r"evaluate: size: expected one of own, train or height and width, each from 1 to 65,536 .*, got tuple",
     ):
         gn.evaluate(given.model, given.data, size=size)
     with pytest.raises(OptionError, match=r"^fit: eval_size: expected height and width, .*, got tuple"):

@@ -71,6 +71,11 @@ def logger(name: str) -> logging.Logger:
     return found
 
 
+def unheard(name: str) -> None:
+    """Drop what another library's logger says for good; Python itself would print it to standard error."""
+    logging.getLogger(name).addHandler(logging.NullHandler())
+
+
 @contextmanager
 def muted(*names: str) -> Iterator[None]:
     """Without the messages of others' loggers below errors, within a ``with`` block."""

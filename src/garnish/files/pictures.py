@@ -5,7 +5,6 @@ Shape letters: H W pixels, C colour channels of the file.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from garnish.errors import DataError, one_line
 from garnish.files.orientation import swaps_sides, turn
 from garnish.files.picture_header import FORMATS, Stored, readable_formats, stored, unread
 from garnish.files.regular import open_regular
+from garnish.output import unheard
 
 RGB = NDArray[np.uint8]
 #: Largest picture or label that is read, in pixels; the size at which PIL refuses a picture by default.
@@ -124,7 +124,7 @@ def is_transparent(path: Path, facts: Stored) -> bool:
 
 
 # Pillow says of a TIFF of many bands why it does not read it, in a line without the file; `opened` says it with it
-logging.getLogger("PIL.TiffImagePlugin").addHandler(logging.NullHandler())
+unheard("PIL.TiffImagePlugin")
 
 
 @contextmanager

@@ -163,9 +163,9 @@ def _own_file(data: bytes) -> Iterator[str]:
         try:
             handle = os.memfd_create("garnish")  # of Linux; in memory, and no folder need be writable
             held.callback(os.close, handle)
-            path = f"/proc/self/fd/{handle}"
-            with Path(path).open("wb") as opened:
+            with os.fdopen(handle, "wb", closefd=False) as opened:
                 opened.write(data)
+            path = f"/proc/self/fd/{handle}"
         except (AttributeError, OSError):
             folder = held.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
             path = str(Path(folder) / "adapter")
