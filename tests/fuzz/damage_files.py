@@ -98,6 +98,18 @@ def any_bytes(names: Callable[[Path], list[Path]] = held) -> Callable[[Random, P
     return damage
 
 
+def replaced(names: Callable[[Path], list[Path]], name: str, data: bytes) -> Callable[[Random, Path], str]:
+    """The files are gone, and one of this name and content is there."""
+
+    def damage(draw: Random, folder: Path) -> str:
+        for file in names(folder):
+            file.unlink()
+        (folder / name).write_bytes(data)
+        return ""
+
+    return damage
+
+
 def another_kind(names: Callable[[Path], list[Path]] = held) -> Callable[[Random, Path], str]:
     """One of the files is a pipe, a device, a huge sparse file, a folder, empty, another's content, or gone."""
 

@@ -30,6 +30,7 @@ from garnish.data.drawn_change import Change
 from garnish.data.window_resize import Span, nearest, needed_rows, resized_part, weights
 from garnish.engine.trained_scale import TrainedScale
 from garnish.errors import OptionError
+from garnish.model.input_size import resized_pictures
 from garnish.pictures.raster import Window
 from garnish.targets.kernels import resize_target
 from garnish.targets.target import IGNORE
@@ -177,12 +178,7 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     """Resize picture (bilinear, antialiased) and labels (nearest neighbour) to ``size`` = (height, width)."""
     if sample.size == size:
         return sample
-    whole = sample.image
-    if size == (1, 1):  # torch takes a single pixel of uint8 for channels last, and fails
-        whole = whole.float()
-    image = V.resize(whole, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
-    if image.dtype != sample.image.dtype:
-        image = tv_tensors.wrap(image.round().to(sample.image.dtype), like=sample.image)
+    image = tv_tensors.wrap(resized_pictures(sample.image.as_subclass(Tensor), size), like=sample.image)
     return Sample(image, {task: resize_target(target, size) for task, target in sample.targets.items()}, sample.name)
 
 

@@ -5,7 +5,6 @@ Shape letters: H W pixels, C bands.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def read_image(files: Sequence[Path], bands: Bands, window: Window | None = None
                 raise DataError(f"{path}: {stored.dtype} is no 8-bit RGB; state `channels: {{range: [LOW, HIGH]}}`")
         return _image(np.concatenate([stored for stored, _ in parts], -1).transpose(2, 0, 1)), 1
     values = [
-        _one_of(bands, k, facts).values(stored, str(path)) if len(files) > 1 else _of(bands, facts, stored, path)
+        (bands if len(files) == 1 else _one_of(bands, k)).or_nodata(facts.nodata).values(stored, str(path))
         for k, (path, (stored, facts)) in enumerate(zip(files, parts, strict=True))
     ]
     whole = values[0] if len(values) == 1 else np.concatenate(values)
@@ -105,12 +104,7 @@ def _stored(
         return raster.read(window), facts
 
 
-def _of(bands: Bands, facts: RasterFacts, stored: np.ndarray, path: Path) -> np.ndarray:
-    own = bands if bands.nodata is not None else dataclasses.replace(bands, nodata=facts.nodata)
-    return own.values(stored, str(path))
-
-
-def _one_of(bands: Bands, place: int, facts: RasterFacts) -> Bands:
+def _one_of(bands: Bands, place: int) -> Bands:
     """What reads the file of one band alone."""
 
     def at(value: object) -> object:
@@ -122,7 +116,7 @@ def _one_of(bands: Bands, place: int, facts: RasterFacts) -> Bands:
         range=bands.range[place if len(bands.range) > 1 else 0] if several else bands.range,  # type: ignore
         scale=at(bands.scale),  # type: ignore[arg-type]
         offset=at(bands.offset),  # type: ignore[arg-type]
-        nodata=facts.nodata if bands.nodata is None else bands.nodata,
+        nodata=bands.nodata,
     )
 
 

@@ -16,7 +16,8 @@ from garnish.data.dataset import Dataset
 from garnish.data.folder import folder
 from garnish.data.joined import join
 from garnish.data.scenes.material_scenes import MaterialScenes
-from garnish.data.scenes.scenes import MOST_SCENES, Scenes, SceneSide
+from garnish.data.scenes.scenes import Scenes
+from garnish.data.scenes.series import MOST_SCENES, SceneSide
 from garnish.errors import DataError, OptionError, shown, suggest
 
 SCENES, MATERIALS = "scenes", "material-scenes"

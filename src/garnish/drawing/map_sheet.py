@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from garnish.drawing.colours import scale_colours
+from garnish.drawing.labels import Font, fitted, in_lines
 from garnish.drawing.sheet import FRAME, INK, PAPER
 from garnish.errors import showable
 
@@ -19,8 +20,6 @@ _CELL = (320, 480)
 _WIDEST = 1560
 #: Labels that a legend lists; the others are counted.
 MOST_LABELS = 24
-
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @final
@@ -56,20 +55,20 @@ def map_sheet(
     step = (cell[0] + _GAP, cell[1] + _TITLE_PX + 8 + _GAP)
     sheet_width = max(2 * _MARGIN + columns * step[0] - _GAP, 320)
     told = {showable(task): legend for task, legend in legends.items() if legend.labels or legend.scale}
-    indent = max((round(title.getlength(_fitted(task, title, 200))) for task in told), default=0) + 16
+    indent = max((round(title.getlength(fitted(task, title, 200))) for task in told), default=0) + 16
     lines = {task: _lines(legend, small, sheet_width - 2 * _MARGIN - indent) for task, legend in told.items()}
     below = sum(max(1, len(found)) * _LINE + 6 for found in lines.values()) + (8 if lines else 0)
     sheet = Image.new("RGB", (sheet_width, 2 * _MARGIN + rows * step[1] - _GAP + below), PAPER)
     draw = ImageDraw.Draw(sheet)
     for number, (name, pixels) in enumerate(cells):
         left, top = _MARGIN + number % columns * step[0], _MARGIN + number // columns * step[1]
-        draw.text((left, top), _fitted(showable(name), title, cell[0]), INK, font=title)
+        draw.text((left, top), fitted(showable(name), title, cell[0]), INK, font=title)
         top += _TITLE_PX + 8
         draw.rectangle((left - 1, top - 1, left + cell[0], top + cell[1]), PAPER, outline=FRAME)
         sheet.paste(_resized(pixels, cell), (left, top))
     y = _MARGIN + rows * step[1] - _GAP + 14
     for task, found in lines.items():
-        draw.text((_MARGIN, y), _fitted(task, title, 200), INK, font=title)
+        draw.text((_MARGIN, y), fitted(task, title, 200), INK, font=title)
         if scale := told[task].scale:
             _draw_scale(sheet, draw, (_MARGIN + indent, y), scale, small)
         for number, labels in enumerate(found):
@@ -88,31 +87,22 @@ def _resized(pixels: np.ndarray, cell: tuple[int, int]) -> Image.Image:
 _Label = tuple[str, tuple[int, int, int] | None]
 
 
-def _lines(legend: MapLegend, font: _Font, width: int) -> list[list[_Label]]:
+def _lines(legend: MapLegend, font: Font, width: int) -> list[list[_Label]]:
     """The labels of a legend in lines of at most ``width`` pixels."""
     labels: list[_Label] = []
     labels += [(showable(name), colour) for name, colour in legend.labels.items()][:MOST_LABELS]
     if len(legend.labels) > len(labels):
         labels.append((f"and {len(legend.labels) - len(labels)} more", None))
-    lines: list[list[_Label]] = []
-    used = 0.0
-    for name, colour in labels:
-        name = _fitted(name, font, width - 40)
-        needed = _label_px(name, font)
-        if not lines or used + needed > width:
-            lines.append([])
-            used = 0.0
-        lines[-1].append((name, colour))
-        used += needed
-    return lines
+    short = [(fitted(name, font, width - 40), colour) for name, colour in labels]
+    return in_lines(short, lambda name: _label_px(name, font), width)
 
 
-def _label_px(name: str, font: _Font) -> float:
+def _label_px(name: str, font: Font) -> float:
     """Width of one label, with its patch of colour before it and the space behind it."""
     return _LEGEND_PX + 6 + font.getlength(name) + 20
 
 
-def _draw_labels(draw: ImageDraw.ImageDraw, at: tuple[int, int], labels: Sequence[_Label], font: _Font) -> None:
+def _draw_labels(draw: ImageDraw.ImageDraw, at: tuple[int, int], labels: Sequence[_Label], font: Font) -> None:
     left, y = float(at[0]), at[1]
     for name, colour in labels:
         if colour is not None:
@@ -122,7 +112,7 @@ def _draw_labels(draw: ImageDraw.ImageDraw, at: tuple[int, int], labels: Sequenc
 
 
 def _draw_scale(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], ends: tuple[str, str], font: _Font
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], ends: tuple[str, str], font: Font
 ) -> None:
     left, y = at
     draw.text((left, y), ends[0], INK, font=font)
@@ -130,12 +120,3 @@ def _draw_scale(
     bar = scale_colours(np.broadcast_to(np.linspace(0, 1, _BAR), (_LEGEND_PX, _BAR)))
     sheet.paste(Image.fromarray(bar), (left, y + 2))
     draw.text((left + _BAR + 8, y), ends[1], INK, font=font)
-
-
-def _fitted(text: str, font: _Font, width: float) -> str:
-    """``text``, shortened with dots to fit ``width`` pixels."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text.rstrip() + "..."

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from garnish.drawing.labels import Font, fitted, in_lines
 from garnish.drawing.map_files import picture_bytes, write_map
 from garnish.errors import OptionError, showable
 
@@ -43,7 +44,7 @@ def draw_sheet(
     title_font, legend_font = ImageFont.load_default(_TITLE_PX), ImageFont.load_default(_LEGEND_PX)
 
     sheet_width = 2 * _MARGIN + len(titles) * cell[0] + (len(titles) - 1) * _GAP
-    lines = _wrap(legend, legend_font, sheet_width - 2 * _MARGIN)
+    lines = in_lines(legend.items(), lambda name: _label_width(name, legend_font), sheet_width - 2 * _MARGIN)
     top = _MARGIN + _TITLE_PX + 10
     grid_bottom = top + len(rows) * cell[1] + (len(rows) - 1) * _GAP
     legend_height = 18 + len(lines) * (_LEGEND_PX + 9) if lines else 0
@@ -52,7 +53,7 @@ def draw_sheet(
 
     for column, title in enumerate(titles):
         left = _MARGIN + column * (cell[0] + _GAP)
-        draw.text((left, _MARGIN), _shorten(title, title_font, cell[0]), INK, font=title_font)
+        draw.text((left, _MARGIN), fitted(title, title_font, cell[0]), INK, font=title_font)
         for line, row in enumerate(rows):
             corner = (left, top + line * (cell[1] + _GAP))
             frame = (corner[0] - 1, corner[1] - 1, corner[0] + cell[0], corner[1] + cell[1])
@@ -83,34 +84,6 @@ def _paste(sheet: Image.Image, pixels: np.ndarray, corner: tuple[int, int], cell
     sheet.paste(image, (corner[0] + (cell[0] - size[0]) // 2, corner[1] + (cell[1] - size[1]) // 2))
 
 
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-def _shorten(text: str, font: _Font, width: int) -> str:
-    """``text``, shortened with dots to fit ``width`` pixels."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text.rstrip() + "..."
-
-
-def _label_width(name: str, font: _Font) -> float:
+def _label_width(name: str, font: Font) -> float:
     """Width in pixels of one label of the legend, with the space after it."""
     return _LEGEND_PX + 6 + font.getlength(name) + 18
-
-
-def _wrap(
-    legend: Mapping[str, tuple[int, int, int]], font: _Font, width: int
-) -> list[list[tuple[str, tuple[int, int, int]]]]:
-    """Break the labels of a legend into lines of at most ``width`` pixels."""
-    lines: list[list[tuple[str, tuple[int, int, int]]]] = []
-    used = 0.0
-    for name, colour in legend.items():
-        needed = _label_width(name, font)
-        if not lines or used + needed > width:
-            lines.append([])
-            used = 0.0
-        lines[-1].append((name, colour))
-        used += needed
-    return lines

@@ -16,7 +16,7 @@ from garnish.errors import OptionError
 from garnish.model.model import Model
 from garnish.model.served import Served
 from garnish.tasks.task import Task
-from garnish.tiles.blending import FinishedMaps, FinishedRaws
+from garnish.tiles.blending import FinishedMaps, FinishedRaws, Finishing
 from garnish.tiles.passes import Reader, Runner, WholeMaps, planes_reader, run_windows
 from garnish.tiles.plan import TilePlan
 from garnish.tiles.tiling import Tiling
@@ -57,20 +57,22 @@ def windowed_maps(
     plan: TilePlan, read: Reader, run: Runner, decodings: Mapping[str, Decoding], *, flip: bool
 ) -> dict[str, np.ndarray]:
     """The decoded map of each task, whole."""
-    maps = WholeMaps(plan.size[0])
-    tasks = {task: (decoding, FinishedMaps(decoding)) for task, decoding in decodings.items()}
-    run_windows(plan, read, run, tasks, maps, flip=flip)
-    return maps.maps
+    return _windowed(plan, read, run, {task: (by, FinishedMaps(by)) for task, by in decodings.items()}, flip)
 
 
 def windowed_raws(
     plan: TilePlan, read: Reader, run: Runner, decodings: Mapping[str, Decoding], *, flip: bool
 ) -> dict[str, np.ndarray]:
     """A raw output (C, H, W) float32 of each task, whole, that has the mean values of all windows."""
-    raws = WholeMaps(plan.size[0])
-    tasks = {task: (decoding, FinishedRaws(decoding)) for task, decoding in decodings.items()}
-    run_windows(plan, read, run, tasks, raws, flip=flip)
-    return raws.maps
+    return _windowed(plan, read, run, {task: (by, FinishedRaws(by)) for task, by in decodings.items()}, flip)
+
+
+def _windowed(
+    plan: TilePlan, read: Reader, run: Runner, tasks: Mapping[str, tuple[Decoding, Finishing]], flip: bool
+) -> dict[str, np.ndarray]:
+    found = WholeMaps(plan.size[0])
+    run_windows(plan, read, run, tasks, found, flip=flip)
+    return found.maps
 
 
 def windowed_outputs(
@@ -96,10 +98,9 @@ def windowed_outputs(
         if not names:
             continue
         run = window_runner(model, names, served, lambda raw: None)
-        outputs = WholeMaps(plan.size[0])
-        tasks = {task: (decodings[task], FinishedRaws(decodings[task])) for task in names}
+        by = {task: decodings[task] for task in names}
         with np.errstate(invalid="ignore"):  # the caller looks for what is not finite
-            run_windows(plan, planes_reader(image), run, tasks, outputs, flip=tiling.flip)
-        for task, raw in outputs.maps.items():
+            raws = windowed_raws(plan, planes_reader(image), run, by, flip=tiling.flip)
+        for task, raw in raws.items():
             found.setdefault(task, []).append(torch.from_numpy(raw))
-    return {task: torch.stack(raws).to(model.device) for task, raws in found.items()}
+    return {task: torch.stack(rows).to(model.device) for task, rows in found.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, final
 
 import numpy as np
@@ -77,6 +77,10 @@ class Bands(Options):
             raise OptionError(f"channels.range: {self.range}: give the smaller number first")
         if np.any(np.asarray(self.scale) == 0):
             raise OptionError("channels.scale: 0 would make all numbers equal; give another")
+
+    def or_nodata(self, nodata: float | None) -> Bands:
+        """These, with the number for "no data" that a file names where they name none themselves."""
+        return self if self.nodata is not None else replace(self, nodata=nodata)
 
     @property
     def is_rgb(self) -> bool:

@@ -5,7 +5,6 @@ Shape letters: H W pixels, C bands.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +76,7 @@ def bands_of_file(path: Path, facts: RasterFacts, bands: Bands) -> tuple[list[in
             " order of the model, or correct what the file says"
         )
     order = [own.index(name) for name in bands.names] if by_name else slice(None)
-    return order, bands if bands.nodata is not None else replace(bands, nodata=facts.nodata)
+    return order, bands.or_nodata(facts.nodata)
 
 
 def in_colour(values: np.ndarray, bands: Bands) -> np.ndarray:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from garnish.files.label_files import open_label, refuse_lossy
 from garnish.files.pictures import is_transparent, open_picture, picture_size, read_picture
 
-from ..damage_files import another_kind, any_bytes, become
+from ..damage_files import another_kind, any_bytes, become, replaced
 from ..specimens import picture
 from ..surface import Damage, Surface
 from ..verdicts import WrongReading
@@ -152,16 +152,6 @@ def _chunk(draw: Random, folder: Path) -> str:
     return f"PNG {width}x{height}, {bits} bits, kind {kind}, {extra[4:8]!r}, {len(rows)} bytes"
 
 
-def _replaced(name: str, data: bytes) -> Damage:
-    def damage(draw: Random, folder: Path) -> str:
-        for file in _files(folder):
-            file.unlink()
-        (folder / name).write_bytes(data)
-        return ""
-
-    return damage
-
-
 def tiff(*entries: tuple[int, int, int, int], after: bytes = b"") -> bytes:
     """A little-endian TIFF of one directory; entries are (tag, type, count, value)."""
     table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
@@ -174,24 +164,28 @@ def _square(width: int, height: int, *more: tuple[int, int, int, int]) -> bytes:
 
 
 CRAFTED: dict[str, Damage] = {
-    "wide": _replaced("a.png", png(178_000_000, 1, 8, 0, bytes(1000))),
-    "tall": _replaced("a.png", png(1, 178_000_000, 8, 0, bytes(1000))),
-    "largest": _replaced("a.png", png(13_377, 13_377, 8, 2, b"")),
-    "largest of 16 bits": _replaced("a.png", png(13_377, 13_377, 16, 6, b"")),
-    "largest palette": _replaced("a.png", png(13_377, 13_377, 8, 3, b"", chunk(b"PLTE", bytes(768)))),
-    "largest whole": _replaced("a.png", png(13_000, 13_000, 1, 0, bytes(13_000 * 1625))),
-    "largest tiff": _replaced("a.tif", _square(13_377, 13_377)),
-    "largest bmp": _replaced(
-        "a.bmp", b"BM" + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 13_377, 13_377, 1, 24, 0, 0, 0, 0, 0, 0)
+    "wide": replaced(_files, "a.png", png(178_000_000, 1, 8, 0, bytes(1000))),
+    "tall": replaced(_files, "a.png", png(1, 178_000_000, 8, 0, bytes(1000))),
+    "largest": replaced(_files, "a.png", png(13_377, 13_377, 8, 2, b"")),
+    "largest of 16 bits": replaced(_files, "a.png", png(13_377, 13_377, 16, 6, b"")),
+    "largest palette": replaced(_files, "a.png", png(13_377, 13_377, 8, 3, b"", chunk(b"PLTE", bytes(768)))),
+    "largest whole": replaced(_files, "a.png", png(13_000, 13_000, 1, 0, bytes(13_000 * 1625))),
+    "largest tiff": replaced(_files, "a.tif", _square(13_377, 13_377)),
+    "largest bmp": replaced(
+        _files,
+        "a.bmp",
+        b"BM" + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 13_377, 13_377, 1, 24, 0, 0, 0, 0, 0, 0),
     ),
-    "run-length bmp": _replaced(
+    "run-length bmp": replaced(
+        _files,
         "a.bmp",
         b"BM"
         + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 13_377, 13_377, 1, 8, 1, 0, 0, 0, 256, 0)
         + bytes(1024)
         + b"\xff\0" * 50,
     ),
-    "largest gif": _replaced(
+    "largest gif": replaced(
+        _files,
         "a.gif",
         b"GIF89a"
         + struct.pack("<HHBBB", 13_000, 13_000, 0x80, 0, 0)
@@ -200,20 +194,22 @@ CRAFTED: dict[str, Damage] = {
         + struct.pack("<HHHHB", 0, 0, 13_000, 13_000, 0)
         + b"\x02\x02\x44\x01\0;",
     ),
-    "largest ppm": _replaced("a.ppm", b"P6\n13377 13377\n255\n"),
-    "plain ppm": _replaced("a.ppm", b"P3\n13377 13377\n255\n" + b"1 " * 1000),
-    "ppm zeros": _replaced("a.ppm", b"P6\n" + b"0" * 10**6 + b"48 32\n255\n"),
-    "ppm comment": _replaced("a.ppm", b"P6\n#" + b"x" * 10**7),
-    "tiff loop": _replaced("a.tif", b"II*\0\x08\0\0\0" + struct.pack("<H", 0) + struct.pack("<I", 8)),
-    "tiff counts": _replaced("a.tif", _square(48, 32, (700, 1, 2**32 - 1, 8))),
-    "tiff strips": _replaced("a.tif", _square(48, 32, (330, 4, 2**31, 8))),
-    "tiff exif loop": _replaced("a.tif", _square(48, 32, (34665, 4, 1, 8))),
-    "text bomb": _replaced(
-        "a.png", png(48, 32, 8, 0, bytes(48 * 32), *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(900_000)))] * 200)
+    "largest ppm": replaced(_files, "a.ppm", b"P6\n13377 13377\n255\n"),
+    "plain ppm": replaced(_files, "a.ppm", b"P3\n13377 13377\n255\n" + b"1 " * 1000),
+    "ppm zeros": replaced(_files, "a.ppm", b"P6\n" + b"0" * 10**6 + b"48 32\n255\n"),
+    "ppm comment": replaced(_files, "a.ppm", b"P6\n#" + b"x" * 10**7),
+    "tiff loop": replaced(_files, "a.tif", b"II*\0\x08\0\0\0" + struct.pack("<H", 0) + struct.pack("<I", 8)),
+    "tiff counts": replaced(_files, "a.tif", _square(48, 32, (700, 1, 2**32 - 1, 8))),
+    "tiff strips": replaced(_files, "a.tif", _square(48, 32, (330, 4, 2**31, 8))),
+    "tiff exif loop": replaced(_files, "a.tif", _square(48, 32, (34665, 4, 1, 8))),
+    "text bomb": replaced(
+        _files,
+        "a.png",
+        png(48, 32, 8, 0, bytes(48 * 32), *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(900_000)))] * 200),
     ),
-    "many chunks": _replaced("a.png", png(48, 32, 8, 0, bytes(48 * 32), *[chunk(b"tEXt", b"a\0b")] * 100_000)),
-    "jpeg markers": _replaced("a.jpg", b"\xff\xd8" + b"\xff\xe1\x00\x02" * 10**6),
-    "control name": _replaced("a.\x1b[2J.png", b"\x89PNG"),
+    "many chunks": replaced(_files, "a.png", png(48, 32, 8, 0, bytes(48 * 32), *[chunk(b"tEXt", b"a\0b")] * 100_000)),
+    "jpeg markers": replaced(_files, "a.jpg", b"\xff\xd8" + b"\xff\xe1\x00\x02" * 10**6),
+    "control name": replaced(_files, "a.\x1b[2J.png", b"\x89PNG"),
     **{
         how: (lambda draw, folder, how=how: become(_files(folder)[0], how) or "")
         for how in ("pipe", "/dev/zero", "sparse", "folder", "loop")

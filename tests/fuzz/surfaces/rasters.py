@@ -17,7 +17,7 @@ from garnish.pictures.map_writer import MapWriter
 from garnish.pictures.open_raster import open_raster
 from garnish.pictures.raster import Georeference, Raster, Window
 
-from ..damage_files import another_kind, any_bytes, become
+from ..damage_files import another_kind, any_bytes, become, replaced
 from ..specimens import picture
 from ..surface import Damage, Surface
 from ..verdicts import WrongReading
@@ -151,16 +151,6 @@ def _array(draw: Random, folder: Path) -> str:
     return f"{shape[:40]} {descr}"
 
 
-def _replaced(name: str, data: bytes) -> Damage:
-    def damage(draw: Random, folder: Path) -> str:
-        for file in _files(folder):
-            file.unlink()
-        (folder / name).write_bytes(data)
-        return ""
-
-    return damage
-
-
 def tiff(width: int, height: int, after: bytes, *more: tuple[int, int, int, int]) -> bytes:
     """A TIFF of one directory with data at byte 400; entries are (tag, type, count, value)."""
     basic = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 400)]
@@ -172,23 +162,25 @@ def tiff(width: int, height: int, after: bytes, *more: tuple[int, int, int, int]
 
 _BLANK = zlib.compress(bytes(8000 * 8000))
 CRAFTED: dict[str, Damage] = {
-    "wide": _replaced("a.tif", tiff(2**20, 2**10, b"")),
-    "largest blank": _replaced("a.tif", tiff(8000, 8000, _BLANK, (259, 3, 1, 8))),
-    "larger blank": _replaced("a.tif", tiff(9000, 9000, _BLANK, (259, 3, 1, 8))),
-    "many bands": _replaced("a.tif", tiff(256, 256, b"", (277, 3, 1, 1024))),
-    "left out": _replaced("a.tif", tiff(8192, 8192, b"", (273, 4, 1, 0), (279, 4, 1, 0))),
-    "left out of 64 bits": _replaced(
+    "wide": replaced(_files, "a.tif", tiff(2**20, 2**10, b"")),
+    "largest blank": replaced(_files, "a.tif", tiff(8000, 8000, _BLANK, (259, 3, 1, 8))),
+    "larger blank": replaced(_files, "a.tif", tiff(9000, 9000, _BLANK, (259, 3, 1, 8))),
+    "many bands": replaced(_files, "a.tif", tiff(256, 256, b"", (277, 3, 1, 1024))),
+    "left out": replaced(_files, "a.tif", tiff(8192, 8192, b"", (273, 4, 1, 0), (279, 4, 1, 0))),
+    "left out of 64 bits": replaced(_files,
         "a.tif", tiff(8192, 8192, b"", (273, 4, 1, 0), (279, 4, 1, 0), (258, 3, 1, 64), (339, 3, 1, 3))
     ),
-    "small tiles": _replaced("a.tif", tiff(8192, 8192, b"", (322, 4, 1, 1), (323, 4, 1, 1), (324, 4, 2**26, 400))),
-    "all at one place": _replaced(
+    "small tiles": replaced(
+        _files, "a.tif", tiff(8192, 8192, b"", (322, 4, 1, 1), (323, 4, 1, 1), (324, 4, 2**26, 400))
+    ),
+    "all at one place": replaced(_files,
         "a.tif",
         tiff(4096, 4096, struct.pack("<I", 70_000) * 4096 + bytes(70_000), (273, 4, 4096, 400), (278, 4, 1, 1),
              (279, 4, 4096, 400)),
     ),
-    "metadata": _replaced("a.tif", tiff(16, 16, b"<Item " * 170_000, (42112, 2, 10**6, 400))),
-    "circle": _replaced("a.tif", b"II*\0\x08\0\0\0" + struct.pack("<HI", 0, 8)),
-    "large array": _replaced("a.npy", npy("(60000, 60000)", "'<f8'", bytes(64))),
+    "metadata": replaced(_files, "a.tif", tiff(16, 16, b"<Item " * 170_000, (42112, 2, 10**6, 400))),
+    "circle": replaced(_files, "a.tif", b"II*\0\x08\0\0\0" + struct.pack("<HI", 0, 8)),
+    "large array": replaced(_files, "a.npy", npy("(60000, 60000)", "'<f8'", bytes(64))),
     **{
         how: (lambda draw, folder, how=how: become(_files(folder)[0], how) or "")
         for how in ("pipe", "/dev/zero", "sparse", "folder", "loop")

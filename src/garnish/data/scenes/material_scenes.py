@@ -12,13 +12,11 @@ from garnish import registry
 from garnish.checking.arguments import checked
 from garnish.checking.bounds import Seed
 from garnish.checking.plain_data import integers
-from garnish.data.dataset import Dataset, Sample
+from garnish.data.dataset import Sample
 from garnish.data.picture_key import digest
-from garnish.data.scenes.composition import STYLES
 from garnish.data.scenes.materials import BAND_NAMES, SPECTRA, render_bands
 from garnish.data.scenes.render import RENDERER
-from garnish.data.scenes.scenes import MOST_SCENES, SceneSide
-from garnish.errors import OptionError, shown, suggest
+from garnish.data.scenes.series import MOST_SCENES, SceneSide, Series
 from garnish.pictures.bands import Bands
 from garnish.tasks.task import Task
 
@@ -27,7 +25,7 @@ _MATERIALS = 1
 
 
 @final
-class MaterialScenes(Dataset):
+class MaterialScenes(Series):
     """A series of procedural scenes with the task ``material``: what each surface is made of, whatever its paint.
 
     Args:
@@ -54,12 +52,9 @@ class MaterialScenes(Dataset):
         bands: Literal["ten", "rgb"] = "ten",
         keep: bool = False,
     ) -> None:
-        if style not in STYLES:
-            raise OptionError(f"materials: unknown style {shown(style)}{suggest(style, STYLES)}")
-        self.count, self.size, self.seed, self.style, self.keep = count, size, seed, style, keep
+        super().__init__("materials", count, size, seed, style, keep=keep)
         self._bands = Bands(names=BAND_NAMES) if bands == "ten" else Bands()
         self._task: Task = registry.build("tasks", "Semantic", {"classes": list(SPECTRA)})
-        self._kept: dict[int, Sample] = {}
 
     @property
     def name(self) -> str:
@@ -76,31 +71,17 @@ class MaterialScenes(Dataset):
         """``material`` alone."""
         return {"material": self._task}
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        if index in self._kept:
-            return self._kept[index]
+    def render(self, index: int) -> Sample:
+        """The bands of a scene and what its surfaces are made of."""
         scene, stored, ids = render_bands(self.seed, index, self.size, self.style)
         where = f"{self.style}-materials-{self.seed}-{index:06d}"
         if self.bands.is_rgb:
             pixels = torch.from_numpy(scene.image).permute(2, 0, 1).contiguous()
         else:
             pixels = torch.from_numpy(self.bands.values(stored, where))
-        sample = Sample(
+        return Sample(
             tv_tensors.Image(pixels), {"material": tv_tensors.Mask(torch.from_numpy(ids.astype("int64")))}, where
         )
-        if self.keep:
-            self._kept[index] = sample
-        return sample
-
-    @property
-    def checks_labels(self) -> bool:
-        """True: rendered labels are always valid."""
-        return True
 
     def content(self, index: int) -> Mapping[str, str]:
         """Style, seed, size, index and bands, which determine the scene."""
@@ -108,7 +89,5 @@ class MaterialScenes(Dataset):
 
     def key(self, index: int) -> str | None:
         """Digest of the versions of renderer and materials, and of what determines the scene."""
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
-        return digest("materials", RENDERER, _MATERIALS, self.seed, index, size, self.style, self.bands.names)
+        self.check_index(index)
+        return digest("materials", RENDERER, _MATERIALS, self.seed, index, self.sides, self.style, self.bands.names)

@@ -12,18 +12,12 @@ from garnish import registry
 from garnish.checking.arguments import checked
 from garnish.checking.bounds import Seed
 from garnish.checking.plain_data import integers
-from garnish.data.dataset import Dataset, DepthMap, NormalMap, Sample
+from garnish.data.dataset import DepthMap, NormalMap, Sample
 from garnish.data.picture_key import digest
-from garnish.data.scenes.composition import STYLES
 from garnish.data.scenes.render import CLASSES, RENDERER, render
+from garnish.data.scenes.series import MOST_SCENES, SceneSide, Series
 from garnish.errors import OptionError, shown, suggest
 from garnish.tasks.task import Task
-
-#: Scenes of a series that a run goes through: the order of an epoch is kept in memory.
-MOST_SCENES = 10**7
-
-#: Sides of a scene: at 4,096² rendering takes some gigabytes.
-SceneSide = Annotated[int, integers(8, 4_096)]
 
 #: name of a task in a scene → (class of the task, its options beside ``classes``)
 TASKS: dict[str, tuple[str, dict[str, object]]] = {
@@ -36,7 +30,7 @@ TASKS: dict[str, tuple[str, dict[str, object]]] = {
 
 
 @final
-class Scenes(Dataset):
+class Scenes(Series):
     """A series of procedural scenes with labels of all or some of the five tasks.
 
     Args:
@@ -65,12 +59,9 @@ class Scenes(Dataset):
         for name in tasks:
             if name not in TASKS:
                 raise OptionError(f"scenes: unknown task {shown(name)}{suggest(name, TASKS)}")
-        if style not in STYLES:
-            raise OptionError(f"scenes: unknown style {shown(style)}{suggest(style, STYLES)}")
-        self.count, self.size, self.seed, self.style, self.keep = count, size, seed, style, keep
+        super().__init__("scenes", count, size, seed, style, keep=keep)
         self._wanted = tasks
         self._tasks: dict[str, Task] = {}
-        self._kept: dict[int, Sample] = {}
 
     @property
     def name(self) -> str:
@@ -91,32 +82,13 @@ class Scenes(Dataset):
                 self._tasks[name] = registry.build("tasks", kind, {**options, **extra})
         return self._tasks
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        if index in self._kept:
-            return self._kept[index]
-        sample = self._make(index)
-        if self.keep:
-            self._kept[index] = sample
-        return sample
-
-    @property
-    def checks_labels(self) -> bool:
-        """True: rendered labels are always valid."""
-        return True
-
     def key(self, index: int) -> str | None:
         """Digest of the renderer's version, the seed, the scene's index, its size, its style and the tasks."""
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
-        return digest("scenes", RENDERER, self.seed, index, size, self.style, sorted(self._wanted))
+        self.check_index(index)
+        return digest("scenes", RENDERER, self.seed, index, self.sides, self.style, sorted(self._wanted))
 
-    def _make(self, index: int) -> Sample:
+    def render(self, index: int) -> Sample:
+        """The labels that are wanted of a scene, with its picture."""
         scene = render(self.seed, index, self.size, self.style)
         maps: dict[str, tv_tensors.TVTensor] = {
             "seg": tv_tensors.Mask(torch.from_numpy(scene.ids).long()),
