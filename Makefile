@@ -4,7 +4,7 @@ BIN := .venv/bin
 # one thread a process: the test runner starts a process a core, and small models gain nothing from more
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: demo test check format slow docs least clean
+.PHONY: demo test check format slow docs least package release-check clean
 
 demo: .venv/.installed
 	$(BIN)/garnish demo --out demo
@@ -16,6 +16,7 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy src/garnish/__init__.py  # which its stub hides from the line above
 	$(TEST_ENV) $(BIN)/pytest -q tests/test_layers.py
 
 slow: .venv/.installed
@@ -29,6 +30,14 @@ least: .venv-least/.installed
 	$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-least
 	$(BIN)/uv pip install -q --resolution lowest-direct --python .venv-least/bin/python -e '.[test]'
 	touch $@
+
+# builds the wheel and the source archive, and tries the wheel where nothing else is; PYTHONS="3.11 3.12 3.13" tries more
+package: .venv/.installed
+	$(BIN)/python tools/try_package.py --least $(PYTHONS)
+
+release-check: package
+	$(BIN)/python tools/release_check.py
+	$(TEST_ENV) $(BIN)/pytest -q tests/test_deprecated.py tests/test_docs.py
 
 format: .venv/.installed
 	$(BIN)/ruff format .

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from garnish.errors import MissingExtraError
-from garnish.page.files import own_files, page_files
+from garnish.page.files import export_page_files, own_files
 from garnish.runtime import Session
 
 NODE = shutil.which("node")
@@ -33,7 +33,7 @@ def written_page(folder: Path) -> Path:
     """The same with onnxruntime-web; skips the test where npm cannot fetch it."""
     written_modules(folder)
     try:
-        files = page_files()
+        files = export_page_files()
     except MissingExtraError as error:
         pytest.skip(str(error))
     for name, data in files.items():

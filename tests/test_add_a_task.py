@@ -1,4 +1,4 @@
-"""The examples of ``docs/add-a-task.md`` and of readers and decodings, as they stand there, from outside."""
+"""The examples of ``docs/add-a-task.md`` and of readers, decodings and checks, as they stand there, from outside."""
 
 from __future__ import annotations
 
@@ -9,14 +9,26 @@ from pathlib import Path
 
 import pytest
 
+from garnish.data.annotations.annotation_format import AnnotationFormat
 from garnish.data.labels.reader import Reader
 from garnish.decodings.decoding import Decoding
+from garnish.doctor.check import Check
 from garnish.targets.target import Target
 from garnish.tasks.task import Task
 from outside.package import ROOT, installed, run
 
-TASK, READER, DECODING = (ROOT / "docs" / f"add-a-{kind}.md" for kind in ("task", "reader", "decoding"))
-PAGES = [(Task, TASK), (Target, TASK), (Reader, READER), (Decoding, DECODING)]
+TASK, READER, DECODING, FORMAT = (
+    ROOT / "docs" / f"add-a-{kind}.md" for kind in ("task", "reader", "decoding", "format")
+)
+CHECK = ROOT / "docs" / "check.md"
+PAGES = [
+    (Task, TASK),
+    (Target, TASK),
+    (Reader, READER),
+    (Decoding, DECODING),
+    (AnnotationFormat, FORMAT),
+    (Check, CHECK),
+]
 
 
 def the_example(page: Path) -> str:
@@ -40,8 +52,14 @@ def outside(tmp_path_factory) -> dict[str, str]:
     """An environment in which a package that is not ours offers the classes of the pages."""
     site = tmp_path_factory.mktemp("site")
     offered: dict[str, str] = {}
-    modules = ("outside_curvature", TASK), ("outside_number_lines", READER), ("outside_signed_amount", DECODING)
-    for module, page in modules:
+    modules = {
+        "outside_curvature": TASK,
+        "outside_number_lines": READER,
+        "outside_signed_amount": DECODING,
+        "outside_outline_table": FORMAT,
+        "outside_grey_pictures": CHECK,
+    }
+    for module, page in modules.items():
         (site / f"{module}.py").write_text(the_example(page), "utf-8")
         offered |= points(page, module)
     return installed(site, offered)
@@ -53,7 +71,16 @@ def passed(environment: dict[str, str], *args: str) -> int:
     return int(re.search(r"(\d+) passed", printed).group(1))
 
 
-@pytest.mark.parametrize("cases", ["curvature_cases.py", "number_lines_cases.py", "signed_amount_cases.py"])
+@pytest.mark.parametrize(
+    "cases",
+    [
+        "curvature_cases.py",
+        "number_lines_cases.py",
+        "signed_amount_cases.py",
+        "outline_table_cases.py",
+        "grey_pictures_cases.py",
+    ],
+)
 def test_the_whole_package_takes_it(outside, cases):
     file = ROOT / "tests" / "outside" / cases
     assert passed(outside, str(file)) >= file.read_text("utf-8").count("\ndef test_")
@@ -66,7 +93,7 @@ def test_the_conformance_suite_finds_the_task_without_an_edit(outside):
 
 def test_nothing_of_them_is_in_the_package():
     text = "".join(p.read_text("utf-8") for p in (ROOT / "src").rglob("*.py"))
-    assert not re.search("CurvatureMap|SignedAmounts|NumberLines", text)
+    assert not re.search("CurvatureMap|SignedAmounts|NumberLines|OutlineTable|GreyPictures", text)
 
 
 @pytest.mark.parametrize(("cls", "page"), PAGES)

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import garnish as gn
 import garnish.backbones
 import tiny
-from garnish.backbones import build, mit, timm_models
+from garnish.backbones import buildable, mit, timm_models
 from garnish.backbones.stored_weights import StoredWeights
 from garnish.errors import BundleError, OptionError, WeightsError
 from garnish.recipes.recipe import read_recipe
@@ -146,7 +146,7 @@ def test_options_are_numbers_within_bounds_flags_and_names_that_are_listed():
         (VIT, {"norm_layer": "batchnorm2d"}, "norm_layer: expected one of layernorm"),
         (SWIN, {"depths": [100, 100, 1, 1]}, "128 in all"),
         (SWIN, {"window_size": 1000}, "window_size: expected"),
-        (SWIN, {"depths": [1] * 1_000_000}, "depths: expected 1 to 8"),
+        (SWIN, {"depths": [1] * 200_000}, "depths: expected 1 to 8"),
         ("convnext_tiny", {"kernel_sizes": 4}, "expected an odd whole number"),
         ("resnet18", {"layers": [1000, 1, 1, 1]}, "layers: expected"),
         ("resnet18", {"out_indices": [3, 1]}, "rising whole numbers"),
@@ -186,7 +186,7 @@ def test_what_asks_for_too_much_is_refused_at_once(name, options, said):
         (VIT, {"mlp_ratio": 0.1}, "mlp_ratio: expected a number from 0.125 to 64"),
         (f"{VIT}.nonsense", {}, "Invalid pretrained tag"),
         ("resnet18.x:y", {}, "unknown backbone"),
-        (f"{VIT}.x/resnet18", {}, "unknown backbone"),
+        (f"{VIT}.x/../resnet18", {}, "is no Hub id"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_in_one_line(name, options, said):
@@ -199,21 +199,21 @@ def test_stages_of_another_number_are_built():
 
 
 def test_the_machine_must_hold_it(monkeypatch):
-    monkeypatch.setattr(build, "machine_bytes", lambda: 100_000)
-    monkeypatch.setattr(build, "_TRIED", {})
+    monkeypatch.setattr(buildable, "machine_bytes", lambda: 100_000)
+    monkeypatch.setattr(buildable, "_TRIED", {})
     assert "its tensors have 0.0 GB, more than the 0.0 GB of this machine's memory" in refused(VIT, TINY)
     with torch.device("meta"):  # a plan asks for shapes
         gn.backbone(VIT, options=TINY)
 
 
 def test_trying_draws_no_random_numbers_and_happens_once(monkeypatch):
-    monkeypatch.setattr(build, "_TRIED", {})
+    monkeypatch.setattr(buildable, "_TRIED", {})
     torch.manual_seed(0)
     trunk = gn.backbone(VIT, options=TINY)
     torch.manual_seed(0)
     theirs = timm.create_model(VIT, num_classes=0, dynamic_img_size=True, **TINY).state_dict()
     assert all(torch.equal(t, theirs[trunk.source_names[n]]) for n, t in trunk.frozen_tensors().items())
-    assert len(build._TRIED) == 1
+    assert len(buildable._TRIED) == 1
     asked = []
     create = timm.create_model
     monkeypatch.setattr(

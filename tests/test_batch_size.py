@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 import garnish as gn
 import tiny as tiny_models
-from garnish import registry
 from garnish.errors import OptionError
 from garnish.heads.head import Head
 from garnish.heads.layers.batch_norm import BatchNorm1d, BatchNorm2d, accept_single_values
@@ -29,7 +28,7 @@ ONE_POSITION = {"mit": (32, 32), "vit": (16, 16)}
 
 
 @pytest.mark.parametrize("short", ONE_POSITION)
-@pytest.mark.parametrize("name", registry.classes("heads"))
+@pytest.mark.parametrize("name", tiny_models.HEADS)
 @pytest.mark.parametrize(
     ("labels", "size"),
     [

@@ -124,10 +124,34 @@ def test_version(capsys):
     assert json.loads(capsys.readouterr().out)["garnish"] in first
 
 
+def test_versions_for_a_report_of_a_fault(capsys):
+    import torch
+
+    import garnish as gn
+
+    assert main(["version", "--all", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    for name in (
+        "transformers",
+        "peft",
+        "numpy",
+        "pillow",
+        "huggingface_hub",
+        "system",
+        "devices",
+        "threads",
+        "extras",
+    ):
+        assert found[name], name
+    assert found["numpy"] == np.__version__ and torch.__version__.startswith(found["torch"])
+    gn.show_versions()
+    assert f"numpy {np.__version__}\n" in capsys.readouterr().out
+
+
 def test_methods_lists_what_exists(capsys):
     assert main(["methods", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"adapters", "heads", "tasks", "balancing", "readers", "layouts", "backbones"}
+    assert set(found) == {"adapters", "heads", "tasks", "balancing", "readers", "layouts", "annotations", "backbones"}
     assert {"LoRA", "Frozen"} <= set(found["adapters"]) and "mit_b0" in found["backbones"]
     assert main(["methods"]) == 0
     shown = capsys.readouterr().out

@@ -37,10 +37,10 @@ OTHER: dict[str, Any] = {
     "eval_every": 3, "eval_batch_size": 2, "eval_size": (32, 32), "eval_limit": 5, "patience": 2, "best_by": "seg.miou",
     "save_every": 3, "log_every": 3, "log": ("csv",), "checkpointing": True, "memory": "least", "compile": True,
     "memory_gb": 3.0,
-    "balance": {"seg": 2.0}, "check_pictures": 3,
+    "balance": {"seg": 2.0}, "check_pictures": 3, "show": 2,
 }  # fmt: skip
 TOTALS = PictureTotals(("a", "b"), {"matrix": torch.arange(18).reshape(2, 3, 3), "thin": torch.zeros(2, 4).long()})
-WITHOUT_EFFECT = {"workers", "save_every", "log_every", "log", "check_pictures", "cache", "cache_gb"}
+WITHOUT_EFFECT = {"workers", "save_every", "log_every", "log", "check_pictures", "cache", "cache_gb", "show"}
 OF_A_STEP = {
     *("batch_size", "precision", "accelerator", "checkpointing", "augment", "balance", "eval_size", "clip"),
     *("memory", "memory_gb"),

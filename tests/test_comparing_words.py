@@ -13,8 +13,8 @@ from comparison_example import example
 from garnish.comparing.outcomes import Failed
 from garnish.comparing.report.remarks import notes_of
 from garnish.comparing.report.results import read_results
-from garnish.comparing.report.svg import Axis, log_ticks, padded, path, round_ticks, tag, text_width
 from garnish.comparing.report.verdict import verdict
+from garnish.reporting.svg import Axis, log_ticks, padded, path, round_ticks, tag, text_width
 
 
 def arm(name: str, role: str = "adapter", **facts) -> dict:

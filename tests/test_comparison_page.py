@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 from comparison_example import example
-from garnish.comparing.report import number_format as figures
 from garnish.comparing.report.page import WIDE, write_page
 from garnish.comparing.report.pareto import COSTS, lay_out
 from garnish.comparing.report.pareto_svg import pareto_svg
 from garnish.comparing.report.results import read_results
 from garnish.comparing.report.small_multiples import curve_panels, gap_panel, search_panels, void_everywhere
 from garnish.comparing.report.spreadsheet import csv_text
-from garnish.comparing.report.svg import text_width
 from garnish.comparing.report.verdict import verdict
+from garnish.reporting import number_format as figures
+from garnish.reporting.svg import text_width
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"'&\u2028"
 

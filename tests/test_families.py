@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import garnish
 import tiny
 from garnish import registry
-from garnish.backbones import cnn, swin_v2
+from garnish.backbones import cnn, cnn_names, swin_v2
 from garnish.backbones.swin_v2 import CosineAttention
 from garnish.backbones.windows import ShiftedWindows
 from garnish.errors import SiteError, WeightsError
@@ -213,7 +213,7 @@ def test_weights_of_another_family_are_refused_in_one_line(tmp_path):
 def equals_features_only(name: str, options: dict | None = None) -> None:
     trunk = random_trunk(name, options)
     theirs = timm.create_model(name, features_only=True, **(options or {})).eval()
-    names = cnn._Names(name, options or {})
+    names = cnn_names.CNNNames(name, options or {})
     by_source = {source: trunk.frozen_tensors()[ours] for ours, source in trunk.source_names.items()}
     theirs.load_state_dict({k: by_source[names.of(k)] for k in theirs.state_dict()})
     x = torch.randn(2, 3, 64, 96)

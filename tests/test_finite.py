@@ -17,6 +17,7 @@ from garnish.bundles.checkpoint import load_state, save_state
 from garnish.checking import finite
 from garnish.checking.finite import is_finite, not_finite, odd_rows
 from garnish.errors import BundleError, GarnishError, OptionError, WeightsError
+from garnish.training import run
 from garnish.training.fit import fit
 from garnish.training.run import Run
 from training_cases import PARTIAL, QUIET, TASKS, Blobs, every, tensors_of, tiny
@@ -357,21 +358,22 @@ def test_a_checkpoint_that_is_not_finite_is_not_resumed(tmp_path):
 
 def overflowing(monkeypatch, steps):
     """Depth's outputs overflow in the evaluations of these steps."""
-    place, evaluate = Run._place, Run.evaluate
+    place, evaluate = run.start_placed, Run.evaluate
     now = {"step": 0}
 
-    def placed(self):
-        place(self)
-        module = self.model.head("depth")
+    def placed(model, *given):
+        step = place(model, *given)
+        module = model.head("depth")
         forward = module.forward
         module.forward = lambda maps: forward(maps) * (math.inf if now["step"] in steps else 1.0)
+        return step
 
     def noted(self):
         now["step"] = self.state.step
         evaluate(self)
         now["step"] = 0
 
-    monkeypatch.setattr(Run, "_place", placed)
+    monkeypatch.setattr(run, "start_placed", placed)
     monkeypatch.setattr(Run, "evaluate", noted)
 
 

@@ -389,10 +389,17 @@ def test_the_run_folder(run):
         "best/SHA256SUMS",
         "best/bundle.json",
         "best/weights.safetensors",
+        "details/depth_by_distance.csv",
+        "details/seg_classes.csv",
+        "details/seg_confusion.csv",
+        "details/seg_confusion.png",
+        "details/totals.safetensors",
+        "index.html",
         "last/earlier.safetensors",
         "last/state.safetensors",
         "log/scalars.csv",
         "results.csv",
+        *(f"sheets/step_{step:06d}.jpg" for step in (5, 10, 15, 20)),
     ]
     assert len([n for n in names if n.startswith("log/events.out.tfevents")]) == 1
     assert read_yaml(result.out / "args.yaml") == {"data": "blobs", "note": "1e-3"}
@@ -484,7 +491,7 @@ def test_a_line_every_tenth_where_there_is_no_terminal(capsys):
             progress.step(step, {"seg": 0.5}, 0.5)
     lines = capsys.readouterr().err.splitlines()
     assert 10 <= len(lines) <= 12
-    assert lines[-1].startswith("step 1000/1000  loss 0.5  seg 0.5  ") and lines[-1].endswith(" steps/s  0:00 left")
+    assert lines[-1].startswith("step 1000/1000  loss 0.5  seg 0.5  ") and lines[-1].endswith(" pictures/s  0:00 left")
 
 
 def test_introduction_and_licence(capsys):

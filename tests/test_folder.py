@@ -177,6 +177,9 @@ def test_names_inside_patterns(tmp_path):
 # errors
 
 
+SEG = {"task": "Semantic", "labels": "{name}.png", "classes": 2}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -192,6 +195,10 @@ def test_names_inside_patterns(tmp_path):
         ({"tasks": {"d": {"task": "Depth", "label": "{name}"}}}, "unknown option 'label'; did you mean 'labels'"),
         ({"every": {"train": 0}}, "above 0"),
         ({"splits": ["train"]}, "`splits` must be a mapping"),
+        ({"tasks": {"seg": SEG, "hold_out": 0.2}}, "tasks.hold_out: is no task but a key of the description; write"),
+        ({"tasks": {"seg": SEG, "splits": {"train": "a"}}}, "write `splits:` at the top level, beside `tasks`"),
+        ({"tasks": {"seg": {**SEG, "every": {"val": 2}}}}, "seg.every: is for all tasks together; write `every:`"),
+        ({"labels": "{name}.png"}, "labels stands beside `tasks` and is an option of one task; write `tasks: {NAME: "),
     ],
 )
 def test_refused_descriptions(root, changes, message):

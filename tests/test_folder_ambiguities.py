@@ -81,7 +81,7 @@ def test_both_remedies_of_a_split_without_pictures(root):
     assert [data.picture_name(i) for i in range(len(data))] == ["d"]
 
 
-@pytest.mark.parametrize("value", [["a", "b"], {"a": 1}, True, None, 1.5])
+@pytest.mark.parametrize("value", [{"a": 1}, True, None, 1.5])
 def test_a_split_is_a_folder_or_a_list(root, value):
     assert "write the name of a folder" in refused(lambda: folder(description(root, splits={"train": value})))
 
@@ -254,7 +254,7 @@ def test_wrong_splits_at_the_command_line(root, capsys):
     given = description(root, splits={"train": "train", "val": "val"}, path=".")
     (root / "data.yaml").write_text(json.dumps(given))
     assert main(["check", "--data", str(root / "data.yaml")]) == 2
-    assert "splits.train: 'train' is no list (.txt)" in capsys.readouterr().err
+    assert "splits.train: 'train' is no list (.txt, .csv" in capsys.readouterr().err
 
 
 def test_the_listed_file_is_the_one_that_errors_name(root):

@@ -72,7 +72,7 @@ def test_tasks_on_mlp_layers_from_the_second_stage_on(short):
 def test_owners_share_a_pass_that_part_behind_the_first_block_or_are_small(short, large, monkeypatch):
     """Of the first block they share the reading of weights alone; a block is one residual or two, by family."""
     if large:
-        monkeypatch.setattr("garnish.engine.shared_passes.APART_FROM", stream_bytes(tiny.backbone(short), 64, 64))
+        monkeypatch.setattr("garnish.engine.shared_passes.OWN_PASS_FROM", stream_bytes(tiny.backbone(short), 64, 64))
     trunk = tiny.backbone(short)
     block_of = {site.name: (site.stage, site.block) for site in trunk.sites() if site.block >= 0}
     first, second = sorted(set(block_of.values()))[:2]
@@ -111,6 +111,6 @@ def test_the_pictures_of_a_task_count_for_how_it_runs():
     pictures = tiny.pictures(5, 64, 64)
     asked = [["seg"], ["seg"], ["seg"], ["depth"], ["normals"]]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("garnish.engine.shared_passes.APART_FROM", 3 * stream_bytes(trunk, 64, 64))
+        patched.setattr("garnish.engine.shared_passes.OWN_PASS_FROM", 3 * stream_bytes(trunk, 64, 64))
         model(pictures, asked)
     assert len(calls) == 2

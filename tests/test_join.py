@@ -10,7 +10,6 @@ import torch
 
 import garnish as gn
 import tiny
-from garnish import registry
 from garnish.adapters.bottleneck import AdaptFormer
 from garnish.adapters.lora import LoRA
 from garnish.adapters.reference import Frozen, FullFineTuning
@@ -116,7 +115,7 @@ def test_joined_bundles_keep_every_task(tmp_path, family, pair):
     assert torch.equal(plain["seg"], alone["seg"])
 
 
-@pytest.mark.parametrize("head", sorted(registry.classes("heads")))
+@pytest.mark.parametrize("head", tiny.HEADS)
 @pytest.mark.parametrize("family", ["dinov2", "swin", "mit"])
 def test_freezing_and_loading_change_no_bit(tmp_path, family, head):
     # torch.matmul folds batches by layout and by whether the weight is trained: a head must not show it

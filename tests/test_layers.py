@@ -24,6 +24,7 @@ ROOMS = [
     ("pictures", set()),
     ("drawing", set()),
     ("decodings", set()),
+    ("reporting", set()),  # live lines, pages, charts
     ("tiles", set()),
     ("predicting", set()),  # many pictures, of a model or of an exported folder
     ("engine", set()),
@@ -34,15 +35,19 @@ ROOMS = [
     ("tasks", set()),
     ("balancing", set()),
     ("model", set()),
+    ("hub", set()),  # addresses of bundles on the Hub, and downloads
     ("bundles", set()),
+    ("sharing", set()),  # to the Hub and from it, with a card
     ("runtime", set()),
     ("page", set()),  # what export writes beside a graph, and a server serves
     ("data", set()),
+    ("doctor", set()),  # what is wrong with a data set
     ("training", set()),
     ("exporting", set()),  # the certificate measures a file on labelled pictures as training does
     ("planning", set()),
     ("recipes", set()),
     ("comparing", set()),
+    ("serving", {"client"}),  # many bundles for many requests
     ("top", {"__main__", "cli", "commands", "demo"}),
 ]
 RANK = {room: number for number, (room, _) in enumerate(ROOMS)}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchmetrics import Metric
 
 import tiny
 from garnish import registry
@@ -18,6 +19,7 @@ from garnish.tasks.normals import Normals
 from garnish.tasks.saliency import Saliency
 from garnish.tasks.semantic import Semantic
 from garnish.tasks.task import Task
+from garnish.training.task_details import gathered_details
 
 pytestmark = pytest.mark.ddp
 
@@ -56,7 +58,7 @@ def computed(pictures: list[int], reset_between: bool = False) -> dict[str, dict
     found = {}
     for name, task in tasks().items():
         p, t = pictures_of(task)
-        metric = task.metric()
+        metric = task.metric_with_details()
         metric.compute_with_cache = False
         if reset_between:
             metric.update(p[:1], t[:1])
@@ -65,8 +67,20 @@ def computed(pictures: list[int], reset_between: bool = False) -> dict[str, dict
             metric.update(p[index : index + 1], t[index : index + 1])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
-            found[name] = {k: float(v) for k, v in metric.compute().items()}
+            found[name] = {k: float(v) for k, v in metric.compute().items()} | numbers_told({name: metric})
     return found
+
+
+def numbers_told(metrics: dict[str, Metric]) -> dict[str, float]:
+    """The numbers of the tables that a metric gives of all processes, by detail, row and column."""
+    return {
+        f"{detail.name}/{row}/{column}": float(cell)
+        for details in gathered_details(metrics).found.values()
+        for detail in details
+        for row, cells in enumerate(detail.rows()[1:])
+        for column, cell in enumerate(cells)
+        if not isinstance(cell, str)
+    }
 
 
 @pytest.fixture(scope="module")

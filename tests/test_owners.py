@@ -162,7 +162,8 @@ def test_passes_run_beside_owners_that_come_and_go(kind):
             while not stop.is_set():
                 got = model(x, ["seg", "depth"])
                 whole = model(x)
-                if not same(got, want) or not same({n: whole[n] for n in want}, want):
+                # beside others' rows products have more rows, which some processors round otherwise
+                if not same(got, want) or not all(torch.allclose(whole[n], want[n], 1e-5, 1e-5) for n in want):
                     faults.append(got)
 
     threads = [threading.Thread(target=run) for _ in range(2)]
@@ -354,7 +355,10 @@ class Shared(Method):
 def test_two_methods_with_a_shared_network_each_keep_both(tmp_path, weights, monkeypatch):
     from garnish import registry
 
-    monkeypatch.setattr(registry, "classes", lambda kind, known=registry.classes: known(kind) | {"Shared": Shared})
+    known = registry.classes
+    monkeypatch.setattr(
+        registry, "classes", lambda kind: known(kind) | ({"Shared": Shared} if kind == "adapters" else {})
+    )
     model = on(weights, [Shared(role="fc1"), Shared(role="proj")], {"seg": TASKS["seg"]})
     names = [n for n in model.own_tensors() if n.startswith("shared")]
     assert names == ["shared.seg.factor", "shared1.seg.factor"]

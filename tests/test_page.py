@@ -20,7 +20,7 @@ from garnish.decodings.softplus_depth import SoftplusDepth
 from garnish.decodings.unitless_depth import UnitlessDepth
 from garnish.errors import DataError, MissingExtraError
 from garnish.page import onnxruntime_web
-from garnish.page.files import PAGE_FILES, own_files, page_files
+from garnish.page.files import PAGE_FILES, export_page_files, own_files
 from garnish.registry import describe
 from garnish.runtime import Session
 from page_runs import assert_same_maps, bytes_of, in_node, picture, predicted, written_modules, written_page
@@ -190,10 +190,10 @@ def test_the_page_asks_for_its_own_files_alone():
 def test_another_package_is_refused(tmp_path):
     file = tmp_path / "onnxruntime-web-1.30.0.tgz"
     with pytest.raises(DataError, match=r"cannot be read .*give onnxruntime-web-1.30.0.tgz of npm"):
-        page_files(file)
+        export_page_files(file)
     file.write_bytes(b"another")
     with pytest.raises(DataError, match=r"is not onnxruntime-web 1.30.0 of npm's registry \(its SHA512 differs\)"):
-        page_files(file)
+        export_page_files(file)
 
 
 def test_without_npm_it_says_what_to_do(monkeypatch, tmp_path):
@@ -201,9 +201,9 @@ def test_without_npm_it_says_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(
         MissingExtraError, match=r"there is no npm; install it, or run 'npm pack onnxruntime-web@1.30.0'"
     ):
-        page_files()
+        export_page_files()
     npm = tmp_path / "npm"
     npm.write_text("#!/bin/sh\necho 'no registry' >&2\nexit 1\n")
     npm.chmod(0o755)
     with pytest.raises(MissingExtraError, match=r"npm cannot fetch onnxruntime-web 1.30.0 \(no registry\); check its"):
-        page_files()
+        export_page_files()

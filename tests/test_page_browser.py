@@ -20,7 +20,7 @@ from garnish.decodings.classes import Classes
 from garnish.decodings.softplus_depth import SoftplusDepth
 from garnish.errors import MissingExtraError
 from garnish.files.pictures import read_picture
-from garnish.page.files import page_files
+from garnish.page.files import export_page_files
 from garnish.runtime import Session
 
 PIXELS = """canvas => {
@@ -38,7 +38,7 @@ def browser():
 @pytest.fixture(scope="module")
 def files():
     try:
-        return page_files()
+        return export_page_files()
     except MissingExtraError as error:
         pytest.skip(str(error))
 

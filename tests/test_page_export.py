@@ -36,7 +36,7 @@ def without_npm(monkeypatch):
         return {**own_files(), **{name: name.encode() for name in FILES}}
 
     graph = made.merged_graph({"seg": Classes(names=tuple("abcde"))})
-    monkeypatch.setattr(module, "page_files", files)
+    monkeypatch.setattr(module, "export_page_files", files)
     monkeypatch.setattr(module, "_made", lambda *_: (graph, 1, {}))
     return asked
 

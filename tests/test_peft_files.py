@@ -112,6 +112,14 @@ SOME_4 = {
 }
 
 
+def imported_in_part(short: str, folder: Path, **given: Any) -> Any:
+    """Imported, and it is said that a part of a fused layer has no adapter; of Swin all have one."""
+    if short == "swin":
+        return garnish.import_peft(folder, **given)
+    with pytest.warns(UserWarning, match="of rank .* zero at the others"):
+        return garnish.import_peft(folder, **given)
+
+
 @pytest.mark.parametrize(("short", "kind"), products([(short,) for short in peft_trunks.SIZES]))
 def test_we_load_what_peft_trained(short, kind, tmp_path):
     """Its own start: each part has its own A, some parts have none, ranks and alphas differ by name."""
@@ -135,8 +143,12 @@ def test_we_load_what_peft_trained(short, kind, tmp_path):
     with torch.no_grad():
         want = runner(theirs)(x)
     theirs.save_pretrained(tmp_path / "adapter")
-    ours = garnish.import_peft(
-        tmp_path / "adapter", backbone=trunk, tasks={"seg": garnish.Semantic(classes=5)}, head=garnish.LinearHead()
+    ours = imported_in_part(
+        short,
+        tmp_path / "adapter",
+        backbone=trunk,
+        tasks={"seg": garnish.Semantic(classes=5)},
+        head=garnish.LinearHead(),
     )
     with torch.no_grad():
         got = ours.backbone(x)
@@ -330,7 +342,7 @@ def test_a_classifier_is_left_out_only_by_name(tmp_path):
         garnish.import_peft(tmp_path / "nested", backbone=peft_trunks.trunk_of("vit"), tasks=task)
     with pytest.raises(BundleError, match="'pooler'"):
         garnish.import_peft(tmp_path / "nested", backbone=trunk, tasks=task, leave_out=["classifier", "pooler"])
-    ours = garnish.import_peft(tmp_path / "nested", backbone=trunk, tasks=task, leave_out=["classifier"])
+    ours = imported_in_part("vit", tmp_path / "nested", backbone=trunk, tasks=task, leave_out=["classifier"])
     x = peft_trunks.pictures("vit")
     with torch.no_grad():
         assert_same(ours.backbone(x), peft_trunks.runner_of("vit")(theirs.eval().base_model.model.vit)(x))

@@ -448,6 +448,6 @@ def test_progress_says_speed_and_time_left(monkeypatch):
     monkeypatch.setattr(tested.time, "perf_counter", lambda: next(clock, 10.0))
     progress = tested.PredictProgress(500, lines=False)
     progress.done = 100
-    assert progress.line() == "100/500 pictures  10 pictures/s  0:40 left"
+    assert next(progress.lengths()) == "100/500 pictures  10 pictures/s  0:40 left"
     progress.total = 100 + 10 * 3725
-    assert progress.line().endswith("1:02:05 left")
+    assert next(progress.lengths()).endswith("1:02:05 left")

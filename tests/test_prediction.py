@@ -52,6 +52,14 @@ def test_its_text_is_short_and_its_page_holds_all_that_it_shows():
     assert re.findall(r'(?:src|href)="(.{0,23})', page) == ["data:image/jpeg;base64,"]  # nothing is fetched
 
 
+def test_it_names_its_tasks_and_gives_its_maps_as_a_mapping_does():
+    maps = made()
+    assert list(maps) == list(maps.keys()) == ["seg", "depth", "normals", "edges"] and len(maps) == 4
+    assert "seg" in maps and "dept" not in maps and 0 not in maps
+    assert [task for task in maps if maps[task] is not maps.maps[task]] == []
+    assert dict(maps) == dict(maps.items()) == maps.maps
+
+
 def test_areas_are_counts_of_pixels():
     found = made().areas("seg")
     assert list(found) == ["background", "road", "car"]

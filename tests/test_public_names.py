@@ -35,7 +35,11 @@ def functions() -> dict[str, list[str]]:
 
 
 def options() -> dict[str, dict[str, list[str]]]:
-    kinds = [kind for kind in registry.KINDS if kind not in ("backbones", "targets", "readers")]
+    kinds = [
+        kind
+        for kind in registry.KINDS
+        if kind not in ("backbones", "readers", "foreign", "annotations", "checks", "transformers")
+    ]
     found = {kind: registry.classes(kind) for kind in kinds}
     ours = {k: {n: c for n, c in known.items() if c.__module__.startswith("garnish.")} for k, known in found.items()}
     return {kind: {name: fields(cls) for name, cls in known.items()} for kind, known in ours.items()}

@@ -272,9 +272,15 @@ def test_descriptions_that_a_message_writes_out(tmp_path):
 
     with pytest.raises(GarnishError) as error:
         folder(given, "val")
-    option = yaml_in(str(error.value))[-1]
+    listed, held = yaml_in(str(error.value))[-2:]
     (tmp_path / "val.txt").write_text("p\n")
-    assert len(folder({**given, **option}, "val")) == 1
+    assert len(folder({**given, **listed}, "val")) == 1
+    for name in "qrst":
+        save(tmp_path / f"images/{name}.png", colour(1, 2, 3))
+        save(tmp_path / f"labels/{name}.png", u8(1))
+    assert len(folder({**given, **held}, "val")) == 1
+    for name in "qrst":
+        (tmp_path / f"images/{name}.png").unlink()
     assert "ask for split 'all'" in str(error.value)
     assert len(folder(given, "all")) == 1
 
@@ -300,10 +306,10 @@ def test_ready_descriptions(tmp_path, kind, values, corrected, split):
     try:
         folder(tmp_path)
     except GarnishError as error:
-        place, ready = re.search(r"save this as (\S+), correct it and give that file: (.*)", str(error)).groups()
+        place, ready = re.search(r"save this as (\S+) there, correct it and give that file: (.*)", str(error)).groups()
         given = yaml.safe_load(ready)
         next(iter(given["tasks"].values())).update(corrected)
-        Path(place).write_text(yaml.safe_dump(given))
-    else:
-        assert kind == "edges"
+        (tmp_path / place).write_text(yaml.safe_dump(given))
+    else:  # ids with gaps and colours need nothing, either
+        assert kind == "edges" or (kind == "masks" and len(np.unique(values)) == 2)
     assert float(folder(tmp_path)[0].targets[next(iter(folder(tmp_path).tasks))].max()) > 0 or not values.any()

@@ -87,7 +87,9 @@ def test_sigterm_undoes_the_step_and_ends_with_143(tmp_path, unbroken, monkeypat
     assert stopped.value.code == 143
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "stopped by SIGTERM" in line]
     run = f"{tmp_path}/run"
-    assert line.endswith(f"after step {read // 4}; to go on: garnish train --resume {run}, or fit(resume={run!r})")
+    assert line.endswith(
+        f"after step {read // 4}; to go on: the same fit(…, resume={run!r}), with model, data and options as before"
+    )
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     monkeypatch.setattr(Blobs, "__getitem__", original)
     # four reads a step: asked to stop within a step, the run ends before it

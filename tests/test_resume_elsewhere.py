@@ -103,11 +103,12 @@ def test_other_data_in_the_current_folder_are_not_taken(project, tmp_path, monke
 
 
 def refused(capsys, run: Path, *words: str) -> str:
+    """The error, in one line; before it there may be one of the data, which have no split val."""
     capsys.readouterr()
     assert resume(run, *words) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("garnish: ") and err.count("\n") == 1
-    return err
+    *before, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("garnish: ") and all("(train): no split val: " in line for line in before)
+    return error
 
 
 def test_moved_or_changed_data_are_refused_and_the_remedy_works(project, tmp_path, monkeypatch, capsys):
@@ -121,7 +122,7 @@ def test_moved_or_changed_data_are_refused_and_the_remedy_works(project, tmp_pat
         f"data: there is no {project}/d.yaml, where the run was started with d.yaml; if it was moved, give --data"
         in told
     )
-    assert "(names of pictures); give those that it was started with (--data), or" in refused(
+    assert "(names of pictures); give those that it was started with (--data, or" in refused(
         capsys, run, "--data", "d.yaml"
     )
     picture = tmp_path / "set/images/p0.png"

@@ -387,7 +387,10 @@ def test_a_pickled_object_is_refused(folder):
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ({"num_attention_heads": [1, 2, 3, 8]}, "num_attention_heads [1, 2, 3, 8], not [1, 2, 3, 4]; set the option"),
+        (
+            {"num_attention_heads": [1, 2, 3, 8]},
+            "by their config.json they are of another architecture; give gn.backbone(",
+        ),
         ({"hidden_act": "relu"}, "hidden_act 'relu', not 'gelu'"),
         ({"strides": [4, 2, 2, 1]}, "strides [4, 2, 2, 1]"),
     ],

@@ -75,7 +75,10 @@ STRANGE: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], obj
         state_with(history=[{**EVALUATION, "metrics": {"seg": [1]}}]),
         r"history\[0\]\.metrics\.seg: expected a mapping",
     ),
-    "stopped": (state_with(stopped="never"), r"state\.stopped: expected one of '', finished, early; got 'never'"),
+    "stopped": (
+        state_with(stopped="never"),
+        r"state\.stopped: expected one of '', finished, early, callback; got 'never'",
+    ),
     "seconds": (state_with(seconds=-1), r"state\.seconds: expected a number from 0"),
     "batch size": (lambda f, t: f.update(batch_size=0), r"batch_size: expected a whole number from 1"),
     "world": (lambda f, t: f.update(world=[1]), r"world: expected a whole number from 1"),

@@ -51,7 +51,9 @@ def test_the_command_says_so_too(tmp_path, capsys):
     words = ["train", "--data", str(tmp_path / "data.yaml"), "--backbone", "garnish_b0", "--adapter", "Frozen"]
     words += ["--train.steps", "2", "--out", str(tmp_path / "run"), "--quiet"]
     assert main([*words, "--train.eval_every", "1"]) == 2
-    assert capsys.readouterr().err.startswith("garnish: train: eval_every needs validation data")
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].startswith("garnish: train: eval_every needs validation data")
+    assert "no split val" in told[0] and "--data.hold_out 0.2" in told[0]
     assert main(words) == 0  # the remedy: left out
 
 
@@ -75,6 +77,8 @@ def test_a_warm_up_that_never_ends_is_refused(warmup):
         ({"memory": "fast"}, {"trains_trunk": False}, "train.memory: fast has no effect, because nothing in the back"),
         ({"save_every": 7}, {"has_folder": False}, "train.save_every: 7 has no effect, because the run has no folder"),
         ({"log_every": 7}, {"has_folder": False}, "train.log_every: 7 has no effect"),
+        ({"show": 7}, {"has_folder": False}, "train.show: 7 has no effect, because the run has no folder"),
+        ({"show": 7}, {"has_val": False}, "train.show: 7 has no effect, because there are no validation pictures"),
         ({"log": ("csv", "wandb")}, {"has_folder": False}, "train.log: ('csv', 'wandb') has no effect"),
         ({"strategy": "ddp", "accelerator": "mps"}, {}, "train.strategy: ddp has no effect"),
         ({"devices": 4}, {"processes": 2}, "train.devices: 4, but torchrun started 2"),

@@ -73,6 +73,10 @@ TASKS = {"seg": ("Semantic", {"classes": 5}), "depth": ("Depth", {"max_metres": 
 MIX = [["normals"], ["seg", "depth"], ["depth"]]
 
 
+#: heads that decode
+HEADS = sorted(name for name, cls in registry.classes("heads").items() if cls.decodes)
+
+
 def example(kind: str, name: str) -> Any:
     """The class ``name`` of a kind with its defaults, or with the options it needs.
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from garnish.comparing.report.number_format import bytes_text, count_text, metric_text, signed_text
 from garnish.comparing.report.page_table import Cell, ReportTable, main_table, marks, rates_text
 from garnish.comparing.report.pareto import COSTS, FONT, Pareto, lay_out
 from garnish.comparing.report.pareto_svg import pareto_svg
 from garnish.comparing.report.results import ArmResult, Results, TaskFacts, read_results
-from garnish.comparing.report.svg import tag
 from garnish.comparing.report.verdict import protocol, verdict
+from garnish.reporting.number_format import bytes_text, count_text, metric_text, signed_text
+from garnish.reporting.svg import tag
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

@@ -42,7 +42,7 @@ def _trunk(label: str, trunk: dict[str, Any], counts: list[int]) -> list[str]:
         "| head | parameters, M | GMACs | ms | MB for backward |",
         "|---|---|---|---|---|",
     ]
-    for name in sorted(registry.classes("heads")):
+    for name in sorted(n for n, cls in registry.classes("heads").items() if cls.decodes):
         rows = [trunk["heads"].get(name, {}).get(str(count), {"refused": "not measured"}) for count in counts]
         refused = [row["refused"] for row in rows if "refused" in row]
         if len(refused) == len(rows):

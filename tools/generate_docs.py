@@ -37,8 +37,10 @@ MEASURED = ROOT / "benchmarks" / "methods" / "results.json"
 sys.path += [str(ROOT / "tests"), str(ROOT / "tools")]
 import compared  # noqa: E402  (beside this file)
 import decoder_costs  # noqa: E402
+import doctor_checks  # noqa: E402
 import draw_rooms  # noqa: E402
 import training_costs  # noqa: E402
+import typed_exports  # noqa: E402
 
 import tiny  # noqa: E402  (the tests' tiny trunks)
 
@@ -58,6 +60,7 @@ TITLES = {
     "tasks": "Tasks (in data descriptions)",
     "balancing": "Balancing of the tasks' losses (`train.balance:`)",
     "readers": "Readers of label files (`kind:` in data descriptions)",
+    "annotations": "Formats of annotation tools (`format:` in data descriptions)",
     "layouts": "Published sets (`data: {layout: NAME, path: …}`)",
 }
 #: what each family takes as ``options``
@@ -248,9 +251,11 @@ def decoders_page(former: str) -> str:
 def pages() -> dict[Path, str]:
     """File → what it should hold."""
     made = {DOCS / "help.md": help_pages(), draw_rooms.DRAWING: draw_rooms.draw(), **compared.pictures()}
+    made |= typed_exports.files()
     renewed = {
         DOCS / "methods.md": methods_page,
         DOCS / "decoders.md": decoders_page,
+        DOCS / "check.md": lambda former: page(former, "", doctor_checks.section()),
         DOCS / "benchmarks.md": lambda former: page(former, "", training_costs.section()),
         compared.RESULTS / "README.md": lambda former: page(former, "", compared.results_table()),
         ROOT / "README.md": lambda former: page(former, "", compared.summary() + "\n"),

@@ -208,7 +208,7 @@ def _other_ways(family: str) -> dict[str, Case]:
         found[f"{label}/drop_path"] = Case(lambda made=made: made(drop_path=0.3))
         found[f"{label}/drop_path_per_task"] = Case(lambda made=made: made(drop_path=0.3, per_task=True))
         found[f"{label}/merged_maps"] = Case(lambda made=made: made(taps="merged"), merges=True)
-        for head in registry.classes("heads"):
+        for head in (name for name, cls in registry.classes("heads").items() if getattr(cls, "decodes", True)):
             found[f"{label}/{head}"] = Case(
                 lambda made=made, head=head: made(head=registry.build("heads", head, HEADS.get(head, {})))
             )

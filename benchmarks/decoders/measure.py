@@ -111,7 +111,7 @@ def main() -> None:
         "python": platform.python_version(),
     }
     found["run"] = {"rounds": args.rounds, "size": list(SIZE), "tasks": list(COUNTS)}
-    heads = [name for name in registry.classes("heads") if args.only is None or name in args.only]
+    heads = [n for n, cls in registry.classes("heads").items() if cls.decodes and (not args.only or n in args.only)]
     for count in COUNTS:
         for trunk in args.trunks:
             of_trunk = found.setdefault("trunks", {}).setdefault(trunk, {"name": TRUNKS[trunk], "heads": {}})

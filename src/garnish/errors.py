@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 import reprlib
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -41,6 +42,10 @@ class BundleError(GarnishError, ValueError):
 
 class WeightsError(GarnishError, ValueError):
     """Backbone weights that do not fit the architecture, or cannot be read."""
+
+
+class HubError(GarnishError):
+    """What the Hugging Face Hub refuses or lacks, or a network that does not answer; the message names the address."""
 
 
 class SiteError(GarnishError, ValueError):
@@ -123,6 +128,13 @@ def plural(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
+
+
+def with_count(count: int, what: str) -> str:
+    """``3 boxes``, ``2 polygons of fewer than 3 points``: :func:`plural` of the noun that ``what`` begins with."""
+    noun, *rest = re.split(r" (?=of |without |that )", what, maxsplit=1)
+    is_plural = noun.endswith("s") and not noun.endswith("ss")  # as tools name them: "choices"
+    return " ".join([f"{count} {noun}" if is_plural else plural(count, noun), *rest])
 
 
 def suggest(name: str, known: Iterable[str], *, limit: int = 12) -> str:

@@ -1,4 +1,4 @@
-"""Modules moved since 0.1: importing an old name raises an error with the new one. To be removed in release 0.3."""
+"""Modules moved since 0.1: importing an old name raises an error with the new one, until release :data:`GONE`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from importlib import resources
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from typing import NoReturn, final
+
+#: The release that has this file no longer; tests/test_deprecated.py holds it.
+GONE = "0.3"
 
 
 @cache

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
@@ -87,6 +87,33 @@ def muted(*names: str) -> Iterator[None]:
         yield
     finally:
         for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
+
+
+@contextmanager
+def only_lines(form: logging.Formatter, levels: Mapping[str, int]) -> Iterator[None]:
+    """Within a ``with`` block all log lines and warnings of this process go to standard error in one form.
+
+    Args:
+        form: makes lines, which must be showable.
+        levels: logger ("": the root) → from which level on its lines are shown; other handlers of these are left out.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(form)
+    before = []
+    for name, level in {"": logging.WARNING, **levels}.items():
+        log = logging.getLogger(name)
+        before.append((log, log.handlers, log.level, log.propagate))
+        log.handlers, log.propagate = [], True
+        log.setLevel(level)
+    logging.getLogger().handlers = [handler]
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for log, handlers, level, propagate in before:
+            log.handlers, log.propagate = handlers, propagate
             log.setLevel(level)
 
 

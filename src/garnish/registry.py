@@ -1,8 +1,10 @@
 """Finding classes by name: the folder of a file is its registration, the constructor's keywords are the schema.
 
 A *kind* is a folder (``adapters``, ``heads``, ``tasks``, ``decodings``, ``balancing``, ``backbones``,
-``data/labels``, ``data/layouts``). Every final class in a file of that folder that derives from the kind's base class
-can be named. Third parties add to a kind through an entry point group ``garnish.<kind>`` that names a class.
+``backbones/transformers``, ``data/labels``, ``data/layouts``, ``data/annotations``, ``data/foreign``,
+``doctor/checks``). Every final class in a file of that folder that derives from the kind's base class can be named.
+Third parties add to a kind through an entry point group ``garnish.<kind>`` that names a class. A class of a script or a
+notebook is found by its name too, once it is defined; it is not listed.
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ import importlib
 import inspect
 import math
 import pkgutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from garnish.checking.plain_data import LONGEST, Json, Reading, read_as
-from garnish.errors import OptionError, one_line, shown, suggest
+from garnish.errors import OptionError, one_line, showable, shown, suggest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -32,8 +35,16 @@ KINDS = {
     "decodings": ("garnish.decodings", "garnish.decodings.decoding", "Decoding"),
     "balancing": ("garnish.balancing", "garnish.balancing.balancing", "Balancing"),
     "backbones": ("garnish.backbones", "garnish.backbones.backbone", "Backbone"),
+    "transformers": (
+        "garnish.backbones.transformers",
+        "garnish.backbones.transformers.transformers_model",
+        "TransformersModel",
+    ),
     "readers": ("garnish.data.labels", "garnish.data.labels.reader", "Reader"),
     "layouts": ("garnish.data.layouts", "garnish.data.layouts.layout", "Layout"),
+    "foreign": ("garnish.data.foreign", "garnish.data.foreign.foreign_description", "ForeignDescription"),
+    "annotations": ("garnish.data.annotations", "garnish.data.annotations.annotation_format", "AnnotationFormat"),
+    "checks": ("garnish.doctor.checks", "garnish.doctor.check", "Check"),
 }
 
 
@@ -48,6 +59,16 @@ class SpecFacts(TypedDict):
 
 
 _OPTIONS = Reading(wraps=True, longest=LONGEST)
+
+#: kind → the page that says how one more is added
+_PAGES = {
+    "adapters": "docs/add-a-method.md",
+    "heads": "docs/add-a-head.md",
+    "tasks": "docs/add-a-task.md",
+    "decodings": "docs/add-a-decoding.md",
+    "backbones": "docs/add-a-backbone.md",
+    "readers": "docs/add-a-reader.md",
+}
 
 
 @cache
@@ -82,17 +103,90 @@ def classes(kind: str) -> dict[str, type]:
 
 
 def find(kind: str, name: str) -> type:
-    """The class called ``name`` of a kind.
+    """The class called ``name`` of a kind: an installed one, else one that somebody's module has defined.
 
     Raises:
-        OptionError: no such name; the message lists what exists and what is nearest.
+        OptionError: no such name; the message lists what exists and what is nearest. Or two modules define it.
     """
     known = classes(kind)
     if not isinstance(name, str):  # a file of a stranger, or a value of the command line, may say anything
         raise OptionError(f"{kind.removesuffix('s')}: expected a name, got {shown(name)}; {suggest('', known)[2:]}")
-    if name not in known:
-        raise OptionError(f"unknown {kind.removesuffix('s')} {shown(name)}{suggest(name, known)}")
-    return known[name]
+    if name in known:
+        return known[name]
+    mine = _defined(kind, name)
+    if mine is not None:
+        return mine
+    told = f"unknown {kind.removesuffix('s')} {shown(name)}{suggest(name, known)}"
+    if kind in _PAGES:
+        told += f"; one of your own: import its module first, or entry point garnish.{kind} ({_PAGES[kind]})"
+    raise OptionError(told)
+
+
+def check_own(spec: object, kind: str, where: str) -> None:
+    """Raise for an object of a class of somebody's own that no file could describe; ours and installed ones pass.
+
+    Raises:
+        OptionError: a constructor that is not a dataclass's, whose options are unknown; or a name that is taken.
+    """
+    cls = type(spec)
+    if is_installed(kind, cls):
+        return
+    maker = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    if "__dataclass_params__" not in vars(maker):
+        raise OptionError(
+            f"{where}: {cls.__name__} has an __init__ of its own, so its options could not be saved; make it a frozen"
+            f" dataclass, whose fields are the options: @dataclass(frozen=True, kw_only=True) ({_PAGES[kind]})"
+        )
+    if cls.__name__ in classes(kind):
+        raise OptionError(
+            f"{where}: the class {cls.__name__} of {cls.__module__} has the name of another, which its bundles would"
+            " load; rename it"
+        )
+
+
+def is_installed(kind: str, cls: type) -> bool:
+    """Whether every process finds the class: it is of this package, or an entry point names it."""
+    return classes(kind).get(cls.__name__) is cls
+
+
+def tell_of_own(specs: Iterable[tuple[str, object]], where: str) -> None:
+    """Warn of objects that are written to a file whose classes a reader may not find.
+
+    Args:
+        specs: kind and object.
+        where: the file, for the message.
+    """
+    found = {type(spec): kind for kind, spec in specs if not is_installed(kind, type(spec))}
+    if not found:
+        return
+    names = ", ".join(f"{cls.__name__} ({cls.__module__})" for cls in found)
+    kind = next(iter(found.values()))
+    told = (
+        f"{where}: loads only where your class is found: {one_line(names, 120)}; import its module before gn.load, or"
+        f" install a package with an entry point of group garnish.{kind} ({_PAGES[kind]})"
+    )
+    warnings.warn(showable(told), stacklevel=2)
+
+
+def _defined(kind: str, name: str) -> type | None:
+    """The class of that name in a module that is imported already, or None; of one defined anew, the last.
+
+    Raises:
+        OptionError: two modules define it.
+    """
+    base = getattr(importlib.import_module(KINDS[kind][1]), KINDS[kind][2])
+    ahead: list[type] = [base]
+    found: dict[tuple[str, str], type] = {}
+    while ahead:
+        cls = ahead.pop()
+        ahead += type.__subclasses__(cls)  # in the order of their definition, so the last is looked at first
+        ours = cls.__module__.split(".")[0] == "garnish"  # those that can be named are installed
+        if cls.__name__ == name and not ours and not inspect.isabstract(cls):
+            found.setdefault((cls.__module__, cls.__qualname__), cls)
+    if len(found) > 1:
+        places = ", ".join(".".join(place) for place in sorted(found))
+        raise OptionError(f"{kind.removesuffix('s')} {shown(name)}: several classes have it ({one_line(places, 200)})")
+    return next(iter(found.values()), None)
 
 
 def build(kind: str, name: str, options: Mapping[str, object] | None = None, *, where: str = "") -> Any:

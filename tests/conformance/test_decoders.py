@@ -24,7 +24,7 @@ MIX = [["seg"], ["seg", "depth"], ["depth"]]
 def cases(fast_on: tuple[str, ...] = FAST) -> list:
     """(decoder, family, adapters a task); slow but for two families, each once shared and once a task."""
     found = []
-    for name in registry.classes("heads"):
+    for name in tiny.HEADS:
         for short in FAMILIES:
             for per_task in (False, True):
                 fast = (short, per_task) in {(FAST[0], False), (FAST[1], True)} and short in fast_on
@@ -102,8 +102,9 @@ def test_compiles_above_one_graph_of_the_trunk(name, short, per_task):
 @pytest.mark.export
 @every_costly
 def test_exports(name, short, per_task):
-    fixed = Fixed(made(name, short, per_task), ["seg", "depth"])
-    x = tiny.pictures(2)
+    # in float64: a graph rounds low-rank updates otherwise than a pass without gradients, which random trunks magnify
+    fixed = Fixed(made(name, short, per_task).double(), ["seg", "depth"])
+    x = tiny.pictures(2).double()
     with torch.no_grad():
         program = torch.export.export(fixed, (x,)).module()
         for got, want in zip(program(x.flip(0)), fixed(x.flip(0)), strict=True):

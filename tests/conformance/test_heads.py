@@ -19,7 +19,7 @@ PYRAMID = [FeatureInfo(c, s) for c, s in ((8, 4.0), (16, 8.0), (24, 16.0), (32, 
 PLAIN = [FeatureInfo(12, 14.0)] * 4
 OUT = 7
 
-every = pytest.mark.parametrize("name", list(registry.classes("heads")))
+every = pytest.mark.parametrize("name", tiny.HEADS)
 both = pytest.mark.parametrize("features", [PYRAMID, PLAIN], ids=["pyramid", "plain"])
 
 

@@ -203,5 +203,6 @@ def _odd(draw: Random, former: object, yaml: bool) -> object:
             [*TEXTS, former + "\x1b[31m", former * 2, former[:-1], former.upper(), former + ".." + former]
         )
     if isinstance(former, list) and former and draw.random() < 0.5:
-        return draw.choice([former * 2, former * 10_000, former[:-1], former[::-1], [*former, former], [*former, None]])
+        many = 10_000 if len(former) < 100 else 2  # what was made long once would else fill the memory
+        return draw.choice([former * 2, former * many, former[:-1], former[::-1], [*former, former], [*former, None]])
     return draw.choice(draw.choice([NUMBERS, TEXTS, SHAPES, *([YAML_ONLY, YAML_ONLY] if yaml else [])]))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from garnish.backbones.architecture import Depths, Flag, Rate, StageHeads, Widths, check_lengths, read_architecture
 from garnish.backbones.backbone import Small
+from garnish.backbones.given_weights import Weights
 from garnish.backbones.timm_models import TimmTrunk, create_timm
 from garnish.engine.blocks import Branch, FeatureInfo, Residual, Stage
 from garnish.errors import OptionError
@@ -52,7 +53,7 @@ class PVTv2(TimmTrunk):
     }
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, Any]) -> PVTv2:
+    def create(cls, name: str, weights: Weights, options: Mapping[str, Any]) -> PVTv2:
         """Build ``name``; ``options``: fields of :class:`PVTv2Options`."""
         arch = read_architecture(name, options, PVTv2Options)
         check_lengths(name, arch, "embed_dims", "depths", "num_heads", "sr_ratios")

@@ -87,6 +87,20 @@ def test_they_work_together_and_come_back_from_a_bundle(outside, tmp_path):
     assert "all done" in run(outside, *words, "-c", SCRIPT, str(tmp_path / "bundle"))
 
 
+OF_TRANSFORMERS = """
+from garnish.backbones.transformers_names import transformers_model
+found = transformers_model({"model_type": "pvt_v2"}, "config.json")
+assert found.__module__ == "outside.pvt_of_transformers", found
+assert found.architecture({"hidden_sizes": [32, 64, 160, 256]}, "config.json") == ("pvt_v2_b0", {})
+print("found")
+"""
+
+
+def test_an_architecture_of_transformers_is_found(tmp_path):
+    points = {**POINTS, "transformers PvtV2Model": "outside.pvt_of_transformers:PvtV2Model"}
+    assert "found" in run(installed(tmp_path, points), "-c", OF_TRANSFORMERS)
+
+
 @pytest.mark.parametrize(
     ("point", "where", "said"),
     [

@@ -39,6 +39,11 @@ class Convpass(Method):
         scale: s, factor of the update; the paper searches 0.01, 0.1, 1, 10, 100.
         dropout: on the convolved hidden vector.
         init: the convolution starts as the "identity" (zero but for the centre tap; ViT) or "xavier" (Swin).
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.Convpass(), {"depth": gn.Depth()})
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())  # with the head's 1,537
+        45825
     """
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"bottleneck": (4, 8, 16)}

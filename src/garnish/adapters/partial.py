@@ -24,6 +24,11 @@ class Partial(Method):
 
     Attributes:
         blocks: number of blocks to train.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.Partial(blocks=2), {"depth": gn.Depth()})
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())  # with the head's 1,537
+        1601537
     """
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"blocks": (1, 2, 4)}

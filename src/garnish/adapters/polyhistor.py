@@ -43,6 +43,11 @@ class PolyhistorLite(Method):
         embedding: length of the embeddings of tasks and of layers.
         hidden: h, width of the hyper-network.
         scale: c, factor of the update.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.PolyhistorLite(), {"depth": gn.Depth()})
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())  # with the head's 1,537
+        198457
     """
 
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (16.0, 8.0, 4.0)}

@@ -42,6 +42,11 @@ class SideTuning(Method):
     Attributes:
         reduction: ρ = d/w.
         mlp_ratio: hidden width of a side block's MLP, divided by w.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.SideTuning(), {"depth": gn.Depth()})
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())  # with the head's 1,537
+        56009
     """
 
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"reduction": (16.0, 8.0, 4.0)}

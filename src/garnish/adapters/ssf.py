@@ -36,6 +36,11 @@ class SSF(Method):
     networks that compute a position bias, and norms that do more than normalise (an activation in the same module, a
     skip around it), where nothing could be merged. The published places include the trunk's final norm, which trunks
     here do not have. Where attention adds its bias after the layer (DINOv3), γ and β act before that bias.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.SSF(), {"depth": gn.Depth()})
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())  # with the head's 1,537
+        36417
     """
 
     def plan(self, backbone: Trunk) -> Plan:

@@ -41,6 +41,12 @@ class VPT(Method):
         prompts: p (5 by default in the released code; 50 in Polyhistor's tables).
         deep: a set of prompts for every block; else one set, inserted before the first block and kept.
         dropout: on prompts as they are inserted.
+
+    Example:
+        >>> trunk = gn.backbone("vit_tiny_patch16_224", options={"depth": 4})
+        >>> model = gn.adapt(trunk, gn.VPT(prompts=4), {"depth": gn.Depth()})
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())  # with the head's 2,305
+        5377
     """
 
     grid: ClassVar[Mapping[str, tuple[int, ...]]] = {"prompts": (5, 10, 50)}

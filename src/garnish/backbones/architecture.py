@@ -77,6 +77,14 @@ MapNorm = Literal[
     "rmsnorm2dfp32", "simplenorm2d", "simplenorm2dfp32",
 ]  # fmt: skip
 
+#: Options of our own, which no constructor of timm's takes.
+OWN = frozenset({"layer_norm_eps", "pos_antialias"})
+#: of a channel of pictures in [0, 1]
+_Mean = Annotated[float, reals(-10, 10)]
+_Std = Annotated[float, reals(0, 100, above=True)]
+Mean = tuple[_Mean, _Mean, _Mean]
+Std = tuple[_Std, _Std, _Std]
+
 _OPTIONS = Reading()
 #: What constructors raise for numbers that do not go together: they assert, look up, divide and multiply.
 UNBUILDABLE = (
@@ -113,6 +121,6 @@ def check_lengths(name: str, arch: Any, *options: str, stages: int = 4) -> None:
 
 
 def given(arch: Any) -> dict[str, Any]:
-    """Option → value of those that are not None, as a constructor takes them."""
+    """Option → value of those that are not None, as a constructor of timm's takes them."""
     values = {field.name: getattr(arch, field.name) for field in dataclasses.fields(arch)}
-    return {option: value for option, value in values.items() if value is not None}
+    return {option: value for option, value in values.items() if value is not None and option not in OWN}

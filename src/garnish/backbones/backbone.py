@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from garnish.backbones.given_weights import Weights
 from garnish.checking.tensor_facts import remembered
 from garnish.engine.context import Rows
 from garnish.engine.maps import TaskMaps
@@ -32,6 +33,8 @@ class Backbone(Trunk, ABC):
     small: ClassVar[Small]
     #: Whether a pixel of its maps may depend on all of a picture, by attention or pooled statistics; False: on a part.
     sees_all: ClassVar[bool] = True
+    #: Names of the modules of the model in memory that it was made of, by which adapters go back to that; else empty.
+    held_modules: frozenset[str] = frozenset()
 
     @classmethod
     @abstractmethod
@@ -40,7 +43,7 @@ class Backbone(Trunk, ABC):
 
     @classmethod
     @abstractmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> Backbone:
+    def create(cls, name: str, weights: Weights, options: Mapping[str, object]) -> Backbone:
         """Build ``name``; ``weights`` as for :func:`garnish.backbone`.
 
         Raises:

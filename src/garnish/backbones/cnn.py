@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Annotated, ClassVar, Literal, final
 
 import timm
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -22,18 +23,23 @@ from garnish.backbones.architecture import (
     Flag,
     Heads,
     MapNorm,
+    Mean,
     Rate,
     Ratio,
     Scale,
+    Std,
     Width,
     Widths,
     given,
     read_architecture,
 )
 from garnish.backbones.backbone import Small
+from garnish.backbones.cnn_names import CNNNames, as_sequence
 from garnish.backbones.convolution import replace_same_convolutions
-from garnish.backbones.timm_models import TimmTrunk, create_timm, whole_timm
-from garnish.checking.plain_data import Within, integers
+from garnish.backbones.given_weights import Weights
+from garnish.backbones.timm_models import COLOURS, TimmModule, TimmTrunk, create_timm, noise_picture
+from garnish.backbones.timm_reading import activation_of, as_read, rates_of
+from garnish.checking.plain_data import Json, Within, integers
 from garnish.engine.blocks import FeatureInfo, Stage, Whole
 from garnish.errors import OptionError
 
@@ -45,9 +51,6 @@ _MODULES = (
     "lcnetv2", "mobilenetv3", "nfnet", "rdnet", "regnet", "repghost", "repvit", "res2net", "resnest", "resnet",
     "resnetv2", "rexnet", "senet", "sknet", "starnet", "tresnet", "vgg", "vovnet",
 )  # fmt: skip
-
-#: Those that timm builds as a class of its own unless ``feature_cls="list"`` is given.
-_BY_CLASS = ("efficientnet", "mobilenetv3")
 
 #: Maps finer than this are left out unless ``out_indices`` asks for them: no head needs them, and they cost the most.
 _FINEST_STRIDE = 4
@@ -100,6 +103,7 @@ class CNNOptions:
         zero_init_last: whether the last norm of a block starts at 0.
         drop_rate, global_pool, num_features, head_bias: of the classifier, which a trunk has not; taken since older
             bundles may have them.
+        mean, std: what red, green and blue in [0, 1] are normalised by.
     """
 
     out_indices: _Levels | None = None
@@ -140,6 +144,8 @@ class CNNOptions:
     global_pool: Literal["", "avg", "avgmax", "max", "fast"] | None = None
     num_features: Width | None = None
     head_bias: Flag | None = None
+    mean: Mean | None = None
+    std: Std | None = None
 
 
 class CNN(TimmTrunk):
@@ -149,6 +155,7 @@ class CNN(TimmTrunk):
     branch or a sublayer find none. Batch norms keep their statistics, even if a method trains the trunk.
     """
 
+    chooses_levels = True
     small: ClassVar[Small] = {"cnn": ("test_efficientnet", {})}
 
     @classmethod
@@ -157,14 +164,11 @@ class CNN(TimmTrunk):
         return list(_names())
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> CNN:
+    def create(cls, name: str, weights: Weights, options: Mapping[str, object]) -> CNN:
         """Build ``name``; ``options``: fields of :class:`CNNOptions`."""
         arch = read_architecture(name, options, CNNOptions)
-        fixed: dict[str, object] = {"features_only": True}
-        if any(name.split(".", 1)[0] in timm.list_models(module=module) for module in _BY_CLASS):
-            fixed |= {"feature_cls": "list", "feature_cfg": {"flatten_sequential": True}}
-        names = _Names(name, given(arch))
-        net, licence, source = create_timm(name, weights, arch, fixed, names.as_in, names.of)
+        names = CNNNames(name, given(arch))
+        net, licence, source = create_timm(name, weights, arch, as_sequence(name), names.as_in, names.of)
         replace_same_convolutions(net)
         for module in net.modules():
             # an in-place activation would overwrite tensors that an adapter keeps for its backward pass
@@ -188,6 +192,33 @@ class CNN(TimmTrunk):
         backbone.source_names = {ours: names.of(theirs) for ours, theirs in backbone.source_names.items()}
         return backbone
 
+    @classmethod
+    def options_of(cls, model: TimmModule) -> dict[str, Json]:
+        """What networks of all these modules say alike; of a ResNet also its depths."""
+        layers = [getattr(model, f"layer{number}", None) for number in (1, 2, 3, 4)]
+        sequences = [len(layer) for layer in layers if isinstance(layer, nn.Sequential)]
+        return as_read(
+            act_layer=activation_of(model),
+            output_stride=model.feature_info[-1]["reduction"],
+            layers=sequences if len(sequences) == len(layers) else None,
+            **rates_of(model),
+        )
+
+    def maps_of(self, model: TimmModule) -> tuple[Tensor, Sequence[Tensor]]:
+        """Of the model's own modules, run one after the other as timm's ``features_only`` does."""
+        shaped = {key: value for key, value in self.options.items() if value is not None and key not in COLOURS}
+        with torch.device("meta"):
+            net = timm.create_model(self.name, **shaped, **as_sequence(self.name))
+        names, images = CNNNames(self.name, self.options), noise_picture(2 * self.multiple, 3 * self.multiple)
+        x, maps = images, []
+        for key in net:
+            x = model.get_submodule(names.path(key))(x)
+            if key in net.return_layers:
+                maps.append(x.clone())  # what follows may work in place
+        strides = net.feature_info.reduction()
+        read = [s >= _FINEST_STRIDE or "out_indices" in self.options for s in strides]
+        return images, [found for found, is_read in zip(maps, read, strict=True) if is_read]
+
     def read_merged(self) -> None:
         """Refuse, as no layer merges patches between the stages of a CNN; its blocks reduce the resolution inside.
 
@@ -208,36 +239,6 @@ class CNN(TimmTrunk):
 @cache
 def _names() -> tuple[str, ...]:
     return tuple(name for module in _MODULES for name in timm.list_models(module=module))
-
-
-class _Names:
-    """Conversion between tensor names in timm's whole network, used by checkpoints, and in the features-only one."""
-
-    def __init__(self, name: str, options: Mapping[str, object]) -> None:
-        self.name = name
-        self.options = options
-
-    @cached_property
-    def whole(self) -> nn.Module:
-        """The whole network with its classifier, on the meta device."""
-        return whole_timm(self.name, self.options)
-
-    def of(self, theirs: str) -> str:
-        """``stages_0.1.conv.weight`` → ``stages.0.1.conv.weight``: timm flattens sequences in features-only mode."""
-        head, _, tail = theirs.partition(".")
-        for name, module in self.whole.named_children():
-            for key, _ in module.named_children() if isinstance(module, nn.Sequential) else ():
-                if head == f"{name}_{key}":
-                    return f"{name}.{key}.{tail}"
-        return theirs
-
-    def as_in(self, state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-        """A checkpoint in the features-only names, without layers after the last map; counters may be missing."""
-        ours = {self.of(theirs): theirs for theirs in net.state_dict()}
-        behind = self.whole.state_dict().keys() - ours.keys()
-        read = {ours.get(name, name): tensor for name, tensor in state.items() if name not in behind}
-        counters = {n: t for n, t in net.state_dict().items() if n.endswith("num_batches_tracked")}
-        return {**counters, **read}
 
 
 class _Stem(nn.Module):

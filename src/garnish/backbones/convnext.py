@@ -22,9 +22,11 @@ from garnish.backbones.architecture import (
     Flag,
     Kernel,
     MapNorm,
+    Mean,
     Rate,
     Scale,
     StageKernels,
+    Std,
     Stride,
     Width,
     Widths,
@@ -33,7 +35,11 @@ from garnish.backbones.architecture import (
 )
 from garnish.backbones.backbone import Small
 from garnish.backbones.convolution import replace_same_convolutions
+from garnish.backbones.given_weights import Weights
 from garnish.backbones.timm_models import TimmModule, TimmTrunk, create_timm
+from garnish.backbones.timm_reading import activation_of, as_read, norm_of, rates_of
+from garnish.backbones.transformers_names import translating
+from garnish.checking.plain_data import Json
 from garnish.engine.blocks import Beside, FeatureInfo, LayerScale, Residual, Stage
 from garnish.errors import OptionError
 
@@ -63,6 +69,7 @@ class ConvNeXtOptions:
         drop_path_rate: stochastic depth of the last block in training, growing linearly from 0 at the first.
         drop_rate, global_pool, head_norm_first, head_hidden_size: of the classifier, which a trunk has not; taken
             since older bundles may have them.
+        mean, std: what red, green and blue in [0, 1] are normalised by.
     """
 
     dims: Widths | None = None
@@ -83,6 +90,11 @@ class ConvNeXtOptions:
     global_pool: Literal["", "avg", "avgmax", "max"] | None = None
     head_norm_first: Flag | None = None
     head_hidden_size: Width | None = None
+    mean: Mean | None = None
+    std: Std | None = None
+
+
+_DIALECTS = translating("ConvNeXt", checkpoint_filter_fn)
 
 
 class ConvNeXt(TimmTrunk):
@@ -95,11 +107,33 @@ class ConvNeXt(TimmTrunk):
     small: ClassVar[Small] = {"convnext": ("convnextv2_tiny", {"dims": [16, 32, 48, 64], "depths": [1, 1, 2, 1]})}
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> ConvNeXt:
+    def options_of(cls, model: TimmModule) -> dict[str, Json]:
+        """What a ``ConvNeXt`` of timm's says of how it was built."""
+        blocks = [stage.blocks[0] for stage in model.stages]
+        mlp, whole = blocks[0].mlp, len(model.stem) == 2
+        return as_read(
+            dims=[info["num_chs"] for info in model.feature_info],
+            depths=[len(stage.blocks) for stage in model.stages],
+            kernel_sizes=[block.conv_dw.kernel_size[0] for block in blocks],
+            output_stride=model.feature_info[-1]["reduction"] if whole else None,
+            patch_size=model.stem[0].stride[0] if whole else None,
+            stem_type="patch" if whole else None,
+            ls_init_value=None if blocks[0].gamma is None else 1.0,  # where it started no longer matters
+            conv_mlp=isinstance(mlp.fc1, nn.Conv2d),
+            conv_bias=blocks[0].conv_dw.bias is not None,
+            use_grn=isinstance(mlp, GlobalResponseNormMlp),
+            act_layer=activation_of(mlp),
+            norm_layer=norm_of(model.stem[-1]),
+            norm_eps=model.stem[-1].eps,
+            **rates_of(model),
+        )
+
+    @classmethod
+    def create(cls, name: str, weights: Weights, options: Mapping[str, object]) -> ConvNeXt:
         """Build ``name``; ``options``: fields of :class:`ConvNeXtOptions`."""
         arch = read_architecture(name, options, ConvNeXtOptions)
         check_lengths(name, arch, "dims", "depths")
-        net, licence, source = create_timm(name, weights, arch, {}, checkpoint_filter_fn)
+        net, licence, source = create_timm(name, weights, arch, {}, _DIALECTS)
         if type(net) is not TimmConvNeXt:
             raise OptionError(f"{name}: {type(net).__name__} is not a ConvNeXt; use convnext_* or convnextv2_*")
         replace_same_convolutions(net)  # of dilated stages

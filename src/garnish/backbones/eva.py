@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
+from timm.layers import GluMlp, SwiGLU
 from timm.models.eva import EvaAttention, EvaBlock, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from garnish.backbones.architecture import MOST_BLOCKS, Flag, Heads, Size, Tokens, read_architecture
 from garnish.backbones.backbone import Small
+from garnish.backbones.given_weights import Weights
 from garnish.backbones.plain_blocks import Plain, PlainOptions
-from garnish.backbones.timm_models import create_timm
-from garnish.checking.plain_data import Within, integers, reals
+from garnish.backbones.timm_models import TimmModule, create_timm
+from garnish.backbones.timm_reading import as_read, is_there, ratio_of
+from garnish.backbones.transformers_names import translating
+from garnish.checking.plain_data import Json, Within, integers, reals
 from garnish.engine.blocks import Branch, LayerScale, Residual
 from garnish.errors import OptionError
 
@@ -87,6 +91,9 @@ class EvaOptions(PlainOptions):
     global_pool: Literal["", "avg", "avgmax", "max", "token", "map"] | None = None
 
 
+_DIALECTS = translating("Eva", checkpoint_filter_fn)
+
+
 class Eva(Plain):
     """A plain transformer with rotary position embedding, split into four stages of equal depth."""
 
@@ -99,10 +106,40 @@ class Eva(Plain):
     }
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> Eva:
+    def options_of(cls, model: TimmModule) -> dict[str, Json]:
+        """What an ``Eva`` of timm's says of how it was built."""
+        block, rope = model.blocks[0], model.rope
+        attn, mlp = block.attn, block.mlp
+        hidden = (mlp.fc1_g if isinstance(mlp, SwiGLU) else mlp.fc1).out_features
+        bias = attn.q_proj.bias if attn.qkv is None else attn.q_bias if _is_eva(attn) else attn.qkv.bias
+        positions = {
+            f"rope_{fact}": getattr(rope, fact, None)
+            for fact in ("grid_offset", "grid_indexing", "temperature", "rotate_half")
+        }
+        return super().options_of(model) | as_read(
+            mlp_ratio=ratio_of(hidden // 2 if isinstance(mlp, GluMlp) else hidden, model.embed_dim),
+            qkv_bias=bias is not None,
+            qkv_fused=attn.qkv is not None,
+            attn_type="eva" if _is_eva(attn) else "rope",
+            num_kv_heads=None if _is_eva(attn) or attn.num_kv_heads == attn.num_heads else attn.num_kv_heads,
+            swiglu_mlp=isinstance(mlp, GluMlp | SwiGLU),
+            scale_mlp=is_there(mlp.norm),
+            scale_attn_inner=is_there(attn.norm),
+            init_values=None if block.gamma_1 is None else 1.0,  # where it started no longer matters
+            attn_only_layer_scale=block.gamma_1 is not None and block.gamma_2 is None,
+            num_reg_tokens=model.num_prefix_tokens - (model.cls_token is not None),
+            use_abs_pos_emb=model.pos_embed is not None,
+            use_rot_pos_emb=rope is not None,
+            ref_feat_shape=getattr(rope, "ref_feat_shape", None),
+            use_pre_transformer_norm=is_there(model.norm_pre),
+            **positions,
+        )
+
+    @classmethod
+    def create(cls, name: str, weights: Weights, options: Mapping[str, object]) -> Eva:
         """Build ``name``; ``options``: fields of :class:`EvaOptions`."""
         arch = read_architecture(name, options, EvaOptions)
-        eva, licence, source = create_timm(name, weights, arch, {"dynamic_img_size": True}, checkpoint_filter_fn)
+        eva, licence, source = create_timm(name, weights, arch, {"dynamic_img_size": True}, _DIALECTS)
         if eva.rope_mixed:
             raise OptionError(
                 f"{name}: rotary positions that differ by depth are not supported; use a DINOv3 or EVA-02 ViT"
@@ -110,7 +147,7 @@ class Eva(Plain):
         for block in eva.blocks:
             if type(block) is not EvaBlock:
                 raise OptionError(f"{name}: blocks of type {type(block).__name__} are not supported; use a DINOv3 ViT")
-            if isinstance(block.attn, EvaAttention):
+            if _is_eva(block.attn):
                 # otherwise the module reads qkv.weight directly, past an adapter, which would train nothing
                 block.attn.qkv_bias_separate = True
         blocks = [
@@ -120,7 +157,9 @@ class Eva(Plain):
             }
             for b in eva.blocks
         ]
-        return cls.of_blocks(eva, blocks, eva.rope, name=name, options=options, licence=licence, weights_source=source)
+        return cls.of_blocks(
+            eva, blocks, eva.rope, arch, name=name, options=options, licence=licence, weights_source=source
+        )
 
     def prompted(self, extras: Mapping[str, Tensor | None], count: int) -> Mapping[str, Tensor | None]:
         """Extras with rotary entries for prompts, which have no position and are not rotated (sine 0, cosine 1)."""
@@ -129,6 +168,10 @@ class Eva(Plain):
             return extras
         sine, cosine = rope.new_zeros(count, rope.shape[1] // 2), rope.new_ones(count, rope.shape[1] // 2)
         return {**extras, "rope": torch.cat([torch.cat([sine, cosine], 1), rope])}
+
+
+def _is_eva(attn: nn.Module) -> bool:
+    return isinstance(attn, EvaAttention)
 
 
 def _scale(gamma: nn.Parameter | None) -> nn.Module:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from garnish.backbones.backbone import Backbone, Small
+from garnish.backbones.given_weights import GivenWeights, Weights, source_of
 from garnish.backbones.name_prefixes import said_of
 from garnish.backbones.segformer import dialects
 from garnish.backbones.segformer.config import check_architecture, segformer_config
@@ -114,14 +115,14 @@ class MiT(Backbone):
         return [*SIZES, BUNDLED]
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> MiT:
+    def create(cls, name: str, weights: Weights, options: Mapping[str, object]) -> MiT:
         """Build ``name``.
 
         Args:
             name: one of :meth:`names`.
             weights: None or False: random (for ``garnish_b0`` only False); True: NVIDIA's from the Hub
                 (non-commercial licence), trained on ImageNet, for segformer names on ADE20K; else a file, a folder or
-                a Hub id, with the tensor names of NVlabs, transformers 4 or 5, or our own.
+                a Hub id, or the tensors of a model, with the names of NVlabs, transformers 4 or 5, or our own.
             options: fields of :class:`MiTOptions`.
 
         Raises:
@@ -131,10 +132,10 @@ class MiT(Backbone):
         if name == BUNDLED:
             return cls._bundled(weights, options)
         arch = read_mit(name, options)
-        source = PUBLISHED[name] if weights is True else None if weights is False else weights
+        given = PUBLISHED[name] if weights is True else None if weights is False else weights
         dialect = dialects.GARNISH
-        if source is not None:
-            held = open_weights(source)
+        if given is not None:
+            held, source = open_weights(given), str(given)
             dialect, prefix = dialects.encoder_dialect(held.shapes, source)
             if wrapper := prefix.removesuffix(dialect.prefix):
                 said = said_of(wrapper, held.shapes, f"{name}: weights {source}")
@@ -142,12 +143,12 @@ class MiT(Backbone):
             check_architecture(segformer_config(held.file), arch.num_heads, arch.sr_ratios, source)
         norm_eps = arch.norm_eps or dialect.norm_eps
         embed_eps = arch.embed_norm_eps or arch.norm_eps or dialect.embed_norm_eps
-        given = dict(options)
+        told = dict(options)
         if (norm_eps, embed_eps) != (dialects.GARNISH.norm_eps, dialects.GARNISH.embed_norm_eps):
             # The same tensors, saved under our own names, must compute the same when read again.
-            given |= {"norm_eps": norm_eps, "embed_norm_eps": embed_eps}
-        build = partial(cls._of, name, given, arch, norm_eps, embed_eps)
-        if source is None:
+            told |= {"norm_eps": norm_eps, "embed_norm_eps": embed_eps}
+        build = partial(cls._of, name, told, arch, norm_eps, embed_eps)
+        if given is None:
             return build()
         with torch.device("meta"):
             _fitting(build(), held.shapes, source)  # before anything takes memory or time
@@ -156,7 +157,7 @@ class MiT(Backbone):
         with torch.no_grad():
             for slot, module, leaf in backbone.named_slots():
                 getattr(module, leaf).copy_(read[slot])
-        backbone.weights_source = source
+        backbone.weights_source = source_of(given)
         backbone.licence = _licence(source, held.licence, dialect)
         return backbone
 
@@ -178,8 +179,8 @@ class MiT(Backbone):
         return backbone
 
     @classmethod
-    def _bundled(cls, weights: str | bool | None, options: Mapping[str, object]) -> MiT:
-        if options or isinstance(weights, str):
+    def _bundled(cls, weights: Weights, options: Mapping[str, object]) -> MiT:
+        if options or isinstance(weights, str | GivenWeights):
             raise OptionError(f"{BUNDLED} comes with its own weights and sizes; use mit_b0 for other ones")
         with as_file(files("garnish") / "assets" / f"{BUNDLED}.safetensors") as path:
             backbone = cls.create("mit_b0", None if weights is False else str(path), {})

@@ -17,12 +17,14 @@ from torch import Tensor
 from garnish.backbones.timm_models import TimmModule
 from garnish.errors import OptionError
 
-#: Free parameter of the bicubic kernel where it is antialiased, as in Pillow.
-_A = -0.5
+#: Free parameter of the bicubic kernel where it is antialiased, as in Pillow, and where it is not.
+_A, _PLAIN_A = -0.5, -0.75
 
 
-def resampled(table: Tensor, old: tuple[int, int], new: tuple[int, int], num_prefix: int) -> Tensor:
-    """(1, p + h·w, C) → (1, p + H·W, C): antialiased bicubic, as ``timm.layers.resample_abs_pos_embed``.
+def resampled(
+    table: Tensor, old: tuple[int, int], new: tuple[int, int], num_prefix: int, *, antialias: bool = True
+) -> Tensor:
+    """(1, p + h·w, C) → (1, p + H·W, C): bicubic, as ``timm.layers.resample_abs_pos_embed``.
 
     Bicubic weights of rows and columns do not depend on each other, so it is two matrix products.
 
@@ -31,17 +33,19 @@ def resampled(table: Tensor, old: tuple[int, int], new: tuple[int, int], num_pre
         old: (h, w).
         new: (H, W).
         num_prefix: p.
+        antialias: as torch's bicubic interpolation has it, which takes another kernel without.
     """
     prefix, own = table[:, :num_prefix], table[0, num_prefix:]
     channels = own.shape[1]
-    down, across = (_weights(n, m, own) for n, m in zip(old, new, strict=True))
+    weights = _weights if antialias else _plain_weights
+    down, across = (weights(n, m, own) for n, m in zip(old, new, strict=True))
     rows = down @ own.reshape(old[0], old[1] * channels).float()  # (H, w·C)
     both = across @ rows.reshape(new[0], old[1], channels)  # (H, W, C)
     return torch.cat([prefix, both.reshape(1, new[0] * new[1], channels).to(table.dtype)], 1)
 
 
 def _weights(old: int, new: int, like: Tensor) -> Tensor:
-    """(new, old) float32: weights of a line's resampled points from its own."""
+    """(new, old) float32: weights of a line's resampled points from its own, antialiased."""
     at = torch.arange(new, device=like.device, dtype=torch.float32) + 0.5
     place = torch.arange(old, device=like.device, dtype=torch.float32) + 0.5
     wide = (at * 0 + new)[:, None]  # as a tensor, since ONNX's translation takes no bare side for a float
@@ -51,6 +55,23 @@ def _weights(old: int, new: int, like: Tensor) -> Tensor:
     far = _A * (((apart - 5) * apart + 8) * apart - 4)
     weights = torch.where(apart < 1, near, torch.where(apart < 2, far, torch.zeros_like(far)))
     return weights / weights.sum(1, keepdim=True)
+
+
+def _plain_weights(old: int, new: int, like: Tensor) -> Tensor:
+    """(new, old) float32: the same without antialiasing; beyond its ends a line goes on as it ends."""
+    at = torch.arange(new, device=like.device, dtype=torch.float32) + 0.5
+    place = torch.arange(old, device=like.device, dtype=torch.float32)
+    wide = at * 0 + new  # as above
+    middle = at * old / wide - 0.5
+    first = middle.floor()
+    weights = torch.zeros_like(middle[:, None] * place)
+    for step in (-1.0, 0.0, 1.0, 2.0):
+        apart = (middle - first - step).abs()
+        near = ((_PLAIN_A + 2) * apart - (_PLAIN_A + 3)) * apart * apart + 1
+        far = _PLAIN_A * (((apart - 5) * apart + 8) * apart - 4)
+        own = (first + step).clamp(0, old - 1)
+        weights = weights + torch.where(apart <= 1, near, far)[:, None] * (own[:, None] == place)
+    return weights
 
 
 def rotary(rope: TimmModule, grid: tuple[int, int]) -> Tensor:

@@ -14,9 +14,24 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from garnish.backbones.architecture import Depth, Flag, Heads, Patch, Rate, Ratio, Scale, Size, Width
+from garnish.backbones.architecture import (
+    Depth,
+    Epsilon,
+    Flag,
+    Heads,
+    Mean,
+    Patch,
+    Rate,
+    Ratio,
+    Scale,
+    Size,
+    Std,
+    Width,
+)
 from garnish.backbones.open_positions import resampled, rotary
-from garnish.backbones.timm_models import TimmModule, TimmTrunk
+from garnish.backbones.timm_models import TimmModule, TimmTrunk, noise_picture
+from garnish.backbones.timm_reading import as_read, dropouts_of, is_there, rates_of, same_sides
+from garnish.checking.plain_data import Json
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.errors import OptionError
 
@@ -47,6 +62,9 @@ class PlainOptions(ABC):  # noqa: B024 (fields alone)
         drop_path_rate: stochastic depth of the last block in training, growing linearly from 0 at the first.
         drop_rate, pos_drop_rate, patch_drop_rate: dropouts of the classifier and in front of the blocks, which a
             dense trunk does not run; taken since older bundles may have them.
+        layer_norm_eps: epsilon of all norms.
+        pos_antialias: whether learnt positions are resampled with antialiasing, as timm does; transformers does not.
+        mean, std: what red, green and blue in [0, 1] are normalised by.
     """
 
     img_size: Size | None = None
@@ -67,13 +85,22 @@ class PlainOptions(ABC):  # noqa: B024 (fields alone)
     drop_rate: Rate | None = None
     pos_drop_rate: Rate | None = None
     patch_drop_rate: Rate | None = None
+    layer_norm_eps: Epsilon | None = None
+    pos_antialias: Flag | None = None
+    mean: Mean | None = None
+    std: Std | None = None
+
+
+def tap_ends(depth: int) -> list[int]:
+    """Behind how many of a plain trunk's blocks its maps are read."""
+    return [round(depth * (i + 1) / NUM_TAPS) for i in range(NUM_TAPS)]
 
 
 def split_stages(blocks: Sequence[Mapping[str, nn.Module]], name: str) -> list[Stage]:
     """Split a plain trunk's blocks into ``NUM_TAPS`` stages; a feature map is read at the end of each."""
     if len(blocks) < NUM_TAPS:
         raise OptionError(f"{name}: {len(blocks)} blocks are fewer than the {NUM_TAPS} feature maps; use depth >= 4")
-    ends = [round(len(blocks) * (i + 1) / NUM_TAPS) for i in range(NUM_TAPS)]
+    ends = tap_ends(len(blocks))
     return [
         Stage(nn.Identity(), blocks[start:end], nn.Identity()) for start, end in zip([0, *ends[:-1]], ends, strict=True)
     ]
@@ -82,7 +109,7 @@ def split_stages(blocks: Sequence[Mapping[str, nn.Module]], name: str) -> list[S
 class PlainStem(nn.Module):
     """Patch embedding, class and register tokens, position embedding resampled to the grid, optional rotary table."""
 
-    def __init__(self, trunk: TimmModule, rope: nn.Module | None) -> None:
+    def __init__(self, trunk: TimmModule, rope: nn.Module | None, *, antialias: bool) -> None:
         super().__init__()
         self.patch_embed = trunk.patch_embed
         self.cls_token = trunk.cls_token
@@ -92,6 +119,7 @@ class PlainStem(nn.Module):
         self.rope: TimmModule = rope
         self.tokens_have_positions = not trunk.no_embed_class
         self.num_prefix = trunk.num_prefix_tokens
+        self.antialias = antialias
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Tensor | None]]:
         """(I, 3, H, W) → (I, prefix + N, C), the grid, and ``rope``: the rotary table of this grid, or None."""
@@ -103,10 +131,14 @@ class PlainStem(nn.Module):
         if positions is not None:
             old, prefix_positions = self.patch_embed.grid_size, self.num_prefix if self.tokens_have_positions else 0
             if torch.compiler.is_exporting():
-                positions = resampled(positions, old, grid, prefix_positions)
+                positions = resampled(positions, old, grid, prefix_positions, antialias=self.antialias)
             else:
                 positions = resample_abs_pos_embed(
-                    positions, new_size=list(grid), old_size=list(old), num_prefix_tokens=prefix_positions
+                    positions,
+                    new_size=list(grid),
+                    old_size=list(old),
+                    num_prefix_tokens=prefix_positions,
+                    antialias=self.antialias,
                 )
         if positions is not None and not self.tokens_have_positions:
             x = x + positions
@@ -123,22 +155,55 @@ class PlainStem(nn.Module):
 class Plain(TimmTrunk):
     """A plain transformer built from timm's modules."""
 
+    least_blocks = NUM_TAPS
+
+    @classmethod
+    def options_of(cls, model: TimmModule) -> dict[str, Json]:
+        """What ViT and Eva say alike of how they were built."""
+        embed, block = model.patch_embed, model.blocks[0]
+        return as_read(
+            img_size=embed.img_size and same_sides(embed.img_size),
+            patch_size=same_sides(embed.patch_size),
+            embed_dim=model.embed_dim,
+            depth=len(model.blocks),
+            num_heads=block.attn.num_heads,
+            qk_norm=is_there(block.attn.q_norm),
+            class_token=model.cls_token is not None,
+            no_embed_class=bool(model.no_embed_class),
+            # a trunk pools nothing, but timm builds no model that would pool a token that is not there
+            global_pool="avg" if model.cls_token is None else None,
+            **dropouts_of(block.attn),
+            **rates_of(model),
+        )
+
+    def maps_of(self, model: TimmModule) -> tuple[Tensor, Sequence[Tensor]]:
+        """Of a picture of 3 x 5 patches, for which the model's positions are resampled by timm."""
+        images = noise_picture(3 * self.multiple, 5 * self.multiple)
+        model.set_input_size(images.shape[-2:])
+        ends = [end - 1 for end in tap_ends(len(model.blocks))]
+        return images, model.forward_intermediates(images, indices=ends, norm=False, intermediates_only=True)
+
     @classmethod
     def of_blocks(
         cls,
         trunk: TimmModule,
         blocks: Sequence[Mapping[str, nn.Module]],
         rope: nn.Module | None,
+        arch: PlainOptions,
         *,
         name: str,
         **facts: Any,
     ) -> Self:
         """A trunk with these blocks; for ``facts`` see :meth:`TimmTrunk.assemble`."""
         stride = trunk.patch_embed.patch_size[0]
+        if arch.layer_norm_eps is not None:
+            for module in trunk.modules():
+                if hasattr(module, "eps"):
+                    module.eps = arch.layer_norm_eps
         backbone = cls.assemble(
             trunk,
             name=name,
-            stem=PlainStem(trunk, rope),
+            stem=PlainStem(trunk, rope, antialias=arch.pos_antialias is not False),
             stages=split_stages(blocks, name),
             features=[FeatureInfo(trunk.embed_dim, stride)] * NUM_TAPS,
             multiple=stride,

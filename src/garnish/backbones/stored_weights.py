@@ -22,7 +22,7 @@ from garnish.files.regular import UnfitFile, open_regular
 from garnish.files.safetensors_header import MOST_HEADER
 
 SAFETENSORS = ".safetensors"
-PICKLED = (".pth", ".pt", ".bin")
+PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 #: Largest weights file, bytes: 25 billion numbers in float32.
 MOST_BYTES = 100 * 10**9
 #: Most tensors in a file; published trunks have up to 2,000.
@@ -38,22 +38,22 @@ _HALF = (torch.float16, torch.bfloat16)
 @final
 @dataclass(frozen=True)
 class StoredWeights:
-    """What a weights file holds.
+    """What a weights file holds, or a model in memory.
 
     Attributes:
-        file: its path.
+        file: its path; None: there is none.
         shapes: name → tensor on the device "meta", of the dtype that :meth:`read` gives.
         licence: as its metadata or what lies beside it states; None: not stated.
         values: reads the values.
     """
 
-    file: Path
+    file: Path | None
     shapes: Mapping[str, Tensor]
     licence: str | None
     values: Callable[[], dict[str, Tensor]]
 
     def read(self) -> dict[str, Tensor]:
-        """Name → tensor on the CPU, float16 and bfloat16 converted to float32."""
+        """Name → tensor, of a file on the CPU; float16 and bfloat16 converted to float32."""
         return {name: t.float() if t.dtype in _HALF else t for name, t in self.values().items()}
 
 

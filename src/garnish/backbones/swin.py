@@ -15,7 +15,10 @@ from torch.nn import functional as F
 
 from garnish.backbones.architecture import check_lengths, read_architecture
 from garnish.backbones.backbone import Small
+from garnish.backbones.given_weights import Weights
 from garnish.backbones.timm_models import TimmModule, create_timm
+from garnish.backbones.timm_reading import as_read
+from garnish.backbones.transformers_names import translating
 from garnish.backbones.windows import (
     Apart,
     Back,
@@ -25,7 +28,7 @@ from garnish.backbones.windows import (
     unseen_by_prompts,
     without_classifier,
 )
-from garnish.checking.plain_data import integers
+from garnish.checking.plain_data import Json, integers
 from garnish.engine.blocks import Branch, Residual
 from garnish.errors import OptionError
 
@@ -54,13 +57,25 @@ class Swin(Windowed):
     }
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> Swin:
+    def options_of(cls, model: TimmModule) -> dict[str, Json]:
+        """What a ``SwinTransformer`` of timm's says of how it was built."""
+        layers = [stage.blocks[0].attn for stage in model.layers]
+        sizes = {attn.qkv.out_features // 3 // attn.num_heads for attn in layers}
+        divided = all(attn.qkv.out_features == 3 * attn.qkv.in_features for attn in layers)
+        return super().options_of(model) | as_read(
+            qkv_bias=layers[0].qkv.bias is not None, head_dim=None if divided or len(sizes) > 1 else min(sizes)
+        )
+
+    @classmethod
+    def create(cls, name: str, weights: Weights, options: Mapping[str, object]) -> Swin:
         """Build ``name``; ``options``: fields of :class:`SwinOptions`."""
         arch = read_architecture(name, options, SwinOptions)
         check_lengths(name, arch, "depths", "num_heads")
         # always full windows: timm shrinks windows at build time, which is wrong at any other picture size
         fixed = {"strict_img_size": False, "always_partition": True}
-        swin, licence, source = create_timm(name, weights, arch, fixed, without_classifier(checkpoint_filter_fn))
+        swin, licence, source = create_timm(
+            name, weights, arch, fixed, translating("Swin", without_classifier(checkpoint_filter_fn))
+        )
         if type(swin) is not SwinTransformer:
             raise OptionError(f"{name}: {type(swin).__name__} is not a Swin of the first version; use swin_*")
         return cls.with_windows(swin, _residuals, name=name, options=options, licence=licence, weights_source=source)

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 
 from garnish.backbones.architecture import Activation, check_lengths, per_stage, read_architecture
 from garnish.backbones.backbone import Small
+from garnish.backbones.given_weights import Weights
 from garnish.backbones.timm_models import TimmModule, create_timm
+from garnish.backbones.timm_reading import activation_of, as_read
 from garnish.backbones.windows import (
     Apart,
     Back,
@@ -27,6 +29,7 @@ from garnish.backbones.windows import (
     unseen_by_prompts,
     without_classifier,
 )
+from garnish.checking.plain_data import Json
 from garnish.engine.blocks import Beside, Residual
 from garnish.engine.sites import OffStream
 from garnish.errors import OptionError
@@ -68,7 +71,17 @@ class SwinV2(Windowed):
     }
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> SwinV2:
+    def options_of(cls, model: TimmModule) -> dict[str, Json]:
+        """What a ``SwinTransformerV2`` of timm's says of how it was built."""
+        blocks = [stage.blocks[0] for stage in model.layers]
+        return super().options_of(model) | as_read(
+            qkv_bias=blocks[0].attn.q_bias is not None,
+            pretrained_window_sizes=[block.attn.pretrained_window_size[0] for block in blocks],
+            act_layer=activation_of(blocks[0].mlp),
+        )
+
+    @classmethod
+    def create(cls, name: str, weights: Weights, options: Mapping[str, object]) -> SwinV2:
         """Build ``name``; ``options``: fields of :class:`SwinV2Options`."""
         arch = read_architecture(name, options, SwinV2Options)
         check_lengths(name, arch, "depths", "num_heads")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -12,10 +12,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from garnish.backbones.architecture import UNBUILDABLE, given
+from garnish.backbones.architecture import OWN, UNBUILDABLE, given
 from garnish.backbones.backbone import Backbone
+from garnish.backbones.given_weights import Weights, source_of
 from garnish.backbones.name_prefixes import without_prefix
 from garnish.backbones.weights import check_floats, open_weights
+from garnish.checking.plain_data import Json
 from garnish.errors import OptionError, WeightsError, one_line, showable, shown
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 #: Parts of timm's models that a dense trunk does not use; checkpoints may hold them or not.
 _UNUSED = ("head.", "head_dist.", "fc_norm.", "norm.", "mask_token", "attn_pool.")
 
+#: Options of families that say how pictures are normalised, which timm keeps beside a model.
+COLOURS = ("mean", "std")
+#: Options that the whole model does not take.
+_NOT_WHOLE = ("out_indices", *COLOURS)
+
 #: A model of timm's or a part of one: what its modules hold has no types.
 TimmModule = Any
 StateFilter = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
@@ -31,7 +38,7 @@ StateFilter = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
 
 def create_timm(
     name: str,
-    weights: str | bool | None,
+    weights: Weights,
     arch: DataclassInstance,
     fixed: Mapping[str, object],
     dialects: StateFilter,
@@ -41,7 +48,7 @@ def create_timm(
 
     Args:
         name: timm's model name, a pretrained tag allowed after a dot.
-        weights: None: random; True: timm's published ones; else a file or Hub id.
+        weights: None: random; True: timm's published ones; else a file, a Hub id, or the tensors of a model.
         arch: the options, as :func:`garnish.backbones.architecture.read_architecture` gives them: timm's constructors
             take paths and addresses as well, which no recipe or bundle is to name.
         fixed: arguments that the family needs.
@@ -55,7 +62,11 @@ def create_timm(
         OptionError: options that do not go together. WeightsError: weights that cannot be read or do not fit; names and
             shapes are compared before the model is built or a value is read.
     """
-    build = partial(_build, name, {**given(arch), **fixed}, given(arch))
+    told = given(arch)
+    colours = {key: told[key] for key in COLOURS if key in told}
+    overlay = {"pretrained_cfg_overlay": colours} if colours else {}
+    shaped = {key: value for key, value in told.items() if key not in COLOURS}
+    build = partial(_build, name, {**shaped, **fixed, **overlay}, told)
     if weights is True:
         model = _published(name, build)
         licence = model.pretrained_cfg.get("license") or "not stated (see the model's page on the Hub)"
@@ -69,12 +80,13 @@ def create_timm(
         _state(shapes, held.shapes, dialects, known, where, warn=True)
     model = build()
     model.load_state_dict(_state(model, held.read(), dialects, known, where), strict=False)
-    return model, held.licence or "not stated", weights
+    return model, held.licence or "not stated", source_of(weights)
 
 
 def whole_timm(name: str, options: Mapping[str, object]) -> nn.Module:
     """Timm's whole model with its classifier on the device "meta", by the options of a trunk that was built."""
-    options = {key: value for key, value in options.items() if key != "out_indices" and value is not None}
+    left = {*_NOT_WHOLE, *OWN}
+    options = {key: value for key, value in options.items() if key not in left and value is not None}
     with torch.device("meta"):
         built: nn.Module = timm.create_model(name, **options)
     return built
@@ -117,7 +129,8 @@ def _state(
     Raises:
         WeightsError: it does not fit.
     """
-    found, said = without_prefix(state, [known(n) for n, _ in model.named_parameters()], where)
+    names = [known(n) for n, _ in model.named_parameters()]
+    found, said = without_prefix(_as_whole(state, names), names, where)
     if said is not None and warn:
         warnings.warn(showable(said), stacklevel=3)
     first = next(iter(found), "nothing")
@@ -150,16 +163,47 @@ def _state(
     return used
 
 
+def _as_whole(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """``stages_0.blocks…`` of timm's ``features_only`` as ``stages.0.blocks…``, where the whole model says so."""
+    heads = {name.split(".", 1)[0] for name in names}
+    paths = {name.replace(".", "_", 1).split(".", 1)[0]: ".".join(name.split(".", 2)[:2]) for name in names}
+    split = [(name, *name.partition(".")) for name in state]
+    return {paths[h] + dot + rest if h in paths and h not in heads else n: state[n] for n, h, dot, rest in split}
+
+
+def noise_picture(height: int, width: int) -> Tensor:
+    """(1, 3, height, width) of normal noise, always the same."""
+    return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
 class TimmTrunk(Backbone):
     """A family whose trunks are built from timm's modules."""
 
     #: Name of the timm module whose models it builds.
     timm_module: ClassVar[str]
+    #: Whether its option ``out_indices`` chooses the levels that maps are read at; False: all stages are read.
+    chooses_levels: ClassVar[bool] = False
+    #: The fewest blocks that its maps can be read of.
+    least_blocks: ClassVar[int] = 1
 
     @classmethod
     def names(cls) -> list[str]:
         """Names known to timm (``timm.list_models(module=…)``)."""
         return list(timm.list_models(module=cls.timm_module))
+
+    @classmethod
+    def options_of(cls, model: TimmModule) -> dict[str, Json]:
+        """The options that show in a whole model of timm's; what does not is found by comparing maps."""
+        return {}
+
+    def maps_of(self, model: TimmModule) -> tuple[Tensor, Sequence[Tensor]]:
+        """A small picture (1, 3, H, W) and a whole model's own maps of it, as the trunk would give them.
+
+        Args:
+            model: of the trunk's architecture, in evaluation mode; a copy, which may be changed.
+        """
+        images = noise_picture(2 * self.multiple, 3 * self.multiple)
+        return images, model.forward_intermediates(images, norm=False, intermediates_only=True)
 
     @classmethod
     def assemble(cls, model: TimmModule, **facts: Any) -> Self:

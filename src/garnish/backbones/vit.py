@@ -14,8 +14,12 @@ from timm.models.vision_transformer import Block, checkpoint_filter_fn
 
 from garnish.backbones.architecture import Activation, Flag, Norm, Tokens, read_architecture
 from garnish.backbones.backbone import Small
+from garnish.backbones.given_weights import Weights
 from garnish.backbones.plain_blocks import Plain, PlainOptions
-from garnish.backbones.timm_models import create_timm
+from garnish.backbones.timm_models import TimmModule, create_timm
+from garnish.backbones.timm_reading import activation_of, as_read, is_there, norm_of, ratio_of
+from garnish.backbones.transformers_names import translating
+from garnish.checking.plain_data import Json
 from garnish.engine.blocks import Branch, Residual
 from garnish.errors import OptionError
 
@@ -54,6 +58,9 @@ class ViTOptions(PlainOptions):
     embed_norm_layer: Norm | None = None
 
 
+_DIALECTS = translating("ViT", checkpoint_filter_fn)
+
+
 class ViT(Plain):
     """A plain vision transformer, split into four stages of equal depth and one stride."""
 
@@ -67,10 +74,28 @@ class ViT(Plain):
     }
 
     @classmethod
-    def create(cls, name: str, weights: str | bool | None, options: Mapping[str, object]) -> ViT:
+    def options_of(cls, model: TimmModule) -> dict[str, Json]:
+        """What a ``VisionTransformer`` of timm's says of how it was built."""
+        attn, mlp = model.blocks[0].attn, model.blocks[0].mlp
+        return super().options_of(model) | as_read(
+            mlp_ratio=ratio_of(mlp.fc1.out_features, model.embed_dim),
+            qkv_bias=attn.qkv.bias is not None,
+            init_values=1.0 if is_there(model.blocks[0].ls1) else 0.0,  # where it started no longer matters
+            reg_tokens=model.num_reg_tokens,
+            pos_embed="none" if model.pos_embed is None else "learn",
+            pre_norm=is_there(model.norm_pre),
+            proj_bias=attn.proj.bias is not None,
+            scale_attn_norm=is_there(attn.norm),
+            scale_mlp_norm=is_there(mlp.norm),
+            act_layer=activation_of(mlp),
+            norm_layer=norm_of(model.blocks[0].norm1),
+        )
+
+    @classmethod
+    def create(cls, name: str, weights: Weights, options: Mapping[str, object]) -> ViT:
         """Build ``name``; ``options``: fields of :class:`ViTOptions`."""
         arch = read_architecture(name, options, ViTOptions)
-        vit, licence, source = create_timm(name, weights, arch, {"dynamic_img_size": True}, checkpoint_filter_fn)
+        vit, licence, source = create_timm(name, weights, arch, {"dynamic_img_size": True}, _DIALECTS)
         for block in vit.blocks:
             if type(block) is not Block:
                 raise OptionError(f"{name}: blocks of type {type(block).__name__} are not supported; use a plain ViT")
@@ -84,4 +109,6 @@ class ViT(Plain):
             }
             for b in vit.blocks
         ]
-        return cls.of_blocks(vit, blocks, None, name=name, options=options, licence=licence, weights_source=source)
+        return cls.of_blocks(
+            vit, blocks, None, arch, name=name, options=options, licence=licence, weights_source=source
+        )

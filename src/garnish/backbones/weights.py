@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
+from garnish.backbones.given_weights import GivenWeights
+from garnish.backbones.hub_files import HUB_CONFIG, HUB_WEIGHTS, hub_file, plain_hub_id
 from garnish.backbones.stored_weights import MOST_BYTES, PICKLED, SAFETENSORS, StoredWeights, open_stored
 from garnish.errors import WeightsError, one_line, showable
 from garnish.files.path_text import given_path
 from garnish.files.regular import open_regular
+from garnish.files.strict_json import read_json
 
-#: File names of a repository's weights, best first.
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
-#: File name of a repository's model configuration.
-HUB_CONFIG = "config.json"
 #: As much of a README.md as is searched for the licence, bytes, and of a line of it, characters.
 _README, _LINE = 2**20, 2000
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 #: Short names of licences as written in running text.
 _SHORT_NAME = re.compile(
@@ -42,7 +41,8 @@ def read_weights(source: str) -> tuple[dict[str, Tensor], str | None]:
 
     Returns:
         Name → tensor on the CPU (float16 and bfloat16 converted to float32), and the licence: from the file's metadata,
-        else the ``Licence:`` line of a README.md beside it (or the Hub's model card), else None.
+        else the ``Licence:`` line of a README.md beside it (or the Hub's model card), else timm's ``config.json``
+        beside it, else None.
 
     Raises:
         WeightsError: no such file or repository, a damaged file, or one that holds other objects than tensors.
@@ -51,15 +51,22 @@ def read_weights(source: str) -> tuple[dict[str, Tensor], str | None]:
     return held.read(), held.licence
 
 
-def open_weights(source: str) -> StoredWeights:
-    """Names, shapes and licence of a weights file, before a value is read; arguments as for :func:`read_weights`.
+def open_weights(source: str | GivenWeights) -> StoredWeights:
+    """Names, shapes and licence of weights, before a value is read.
+
+    Args:
+        source: as for :func:`read_weights`, or the tensors of a model.
 
     Raises:
         WeightsError: likewise.
     """
+    if isinstance(source, GivenWeights):
+        tensors = source.tensors
+        shapes = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
+        return StoredWeights(None, shapes, source.licence, lambda: {n: t.detach() for n, t in tensors.items()})
     file = weights_file(source)
     held = open_stored(file)
-    licence = held.licence or _licence_beside(file)
+    licence = held.licence or _licence_beside(file) or _licence_configured(file)
     return replace(held, licence=None if licence is None else showable(licence[:200]))
 
 
@@ -79,14 +86,14 @@ def weights_file(source: str) -> Path:
             f"{one_line(source, 200)}: no path of weights ({one_line(error, 120)}); give a file, a folder or a Hub id"
         ) from None
     if not found:
-        hub_id = re.sub(r"^hf[-_]hub:", "", source)
+        hub_id = plain_hub_id(source)
         looks_local = source.startswith((".", "/", "~")) or path.suffix in (SAFETENSORS, *PICKLED)
-        if looks_local or not _HUB_ID.fullmatch(hub_id):
+        if looks_local or hub_id is None:
             raise WeightsError(
                 f"{source}: no such weights file; give a {SAFETENSORS} or .pth file, a folder that holds one, "
                 "or a Hub id owner/name"
             )
-        path = _from_hub(hub_id)
+        path = hub_file(hub_id, HUB_WEIGHTS, beside=("README.md", HUB_CONFIG))  # the licence, the classes of a model
         is_folder = path.is_dir()
     return _file_in(path) if is_folder else path
 
@@ -107,7 +114,7 @@ def _file_in(folder: Path) -> Path:
     """The one weights file of a folder."""
     for suffix in (SAFETENSORS, *PICKLED):
         found = sorted(folder.glob(f"*{suffix}"))
-        preferred = [f for f in found if f.name in _HUB_FILES]
+        preferred = [f for f in found if f.name in HUB_WEIGHTS]
         if len(found) == 1 or preferred:
             return (preferred or found)[0]
         if found:
@@ -115,44 +122,17 @@ def _file_in(folder: Path) -> Path:
     raise WeightsError(f"{folder}: no {SAFETENSORS}, {', '.join(PICKLED)} file in this folder")
 
 
-def _from_hub(hub_id: str) -> Path:
-    """The weights file of a Hub repository in the local cache, with its model card beside it if it has one."""
-    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
-
-    remedy = "give the path of a downloaded file"
-    try:
-        # The cache first: weights that were loaded once load again offline, immediately and unchanged.
-        for name in _HUB_FILES:
-            cached = try_to_load_from_cache(hub_id, name)
-            if isinstance(cached, str):
-                return Path(cached)
-        # One request before any download, because without network a download retries for half a minute.
-        held = {file.rfilename for file in HfApi().model_info(hub_id, timeout=20).siblings or ()}
-        names = [name for name in _HUB_FILES if name in held]
-        for beside in ("README.md", HUB_CONFIG):  # the licence, the classes of a complete model
-            if names and beside in held:
-                hf_hub_download(hub_id, beside)
-        if names:
-            return Path(hf_hub_download(hub_id, names[0]))
-    except GatedRepoError as error:
-        raise WeightsError(
-            f"{hub_id}: this Hub repository is gated; accept its terms on huggingface.co and run "
-            f"`hf auth login`, or {remedy}"
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise WeightsError(f"{hub_id}: no such file and no such Hub repository; check the spelling") from error
-    except OfflineModeIsEnabled as error:
-        raise WeightsError(
-            f"{hub_id}: no such file, not in the Hub's local cache, and HF_HUB_OFFLINE is set; "
-            f"unset it once, or {remedy}"
-        ) from error
-    except Exception as error:  # the network client, and so its exceptions, differ by version
-        raise WeightsError(
-            f"{hub_id}: no such file, not in the Hub's local cache, and the Hub cannot be reached "
-            f"({one_line(error, 100)}); go online once, or {remedy}"
-        ) from error
-    raise WeightsError(f"{hub_id}: this Hub repository holds none of {', '.join(_HUB_FILES)}; {remedy}")
+def _licence_configured(file: Path) -> str | None:
+    """The licence in the ``config.json`` of timm's beside a file."""
+    config = file.parent / HUB_CONFIG
+    if not config.is_file():
+        return None
+    with contextlib.suppress(WeightsError):  # of another program, which may write what it likes
+        found = read_json(config, "model's description", "fetch it again", WeightsError)
+        facts = found.get("pretrained_cfg") if isinstance(found, dict) else None
+        stated = facts.get("license") if isinstance(facts, dict) else None
+        return stated[:200] if isinstance(stated, str) and stated.strip() else None
+    return None
 
 
 def _licence_beside(file: Path) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from garnish.backbones.architecture import Depths, Flag, Rate, Ratio, Size, StageHeads, Stride, Width, Window
-from garnish.backbones.timm_models import StateFilter, TimmModule, TimmTrunk
+from garnish.backbones.architecture import Depths, Flag, Mean, Rate, Ratio, Size, StageHeads, Std, Stride, Width, Window
+from garnish.backbones.timm_models import StateFilter, TimmModule, TimmTrunk, noise_picture
+from garnish.backbones.timm_reading import as_read, dropouts_of, rates_of, ratio_of, same_sides, windows_of
+from garnish.checking.plain_data import Json
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.engine.context import ForwardContext
 from garnish.engine.open_sizes import at_most_one, cropped, folded, rounded_up
@@ -39,6 +41,7 @@ class WindowedOptions(ABC):  # noqa: B024 (fields alone)
         proj_drop_rate: dropout behind attention and MLP in training.
         drop_path_rate: stochastic depth of the last block in training, growing linearly from 0 at the first.
         drop_rate, global_pool: of the classifier, which a trunk has not; taken since older bundles may have them.
+        mean, std: what red, green and blue in [0, 1] are normalised by.
     """
 
     img_size: Size | None = None
@@ -54,6 +57,8 @@ class WindowedOptions(ABC):  # noqa: B024 (fields alone)
     drop_path_rate: Rate | None = None
     drop_rate: Rate | None = None
     global_pool: Literal["", "avg", "avgmax", "max"] | None = None
+    mean: Mean | None = None
+    std: Std | None = None
 
 
 #: Tokens of windows (R·n, w², C) → tokens of their maps (R, H·W, C).
@@ -228,6 +233,31 @@ class Windowed(TimmTrunk):
         backbone = cls.assemble(swin, stem=stem, stages=stages, features=features, multiple=multiple, **facts)
         backbone.most_prompts = 4 * math.prod(swin.layers[0].blocks[0].window_size)
         return backbone
+
+    @classmethod
+    def options_of(cls, model: TimmModule) -> dict[str, Json]:
+        """What both versions say alike of how they were built."""
+        blocks = [stage.blocks[0] for stage in model.layers]
+        return as_read(
+            img_size=same_sides(model.patch_embed.img_size),
+            patch_size=model.patch_embed.patch_size[0],
+            embed_dim=model.feature_info[0]["num_chs"],
+            depths=[len(stage.blocks) for stage in model.layers],
+            num_heads=[block.attn.num_heads for block in blocks],
+            window_size=windows_of([tuple(block.window_size) for block in blocks]),
+            mlp_ratio=ratio_of(blocks[0].mlp.fc1.out_features, blocks[0].mlp.fc1.in_features),
+            **dropouts_of(blocks[0].attn),
+            **rates_of(model),
+        )
+
+    def maps_of(self, model: TimmModule) -> tuple[Tensor, Sequence[Tensor]]:
+        """Of a picture whose maps are divided by their windows, since others are masked otherwise in timm."""
+        windows = [stage.blocks[0].window_size for stage in model.layers]
+        strides = [int(feature.stride) for feature in self.features]
+        sides = [math.lcm(*(s * w[side] for s, w in zip(strides, windows, strict=True))) for side in (0, 1)]
+        images = noise_picture(*sides)
+        model.set_input_size(img_size=tuple(sides), window_size=windows)
+        return images, model.forward_intermediates(images, norm=False, intermediates_only=True)
 
     @staticmethod
     @abstractmethod

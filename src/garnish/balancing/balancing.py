@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 from torch import Tensor, nn
 
@@ -46,6 +47,15 @@ class Balancing(Options, ABC):
         Raises:
             OptionError: the options do not fit the tasks.
         """
+
+    def __call__(self, *losses: object) -> NoReturn:
+        """Options are no module: :meth:`build` makes it.
+
+        Raises:
+            OptionError: always.
+        """
+        name = type(self).__name__
+        raise OptionError(f"{name}: holds options; write weigh = gn.{name}(…).build(model.tasks), then weigh(losses)")
 
 
 def balancing_of(given: str | Mapping[str, Json] | None, where: str = "train.balance") -> Balancing:

@@ -22,6 +22,11 @@ class Fixed(Balancing):
 
     Attributes:
         weights: task → w; a task that is left out keeps its own ``weight``, whose default is the literature's.
+
+    Example:
+        >>> balance = gn.Fixed(weights={"depth": 2.0}).build({"seg": gn.Semantic(classes=3), "depth": gn.Depth()})
+        >>> balance.weights
+        {'seg': 1.0, 'depth': 2.0}
     """
 
     weights: Mapping[str, Weight] = field(default_factory=dict)

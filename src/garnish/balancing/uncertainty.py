@@ -33,6 +33,11 @@ class Uncertainty(Balancing):
 
     Attributes:
         start: initial s: "zero": 0, so that weights start at c; "weights": so that they start at the tasks' own.
+
+    Example:
+        >>> balance = gn.Uncertainty().build({"seg": gn.Semantic(classes=3), "depth": gn.Depth()})
+        >>> len(list(balance.parameters()))
+        2
     """
 
     start: Literal["zero", "weights"] = "zero"

@@ -11,7 +11,7 @@ from garnish.backbones.weights import is_non_commercial
 from garnish.bundles.bundle_json import INPUT, BundleFacts, Preprocessing
 from garnish.bundles.tensors import TUNED_AS
 from garnish.errors import BundleError, shown
-from garnish.model.served import Addition
+from garnish.tasks.task import Task
 
 
 def preprocessing_of(trunk: Backbone) -> Preprocessing:
@@ -26,13 +26,13 @@ def parameters_of(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
     return sum(t.numel() for _, t in named.values()) - heads, heads
 
 
-def check_described(facts: BundleFacts, trunk: Backbone, made: Addition, where: str) -> None:
+def check_described(facts: BundleFacts, trunk: Backbone, tasks: Mapping[str, Task], where: str) -> None:
     """Raise unless facts are those of a trunk and of the tasks made for it.
 
     Args:
         facts: the description.
         trunk: the bundle's backbone.
-        made: what was built by the description.
+        tasks: what was built by the description, by its names.
         where: its place, for messages.
 
     Raises:
@@ -46,7 +46,7 @@ def check_described(facts: BundleFacts, trunk: Backbone, made: Addition, where: 
     stated = facts["backbone"]
     meant = "by its backbone.licence"
     _check(where, "backbone.non_commercial", stated["non_commercial"], is_non_commercial(stated["licence"]), meant)
-    for name, task in made.tasks.items():
+    for name, task in tasks.items():
         told, legend = facts["tasks"][name], task.legend()
         if task.channels != told["channels"]:
             raise BundleError(

@@ -6,47 +6,40 @@ Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
-import timm
 import torch
-from safetensors.torch import save as to_bytes
+from torch import nn
 
-from garnish import __version__
 from garnish.backbones.backbone import Backbone
-from garnish.backbones.weights import is_non_commercial
-from garnish.bundles.agreement import parameters_of, preprocessing_of
+from garnish.backbones.build import backbone as build_backbone
 from garnish.bundles.bundle_json import (
-    DESCRIPTION,
-    FORMAT,
-    FORMAT_OF_BANDS,
     WEIGHTS,
     BundleFacts,
-    as_bundle_facts,
     bundle_folder,
     read_bundle_json,
 )
+from garnish.bundles.described import build_described
+from garnish.bundles.given_bundle import given_bundle
+from garnish.bundles.joining import check_joinable
+from garnish.bundles.licences_told import licences_told
 from garnish.bundles.own_backbone import check_backbone, check_same, rebuild
-from garnish.bundles.specs import Specs, backbone_facts, build_described
-from garnish.bundles.tensors import TUNED_AS, StoredDtype, fill, kinds_of, read_tensors, stored_tensors, weights_of
-from garnish.bundles.trained_at import scale_told, scales_to_tell
+from garnish.bundles.renaming import Renaming
+from garnish.bundles.sound_descriptions import SoundDescriptions
+from garnish.bundles.tensors import StoredDtype, fill, kinds_of, read_tensors, weights_of
+from garnish.bundles.trained_at import scale_told
+from garnish.bundles.written_files import Metrics, bundle_files
 from garnish.checking.arguments import checked
 from garnish.checking.device import usable_device
-from garnish.checking.plain_data import MEASURED, Json
+from garnish.checking.plain_data import Json
 from garnish.errors import BundleError, OptionError, one_line, shown, suggest
 from garnish.files.atomic import present, write_folder, writing
-from garnish.files.checksums import with_sums
 from garnish.files.path_text import given_path
-from garnish.files.strict_json import MOST_BYTES
+from garnish.hub.address import is_hub
 from garnish.model.model import Model
-
-Metrics = Mapping[str, Mapping[str, Annotated[float, MEASURED]]]
+from garnish.model.served import Addition
 
 
 @checked
@@ -78,8 +71,15 @@ def save(
     Raises:
         OptionError: an unknown task or dtype. BundleError: the folder holds something else, a value that is not finite
         or beyond float16, facts that are not JSON, or no space; an earlier bundle is untouched then.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=4), {"depth": gn.Depth()})
+        >>> gn.save(model, "tasks").name  # or model.save("tasks")
+        'tasks'
     """
     chosen = _chosen(model, tasks)
+    if is_hub(path):
+        raise BundleError(f"{path}: model.save writes a folder; garnish.push(model, ...) and garnish push write there")
     folder = given_path(path, "save", BundleError)
     _check_place(folder)
     files = bundle_files(
@@ -94,35 +94,50 @@ def save(
 def load(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
-    backbone: Backbone | None = None,
+    backbone: Backbone | nn.Module | None = None,
     weights: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Model:
     """Read a bundle, or join several that were trained separately on one backbone.
 
     Args:
-        path: one bundle's folder or several; tasks keep their order, and all names must differ.
-        backbone: a bare backbone to use; the model takes it over. None: build it as the bundle says.
+        path: one bundle's folder or several; tasks keep their order, and all names must differ. ``hub:user/name`` or
+            ``hub:user/name@revision`` is one on the Hub, which is fetched into its cache (``HF_HUB_OFFLINE=1``: only
+            looked up there).
+        backbone: a bare backbone to use, which the model takes over; or a model of timm or transformers, of which one
+            is made (it stays as it is). None: build it as the bundle says.
         weights: the backbone's weights: a file, a folder or a Hub id. None: what the bundle names, whoever wrote it: a
             relative path is looked up in the working directory, then below the bundle's folder; a plain file name
             there first; an ``owner/name`` that is no path is fetched from the Hub (``HF_HUB_OFFLINE=1`` forbids
             that). It is read as weights alone, and must have the fingerprint in the bundle.
         device: device of the model; None: the CPU.
+        names: of one bundle, task → the name that it gets in the model; tasks that are left out keep theirs.
 
     Returns:
         A model in evaluation mode. Torch's random state is not changed.
 
     Raises:
+        HubError: the Hub refuses, or cannot be reached.
         BundleError: damaged files, unexpected tensors or values that are not finite, unknown names or options, a
         description that is not of this model, another backbone. Names and shapes are compared with the header of the
         weights before these are read; a description that asks for far more than they hold is not built.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=4), {"depth": gn.Depth()})
+        >>> folder = model.save("tasks")
+        >>> list(gn.load("tasks").tasks)
+        ['depth']
     """
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     place = None if device is None else usable_device(device, "load: device")
     if not paths:
         raise BundleError("load: the list of bundles is empty; name at least one folder")
+    if names and len(paths) > 1:
+        raise OptionError(f"load: names= renames tasks of one bundle, {len(paths)} are given; add each with model.load")
+    paths = [given_bundle(p) for p in paths]
     read = [(str(p), bundle_folder(p), read_bundle_json(p)) for p in paths]
-    _check_joinable([(where, facts) for where, _, facts in read])
+    check_joinable([(where, facts) for where, _, facts in read])
     for _, folder, facts in read:
         kinds_of(folder, facts)  # before the backbone is read
     where, _, first = read[0]
@@ -131,47 +146,70 @@ def load(
             backbone = rebuild(where, first["backbone"], weights)
         elif weights is not None:
             raise OptionError("load: give backbone= or weights=, not both")
+        elif not isinstance(backbone, Backbone):
+            backbone = build_backbone(backbone, taps=first["backbone"].get("taps", "stage"))
         check_backbone(where, first["backbone"], backbone, str(weights or backbone.weights_source))
         model = Model(backbone)
         model.eval()
         for where, folder, facts in read:
-            _serve(model, where, folder, facts)
+            add_described(model, where, folder, facts, Renaming(names, facts["tasks"], where))
     return model if place is None else model.to(place)
 
 
 @checked
-def load_into(model: Model, path: str | os.PathLike[str]) -> tuple[str, ...]:
+def load_into(model: Model, path: str | os.PathLike[str], *, names: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Add the tasks of a bundle to a model, in time independent of how many tasks the model has.
 
     Other threads may run passes meanwhile: none sees a task before its tensors are loaded.
 
     Args:
         model: a model on the backbone that the bundle belongs to.
-        path: the bundle's folder; the names of its tasks must be new to the model.
+        path: the bundle's folder, or ``hub:user/name``.
+        names: task → the name that it gets in the model; tasks that are left out keep theirs. All names must be new to
+            the model.
 
     Returns:
-        The names of the tasks.
+        The names of the tasks in the model.
 
     Raises:
-        BundleError: as :func:`load`; the model is unchanged then.
+        BundleError: as :func:`load`; OptionError: names of unknown tasks, or one for two. The model is unchanged then.
     """
+    path = given_bundle(path)
     folder, facts = bundle_folder(path), read_bundle_json(path)
-    trunk = model.backbone
-    check_same(str(path), facts["backbone"], trunk, trunk.weights_source, anew=False)
+    renaming = Renaming(names, facts["tasks"], str(path))
+    check_same(str(path), facts["backbone"], model.backbone, model.backbone.weights_source, anew=False)
     with torch.random.fork_rng(devices=[]):
-        _serve(model, str(path), folder, facts)
-    return tuple(facts["tasks"])
+        add_described(model, str(path), folder, facts, renaming)
+    return tuple(renaming.new.values())
 
 
-def _serve(model: Model, where: str, folder: Path, facts: BundleFacts) -> None:
-    """Build the tasks of a bundle, fill in their tensors and add them to a model."""
+def add_described(
+    model: Model,
+    where: str,
+    folder: Path,
+    facts: BundleFacts,
+    names: Renaming,
+    sound: SoundDescriptions | None = None,
+) -> Addition:
+    """Build the tasks of a bundle, fill in their tensors and add them to a model, which has the bundle's backbone.
+
+    Args:
+        model: the model.
+        where: the bundle's path, for messages.
+        folder: of the bundle.
+        facts: its description.
+        names: that the tasks get.
+        sound: as for :func:`garnish.bundles.described.build_described`.
+    """
     file = str(folder / WEIGHTS)
-    made = build_described(model, facts, kinds_of(folder, facts), where)  # shapes before anything is read
+    made, tensors = build_described(model, facts, kinds_of(folder, facts), where, names, sound)  # reads no tensor
     stored = read_tensors(weights_of(folder, facts), file)
-    fill(model.backbone, made.tensors(), stored, facts["dtype"], facts["tuned_as"], file)
+    fill(model.backbone, tensors, stored, facts["dtype"], facts["tuned_as"], file)
     for owner in made.owners:
-        owner.scale = scale_told(facts, owner.tasks)
+        owner.scale = scale_told(facts, [names.old(task) for task in owner.tasks])
+        owner.licences = licences_told(facts)
     model.serve(made)
+    return made
 
 
 # ---- saving -----------------------------------------------------------------------------------------------------
@@ -188,38 +226,6 @@ def _chosen(model: Model, tasks: Sequence[str] | None) -> list[str]:
     return chosen
 
 
-def bundle_files(
-    model: Model,
-    tasks: Sequence[str],
-    dtype: StoredDtype,
-    *,
-    metrics: Metrics | None,
-    metrics_rounding: Metrics | None,
-    extra: Mapping[str, Json] | None,
-    where: str,
-) -> dict[str, bytes]:
-    """The files of a bundle, as :func:`save` writes them: file name → bytes; ``where`` is its path, for messages."""
-    tensors = stored_tensors(model, tasks, dtype)
-    weights = to_bytes(tensors)
-    facts = _describe(model, tasks, dtype)
-    facts["metrics"] = _plain_metrics(metrics, tasks, "metrics")
-    if metrics_rounding is not None:
-        facts["metrics_rounding"] = _plain_metrics(metrics_rounding, tasks, "metrics_rounding")
-    if told := {**scales_to_tell(model, tasks), **(extra or {})}:
-        facts["extra"] = told
-    facts["sizes"]["weights_bytes"] = len(weights)
-    facts["sha256"] = hashlib.sha256(weights).hexdigest()
-    try:
-        text = json.dumps(facts, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise BundleError(f"{where}: its facts cannot be written as JSON ({one_line(error, 120)})") from error
-    data = f"{text}\n".encode()
-    as_bundle_facts(json.loads(text), where)  # what could not be read again is not written
-    if len(data) > MOST_BYTES:
-        raise BundleError(f"{where}: {len(data)} bytes of facts are over the limit of {MOST_BYTES}; shorten extra")
-    return with_sums({WEIGHTS: weights, DESCRIPTION: data})
-
-
 def _check_place(path: Path) -> None:
     folder = present(path)
     try:
@@ -230,59 +236,3 @@ def _check_place(path: Path) -> None:
         raise BundleError(
             f"{path}: exists and is not a bundle, so it is not replaced; choose another folder ({one_line(error, 160)})"
         ) from error
-
-
-def _describe(model: Model, tasks: Sequence[str], dtype: StoredDtype) -> dict[str, Json]:
-    trunk = model.backbone
-    tensors = [owner.tensors() for owner in model.owners if any(task in tasks for task in owner.tasks)]
-    tensors += [model.head_tensors(task) for task in tasks]
-    encoder, decoder = parameters_of({name: tensor for each in tensors for name, tensor in each.items()})
-    specs = Specs.of(model, tasks)
-    return {
-        "format": FORMAT if all(owner.given.bands.is_rgb for owner in specs.owners) else FORMAT_OF_BANDS,
-        "versions": {"garnish": __version__, "torch": str(torch.__version__), "timm": str(timm.__version__)},
-        "dtype": dtype,
-        "tuned_as": TUNED_AS[dtype],
-        "backbone": {**backbone_facts(trunk), "non_commercial": is_non_commercial(trunk.licence)},
-        **specs.facts(),
-        "preprocessing": preprocessing_of(trunk),
-        "sizes": {"encoder_parameters": encoder, "decoder_parameters": decoder},
-    }
-
-
-def _plain_metrics(metrics: Metrics | None, tasks: Sequence[str], option: str) -> dict[str, dict[str, float | None]]:
-    for task in metrics or {}:
-        if task not in tasks:
-            raise OptionError(f"{option}: no task {task!r} is saved{suggest(task, tasks)}")
-    return {
-        task: {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
-        for task, values in (metrics or {}).items()
-    }
-
-
-# ---- loading ----------------------------------------------------------------------------------------------------
-
-
-def _check_joinable(read: Sequence[tuple[str, BundleFacts]]) -> None:
-    """Raise BundleError unless all bundles belong to one backbone and all task names differ."""
-    where, first = read[0]
-    taken: dict[str, str] = dict.fromkeys(first["tasks"], where)
-    for other, facts in read[1:]:
-        for key in ("name", "options", "taps", "fingerprint"):
-            ours, theirs = first["backbone"].get(key, "stage"), facts["backbone"].get(key, "stage")
-            if ours != theirs:
-                raise BundleError(
-                    f"{other}: belongs to another backbone than {where} ({key} {_short(theirs)}, not {_short(ours)}); "
-                    "only bundles of one backbone can be joined"
-                )
-        for task in facts["tasks"]:
-            if task in taken:
-                raise BundleError(
-                    f"{other}: task {task!r} is in {taken[task]} too; save one of them without it or by another name"
-                )
-            taken[task] = other
-
-
-def _short(value: object) -> str:
-    """The first twelve digits of a fingerprint, any other value unchanged."""
-    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)

@@ -18,6 +18,7 @@ from garnish.errors import BundleError, shown
 from garnish.files.atomic import present
 from garnish.files.path_text import given_path
 from garnish.files.strict_json import read_json
+from garnish.hub.address import hub_hint
 from garnish.registry import SpecFacts
 
 FORMAT = 1
@@ -144,6 +145,7 @@ def as_bundle_facts(found: Mapping[str, Json], file: str) -> BundleFacts:
     """
     _check_amounts(found, file)
     facts: BundleFacts = read_as(dict(found), BundleFacts, "", replace(FACTS, file=f"{file}: "))
+    check_is_architecture(file, facts["backbone"]["name"])
     _check_tasks(facts, file)
     _check_counts(facts, file)
     own = any("pictures" in owner for owner in facts["owners"])
@@ -155,20 +157,38 @@ def as_bundle_facts(found: Mapping[str, Json], file: str) -> BundleFacts:
     return facts
 
 
+def check_is_architecture(where: str, name: str) -> None:
+    """Raise BundleError for a backbone that is named by an id of a Hub: a description has its architecture's name."""
+    if "/" in name or ":" in name:
+        raise BundleError(f"{where}: backbone: {shown(name)} is not the name of an architecture; save the bundle again")
+
+
 def bundle_folder(path: str | os.PathLike[str]) -> Path:
     """The folder of an existing bundle; raises :class:`BundleError` if there is none."""
     folder = present(given_path(path, "bundle", BundleError))
     if not folder.exists():
-        raise BundleError(f"{path}: no such bundle; give a folder that model.save or garnish train wrote")
+        on_hub = hub_hint(path)
+        raise BundleError(f"{path}: no such bundle; give a folder that model.save or garnish train wrote{on_hub}")
     if not (folder / DESCRIPTION).is_file():
         given = Path(path)
         near = [p for p in (given / BEST, given.parent) if (p.expanduser() / DESCRIPTION).is_file()]
         meant = f"did you mean {near[0]}?" if near else "give a folder that model.save or garnish train wrote"
         if (folder / "export.json").is_file():  # which is garnish.runtime.manifest's, of a room above this one
             meant = "it is an exported graph: python -m garnish.runtime predicts from it"
+        if folder.suffix in (".ckpt", ".pt", ".pth") and folder.is_file():
+            meant = "load a trainer's checkpoint into the module that wrote it, then model.save(folder), and give that"
+        if (folder / "adapter_config.json").is_file():  # which is garnish.bundles.peft's, above this file
+            meant = "it is an adapter in PEFT's format: gn.import_peft or garnish peft import reads it"
         what = f"it holds no {DESCRIPTION}" if folder.is_dir() else "it is a file"
         raise BundleError(f"{path}: is not a bundle ({what}); {meant}")
     return folder
+
+
+def bundle_of_run(path: str | os.PathLike[str], what: str) -> Path:
+    """A bundle's folder as it is given, there or not; of a run's folder, its best. ``what`` is for messages."""
+    folder = given_path(path, what, BundleError)
+    best = folder / BEST
+    return best if not (folder / DESCRIPTION).is_file() and (best / DESCRIPTION).is_file() else folder
 
 
 def _check_tasks(found: BundleFacts, file: str) -> None:

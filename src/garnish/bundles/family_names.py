@@ -8,6 +8,7 @@ import timm
 from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
+from garnish.backbones.given_weights import GIVEN
 from garnish.backbones.mit import BUNDLED, MiT
 from garnish.backbones.name_prefixes import without_prefix
 from garnish.backbones.segformer import dialects
@@ -34,7 +35,7 @@ def carried_over(backbone: Backbone) -> dict[str, Tensor]:
     Empty if there are no original weights (random, bundled), they can no longer be read, or timm does not have the
     model. Tensors whose name or shape differs from timm's model are left out.
     """
-    if backbone.weights_source in ("random", "bundled") or not timm.is_model(backbone.name):
+    if backbone.weights_source in ("random", "bundled", GIVEN) or not timm.is_model(backbone.name):
         return {}
     try:
         held, _ = read_weights(backbone.weights_source)

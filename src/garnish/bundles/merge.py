@@ -23,11 +23,10 @@ from garnish.adapters.mtlora import MTLoRA
 from garnish.adapters.reference import Frozen
 from garnish.backbones.backbone import Backbone
 from garnish.backbones.build import backbone as build_backbone
-from garnish.bundles.bundle import Metrics, bundle_files, load
-from garnish.bundles.bundle_json import read_bundle_json
 from garnish.bundles.family_names import carried_over, own_name, own_names
+from garnish.bundles.merge_source import Source, read_whole
 from garnish.bundles.specs import Specs
-from garnish.bundles.tensors import StoredDtype
+from garnish.bundles.written_files import bundle_files
 from garnish.checking.arguments import checked
 from garnish.checking.finite import not_finite
 from garnish.checking.plain_data import Json
@@ -52,8 +51,6 @@ _MARK = "garnish_merge"
 _MOST_BYTES = 2**40
 #: Approximate side of the probe pictures, in pixels.
 _PROBE = 128
-
-Source = Model | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +110,14 @@ def merge(
         SiteError: an adapter that cannot be folded into a layer, or a layer that would gain a tensor its checkpoints
             do not have. BundleError: feature maps that differ by more than :data:`LIMIT` of their largest value, a
             path that holds something else, or no space. OptionError: an unknown task, or none named.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=4), {"depth": gn.Depth()})
+        >>> merged = gn.merge(model, "merged")
+        >>> merged.tasks, merged.largest_relative < 1e-4
+        (('depth',), True)
     """
-    model, metrics, dtype = _read(source, weights)
+    model, metrics, dtype = read_whole(source, weights)
     owner = _owner(model, task)
     place = _checked_place(out)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -172,25 +175,6 @@ def merge(
     return said
 
 
-def _read(
-    source: Source, weights: str | os.PathLike[str] | None
-) -> tuple[Model, Mapping[str, Mapping[str, float]], StoredDtype]:
-    """The model, the metrics of its tasks, and a dtype that holds its tensors exactly."""
-    if isinstance(source, Model):
-        if weights is not None:
-            raise OptionError("merge: a model has its weights; weights= goes with a bundle's folder")
-        return source, {}, "float32"
-    paths = [source] if isinstance(source, str | os.PathLike) else list(source)
-    told = [read_bundle_json(path) for path in paths]
-    metrics: Metrics = {
-        task: {name: math.nan if value is None else value for name, value in values.items()}
-        for facts in told
-        for task, values in facts["metrics"].items()
-    }
-    halved = all(facts["dtype"] == "float16" for facts in told)
-    return load(paths, weights=weights), metrics, "float16" if halved else "float32"
-
-
 def _owner(model: Model, task: str | None) -> Owner:
     """The owner to merge, with the parts that its tasks own if any."""
     owners = [owner for owner in model.owners if owner.parent is None]
@@ -246,6 +230,7 @@ def _merged_model(model: Model, owner: Owner) -> Model:
                 f"{type(adapter).__name__} at {at.site.name}: is at a site where tasks own a part, so it cannot be "
                 f"folded, or kept with {_names(left)}; keep the bundle unmerged"
             )
+    made.owners[0].licences = owner.root.licences
     former = model.own_tensors()
     for name, tensor in made.own_tensors().items():
         tensor.copy_(former[name])

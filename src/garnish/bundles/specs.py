@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 from garnish.backbones.backbone import Backbone
-from garnish.bundles.agreement import check_described, check_sizes
-from garnish.bundles.bundle_json import WEIGHTS, BackboneFacts, BundleFacts
-from garnish.bundles.tensors import Kinds, check_fit
-from garnish.checking.allocations import AllocationLimit, charge
+from garnish.bundles.bundle_json import BackboneFacts
 from garnish.checking.plain_data import Json
+from garnish.engine.adapter import Method
 from garnish.engine.attach import OwnerSpec
-from garnish.errors import BundleError, OptionError, SiteError, one_line
+from garnish.errors import OptionError
 from garnish.heads.head import Head
 from garnish.model.model import Model
-from garnish.model.served import Addition
 from garnish.pictures.given_bands import GivenBands
 from garnish.registry import SpecFacts, build, describe
 from garnish.tasks.task import Task
-
-#: Bytes that a description may ask for beside what the sizes of its tensors and its trunk explain.
-_ROOM = 64 * 2**20
-_BEYOND = "its description asks for far larger or far more tensors than its weights hold; it is damaged"
 
 
 @final
@@ -78,6 +70,15 @@ class Specs:
             facts.get("decoders", ()),
         )
 
+    def renamed(self, new: Mapping[str, str]) -> Specs:
+        """The same of tasks that have other names."""
+        return Specs(
+            [OwnerSpec(methods, tuple(new[name] for name in tasks), given) for methods, tasks, given in self.owners],
+            {new[name]: task for name, task in self.tasks.items()},
+            {new[name]: head for name, head in self.heads.items()},
+            [[new[name] for name in group] for group in self.groups],
+        )
+
     def facts(self) -> dict[str, Json]:
         """The facts for :meth:`read`: ``owners``, ``tasks`` with the ``head`` of each, and any shared ``decoders``.
 
@@ -93,45 +94,14 @@ class Specs:
             told["tasks"][name] |= {"channels": task.channels, "labels": list(legend), "palette": palette}
         return told | ({"decoders": list(map(list, self.groups))} if self.groups else {})
 
+    def all(self) -> list[tuple[str, Method | Task | Head]]:
+        """Everything that is described, each with its kind."""
+        methods = [("adapters", method) for spec in self.owners for method in spec.methods]
+        return [*methods, *(("tasks", t) for t in self.tasks.values()), *(("heads", h) for h in self.heads.values())]
+
     def tasks_and_heads(self) -> dict[str, Json]:
         """Task name → the class name and options of the task, and of its head."""
         return {n: describe(task) | {"head": describe(self.heads[n])} for n, task in self.tasks.items()}
-
-
-def build_described(model: Model, facts: BundleFacts, kinds: Kinds, where: str) -> Addition:
-    """Build the owners, tasks and heads of a bundle's description for a model, without adding them to it.
-
-    Args:
-        model: a model on the bundle's backbone.
-        facts: the description.
-        kinds: what ``weights.safetensors`` holds by its header. A model that asks for far more memory than these
-            tensors and the backbone have is not built.
-        where: the bundle's folder, for messages.
-
-    Raises:
-        BundleError: an unknown name or option, one that does not fit the backbone or the model's other tasks, tensors
-            that differ from ``kinds``, or a description that differs from what it describes.
-    """
-    most = _ROOM + 4 * sum(charge(math.prod(shape)) for _, shape in kinds.values())
-    try:
-        specs = Specs.read(facts)
-        error = BundleError(f"{where}: cannot be built ({_BEYOND})")
-        with AllocationLimit(most, error, lambda: _trunk_bytes(model.backbone)):
-            made = model.build(specs.owners, specs.tasks, specs.heads, specs.groups)
-    except (OptionError, SiteError) as error:
-        raise BundleError(f"{where}: {error}") from error
-    except (RuntimeError, MemoryError) as error:  # sizes that no machine can allocate
-        raise BundleError(f"{where}: cannot be built ({one_line(error, 120)}); its description is damaged") from error
-    check_described(facts, model.backbone, made, where)
-    tensors = made.tensors()
-    check_fit(tensors, kinds, facts["dtype"], f"{where}/{WEIGHTS}")
-    check_sizes(facts, tensors, where)
-    return made
-
-
-def _trunk_bytes(trunk: Backbone) -> int:
-    """What work on a trunk's own tensors may take beside: some methods begin with their singular values."""
-    return 4 * sum(charge(tensor.numel()) for tensor in trunk.body.parameters())
 
 
 def backbone_facts(trunk: Backbone) -> BackboneFacts:

@@ -19,6 +19,7 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor
 
 from garnish.bundles.bundle_json import WEIGHTS, BundleFacts
+from garnish.bundles.given_bundle import MOST_WEIGHTS
 from garnish.checking.finite import is_finite, not_finite
 from garnish.engine.trunk import Trunk
 from garnish.errors import BundleError, one_line
@@ -34,7 +35,7 @@ TUNED_AS: Mapping[StoredDtype, TunedAs] = {"float16": "difference", "float32": "
 
 
 #: Largest weights of a bundle that are read, bytes; the largest trunk, tuned as a whole at float32, has half of it.
-MOST_BYTES = 16 * 2**30
+MOST_BYTES = MOST_WEIGHTS
 
 #: Name of a stored tensor → its dtype and shape.
 Kinds = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
@@ -169,7 +170,8 @@ def fill(
         BundleError: a missing or unused tensor, or one of another shape or type; nothing is copied then.
     """
     check_fit(targets, {name: (t.dtype, tuple(t.shape)) for name, t in stored.items()}, dtype, where)
-    frozen = trunk.frozen_tensors() if tuned_as == "difference" else {}
+    has_tuned = any(name.startswith("tuned.") for name in targets)
+    frozen = trunk.frozen_tensors() if has_tuned and tuned_as == "difference" else {}
     with torch.no_grad():
         for name, target in targets.items():
             value = stored[name].to(target.device)

@@ -16,24 +16,30 @@ import re
 from abc import ABC, ABCMeta
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from garnish.checking.mistaken import remedy_for
 from garnish.checking.plain_data import LONGEST, Reading, Unfit, conform, fits, hints_of, line_of
 from garnish.errors import OptionError, one_line, shown, suggest
 
 F = TypeVar("F", bound=Callable[..., object])
+_T = TypeVar("_T")
 
 #: Class → its description in messages, and how to get one.
 _CALLED = {
     "Model": "a model (of gn.adapt, gn.load or gn.finished)",
     "Backbone": "a backbone (of gn.backbone)",
-    "Dataset": "data (of gn.folder, gn.Scenes or gn.join, or a subclass of garnish.data.dataset.Dataset)",
+    "Dataset": "data (of gn.folder, gn.dataset(yours, tasks), gn.Scenes or gn.join)",
     "Method": "a method such as gn.LoRA(rank=8)",
     "Head": "a head such as gn.LinearHead()",
+    "LogsMetrics": "a logger object",
+    "Callback": "a callback (an object of a class derived from gn.Callback)",
+    "Batch": "a batch (of gn.collate)",
     "Task": "a task such as gn.Depth()",
     "Tensor": "a tensor",
+    "Augment": "changes of pictures such as gn.Augment(size=(256, 256))",
     "Path": "a path",
     "PathLike": "a path",
     "NoneType": "None",
@@ -47,6 +53,11 @@ _CALLED = {
 def _shown(value: object) -> str:
     """A value in a message: its type, and the value itself if that is short."""
     name = type(value).__name__
+    if isinstance(value, _ByName):
+        return f"the class {value.__name__} itself; call it: {value.__name__}()"
+    for entry in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        if isinstance(entry, _ByName):
+            return f"{name} with {_shown(entry)}"
     if isinstance(value, str | bytes | int | float | complex | os.PathLike | type):
         return f"{name} {shown(value if not isinstance(value, Path) else str(value), 40)}"
     if value is None:
@@ -58,6 +69,9 @@ def _shown(value: object) -> str:
         return f"{name} of {', '.join(held)}" if held else f"an empty {name}"
     return name
 
+
+#: Argument of functions of other libraries → the one that we have in its place, and what to give.
+_ELSEWHERE = {"pretrained": ("weights", "weights=True for the published ones, weights=None for random ones")}
 
 #: Arguments of functions, which may be long lists of pictures, and options, which may not be.
 _ARGUMENT = Reading(builds=False, names=_CALLED, shows=_shown)
@@ -79,7 +93,8 @@ def checked(function: F) -> F:
         try:
             bound = signature.bind(*args, **given)
         except TypeError as error:
-            raise OptionError(f"{label}: {_unbound(signature, given, error)}") from None
+            elsewhere = getattr(function, "elsewhere", {})
+            raise OptionError(f"{label}: {_unbound(signature, given, error, elsewhere)}") from None
         for name, value in bound.arguments.items():
             if name in hints and kinds[name] is not inspect.Parameter.VAR_KEYWORD:
                 take = functools.partial(_taken, hint=hints[name], where=f"{label}: {name}", how=_ARGUMENT)
@@ -117,14 +132,32 @@ def taking(options: type) -> Callable[[F], F]:
     return decorate
 
 
-def _unbound(signature: inspect.Signature, given: Mapping[str, object], error: TypeError) -> str:
+def named_elsewhere(**names: str) -> Callable[[F], F]:
+    """Decorate a function, below :func:`checked`, to say what to give for arguments that others call so."""
+
+    def decorate(function: F) -> F:
+        function.elsewhere = names  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def _unbound(
+    signature: inspect.Signature, given: Mapping[str, object], error: TypeError, elsewhere: Mapping[str, str]
+) -> str:
     """Message for arguments that do not fit a function's signature."""
     plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     known = [name for name, p in signature.parameters.items() if name != "self" and p.kind in plain]
     unknown = [name for name in given if name not in known]
+    for name in unknown:
+        ours, remedy = _ELSEWHERE.get(name, ("", ""))
+        if ours in known:
+            return f"unknown argument {shown(name)}; {remedy}"
     takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
     if not unknown or takes_more:
         return f"{one_line(error, 100)}; it takes {', '.join(known)}"
+    if unknown[0] in elsewhere:
+        return f"unknown argument {shown(unknown[0])}; {elsewhere[unknown[0]]}"
     text = f"unknown argument {shown(unknown[0])}{suggest(unknown[0], known, limit=40)}"
     return text + (f" (what it builds has options: options={{{unknown[0]!r}: …}})" if "options" in known else "")
 
@@ -135,35 +168,50 @@ class _ByName(ABCMeta):
     A third-party class with a hand-written ``__init__`` is called without checks.
     """
 
-    def __call__(cls, *args: object, **given: object) -> object:
-        owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
-        made = vars(owner).get("__dataclass_params__")
-        if made is None or not made.init:
-            return super().__call__(*args, **given)
-        options = dict(
-            list(inspect.signature(vars(owner)["__init__"]).parameters.items())[1:]
-        )  # InitVars are among them
-        known = list(options)
-        by_place = [name for name, p in options.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-        label = cls.__name__
-        if len(args) > len(by_place):
-            example = f"{label}({known[0]}=…)" if known else f"{label}()"
-            raise OptionError(f"{label}: options are given by name: {example}")
-        placed = dict(zip(by_place, args, strict=False))
-        if twice := placed.keys() & given.keys():
-            raise OptionError(f"{label}: option {min(twice)!r} is given twice; give it once")
-        hints = hints_of(cls)
-        values: dict[str, object] = {}
-        for name, value in {**placed, **given}.items():
-            if name not in known:
-                raise OptionError(f"{label}: unknown option {shown(name)}{suggest(name, known, limit=40)}")
-            hint = hints.get(name, object)
-            hint = hint.type if isinstance(hint, dataclasses.InitVar) else hint
-            values[name] = _taken(value, hint, f"{label}.{name}", _OPTION)
-        for name, option in options.items():
-            if name not in values and option.default is inspect.Parameter.empty:
-                raise OptionError(f"{label}: option {name!r} is required: {label}({name}=…)")
-        return super().__call__(**values)
+    # typed by the class that is called, so that type checkers go on to that class's own constructor
+    def __call__(cls: type[_T], *args: object, **given: object) -> _T:
+        args, given = _placed(cls, args, given)
+        made: _T = type.__call__(cls, *args, **given)
+        return made
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The options with their defaults, for ``help`` and completion, which would else show those of ``__call__``."""
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def _placed(
+    cls: type, args: tuple[object, ...], given: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
+    """The arguments of an option class, checked and converted, all of them by name."""
+    owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    made = vars(owner).get("__dataclass_params__")
+    if made is None or not made.init:
+        return args, given
+    options = dict(list(inspect.signature(vars(owner)["__init__"]).parameters.items())[1:])  # InitVars are among them
+    known = list(options)
+    by_place = [name for name, p in options.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    label = cls.__name__
+    if len(args) > len(by_place):
+        example = f"{label}({known[0]}=…)" if known else f"{label}()"
+        raise OptionError(f"{label}: options are given by name: {example}")
+    placed = dict(zip(by_place, args, strict=False))
+    if twice := placed.keys() & given.keys():
+        raise OptionError(f"{label}: option {min(twice)!r} is given twice; give it once")
+    hints = hints_of(cls)
+    values: dict[str, object] = {}
+    for name, value in {**placed, **given}.items():
+        if name not in known:
+            remedy = f"; {cls.elsewhere[name]}" if name in cls.elsewhere else suggest(name, known, limit=40)  # type: ignore[attr-defined]
+            raise OptionError(f"{label}: unknown option {shown(name)}{remedy}")
+        hint = hints.get(name, object)
+        hint = hint.type if isinstance(hint, dataclasses.InitVar) else hint
+        values[name] = _taken(value, hint, f"{label}.{name}", _OPTION)
+    for name, option in options.items():
+        if name not in values and option.default is inspect.Parameter.empty:
+            raise OptionError(f"{label}: option {name!r} is required: {label}({name}=…)")
+    return (), values
 
 
 class Options(ABC, metaclass=_ByName):
@@ -171,7 +219,12 @@ class Options(ABC, metaclass=_ByName):
 
     Ours take keywords only. NumPy numbers become Python's, and lists become tuples where those are annotated, so that
     equal options are equal, can be hashed and can be written as YAML and JSON.
+
+    Attributes:
+        elsewhere: what others call an option → what to give here.
     """
+
+    elsewhere: ClassVar[Mapping[str, str]] = {}
 
 
 def _taken(value: object, hint: object, where: str, how: Reading, of_several: str = "") -> object:
@@ -183,7 +236,9 @@ def _taken(value: object, hint: object, where: str, how: Reading, of_several: st
     except Unfit as unfit:
         line = unfit.line() if unfit.outside else line_of(value, hint, where, how)
     is_list = of_several and isinstance(value, list | tuple) and value and all(fits(one, hint) for one in value)
-    raise OptionError(f"{line}{f'; {of_several}' if is_list else ''}")
+    is_entry = isinstance(value, str) and not is_list and fits((value,), hint)
+    told = f"; {of_several}" if is_list else f"; give ({shown(value)},)" if is_entry else remedy_for(value, hint)
+    raise OptionError(f"{line}{told}")
 
 
 def _of_python(value: Any, known: dict[int, object] | None = None) -> object:

@@ -5,6 +5,7 @@ Shape letters: K pictures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -44,6 +45,8 @@ def is_finite(tensor: Tensor) -> bool:
     values = tensor.detach()
     # minimum and maximum propagate NaN; float8 supports neither
     least, most = torch.aminmax(values.float() if values.element_size() == 1 else values)
+    if values.is_cpu:  # a tenth of the time where tensors are small; elsewhere each number is waited for
+        return math.isfinite(least.item()) and math.isfinite(most.item())
     return bool(least.isfinite() & most.isfinite())
 
 

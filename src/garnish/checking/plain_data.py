@@ -162,6 +162,8 @@ def conform(value: object, hint: object, at: str, how: Reading) -> Any:
     Raises:
         Unfit: where it is not of the type.
     """
+    if type(value) is hint and (hint is bool or (hint is int and _LEAST <= value <= _MOST)):  # type: ignore[operator]
+        return value  # at once, for lists may be long
     if how.longest is not None and isinstance(value, (str, bytes, *_MANY)) and len(value) > how.longest:
         raise Unfit(functools.partial(_too_long, value, at, how.longest), outside=True)
     origin, inner = get_origin(hint), get_args(hint)

@@ -15,7 +15,7 @@ set by --data.KEY. A star marks the metric by which best checkpoints are chosen.
 
 examples:
   garnish eval runs/replica/best --data recipes/data/replica.yaml --split test --json
-  garnish eval runs/camvid/best --data recipes/data/camvid.yaml --every 4
+  garnish eval runs/camvid/best --data recipes/data/camvid.yaml --every 4 --out camvid_test
   garnish eval runs/pascal/best --data pascal.yaml --thresholds-on val
   garnish eval runs/seg/best,runs/depth/best --data scenes --data.test 20
   garnish eval segformer_b0 --weights segformer-b0-ade --data ade20k.yaml --split val
@@ -31,7 +31,9 @@ def parser() -> Parser:
         _EPILOG,
         sections=("data",),
     )
-    made.add_argument("bundle", metavar="BUNDLE", help="folder that garnish train wrote, or segformer_b0 … b5")
+    made.add_argument(
+        "bundle", metavar="BUNDLE", help="folder that garnish train wrote, hub:user/name, or segformer_b0 … b5"
+    )
     made.add_argument("--data", metavar="DATA", help="YAML, folder, or scenes")
     made.add_argument("--split", default="test", help="which part of the data (default: test)")
     made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all that both know)")
@@ -49,6 +51,11 @@ def parser() -> Parser:
     )
     takes_tiles(made, flips=False)
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved; a segformer's")
+    made.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="write what the tasks tell besides: classes and their confusion, errors by distance, … (CSV, pictures)",
+    )
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: task → metric → value")
     return made
@@ -85,6 +92,7 @@ def run(words: Sequence[str]) -> int:
         overlap=tiling.overlap,
         thresholds_on=others,
         progress=not given.json,
+        out=given.out,
     )
     if given.json:
         print_json(metrics)
@@ -92,4 +100,6 @@ def run(words: Sequence[str]) -> int:
     headlines = {name: task.headline for name, task in model.tasks.items()}
     say(f"{', '.join(bundle_paths(given.bundle))} on {data.name}, {len(data)} of {plural(len(whole), 'picture')}")
     print_table(["task", "metric", "value"], metric_rows(metrics, headlines))
+    if given.out is not None:
+        say(f"tables and pictures: {given.out}")
     return 0

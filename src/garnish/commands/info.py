@@ -13,8 +13,6 @@ from garnish.errors import OptionError, WeightsError
 from garnish.output import say
 
 if TYPE_CHECKING:
-    from garnish.bundles.bundle_json import BundleFacts
-    from garnish.model.model import Model
     from garnish.tasks.task import Task
 
 _EPILOG = """\
@@ -24,6 +22,7 @@ classes.
 
 examples:
   garnish info runs/replica/best
+  garnish info hub:user/name
   garnish info vit_small_patch14_dinov2 --adapter LoRA --adapter.rank 8 --json
   garnish info mit_b2 --adapter LoRA --head SegFormerHead --tasks seg=Semantic,depth=Depth --tasks.seg.classes 19
 """
@@ -38,7 +37,11 @@ def parser() -> Parser:
         _EPILOG,
         sections=("adapter", "head", "tasks"),
     )
-    made.add_argument("target", metavar="BUNDLE|BACKBONE", help="a bundle's folder, or a name that methods lists")
+    made.add_argument(
+        "target",
+        metavar="BUNDLE|BACKBONE",
+        help="a bundle's folder or hub:user/name; a name that methods lists, or hf-hub:owner/name",
+    )
     shown = made.add_argument_group("of a backbone (also --adapter.KEY, --head.KEY, --tasks.TASK.KEY)")
     shown.add_argument("--adapter", metavar="NAME", help="method, or several: NAME,NAME")
     shown.add_argument("--head", metavar="NAME", help="decoder of every task")
@@ -56,7 +59,8 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
-    is_bundle = Path(given.target).exists() or "/" in given.target or "," in given.target
+    named = given.target.startswith(("hf-hub:", "hf_hub:"))  # without that, a mistyped path would be asked for there
+    is_bundle = not named and (Path(given.target).exists() or "/" in given.target or "," in given.target)
     if is_bundle and (overrides or given.weights):
         extra = f"--{next(iter(overrides), 'weights')}"
         raise OptionError(f"info: {given.target} is a bundle, so {extra} does not apply; leave it out")
@@ -73,6 +77,9 @@ def run(words: Sequence[str]) -> int:
 def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Json]:
     """The facts of :meth:`garnish.model.model.Model.report` and of ``bundle.json`` for one bundle or several."""
     from garnish.bundles.bundle_json import bundle_folder, read_bundle_json
+    from garnish.bundles.licences_told import binding, licences_together, licences_told
+    from garnish.bundles.origin import origin_of
+    from garnish.bundles.skeleton import skeleton
     from garnish.bundles.tensors import kinds_of, weights_of
     from garnish.commands.words import bundle_paths
 
@@ -85,7 +92,7 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Json]:
             raise OptionError(f"{path}: belongs to another backbone ({name}) than {paths[0]} ({first['name']})")
     for path, facts in zip(paths, described, strict=True):
         kinds_of(bundle_folder(path), facts)  # before anything is built
-    model = _skeleton(paths, described)
+    model, stated = skeleton(paths, described), licences_together(map(licences_told, described))
     # this checks their digests, as whenever a bundle is read
     weights_bytes = sum(len(weights_of(bundle_folder(p), f)) for p, f in zip(paths, described, strict=True))
     return model.report(at) | {
@@ -93,26 +100,15 @@ def of_bundle(target: str, at: tuple[int, int] | None) -> dict[str, Json]:
         "backbone_non_commercial": first["non_commercial"],
         "backbone_weights": first["weights_source"],
         "backbone_fingerprint": first["fingerprint"],
+        "bundle_licence": stated.bundle,
+        "data_licence": stated.data,
+        "non_commercial": list(dict.fromkeys(name for facts in described for name in binding(facts))),
         "bundle_bytes": weights_bytes,
+        "hub": [origin_of(path, facts) for path, facts in zip(paths, described, strict=True)],
         "tasks": {name: entry for facts in described for name, entry in facts["tasks"].items()},
         "metrics": {name: values for facts in described for name, values in facts["metrics"].items()},
         "versions": described[0]["versions"],
     }
-
-
-def _skeleton(paths: Sequence[str], described: Sequence[BundleFacts]) -> Model:
-    """The model of some bundles, without the tensors of bundles and backbone."""
-    from garnish.backbones.build import backbone
-    from garnish.bundles.bundle_json import bundle_folder
-    from garnish.bundles.specs import build_described
-    from garnish.bundles.tensors import kinds_of
-    from garnish.model.model import Model
-
-    first = described[0]["backbone"]
-    model = Model(backbone(first["name"], None, options=first["options"], taps=first.get("taps", "stage")))
-    for path, facts in zip(paths, described, strict=True):
-        model.serve(build_described(model, facts, kinds_of(bundle_folder(path), facts), path))
-    return model
 
 
 def of_backbone(given: argparse.Namespace, overrides: Mapping[str, Json]) -> dict[str, Json]:
@@ -155,8 +151,12 @@ def _tasks(overrides: Mapping[str, Json]) -> dict[str, Task]:
     return given_tasks(overrides or {"tasks": "seg=Semantic", "tasks.seg.classes": 21})
 
 
+#: Of a bundle, what it states beside the licence of the backbone's weights.
+_LICENCES = (("licence of the bundle", "bundle_licence"), ("licence of its pictures", "data_licence"))
+
+
 def _print(facts: Mapping[str, Json]) -> None:
-    from garnish.commands.printing import metric_rows, print_table
+    from garnish.commands.printing import metric_rows, print_table, warning_of
 
     height, width = facts["macs_size"]
     hint = (
@@ -167,6 +167,7 @@ def _print(facts: Mapping[str, Json]) -> None:
     rows = [
         ["backbone", f"{facts['backbone']}, weights: {facts['backbone_weights']}"],
         ["licence of its weights", str(facts["backbone_licence"]) + hint],
+        *([name, str(facts[key] or "not stated")] for name, key in _LICENCES if key in facts),
         ["parameters of the encoder", f"{facts['encoder_total']:,}"],
         ["  trained", f"{facts['encoder_trainable']:,}"],
         ["  trained in heads", f"{facts['decoder_trainable']:,}"],
@@ -176,6 +177,7 @@ def _print(facts: Mapping[str, Json]) -> None:
             f"{facts['macs'] / 1e9:.3g} GMAC at {height}x{width}, {facts['macs_encoder'] / 1e9:.3g} encoder",
         ],
     ]
+    rows += [["from", str(address)] for address in facts.get("hub", ()) if address is not None]
     rows += [[f"adapters of {owner}", ", ".join(map(_spec, methods))] for owner, methods in facts["owners"].items()]
     for owner, told in facts["bands"].items():
         filters = "" if told["filters"] is None else f"; others than red, green and blue by {_shape(told['filters'])}"
@@ -188,7 +190,9 @@ def _print(facts: Mapping[str, Json]) -> None:
             for task, found in facts["metrics"].items()
         }
         print_table(["task", "metric", "value"], metric_rows(values, {}))
-    if facts["backbone_non_commercial"]:
+    if facts.get("non_commercial"):
+        say(warning_of(facts["non_commercial"]))
+    elif facts["backbone_non_commercial"]:
         say("warning: the backbone's weights are non-commercial, and so is what is trained on them")
 
 

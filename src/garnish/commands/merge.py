@@ -33,7 +33,9 @@ def parser() -> Parser:
         "Fold one owner's adapters into the backbone's weights, and write a plain checkpoint.",
         _EPILOG,
     )
-    made.add_argument("bundle", metavar="BUNDLE", help="folder that garnish train or model.save wrote; several: a,b")
+    made.add_argument(
+        "bundle", metavar="BUNDLE", help="folder that garnish train or model.save wrote, or hub:user/name; several: a,b"
+    )
     made.add_argument("--out", metavar="PATH", required=True, help="folder, or .safetensors file, to write")
     made.add_argument("--task", metavar="TASK", help="a task of the owner to merge, if there are several")
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved")

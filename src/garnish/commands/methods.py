@@ -13,7 +13,7 @@ from garnish.commands.parser import Parser
 from garnish.output import say
 
 #: Kinds of classes with options, in the order of the list.
-KINDS = ("adapters", "heads", "tasks", "balancing", "readers", "layouts")
+KINDS = ("adapters", "heads", "tasks", "balancing", "readers", "annotations", "layouts")
 
 #: Class → how a table of options calls its values, as recipes have them.
 _CALLED = {
@@ -120,7 +120,9 @@ def entry_of(cls: type) -> Entry:
     meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         meanings |= _attributes(base.__doc__ or "")
-    fields = [f for f in dataclasses.fields(cls) if f.init]
+    fields = (
+        [f for f in dataclasses.fields(cls) if f.init] if dataclasses.is_dataclass(cls) else []
+    )  # a format has none
     # inherited options come last
     fields.sort(key=lambda f: f.name not in inspect.get_annotations(cls))
     hints = hints_of(cls)

@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(rest)
         for action in self._actions:
             given = [o for w in rest if (o := w.partition("=")[0]) in action.option_strings]
-            if len(given) > 1 and action.nargs != 0:
+            if len(given) > 1 and action.nargs != 0 and not isinstance(action, argparse._AppendAction):
                 raise OptionError(f"{self.verb}: {given[0]} is given twice; give it once")
         if unknown:
             known = [o for action in self._actions for o in action.option_strings if o.startswith("--")]

@@ -43,7 +43,9 @@ def parser() -> Parser:
         sections=("backbone", "head", "tasks"),
     )
     made.add_argument("way", choices=("export", "import"), help="to PEFT's format, or from it")
-    made.add_argument("source", metavar="BUNDLE|DIR", help="a bundle's folder; a folder with adapter_config.json")
+    made.add_argument(
+        "source", metavar="BUNDLE|DIR", help="a bundle's folder, or hub:user/name; a folder with adapter_config.json"
+    )
     made.add_argument("--out", metavar="DIR", required=True, help="folder to write")
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved")
     made.add_argument("--json", action="store_true", help="print JSON: what was written")

@@ -15,7 +15,7 @@ from garnish.output import say
 if TYPE_CHECKING:
     from garnish.planning.budget import Budget
     from garnish.planning.counting import Setting
-    from garnish.planning.survey import Row, Survey
+    from garnish.planning.survey import Survey, SurveyRow
 
 N = TypeVar("N", int, float)
 
@@ -153,7 +153,7 @@ def facts_of(found: Survey, setting: Setting, backbone: str) -> dict[str, Json]:
     }
 
 
-def _row_facts(row: Row) -> dict[str, Json]:
+def _row_facts(row: SurveyRow) -> dict[str, Json]:
     from garnish.registry import describe
 
     counted, step = row.counted, row.predicted
@@ -205,7 +205,7 @@ def _print(found: Survey, setting: Setting, backbone: str) -> None:
         say(f"recommended: {choice.candidate}: {found.recommendation.reason}")
 
 
-def _cells(row: Row, found: Survey, *, is_choice: bool) -> list[str]:
+def _cells(row: SurveyRow, found: Survey, *, is_choice: bool) -> list[str]:
     counted, step = row.counted, row.predicted
     size = " ".join(f"{option}={value:g}" for option, value in counted.candidate.size.items())
     exact = [

@@ -34,7 +34,7 @@ def parser() -> Parser:
     made.add_argument(
         "bundle",
         metavar="BUNDLE",
-        help="folder that garnish train or model.save wrote; several: a,b; or segformer_b0 … b5",
+        help="folder that garnish train or model.save wrote, or hub:user/name; several: a,b; or segformer_b0 … b5",
     )
     made.add_argument(
         "images",

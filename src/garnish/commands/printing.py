@@ -22,6 +22,13 @@ def print_json(value: object) -> None:
     say(*showable_json(text).split("\n"))
 
 
+def warning_of(binding: Sequence[str]) -> str:
+    """The line for what forbids commercial use: the backbone's weights, the training pictures, the bundle itself."""
+    if list(binding) == ["the backbone's weights"]:
+        return "warning: the backbone's weights are non-commercial, and so is what is trained on them"
+    return f"warning: not for commercial use, as the licence of {' and '.join(binding)} says"
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table as wide as the terminal, or as its content if the output is a file or a pipe.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from garnish.commands.parser import Parser, allows_loggers
 from garnish.errors import OptionError
-from garnish.output import say
+from garnish.output import logger, say
+
+_log = logger(__name__)
 
 _EPILOG = """\
 Every key of the recipe can be overridden: --adapter NAME takes another method with its default options,
@@ -44,7 +46,7 @@ def parser() -> Parser:
     shown.add_argument(
         "--onto",
         metavar="BUNDLE",
-        help="add the recipe's tasks to those of a bundle (or of segformer_b0 … b5), which stay unchanged",
+        help="add the recipe's tasks to those of a bundle (hub:user/name, segformer_b0 … b5), which stay unchanged",
     )
     shown.add_argument("--out", metavar="FOLDER", help="folder of the run; if it exists, FOLDER-2 is created, …")
     allows_loggers(made)
@@ -57,7 +59,7 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run this command; returns the exit code."""
     given, overrides = parser().read(words)
-    from garnish.files.strict_yaml import write_yaml
+    from garnish.files.strict_yaml import read_yaml, write_yaml
     from garnish.recipes.paths import as_written
     from garnish.recipes.recipe import read_recipe
     from garnish.recipes.splits import validation
@@ -76,6 +78,13 @@ def run(words: Sequence[str]) -> int:
         if not (Path(given.resume) / "args.yaml").is_file():
             check_run(Path(given.resume))
     config = given.config or (Path(given.resume) / "args.yaml" if given.resume else None)
+    if given.resume is not None and not any(key.split(".")[0] == "data" for key in overrides):
+        plain = read_yaml(Path(str(config)))
+        if isinstance(plain, Mapping) and "data" not in plain:
+            raise OptionError(
+                f"train: {given.resume}: begun by gn.fit, on data held in Python, which no recipe names; go on there,"
+                f" with fit(…, resume={given.resume!r}) and model, data and options as before"
+            )
     recipe = read_recipe(config, overrides, given.allow_logger)
     resolved = recipe.resolved()
     if given.print_config:
@@ -84,6 +93,12 @@ def run(words: Sequence[str]) -> int:
     from garnish.recipes.build_model import build_model
 
     train, val = recipe.open("train"), validation(recipe)
+    if val is None:
+        _log.warning(
+            "%s: no split val: nothing is measured while training, and the last step is kept as the best; give --data."
+            "hold_out 0.2 (or `hold_out: 0.2` in the description) to hold out a part of the training pictures",
+            train.name,
+        )
     model = build_model(recipe, train)
     if given.resume is None:
         resolved["base"] = str(Path.cwd())
@@ -106,6 +121,9 @@ def run(words: Sequence[str]) -> int:
         **options,
     )
     from garnish.commands.printing import metric_rows, print_json, print_table
+    from garnish.reporting.detail import shown_rows
+    from garnish.training.run_page import DETAILS, PAGE
+    from garnish.training.task_details import kept_details
 
     if given.json:
         told = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "history"}
@@ -114,7 +132,17 @@ def run(words: Sequence[str]) -> int:
         return 0
     if result.metrics:
         headlines = {name: task.headline for name, task in model.tasks.items()}
-        print_table(["task", f"val, step {result.best_step}", "value"], metric_rows(result.metrics, headlines))
+        details = kept_details(Path(str(result.out)) / DETAILS, model.tasks, result.best_step)
+        told = {task: [detail for detail in found if detail.brief()] for task, found in details.items()}
+        rows = metric_rows(result.metrics, headlines)  # those of single classes stand in their own table
+        rows = [row for row in rows if "/" not in row[1] or not told.get(row[0])]
+        print_table(["task", f"val, step {result.best_step}", "value"], rows)
+        for task, found in told.items():
+            for detail in found:
+                (first, *others), *lines = shown_rows(detail.brief())
+                print_table([f"{task}: {first}", *others], lines)
     say(f"weights of the backbone: {model.backbone.licence}")
     say(f"bundle: {result.out}/best")
+    say(f"page: {result.out}/{PAGE}")
+    say(f"try it: garnish predict {result.out}/best PICTURE, or garnish serve {result.out}/best")
     return 0

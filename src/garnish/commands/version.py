@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
-from garnish import __version__
 from garnish.commands.parser import Parser
 from garnish.output import say
+from garnish.reporting.versions import all_versions, main_versions
 
-_BESIDE = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "safetensors")
+_EPILOG = """\
+examples:
+  garnish version
+  garnish version --all     # for a report of a fault
+"""
 
 
 def parser() -> Parser:
     """The argument parser of this command."""
     made = Parser(
         "garnish version",
-        "garnish version [--json]",
+        "garnish version [--all] [--json]",
         "Print the versions of garnish and of its main dependencies.",
-        "example:\n  garnish version",
+        _EPILOG,
+    )
+    made.add_argument(
+        "--all", action="store_true", help="of all that may matter to a fault; system, devices, threads and extras too"
     )
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
@@ -28,12 +33,7 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Run this command; returns the exit code."""
     given, _ = parser().read(words)
-    found = {"garnish": __version__, "python": platform.python_version()}
-    for name in _BESIDE:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
+    found = all_versions() if given.all else main_versions()
     if given.json:
         from garnish.commands.printing import print_json
 

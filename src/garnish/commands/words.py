@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from garnish.checking.plain_data import Json
 from garnish.commands.parser import names
 from garnish.errors import OptionError
+from garnish.hub.address import is_hub
 
 if TYPE_CHECKING:
     from garnish.data.dataset import Dataset
@@ -33,8 +35,16 @@ def load_bundles(text: str, weights: str | None, device: str) -> Model:
 
 
 def bundle_paths(text: str) -> list[str]:
-    """Split ``a,b`` into folders; an existing folder with a comma in its name is not split."""
-    return [text] if Path(text).exists() else names(text) or [text]
+    """Split ``a,b`` into folders; an existing folder with a comma in its name is not split.
+
+    ``hub:user/name`` among them is fetched, and its folder in the cache given.
+    """
+    words = [text] if Path(text).exists() else names(text) or [text]
+    if not any(map(is_hub, words)):
+        return words
+    from garnish.bundles.given_bundle import given_bundle
+
+    return [os.fspath(given_bundle(word)) for word in words]
 
 
 def given_tasks(overrides: Mapping[str, Json]) -> dict[str, Task]:

@@ -96,7 +96,8 @@ def _trained(conditions: Conditions, run: ArmRun, goes_on: bool) -> Trained:
 
 def _fitted(conditions: Conditions, run: ArmRun, recipe: Recipe, model: Model, folder: Path, goes_on: bool) -> Trained:
     train = conditions.parts.train(run.tasks)
-    options = vars(recipe.options) | cache_options(conditions, model, train)
+    # its own sheets show test pictures of all arms side by side
+    options = vars(recipe.options) | cache_options(conditions, model, train) | {"show": 0}
     result = fit(
         model,
         train,

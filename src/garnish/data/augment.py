@@ -61,6 +61,10 @@ class Augment(Options):
 
     Raises:
         OptionError: a value out of range.
+
+    Example:
+        >>> gn.Augment(size=(64, 64), colour=0.2).flip
+        0.5
     """
 
     size: Size | None = None

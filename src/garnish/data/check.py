@@ -5,6 +5,7 @@ Shape letters: H W pixels.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,6 @@ from functools import reduce
 from typing import final
 
 import torch
-from torch import Tensor
 
 from garnish.backbones.backbone import Backbone
 from garnish.checking.arguments import checked
@@ -21,25 +21,23 @@ from garnish.checking.bounds import Count
 from garnish.data.band_report import BandFacts, band_facts, band_lines, odd_bands, of_headers
 from garnish.data.dataset import Dataset
 from garnish.data.folder import FolderDataset
+from garnish.data.held.held_dataset import HeldDataset
+from garnish.data.held.in_python import in_python
+from garnish.data.held.looking import another_each_time
 from garnish.data.joined import JoinedDataset
-from garnish.data.label_counts import LabelCounts, add_counts, count_labels
-from garnish.data.labels.uncounted import lines_about
+from garnish.data.label_counts import LabelCounts, add_counts
 from garnish.data.leaks import find_leaks
 from garnish.data.measured_bands import count_image
-from garnish.data.picture_labels import PictureLabels
+from garnish.data.picture_findings import PictureFindings, about_tasks
 from garnish.data.picture_reading import read_image
 from garnish.data.subset import chosen
 from garnish.errors import DataError, plural, showable
 from garnish.files.pictures import is_transparent, open_picture
-from garnish.pictures.band_counts import BandCounts, add_band_counts
-from garnish.tasks.task import Task
+from garnish.pictures.band_counts import add_band_counts
 
+#: Items of a set of somebody's own that are read twice, evenly spaced.
+_READ_TWICE = 4
 _SHOWN = 10  # most findings of a severity in a printed report
-_NOTHING = "hold no labelled pixel"
-_TURNED_APART = (
-    "have another EXIF orientation than their pictures; write `orientation: stored` ({at}) if they fit the pixels as"
-    " the picture's file holds them, `orientation: upright` if they fit the picture as it is shown"
-)
 
 
 @final
@@ -67,6 +65,7 @@ class Report:
         findings: errors first, then warnings and notes.
         labels: task → pixel counts.
         bands: band → what was counted of it; empty for 8-bit RGB, unless a trunk was given.
+        cause: what the first error came from, with its traceback; None: nothing else.
     """
 
     pictures: int
@@ -74,6 +73,7 @@ class Report:
     findings: tuple[Finding, ...]
     labels: Mapping[str, LabelCounts] = field(default_factory=dict)
     bands: Mapping[str, BandFacts] = field(default_factory=dict)
+    cause: BaseException | None = field(default=None, repr=False, compare=False)
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -91,7 +91,9 @@ class Report:
             return
         more = len(self.errors) - 1
         others = ", ".join(message.split(": ")[0] for message in self.errors[1:4]) + (", …" if more > 3 else "")
-        raise DataError(self.errors[0] + (f" (and {plural(more, 'more error')}: {others})" if more else ""))
+        raise DataError(
+            self.errors[0] + (f" (and {plural(more, 'more error')}: {others})" if more else "")
+        ) from self.cause
 
     def __str__(self) -> str:
         lines = [f"{self.checked} of {plural(self.pictures, 'picture')} checked"]
@@ -120,6 +122,7 @@ def check(dataset: Dataset, *, limit: Count | None = None, trunk: Backbone | Non
     Errors: unreadable pictures and labels, sizes that differ, ids beyond the class count, NaN, values a task rejects,
     an empty set, a task without a single labelled pixel. Warnings: constant maps, classes that never occur, normals
     that point away from the camera, values outside the task's range (depth beyond ``max_metres``) with their share,
+    tasks without a label, items of :func:`garnish.dataset` that are others when they are read again (a few are, twice),
     pictures that also occur in other splits, bands without data or of one number, far outside their range, or, beside a
     trunk, of a colour that is far from what it was pretrained on.
 
@@ -127,6 +130,11 @@ def check(dataset: Dataset, *, limit: Count | None = None, trunk: Backbone | Non
         dataset: any data set; in a folder, every label is read even if another one of the same picture is bad.
         limit: largest number of pictures to read, evenly spaced; None: all.
         trunk: what the bands are compared with; None: nothing, and those of 8-bit RGB are not counted.
+
+    Example:
+        >>> report = gn.check(gn.Scenes(2, size=32, tasks=("depth",)))
+        >>> report.checked, report.errors
+        (2, ())
     """
     read = chosen(len(dataset), None if limit is None else max(limit, 1))
     if not read:
@@ -137,7 +145,11 @@ def check(dataset: Dataset, *, limit: Count | None = None, trunk: Backbone | Non
     labels = {task: add_counts([s.counts[task] for s in seen if task in s.counts]) for task in dataset.tasks}
     labels = {task: counts for task, counts in labels.items() if counts.maps}
     told = [("error", message) for s in seen for message in s.errors]
-    told += _about_tasks(dataset.tasks, seen, labels, complete=len(read) == len(dataset) and not told)
+    odd = [one for s in seen for one in s.odd]
+    told += about_tasks(dataset.tasks, odd, labels, complete=len(read) == len(dataset) and not told)
+    if not told or any(counts.maps for counts in labels.values()):
+        told += _without_labels(dataset, labels, len(read))
+    told += _changing(dataset, read)
     if through := [s.transparent for s in seen if s.transparent]:
         message = (
             f"{through[0]}: {len(through)} of {len(read)} pictures have transparent pixels, whose hidden colour is"
@@ -151,21 +163,37 @@ def check(dataset: Dataset, *, limit: Count | None = None, trunk: Backbone | Non
     if counted := [s.bands for s in seen if s.bands is not None]:
         of_trunk = () if trunk is None else (trunk.mean, trunk.std)
         bands = band_facts(reduce(add_band_counts, counted), dataset.bands, *of_trunk)
-        odd = odd_bands(bands, dataset.bands.is_rgb, has_trunk=trunk is not None)
-        told += [("warning", f"{dataset.name}: {line}") for line in odd]
+        lines = odd_bands(bands, dataset.bands.is_rgb, has_trunk=trunk is not None)
+        in_words = str if _folders(dataset) else in_python
+        told += [("warning", f"{dataset.name}: {in_words(line)}") for line in lines]
     told.sort(key=lambda line: ("error", "warning", "note").index(line[0]))
-    return Report(len(dataset), len(read), tuple(Finding(*line) for line in told), labels, bands)
+    cause = next((s.cause for s in seen if s.errors), None)
+    return Report(len(dataset), len(read), tuple(Finding(*line) for line in told), labels, bands, cause)
 
 
-@dataclass
-class _Seen:
-    """Findings in one picture: errors, counts by task, warnings (task, text, file), the file if transparent, bands."""
+def _without_labels(dataset: Dataset, labels: Mapping[str, LabelCounts], read: int) -> Iterator[tuple[str, str]]:
+    """(severity, message) for each task of which no picture that was read has a label."""
+    among = f"none of its {plural(read, 'picture')}" if read == len(dataset) else f"none of {read} of its pictures"
+    for task in dataset.tasks:
+        if task not in labels:
+            yield (
+                "warning",
+                f"{dataset.name}: {among} has a label of task {task!r}, so it can neither train nor be measured",
+            )
 
-    errors: list[str] = field(default_factory=list)
-    counts: dict[str, LabelCounts] = field(default_factory=dict)
-    odd: list[tuple[str, str, str]] = field(default_factory=list)
-    transparent: str | None = None
-    bands: BandCounts | None = None
+
+def _changing(dataset: Dataset, read: Sequence[int]) -> Iterator[tuple[str, str]]:
+    """(severity, message) for the first of a few items that is another one when it is read again."""
+    for at in chosen(len(read), _READ_TWICE):
+        inner, index = dataset, read[at]
+        while (found := inner.place(index))[0] is not inner:
+            inner, index = found
+        if not isinstance(inner, HeldDataset):
+            continue
+        with contextlib.suppress(DataError):  # which is told where it is read
+            if changed := inner.changes(index):
+                yield "warning", f"{inner.name}: {another_each_time(index, changed)}"
+                return
 
 
 def _folders(dataset: Dataset) -> list[FolderDataset]:
@@ -174,20 +202,21 @@ def _folders(dataset: Dataset) -> list[FolderDataset]:
     return [dataset] if isinstance(dataset, FolderDataset) else []
 
 
-def _examine(dataset: Dataset, index: int, counts_bands: bool) -> _Seen:
+def _examine(dataset: Dataset, index: int, counts_bands: bool) -> PictureFindings:
     while isinstance(dataset, JoinedDataset):
         dataset, index = dataset.place(index)
-    seen = _Seen()
+    seen = PictureFindings()
     if not isinstance(dataset, FolderDataset):
         try:
             sample = dataset[index]
         except DataError as error:
             seen.errors.append(str(error))
+            seen.cause = error.__cause__
             return seen
         if counts_bands:
             seen.bands = count_image(sample.image)
         for task, target in sample.targets.items():
-            _note(seen, task, dataset.tasks[task], target, sample.name)
+            seen.note(task, dataset.tasks[task], target, sample.name)
         _look_at_files(seen, dataset, index, sample.targets)
         return seen
     size, orientation = None, 1
@@ -202,14 +231,14 @@ def _examine(dataset: Dataset, index: int, counts_bands: bool) -> _Seen:
         except DataError as error:
             seen.errors.append(str(error))
             continue
-        _note(seen, task, dataset.tasks[task], target, str(file))
+        seen.note(task, dataset.tasks[task], target, str(file))
         if size is not None and dataset.bands.is_rgb:
-            _compare_orientation(seen, labels, task)
+            seen.compare_orientation(labels, task)
     return seen
 
 
 def _look_at_picture(
-    seen: _Seen, dataset: FolderDataset, index: int, counts_bands: bool
+    seen: PictureFindings, dataset: FolderDataset, index: int, counts_bands: bool
 ) -> tuple[tuple[int, int], int]:
     """Size and EXIF orientation of a picture; its bands are counted if asked for, and transparency is noted."""
     files = dataset.picture_files(index)
@@ -225,7 +254,7 @@ def _look_at_picture(
     return (image.shape[-2], image.shape[-1]), orientation
 
 
-def _look_at_files(seen: _Seen, dataset: Dataset, index: int, tasks: Iterable[str]) -> None:
+def _look_at_files(seen: PictureFindings, dataset: Dataset, index: int, tasks: Iterable[str]) -> None:
     """Check transparency and orientation of the files behind a picture of a derived data set, such as a subset."""
     inner, place = dataset.place(index)
     while inner is not dataset:
@@ -240,52 +269,4 @@ def _look_at_files(seen: _Seen, dataset: Dataset, index: int, tasks: Iterable[st
     labels = dataset.labels(index, (pixels.shape[0], pixels.shape[1]), facts.orientation)
     for task in labels.files:
         if task in tasks:
-            _compare_orientation(seen, labels, task)
-
-
-def _compare_orientation(seen: _Seen, labels: PictureLabels, task: str) -> None:
-    """Record the option ``orientation``; if it is not set, warn when label and picture differ in EXIF orientation.
-
-    Labels that were not counted because of an error are skipped, as that error is reported already.
-    """
-    if task not in seen.counts:
-        return
-    stated = labels.description.tasks[task].labels.orientation
-    seen.counts[task].orientation = stated or "upright"
-    if stated is None and labels.own_orientation(task) != labels.orientation:
-        seen.odd.append((task, _TURNED_APART.format(at=f"tasks.{task}.orientation"), str(labels.files[task])))
-
-
-def _note(seen: _Seen, name: str, task: Task, target: Tensor, where: str) -> None:
-    """Check one target and count its pixels."""
-    try:
-        task.check_target(target, where)
-    except DataError as error:
-        seen.errors.append(str(error))
-        return
-    counts = seen.counts[name] = count_labels(task, target)
-    if odd := task.oddity(target) if counts.labelled else _NOTHING:
-        seen.odd.append((name, odd, where))
-
-
-def _about_tasks(
-    tasks: Mapping[str, Task], seen: Sequence[_Seen], labels: Mapping[str, LabelCounts], complete: bool
-) -> Iterator[tuple[str, str]]:
-    """(severity, message) for suspicious labels, and for tasks and classes without a labelled pixel."""
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for one in seen:
-        for task, what, where in one.odd:
-            grouped.setdefault((task, what), []).append(where)
-    for (task, what), files in grouped.items():
-        if what == _NOTHING and len(files) == labels[task].maps:
-            continue  # reported below, as an error
-        yield "warning", f"{files[0]}: {len(files)} of {labels[task].maps} labels of {task} {what}"
-    for name, counts in labels.items():
-        for line in lines_about(counts.outside, counts.labelled):
-            yield "warning", f"{name}: {line}"
-        if not counts.labelled:
-            yield "error", f"{name}: none of {counts.maps} labels has a labelled pixel; correct `ignore` or `map`"
-        absent = [n for n, p in zip(counts.names, counts.pixels, strict=True) if not p]
-        lacking = tasks[name].target.lacking(absent, counts.maps) if absent and complete and counts.labelled else None
-        if lacking:
-            yield "warning", f"{name}: {lacking}"
+            seen.compare_orientation(labels, task)

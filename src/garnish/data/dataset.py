@@ -12,6 +12,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.utils.data._utils.collate import default_collate_fn_map  # the place that default_collate's manual names
 from torchvision import tv_tensors
 
 from garnish.engine.trunk_start import TrunkState
@@ -234,6 +235,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
     Raises:
         DataError: pictures of different sizes, or of different numbers or types of bands; no samples.
+
+    Example:
+        >>> batch = gn.collate(list(gn.Scenes(2, size=32, tasks=("depth",))))
+        >>> batch.images.shape, batch.where
+        (torch.Size([2, 3, 32, 32]), {'depth': [0, 1]})
     """
     if not samples:
         raise DataError("a batch needs at least one picture")
@@ -261,6 +267,15 @@ def collate(samples: Sequence[Sample]) -> Batch:
     if images.dtype == torch.uint8:
         images = images.to(torch.float32) / 255
     return Batch(images, targets, where, names)
+
+
+def _collated(samples: Sequence[Sample], *, collate_fn_map: object = None) -> Batch:
+    """:func:`collate` with the signature that torch asks for."""
+    return collate(samples)
+
+
+# so that a DataLoader without collate_fn makes the same batches
+default_collate_fn_map[Sample] = _collated
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -111,5 +111,9 @@ def join(*datasets: Dataset) -> JoinedDataset:
     Raises:
         OptionError: other bands, or a task of the same name that is of another kind or has other class names or
         options in two sets. If only some sets have class names, these are used for all, which is logged.
+
+    Example:
+        >>> len(gn.join(gn.Scenes(2), gn.Scenes(3, seed=1)))
+        5
     """
     return JoinedDataset(datasets)

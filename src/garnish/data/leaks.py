@@ -18,7 +18,7 @@ def find_leaks(dataset: FolderDataset) -> Iterator[tuple[str, str]]:
     The message about two splits is the same for both of them.
     """
     description = dataset.description
-    splits = list(description.splits or ("train", "val", "test"))
+    splits = description.known_splits()
     splits = splits if dataset.split in splits else [dataset.split, *splits]
     own = description.pictures(dataset.split)
     for split in splits:

@@ -39,6 +39,11 @@ def match_classes(
 
     Raises:
         OptionError: no task with class names in both, or a class that ``like`` lacks.
+
+    Example:
+        >>> data, others = gn.Scenes(2, tasks=("seg",)), gn.Scenes(2, seed=1, tasks=("seg",))
+        >>> gn.match_classes(data, others).tasks["seg"] == others.tasks["seg"]
+        True
     """
     known = like if isinstance(like, Mapping) else like.tasks
     tables: dict[str, tuple[int, ...]] = {}

@@ -37,6 +37,11 @@ def band_statistics(dataset: Dataset) -> BandStatistics:
 
     Raises:
         DataError: no pictures, one that cannot be read, a band without any data or of one number only.
+
+    Example:
+        >>> found = gn.band_statistics(gn.Scenes(2, size=32))
+        >>> len(found.mean), found.missing
+        (3, (0.0, 0.0, 0.0))
     """
     read = chosen(len(dataset), MOST_PICTURES)
     if not read:

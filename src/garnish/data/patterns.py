@@ -12,16 +12,33 @@ MOST_LEVELS, _NAME = 32, 255
 _MOST_IN_PART, _MOST = 3, 8
 
 
+#: Suffixes of files that list names.
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".yaml", ".yml")
+
+
 def is_list(value: str) -> bool:
-    """Whether the value of a split names a text file that lists names."""
-    return value.lower().endswith(".txt")
+    """Whether the value of a split names a file that lists names."""
+    return value.lower().endswith(LIST_SUFFIXES)
 
 
-def checked_pattern(pattern: str, where: str) -> str:
-    """Return the pattern; raises OptionError if it leaves ``path`` or has other fields than these two."""
+def columns_of(pattern: str) -> list[str]:
+    """The fields of a pattern that stand for columns of a table."""
+    fields = re.findall(r"\{([^{}]*)\}", pattern)
+    return [field for field in dict.fromkeys(fields) if field not in ("split", "name")]
+
+
+def checked_pattern(pattern: str, where: str, *, has_table: bool = False) -> str:
+    """Return the pattern; raises OptionError if it leaves ``path`` or has other fields than these two.
+
+    Args:
+        pattern: as written.
+        where: prefix of messages.
+        has_table: whether other fields stand for the columns of a table.
+    """
     for field in re.findall(r"\{[^}]*\}?", pattern):
-        if field not in ("{split}", "{name}"):
-            raise OptionError(f"{where}: {pattern!r} has {field}; only {{split}} and {{name}} are filled")
+        if field not in ("{split}", "{name}") and not (has_table and re.fullmatch(r"\{[^{}]+\}", field)):
+            others = ", and columns of the table in braces" if has_table else ""
+            raise OptionError(f"{where}: {pattern!r} has {field}; only {{split}} and {{name}} are filled{others}")
     parts = pattern.split("/")
     if len(parts) > MOST_LEVELS or max(len(part.encode(errors="replace")) for part in parts) > _NAME:
         raise OptionError(f"{where}: {shown(pattern)} is too long for a path; shorten it")

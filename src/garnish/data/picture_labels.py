@@ -42,7 +42,7 @@ class PictureLabels:
     ) -> None:
         self.description, self.name, self.picture, self.files = description, name, picture, files
         self.size, self.orientation = size, orientation
-        self._opened: dict[tuple[str | bool, Path], tuple[np.ndarray, int]] = {}
+        self._opened: dict[tuple[object, Path], tuple[np.ndarray, int]] = {}
 
     def target(self, task: str) -> Tensor:
         """The target of a task, in the tensor type of its kind, not yet checked by the task.
@@ -59,6 +59,16 @@ class PictureLabels:
         self._check_size(task, own, (target.shape[-2], target.shape[-1]))
         return target
 
+    def stored(self, task: str) -> np.ndarray:
+        """What the reader of a task's labels loads, before it is decoded: not to be modified.
+
+        For pictures and ``.npy`` files (H, W) or (H, W, channels of the file), upright unless ``orientation: stored``.
+
+        Raises:
+            DataError: a file that cannot be read.
+        """
+        return self._open(task)[0]
+
     def own_orientation(self, task: str) -> int:
         """EXIF orientation of a label file, 1 if its format has none.
 
@@ -70,9 +80,13 @@ class PictureLabels:
     def _open(self, task: str) -> tuple[np.ndarray, int]:
         layout, reader, file = self.description.layout, self.description.tasks[task].labels, self.files[task]
         alike = layout is None and type(reader).load is Reader.load
-        key = (reader.orientation == "stored" if alike else task, file)
+        key = ((reader.orientation == "stored", reader.palette_colours) if alike else task, file)
         if key not in self._opened:
-            opened = reader.load(file, self.name, self.size) if layout is None else (layout.read(task, file), 1)
+            size = self.size
+            if size is not None and reader.orientation == "stored" and swaps_sides(self.orientation):
+                size = (size[1], size[0])  # labels match the pixels as they are stored
+            word = self.description.word(task, self.name, self.picture)
+            opened = reader.load(file, word, size) if layout is None else (layout.read(task, file), 1)
             if not isinstance(opened, tuple) or len(opened) != 2 or opened[1] not in UNDONE_BY:
                 raise DataError(
                     f"{file}: {type(reader).__name__}.load gave {shown(opened)}; correct the reader: an array, and an"

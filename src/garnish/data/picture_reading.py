@@ -13,7 +13,7 @@ import torch
 from torchvision import tv_tensors
 
 from garnish.errors import DataError
-from garnish.files.band_names import misplaced_band
+from garnish.files.band_names import RED_GREEN_BLUE, SENTINEL, misplaced_band
 from garnish.files.pictures import open_picture
 from garnish.pictures.band_files import BandFiles
 from garnish.pictures.bands import Bands
@@ -75,11 +75,19 @@ def left_unread(files: Sequence[Path], bands: Bands) -> str:
     stated = {"scale": bands.scale != 1, "offset": bands.offset != 0}
     for path in files:
         with open_raster(path, len(bands.names) if len(files) == 1 else 1) as raster:
-            notes = raster.facts.notes
+            notes, own = raster.facts.notes, raster.facts.bands
         if told := [f"{name} {notes[name]}" for name in ("scale", "offset") if name in notes and not stated[name]]:
             return (
                 f"{path}: says {' and '.join(told)}, which is not applied; state it under `channels` if its numbers are"
                 " meant, with a `range` in the same unit"
+            )
+        pairs = zip(own, bands.names, strict=False) if len(files) == 1 else ()
+        colours = [(str(a), b) for a, b in pairs if a in SENTINEL and b in RED_GREEN_BLUE]
+        if swapped := [pair for pair in colours if SENTINEL[pair[0]] != pair[1]]:
+            called, name = swapped[0]
+            return (
+                f"{path}: calls a band {called}, in Sentinel-2 {SENTINEL[called]}, that `channels` call {name}; write"
+                " the names in the order of the file if the colours are exchanged"
             )
         if "mask" in notes:
             return f"{path}: mask: {notes['mask']}"
@@ -93,7 +101,10 @@ def _stored(
     with open_raster(path, len(names)) as raster:
         facts = raster.facts
         if len(facts.bands) != len(names):
-            raise DataError(f"{path}: {len(facts.bands)} bands, but `channels` names {len(names)}; name each")
+            raise DataError(
+                f"{path}: {len(facts.bands)} bands, but `channels` names {len(names)}; name each"
+                " (to train on some of them: docs/pictures.md)"
+            )
         if facts.notes.get("format") == "npz" and set(facts.bands) == set(names):
             return raster.read(window)[..., [facts.bands.index(name) for name in names]], facts
         if swapped := misplaced_band(facts.bands, names, among):

@@ -5,9 +5,8 @@ Shape letters: C classes, H W pixels. A value a class: its probability.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, ClassVar, final
 
 import numpy as np
@@ -15,7 +14,6 @@ import numpy as np
 from garnish.checking.plain_data import lengths
 from garnish.decodings.decoding import Decoding
 from garnish.drawing.colours import class_colours
-from garnish.drawing.map_files import with_suffix, write_ids
 from garnish.drawing.painting import paint_classes
 
 #: Ids of a byte, of which 255 means "no label".
@@ -32,6 +30,7 @@ class Classes(Decoding):
     """
 
     are_shares: ClassVar[bool] = True
+    nothing: ClassVar[float | None] = _MOST
     nothing_stored: ClassVar[float | None] = _MOST
 
     names: Annotated[tuple[str, ...], lengths(2, _MOST)]
@@ -67,9 +66,13 @@ class Classes(Decoding):
         """(H, W) ids → (H, W, 3) the colours of :meth:`legend`; black where there is no label."""
         return paint_classes(decoded.astype(np.int64), class_colours(self.names))
 
-    def write(self, decoded: np.ndarray, path: Path) -> Path:
-        """``path.png``: 8-bit palette picture, whose numbers are the ids and whose palette :meth:`legend`'s colours."""
-        return write_ids(decoded.astype(np.uint8), class_colours(self.names), with_suffix(path, ".png"))
+    def stored(self, decoded: np.ndarray) -> np.ndarray:
+        """Ids as uint8, (H, W); its file is a PNG of 8 bits with :meth:`palette`."""
+        return decoded.astype(np.uint8)
+
+    def palette(self) -> Sequence[tuple[int, int, int]]:
+        """The colour of each id."""
+        return class_colours(self.names)
 
     def legend(self) -> Mapping[str, tuple[int, int, int]]:
         """Class names and their colours."""

@@ -9,14 +9,18 @@ Shape letters: C output channels of the head, K values a pixel, H W pixels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, final
 
 import numpy as np
 
 from garnish.checking.arguments import Options
+from garnish.decodings.map_file import MapFile, stored_file, write_tiff
+from garnish.drawing.map_files import PNG_LEVEL, with_suffix, write_map
+from garnish.files.memory_file import MemoryFile
+from garnish.pictures.raster import Georeference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +31,14 @@ class Decoding(Options, ABC):
     are_shares: ClassVar[bool] = False
     #: Whether values of two passes have one scale. Where not, windows do not fit each other, which is said.
     same_scale: ClassVar[bool] = True
+    #: The number of a map, in every value of a pixel, that means "nothing is known here"; None: maps have none.
+    nothing: ClassVar[float | None] = None
     #: The number of :meth:`stored` that means "nothing is known here", as GeoTIFFs state it; None: none does.
     nothing_stored: ClassVar[float | None] = None
+    #: Unit of the map's numbers, such as "m"; None: they have none.
+    unit: ClassVar[str | None] = None
+    #: What each channel of a map (C, H, W) points along; empty: it has no directions.
+    axes: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
@@ -70,17 +80,60 @@ class Decoding(Options, ABC):
         """A decoded map, or rows of it → what a file holds, (H, W) or (H, W, channels): by default the map itself."""
         return decoded if decoded.ndim == 2 else np.moveaxis(decoded, 0, -1)
 
+    @property
+    def stored_scale(self) -> tuple[float, float] | None:
+        """(factor, offset): a number of :meth:`stored` · factor + offset is the map's; None: it is that number."""
+        return None
+
+    def palette(self) -> Sequence[tuple[int, int, int]]:
+        """Colours of the ids 0, 1, … in :meth:`stored`: those of :meth:`legend`; empty where it holds no ids."""
+        return tuple(self.legend().values())
+
+    def blanked(self, decoded: np.ndarray, empty: np.ndarray | None) -> np.ndarray:
+        """A decoded map (…, H, W) with :attr:`nothing` at some pixels; the map itself where there are none.
+
+        Args:
+            decoded: a decoded map, or rows of it.
+            empty: (H, W) bool, where the picture has no data; None: it has data everywhere.
+        """
+        if empty is None or self.nothing is None:
+            return decoded
+        found: np.ndarray = np.where(empty, decoded.dtype.type(self.nothing), decoded)
+        return found
+
     @abstractmethod
     def paint(self, decoded: np.ndarray) -> np.ndarray:
         """A decoded map or a target of one picture → (H, W, 3) uint8 RGB."""
 
-    @abstractmethod
+    def file(self, decoded: np.ndarray, level: int = PNG_LEVEL) -> MapFile:
+        """One decoded map as its file, in memory: :meth:`stored` as a PNG where that holds it, else ``.npy``.
+
+        Args:
+            decoded: the map.
+            level: of deflate in a PNG, 0 to 9.
+        """
+        nothing = self.nothing_stored
+        return stored_file(self.stored(decoded), self.palette(), self.stored_scale, nothing, level)
+
+    @final
+    def tiff(self, decoded: np.ndarray, place: Georeference | None = None) -> MapFile:
+        """One decoded map as a TIFF of :meth:`stored`, in memory, with its place on the ground.
+
+        Raises:
+            DataError: numbers that TIFF does not hold. MissingExtraError: a place that takes rasterio.
+        """
+        file = MemoryFile()
+        write_tiff(file, self.stored(decoded), self.palette(), self.nothing_stored, place)
+        return MapFile(file.data, ".tif", self.stored_scale, self.nothing_stored)
+
     def write(self, decoded: np.ndarray, path: Path) -> Path:
-        """Write one decoded map in its file format to ``path`` plus the right suffix; returns the file.
+        """Write :meth:`file` to ``path`` plus its suffix; returns the file.
 
         Raises:
             DataError: no space, no permission, no such folder; no partial file is left.
         """
+        made = self.file(decoded)
+        return write_map(made.data, with_suffix(path, made.suffix))
 
     def legend(self) -> Mapping[str, tuple[int, int, int]]:
         """Label names and their colours, for pictures; empty where the map is continuous."""

@@ -6,13 +6,11 @@ Shape letters: H W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, final
 
 import numpy as np
 
 from garnish.decodings.decoding import Decoding
-from garnish.drawing.map_files import with_suffix, write_png
 from garnish.drawing.painting import SHORTEST_VECTOR, paint_vectors, vectors_as_rgb
 
 
@@ -22,6 +20,8 @@ class Directions(Decoding):
     """The same directions with length 1; vectors shorter than 1e-3 stay shorter than 1."""
 
     channels: ClassVar[int] = 3  # x, y, z
+    nothing: ClassVar[float | None] = 0  # no direction
+    axes: ClassVar[tuple[str, ...]] = ("right", "down", "forward")
 
     def decode(self, raw: np.ndarray) -> np.ndarray:
         """(3, H, W) → unit vectors (3, H, W) float32."""
@@ -44,12 +44,13 @@ class Directions(Decoding):
         """(3, H, W) → (H, W, 3): (n + 1)/2 as RGB; black where there is no vector."""
         return paint_vectors(decoded.astype(np.float32))
 
-    def write(self, decoded: np.ndarray, path: Path) -> Path:
-        """``path.png``: 8-bit RGB, value = (n + 1)/2 · 255."""
-        return write_png(self.stored(decoded), with_suffix(path, ".png"))
+    @property
+    def stored_scale(self) -> tuple[float, float]:
+        """From 0 … 255 to -1 … 1."""
+        return 2 / 255, -1.0
 
     def stored(self, decoded: np.ndarray) -> np.ndarray:
-        """(3, H, W) → (H, W, 3) uint8: (n + 1)/2 · 255."""
+        """(3, H, W) → (H, W, 3) uint8: (n + 1)/2 · 255; its file is a PNG."""
         return vectors_as_rgb(decoded.astype(np.float32))
 
     def cover(self, decoded: np.ndarray) -> np.ndarray:

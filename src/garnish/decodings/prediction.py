@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Protocol, TypedDict, TypeVar
@@ -23,12 +23,12 @@ from garnish.checking.plain_data import Json, reals
 from garnish.decodings.coco import coco_of
 from garnish.decodings.decoding import Decoding
 from garnish.decodings.file_kinds import DEFAULT, OPACITY, chosen_kinds
+from garnish.decodings.map_file import write_tiff
 from garnish.decodings.written import has_shares, shares_file
 from garnish.drawing.map_files import picture_bytes, write_map, write_png
 from garnish.drawing.map_sheet import MapLegend, map_sheet
 from garnish.drawing.overlay import blended
 from garnish.errors import OptionError, one_line, shown
-from garnish.pictures.map_writer import MapWriter
 from garnish.pictures.raster import Georeference
 
 
@@ -62,7 +62,7 @@ _NOTEBOOK_CELL = 240
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction(Generic[Map, By]):
-    """All maps of one picture.
+    """All maps of one picture: ``prediction["depth"]`` is one, ``for task in prediction`` names them all.
 
     Attributes:
         picture: (H, W, 3) uint8.
@@ -71,6 +71,7 @@ class Prediction(Generic[Map, By]):
         tasks: task name → what paints and writes its map.
         name: the picture's file name without suffix.
         values: task → (K, H, W) float32 probabilities before they became a map, where they were asked for.
+        confidence: task → (H, W) float32 probability of the class chosen, where a server was asked for it.
         source: the file that it was read from; None: it was no file.
         place: where the picture lies on the ground; None: its file does not say.
     """
@@ -82,11 +83,30 @@ class Prediction(Generic[Map, By]):
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     source: Path | None = None
     place: Georeference | None = None
+    confidence: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __getitem__(self, task: str) -> Map:
         if not isinstance(task, str) or task not in self.maps:
             raise OptionError(f"no map of task {shown(task, 40)}; there are {', '.join(self.maps)}")
         return self.maps[task]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the tasks that it has maps of, in their order; ``prediction[task]`` is a map."""
+        return iter(self.maps)
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __contains__(self, task: object) -> bool:
+        return task in self.maps
+
+    def keys(self) -> KeysView[str]:
+        """The names of the tasks; so ``dict(prediction)`` has the maps."""
+        return self.maps.keys()
+
+    def items(self) -> ItemsView[str, Map]:
+        """(task, map) of each."""
+        return self.maps.items()
 
     def __repr__(self) -> str:
         height, width = self.picture.shape[:2]
@@ -227,13 +247,8 @@ class Prediction(Generic[Map, By]):
         decoding, decoded = self._decoding(task), np.asarray(self.maps[task])
         stored = np.moveaxis(decoded, 0, -1) if decoding is None and decoded.ndim == 3 else decoded
         stored = stored if decoding is None else decoding.stored(decoded)
-        stored = stored[..., None] if stored.ndim == 2 else stored
-        colours = list(self.tasks[task].legend().values())
-        palette = colours if colours and stored.dtype == np.uint8 and stored.shape[2] == 1 else None
-        nothing = None if decoding is None else decoding.nothing_stored
-        (*size, bands), dtype = stored.shape, stored.dtype
-        with MapWriter(file, (size[0], size[1]), bands, dtype, place, nothing, palette) as writer:
-            writer.write(stored)
+        palette = tuple(self.tasks[task].legend().values()) if decoding is None else decoding.palette()
+        write_tiff(file, stored, palette, None if decoding is None else decoding.nothing_stored, place)
         return file
 
     def _known(self, task: str) -> str:

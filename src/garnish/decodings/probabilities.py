@@ -6,7 +6,6 @@ Shape letters: H W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, ClassVar, final
 
 import numpy as np
@@ -14,7 +13,6 @@ import numpy as np
 from garnish.checking.plain_data import integers
 from garnish.decodings.decoding import Decoding, one_channel
 from garnish.drawing.colours import HIGHLIGHT
-from garnish.drawing.map_files import with_suffix, write_png
 from garnish.drawing.painting import eight_bits, paint_shares
 
 #: Pixels of targets without a label.
@@ -34,6 +32,8 @@ class Probabilities(Decoding):
 
     channels: ClassVar[int] = 1
     are_shares: ClassVar[bool] = True
+    nothing: ClassVar[float | None] = np.nan
+    unit: ClassVar[str | None] = "probability"
 
     dark: bool = False
     none_colour: tuple[_Level, _Level, _Level] = (128, 128, 128)
@@ -69,12 +69,13 @@ class Probabilities(Decoding):
         """(H, W) or (1, H, W) → (H, W, 3) grey; ``none_colour`` where there is no label."""
         return paint_shares(one_channel(decoded), none=_NONE, none_colour=self.none_colour, dark=self.dark)
 
-    def write(self, decoded: np.ndarray, path: Path) -> Path:
-        """``path.png``: 8-bit grey, probability · 255."""
-        return write_png(self.stored(decoded), with_suffix(path, ".png"))
+    @property
+    def stored_scale(self) -> tuple[float, float]:
+        """From 0 … 255 to 0 … 1."""
+        return 1 / 255, 0.0
 
     def stored(self, decoded: np.ndarray) -> np.ndarray:
-        """(H, W) → (H, W) uint8: probability · 255."""
+        """(H, W) → (H, W) uint8: probability · 255; its file is a grey PNG."""
         return eight_bits(one_channel(decoded))
 
     def class_ids(self, decoded: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

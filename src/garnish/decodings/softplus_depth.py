@@ -5,17 +5,14 @@ Shape letters: H W pixels.
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, final
 
 import numpy as np
 
 from garnish.checking.bounds import Metres
 from garnish.decodings.decoding import Decoding, one_channel
-from garnish.drawing.map_files import with_suffix, write_map, write_png
 from garnish.drawing.painting import paint_distances
 from garnish.errors import OptionError
 
@@ -36,7 +33,9 @@ class SoftplusDepth(Decoding):
     """
 
     channels: ClassVar[int] = 1
+    nothing: ClassVar[float | None] = 0
     nothing_stored: ClassVar[float | None] = 0
+    unit: ClassVar[str | None] = "m"
 
     max_metres: Metres = 10.0
     min_metres: Metres = 1e-3
@@ -79,17 +78,16 @@ class SoftplusDepth(Decoding):
         """(H, W) or (1, H, W) metres → (H, W, 3): near is yellow, ``max_metres`` dark violet; black without a label."""
         return paint_distances(one_channel(decoded), self.min_metres, self.max_metres)
 
-    def write(self, decoded: np.ndarray, path: Path) -> Path:
-        """``path.png``: 16-bit, millimetres, 0 = none; where ``max_metres`` > 65.535, ``path.npy``: float32 metres."""
-        held = self.stored(decoded)
-        if held.dtype == np.uint16:
-            return write_png(held, with_suffix(path, ".png"))
-        data = io.BytesIO()
-        np.save(data, held, allow_pickle=False)
-        return write_map(data.getvalue(), with_suffix(path, ".npy"))
+    @property
+    def stored_scale(self) -> tuple[float, float] | None:
+        """From millimetres to metres."""
+        return None if self.max_metres > _MAX_FILE_METRES else (0.001, 0.0)
 
     def stored(self, decoded: np.ndarray) -> np.ndarray:
-        """(H, W) metres → millimetres uint16, 0 = none; where ``max_metres`` > 65.535, float32 metres."""
+        """(H, W) metres → millimetres uint16, 0 = none; where ``max_metres`` > 65.535, float32 metres.
+
+        Its file is a PNG of 16 bits, or ``.npy``.
+        """
         metres = one_channel(decoded)
         valid = (metres > 0) & np.isfinite(metres)
         values = np.where(valid, metres, 0).astype(np.float64)

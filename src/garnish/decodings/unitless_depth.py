@@ -5,9 +5,7 @@ Shape letters: H W pixels.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal, final
 
 import numpy as np
@@ -15,8 +13,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from garnish.decodings.decoding import Decoding, one_channel
+from garnish.decodings.map_file import MapFile
 from garnish.drawing.colours import NOTHING, scale_colours
-from garnish.drawing.map_files import with_suffix, write_map
+from garnish.drawing.map_files import PNG_LEVEL, picture_bytes
 
 
 @final
@@ -32,6 +31,7 @@ class UnitlessDepth(Decoding):
 
     channels: ClassVar[int] = 1
     same_scale: ClassVar[bool] = False
+    nothing: ClassVar[float | None] = np.nan
 
     larger: Literal["nearer", "farther"]
 
@@ -51,8 +51,8 @@ class UnitlessDepth(Decoding):
         """The ends of the colour scale, from its first colour to its last."""
         return "farthest", "nearest"
 
-    def write(self, decoded: np.ndarray, path: Path) -> Path:
-        """``path.png``: 16-bit, 1 the smallest number of this map and 65535 its largest, 0 = none.
+    def file(self, decoded: np.ndarray, level: int = PNG_LEVEL) -> MapFile:
+        """A PNG of 16 bits: 1 the smallest number of this map and 65535 its largest, 0 = none.
 
         The file's text (``Description``) says so, with both numbers, by which the map can be had back.
         """
@@ -63,9 +63,9 @@ class UnitlessDepth(Decoding):
             "Description",
             f"depth without a unit, larger is {self.larger}; 0: none; 1 to 65535: {low!r} to {high!r} of this picture",
         )
-        data = io.BytesIO()
-        Image.fromarray(levels).save(data, format="PNG", pnginfo=told)
-        return write_map(data.getvalue(), with_suffix(path, ".png"))
+        data = picture_bytes(Image.fromarray(levels), "PNG", level, pnginfo=told)
+        step = (high - low) / 65534
+        return MapFile(data, ".png", (step, low - step), 0)
 
 
 def _stretched(decoded: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:

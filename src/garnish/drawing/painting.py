@@ -53,13 +53,13 @@ def paint_shares(shares: Floats, *, none: float = np.nan, none_colour: RGB, dark
 
     Args:
         shares: probabilities, or targets of 0 and 1.
-        none: the value that means "no label".
+        none: the value that means "no label"; so does NaN.
         none_colour: the colour of pixels without a label.
         dark: 1 is black instead.
     """
     grey = eight_bits(1 - np.clip(shares, 0, 1) if dark else shares)
     painted = np.repeat(grey[..., None], 3, axis=-1)
-    painted[shares == none] = none_colour
+    painted[(shares == none) | np.isnan(shares)] = none_colour
     return painted
 
 

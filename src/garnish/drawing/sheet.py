@@ -25,12 +25,25 @@ def draw_sheet(
     legend: Mapping[str, tuple[int, int, int]] | None = None,
     cell_px: int = 256,
 ) -> Path:
-    """Draw a contact sheet and write it to ``path`` (its suffix determines the format).
+    """Draw a contact sheet and write it to ``path`` (its suffix determines the format): see :func:`contact_sheet`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise OptionError(f"{path}: no picture format ends in {path.suffix!r}; write .png or .jpg")
+    return write_map(picture_bytes(contact_sheet(rows, legend=legend, cell_px=cell_px), kind), path)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[tuple[str, np.ndarray]]],
+    *,
+    legend: Mapping[str, tuple[int, int, int]] | None = None,
+    cell_px: int = 256,
+) -> Image.Image:
+    """Draw a contact sheet.
 
     Args:
         rows: one row per picture, as (title, (H, W, 3) uint8) cells. Cells with the same title share a column;
             columns are ordered by the first appearance of their title; a row without a title has an empty cell there.
-        path: the file to write.
         legend: label → colour, drawn below the grid.
         cell_px: longer side of a cell; all cells have the aspect ratio of the first picture, others are fitted inside.
     """
@@ -67,11 +80,7 @@ def draw_sheet(
             draw.rounded_rectangle((left, y + 1, left + _LEGEND_PX, y + 1 + _LEGEND_PX), radius=3, fill=colour)
             draw.text((left + _LEGEND_PX + 6, y), name, INK, font=legend_font)
             left += _label_width(name, legend_font)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind is None:
-        raise OptionError(f"{path}: no picture format ends in {path.suffix!r}; write .png or .jpg")
-    return write_map(picture_bytes(sheet, kind), path)
+    return sheet
 
 
 def _paste(sheet: Image.Image, pixels: np.ndarray, corner: tuple[int, int], cell: tuple[int, int]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from garnish.engine.adapter import Adapter, Method
 from garnish.engine.blocks import Wrapper, has_hooks
 from garnish.engine.context import Binding, ForwardContext, Kept, Rows, Whose, joined
+from garnish.engine.memory import is_transformed
 from garnish.engine.merged_layer import run_merged
 from garnish.engine.remaking import keep_for_many
 from garnish.engine.stacks import Stack, merged_of, run_layer
@@ -81,7 +82,20 @@ class Adapted(Wrapper):
             at_once = adapter.at_once(x, self.layer)
             if at_once is not None:
                 return at_once
-        return adapter.after(x, self.layer(adapter.before(x, ctx), *args, **kwargs), ctx)
+        y: Tensor = self.layer(adapter.before(x, ctx), *args, **kwargs)
+        return y if self._is_own(y) and adapter.add_to(x, y) else adapter.after(x, y, ctx)
+
+    def _is_own(self, y: Tensor) -> bool:
+        """Whether an output of the frozen layer may be written to: nobody else holds it, and no gradient needs it."""
+        return (
+            not torch.is_grad_enabled()
+            and type(self.layer) is nn.Linear
+            and y.is_contiguous()
+            and not torch.compiler.is_compiling()
+            and not torch.is_autocast_enabled(y.device.type)
+            and not is_transformed()
+            and not has_hooks(self.layer)
+        )
 
     def acts_in(self, ctx: ForwardContext) -> bool:
         """Whether any owner of the streams has an adapter here."""
@@ -165,7 +179,13 @@ class Adapted(Wrapper):
         entered = x
         if any(a is not None and type(a).before is not Adapter.before for a in own):
             entered = self._by_owner("before", ctx, x)
-        return self._after(x, self.layer(entered, *args, **kwargs), ctx)
+        y: Tensor = self.layer(entered, *args, **kwargs)
+        if not self._is_own(y):
+            return self._after(x, y, ctx)
+        for adapter, owner, taken, part in zip(own, ctx.rows.present, *map(ctx.rows.split, (x, y)), strict=True):
+            if adapter is not None and part.shape[0] and not adapter.add_to(taken, part):
+                part.copy_(adapter.after(taken, part, replace(ctx, rows=None, owner=owner)))
+        return y
 
     def _after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """Run ``after`` of each row's owner."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from garnish.checking.arguments import Options
 from garnish.engine.blocks import bare
 from garnish.engine.context import ForwardContext
+from garnish.engine.layer_names_elsewhere import hint_of
 from garnish.engine.sites import Site
 from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError, SiteError, shown, suggest
@@ -56,6 +57,14 @@ class Adapter(nn.Module, ABC):
         that of the branch; at a feature both are the map (R, C, H, W).
         """
         return y
+
+    def add_to(self, x: Tensor, y: Tensor) -> bool:
+        """Make ``y``, the output of a linear layer that nobody else holds, what :meth:`after` would return.
+
+        It is asked where no gradients are kept: a result of its own would be one more pass over the memory of ``y``,
+        and rows of several owners would then be copied together. False (the default): run :meth:`after`.
+        """
+        return False
 
     def at_once(self, x: Tensor, layer: nn.Module) -> Tensor | None:
         """Output of the frozen layer with the adapter in one step, for training passes that keep little.
@@ -219,7 +228,8 @@ def select_layers(
         hits = [(s, m) for s, m in layers if entry in (s.role * (s.block >= 0), f"{s.place}.{s.role}", s.name)]
         if not hits:
             known = sorted({f"{s.place}.{s.role}" for s, _ in layers})
-            raise SiteError(f"{label}: no layer {entry!r} in {backbone.name}; layers: {', '.join(known)}")
+            told = f"{label}: no layer {entry!r} in {backbone.name}{hint_of(entry, backbone)}"
+            raise SiteError(f"{told}; layers: {', '.join(known)}")
         for site, module in hits:
             if not isinstance(module, only):
                 can = " or ".join(kind.__name__ for kind in only)

@@ -21,7 +21,7 @@ from garnish.engine.adapter import Adapter, Method, Plan, check_names, check_not
 from garnish.engine.banded import Banded, OtherBands
 from garnish.engine.owner import Owner, Place
 from garnish.engine.planes import Planes
-from garnish.engine.sites import Site, slots_of
+from garnish.engine.sites import Site, slots_of, spots_of
 from garnish.engine.trunk import Trunk
 from garnish.engine.twin import TunedSet
 from garnish.errors import SiteError
@@ -94,21 +94,16 @@ def place(trunk: Trunk, owner: Owner) -> None:
     members = (owner, *owner.parts)
     if owner.others is not None:
         _surround(trunk, owner.others.site)
-    there = {site.name: _levels(module) for site, module in trunk.sites_with_modules()}
-    parents: dict[int, tuple[nn.Module, str]] = {}
+    spots = spots_of(trunk.body)
     for at in (at for member in members for at in member.places.values()):
-        levels = there[at.site.name]
+        spot = spots[at.site.name]
+        levels = _levels(spot.module)
         if at.level < len(levels) - 1:
             continue
-        parents = parents or {
-            id(child): (parent, key) for parent in trunk.body.modules() for key, child in parent._modules.items()
-        }
         wrapper = Adapted(levels[-1], at.key, trunk.binding)
         wrapper.training = trunk.training
-        parent, key = parents.pop(id(levels[-1]))
-        parents[id(wrapper)] = parent, key
-        parent._modules[key] = wrapper
-        levels.append(wrapper)
+        holder, key = (spot.module, "layer") if isinstance(spot.module, Banded) else (spot.holder, spot.key)
+        holder._modules[key] = wrapper
     owner.lay_out(trunk.body)
     for member in members:
         member.number = trunk.next_number()
@@ -175,14 +170,12 @@ def check_sites(trunk: Trunk, images: Tensor) -> None:
 
 def _surround(trunk: Trunk, site: Site) -> None:
     """Put the wrapper for other bands around the first layer and its wrappers, if it is not there."""
-    module = next(module for at, module in trunk.sites_with_modules() if at.name == site.name)
-    if isinstance(module, Banded):
+    spot = spots_of(trunk.body)[site.name]
+    if isinstance(spot.module, Banded):
         return
-    holders = [(parent, key) for parent in trunk.body.modules() for key, c in parent._modules.items() if c is module]
-    ((parent, key),) = holders
-    wrapper = Banded(module, trunk.binding)
+    wrapper = Banded(spot.module, trunk.binding)
     wrapper.training = trunk.training
-    parent._modules[key] = wrapper
+    spot.holder._modules[spot.key] = wrapper
 
 
 def _levels(module: nn.Module) -> list[nn.Module]:

@@ -20,7 +20,7 @@ Whose = Any
 #: requests the larger activations afresh from the kernel each time (docs/benchmarks.md, "One pass").
 APART_ON = ("cpu",)
 
-#: Bytes of one owner's part of the stream from which they do so; smaller parts gain by reading the weights once.
+#: Bytes of one owner's part of the stream beyond which they do so; smaller parts gain by reading the weights once.
 APART_FROM = 2**19
 
 
@@ -139,7 +139,7 @@ class ForwardContext:
             return self.streams.counts is not None and x.shape[0] > self.num_images
         if self.rows is None or self.rows.counts is None or len(self.rows.present) < 2:
             return False
-        return x.numel() * x.element_size() >= APART_FROM * len(self.rows.present)
+        return x.numel() * x.element_size() > APART_FROM * len(self.rows.present)
 
     def apart(self, x: Tensor) -> Iterator[tuple[Tensor, ForwardContext]]:
         """The rows of each owner, each with its context; with streams, first the images' own, then each stream's."""

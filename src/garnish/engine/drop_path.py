@@ -13,7 +13,7 @@ from garnish.engine.trunk import Trunk
 from garnish.errors import OptionError
 
 #: architecture options of the families that set the same, but for full fine-tuning only
-_OPTIONS = ("drop_path", "drop_path_rate")
+RATES = ("drop_path", "drop_path_rate")
 
 
 def set_drop_path(trunk: Trunk, rate: float) -> None:
@@ -35,7 +35,7 @@ def set_drop_path(trunk: Trunk, rate: float) -> None:
         raise OptionError(f"{trunk.name}: drop_path: {rate!r} is out of range; use 0 to below 1")
     if rate == 0:
         return
-    if given := sorted(set(_OPTIONS) & set(trunk.options)):
+    if given := sorted(set(RATES) & set(trunk.options)):
         raise OptionError(f"{trunk.name}: drop_path {rate} and the option {given[0]}: leave one of them out")
     blocks = [list(_branches(block)) for stage in trunk.stages for block in stage.blocks]
     if not all(blocks):

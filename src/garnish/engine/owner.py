@@ -14,6 +14,7 @@ from garnish.engine.adapter import Adapter, Method
 from garnish.engine.banded import OtherBands
 from garnish.engine.planes import Planes
 from garnish.engine.sites import Site
+from garnish.engine.stated_licences import StatedLicences
 from garnish.engine.trained_scale import TrainedScale
 from garnish.engine.trunk import Trunk
 from garnish.engine.twin import TunedSet, Twin
@@ -73,6 +74,7 @@ class Owner(nn.Module):
         changes: the first unit that computes something other than in the bare trunk (adapters of feature maps and
             side networks change no unit); None: none does.
         scale: how large the pictures were that it was trained on; None: not known.
+        licences: that the bundle stated which it was read from.
         given: the pictures that its tasks take; of a part, those of its parent.
         planes: makes the trunk's input of them; None: as of 8-bit RGB. Of a part always None.
         others: its filters of the first layer for bands beside red, green and blue, or None. Of a part always None.
@@ -121,6 +123,7 @@ class Owner(nn.Module):
         self.changes = changes
         self._twin: Twin | None = None
         self.scale: TrainedScale | None = None
+        self.licences = StatedLicences()
 
     # ---- identity -----------------------------------------------------------------------------------------------
 
@@ -238,6 +241,19 @@ class Owner(nn.Module):
             if self._twin is not None:  # keep the modes of the previous copy, whose dropout may be active
                 made.follow(self._twin)
             self._twin = made
+
+    def dissolve(self) -> None:
+        """Break the circles of references within it, so that it is freed when the last reference to it goes.
+
+        For processes that collect garbage seldom. No pass may use it any more.
+        """
+        for part in self.parts:
+            part.dissolve()
+        self.parts = ()
+        if self._twin is not None:
+            self._twin.body.units = ()  # some of which hang in the body itself
+            self._twin.body.walked.clear()
+            self._twin = None
 
     def train_own(self, mode: bool) -> None:
         """Set training or evaluation mode of its copy of the modules: :meth:`garnish.engine.twin.Twin.train`."""

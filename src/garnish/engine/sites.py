@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, final
 
 from torch import nn
 
@@ -70,17 +70,22 @@ def sites_below(
             yield from sites_below(child, _join(name, child_name), place, stage, block, unit)
 
 
-def slots_below(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module, str]]:
-    """(canonical name, module, attribute) of each parameter and persistent buffer inside a module called ``name``."""
+def _modules_below(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """(canonical name, frozen module) of a module called ``name`` and of all inside."""
     inner = bare(module)
-    for leaf, parameter in inner._parameters.items():
-        if parameter is not None:
-            yield f"{name}.{leaf}", inner, leaf
-    for leaf, buffer in inner._buffers.items():
-        if buffer is not None and leaf not in inner._non_persistent_buffers_set:
-            yield f"{name}.{leaf}", inner, leaf
+    yield name, inner
     for child_name, child in inner.named_children():
-        yield from slots_below(child, _join(name, child_name))
+        yield from _modules_below(child, _join(name, child_name))
+
+
+def _tensors_of(module: nn.Module, name: str) -> Iterator[tuple[str, str]]:
+    """(canonical name, attribute) of each parameter and persistent buffer of a module's own."""
+    for leaf, parameter in module._parameters.items():
+        if parameter is not None:
+            yield f"{name}.{leaf}", leaf
+    for leaf, buffer in module._buffers.items():
+        if buffer is not None and leaf not in module._non_persistent_buffers_set:
+            yield f"{name}.{leaf}", leaf
 
 
 def _join(name: str, child: str) -> str:
@@ -88,8 +93,42 @@ def _join(name: str, child: str) -> str:
     return name if child == "window" else f"{name}.{child}"
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """Where the module of a site hangs: the frozen one, or the outermost wrapper around it."""
+
+    site: Site
+    holder: nn.Module
+    key: str
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that runs there now."""
+        found = self.holder._modules[self.key]
+        assert found is not None
+        return found
+
+
+def spots_of(body: Body) -> Mapping[str, Spot]:
+    """Every site by its name, in forward order.
+
+    They are looked for once, as a trunk's modules stay: only wrappers come between them and their holders.
+    """
+    if "spots" not in body.walked:
+        held = {id(child): (parent, key) for parent in body.modules() for key, child in parent._modules.items()}
+        body.walked["spots"] = {site.name: Spot(site, *held[id(module)]) for site, module in _walked(body)}
+    found: Mapping[str, Spot] = body.walked["spots"]  # type: ignore[assignment]
+    return found
+
+
 def sites_of(body: Body) -> Iterator[tuple[Site, nn.Module]]:
     """Every site, in forward order, with its current module or wrapper."""
+    for spot in spots_of(body).values():
+        yield spot.site, spot.module
+
+
+def _walked(body: Body) -> Iterator[tuple[Site, nn.Module]]:
     for unit in body.units:
         if unit.kind == "residual":
             yield from _sites_of_residual(unit)
@@ -119,9 +158,17 @@ def _sites_of_residual(unit: Unit) -> Iterator[tuple[Site, nn.Module]]:
 
 def slots_of(body: Body) -> Iterator[tuple[Unit, str, nn.Module, str]]:
     """(unit, canonical name, module, attribute) of each parameter and persistent buffer; wrappers are skipped."""
-    for unit in body.units:
-        for name, module in _parts_of(unit):
-            yield from ((unit, *slot) for slot in slots_below(module, name))
+    if "owners" not in body.walked:
+        body.walked["owners"] = [
+            (unit, *owner)
+            for unit in body.units
+            for name, module in _parts_of(unit)
+            for owner in _modules_below(module, name)
+        ]
+    owners: list[tuple[Unit, str, nn.Module]] = body.walked["owners"]  # type: ignore[assignment]
+    for unit, name, module in owners:
+        # tensors are looked for each time: merging gives a layer the bias that it lacked
+        yield from ((unit, name_of, module, leaf) for name_of, leaf in _tensors_of(module, name))
 
 
 def _parts_of(unit: Unit) -> Iterator[tuple[str, nn.Module]]:

@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 from torch import Tensor, nn
 
+from garnish.checking.deprecated import deprecated
 from garnish.engine.blocks import FeatureInfo, Stage
 from garnish.engine.context import Binding, ForwardContext
 from garnish.engine.memory import Level, levels_of
@@ -128,11 +129,13 @@ class Trunk(nn.Module, ABC):
         self._memory = self.levels[0] if len(set(self.levels)) == 1 else self.levels
 
     @property
+    @deprecated('write memory == "least"; since 0.1, gone in 0.3')
     def checkpointing(self) -> bool:
         """Whether every block runs again in the backward pass; an older name of ``memory == "least"``."""
         return self.memory == "least"
 
     @checkpointing.setter
+    @deprecated('write memory = "least", or "lean"; since 0.1, gone in 0.3')
     def checkpointing(self, checkpointing: bool) -> None:
         self.memory = "least" if checkpointing else "lean"
 

@@ -60,6 +60,7 @@ class Body(nn.Module):
         merged: maps are read after the next stage's entrance (patch merging) instead of at stage ends.
         binding: the object through which the loop hands the context of a pass to the modules.
         units: the steps of the block loop, in forward order.
+        walked: what :mod:`garnish.engine.sites` found in a walk over the modules; forgotten when they are copied.
     """
 
     def __init__(self, stem: nn.Module, stages: Sequence[Stage], num_maps: int) -> None:
@@ -69,6 +70,7 @@ class Body(nn.Module):
         self.taps = nn.ModuleList(nn.Identity() for _ in range(num_maps))
         self.merged = False
         self.binding = Binding()
+        self.walked: dict[str, object] = {}
         self.units = tuple(self._listed())
         for unit in self.units:
             if isinstance(unit.module, Residual):
@@ -83,6 +85,10 @@ class Body(nn.Module):
         """From now on, read maps after the next stage's entrance."""
         self.merged = True
         self.units = tuple(self._listed())
+        self.walked.clear()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "walked": {}}
 
     def _listed(self) -> Iterator[Unit]:
         yield Unit(0, "stem", "stem", -1, -1, True, False, None, self, "stem")

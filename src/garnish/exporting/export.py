@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 import torch
 
+from garnish.bundles.given_bundle import given_bundle
 from garnish.bundles.named_models import open_model
 from garnish.checking.arguments import checked
 from garnish.checking.plain_data import Json
@@ -37,7 +38,7 @@ from garnish.files.checksums import SUMS, with_sums
 from garnish.files.path_text import given_path
 from garnish.files.regular import read_regular
 from garnish.model.model import Model
-from garnish.page.files import PAGE_FILES, page_files
+from garnish.page.files import PAGE_FILES, export_page_files
 from garnish.registry import plain
 from garnish.runtime.manifest import (
     GRAPH,
@@ -118,6 +119,12 @@ def export(
             else, or no space. OptionError: an unknown task, or options that do not go together. MissingExtraError: a
             package of the extra ``[onnx]`` is not installed, or npm has no onnxruntime-web for the page. DataError:
             a package that is not onnxruntime-web.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=4), {"depth": gn.Depth()})
+        >>> exported = gn.export(model, "exported", to="torch")
+        >>> exported.files
+        ('model.pt2', 'export.json', 'SHA256SUMS')
     """
     _check_options(adapters, to, precision, tasks)
     if page is not False and to != "onnx":
@@ -263,7 +270,7 @@ def _page(page: bool | str | os.PathLike[str], there: Path) -> dict[str, bytes]:
     """The files of the page: new ones, or those that an earlier export has left there."""
     if page is False:
         return {name: read_regular(there / name, 2**28) for name in PAGE_FILES if (there / name).is_file()}
-    return page_files(None if page is True else page)
+    return export_page_files(None if page is True else page)
 
 
 def _read_apart(source: Source, weights: str | os.PathLike[str] | None) -> dict[str, Model]:
@@ -276,7 +283,7 @@ def _read_apart(source: Source, weights: str | os.PathLike[str] | None) -> dict[
         return {"model": _read(source, weights)}
     paths = [source] if isinstance(source, str | os.PathLike) else list(source)
     named: dict[str, str] = {}
-    for path in [os.fspath(path) for path in paths]:
+    for path in [os.fspath(given_bundle(path)) for path in paths]:
         name = bundle_name(path)
         if alike := next((other for other in named if other.lower() == name.lower()), None):  # some disks know no case
             raise OptionError(f"export: {named[alike]} and {path} would both be named {name!r}; rename one")

@@ -36,6 +36,7 @@ from garnish.exporting.precision import stored_as
 from garnish.exporting.running import Runner
 from garnish.exporting.slots import own_slots
 from garnish.files.regular import read_regular
+from garnish.hub.address import cached_address
 from garnish.model.model import Model
 from garnish.registry import plain
 from garnish.runtime.graph import MOST_GRAPH
@@ -263,13 +264,14 @@ def _write_adapter(file: Path, tensors: Mapping[str, Any]) -> None:
 
 
 def bundle_name(path: str) -> str:
-    """The name of a bundle beside a graph: that of its folder; of a run's ``best``, the run's.
+    """The name of a bundle beside a graph: that of its folder; of a run's ``best``, the run's; of the Hub's, its own.
 
     Raises:
         OptionError: it is no plain name.
     """
     folder = Path(path).absolute()
-    name = folder.parent.name if folder.name == "best" else folder.name
+    fetched = cached_address(folder)
+    name = fetched.name if fetched is not None else folder.parent.name if folder.name == "best" else folder.name
     if not is_bundle_name(name):
         raise OptionError(
             f"export: {path}: a bundle beside a graph is named as its folder, and {name!r} is no plain name; rename it"

@@ -38,7 +38,7 @@ def write_file(path: Path, data: Content, *, keep: Path | None = None, synced: b
     path = path.parent.resolve() / path.name  # a link that a stranger left there is replaced, never written through
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.writing")
-    with _alone(path.parent):
+    with alone(path.parent):
         try:
             _write(new, data, synced=synced)
             if keep is not None and path.exists():
@@ -63,7 +63,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     new, old = path.with_name(f".{path.name}.writing"), resting_place(path)
-    with _alone(path.parent):
+    with alone(path.parent):
         if old.is_dir():  # an earlier replacement was interrupted
             if path.exists():
                 _put_away(old, path, files)
@@ -109,20 +109,20 @@ class GrowingFile:
         self._path = path.parent.resolve() / path.name
         self._new = self._path.with_name(f".{path.name}.growing")
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(self._path.parent):
+        with alone(self._path.parent):
             if self._new.is_file() and not self._new.is_symlink():
                 with self._new.open("rb") as left:
-                    _hold(left)
+                    hold(left.fileno())
             self._new.unlink(missing_ok=True)
             self.stream: BinaryIO = self._new.open("xb")
-            _hold(self.stream)
+            hold(self.stream.fileno())
 
     def finish(self) -> None:
         """Give the file its name; on failure the old one is unchanged and the new one gone."""
         try:
             self.stream.flush()
             os.fsync(self.stream.fileno())
-            with _alone(self._path.parent):
+            with alone(self._path.parent):
                 os.replace(self._new, self._path)  # noqa: PTH105
                 self.stream.close()
                 _sync(self._path.parent)
@@ -193,7 +193,7 @@ def _identity(path: Path) -> tuple[int, ...] | None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Lock a folder against other writers for a ``with`` block; does nothing if the system has no such locks."""
     if os.name != "posix":
         yield
@@ -209,14 +209,14 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _hold(stream: BinaryIO) -> None:
-    """Lock an open file until it is closed, if the system has such locks; raises OSError where somebody else did."""
+def hold(handle: int) -> None:
+    """Lock an open file or folder until it is closed, if the system has such locks; raises OSError where it is."""
     if os.name != "posix":
         return
     import fcntl
 
     try:
-        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise OSError(errno.EBUSY, "somebody else is writing it") from error
     except OSError:  # a file system without locks

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 GDAL_METADATA = 42112
 RED_GREEN_BLUE = ("red", "green", "blue")
+#: What Sentinel-2 calls the three colours.
+SENTINEL = {"B02": "blue", "B03": "green", "B04": "red"}
 _ITEM = re.compile(r"<Item ([^<>]*)>([^<>]*)</Item>")
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 

@@ -32,7 +32,8 @@ FORMATS: dict[str, tuple[str, ...]] = {
 }
 
 _PICTURE_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_LABEL_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+#: Pillow's modes of labels.
+LABEL_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _EIGHT_BIT = ("L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 
 # TIFF tags (TIFF 6.0, section 8 and appendix A)
@@ -79,7 +80,7 @@ class Stored:
             return self.fault
         if self.pages > 1:
             return "holds several pages or frames; save the one that is meant as a file of its own"
-        if self.mode not in (_LABEL_MODES if label else _PICTURE_MODES):
+        if self.mode not in (LABEL_MODES if label else _PICTURE_MODES):
             return f"is stored as {self.mode}; save it as {'RGB or grey PNG' if label else 'RGB'}"
         return self.strange if label else None
 

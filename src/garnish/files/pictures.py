@@ -5,14 +5,17 @@ Shape letters: H W pixels, C colour channels of the file.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from garnish.errors import DataError, one_line
 from garnish.files.orientation import swaps_sides, turn
@@ -35,6 +38,22 @@ FREE_PIXELS, PIXELS_PER_BYTE = 2**26, 500
 PICTURE_SUFFIXES = tuple(ending for endings in FORMATS.values() for ending in endings)
 
 
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class PictureBytes:
+    """The bytes of a picture file that is in memory, and what messages call it."""
+
+    data: bytes
+    name: str = "the picture"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class OversizedPicture(DataError):
+    """More pixels, or a longer side, than is read, or more pixels than so few bytes hold."""
+
+
 def is_picture_file(path: Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES) -> bool:
     """Whether a file counts as a picture for data sets and ``garnish predict``: by its suffix, and not hidden."""
     return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
@@ -43,7 +62,7 @@ def is_picture_file(path: Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES) ->
 ONE_BAND = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
 
 
-def read_picture(path: Path) -> RGB:
+def read_picture(path: Path | PictureBytes) -> RGB:
     """A picture as (H, W, 3) uint8 RGB, upright by its EXIF orientation.
 
     Grey becomes three equal channels; alpha is dropped and the colour beneath kept; 16 bits are divided by 257 (full
@@ -57,7 +76,7 @@ def read_picture(path: Path) -> RGB:
     return open_picture(path)[0]
 
 
-def open_picture(path: Path) -> tuple[RGB, Stored]:
+def open_picture(path: Path | PictureBytes) -> tuple[RGB, Stored]:
     """A picture as :func:`read_picture` gives it, and the facts of its file's header.
 
     Raises:
@@ -89,21 +108,24 @@ def to_rgb(image: Image.Image, where: str, largest: int = 65535) -> RGB:
         DataError: it cannot be decoded; the message names ``where``.
     """
     try:
-        image = ImageOps.exif_transpose(image)
+        image.load()
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else it would be copied
+            image = ImageOps.exif_transpose(image)
         if image.mode in ONE_BAND:
             return _from_deep(np.asarray(image)[..., None], where, min(largest, 65535))
-        return np.array(composited(image).convert("RGB"))
+        return np.array(image if image.mode == "RGB" else composited(image).convert("RGB"))
     except DataError:
         raise
     except Exception as error:  # damaged files make Pillow raise anything; garbled ones raised 14 kinds
         raise damaged(where, error) from error
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def picture_size(path: Path | PictureBytes) -> tuple[int, int]:
     """(H, W) from a picture's header alone, upright by EXIF.
 
     Raises:
-        DataError: missing, not a picture that is read, or larger than :data:`MAX_PIXELS`.
+        OversizedPicture: larger than :data:`MAX_PIXELS` and :data:`MAX_SIDE`, or than so few bytes hold. DataError:
+            missing, not a picture that is read.
     """
     with opened(path) as (_, facts):
         if reason := facts.refused(label=False):
@@ -128,11 +150,11 @@ unheard("PIL.TiffImagePlugin")
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[Image.Image, Stored]]:
+def opened(path: Path | PictureBytes) -> Iterator[tuple[Image.Image, Stored]]:
     """Open a picture of an allowed size, not yet decoded; any failure in the ``with`` block is a one-line DataError."""
     try:
         # as a stream: Pillow memory-maps an uncompressed TIFF given by name with rows of the turned width
-        with open_regular(path, MAX_BYTES) as stream:
+        with picture_stream(path) as stream:
             try:
                 image = Image.open(stream, formats=readable_formats())
             except UnidentifiedImageError:
@@ -140,7 +162,7 @@ def opened(path: Path) -> Iterator[tuple[Image.Image, Stored]]:
                     raise DataError(f"{path}: {reason}") from None
                 raise
             with image:
-                _check_size(path, image.height, image.width, os.fstat(stream.fileno()).st_size)
+                _check_size(path, image.height, image.width, _bytes_of(stream))
                 yield image, stored(image, stream)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; restore it or take it off the list of pictures") from None
@@ -149,8 +171,23 @@ def opened(path: Path) -> Iterator[tuple[Image.Image, Stored]]:
     except UnidentifiedImageError as error:
         known = ", ".join(name for name in readable_formats() if name != "MPO")
         raise damaged(path, f"none of {known}") from error
+    except Image.DecompressionBombError as error:
+        raise OversizedPicture(
+            f"{path}: is more than {MAX_PIXELS / 1e6:.0f} megapixels by its header; cut it into smaller pictures"
+        ) from error
     except Exception as error:  # as in to_rgb
         raise damaged(path, error) from error
+
+
+def picture_stream(path: Path | PictureBytes) -> BinaryIO:
+    """The bytes of a picture file, from their beginning; raises OSError or DataError for what is no regular file."""
+    return io.BytesIO(path.data) if isinstance(path, PictureBytes) else open_regular(path, MAX_BYTES)
+
+
+def _bytes_of(stream: BinaryIO) -> int:
+    if isinstance(stream, io.BytesIO):
+        return stream.getbuffer().nbytes
+    return os.fstat(stream.fileno()).st_size
 
 
 def is_deep_png(facts: Stored) -> bool:
@@ -162,13 +199,13 @@ def is_deep_png(facts: Stored) -> bool:
 _OTHER_LAYOUT = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
 
 
-def sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
+def sixteen_bits(path: Path | PictureBytes, image: Image.Image) -> np.ndarray:
     """(H, W, C) uint16, as stored, of a PNG of which Pillow returns only the upper 8 bits.
 
     Pillow decodes it once more, for the lower bytes, by the layout of the other byte order. (torchvision has a reader
     of 16 bits, at some damaged files of which the process ends.)
     """
-    with open_regular(path, MAX_BYTES) as stream, Image.open(stream, formats=("PNG",)) as again:
+    with picture_stream(path) as stream, Image.open(stream, formats=("PNG",)) as again:
         (*place, layout), *_ = again.tile
         again.tile = [(*place, _OTHER_LAYOUT[str(layout)])]  # type: ignore[list-item]
         other = np.asarray(again)
@@ -208,29 +245,30 @@ def _all_but_black(found: str) -> str:
     )
 
 
-def _check_size(path: Path, height: int, width: int, num_bytes: int) -> None:
+def _check_size(path: Path | PictureBytes, height: int, width: int, num_bytes: int) -> None:
     """Raise DataError for a picture that is too large, before memory is taken for it."""
     if max(height, width) > MAX_SIDE:
-        raise DataError(
+        raise OversizedPicture(
             f"{path}: {width}x{height} has a side of more than {MAX_SIDE:,} pixels; cut it into smaller pictures"
         )
     if height * width > MAX_PIXELS:
-        raise DataError(
+        raise OversizedPicture(
             f"{path}: {width}x{height} is {height * width / 1e6:.0f} megapixels, "
             f"more than {MAX_PIXELS / 1e6:.0f}; cut it into smaller pictures"
         )
     if height * width > max(FREE_PIXELS, PIXELS_PER_BYTE * num_bytes):
-        raise DataError(
+        raise OversizedPicture(
             f"{path}: {width}x{height} is {height * width / 1e6:.0f} megapixels in {num_bytes:,} bytes, which is not"
             f" trusted beyond {FREE_PIXELS / 1e6:.0f}; cut it into smaller pictures"
         )
 
 
-def damaged(path: Path | str, error: BaseException | str) -> DataError:
+def damaged(path: Path | PictureBytes | str, error: BaseException | str) -> DataError:
     """The error of one line for whatever a library raised while it read a picture, or for a reason in words."""
     reason = one_line(error, 120).replace(str(path), "").replace("''", "").strip()
     if isinstance(error, MemoryError):
         reason = "it asks for more memory than there is"
     elif isinstance(error, BaseException) and not isinstance(error, OSError | ValueError | SyntaxError):
         reason = f"{type(error).__name__} {reason}".strip()  # such as a bare KeyError: 338
-    return DataError(f"{path}: damaged or not a picture ({reason}); replace the file or remove it from the set")
+    remedy = "send another" if isinstance(path, PictureBytes) else "replace the file or remove it from the set"
+    return DataError(f"{path}: damaged or not a picture ({reason}); {remedy}")

@@ -69,6 +69,11 @@ class DeMT(JointHead):
         channels: width C of the decoder; a multiple of ``heads``.
         heads: number of heads of each attention.
         reduction: side of the squares that token attention averages; 1: none. Not used by pixel attention.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.Frozen(), {"depth": gn.Depth()}, gn.DeMT(channels=16))
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())
+        26243
     """
 
     pyramid: ClassVar[bool] = True

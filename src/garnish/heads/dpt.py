@@ -45,6 +45,11 @@ class DPTHead(Head):
             cheaper), "segmentation" has a batch norm and dropout and leaves the last upsampling to the model.
         norm: batch norms in the residual units, as in the paper's segmentation models.
         dropout: probability, on the input of the classifier of the segmentation output.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.Frozen(), {"depth": gn.Depth()}, gn.DPTHead(channels=16))
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())
+        110825
     """
 
     channels: Annotated[int, integers(2, 4_096)] = 256

@@ -20,10 +20,23 @@ from garnish.engine.open_sizes import averaged
 
 @dataclass(frozen=True, kw_only=True)
 class Head(Options, ABC):
-    """The options of a decoder. Subclasses are frozen dataclasses; :meth:`build` makes the module."""
+    """The options of a decoder. Subclasses are frozen dataclasses; :meth:`build` makes the module (docs/add-a-head.md).
+
+    Example:
+        >>> import torch; from dataclasses import dataclass
+        >>> @dataclass(frozen=True, kw_only=True)  # of dataclasses
+        ... class Coarsest(gn.Head):
+        ...     def build(self, features, out_channels):
+        ...         return OfLast(torch.nn.Conv2d(features[-1].channels, out_channels, 1))
+        >>> class OfLast(torch.nn.Sequential):
+        ...     def forward(self, maps):
+        ...         return super().forward(maps[-1])
+    """
 
     #: Whether the decoder needs maps of strides s, 2s, 4s, 8s; a plain ViT's maps of one stride are then resampled.
     pyramid: ClassVar[bool] = False
+    #: Whether there is a decoder at all; without one the task's maps are for a decoder of somebody else.
+    decodes: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, features: Sequence[FeatureInfo], out_channels: int) -> nn.Module:

@@ -33,6 +33,11 @@ class HRNetHead(Head):
 
     Attributes:
         widths: channels to which each map is projected, finest first (18, 36, 72, 144: those of HRNet-W18).
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.Frozen(), {"depth": gn.Depth()}, gn.HRNetHead())
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())
+        347185
     """
 
     pyramid: ClassVar[bool] = True

@@ -26,6 +26,11 @@ class LinearHead(Head):
 
     Attributes:
         taps: "all": use every feature map; "last": only the last one.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.Frozen(), {"depth": gn.Depth()}, gn.LinearHead())
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())
+        1537
     """
 
     taps: Taps = "all"

@@ -32,6 +32,12 @@ class SegFormerHead(Head):
             parameter counts of adapters on Swin-T include one for each task and stage.
         init: "random", or "published": the decoder stored with the encoder in the trunk's weights (of a finished
             SegFormer); its width must be ``channels``; its classifier is used if the number of outputs agrees.
+
+    Example:
+        >>> trunk, tasks = gn.backbone("garnish_b0"), {"depth": gn.Depth()}
+        >>> model = gn.adapt(trunk, gn.Frozen(), tasks, gn.SegFormerHead(channels=16))
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())
+        9329
     """
 
     pyramid: ClassVar[bool] = True

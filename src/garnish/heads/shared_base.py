@@ -40,6 +40,12 @@ class SharedBaseHead(JointHead):
     Attributes:
         channels: width C of the decoder.
         direct: add a linear layer per task and map, from the map to the outputs.
+
+    Example:
+        >>> trunk, tasks = gn.backbone("garnish_b0"), {"depth": gn.Depth()}
+        >>> model = gn.adapt(trunk, gn.Frozen(), tasks, gn.SharedBaseHead(channels=16))
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())
+        10225
     """
 
     pyramid: ClassVar[bool] = True

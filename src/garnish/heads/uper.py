@@ -34,6 +34,11 @@ class UPerHead(Head):
         channels: width of every level (512 in the paper's successors, mmsegmentation and transformers).
         pool_scales: sides of the grids to which the coarsest map is average-pooled.
         dropout: probability that a channel of the fused map is dropped in training.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.Frozen(), {"depth": gn.Depth()}, gn.UPerHead(channels=16))
+        >>> sum(tensor.numel() for tensor in model.trained_parameters().values())
+        83089
     """
 
     pyramid: ClassVar[bool] = True

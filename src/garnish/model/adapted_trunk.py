@@ -25,6 +25,7 @@ from garnish.model.served import Addition, Served
 from garnish.pictures.band_statistics import BandStatistics
 from garnish.pictures.bands import Bands
 from garnish.pictures.given_bands import Extra, GivenBands
+from garnish.registry import check_own
 from garnish.tasks.task import Task
 
 #: Held while tasks are added to or removed from any model; passes do not wait for it.
@@ -48,6 +49,7 @@ class AdaptedTrunk(nn.Module, ABC):
         self.frozen_tasks: set[str] = set()
         self.served = Served({}, {}, {})
         self._compiled: CompiledTrunk | None = None
+        self._saw_floats = False
         device = next(backbone.body.parameters()).device
         for name, values in (("mean", backbone.mean), ("std", backbone.std)):
             self.register_buffer(name, torch.tensor(values, device=device).view(1, 3, 1, 1), persistent=False)
@@ -94,11 +96,14 @@ class AdaptedTrunk(nn.Module, ABC):
         per_task = {m.per_task for m in methods}
         if len(per_task) > 1:
             raise OptionError("methods of one list must all be shared or all be per_task")
-        names = tuple(tasks)
+        names, heads = tuple(tasks), heads_by_task(head, tasks)
+        for kind, specs in (("adapters", methods), ("tasks", tasks.values()), ("heads", heads.values())):
+            for spec in specs:
+                check_own(spec, kind, "adapt")
         given = GivenBands(bands=Bands() if bands is None else bands, statistics=statistics, extra=extra)
         owners = [OwnerSpec(methods, own, given) for own in ([(n,) for n in names] if True in per_task else [names])]
         earlier = tuple(self.tasks)
-        self.serve(self.build(owners, tasks, heads_by_task(head, tasks)))
+        self.serve(self.build(owners, tasks, heads))
         if freeze_others:
             self._freeze(earlier)
 

@@ -165,6 +165,27 @@ def make_decoders(
     return {name: made[name] for name in tasks}
 
 
+def check_decodes(decoders: Mapping[str, Decoder], tasks: Collection[str]) -> None:
+    """Raise :class:`OptionError` for the first task that has no decoder of ours."""
+    for name in tasks:
+        if not decoders[name].options.decodes:
+            raise OptionError(
+                f"task {name!r} has no decoder ({type(decoders[name].options).__name__}): give"
+                f" model.features(images, [{name!r}]) to one of your own, or name tasks that have one"
+            )
+
+
+def at_picture_size(x: Tensor, size: tuple[int, int], multiple: int) -> Tensor:
+    """(n, C, h, w) on the grid of padded pictures → (n, C, H, W): resized to their sides, the padding cut off.
+
+    Args:
+        x: what a decoder made of the maps.
+        size: (H, W) of the pictures.
+        multiple: their padded sides are multiples of this many pixels.
+    """
+    return cropped(upsample(x, (rounded_up(size[0], multiple), rounded_up(size[1], multiple))), *size)
+
+
 def needed(decoders: Mapping[str, Decoder], tasks: Collection[str]) -> tuple[str, ...]:
     """The tasks whose maps are needed to decode some tasks, in the order of the model.
 
@@ -189,6 +210,7 @@ def decode_maps(
         trunk: the trunk that computed them.
         size: (H, W) of the pictures.
     """
+    check_decodes(decoders, maps)
     resampled: dict[tuple[int, ...], list[Tensor]] = {}
 
     def ready(task: str) -> list[Tensor]:
@@ -209,8 +231,10 @@ def decode_maps(
                 out |= decoder.module({name: ready(name) for name in decoder.tasks if name in maps})
             else:
                 out[decoder.tasks[0]] = decoder.module(ready(decoder.tasks[0]))
-    padded = (rounded_up(size[0], trunk.multiple), rounded_up(size[1], trunk.multiple))
-    return {name: cropped(upsample(x, padded), *size) for name, x in out.items()}
+    if odd := [name for name, x in out.items() if not isinstance(x, Tensor) or x.ndim != 4]:
+        made_by = type(decoders[odd[0]].options).__name__
+        raise OptionError(f"head of task {odd[0]!r}: {made_by} gave no tensor (n, C, h, w); see docs/add-a-head.md")
+    return {name: at_picture_size(x, size, trunk.multiple) for name, x in out.items()}
 
 
 @final

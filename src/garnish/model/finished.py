@@ -49,6 +49,13 @@ def finished(
 
     Raises:
         OptionError: an unknown name or option. WeightsError: weights that cannot be read or hold no whole SegFormer.
+
+    Example:
+        >>> model = gn.finished("segformer_b0")  # doctest: +SKIP
+        >>> gn.finished("segformer_b9")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        garnish.errors.OptionError: unknown finished model 'segformer_b9'; did you mean ...
     """
     if name not in FINISHED:
         raise OptionError(f"unknown finished model {shown(name)}{suggest(name, FINISHED)}")

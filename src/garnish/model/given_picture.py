@@ -37,8 +37,10 @@ def picture_pixels(picture: Picture) -> np.ndarray:
     return some_pixels(picture.permute(1, 2, 0).cpu().numpy())
 
 
-def picture_values(picture: Picture, bands: Bands, where: str) -> np.ndarray:
-    """(C, H, W) float32 values of a picture of some bands, NaN where there are no data.
+def picture_values(picture: Picture, bands: Bands, where: str) -> tuple[np.ndarray, np.dtype | None]:
+    """(C, H, W) float32 values of a picture of some bands, NaN where there are no data, and the type that stores it.
+
+    That is None for a tensor of floats, which are values already.
 
     Args:
         picture: an array or a PIL image: of a file's numbers; a tensor (C, H, W): integers likewise, floats as values.
@@ -50,9 +52,10 @@ def picture_values(picture: Picture, bands: Bands, where: str) -> np.ndarray:
     """
     if not isinstance(picture, Tensor):
         stored, own = stored_numbers(picture, bands, where)
-        return own.values(stored, where)
+        return own.values(stored, where), stored.dtype
     if picture.ndim != 3 or picture.shape[0] != len(bands.names) or 0 in picture.shape or picture.is_meta:
         raise DataError(f"{where}: expected a tensor ({len(bands.names)}, H, W), got {tuple(picture.shape)}")
     if picture.is_floating_point():
-        return picture.detach().float().cpu().numpy()
-    return bands.values(picture.permute(1, 2, 0).cpu().numpy(), where)
+        return picture.detach().float().cpu().numpy(), None
+    stored = picture.permute(1, 2, 0).cpu().numpy()
+    return bands.values(stored, where), stored.dtype

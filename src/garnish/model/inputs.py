@@ -49,6 +49,11 @@ class Inputs:
             planes.check(images, ", ".join(tasks))
 
     @property
+    def is_rgb(self) -> bool:
+        """Whether they are 8-bit RGB, or floats made of it."""
+        return bool(self._owners) and self._owners[0].planes is None
+
+    @property
     def sides(self) -> tuple[int | SymInt, int | SymInt]:
         """(H', W') of the input."""
         height, width = self._images.shape[-2:]

@@ -5,14 +5,16 @@ Shape letters: I pictures, n pictures that ask for a task, H W pixels, C channel
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from garnish.backbones.backbone import Backbone
+from garnish.backbones.build import backbone as build_backbone
 from garnish.checking.arguments import checked
 from garnish.checking.bounds import Size
 from garnish.checking.plain_data import Json
@@ -21,29 +23,38 @@ from garnish.engine.adapter import Method
 from garnish.engine.attach import check_sites
 from garnish.engine.compiled import CompiledTrunk, compile_module
 from garnish.engine.input_pictures import check_tensor, prepared
-from garnish.engine.maps import Maps, pick
-from garnish.engine.one_pass import first_forked
-from garnish.engine.owner import Owner
-from garnish.engine.shared_passes import Pass, Wanted, plan_passes, stream_bytes
-from garnish.engine.trunk_start import TrunkState, check_start
+from garnish.engine.maps import pick
+from garnish.engine.shared_passes import Wanted
+from garnish.engine.trunk_start import TrunkState
 from garnish.errors import OptionError
 from garnish.heads.head import Head
-from garnish.model.adapted_trunk import AdaptedTrunk
-from garnish.model.decoders import Outputs, decode_maps, needed
+from garnish.model.decoders import Outputs, check_decodes, decode_maps, needed
 from garnish.model.given_picture import Picture
+from garnish.model.head_channels import check_outputs
 from garnish.model.input_size import SizeRule
 from garnish.model.inputs import Inputs
 from garnish.model.served import Served
+from garnish.model.trunk_passes import TrunkPasses
 from garnish.pictures.band_statistics import BandStatistics
 from garnish.pictures.bands import Bands
 from garnish.pictures.given_bands import Extra
 from garnish.tasks.task import Task
 from garnish.tiles.tiling import Overlap, Tile
 
+#: What PEFT's models can do, and what does the same here.
+_ELSEWHERE = {
+    "disable_adapter": "the trunk without adapters is model.backbone(model.prepare(images), ())",
+    "get_nb_trainable_parameters": "model.report() counts the parameters",
+    "load_adapter": "model.load(bundle) adds a bundle's tasks",
+    "merge_and_unload": "gn.merge(model, folder) writes the merged model",
+    "print_trainable_parameters": "print(model) and model.report() count the parameters",
+    "save_pretrained": "model.save(folder) writes a bundle, gn.export_peft(model, folder) what PEFT reads",
+}
+
 
 @checked
 def adapt(
-    backbone: Backbone,
+    backbone: Backbone | nn.Module,
     method: Method | Sequence[Method],
     tasks: Mapping[str, Task],
     head: Head | Mapping[str, Head] | None = None,
@@ -55,7 +66,8 @@ def adapt(
     """Make a model: put adapters into a backbone, and a head on it for each task.
 
     Args:
-        backbone: a fresh trunk of :func:`garnish.backbone`; the model takes it over.
+        backbone: a fresh trunk of :func:`garnish.backbone`, which the model takes over; or a model of timm or
+            transformers, of which a trunk is made (it stays as it is).
         method: how to adapt it; several are combined at their sites in the order given.
         tasks: name → task.
         head: one head for all tasks, or one per task by name; None: ``LinearHead()``.
@@ -67,7 +79,15 @@ def adapt(
 
     Raises:
         SiteError: a plan that does not fit the backbone. OptionError: tasks or heads that do not fit each other.
+
+    Example:
+        >>> tasks = {"seg": gn.Semantic(classes=3), "depth": gn.Depth()}
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=4), tasks, gn.SegFormerHead(channels=16))
+        >>> list(model.tasks)
+        ['seg', 'depth']
     """
+    if not isinstance(backbone, Backbone):
+        backbone = build_backbone(backbone)
     if backbone.is_adapted:
         raise OptionError(
             f"{backbone.name} is adapted already; build a fresh one with garnish.backbone, or use model.add"
@@ -77,11 +97,17 @@ def adapt(
     return model
 
 
-class Model(AdaptedTrunk):
+class Model(TrunkPasses):
     """Backbone, adapters and heads. Make one with :func:`adapt` or :func:`garnish.load`.
 
     Any number of threads may run one model at once, even while tasks are added and removed: a pass uses the tasks that
     existed when it began. Mode and device must not change meanwhile.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=4), {"depth": gn.Depth()})
+        >>> maps = model.eval().predict(gn.Scenes(1, size=32)[0].image)
+        >>> tuple(maps["depth"].shape)
+        (32, 32)
     """
 
     @checked
@@ -100,8 +126,9 @@ class Model(AdaptedTrunk):
         """Run all tasks, some, or different ones for each picture, in as few passes as possible.
 
         Args:
-            images: (I, 3, H, W) float in [0, 1], or uint8 in 0 … 255; any H and W from 1. Of tasks with bands of their
-                own (I, C, H, W): floats of ``Bands.values``, NaN where there are no data, or integers as files hold.
+            images: (I, 3, H, W) float in [0, 1] and not normalised, or uint8 in 0 … 255; any H and W from 1. Of tasks
+                with bands of their own (I, C, H, W): floats of ``Bands.values``, NaN where there are no data, or
+                integers as files hold.
             tasks: None: all; ``["depth"]``: some; ``[["seg"], ["depth"], ["seg", "depth"]]``: per picture.
             start: saved state of the bare trunk for these pictures (see ``unchanged_start``) to continue from.
             served: an earlier value of :attr:`served`, whose tasks to use; None: the current one.
@@ -113,46 +140,19 @@ class Model(AdaptedTrunk):
         check_tensor(images)
         now, size, device = served or self.served, (images.shape[-2], images.shape[-1]), images.device
         asked = Wanted.of(tasks, images.shape[0], now.tasks)
+        check_decodes(now.decoders, asked.tasks)
         wanted = asked.with_needed(lambda names: needed(now.decoders, names))
         inputs = Inputs(images, now, wanted.tasks, self.mean, self.std, self.backbone.multiple)  # type: ignore[arg-type]
         if isinstance(images.shape[0], int) and not images.shape[0]:  # reshapings of trunks cannot tell its sizes
             like: Tensor = self.mean  # type: ignore[assignment]
             return {task: like.new_zeros(0, now.tasks[task].channels, *size) for task in asked.tasks}
+        self._look(images, inputs)
         outputs = Outputs(now.decoders, self.backbone, size)
-        body, stream = self.backbone.body, stream_bytes(self.backbone, *inputs.sides)
-        for step in plan_passes(wanted, now.owner_of, body, device, whole=self.is_compiled, picture_bytes=stream):
+        for step in self._passes(wanted, now, inputs, device):
             outputs.read(self._run(step, images if start is not None else inputs.of(step.present[0]), start))
         found = outputs.all()
+        check_outputs(now.decoders, now.tasks, found)
         return {task: pick(found[task], wanted.rows_for(task, asked, device)) for task in asked.tasks}
-
-    def _run(self, step: Pass, x: Tensor, start: TrunkState | None) -> Maps:
-        """The feature maps of one pass through the trunk."""
-        taken = pick(x, step.images)
-        begun = None if start is None else start.pick(step.images)
-        if begun is not None:
-            check_start(self.backbone, taken, begun, step.present, training=self.training, compiled=self.is_compiled)
-        if self._compiled is not None:
-            found = self._compiled(taken, step)
-        else:
-            found = self.backbone(taken, step.present, step.rows, unread=True, start=begun)
-        forked = len(found) if step.rows is None else first_forked(self.backbone, step.present)
-        return Maps(found, forked, step.tasks)
-
-    def prepare(self, images: Tensor, tasks: Sequence[str] | None = None) -> Tensor:
-        """Normalise, and pad right and bottom with the mean colour to the backbone's multiple.
-
-        Args:
-            images: (I, C, H, W), as :meth:`forward` takes them.
-            tasks: whose input it is, of one owner or of owners whose pictures are normalised alike; None: all.
-
-        Returns:
-            (I, 3, H', W') red, green and blue; of tasks with other bands (I, 3 + E, H', W'), those behind them.
-        """
-        check_tensor(images)
-        now = self.served
-        names = tuple(now.tasks if tasks is None else tasks)
-        inputs = Inputs(images, now, names, self.mean, self.std, self.backbone.multiple)  # type: ignore[arg-type]
-        return inputs.of_all()
 
     def decode(self, maps: Mapping[str, Sequence[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
         """Feature maps of each task → its raw output: see :func:`garnish.model.decoders.decode_maps`."""
@@ -167,55 +167,7 @@ class Model(AdaptedTrunk):
         for _, module in self.decoders.each():
             compile_module(module, options)
 
-    @property
-    def is_compiled(self) -> bool:
-        """Whether :meth:`compile` was called."""
-        return self._compiled is not None
-
     # ---- its parts and tensors ------------------------------------------------------------------------------
-
-    @checked
-    def owner_of(self, task: str) -> Owner:
-        """The owner whose adapters a task uses: the task's own part if it has one."""
-        return self.served.owner(task)
-
-    @checked
-    def bands_of(self, task: str) -> Bands:
-        """The bands of the pictures that a task takes."""
-        return self.served.owner(task).bands
-
-    @checked
-    def head(self, task: str) -> nn.Module:
-        """The decoder of a task, which other tasks may share."""
-        return self.decoders.of(task).module
-
-    @checked
-    def head_tensors(self, task: str) -> dict[str, Tensor]:
-        """The parameters and buffers (running statistics) of a task's decoder by stored name."""
-        return self.decoders.tensors(task)
-
-    def own_tensors(self) -> dict[str, Tensor]:
-        """All tensors that a bundle or a checkpoint of this model holds, by stored name."""
-        found: dict[str, Tensor] = {}
-        for owner in self.owners:
-            found.update(owner.tensors())
-        for task in self.tasks:
-            found.update(self.head_tensors(task))
-        return found
-
-    def all_tensors(self) -> dict[str, Tensor]:
-        """The bare trunk's tensors, :meth:`own_tensors`, and the mean and std of the input, by name."""
-        return self.backbone.frozen_tensors() | self.own_tensors() | dict(self.named_buffers(recurse=False))
-
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters to give to an optimizer, by stored name."""
-        return {n: t for n, t in self.own_tensors().items() if isinstance(t, nn.Parameter) and t.requires_grad}
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the model's tensors."""
-        mean: Tensor = self.mean  # type: ignore[assignment]
-        return mean.device
 
     def check_sites(self) -> None:
         """Run one probe pass; raises :class:`SiteError` if an adapter wrapper is not called exactly once."""
@@ -237,7 +189,11 @@ class Model(AdaptedTrunk):
         flip: bool = False,
         probabilities: bool = False,
     ) -> Prediction[Tensor, Task]:
-        """Predict all tasks (or some) of one picture, at its own size: see :func:`garnish.model.predict.predict`."""
+        """Predict all tasks (or some) of one picture, at its own size: see :func:`garnish.model.predict.predict`.
+
+        Of other bands than RGB, a file, an array (H, W, C) and a tensor (C, H, W) of whole numbers hold the numbers of
+        a file, whatever their type; a tensor (C, H, W) of floats what ``Bands.values`` makes of these.
+        """
         from garnish.model.predict import predict
 
         return predict(
@@ -267,18 +223,41 @@ class Model(AdaptedTrunk):
 
         return model_page(self)
 
-    def save(self, path: str | Path, **options: object) -> Path:
-        """Write a bundle: see :func:`garnish.bundles.bundle.save`."""
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        metrics: Mapping[str, Mapping[str, float]] | None = None,
+        metrics_rounding: Mapping[str, Mapping[str, float]] | None = None,
+        dtype: Literal["float16", "float32"] = "float16",
+        tasks: Sequence[str] | None = None,
+        extra: Mapping[str, Json] | None = None,
+    ) -> Path:
+        """Write a bundle; float tensors are rounded to float16 unless ``dtype="float32"``.
+
+        See :func:`garnish.bundles.bundle.save`.
+        """
         from garnish import save
 
-        return save(self, path, **options)  # type: ignore[no-any-return]
+        more = {"metrics": metrics, "metrics_rounding": metrics_rounding, "extra": extra}
+        return save(self, path, dtype=dtype, tasks=tasks, **more)
+
+    if not TYPE_CHECKING:  # type checkers would take every name
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError as error:
+                if name not in _ELSEWHERE:
+                    raise
+                raise AttributeError(f"Model has no {name}; {_ELSEWHERE[name]}") from error
 
     @checked
-    def load(self, path: str | Path) -> tuple[str, ...]:
-        """Add the tasks of a bundle to the existing ones, and return their names.
+    def load(self, path: str | Path, *, names: Mapping[str, str] | None = None) -> tuple[str, ...]:
+        """Add the tasks of a bundle to the existing ones, under other names if ``names`` has some; return their names.
 
         Other threads may run passes meanwhile. See :func:`garnish.bundles.bundle.load_into`.
         """
         from garnish.bundles.bundle import load_into
 
-        return load_into(self, path)
+        return load_into(self, path, names=names)

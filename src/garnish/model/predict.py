@@ -5,7 +5,7 @@ Shape letters: C bands or channels of an output, H W pixels of the picture.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, final
@@ -27,7 +27,8 @@ from garnish.model.served import Served
 from garnish.model.windowed import Look, decodings_of, window_runner, windowed_maps, windowed_raws
 from garnish.output import logger
 from garnish.pictures.bands import Bands
-from garnish.pictures.given_picture import in_colour
+from garnish.pictures.given_picture import empty_pixels, in_colour
+from garnish.pictures.odd_scale import odd_scale
 from garnish.predicting.ground import ground_of
 from garnish.predicting.overlapping import TakenPicture
 from garnish.tasks.task import Task
@@ -142,8 +143,9 @@ class Asked:
         if self.bands.is_rgb:
             pixels = picture_pixels(picture)
             return TakenPicture(pixels, pixels.transpose(2, 0, 1), ground_of(file))
-        values = picture_values(picture, self.bands, which)
-        return TakenPicture(in_colour(values, self.bands), values, ground_of(file))
+        values, dtype = picture_values(picture, self.bands, which)
+        tell_odd_scale(values, self.served, self.tasks, which, dtype)
+        return TakenPicture(in_colour(values, self.bands), values, ground_of(file), empty_pixels(values), dtype)
 
     def run(self, pictures: Sequence[TakenPicture], which: Sequence[str]) -> list[Outcome]:
         """What one pass gives of each picture, all of one size; those that are run in windows take passes of their own.
@@ -193,7 +195,13 @@ class Asked:
                 maps = {task: self.served.tasks[task].decode(raw)[0].cpu() for task, raw in raws.items()}
                 asked = raws if self.probabilities else {}
                 kept = self._kept({task: raw[0].cpu().numpy() for task, raw in asked.items()})
+        maps = {task: self._blanked(task, decoded, picture.empty) for task, decoded in maps.items()}
         return Prediction(picture.shown, maps, dict(self.served.tasks), name, kept, file, picture.place)
+
+    def _blanked(self, task: str, decoded: Tensor, empty: np.ndarray | None) -> Tensor:
+        """A map with "nothing is known" where the picture has no data; as it is where no decoding says how."""
+        by = self.served.tasks[task].decoding
+        return decoded if empty is None or by is None else torch.from_numpy(by.blanked(decoded.numpy(), empty))
 
     def _seen(self, picture: TakenPicture, which: str) -> tuple[int, int]:
         return self.size.of((picture.given.shape[1], picture.given.shape[2]), f"{which}: size: train")
@@ -231,6 +239,23 @@ class Asked:
         """The probabilities of raw outputs (C, H, W), of tasks that have such."""
         found = {task: self.served.tasks[task].decoding for task in raws}
         return {task: by.values(raws[task]) for task, by in found.items() if by is not None and by.are_shares}
+
+
+def tell_odd_scale(
+    values: np.ndarray, served: Served, tasks: Iterable[str] | None, which: str, dtype: np.dtype | None = None
+) -> None:
+    """Warn, once in a process, of a picture (C, H, W) whose numbers are on another scale than those of training.
+
+    Args:
+        values: as models take them.
+        served: knows what was counted over the training pictures.
+        tasks: that are asked for, of one kind of bands; None: all.
+        which: picture, for messages.
+        dtype: of its numbers as they are stored; None: it is not known.
+    """
+    for given in dict.fromkeys(served.owner_of[task].given for task in (served.tasks if tasks is None else tasks)):
+        if line := odd_scale(values, given.bands, given.statistics, which, dtype):
+            _log.warning(line)
 
 
 def asked_of(

@@ -81,16 +81,20 @@ def _attention_flops(
 
 def count_macs(model: Model, size: tuple[int, int]) -> tuple[int, int]:
     """MACs of matrix products for one picture of ``size`` with all tasks: (whole model, encoder alone)."""
+    decoded = [task for task, head in model.decoders.options.items() if head.decodes]
+    whole = len(decoded) == len(model.tasks)  # else the heads that there are run apart from the trunk
+    run = model if whole else model.features
     with evaluating(model), torch.no_grad():
         with flop_counter() as counter:
             for bands, names in model.served.by_bands(model.tasks):
-                model(torch.zeros(1, len(bands.names), *size, device=model.device), names)
-        total = counter.get_total_flops() // 2
+                run(torch.zeros(1, len(bands.names), *size, device=model.device), names)
+        counted = counter.get_total_flops() // 2
         with flop_counter() as counter:
             owner_of = {task: owner for owner in model.owners for task in owner.tasks}
             maps = {owner: _maps(model, size) for owner in set(owner_of.values())}
-            model.decode({task: maps[owner_of[task]] for task in model.tasks}, size)
-        return total, total - counter.get_total_flops() // 2
+            model.decode({task: maps[owner_of[task]] for task in decoded}, size)
+        heads = counter.get_total_flops() // 2
+        return (counted, counted - heads) if whole else (counted + heads, counted)
 
 
 def _maps(model: Model, size: tuple[int, int]) -> list[Tensor]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from garnish.engine.shared_passes import Wanted
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.model import Model
-from garnish.model.predict import check_finite, looking
+from garnish.model.predict import check_finite, looking, tell_odd_scale
 from garnish.model.windowed import decodings_of, window_runner
 from garnish.tiles.streaming import stream_maps
 from garnish.tiles.tiling import Tiling
@@ -29,7 +30,12 @@ def predict_streamed(
     names = Wanted.of(tasks, 1, served.tasks).tasks
     decodings = decodings_of({name: served.tasks[name] for name in names})
     with evaluating(model), torch.inference_mode():
-        run = window_runner(model, names, served, looking(model, str(file)))
+        run_window = window_runner(model, names, served, looking(model, str(file)))
+
+        def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
+            tell_odd_scale(pixels, served, names, str(file))
+            return run_window(pixels)
+
         step = model.backbone.multiple
         return stream_maps(
             file, stem, decodings, run, bands=served.bands_of(names), step=step, tiling=tiling, told=told

@@ -30,7 +30,7 @@ _COLOURS = "colours.json"
 PAGE_FILES = (*_OWN, *_THEME, _COLOURS, *FILES)
 
 
-def page_files(package: str | os.PathLike[str] | None = None) -> dict[str, bytes]:
+def export_page_files(package: str | os.PathLike[str] | None = None) -> dict[str, bytes]:
     """The files of the page by name, to be served beside the files of an export.
 
     Args:

@@ -1,7 +1,7 @@
-// What the page shows of a picture and its maps: figures with legends. Names reach the page as text alone.
+// What pages show of a picture and its maps: figures with legends. Names reach the page as text alone.
 
 /** An element with attributes and children. */
-function element(name, attributes = {}, ...children) {
+export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.append(...children);
@@ -35,28 +35,33 @@ export function mapFigure({ task, rgba, legend, unknown }, width, height) {
   return made;
 }
 
-const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
+export const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
 
-function legendOf(legend) {
+/** A legend; chosen(id, button): of classes each is a button, which calls it. */
+export function legendOf(legend, chosen = null) {
   if (legend.kind === "scale") return scale(legend);
   const items = legend.kind === "classes" ? classes(legend.entries) : legend.entries;
-  return element("ul", { class: "legend" }, ...items.map(item));
+  return element("ul", { class: "legend" }, ...items.map((one) => item(one, legend.kind === "classes" ? chosen : null)));
 }
 
 /** Classes that the map holds, the largest first. */
 function classes(entries) {
-  const seen = entries.filter(({ share }) => share > 0).sort((a, b) => b.share - a.share);
-  return seen.map(({ share, ...entry }) => ({ ...entry, about: percent(share) }));
+  const seen = entries.map((entry, id) => ({ ...entry, id })).filter(({ share }) => share > 0);
+  return seen.sort((a, b) => b.share - a.share).map(({ share, ...entry }) => ({ ...entry, about: percent(share) }));
 }
 
 function percent(share) {
   return share < 0.01 ? "< 1 %" : `${Math.round(100 * share)} %`;
 }
 
-function item({ name, colour, about }) {
+function item({ name, colour, about, id }, chosen) {
   const swatch = element("span", { class: "swatch", "aria-hidden": "true" });
   swatch.style.background = css(colour);
-  return element("li", {}, swatch, element("span", { class: "label" }, name), ...(about ? [element("span", { class: "dim" }, about)] : []));
+  const told = [swatch, element("span", { class: "label" }, name), ...(about ? [element("span", { class: "dim" }, about)] : [])];
+  if (chosen === null) return element("li", {}, ...told);
+  const button = element("button", { type: "button", "aria-pressed": "false", "data-id": String(id), title: `show ${name} alone, or with others` }, ...told);
+  button.addEventListener("click", () => chosen(id, button));
+  return element("li", {}, button);
 }
 
 function scale({ colours, ends }) {

@@ -30,6 +30,11 @@ class BandStatistics(Options):
 
     Raises:
         OptionError: lists of different lengths.
+
+    Example:
+        >>> one = gn.BandStatistics(mean=(0.2,), std=(0.1,), minimum=(0.0,), maximum=(0.9,), missing=(0.0,))
+        >>> one.mean
+        (0.2,)
     """
 
     mean: _PerBand

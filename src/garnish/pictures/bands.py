@@ -49,6 +49,11 @@ class Bands(Options):
 
     Raises:
         OptionError: names that repeat or are empty, lists of another length than ``names``, an empty range, scale 0.
+
+    Example:
+        >>> bands = gn.Bands(names=("red", "green", "blue", "infrared"), scale=1e-4, range=(0.0, 1.0))
+        >>> len(bands.names)
+        4
     """
 
     names: Annotated[tuple[str, ...], lengths(1, MOST_BANDS)] = RED_GREEN_BLUE
@@ -85,7 +90,7 @@ class Bands(Options):
     @property
     def is_rgb(self) -> bool:
         """Whether they are those of an ordinary picture, which is read as 8-bit RGB."""
-        return self == Bands()
+        return self == RGB_BANDS
 
     @property
     def rgb(self) -> tuple[int | None, int | None, int | None]:
@@ -167,3 +172,7 @@ class Bands(Options):
         if self.range is None:
             return None
         return self.range if isinstance(self.range[0], tuple) else (self.range,)
+
+
+#: The bands of an ordinary picture, 8-bit RGB.
+RGB_BANDS = Bands()

@@ -79,6 +79,14 @@ def bands_of_file(path: Path, facts: RasterFacts, bands: Bands) -> tuple[list[in
     return order, bands.or_nodata(facts.nodata)
 
 
+def empty_pixels(values: np.ndarray) -> np.ndarray | None:
+    """(H, W) bool, where all of the bands (C, H, W) are NaN, which is no data; None: nowhere."""
+    if values.dtype.kind != "f":
+        return None
+    empty: np.ndarray = np.isnan(values).all(0)
+    return empty if empty.any() else None
+
+
 def in_colour(values: np.ndarray, bands: Bands) -> np.ndarray:
     """Values (C, H, W) of bands as (H, W, 3) uint8 to be looked at; black where there are no data.
 

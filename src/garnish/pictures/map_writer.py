@@ -17,6 +17,7 @@ import numpy as np
 
 from garnish.errors import DataError
 from garnish.files.atomic import GrowingFile, writing
+from garnish.files.memory_file import MemoryFile
 from garnish.pictures.geotiff_tags import geotiff_tags
 from garnish.pictures.raster import Georeference
 from garnish.pictures.tiff_tags import Tag, TiffLayout
@@ -58,7 +59,7 @@ class MapWriter:
     (predictor 2), which shrinks smooth maps. Use it as a context manager: an exception leaves no file, or the old one.
 
     Args:
-        path: the file, replaced if there is one.
+        path: the file, replaced if there is one; or one in memory.
         size: (H, W).
         bands: B; three of whole numbers are shown as red, green and blue by viewers.
         dtype: of the numbers: whole numbers of 8, 16 or 32 bits, floats of 16, 32 or 64.
@@ -73,7 +74,7 @@ class MapWriter:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | MemoryFile,
         size: tuple[int, int],
         bands: int,
         dtype: np.dtype | str,
@@ -99,7 +100,7 @@ class MapWriter:
         self._offsets: list[int] = []
         self._counts: list[int] = []
         with writing(path, "", UnwrittenMap):
-            self._file = GrowingFile(path)
+            self._file = GrowingFile(path) if isinstance(path, Path) else path
         try:
             self._put(self._layout.header(0))
         except BaseException:

@@ -22,7 +22,7 @@ from garnish.planning.stopwatch import Stopwatch
 
 @final
 @dataclass(frozen=True)
-class Row:
+class SurveyRow:
     """One candidate that fits the budget.
 
     Attributes:
@@ -49,7 +49,7 @@ class Survey:
             added to predicted memory before it is compared with the limit.
     """
 
-    rows: list[Row]
+    rows: list[SurveyRow]
     recommendation: Recommendation
     refused: list[Refused]
     left_out: dict[str, str]
@@ -145,7 +145,8 @@ def survey(
             say(f"timing {number} of {len(chosen)}: {candidate}")
             steps[candidate] = _timed(steps[candidate], candidate, stopwatch, say)
     rows = [
-        Row(c, steps.get(c.candidate)) for c in sorted(fitting, key=lambda c: (c.encoder_trainable, str(c.candidate)))
+        SurveyRow(c, steps.get(c.candidate))
+        for c in sorted(fitting, key=lambda c: (c.encoder_trainable, str(c.candidate)))
     ]
     return Survey(
         rows,

@@ -47,11 +47,15 @@ class TakenPicture:
         shown: (H, W, 3) uint8, as people see it.
         given: (C, H, W), as the model takes it; it may share the memory of ``shown``.
         place: where it lies on the ground, as its file says.
+        empty: (H, W) bool, where no band has data; None: there is data everywhere.
+        dtype: of numbers of other bands than RGB, as they are stored; None: it is not told.
     """
 
     shown: np.ndarray
     given: np.ndarray
     place: Georeference | None = None
+    empty: np.ndarray | None = None
+    dtype: np.dtype | None = None
 
     @property
     def nbytes(self) -> int:

@@ -12,6 +12,7 @@ from garnish.checking.plain_data import Json
 from garnish.errors import OptionError
 from garnish.files.path_text import given_path
 from garnish.files.strict_yaml import read_yaml
+from garnish.hub.address import is_hub
 
 #: Data that are made when they are asked for, and lie nowhere.
 RENDERED = ("scenes", "material-scenes")
@@ -90,7 +91,9 @@ def _each_moved(plain: Mapping[str, Json], moved: Callable[[str, str, bool], str
         found["data"] = _data_moved(found["data"], lambda path: moved(path, "data", True))
     if "onto" in found:
         listed = as_list(found["onto"])
-        found["onto"] = [moved(p, "onto", p not in FINISHED) if isinstance(p, str) else p for p in listed]
+        found["onto"] = [
+            moved(p, "onto", p not in FINISHED) if isinstance(p, str) and not is_hub(p) else p for p in listed
+        ]
     return found
 
 
@@ -130,6 +133,8 @@ def inlined(given: Json) -> Json:
         return given
     path = given_path(given, "data")
     if path.is_dir():
+        if not (path / "data.yaml").is_file():
+            return {"path": str(path)}  # which is guessed where it is opened
         path /= "data.yaml"
     content = read_yaml(path)
     return _data_moved(content, lambda p: _moved(p, path.parent, str(path))) if isinstance(content, dict) else content

@@ -32,13 +32,4 @@ def _has_val(recipe: Recipe) -> bool:
 
     whole = recipe.open("train")
     parts = whole.parts if isinstance(whole, JoinedDataset) else (whole,)
-    for part in parts:
-        if not isinstance(part, FolderDataset):
-            return True
-        about = part.description
-        if "val" in about.splits:
-            return True
-        if "{split}" in about.images and not about.splits:
-            folder = about.root / about.images.split("{split}")[0] / "val"
-            return folder.is_dir()
-    return False
+    return any(not isinstance(part, FolderDataset) or part.description.has_split("val") for part in parts)

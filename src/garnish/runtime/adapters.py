@@ -70,6 +70,10 @@ class Adapters:
             return found
         return read_present(self._folder, lambda there: self._find(there, name))
 
+    def drop(self, name: str) -> None:
+        """Forget a bundle; who holds it keeps it."""
+        self._loaded.pop(name, None)
+
     def _find(self, folder: Path, name: str | None) -> LoadedBundle:
         """:meth:`get` from the folder as it is now, which an export may be replacing."""
         if name is None:
@@ -83,9 +87,10 @@ class Adapters:
         with self._lock:
             own = self._loading.setdefault(name, threading.Lock())
         with own:  # others load other bundles meanwhile
-            if name not in self._loaded:
-                self._loaded[name] = self._load(folder, name)
-            return self._loaded[name]
+            found = self._loaded.get(name)
+            if found is None:
+                found = self._loaded[name] = self._load(folder, name)
+            return found
 
     def _load(self, folder: Path, name: str) -> LoadedBundle:
         description, file = (folder / f"{name}{ending}" for ending in (".json", ADAPTER))

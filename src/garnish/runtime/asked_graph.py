@@ -18,7 +18,7 @@ from garnish.errors import DataError, GarnishError
 from garnish.files.given_pictures import PlainPicture, pixels_of
 from garnish.output import logger
 from garnish.pictures.bands import Bands
-from garnish.pictures.given_picture import in_colour, stored_numbers
+from garnish.pictures.given_picture import empty_pixels, in_colour, stored_numbers
 from garnish.predicting.ground import ground_of
 from garnish.predicting.overlapping import PictureWork, TakenPicture
 from garnish.tiles.blending import FinishedMaps, FinishedRaws
@@ -83,7 +83,7 @@ class AskedGraph:
                 " --input float"
             )
         given = values if self.kind == "float32" else stored.transpose(2, 0, 1)
-        return TakenPicture(in_colour(values, self.bands), given, ground_of(file))
+        return TakenPicture(in_colour(values, self.bands), given, ground_of(file), empty_pixels(values))
 
     def run(self, picture: TakenPicture, which: str) -> GraphOutcome | GarnishError:
         """What runs give of a picture, or why there is nothing."""
@@ -109,6 +109,7 @@ class AskedGraph:
         if isinstance(outcome, GarnishError):
             raise outcome
         maps = outcome.maps or {task: self.decodings[task].decode(raw) for task, raw in outcome.raws.items()}
+        maps = {task: self.decodings[task].blanked(decoded, picture.empty) for task, decoded in maps.items()}
         kept = {}
         if self.probabilities:
             having = {task: by for task, by in self.decodings.items() if by.are_shares}

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
 from garnish.errors import BundleError, DataError, GarnishError, MissingExtraError, one_line, shown
+from garnish.files.bytes_as_file import bytes_as_file
 from garnish.files.regular import read_regular
-from garnish.runtime.manifest import GRAPH, IMAGE, ExportFacts
+from garnish.runtime.manifest import GRAPH, IMAGE, MANIFEST, ExportFacts, read_manifest
 
 #: Largest graph that is read, bytes: what its format can hold in one file.
 MOST_GRAPH = 2**31
@@ -100,7 +99,9 @@ class Graph:
             BundleError: they are damaged.
         """
         try:
-            with _own_file(data) as path:
+            # onnxruntime opens adapters by their path, and maps the file for as long as it uses them: whoever wrote
+            # over it in place would change every further prediction, or end the process by making it shorter
+            with bytes_as_file(data) as path:
                 held = self._library.AdapterFormat.read_adapter(path).get_parameters()
                 loaded = self._library.LoraAdapter()
                 loaded.Load(path)
@@ -152,27 +153,6 @@ class Graph:
                 )
 
 
-@contextmanager
-def _own_file(data: bytes) -> Iterator[str]:
-    """A path with these bytes for a ``with`` block, which nobody else can write to.
-
-    onnxruntime opens adapters by their path, and maps the file for as long as it uses them: whoever wrote over it in
-    place would change every further prediction, or end the process by making it shorter.
-    """
-    with ExitStack() as held:
-        try:
-            handle = os.memfd_create("garnish")  # of Linux; in memory, and no folder need be writable
-            held.callback(os.close, handle)
-            with os.fdopen(handle, "wb", closefd=False) as opened:
-                opened.write(data)
-            path = f"/proc/self/fd/{handle}"
-        except (AttributeError, OSError):
-            folder = held.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-            path = str(Path(folder) / "adapter")
-            Path(path).write_bytes(data)
-        yield path
-
-
 def _differing(held: Any, said: Any) -> str:
     """The first entry in which two lists or mappings differ."""
     if isinstance(held, Mapping):
@@ -183,3 +163,14 @@ def _differing(held: Any, said: Any) -> str:
 
 def _told(error: Exception) -> str:
     return one_line(error, 200) or type(error).__name__
+
+
+def open_graph(folder: Path, given: Path, threads: int | None) -> tuple[ExportFacts, Graph]:
+    """The manifest and the graph of a folder, which messages name as it was given."""
+    if not (folder / MANIFEST).is_file():
+        what = f"it holds no {MANIFEST}" if folder.is_dir() else "no such folder"
+        bundle = (folder / "bundle.json").is_file()
+        do = "it is a bundle: garnish export makes one of it" if bundle else "give one that garnish export wrote"
+        raise BundleError(f"{given}: is not an exported folder ({what}); {do}")
+    facts = read_manifest(folder)
+    return facts, Graph(folder, facts, threads)

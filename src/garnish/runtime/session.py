@@ -26,9 +26,9 @@ from garnish.predicting.picture_sources import picture_sources
 from garnish.runtime.adapters import Adapters, LoadedBundle, wanted_tasks
 from garnish.runtime.asked_graph import AskedGraph
 from garnish.runtime.decoded_tasks import task_outputs
-from garnish.runtime.graph import Graph
+from garnish.runtime.graph import open_graph
 from garnish.runtime.installed import check_installed
-from garnish.runtime.manifest import MANIFEST, ExportFacts, bands_of, read_manifest
+from garnish.runtime.manifest import MANIFEST, ExportFacts, bands_of
 from garnish.tiles.passes import Runner
 from garnish.tiles.tiling import Overlap, Tile, Tiling
 
@@ -64,7 +64,7 @@ class Session:
         check_installed()
         place = given_path(folder, "folder", BundleError)
         self.folder = place.resolve()
-        self.facts, self._graph = read_present(self.folder, lambda there: _opened(there, place, threads))
+        self.facts, self._graph = read_present(self.folder, lambda there: open_graph(there, place, threads))
         self.bands = bands_of(self.facts, self.folder / MANIFEST)
         self._adapters: Adapters | None = None
         self._whole: LoadedBundle | None = None
@@ -82,7 +82,7 @@ class Session:
     @checked
     def tasks(self, bundle: str | None = None) -> Mapping[str, Decoding]:
         """The tasks of a bundle: name → what its output means. Raises as :meth:`predict`."""
-        return {name: task.decoding for name, task in self._bundle(bundle).tasks.items()}
+        return {name: task.decoding for name, task in self.bundle(bundle).tasks.items()}
 
     @checked
     def outputs(
@@ -100,10 +100,15 @@ class Session:
             OptionError: an unknown bundle or task. DataError: pictures that the graph does not take.
             BundleError: a bundle that is damaged or of another graph; outputs that are not what the manifest says.
         """
+        return self.outputs_of(self.bundle(bundle), images, tasks)
+
+    def outputs_of(
+        self, loaded: LoadedBundle, images: np.ndarray, tasks: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """:meth:`outputs` of a bundle that :meth:`bundle` gave, whatever its name stands for now."""
         kind, count = "uint8" if self.bands.is_rgb else self.facts["image"]["dtype"], len(self.bands.names)
         if images.dtype != np.dtype(kind) or images.ndim != 4 or images.shape[1] != count or not images.size:
             raise OptionError(f"outputs: images: expected (N, {count}, H, W) {kind}, got {images.shape} {images.dtype}")
-        loaded = self._bundle(bundle)
         wanted = {name: loaded.tasks[name] for name in wanted_tasks(tasks, loaded)}
         raw = self._graph.run(images, [task.output for task in wanted.values()], loaded.adapter)
         found = {}
@@ -193,7 +198,7 @@ class Session:
         self, bundle: str | None, tasks: Sequence[str] | None, tiling: Tiling, *, probabilities: bool
     ) -> AskedGraph:
         """What is asked of the graph about pictures; raises as :meth:`predict`, before one is read."""
-        loaded = self._bundle(bundle)
+        loaded = self.bundle(bundle)
         wanted = wanted_tasks(tasks, loaded)
         known = {task: told.decoding for task, told in loaded.tasks.items()}
         return AskedGraph(
@@ -260,7 +265,7 @@ class Session:
                 f"{file}: this graph takes other bands as files hold them, which are not written row by row;"
                 " use --tile none, or export it with --input float"
             )
-        loaded, (file, stem) = self._bundle(bundle), (Path(file), Path(stem))
+        loaded, (file, stem) = self.bundle(bundle), (Path(file), Path(stem))
         decodings = {task: loaded.tasks[task].decoding for task in wanted_tasks(tasks, loaded)}
         run = self.runner(bundle, list(decodings), str(file))
         tiling = Tiling(tile=tile, overlap=overlap, flip=flip)
@@ -268,7 +273,8 @@ class Session:
         told = told or (lambda line: None)
         return stream_maps(file, stem, decodings, run, bands=self.bands, step=STEP, tiling=tiling, told=told)
 
-    def _bundle(self, name: str | None) -> LoadedBundle:
+    def bundle(self, name: str | None = None) -> LoadedBundle:
+        """A bundle in memory, read where it is not; None: the only one. Raises as :meth:`outputs`."""
         if self._adapters is not None:
             return self._adapters.get(name)
         assert self._whole is not None, "a graph of the other form holds its tasks"
@@ -278,18 +284,12 @@ class Session:
             )
         return self._whole
 
+    def drop(self, name: str) -> None:
+        """Give the memory of a bundle back; it is read again when it is asked for."""
+        if self._adapters is not None:
+            self._adapters.drop(name)
+
     def _instead(self) -> str:
         if self.facts["precision"] == "fp32":
             return "its numbers overflow; check the picture, or the model that was exported"
         return f"its numbers overflow in {self.facts['precision']}; export it with --precision fp32"
-
-
-def _opened(folder: Path, given: Path, threads: int | None) -> tuple[ExportFacts, Graph]:
-    """The manifest and the graph of a folder, which messages name as it was given."""
-    if not (folder / MANIFEST).is_file():
-        what = f"it holds no {MANIFEST}" if folder.is_dir() else "no such folder"
-        bundle = (folder / "bundle.json").is_file()
-        do = "it is a bundle: garnish export makes one of it" if bundle else "give one that garnish export wrote"
-        raise BundleError(f"{given}: is not an exported folder ({what}); {do}")
-    facts = read_manifest(folder)
-    return facts, Graph(folder, facts, threads)

@@ -5,13 +5,19 @@ Shape letters: H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from garnish.targets.histogram import Histogram, histogram_of
 from garnish.targets.target import Target
+
+#: Edges of the bins of histograms in metres: from a centimetre to ten kilometres, twelve to a power of ten.
+_EDGES = np.logspace(-2, 4, 73)
 
 
 @final
@@ -36,3 +42,8 @@ class Distances(Target):
     ) -> Tensor:
         """(count, 1, H, W) float32, uniform between 0.5 and 9.5."""
         return 0.5 + 9 * torch.rand(count, 1, *size, device=device)
+
+    @classmethod
+    def quantities(cls, values: np.ndarray) -> Mapping[str, Histogram]:
+        """The distance in metres, in bins of even ratio."""
+        return {"distance": histogram_of(values[0], _EDGES, "m", logarithmic=True)}

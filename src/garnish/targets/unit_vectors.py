@@ -5,15 +5,21 @@ Shape letters: H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision import tv_tensors
 
 from garnish.files.orientation import Matrix
+from garnish.targets.histogram import Histogram, histogram_of
 from garnish.targets.target import Target
+
+#: Edges of the bins of histograms of one component.
+_EDGES = np.linspace(-1, 1, 41)
 
 
 @final
@@ -53,3 +59,8 @@ class UnitVectors(Target):
         away = float((target[2:][labelled] > 0).float().mean()) > 0.5
         told = "point away from the camera (z forward, so z of what is seen is below 0); write `flip: [z]` or `axes`"
         return super().oddity(target, labelled) or (told if away else None)
+
+    @classmethod
+    def quantities(cls, values: np.ndarray) -> Mapping[str, Histogram]:
+        """The components x, y and z, whose signs tell the frame."""
+        return {name: histogram_of(along, _EDGES) for name, along in zip(("x", "y", "z"), values, strict=True)}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +19,8 @@ from garnish.checking.bounds import Metres
 from garnish.decodings.decoding import Decoding
 from garnish.decodings.softplus_depth import SOFTPLUS_UNIT, SoftplusDepth
 from garnish.errors import DataError, OptionError
+from garnish.reporting.detail import Detail
+from garnish.reporting.number_tables import Bins
 from garnish.targets.distances import Distances
 from garnish.targets.target import Target
 from garnish.tasks.metrics.totals import Totals, exact, ratio_or_nan
@@ -25,6 +28,8 @@ from garnish.tasks.task import Role, Task
 
 #: What renderings are stretched to: white, as a share or as a level of 8 or 16 bits.
 _WHITE = (1.0, 255.0, 65535.0)
+#: Intervals of equal width of the range of depth, in which errors are told.
+DISTANCES = 10
 #: Share of labels at exactly ``max_metres`` above which they are suspicious.
 _PILE = 0.01
 
@@ -51,12 +56,17 @@ class Depth(Task):
             colour scale of depth pictures.
         min_metres: smallest depth; predictions are clamped to it, which keeps logarithms finite, and labels below it
             do not count.
+
+    Example:
+        >>> gn.Depth(max_metres=10).headline
+        'rmse'
     """
 
     headline: ClassVar[str] = "rmse"  # in metres
     channels: ClassVar[int] = 1
     higher_is_better: ClassVar[bool] = False
     target: ClassVar[type[Target]] = Distances
+    pipeline_tag: ClassVar[str | None] = "depth-estimation"
     roles: ClassVar[Mapping[str, Role]] = {"max_metres": "counted", "min_metres": "counted"}
 
     max_metres: Metres = 10.0
@@ -98,26 +108,36 @@ class Depth(Task):
         """
         return DepthMetric(self)
 
+    def metric_with_details(self) -> Metric:
+        """As :meth:`metric`, with the errors in ten intervals of the labels' depth."""
+        return DepthMetric(self, by_distance=True)
+
     def labelled(self, target: Tensor) -> Tensor:
         """Where ``min_metres`` ≤ target ≤ ``max_metres``; bool of the same shape."""
         return (target >= self.min_metres) & (target <= self.max_metres)
 
     def outside(self, target: Tensor) -> Mapping[str, Tensor]:
         """The finite depths of (1, H, W) beyond ``max_metres``, and those above 0 below ``min_metres``."""
+        depths = target.numpy(force=True)[0]  # NumPy compares several times faster than torch without a GPU
         return {
-            f"beyond max_metres = {self.max_metres:g}": ((target > self.max_metres) & target.isfinite())[0],
-            f"below min_metres = {self.min_metres:g}": ((target > 0) & (target < self.min_metres))[0],
+            f"beyond max_metres = {self.max_metres:g}": torch.from_numpy(
+                (depths > self.max_metres) & (depths < np.inf)
+            ),
+            f"below min_metres = {self.min_metres:g}": torch.from_numpy((depths > 0) & (depths < self.min_metres)),
         }
 
     def oddity(self, target: Tensor) -> str | None:
         """Labels that were normalised, or pile up at ``max_metres``: depth that was clipped there was not measured."""
-        told = super().oddity(target)
-        if not told and float(target.max()) in _WHITE and self.labelled(target).any():
+        target = target.as_subclass(Tensor)
+        depths = target.numpy(force=True)
+        labelled = torch.from_numpy((depths >= self.min_metres) & (depths <= self.max_metres))
+        told = self.target.oddity(target, labelled)
+        if not told and float(target.max()) in _WHITE and labelled.any():
             return (
                 f"end at exactly {float(target.max()):g} m, as numbers do that were stretched from dark to bright;"
                 " depth without a unit is a task of its own: RelativeDepth"
             )
-        if told or (target == self.max_metres).sum() <= _PILE * self.labelled(target).sum():
+        if told or np.count_nonzero(depths == self.max_metres) <= _PILE * int(labelled.count_nonzero()):
             return told
         return (
             f"pile up at exactly max_metres = {self.max_metres:g}; if depth was clipped there, list the value in the"
@@ -130,6 +150,9 @@ class Depth(Task):
             raise DataError(
                 f"{where}: expected a float map of depth (1, H, W), got {target.dtype} of shape {tuple(target.shape)}"
             )
+        target = target.as_subclass(Tensor)
+        if target.numel() and self.labelled(target.max()):  # which is NaN where any is
+            return
         if num_nan := int(target.isnan().sum()):
             raise DataError(f"{where}: {num_nan} of {target.numel()} depths are NaN; write 0 where there is no depth")
         if self.labelled(target).any():
@@ -154,13 +177,19 @@ class DepthMetric(Totals):
 
     errors: Tensor
     counts: Tensor
+    errors_at: Tensor
+    pixels_at: Tensor
 
-    def __init__(self, task: Depth) -> None:
+    def __init__(self, task: Depth, *, by_distance: bool = False) -> None:
         super().__init__()
         self.task = task
+        self.by_distance = by_distance
         # Squared, relative and squared logarithmic errors; pixels, and those within each delta.
         self.add_total("errors", 3)
         self.add_total("counts", 4, dtype=torch.int64)
+        if by_distance:  # by interval of the label: squared, relative and signed errors; pixels
+            self.add_total("errors_at", 3, DISTANCES)
+            self.add_total("pixels_at", DISTANCES, dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add pictures: the head's output and metres, both (B, 1, H, W)."""
@@ -170,6 +199,12 @@ class DepthMetric(Totals):
         self.add("errors", torch.stack([((p - t) ** 2).sum(), ((p - t).abs() / t).sum(), (log**2).sum()]))
         within = [(torch.maximum(p / t, t / p) < 1.25**k).sum() for k in (1, 2, 3)]
         self.add("counts", torch.stack([valid.sum().to(p.device), *within]))
+        if self.by_distance:
+            least, most = self.task.min_metres, self.task.max_metres
+            at = ((t - least) * (DISTANCES / (most - least))).long().clamp(0, DISTANCES - 1)
+            parts = [(p - t) ** 2, (p - t).abs() / t, p - t]
+            self.add("errors_at", torch.stack([torch.bincount(at, part, DISTANCES) for part in parts]))
+            self.add("pixels_at", torch.bincount(at, minlength=DISTANCES))
 
     def compute(self) -> dict[str, Tensor]:
         """() float64 values by name."""
@@ -177,3 +212,15 @@ class DepthMetric(Totals):
         deltas = ratio_or_nan(self.counts[1:], self.counts[0].expand(3)).unbind()
         values = {"rmse": squared.sqrt(), "abs_rel": relative, "log_rmse": log.sqrt()}
         return values | {f"delta{k}": value for k, value in enumerate(deltas, 1)}
+
+    def details(self) -> tuple[Detail, ...]:
+        """Errors by the label's depth, if they were counted; nothing where no pixel has a label."""
+        if not self.by_distance or self.pixels_at.sum() == 0:
+            return ()
+        squared, relative, signed = ratio_or_nan(self.errors_at, self.pixels_at.expand(3, -1)).unbind()
+        columns = {"rmse": squared.sqrt(), "abs_rel": relative, "mean error": signed, "pixels": self.pixels_at}
+        least, most = self.task.min_metres, self.task.max_metres
+        edges = [least + (most - least) * k / DISTANCES for k in range(DISTANCES + 1)]
+        named = {name: values.tolist() for name, values in columns.items()}
+        title = "RMSE by the label's depth, metres"
+        return (Bins(name="by_distance", title=title, quantity="metres", edges=edges, columns=named, unit="m"),)

@@ -18,10 +18,11 @@ from garnish.checking.bounds import Pixels, Processes, Weight
 from garnish.checking.plain_data import reals
 from garnish.decodings.decoding import Decoding
 from garnish.decodings.probabilities import Probabilities
+from garnish.reporting.detail import Detail
 from garnish.targets.target import IGNORE
 from garnish.tasks.binary import BinaryTask, balanced_bce
 from garnish.tasks.metrics.boundaries import BoundaryMetric
-from garnish.tasks.metrics.thresholds import HUNDREDTHS, counts_above
+from garnish.tasks.metrics.thresholds import HUNDREDTHS, counts_above, over_thresholds
 from garnish.tasks.metrics.tolerance import disc_maximum, f_measure, precision_recall
 from garnish.tasks.metrics.totals import Totals
 from garnish.tasks.task import Role
@@ -48,6 +49,10 @@ class Edges(BinaryTask):
             benchmarks use unchanged).
         processes: number of processes that share the pictures of a batch ("ods"); above 1 a script needs the usual
             ``if __name__ == "__main__"``.
+
+    Example:
+        >>> gn.Edges(tolerance_px=1).headline
+        'f_at_1px'
     """
 
     #: edges black on white, light grey where there is no label
@@ -140,10 +145,18 @@ class EdgesMetric(Totals):
         self.add("true", torch.stack([found, edge.sum().expand_as(found)]))
         self.add("pixels", valid.sum())
 
+    def _by_threshold(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(T,) precision, recall and F."""
+        precision, recall = precision_recall(*self.predicted.unbind(), *self.true.unbind())
+        return precision, recall, f_measure(precision, recall)
+
+    def details(self) -> tuple[Detail, ...]:
+        """Precision, recall and F over thresholds; nothing where no pixel has a label."""
+        return (over_thresholds(HUNDREDTHS, *self._by_threshold()),) if self.pixels > 0 else ()
+
     def compute(self) -> dict[str, Tensor]:
         """() float64 values by name."""
-        precision, recall = precision_recall(*self.predicted.unbind(), *self.true.unbind())
-        f = f_measure(precision, recall)
+        precision, recall, f = self._by_threshold()
         best = f.argmax()
         seen = torch.where(self.pixels > 0, 1.0, torch.nan).double()
         at = f"_at_{self.task.tolerance_px}px"

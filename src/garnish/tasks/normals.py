@@ -18,6 +18,8 @@ from garnish.decodings.decoding import Decoding
 from garnish.decodings.directions import Directions
 from garnish.drawing.painting import SHORTEST_VECTOR
 from garnish.errors import DataError
+from garnish.reporting.detail import Detail
+from garnish.reporting.number_tables import Bins
 from garnish.targets.target import Target
 from garnish.targets.unit_vectors import UnitVectors
 from garnish.tasks.metrics.totals import Totals, exact, ratio_or_nan
@@ -25,6 +27,8 @@ from garnish.tasks.task import Task
 
 #: Width of a bin of the histogram that gives the median angle, degrees.
 BIN_DEGREES = 0.05
+#: Ends of the intervals of angles in which pixels are counted for people, degrees.
+SHOWN_DEGREES = tuple(range(0, 185, 5))
 #: Angles whose shares are reported, degrees, by metric name.
 WITHIN_DEGREES = {"within_11_25": 11.25, "within_22_5": 22.5, "within_30": 30.0}
 
@@ -41,6 +45,10 @@ class Normals(Task):
     Attributes:
         weight: of this task in the sum of losses (10: PASCAL-Context and NYUD multi-task convention; the 10 of DeMT
             and InvPT corresponds to 30).
+
+    Example:
+        >>> gn.Normals().channels
+        3
     """
 
     headline: ClassVar[str] = "mean_angle"  # in degrees
@@ -147,6 +155,15 @@ class NormalsMetric(Totals):
         values = {"mean_angle": mean, "median_angle": self._median(), "rmse_angle": square.sqrt()}
         shares = ratio_or_nan(self.within, count.expand(len(self.within))).unbind()
         return values | dict(zip(WITHIN_DEGREES, shares, strict=True))
+
+    def details(self) -> tuple[Detail, ...]:
+        """Pixels by angle, in intervals of 5°; nothing where no pixel has a label."""
+        if self.histogram.sum() == 0:
+            return ()
+        pixels = self.histogram.reshape(len(SHOWN_DEGREES) - 1, -1).sum(1)
+        columns = {"share of pixels": ratio_or_nan(pixels, pixels.sum()).tolist(), "pixels": pixels.tolist()}
+        title = "Pixels by the angle of their error"
+        return (Bins(name="angles", title=title, quantity="degrees", edges=SHOWN_DEGREES, columns=columns, unit="°"),)
 
     def _median(self) -> Tensor:
         """() degrees: where half of the pixels lie below, interpolated inside the bin."""

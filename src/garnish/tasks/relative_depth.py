@@ -57,12 +57,17 @@ class RelativeDepth(Task):
             paper's .2 is for labels with outliers (stereo of films); it also leaves out what is not learnt yet, such as
             small near things, so it is off.
         gradient: weight of the gradient term.
+
+    Example:
+        >>> gn.RelativeDepth(larger="nearer").headline
+        'rmse'
     """
 
     headline: ClassVar[str] = "rmse"  # over the labels' own spread
     channels: ClassVar[int] = 1
     higher_is_better: ClassVar[bool] = False
     target: ClassVar[type[Target]] = Unitless
+    pipeline_tag: ClassVar[str | None] = "depth-estimation"
     roles: ClassVar[Mapping[str, Role]] = {"larger": "labels", "trim": "loss", "gradient": "loss"}
 
     larger: Literal["nearer", "farther"]

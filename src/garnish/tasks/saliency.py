@@ -17,9 +17,10 @@ from garnish.checking.bounds import Share, Weight
 from garnish.decodings.decoding import Decoding
 from garnish.decodings.probabilities import Probabilities
 from garnish.errors import OptionError
+from garnish.reporting.detail import Detail
 from garnish.targets.target import IGNORE
 from garnish.tasks.binary import BinaryTask, balanced_bce
-from garnish.tasks.metrics.thresholds import HUNDREDTHS, TWENTIETHS, counts_above
+from garnish.tasks.metrics.thresholds import HUNDREDTHS, TWENTIETHS, counts_above, over_thresholds
 from garnish.tasks.metrics.tolerance import f_measure, precision_recall
 from garnish.tasks.metrics.totals import Totals, exact, ratio_or_nan
 from garnish.tasks.task import Role
@@ -45,8 +46,13 @@ class Saliency(BinaryTask):
         max_f_at: thresholds of F: "hundredths", .01, .02 … .99, probability > threshold; "twentieths", .05, .10 …
             .95, probability ≥ threshold, as in the released code of DeMT and InvPT. On flat maps the largest F of the
             two may differ by .03, so set the latter to compare with their figures.
+
+    Example:
+        >>> gn.Saliency().headline
+        'iou_at_best_threshold'
     """
 
+    pipeline_tag: ClassVar[str | None] = "image-segmentation"
     headline: ClassVar[str] = "iou_at_best_threshold"
     #: salient is white, the rest black; blue-grey where there is no label
     decoding: ClassVar[Decoding] = Probabilities(none_colour=(70, 80, 110))
@@ -129,15 +135,25 @@ class SaliencyMetric(Totals):
         self.add("predicted", guesses.sum(0))
         self.add("true", num_true.sum())
 
+    def _by_threshold(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(T,) precision, recall and F."""
+        precision, recall = precision_recall(
+            self.true_positives, self.predicted, self.true_positives, self.true.expand_as(self.predicted)
+        )
+        return precision, recall, f_measure(precision, recall, BETA_SQUARED)
+
+    def details(self) -> tuple[Detail, ...]:
+        """Precision, recall and F over thresholds; nothing where no picture has a label."""
+        if self.pictures == 0:
+            return ()
+        return (over_thresholds(self.task.f_thresholds, *self._by_threshold(), f_name=f"F (β² = {BETA_SQUARED})"),)
+
     def compute(self) -> dict[str, Tensor]:
         """() float64 values by name."""
         every_iou = ratio_or_nan(self.iou, self.pictures.expand(len(HUNDREDTHS)))
         iou = every_iou[[HUNDREDTHS.index(t) for t in IOU_THRESHOLDS]]
         best = iou.argmax()
-        precision, recall = precision_recall(
-            self.true_positives, self.predicted, self.true_positives, self.true.expand_as(self.predicted)
-        )
-        f = f_measure(precision, recall, BETA_SQUARED)
+        _, _, f = self._by_threshold()
         best_f = f.argmax()
         seen = torch.where(self.pictures > 0, 1.0, torch.nan).double()
         values = {

@@ -19,6 +19,8 @@ from garnish.checking.plain_data import integers, lengths, reals
 from garnish.decodings.classes import Classes
 from garnish.decodings.decoding import Decoding
 from garnish.errors import DataError, OptionError, plural
+from garnish.reporting.class_tables import ClassTable, Confusion
+from garnish.reporting.detail import Detail
 from garnish.targets.class_ids import ClassIds
 from garnish.targets.target import IGNORE, Target
 from garnish.tasks.metrics.confusion import class_iou, confusion_matrix, pixel_accuracy
@@ -49,8 +51,14 @@ class Semantic(Task):
         f1_tolerance_px: a pixel of that class is correct if the other map has one within this Euclidean distance.
         void_if_only_background: leave a picture whose map has no id but 0 (and 255) out of loss and metric; in
             training the map of the crop decides.
+
+    Example:
+        >>> task = gn.Semantic(classes=("road", "sky"))
+        >>> task.channels, task.label_names
+        (2, ('road', 'sky'))
     """
 
+    pipeline_tag: ClassVar[str | None] = "image-segmentation"
     higher_is_better: ClassVar[bool] = True
     target: ClassVar[type[Target]] = ClassIds
     roles: ClassVar[Mapping[str, Role]] = {
@@ -191,14 +199,19 @@ class Semantic(Task):
         """Raise DataError unless ``target`` is (H, W) integer ids below the class count, or 255."""
         if target.ndim != 2 or target.is_floating_point():
             raise DataError(f"{where}: expected integer ids (H, W), got {target.dtype} of shape {tuple(target.shape)}")
+        target = target.as_subclass(Tensor)
+        if target.numel() and target.min() >= 0 and target.max() < self.channels:
+            return
         wrong = target[((target < 0) | (target >= self.channels)) & (target != IGNORE)]
         bad, pixels = (values.tolist() for values in torch.unique(wrong, return_counts=True))
         if bad:
             shown = ", ".join(f"{value} ({count} pixels)" for value, count in zip(bad[:8], pixels, strict=False))
             shown += f" … ({len(bad)} in all)" if len(bad) > 8 else ""
+            one_up = bad == [self.channels] and not bool((target == 0).any())
+            first = "`offset: -1` if ids count from 1, else " if one_up else ""
             raise DataError(
                 f"{where}: label ids {shown}, but the {self.channels} classes are 0 to {self.channels - 1}"
-                f" ({IGNORE} = no label); write `ignore: {bad[0]}`, list it under `map`, or add the class"
+                f" ({IGNORE} = no label); write {first}`ignore: {bad[0]}`, list it under `map`, or add the class"
             )
 
     def decode(self, prediction: Tensor) -> Tensor:
@@ -244,3 +257,8 @@ class SemanticMetric(Totals):
                 f"recall{at}": recall * seen,
             }
         return values | {f"iou/{name}": value for name, value in zip(self.task.names, iou, strict=True)}
+
+    def details(self) -> tuple[Detail, ...]:
+        """The classes, and which are taken for which."""
+        names, counts = self.task.names, self.matrix.cpu().numpy()
+        return ClassTable(classes=names, counts=counts), Confusion(classes=names, counts=counts)

@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -48,6 +49,8 @@ class Task(Options, ABC):
     higher_is_better: ClassVar[bool]
     #: The kind of its targets, one of :mod:`garnish.targets` or your own.
     target: ClassVar[type[Target]]
+    #: Under which of the Hub's kinds of models its maps are looked for; None: it has none for them.
+    pipeline_tag: ClassVar[str | None] = None
     #: Option that holds a threshold → metric that chooses its value, for tasks with thresholds.
     thresholds: ClassVar[Mapping[str, str]] = {}
     #: Option → its role; "counted" for options that are not listed, and "loss" for ``weight``.
@@ -123,6 +126,14 @@ class Task(Options, ABC):
         without any data are NaN. Predictions and targets may be on another device than the metric.
         """
 
+    def metric_with_details(self) -> Metric:
+        """As :meth:`metric`, with the totals that its ``details`` need besides; the metrics are the same numbers.
+
+        By default :meth:`metric`, whose own totals may tell enough. Other totals go here and not there, since those of
+        ``metric`` are kept picture by picture by comparisons.
+        """
+        return self.metric()
+
     def with_thresholds(self, metrics: Mapping[str, float]) -> Self:
         """This task with the thresholds that its metrics chose on other pictures; unchanged if they chose none."""
         found = {option: metrics.get(name, math.nan) for option, name in self.thresholds.items()}
@@ -168,6 +179,11 @@ class Task(Options, ABC):
         """Write one decoded map to ``path`` plus the right suffix, by the :attr:`decoding`; returns the file."""
         assert self.decoding is not None, "a task without one writes its maps itself"
         return self.decoding.write(_as_array(decoded), path)
+
+    @cached_property
+    def counted_classes(self) -> tuple[str, ...]:
+        """Names of the classes whose pixels are counted, in the order of their values; empty for quantities."""
+        return self.target.classes(tuple(self.legend()), self.channels)
 
     def legend(self) -> Mapping[str, tuple[int, int, int]]:
         """Label names and their colours, for pictures; empty where the map is continuous."""

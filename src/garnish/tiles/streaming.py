@@ -21,6 +21,7 @@ from garnish.pictures.map_writer import MapWriter
 from garnish.pictures.open_raster import open_raster
 from garnish.pictures.raster import Georeference, Raster, Window
 from garnish.tiles.blending import FinishedMaps
+from garnish.tiles.empty_rows import EmptyRows, stored_nothing
 from garnish.tiles.passes import Reader, Runner, planes_reader, run_windows
 from garnish.tiles.tiling import Tiling
 
@@ -64,10 +65,11 @@ def stream_maps(
         size, place = raster.facts.size, raster.facts.place
         plan = tiling.plan(size, step)
         told(f"{file}: {plan}; only maps are written, row by row as TIFF")
-        files = _MapFiles(stem, size, place, tasks, _Rows(str(file), size[0], told))
+        read = EmptyRows(raster_reader(raster, bands, file), size[1])
+        files = _MapFiles(stem, size, place, tasks, read, _Rows(str(file), size[0], told))
         try:
             finishing = {task: (decoding, FinishedMaps(decoding, stored=True)) for task, decoding in tasks.items()}
-            run_windows(plan, raster_reader(raster, bands, file), run, finishing, files, flip=tiling.flip)
+            run_windows(plan, read, run, finishing, files, flip=tiling.flip)
             return files.close()
         except BaseException:
             files.abort()
@@ -137,9 +139,11 @@ class _MapFiles:
         size: tuple[int, int],
         place: Georeference | None,
         tasks: Mapping[str, Decoding],
+        empty: EmptyRows,
         rows: _Rows,
     ) -> None:
-        self._rows = rows
+        self._rows, self._empty = rows, empty
+        self._done = dict.fromkeys(tasks, 0)
         self._stem, self._size, self._place, self._tasks = stem, size, place, tasks
         self._writers: dict[str, MapWriter] = {}
 
@@ -157,8 +161,13 @@ class _MapFiles:
                 nodata=self._tasks[task].nothing_stored,
                 palette=colours if painted else None,
             )
+        empty = self._empty.of(self._done[task], len(pixels))
+        if empty is not None and self._tasks[task].nothing is not None:
+            pixels = np.where(empty[..., None], stored_nothing(self._tasks[task]), pixels)
         self._writers[task].write(pixels)
+        self._done[task] += len(pixels)
         if task == list(self._tasks)[-1]:
+            self._empty.finished(self._done[task])
             self._rows.written(len(pixels))
 
     def close(self) -> dict[str, Path]:

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
@@ -21,10 +22,11 @@ from garnish.checking.finite import not_finite
 from garnish.data.dataset import Batch, Dataset, Sample
 from garnish.data.subset import chosen
 from garnish.errors import DataError, GarnishError, OptionError, shown, suggest
+from garnish.files.path_text import given_path
 from garnish.model.evaluation_mode import evaluating
 from garnish.model.input_size import InputSize, SizeRule, input_size
 from garnish.model.model import Model
-from garnish.model.predict import acting
+from garnish.model.predict import acting, tell_odd_scale
 from garnish.model.windowed import decodings_of, windowed_outputs
 from garnish.output import console, logger
 from garnish.pictures.band_agreement import bands_differ
@@ -34,6 +36,7 @@ from garnish.tiles.tiling import Overlap, Tile, Tiling
 from garnish.training.feature_cache import CachedPictures, Resized
 from garnish.training.odd_outputs import OddOutputs
 from garnish.training.read_ahead import batches_by_size, read_ahead
+from garnish.training.task_details import Evaluated, TaskDetails, gathered_details, write_details
 
 _log = logger(__name__)
 
@@ -54,6 +57,7 @@ def evaluate(
     thresholds_on: Dataset | None = None,
     progress: bool = False,
     fabric: Fabric | None = None,
+    out: str | Path | None = None,
 ) -> Metrics:
     """Every metric of every task that the pictures have labels for.
 
@@ -72,6 +76,8 @@ def evaluate(
             chosen on the measured pictures themselves.
         progress: draw a progress bar on standard error.
         fabric: processes that share the work, each of which gets the metrics of all pictures; None: this one alone.
+        out: folder for what the tasks tell beside their metrics (classes, confusion matrix, errors by distance, …) as
+            CSV and pictures; made if it is missing, files of the same names are replaced. None: nothing is written.
 
     Returns:
         Task → metric → value (NaN where nothing was seen); the units are those of the task's ``metric``.
@@ -80,6 +86,13 @@ def evaluate(
         OptionError: an unknown task, or ``thresholds_on`` without a task that has thresholds. DataError: no picture,
         no common task, labels of another kind, or class names or order unlike the model's (see
         :func:`garnish.match_classes`). GarnishError: a tensor of the model, or an output, that is not finite.
+        BundleError: ``out`` cannot be written.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=4), {"depth": gn.Depth()})
+        >>> metrics = gn.evaluate(model, gn.Scenes(1, size=32, tasks=("depth",)))
+        >>> metrics["depth"]["rmse"] > 0
+        True
     """
     names = shared_tasks(model, dataset, tasks)
     if not len(dataset):
@@ -112,7 +125,7 @@ def evaluate(
             fabric=fabric,
         )
         measured |= {name: measured[name].with_thresholds(first[name]) for name in choosing}
-    (found,) = evaluate_parts(
+    found = evaluate_parts(
         model,
         dataset,
         [chosen(len(dataset), limit)],
@@ -122,8 +135,11 @@ def evaluate(
         tiling=tiling,
         progress=progress,
         fabric=fabric,
+        detailed=out is not None,
     )
-    return found
+    if out is not None and (fabric is None or fabric.is_global_zero):
+        write_details(given_path(out, "out"), found.details.found)
+    return found.metrics[0]
 
 
 def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
@@ -139,8 +155,9 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
     fabric: Fabric | None = None,
     kept: CachedPictures | None = None,
     odd: OddOutputs | None = None,
-    after_each: Callable[[], None] | None = None,
-) -> list[Metrics]:
+    detailed: bool = False,
+    after_each: Callable[[list[int], Batch, Mapping[str, Tensor]], None] | None = None,
+) -> Evaluated:
     """Metrics on the first part of the pictures, on the first two parts together, and so on, in one pass over them.
 
     Args:
@@ -149,11 +166,12 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
         tasks: the tasks to measure, known to both, with the options for measuring; None: all, with the model's options.
         kept: the same pictures at the same size, with their cached trunk features; None: read the pictures.
         odd: records tasks with outputs that are not finite, whose metrics are then all NaN; None: raise instead.
-        after_each: called after each batch; may raise to abort the evaluation.
+        detailed: gather what the tasks tell beside their metrics, in all processes.
+        after_each: called after each batch with what :func:`outputs` yielded of it; may raise to abort the evaluation.
     """
     rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
     tasks = tasks or {name: model.tasks[name] for name in shared_tasks(model, dataset)}
-    metrics = {name: task.metric() for name, task in tasks.items()}
+    metrics = {name: task.metric_with_details() if detailed else task.metric() for name, task in tasks.items()}
     for metric in metrics.values():
         metric.distributed_available_fn = lambda: world > 1
         metric.compute_with_cache = False  # a rank without pictures in a part must still exchange totals
@@ -164,7 +182,7 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
     with evaluating(model):
         for part in parts:
             with torch.inference_mode():
-                for _, batch, out in outputs(
+                for pictures, batch, out in outputs(
                     model,
                     dataset,
                     part[rank::world],
@@ -179,7 +197,7 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
                     for name, raw in out.items():
                         metrics[name].update(raw, batch.targets[name])
                     if after_each is not None:
-                        after_each()
+                        after_each(pictures, batch, out)
             noted.exchange(list(tasks))
             if odd is None:
                 noted.raise_first()
@@ -188,7 +206,8 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
                 warnings.filterwarnings("ignore", message=".*called before the ``update`` method.*")
                 values = {name: {k: float(v) for k, v in m.compute().items()} for name, m in metrics.items()}
             found.append({n: dict.fromkeys(v, math.nan) if n in noted.tasks else v for n, v in values.items()})
-    return found
+    finite = {name: metric for name, metric in metrics.items() if name not in noted.tasks}
+    return Evaluated(found, gathered_details(finite) if detailed else TaskDetails({}, {}))
 
 
 def outputs(  # noqa: D417 (likewise)
@@ -232,6 +251,8 @@ def outputs(  # noqa: D417 (likewise)
         samples = track(samples, "evaluating", len(indices), console=shown, disable=not shown.is_terminal)
     for pictures, batch in batches_by_size(zip(indices, samples, strict=True), batch_size):
         wanted = [[t for t in row if t in tasks] for row in batch.tasks_of_rows()]
+        if not dataset.bands.is_rgb:
+            tell_odd_scale(batch.images[0].numpy(), model.served, wanted[0], batch.names[0])
         moved = batch.to(model.device)
         if tiling is None:
             out = {name: raw.float() for name, raw in model(moved.images, wanted, moved.start).items()}

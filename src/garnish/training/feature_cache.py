@@ -171,7 +171,7 @@ class Finder:
             if key is None:
                 raise OptionError(
                     f"train.cache: {self.source.dataset.name} does not say what identifies its pictures"
-                    " (Dataset.key); leave cache out"
+                    " (gn.dataset(…, identify=…), or Dataset.key); leave cache out"
                 )
             self._keys[index] = key
         name = digest(self.mark, self._keys[index], self.source.version(number, index))

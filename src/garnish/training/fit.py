@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Unpack, final
 
 import torch
 
@@ -15,11 +15,17 @@ from garnish.balancing.balancing import Balance, Balancing
 from garnish.checking.arguments import checked, taking
 from garnish.checking.plain_data import Json
 from garnish.data.dataset import Batch, Dataset
+from garnish.errors import OptionError
 from garnish.files.path_text import given_path
 from garnish.model.model import Model
 from garnish.registry import options_of
+from garnish.training.callback import Callback
+from garnish.training.called_back import CalledBack
+from garnish.training.fit_keywords import FitKeywords
+from garnish.training.given_loggers import GivenLoggers, LogsMetrics, names_and_loggers
 from garnish.training.learning_rate import rate_factor
 from garnish.training.optimizer import seed_step, set_rates
+from garnish.training.resumed_from import about_finished
 from garnish.training.run import Run
 from garnish.training.saved_facts import Evaluation
 from garnish.training.step_losses import only
@@ -34,7 +40,7 @@ class Result:
     Attributes:
         out: its folder; None: nothing was written. ``out/best`` is the bundle to use, ``out/last`` the checkpoint.
         steps: optimizer steps done.
-        stopped: "finished" or "early" (patience).
+        stopped: "finished", "early" (patience) or "callback" (one asked for it).
         best_step: step of the best evaluation; None without validation data.
         metrics: of the best evaluation, task → metric → value.
         history: every evaluation: ``step``, ``score``, ``metrics``.
@@ -55,7 +61,7 @@ class Result:
 
 
 # The options are defined once, in TrainOptions, which also reads recipes and types the loop; signature and help of fit
-# still show them. The price is that type checkers do not see them in calls of fit.
+# still show them, and type checkers read FitKeywords, which is generated from it.
 @checked
 @taking(TrainOptions)
 def fit(
@@ -68,8 +74,10 @@ def fit(
     balance: Balance | Balancing | str | Mapping[str, Json] | None = None,
     recipe: Mapping[str, Json] | None = None,
     progress: bool = True,
+    log: Sequence[object] | str | LogsMetrics | None = None,
     allow_loggers: Sequence[str] = (),
-    **options: Any,
+    callbacks: Sequence[Callback] = (),
+    **options: Unpack[FitKeywords],
 ) -> Result:
     """Train the unfrozen part of a model: adapters, tuned parameters and heads of the tasks that are not frozen.
 
@@ -85,8 +93,12 @@ def fit(
         recipe: what ``args.yaml`` and bundles store; None: the options. ``base``, the folder of its relative paths,
             is stored in ``args.yaml`` only.
         progress: print progress on standard error.
+        log: one or a list of "tensorboard", "csv", "wandb", "mlflow", "comet", the class of a Fabric logger by its
+            dotted name, and logger objects, Lightning's or any with ``log_metrics(metrics, step)`` and
+            ``finalize(status)``, which log without ``out`` too. None: "csv", and "tensorboard" if it is installed.
         allow_loggers: names of classes in ``log`` besides Lightning's own loggers that may be imported, which runs
             their code. They stand here again because ``log`` may come from a stranger's recipe.
+        callbacks: watch the run and may end it: see :class:`garnish.Callback`.
         options: of :class:`~garnish.training.train_options.TrainOptions`.
 
     Raises:
@@ -96,11 +108,23 @@ def fit(
         SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), at the end of the current pass: the unfinished
             step is undone and a checkpoint written; also if the signal came after the last step, when the run in the
             folder is finished.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=4), {"depth": gn.Depth()})
+        >>> data = gn.Scenes(2, size=32, tasks=("depth",))
+        >>> gn.fit(model, data, steps=1, batch_size=1, lr=1e-3, progress=False).steps
+        1
     """
     own = balance if isinstance(balance, Balance) else None
     if isinstance(balance, Balancing):
         balance = {"name": type(balance).__name__, **options_of(balance)}
-    chosen = TrainOptions(balance=None if isinstance(balance, Balance) else balance, **options)
+    names, loggers = names_and_loggers(log)
+    if resume is not None and options.get("steps") is None and options.get("epochs") is None:
+        raise OptionError(
+            f"{resume}: resume needs the options that the run was started with; repeat them: they stand in"
+            f" {Path(resume) / 'args.yaml'} under train"
+        )
+    chosen = TrainOptions(balance=None if isinstance(balance, Balance) else balance, log=names, **options)
     with contextlib.ExitStack() as held:
         run = Run(
             model,
@@ -113,12 +137,21 @@ def fit(
             recipe=recipe,
             progress=progress,
             allow_loggers=allow_loggers,
+            is_logged=bool(loggers),
             held=held,
         )
         held.callback(run.close)
+        if run.is_first and run.state.stopped:
+            run.progress.warn(f"{run.out}: {about_finished(run.state)}")
+        if loggers:
+            callbacks = [given := GivenLoggers(loggers, chosen.log_every), *callbacks]
+            if run.is_first:
+                held.callback(lambda: given.close(finished=bool(run.state.stopped)))
+        called = CalledBack(callbacks, run)
         with run.requests, run.progress:
-            _loop(run)
+            _loop(run, called)
             run.finish()
+            called.end()
     state = run.state
     return Result(
         out=run.out,
@@ -133,16 +166,22 @@ def fit(
     )
 
 
-def _loop(run: Run) -> None:
+def _loop(run: Run, called: CalledBack) -> None:
     state = run.state
     if state.step == 0:
         run.save()  # so that a run killed at any time can be resumed
+    called.start()
     batches = _batches(run)
     run.model.train()
     while True:
-        if run.evaluation_due():
+        ends = called.asked and state.step > 0
+        if run.evaluation_due(ends=ends):
             run.evaluate()
+            called.evaluation()
         if state.step >= run.total_steps or state.stopped:
+            return
+        if called.asked and state.step > 0:
+            state.stopped = "callback"
             return
         factor = rate_factor(run.options, state.step, run.total_steps)
         set_rates(run.step.optimizer, factor)
@@ -161,6 +200,7 @@ def _loop(run: Run) -> None:
         run.progress.say(run.memory.line())
         run.begun.end()
         run.finish_step(sums, total, factor * run.options.lr)
+        called.step(sums, total, factor)
         if state.step < run.total_steps:
             run.stop_if_asked()
 

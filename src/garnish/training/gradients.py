@@ -139,9 +139,17 @@ class GradientWatch:
 
     def _verdict(self, task: str) -> list[str]:
         none, zeros = self.silent(task)
-        what = f"of task {task!r} by its labelled step {JUDGED_AFTER}; they do not learn from it: check the method"
-        lines = [f"{_named(none)} got no gradient {what}"] if none else []
-        return [*lines, f"{_named(zeros)} got only zero gradients {what}"] if zeros else lines
+        what = f"of task {task!r} by its labelled step {JUDGED_AFTER}; they do not learn from it: check the"
+        lines = [f"{_named(none)} got no gradient {what} {_makers(none)}"] if none else []
+        trunk = "or the trunk (timm's zero-initialised last norms)"
+        zero = [f"{_named(zeros)} got only zero gradients {what} {_makers(zeros)}, {trunk}"] if zeros else []
+        return [*lines, *zero]
+
+
+def _makers(names: list[str]) -> str:
+    """Whether the tensors are of the head, of the method or of both, by their stored names."""
+    found = {"head" if name.startswith("heads.") else "method" for name in names}
+    return " and the ".join(sorted(found, reverse=True))
 
 
 def _named(names: list[str]) -> str:

@@ -23,6 +23,7 @@ class Circumstances:
         eval_every: resolved number of steps between evaluations.
         has_val: there are validation pictures.
         has_folder: the run has a folder to write to.
+        is_logged: loggers that somebody else set up take its rows, folder or not.
         trains_trunk: adapters, tuned parameters or a balance are trained, not only heads.
         processes: of the run.
         device: type of the device, as torch names it.
@@ -35,6 +36,7 @@ class Circumstances:
     trains_trunk: bool
     processes: int
     device: str
+    is_logged: bool = False
 
 
 def refuse_without_val(options: TrainOptions) -> None:
@@ -80,11 +82,14 @@ def unheeded(options: TrainOptions, about: Circumstances) -> list[str]:
     if options.compile and options.memory is not None:
         tell("memory", "compiled passes keep what the compiler decides")
     if not about.has_folder:
-        for name in ("save_every", "log_every"):
-            if _is_set(options, name):
+        for name in ("save_every", "log_every", "show"):
+            idle = options.show if name == "show" else not (name == "log_every" and about.is_logged)
+            if _is_set(options, name) and idle:
                 tell(name, "the run has no folder (out)")
         if not {"csv"}.issuperset(options.log or ()):  # nobody expects files without a folder
             tell("log", "the run has no folder (out)")
+    if about.has_folder and not about.has_val and _is_set(options, "show") and options.show:
+        tell("show", "there are no validation pictures")
     if options.strategy == "ddp" and options.accelerator == "mps":
         tell("strategy", "there is one process on mps")
     if options.devices not in ("auto", 1, about.processes):
@@ -99,7 +104,9 @@ def _beyond_the_end(options: TrainOptions, about: Circumstances) -> list[str]:
     lines = [
         f"train.{name}: {getattr(options, name)} is beyond the run's {total} steps: {what} once, at its end"
         for name, what in (("eval_every", "it is evaluated"), ("log_every", "a row is logged"))
-        if _is_set(options, name) and getattr(options, name) > total and (about.has_folder or name == "eval_every")
+        if _is_set(options, name)
+        and getattr(options, name) > total
+        and (about.has_folder or about.is_logged or name == "eval_every")
     ]
     evaluations = -(-total // about.eval_every)
     if about.has_folder and _is_set(options, "save_every") and options.save_every > total:

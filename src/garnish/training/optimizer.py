@@ -1,4 +1,4 @@
-"""AdamW for a model: separate learning rates for adapters and heads, weight decay on matrices only; step seeds."""
+"""AdamW for a model, its rates over a run, and the seeds of a step."""
 
 from __future__ import annotations
 
@@ -9,26 +9,19 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from garnish.model.parameter_groups import parameter_groups
 from garnish.training.train_options import TrainOptions
 
 
 def make_optimizer(parameters: Mapping[str, nn.Parameter], options: TrainOptions) -> AdamW:
-    """AdamW with four groups: {encoder, heads} × {two or more dimensions: decayed, fewer: not}.
+    """AdamW over the groups of :func:`garnish.model.parameter_groups.parameter_groups`.
 
     Args:
         parameters: by stored name; those of heads start with ``heads.``.
         options: rates and decay.
     """
-    groups: list[dict[str, object]] = []
-    for is_head in (False, True):
-        rate = options.head_lr if is_head and options.head_lr is not None else options.lr
-        for decayed in (True, False):
-            members = [
-                p for n, p in parameters.items() if n.startswith("heads.") == is_head and (p.ndim > 1) == decayed
-            ]
-            decay = options.weight_decay if decayed else 0.0
-            groups.append({"params": members, "lr": rate, "peak": rate, "weight_decay": decay})
-    groups = [g for g in groups if g["params"]]
+    found = parameter_groups(parameters, lr=options.lr, head_lr=options.head_lr, weight_decay=options.weight_decay)
+    groups = [{**group, "peak": group["lr"]} for group in found]
     on = {p.device.type for p in parameters.values()}
     # The fused step unscales float16 gradients itself, which excludes clipping them.
     fused = on <= {"cpu", "cuda"} and options.precision != "16-mixed"

@@ -74,6 +74,7 @@ def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric, trunk: Backb
         DataError: the first fault, with the number of others.
     """
     fault = ""
+    cause: BaseException | None = None
     found: list[str] = []
     if fabric.is_global_zero and limit:
         try:
@@ -82,11 +83,11 @@ def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric, trunk: Backb
                 report.raise_first()
                 found += [line for line in report.warnings if line not in found]  # two splits may give the same warning
         except GarnishError as error:  # any of them, since the other ranks wait for the result
-            fault = str(error)
+            fault, cause = str(error), error.__cause__
     if fabric.world_size > 1:
         fault = fabric.broadcast(fault)
     if fault:
-        raise DataError(fault)
+        raise DataError(fault) from cause
     return found
 
 

@@ -1,19 +1,17 @@
-"""Progress of a run on standard error: one live line on a terminal, else a line after each tenth of the steps."""
+"""Progress of a run on standard error: losses, speed and time left."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import final
 
-from rich.live import Live
-from rich.text import Text
-
-from garnish.errors import showable
-from garnish.output import console
+from garnish.reporting.live_line import LiveLine, clock
 
 #: Decay of the running means of losses and speed.
 _KEEP = 0.9
+#: Letters of a task's name that are left where the line must be short.
+_SHORT = 5
 
 
 @final
@@ -23,36 +21,33 @@ class Progress:
     Args:
         total: steps of the run.
         start: steps done before.
+        pictures: of a step, in all processes.
         shown: print progress; False: only warnings.
     """
 
-    def __init__(self, total: int, start: int = 0, *, shown: bool = True) -> None:
-        self.total, self.start, self.shown = total, start, shown
-        self.console = console(stderr=True)
-        self.live = Live(console=self.console, refresh_per_second=4) if shown and self.console.is_terminal else None
+    def __init__(self, total: int, start: int = 0, *, pictures: int = 1, shown: bool = True) -> None:
+        self.total, self.start, self.pictures, self.shown = total, start, pictures, shown
+        self.live = LiveLine(total, start, shown=shown)
         self.losses: dict[str, float] = {}
+        self.loss = 0.0
         self.speed = 0.0
         self._since = time.perf_counter()
-        self._printed = start
 
     def __enter__(self) -> Progress:
-        if self.live is not None:
-            self.live.start()
+        self.live.__enter__()
         self._since = time.perf_counter()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self.live is not None:
-            self.live.stop()
+        self.live.__exit__(*exc)
 
     def say(self, text: str) -> None:
         """Print text if progress is shown."""
-        if self.shown and text:
-            self.console.print(showable(text, keep="\n"))
+        self.live.say(text)
 
     def warn(self, text: str) -> None:
         """Print a warning, even if progress is not shown."""
-        self.console.print(showable(f"warning: {text}"), style="yellow")
+        self.live.warn(text)
 
     def paused(self) -> None:
         """Exclude the time since the last step (an evaluation, a checkpoint) from the speed."""
@@ -63,20 +58,31 @@ class Progress:
         now = time.perf_counter()
         speed = 1 / max(now - self._since, 1e-9)
         self._since = now
-        self.speed = speed if not self.speed else _KEEP * self.speed + (1 - _KEEP) * speed
-        for name, value in {"loss": total_loss, **losses}.items():
+        first = not self.speed
+        self.speed = speed if first else _KEEP * self.speed + (1 - _KEEP) * speed
+        self.loss = total_loss if first else _KEEP * self.loss + (1 - _KEEP) * total_loss
+        for name, value in losses.items():
             self.losses[name] = _KEEP * self.losses.get(name, value) + (1 - _KEEP) * value
-        if self.live is not None:
-            self.live.update(Text(showable(self.line(step)), no_wrap=True, overflow="ellipsis"))
-        elif self.shown and (step - self._printed >= self.total / 10 or step == self.total or step == self.start + 1):
-            self._printed = step
-            self.say(self.line(step))
+        self.live.show(step, self.lengths(step), due=step in (self.total, self.start + 1))
 
-    def line(self, step: int) -> str:
-        """The progress line: ``step 120/1000  loss 1.23  seg 0.53 …  12.3 steps/s  1:11 left``."""
-        left = int((self.total - step) / self.speed) if self.speed else 0
-        losses = "  ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+    def lengths(self, step: int) -> Iterator[str]:
+        """``120/1000  loss 1.234  seg 0.53 …  49.1 pictures/s  1:11 left``, in full and then shorter and shorter.
+
+        Names of tasks go first, then their losses from the last on, then speed and loss; time left is kept.
+        """
         width = len(str(self.total))
-        return (
-            f"step {step:>{width}}/{self.total}  {losses}  {self.speed:.3g} steps/s  {left // 60}:{left % 60:02d} left"
-        )
+        at = f"{step:>{width}}/{self.total}"
+        speed = f"{self.speed * self.pictures:.3g}"
+        left = f"{clock((self.total - step) / self.speed) if self.speed else '-:--'} left"
+        tasks = [f"{name} {value:.4g}" for name, value in self.losses.items()]
+        yield "  ".join([f"step {at}", f"loss {self.loss:.4g}", *tasks, f"{speed} pictures/s", left])
+        tasks = [f"{name} {value:.3g}" for name, value in self.losses.items()]
+        yield "  ".join([at, f"loss {self.loss:.3g}", *tasks, f"{speed} pic/s", left])
+        tasks = [f"{name[:_SHORT]} {value:.2g}" for name, value in self.losses.items()]
+        loss = f"loss {self.loss:.3g}"
+        for count in range(len(tasks), -1, -1):
+            more = ["…"] if 0 < count < len(tasks) else []
+            yield "  ".join([at, loss, *tasks[:count], *more, f"{speed} pic/s", left])
+        yield "  ".join([at, loss, left])
+        yield f"{at}  {left}"
+        yield at

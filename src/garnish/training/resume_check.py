@@ -91,7 +91,10 @@ def _check_data(saved: Mapping[str, Aspects], now: Mapping[str, Aspects], where:
             what = f"with other {name} data ({aspect})"
         else:
             continue
-        raise OptionError(f"{where}: was started {what}; give those that it was started with (--data), or start over")
+        raise OptionError(
+            f"{where}: was started {what}; give those that it was started with (--data, or `train` and `val`"
+            " of fit), or start over"
+        )
 
 
 def _described(task: Task) -> SpecFacts:

@@ -10,10 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn, final
 
+from torch import Tensor
+
 from garnish.balancing.balancing import Balance, balancing_of
-from garnish.checking.finite import not_finite
 from garnish.data.dataset import Batch, Dataset
-from garnish.errors import LONGEST, GarnishError, OptionError, one_line
+from garnish.errors import LONGEST, GarnishError, one_line
 from garnish.model.model import Model
 from garnish.training.before_start import length_of, pictures_of_a_step, shortened, warnings_about
 from garnish.training.compiled_steps import CompiledSteps
@@ -22,17 +23,19 @@ from garnish.training.float16_effect import save_as_fits
 from garnish.training.gradients import GradientWatch
 from garnish.training.idle_options import Circumstances, refuse_endless_warmup, unheeded
 from garnish.training.optimizer import odd_gradient
-from garnish.training.processes import check_data, make_fabric, start_alike
+from garnish.training.placed import start_placed
+from garnish.training.processes import check_data, make_fabric
 from garnish.training.progress import Progress
 from garnish.training.resume_check import check_facts, run_facts
+from garnish.training.resumed_from import resumed_from
 from garnish.training.run_batches import step_batches
-from garnish.training.run_folder import how_to_go_on
+from garnish.training.run_folder import how_to_go_on, what_is_kept
 from garnish.training.run_memory import RunMemory
-from garnish.training.run_state import odd_in_run, recipe_for_bundle, restore, resumed, save_run, taken, write_results
+from garnish.training.run_report import RunReport
+from garnish.training.run_state import odd_in_run, recipe_for_bundle, restore, resumed, save_run, taken
 from garnish.training.saved_facts import Checkpoint, RunState
-from garnish.training.scalars import Scalars, log_kinds
+from garnish.training.scalars import log_kinds
 from garnish.training.signals import StopRequest
-from garnish.training.step import TrainingStep
 from garnish.training.step_cost import about_step
 from garnish.training.step_losses import odd_loss
 from garnish.training.train_options import TrainOptions
@@ -58,9 +61,10 @@ class Run:
         recipe: Mapping[str, object] | None,
         progress: bool,
         allow_loggers: Sequence[str],
+        is_logged: bool,
         held: ExitStack,
     ) -> None:
-        self.model, self.options = model, options
+        self.model, self.options, self._is_logged = model, options, is_logged
         self.warnings: list[str] = []
         self.log = log_kinds(options.log, allow_loggers) if out is not None or resume is not None else ()
         self.tasks = at_scale(model, trained_tasks(model, train), options.augment)
@@ -70,7 +74,7 @@ class Run:
         sets = [d for d in (train, val) if d is not None]
         found = check_data(sets, options.check_pictures, self.fabric, model.backbone)
         self.balance = balance or balancing_of(options.balance).build(self.tasks)
-        self._place()
+        self.step = start_placed(model, self.tasks, self.balance, options, self.fabric)
         self.begun = BegunStep(self.step.buffers().values())
         self.memory = RunMemory(self.step, self.fabric)
         held.callback(self.memory.close)
@@ -88,38 +92,28 @@ class Run:
             self.warnings = list(dict.fromkeys([*self.state.warnings, *self.warnings]))
         self.watch = GradientWatch(model, list(self.tasks), self.fabric, self.state.watched)
         self.requests = StopRequest()
-        self.progress = Progress(self.total_steps, self.state.step, shown=progress and self.is_first)
+        each, shown = self.batch_size * world * options.accumulate, progress and self.is_first
+        self.progress = Progress(self.total_steps, self.state.step, pictures=each, shown=shown)
         self.compiled = CompiledSteps(self.step, self.begun, self.fabric, self.progress, self.warn)
         self.recipe = dict(recipe) if recipe is not None else {"train": self.facts["options"]}
         self.out = None if resume is None else Path(resume)
         if resume is None and out is not None:
             self.out = taken(out, self.recipe, held, self.fabric)
-        self.scalars: Scalars | None = None
+        self.report: RunReport | None = None
         if self.is_first and self.out is not None:
-            if self.state.history:  # which is checked, as the table of an earlier session is not
-                write_results(self.out, self.state.history)
-            learnt = [f"weight/{t}" for t in self.balance.learnt_weights()]
-            columns = ["loss", *(f"loss/{t}" for t in self.tasks), *learnt, "lr", "steps_per_second"]
-            self.scalars = Scalars(self.out / "log", columns, self.log, self.state.step)
+            self.report = RunReport(
+                self.out, model, self.recipe, options.show, self.validation, self.state, self.warn,
+                losses=list(self.tasks), learnt=list(self.balance.learnt_weights()), total=self.total_steps,
+                log=self.log,
+            )  # fmt: skip
         self._since = time.perf_counter()
+        if saved is not None:
+            self.progress.say(resumed_from(saved.file.file, self.state, self.total_steps, self.validation))
         self._introduce(len(train), [line for line in told if line] + about_labels(model, train, val), found)
         if self.progress.shown and self.fabric.world_size == 1:
             self.progress.say(about_step(model, train, options, self.batch_size, self.step.trained.values()))
 
     # ---- before the first step ----------------------------------------------------------------------------------
-
-    def _place(self) -> None:
-        """Move the model to its device and make the training step; all ranks start from the first one's tensors."""
-        model, device = self.model, self.fabric.device
-        if not model.trained_parameters():
-            raise OptionError("train: every task of the model is frozen, so there is nothing to train; add a task")
-        if odd := not_finite(model.all_tensors()):
-            raise OptionError(f"train: the model's {odd}, so nothing can be learnt; build or load it again")
-        model.to(device)
-        self.balance.to(device)
-        model.check_sites()
-        self.step = TrainingStep(model, self.tasks, self.balance, self.options, self.fabric)
-        start_alike(model.backbone, [*self.step.trained.values(), *self.step.buffers().values()], self.fabric)
 
     def _begin(self, train: Dataset, val: Dataset | None, saved: Checkpoint | None) -> None:
         """Set batch size, batches, number of steps and validation."""
@@ -140,7 +134,7 @@ class Run:
             self.progress.say("log: CSV only, as tensorboard is not installed (pip install 'garnish[tensorboard]')")
         about = Circumstances(
             total_steps=self.total_steps, eval_every=self.eval_every, has_val=self.validation is not None,
-            has_folder=self.out is not None, processes=self.fabric.world_size,
+            has_folder=self.out is not None, is_logged=self._is_logged, processes=self.fabric.world_size,
             trains_trunk=not all(name.startswith("heads.") for name in self.step.trained),
             device=self.fabric.device.type,
         )  # fmt: skip
@@ -185,20 +179,15 @@ class Run:
             raise self._fault(f"{line}; check their labels, or lower lr", self.state.step + 1)
 
     def _fault(self, text: str, step: int) -> GarnishError:
-        return GarnishError(f"step {step}: {text} ({self.options.lr:g}){self._kept()}")
-
-    def _kept(self) -> str:
-        return f"; the last checkpoint is in {self.out}/last" if self.out else ""
+        return GarnishError(f"step {step}: {text} ({self.options.lr:g}){what_is_kept(self.out)}")
 
     def finish_step(self, losses: Mapping[str, float], total_loss: float, rate: float) -> None:
         """Count the step, and log and save if due."""
         self.state.step += 1
         step = self.state.step
         self.progress.step(step, losses, total_loss)
-        if self.scalars is not None and (step % self.options.log_every == 0 or step == self.total_steps):
-            values = {"loss": total_loss, **{f"loss/{n}": v for n, v in losses.items()}, "lr": rate}
-            values |= {f"weight/{n}": v for n, v in self.balance.learnt_weights().items()}
-            self.scalars.add(step, values | {"steps_per_second": self.progress.speed})
+        if self.report is not None and (step % self.options.log_every == 0 or step == self.total_steps):
+            self.report.step(step, losses, total_loss, rate, self.balance.learnt_weights(), self.progress.speed)
         if step % self.options.save_every == 0 or step == self.total_steps or self.evaluation_due():
             self.save()
 
@@ -218,34 +207,41 @@ class Run:
             save_run(self.out, self.state, self.step, self.facts)
             self.progress.paused()
 
-    def evaluation_due(self) -> bool:
-        """Whether the model is to be evaluated at this step."""
-        return self.validation is not None and self.validation.due(self.state, self.total_steps)
+    def evaluation_due(self, *, ends: bool = False) -> bool:
+        """Whether the model is to be evaluated at this step; ``ends``: it is the last one."""
+        total = self.state.step if ends else self.total_steps
+        return self.validation is not None and self.validation.due(self.state, total)
 
     def evaluate(self) -> None:
         """Evaluate, save the bundle if it is the best, end the run if patience is exhausted, and save a checkpoint."""
         assert self.validation is not None and self.ranking is not None
         state, options = self.state, self.options
-        metrics, on_some, odd = self.validation.measured(self.stop_if_asked)
+        metrics, on_some, odd, details = self.validation.measured(self._look, detailed=self.out is not None)
         score = -math.inf if odd.tasks else self.ranking.score(metrics)
         if odd.tasks:
             self.warn(f"step {state.step}: {odd.line()}; this evaluation is not ranked")
-        state.history.append({"step": state.step, "score": score, "metrics": metrics})
-        if not odd.tasks and (state.best_score is None or score > state.best_score):
-            state.best_score, state.best_step, state.best_on_some = score, state.step, on_some
+        if state.judged(metrics, score, on_some, ranked=not odd.tasks):
             self._save_best(metrics)
-        waited = sum(entry["step"] > (state.best_step or 0) for entry in state.history)
-        if options.patience is not None and waited >= options.patience:
+        if options.patience is not None and state.waited() >= options.patience:
             state.stopped = "early"
         best = " (best)" if state.best_step == state.step else ""
         self.progress.say(f"step {state.step}: {self.validation.headlines(metrics)}{best}")
-        if self.out is not None and self.is_first:
-            write_results(self.out, state.history)
-            if self.scalars is not None:
-                values = {f"val/{n}/{k}": v for n, found in metrics.items() for k, v in found.items()}
-                self.scalars.add_to_board(state.step, values)
+        if self.report is not None:
+            self.report.evaluated(state, metrics, details)
         self.save()
+        self.show()
         self.progress.paused()
+
+    def _look(self, pictures: list[int], batch: Batch, outputs: Mapping[str, Tensor]) -> None:
+        """After each batch of an evaluation."""
+        if self.report is not None:
+            self.report.look(pictures, batch, outputs)
+        self.stop_if_asked()
+
+    def show(self) -> None:
+        """Write the page of the run, if it has a folder."""
+        if self.report is not None:
+            self.report.write(self.state, self.warnings)
 
     def _save_best(self, metrics: Metrics) -> None:
         if self.out is not None and self.is_first:
@@ -266,7 +262,8 @@ class Run:
         number = self.requests.number or signal.SIGTERM
         if self.is_first:
             told = f"stopped by {signal.Signals(number).name} after step {self.state.step}"
-            self.progress.warn(f"{told}; {how_to_go_on(self.out)}")
+            self.progress.warn(f"{told}; {how_to_go_on(self.out, by_command='data' in self.recipe)}")
+        self.show()
         raise SystemExit(128 + number)
 
     # ---- after the loop -----------------------------------------------------------------------------------------
@@ -280,9 +277,9 @@ class Run:
         if self.validation is not None and self.state.best_step is None:
             raise GarnishError(
                 f"train: no evaluation had finite outputs, so no bundle was kept; lower lr ({self.options.lr:g}), or"
-                f" train at another precision than {self.options.precision}{self._kept()}"
+                f" train at another precision than {self.options.precision}{what_is_kept(self.out)}"
             )
-        done = bool(self.state.stopped)
+        done = self.state.stopped in ("finished", "early")  # of a run that was resumed at its end
         self.state.stopped = self.state.stopped or "finished"
         if self.validation is None and not done:
             self._save_best({})
@@ -290,11 +287,12 @@ class Run:
             for line in self.validation.record_rounding(self.out / "best", self.state.best_on_some):
                 self.warn(line)
         self.save()
+        self.show()
         if self.out is not None:
             of = f" of step {self.state.best_step}" if self.state.best_step else ""
             self.progress.say(f"{self.state.stopped} after {self.state.seconds:.0f} s; bundle{of}: {self.out / 'best'}")
 
     def close(self) -> None:
         """Close the logs."""
-        if self.scalars is not None:
-            self.scalars.close(finished=bool(self.state.stopped))
+        if self.report is not None:
+            self.report.close(finished=bool(self.state.stopped))

@@ -74,11 +74,18 @@ def check_run(folder: Path) -> None:
     raise BundleError(f"{folder}: {why}; give the run's folder{near}")
 
 
-def how_to_go_on(folder: Path | None) -> str:
-    """A sentence that says how to resume a stopped run."""
+def how_to_go_on(folder: Path | None, *, by_command: bool) -> str:
+    """A sentence that says how to resume a stopped run; ``by_command``: its recipe names its data."""
     if folder is None:
         return "nothing was saved, as the run has no folder"
+    if not by_command:
+        return f"to go on: the same fit(…, resume={str(folder)!r}), with model, data and options as before"
     return f"to go on: garnish train --resume {shlex.quote(str(folder))}, or fit(resume={str(folder)!r})"
+
+
+def what_is_kept(folder: Path | None) -> str:
+    """The end of a message about a run that broke off: where its last checkpoint is; empty without a folder."""
+    return "" if folder is None else f"; the last checkpoint is in {folder / LAST}"
 
 
 @contextlib.contextmanager

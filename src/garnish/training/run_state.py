@@ -222,7 +222,10 @@ def restore(saved: Saved, step: TrainingStep, where: str) -> RunState:
             k: v.to(parameter.device) if isinstance(v, Tensor) and (v.ndim or fused) else v for k, v in entries.items()
         }
     step.precision.load_state_dict(dict(facts["scaler"]))
-    return facts["state"]
+    state = facts["state"]
+    if state.stopped == "callback":  # whoever resumes the run wants more of it
+        state.stopped = ""
+    return state
 
 
 def _moments_of(

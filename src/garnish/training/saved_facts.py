@@ -52,7 +52,7 @@ class RunState:
         best_on_some: its metrics on the pictures on which the effect of storing a bundle is measured.
         warnings: every warning, of all sessions, once.
         watched: what :class:`garnish.training.gradients.GradientWatch` has seen so far, by task.
-        stopped: "" while steps are left, "finished", or "early" (patience).
+        stopped: "" while steps are left, "finished", "early" (patience), or "callback" (one asked for it).
         seconds: spent in training and evaluation, over all sessions.
     """
 
@@ -63,12 +63,31 @@ class RunState:
     best_on_some: Metrics = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     watched: dict[str, Watched] = field(default_factory=dict)
-    stopped: Literal["", "finished", "early"] = ""
+    stopped: Literal["", "finished", "early", "callback"] = ""
     seconds: Annotated[float, reals(0, 1e15)] = 0.0
 
     def metrics_of(self, step: int | None) -> Metrics:
         """Metrics of the evaluation at ``step``; empty if there is none."""
         return next((entry["metrics"] for entry in self.history if entry["step"] == step), {})
+
+    def judged(self, metrics: Metrics, score: float, on_some: Metrics, *, ranked: bool) -> bool:
+        """Record the evaluation of this step; whether it is the best so far.
+
+        Args:
+            metrics: on all pictures.
+            score: by which evaluations are ranked.
+            on_some: metrics as ``best_on_some`` has them.
+            ranked: False: it may not be the best.
+        """
+        self.history.append({"step": self.step, "score": score, "metrics": metrics})
+        is_best = ranked and (self.best_score is None or score > self.best_score)
+        if is_best:
+            self.best_score, self.best_step, self.best_on_some = score, self.step, on_some
+        return is_best
+
+    def waited(self) -> int:
+        """Evaluations since the best one; all of them if there is none."""
+        return sum(entry["step"] > (self.best_step or 0) for entry in self.history)
 
 
 class RunFacts(TypedDict):

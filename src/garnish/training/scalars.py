@@ -36,6 +36,9 @@ class Scalars:
         kinds: "tensorboard", "csv", and names of other loggers.
         start: steps done; rows of later steps, left by an interrupted run, are dropped.
 
+    Attributes:
+        earlier: rows of the CSV file up to ``start``.
+
     Raises:
         MissingExtraError, OptionError: a logger that is not installed or cannot be started.
     """
@@ -47,13 +50,15 @@ class Scalars:
         if kinds:
             folder.mkdir(parents=True, exist_ok=True)
         self.board = None if writer is None else writer(str(folder), purge_step=start + 1 if start else None)
+        self.earlier: list[dict[str, str]] = []
         self.others = [start_logger(name, folder) for name in kinds if name not in OWN]
         if self.file is not None:
             rows = read_rows(self.file) if start else []
+            self.earlier = [row for row in rows if int(row["step"]) <= start]
             text = io.StringIO()
             table = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore", lineterminator="\r\n")
             table.writeheader()
-            table.writerows(row for row in rows if int(row["step"]) <= start)
+            table.writerows(self.earlier)
             with writing(f"{self.file}:", ", then resume"):
                 write_file(self.file, text.getvalue().encode())
 
@@ -76,6 +81,18 @@ class Scalars:
                     self.board.add_scalar(name, value, step)
         for logger in self.others:
             logger.log_metrics(dict(values), step)
+
+    def add_picture(self, name: str, jpeg: bytes, size: tuple[int, int], step: int) -> None:
+        """Send a picture to TensorBoard, if that is a log; ``size``: its (height, width)."""
+        if self.board is None:
+            return
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        # as it is: the board's own way would encode the pixels anew, as PNG, in a tenth of a second
+        image = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=jpeg)
+        with writing(f"{self.board.log_dir}:", ", then resume"):
+            summary = Summary(value=[Summary.Value(tag=name, image=image)])
+            self.board._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
 
     def close(self, *, finished: bool = True) -> None:
         """Flush everything; loggers are told whether the run finished."""

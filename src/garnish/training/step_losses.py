@@ -21,6 +21,7 @@ from torch import Tensor
 from garnish.data.dataset import Batch
 from garnish.model.model import Model
 from garnish.tasks.task import Task
+from garnish.training.task_losses import task_losses
 
 
 @final
@@ -66,7 +67,7 @@ class MultiTaskLoss:
 
     def own(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """() losses over this rank's labels alone, by task."""
-        return {n: self.tasks[n].loss(self.tasks[n].sums(out, batch.targets[n])) for n, out in outputs.items()}
+        return task_losses(self.tasks, outputs, batch.targets)
 
     def _exchange(
         self, fabric: Fabric, sums: Mapping[str, Tensor], batch: Batch, stop: bool

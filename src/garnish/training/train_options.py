@@ -11,6 +11,7 @@ from typing import Annotated, Literal, final
 from garnish.balancing.balancing import balancing_of
 from garnish.checking.arguments import Options
 from garnish.checking.bounds import BatchSize, Count, CountFrom0, Gigabytes, Processes, Rate, Seed, Size
+from garnish.checking.deprecated import deprecated_option
 from garnish.checking.plain_data import Json, integers, reals
 from garnish.data.augment import Augment
 from garnish.engine.memory import Level
@@ -30,6 +31,7 @@ FREE_ON_RESUME = frozenset(
         "save_every",
         "log_every",
         "log",
+        "show",
         "check_pictures",
         "devices",
         "strategy",
@@ -41,6 +43,7 @@ FREE_ON_RESUME = frozenset(
 
 
 @final
+@deprecated_option("checkpointing", 'write memory="least"; since 0.1, gone in 0.3')
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Options):
     """How long, how fast and on what a model is trained.
@@ -79,10 +82,12 @@ class TrainOptions(Options):
         log: any of "tensorboard", "csv", "wandb", "mlflow", "comet", or the class of a Fabric logger by its dotted
             name, which must be allowed outside the recipe unless it is Lightning's own (``--allow-logger``,
             ``allow_loggers``); None: "csv", and "tensorboard" if it is installed.
+        show: validation pictures, evenly spaced and always the same, of which each evaluation draws a sheet: picture,
+            label and prediction of each task; 0: none. (Comparisons draw their own.)
         memory: what the backbone's blocks keep for the backward pass: "fast", what torch does; "lean", without what is
             cheap to make again, in about the same time; "least", their input alone: they run again, in a third more
             time. None: lean, or, with ``memory_gb``, what that needs.
-        checkpointing: an older name of ``memory="least"``.
+        checkpointing: an older name of ``memory="least"``, gone in 0.3.
         compile: run trunk and heads of the training steps through ``torch.compile`` (docs/runs.md), for accelerators:
             faster steps after minutes of compiling. Not with ``memory="least"``, ``memory_gb``, ``batch_size="auto"``
             or ``cache``.
@@ -126,6 +131,7 @@ class TrainOptions(Options):
     save_every: Count = 100
     log_every: Count = 10
     log: tuple[str, ...] | None = None
+    show: Annotated[int, integers(0, 64)] = 4
     memory: Level | None = None
     checkpointing: bool = False
     compile: bool = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from garnish.data.augment import Augment, scale_of
 from garnish.data.dataset import Dataset
-from garnish.errors import DataError
+from garnish.errors import DataError, OptionError
+from garnish.model.decoders import check_decodes
 from garnish.model.model import Model
 from garnish.tasks.task import Task
 from garnish.training.best_step import Ranking
@@ -24,11 +25,16 @@ def trained_tasks(model: Model, train: Dataset) -> dict[str, Task]:
     """Task name → task, for the trained tasks.
 
     Raises:
-        DataError: a task without labels in the training data.
+        DataError: a task without labels in the training data. OptionError: one without a decoder.
     """
     shared = shared_tasks(model, train)
     wanted = {n: t for n, t in model.tasks.items() if n not in model.frozen_tasks}
     for name in wanted:
+        if not (head := model.decoders.options[name]).decodes:
+            raise OptionError(
+                f"train: task {name!r} has no decoder ({type(head).__name__}), so fit cannot train it; train it in a"
+                f" loop of your own with gn.losses (docs/your-loop.md), or freeze it: model.freeze([{name!r}])"
+            )
         if name not in shared:
             raise DataError(
                 f"{train.name}: has no labels of task {name!r} (its tasks: {', '.join(train.tasks)}); add them, or"
@@ -41,12 +47,14 @@ def ranking(model: Model, tasks: dict[str, Task], val: Dataset | None, options: 
     """The ranking that chooses the best evaluation; None without validation data.
 
     Raises:
-        OptionError, DataError: options that need validation data, or data without labels of a trained task.
+        OptionError, DataError: options that need validation data, or data without labels of a trained task, or with
+        labels of a task that has no decoder.
     """
     if val is None:
         refuse_without_val(options)
         return None
     seen = shared_tasks(model, val)
+    check_decodes(model.decoders.by_task, seen)  # frozen ones too are evaluated
     ranked = {name: task for name, task in tasks.items() if name in seen}
     if not ranked:
         raise DataError(f"{val.name}: has labels of no trained task ({', '.join(tasks)}); give other validation data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..surface import Surface
+from .annotations import AnnotationLabels
 from .bundles import Bundles
 from .checkpoints import Checkpoints
 from .comparison import Comparison
@@ -27,6 +28,7 @@ SURFACES: tuple[type[Surface], ...] = (
     Overrides,
     Descriptions,
     Labels,
+    AnnotationLabels,
     Pictures,
     Rasters,
     Matlab,

@@ -83,10 +83,20 @@ class LoRAAdapter(Adapter):
         self.in_weight_space = dora
         self.convolves = self.conv is not None
         self.magnitude = nn.Parameter(weight.detach().flatten(1).norm(dim=1)) if dora else None
+        #: ranks (from, up to) of each share of the rows, of an update that was read as several; None: it had none
+        self.shares: tuple[tuple[int, int] | None, ...] = ()
 
     def after(self, x: Tensor, y: Tensor, ctx: ForwardContext) -> Tensor:
         """Add the low-rank path: (…, i) and (…, o) → (…, o), or maps (R, i, H, W) and (R, o, H', W')."""
         return self._added(self._dropped(x), y, ctx)
+
+    def add_to(self, x: Tensor, y: Tensor) -> bool:
+        """The low-rank path is added within the product, in one pass over y."""
+        if self.conv is not None:
+            return False
+        held, hidden = y.view(-1, y.shape[-1]), F.linear(self._dropped(x), self.lora_a).flatten(0, -2)
+        torch.addmm(held, hidden, (self.scale * self.lora_b).t(), out=held)
+        return True
 
     def at_once(self, x: Tensor, layer: nn.Module) -> Tensor | None:
         """One product with ``W + sBA``, for many rows of a linear layer without dropout: (…, i) → (…, o)."""

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from garnish.backbones.hub_files import HUB_CONFIG
 from garnish.backbones.stored_weights import read_notes
-from garnish.backbones.weights import HUB_CONFIG
 from garnish.checking.plain_data import Json
 from garnish.errors import WeightsError, showable, shown
 from garnish.files.strict_json import read_json
@@ -18,8 +18,8 @@ _PLACEHOLDER = re.compile(r"LABEL_\d+")
 _FIXED = {"hidden_act": "gelu", "strides": [4, 2, 2, 2], "reshape_last_stage": True}
 
 
-def segformer_config(file: str | Path) -> dict[str, Json]:
-    """The ``config.json`` in the folder of a weights file; empty if there is none.
+def segformer_config(file: str | Path | None) -> dict[str, Json]:
+    """The ``config.json`` in the folder of a weights file; empty if there is none, or no file.
 
     Args:
         file: the weights file, as :func:`garnish.backbones.weights.weights_file` gives it.
@@ -27,6 +27,8 @@ def segformer_config(file: str | Path) -> dict[str, Json]:
     Raises:
         WeightsError: the ``config.json`` is damaged.
     """
+    if file is None:
+        return {}
     file = Path(file).parent / HUB_CONFIG
     if not file.is_file():
         return {}

@@ -14,8 +14,8 @@ from garnish.adapters.lora import LoRA
 from garnish.bundles.bundle import load
 from garnish.bundles.peft.adapter_config import CONFIG, config_text
 from garnish.bundles.peft.decoder_names import decode_head_tensors
-from garnish.bundles.peft.layer_names import module_names, table_of
-from garnish.bundles.peft.low_rank_updates import LowRank, add, over_all_channels, plain_scale, split
+from garnish.bundles.peft.layer_names import module_names, names_of_held, table_of
+from garnish.bundles.peft.low_rank_updates import LowRank, add, over_all_channels, plain_scale, shares_of
 from garnish.bundles.peft.own_files import README, TASK, base_model_of, readme, sidecar_files
 from garnish.checking.arguments import checked
 from garnish.checking.finite import not_finite
@@ -37,7 +37,7 @@ def export_peft(
     model: Model | str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
-    dialect: str = "timm",
+    dialect: str | None = None,
     task: str | None = None,
     prefix: str = "",
     decode_head: str | None = None,
@@ -45,13 +45,15 @@ def export_peft(
 ) -> Path:
     """Write LoRA, rsLoRA or DoRA adapters as PEFT stores them, so that PEFT can load them onto another library's model.
 
-    A layer that the dialect splits (query, key and value) gets an adapter per part, with equal A and the rows of B;
-    two LoRAs at one layer become one. Heads go to separate files, which PEFT ignores.
+    A layer that the dialect splits (query, key and value) gets an adapter per part, with equal A and the rows of B; of
+    a part whose rows are zero, none is written. Two LoRAs at one layer become one. Heads go to separate files, which
+    PEFT ignores.
 
     Args:
         model: a model, or a bundle's folder.
         folder: a new or empty folder, or one that was written by this function.
-        dialect: the module names to use: ``timm``, ``transformers4`` (4.57, up to 5.8) or ``transformers5``.
+        dialect: the module names to use: ``timm``, ``transformers4`` (4.57, up to 5.8) or ``transformers5``. None:
+            those of the model in memory that the trunk was made of, with its ``prefix``; ``timm`` if it was of a name.
         task: any task of the owner whose adapters are written; required if a model has several owners.
         prefix: name of the trunk in the model that PEFT will wrap: "" for ``ViTModel``, ``vit`` for
             ``ViTForImageClassification``, ``backbone`` for a detector.
@@ -65,6 +67,12 @@ def export_peft(
     Raises:
         OptionError: an unknown dialect or task. BundleError: adapters that PEFT's format cannot express or that are
         not finite, pictures of other bands than RGB, a folder with other contents, or no space.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=4), {"depth": gn.Depth()})
+        >>> folder = gn.export_peft(model, "adapter", dialect="transformers5")
+        >>> (folder / "adapter_config.json").is_file()
+        True
     """
     if not isinstance(model, Model):
         model = load(model)
@@ -80,10 +88,13 @@ def export_peft(
     if odd := not_finite(written):
         raise BundleError(f"{odd}; nothing was written: train the model again")
     prefix = prefix.strip(".")
+    if dialect is None:
+        held = names_of_held(model.backbone)
+        dialect, prefix = ("timm", prefix) if held is None else (held[0], prefix or held[1])
     saved: dict[str, Tensor] = {}
     if decode_head is not None:
         prefix = prefix or "segformer"
-        saved = _decode_head(model, decode_head, dialect, tasks)
+        saved = _decode_head(model, decode_head, dialect, tasks, prefix)
     path = given_path(folder, "export_peft", BundleError)
     _check_place(path)
     methods = _methods(owner)
@@ -167,8 +178,9 @@ def _modules(trunk: Trunk, owner: Owner, dialect: str, prefix: str) -> dict[str,
     for site, updates in terms.items():
         if site not in names:
             raise BundleError(f"{site}: the dialect {dialect!r} has no such layer; write another, or adapt others")
-        for name, part in zip(names[site], split(add(updates), len(names[site])), strict=True):
-            modules[prefix + name] = part
+        for name, part in zip(names[site], shares_of(add(updates), len(names[site])), strict=True):
+            if part is not None:
+                modules[prefix + name] = part
     return modules
 
 
@@ -197,6 +209,7 @@ def _update(owner: Owner, adapter: LoRAAdapter) -> LowRank:
                 alpha=method.alpha,
                 rs=method.rs,
                 magnitude=None if magnitude is None else magnitude.detach(),
+                shares=adapter.shares,
             )
     raise AssertionError("an adapter must be of one of its owner's methods")
 
@@ -216,7 +229,7 @@ def _tensors(modules: dict[str, LowRank]) -> dict[str, Tensor]:
     return {name: tensor.cpu().clone().contiguous() for name, tensor in found.items()}
 
 
-def _decode_head(model: Model, task: str, dialect: str, tasks: tuple[str, ...]) -> dict[str, Tensor]:
+def _decode_head(model: Model, task: str, dialect: str, tasks: tuple[str, ...], prefix: str) -> dict[str, Tensor]:
     if task not in tasks:
         raise OptionError(f"decode_head: the adapters are not those of task {shown(task)}{suggest(task, tasks)}")
     table = table_of(model.backbone)
@@ -224,6 +237,11 @@ def _decode_head(model: Model, task: str, dialect: str, tasks: tuple[str, ...]) 
         raise OptionError(
             f"decode_head: {model.backbone.name} in the dialect {dialect!r} has no SegFormer of transformers; "
             "leave it out (heads are written beside PEFT's files)"
+        )
+    if prefix != table.trunk:
+        raise OptionError(
+            f"decode_head: in the model that has a decode_head, SegformerForSemanticSegmentation, the trunk is called "
+            f"{table.trunk!r}, not prefix={shown(prefix)}; leave prefix out"
         )
     found: dict[str, Tensor] = decode_head_tensors(model.head(task), dialect, f"decode_head: {task}")
     return {WRAPPED + name: tensor.detach().cpu().clone().contiguous() for name, tensor in found.items()}

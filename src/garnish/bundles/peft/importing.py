@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from garnish.adapters.layers.low_rank import LoRAAdapter
 from garnish.adapters.lora import LoRA
 from garnish.backbones.backbone import Backbone
+from garnish.backbones.build import backbone as build_backbone
 from garnish.bundles.own_backbone import check_backbone, rebuild
 from garnish.bundles.peft.adapter_config import CONFIG
 from garnish.bundles.peft.adapter_tensors import read_folder
@@ -19,7 +22,7 @@ from garnish.bundles.peft.layer_updates import layer_updates, place_adapters
 from garnish.bundles.peft.low_rank_updates import LowRank
 from garnish.bundles.peft.own_files import TASK, Sidecar, read_sidecar
 from garnish.checking.arguments import checked
-from garnish.errors import BundleError, OptionError
+from garnish.errors import BundleError, OptionError, plural, showable
 from garnish.files.atomic import present
 from garnish.files.path_text import given_path
 from garnish.heads.head import Head
@@ -31,7 +34,7 @@ from garnish.tasks.task import Task
 def import_peft(
     folder: str | os.PathLike[str],
     *,
-    backbone: Backbone | None = None,
+    backbone: Backbone | nn.Module | None = None,
     weights: str | os.PathLike[str] | None = None,
     tasks: Mapping[str, Task] | None = None,
     head: Head | Mapping[str, Head] | None = None,
@@ -45,8 +48,8 @@ def import_peft(
 
     Args:
         folder: with ``adapter_config.json`` and ``adapter_model.safetensors``, or with one sub-folder that has them.
-        backbone: the bare backbone that the adapter was trained on; the model takes it over. None: build it as the
-            folder's ``task.json`` says.
+        backbone: the bare backbone that the adapter was trained on, which the model takes over; or a model of timm or
+            transformers, of which one is made. None: build it as the folder's ``task.json`` says.
         weights: that backbone's weights, if they are no longer at the path in ``task.json``.
         tasks: name → task; None: those of ``task.json``.
         head: as for :func:`garnish.adapt`; heads that are not in the folder are newly initialised. A ``decode_head``
@@ -59,8 +62,16 @@ def import_peft(
     Raises:
         BundleError: damaged or pickled files, unsupported methods or options, tensors that are missing or
         would be unused, another backbone. OptionError: arguments that do not fit each other.
+
+    Example:
+        >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=4), {"depth": gn.Depth()})
+        >>> folder = gn.export_peft(model, "adapter", dialect="transformers5")
+        >>> list(gn.import_peft(folder).tasks)
+        ['depth']
     """
     root = _folder_of(folder)
+    if not (backbone is None or isinstance(backbone, Backbone)):
+        backbone = build_backbone(backbone)
     sidecar = read_sidecar(root)
     files = read_folder(root, leave_out, ours=sidecar is not None)
     with torch.random.fork_rng(devices=[]):
@@ -76,6 +87,7 @@ def import_peft(
         plan = plan_heads(trunk, tasks, head, files, sidecar)
         tensors = files.file.read()
         updates = layer_updates(trunk, placed, tensors, rs=files.config.use_rslora)
+        _tell_shares(updates)
         model = Model(trunk)
         model.eval()
         model.add(_methods(trunk, updates, files.config.lora_dropout), tasks, head)
@@ -139,6 +151,19 @@ def _methods(trunk: Backbone, updates: Mapping[str, LowRank], dropout: float) ->
     ]
 
 
+def _tell_shares(updates: Mapping[str, LowRank]) -> None:
+    """Warn of parts of fused layers without an adapter, which training on may change."""
+    some = {site: update for site, update in updates.items() if None in update.shares}
+    if some:
+        site, update = next(iter(some.items()))
+        had = sum(share is not None for share in update.shares)
+        told = (
+            f"import_peft: {had} of {len(update.shares)} parts of {site} (of {plural(len(some), 'such layer')}) have "
+            f"an adapter; together one LoRA of rank {update.rank}, zero at the others, which training on may change"
+        )
+        warnings.warn(showable(told), stacklevel=4)
+
+
 def _fill(model: Model, updates: Mapping[str, LowRank]) -> None:
     filled = set()
     with torch.no_grad():
@@ -149,6 +174,7 @@ def _fill(model: Model, updates: Mapping[str, LowRank]) -> None:
             update = updates[site]
             adapter.lora_a.copy_(update.a)
             adapter.lora_b.copy_(update.b)
+            adapter.shares = update.shares
             if adapter.magnitude is not None and update.magnitude is not None:
                 adapter.magnitude.copy_(update.magnitude)
     assert filled == set(updates)

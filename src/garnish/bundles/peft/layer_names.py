@@ -207,6 +207,18 @@ def locate(backbone: Trunk, modules: Collection[str], where: str) -> tuple[str, 
     return best
 
 
+def names_of_held(backbone: Trunk) -> tuple[str, str] | None:
+    """The dialect of the model in memory that a trunk was made of, and its prefix there; None: there is none."""
+    held: frozenset[str] = getattr(backbone, "held_modules", frozenset())
+    for dialect in dialects_of(backbone):
+        names = [part for parts in module_names(backbone, dialect).values() for part in parts]
+        prefixes = {name.removesuffix(names[0]) for name in held if name == names[0] or name.endswith(f".{names[0]}")}
+        for prefix in sorted(prefixes):
+            if all(prefix + name in held for name in names):
+                return dialect, prefix.strip(".")
+    return None
+
+
 def _tails(module: str, dots: int) -> Iterator[str]:
     """What a name ends in, after a dot or from its start, with at most so many dots of its own."""
     parts = module.split(".")

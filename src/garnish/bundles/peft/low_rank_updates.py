@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
+
+#: see :class:`LowRank`
+Shares = tuple[tuple[int, int] | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,6 +28,8 @@ class LowRank:
         alpha: α; s is α/r, or α/√r with ``rs``.
         rs: rank-stabilised scale.
         magnitude: (o,), or None.
+        shares: of an update that was joined of equal shares of the rows, the ranks (from, up to) of each; None: it had
+            none. Else empty.
     """
 
     a: Tensor
@@ -31,6 +37,7 @@ class LowRank:
     alpha: float
     rs: bool
     magnitude: Tensor | None = None
+    shares: Shares = ()
 
     @property
     def rank(self) -> int:
@@ -56,6 +63,35 @@ def split(whole: LowRank, parts: int) -> list[LowRank]:
     ]
 
 
+def shares_of(whole: LowRank, parts: int) -> list[LowRank | None]:
+    """:func:`split`, without what has no effect: shares that are zero (None), and ranks that a share does not use.
+
+    Where all of B is zero, which says nothing, ``whole.shares`` says what was joined. Of DoRA everything stays, for a
+    magnitude may act alone.
+    """
+    found = split(whole, parts)
+    if parts == 1 or whole.magnitude is not None:
+        return list(found)
+    if not whole.shares and not whole.b.any():
+        return list(found)
+    made: list[LowRank | None] = []
+    for share, span in zip(found, whole.shares or [None] * parts, strict=True):
+        used = share.b.any(dim=0)
+        if span is not None:
+            used[slice(*span)] = True
+        made.append(_of_ranks(share, used) if used.any() else None)
+    return made
+
+
+def _of_ranks(update: LowRank, used: Tensor) -> LowRank:
+    """An update with some of its ranks, (r,) of flags, of the same scale."""
+    if used.all():
+        return update
+    rank = int(used.sum())
+    alpha = update.scale * (math.sqrt(rank) if update.rs else rank)
+    return LowRank(a=update.a[used], b=update.b[:, used], alpha=alpha, rs=update.rs)
+
+
 def stacked_rows(parts: Sequence[LowRank | None], weight: Tensor) -> LowRank:
     """Join the updates of equal shares of a layer's rows into one; None leaves a share unchanged.
 
@@ -74,18 +110,21 @@ def stacked_rows(parts: Sequence[LowRank | None], weight: Tensor) -> LowRank:
     if alike and all(part.alpha == first.alpha for part in present):
         a, alpha = first.a, first.alpha
         b = torch.cat([first.b.new_zeros(rows, first.rank) if part is None else part.b for part in parts])
+        shares: Shares = tuple(None if part is None else (0, first.rank) for part in parts)
     else:
         a = torch.cat([part.a for part in present])
         alpha, factors = _common_scale(present)
         blocks = iter(part.b * factor for part, factor in zip(present, factors, strict=True))
         columns = [first.b.new_zeros(rows, 0) if part is None else next(blocks) for part in parts]
         b = torch.block_diag(*columns)  # type: ignore[no-untyped-call]
+        ends = list(accumulate(0 if part is None else part.rank for part in parts))
+        shares = tuple(None if p is None else (end - p.rank, end) for p, end in zip(parts, ends, strict=True))
     magnitude = None
     if dora:
         norms = weight.detach().flatten(1).norm(dim=1).chunk(len(parts))
         own = [norm if part is None else part.magnitude for part, norm in zip(parts, norms, strict=True)]
         magnitude = torch.cat([m.to(norms[0]) for m in own if m is not None])
-    return LowRank(a=a, b=b, alpha=alpha, rs=first.rs, magnitude=magnitude)
+    return LowRank(a=a, b=b, alpha=alpha, rs=first.rs, magnitude=magnitude, shares=shares)
 
 
 def add(terms: Sequence[LowRank]) -> LowRank:
@@ -105,7 +144,7 @@ def plain_scale(update: LowRank) -> LowRank:
     if not update.rs:
         return update
     alpha = update.scale * update.rank
-    return LowRank(a=update.a, b=update.b, alpha=alpha, rs=False, magnitude=update.magnitude)
+    return replace(update, alpha=alpha, rs=False)
 
 
 def within_rank(update: LowRank) -> LowRank:

@@ -31,7 +31,6 @@ FORMAT = 1
 TASK, HEADS, README = "task.json", "heads.safetensors", "README.md"
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_PIPELINES = {"Semantic": "image-segmentation", "Saliency": "image-segmentation", "Depth": "depth-estimation"}
 _LICENCES = {"apache-2.0", "apache 2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"}
 
 
@@ -126,7 +125,7 @@ def readme(model: Model, tasks: Sequence[str], dialect: str, base_model: str | N
     """The model card for the Hub: front matter and a short description."""
     trunk = model.backbone
     kinds = {task: type(model.tasks[task]).__name__ for task in tasks}
-    pipelines = sorted({_PIPELINES[kind] for kind in kinds.values() if kind in _PIPELINES})
+    pipelines = sorted({tag for task in tasks if (tag := model.tasks[task].pipeline_tag) is not None})
     tags = ["lora", "garnish", *(f"base_model:adapter:{m}" for m in [base_model] if m is not None), *pipelines[1:]]
     licence = trunk.licence.lower() if trunk.licence.lower() in _LICENCES else "other"
     lines = ["---", "library_name: peft", f"license: {licence.replace(' ', '-')}"]

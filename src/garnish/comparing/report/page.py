@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -12,10 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import final
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from garnish.comparing.report.number_format import Figure, figure, metric_text, seconds_text
 from garnish.comparing.report.page_table import main_table, methods_text, rates_text
 from garnish.comparing.report.pareto import COSTS, lay_out
 from garnish.comparing.report.pareto_svg import pareto_svg
@@ -27,6 +23,8 @@ from garnish.comparing.typed_json import as_json
 from garnish.errors import showable
 from garnish.files.atomic import write_file
 from garnish.output import showable_json
+from garnish.reporting.html_page import asset, data_url, html_page, shown_page
+from garnish.reporting.number_format import Figure, figure, metric_text, seconds_text
 
 #: Picture files that are embedded into the page; other files of the folder are never read.
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
@@ -53,10 +51,11 @@ def write_page(results: Results, folder: Path) -> Path:
 
 def page(results: Results, folder: Path) -> str:
     """HTML of the report; see :func:`write_page`."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     data = showable_json(json.dumps(as_json(results), ensure_ascii=False, allow_nan=False))
-    scripts = [_shared("theme.js"), _own("sort.js")]
-    made = environment.from_string(_own("page.html")).render(
+    made = html_page(
+        _own("page.html"),
+        styles=[asset("theme.css"), asset("report.css"), _own("page.css")],
+        scripts=[asset("theme.js"), _own("sort.js")],
         results=results,
         verdict=verdict(results),
         protocol=protocol(results),
@@ -75,29 +74,17 @@ def page(results: Results, folder: Path) -> str:
         wall=seconds_text(results.wall_seconds),
         plain=_plain,
         entries=vars,
-        style=Markup(_shared("theme.css") + _own("page.css")),
-        scripts=[Markup(script) for script in scripts],
-        hashes=[f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts],
         data=_in_script(data),
-        json_url=_data_url("application/json", data.encode()),
-        csv_url=_data_url("text/csv", csv_text(results).encode()),
+        json_url=data_url("application/json", data.encode()),
+        csv_url=data_url("text/csv", csv_text(results).encode()),
     )
     # names may turn the direction of text, say; only the place of a figure in the data needs them as they are
     made = re.sub(r'data-path="[^"]*"', lambda found: showable(found[0], escape=lambda c: f"&#{ord(c)};"), made)
-    return showable(made, keep="\n\t")
+    return shown_page(made)
 
 
 def _own(name: str) -> str:
     return resources.files("garnish.comparing.report").joinpath(name).read_text("utf-8")
-
-
-def _shared(name: str) -> str:
-    """A file that the page of an export has as well."""
-    return resources.files("garnish").joinpath("assets", name).read_text("utf-8")
-
-
-def _data_url(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _in_script(data: str) -> Markup:
@@ -210,4 +197,4 @@ def _picture(folder: Path, place: str) -> str | None:
     kind = PICTURES.get(file.suffix.lower())
     if kind is None or not file.is_relative_to(root) or not file.is_file():
         return None
-    return _data_url(kind, file.read_bytes())
+    return data_url(kind, file.read_bytes())

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Literal, final
 
-from garnish.comparing.report.number_format import (
+from garnish.comparing.report.results import ArmResult, DeltaM, Difference, Gap, Results, Spread, TaskFacts
+from garnish.reporting.number_format import (
     Figure,
     bytes_text,
     count_text,
@@ -21,7 +22,6 @@ from garnish.comparing.report.number_format import (
     signed_metric_text,
     signed_text,
 )
-from garnish.comparing.report.results import ArmResult, DeltaM, Difference, Gap, Results, Spread, TaskFacts
 
 GROUPS = {"adapter": "Adapters", "control": "Controls"}  # all other roles are references
 ROLES = {

@@ -14,9 +14,9 @@ from itertools import pairwise
 from typing import final
 
 from garnish.comparing.analysis.statistics import dominated
-from garnish.comparing.report.number_format import bytes_text, count_text, seconds_text, signed_text
 from garnish.comparing.report.results import ArmResult, Results
-from garnish.comparing.report.svg import Axis, padded, text_width
+from garnish.reporting.number_format import bytes_text, count_text, seconds_text, signed_text
+from garnish.reporting.svg import Axis, padded, text_width
 
 FONT = 12.0
 RADIUS = 5.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from garnish.comparing.report.number_format import SPACE, signed_text
 from garnish.comparing.report.pareto import RADIUS, Pareto, Point
-from garnish.comparing.report.svg import line, path, picture, tag, text
+from garnish.reporting.number_format import SPACE, signed_text
+from garnish.reporting.svg import line, path, picture, tag, text
 
 
 def pareto_svg(plot: Pareto) -> Markup:

@@ -9,9 +9,9 @@ from typing import TypeVar, final
 
 from markupsafe import Markup
 
-from garnish.comparing.report.number_format import metric_text, percent_text, rate_text
 from garnish.comparing.report.results import ArmResult, Choice, Curve, Results, SearchRun, SeedRun
-from garnish.comparing.report.svg import Axis, line, padded, path, picture, tag, text, text_width
+from garnish.reporting.number_format import metric_text, percent_text, rate_text
+from garnish.reporting.svg import Axis, inside_axes, line, padded, path, picture, tag, text, text_width, value_lines
 
 WIDTH, HEIGHT = 250.0, 150.0
 #: Font size of tick labels in pixels.
@@ -157,32 +157,16 @@ def _scales(series: Mapping[Key, Sequence[float]], part: float) -> dict[Key, tup
     return found
 
 
-def _frame(up: Axis, left: float, right: float) -> list[str]:
-    parts: list[str] = []
-    for value in up.ticks(3):
-        parts.append(line(left, up.at(value), right, up.at(value), "grid"))
-        parts.append(text(left - 6, up.at(value) + 4, f"{value:g}".replace("-", "−"), "end", "tick"))
-    return parts
-
-
-def _window(left: float, right: float, up: Axis, inner: Markup) -> Markup:
-    """Clip the parts outside of the scale."""
-    top, height = up.end - 6, up.start - up.end + 6
-    box = f"{left:g} {top:g} {right - left:g} {height:g}"
-    at: dict[str, str | float | None] = {"x": left, "y": top, "width": right - left, "height": height}
-    return tag("svg", {**at, "viewBox": box, "class": "window"}, inner)
-
-
 def _search_svg(searched: Sequence[SearchRun], chosen: float | None, scale: tuple[float, float], label: str) -> Markup:
     left, right, bottom = 38.0, WIDTH - 10, HEIGHT - 26
     rates = [s.rate for s in searched]
     across, up = Axis(*padded(rates, log=True), left, right, log=True), Axis(*scale, bottom, 10)
-    parts = _frame(up, left, right)
+    parts = value_lines(up, left, right)
     for value in _told(rates, chosen, across):
         parts.append(text(across.at(value), bottom + 18, rate_text(value), "middle", "tick"))
     scored = sorted((s.rate, s.score) for s in searched if s.score is not None)
     if len(scored) > 1:
-        parts.append(_window(left, right, up, path(((across.at(r), up.at(v)) for r, v in scored), "curve")))
+        parts.append(inside_axes(left, right, up, path(((across.at(r), up.at(v)) for r, v in scored), "curve")))
     for entry in searched:
         x, score = across.at(entry.rate), entry.score
         if score is None:
@@ -216,7 +200,7 @@ def _curves_svg(
     steps = [point[0] for curve in [*curves, *behind] for point in curve]
     left, right, bottom = 38.0, WIDTH - 10, HEIGHT - 26
     across, up = Axis(min(steps), max(max(steps), min(steps) + 1), left, right), Axis(*scale, bottom, 10)
-    parts = _frame(up, left, right)
+    parts = value_lines(up, left, right)
     parts += [
         text(left, bottom + 18, f"{min(steps)}", "start", "tick"),
         text(right, bottom + 18, f"{max(steps)} steps", "end", "tick"),
@@ -225,7 +209,7 @@ def _curves_svg(
         for curve in group:
             points = [(across.at(s), up.at(v)) for s, v in curve if v is not None]
             if len(points) > 1:
-                parts.append(_window(left, right, up, path(points, style)))
+                parts.append(inside_axes(left, right, up, path(points, style)))
     return picture(WIDTH, HEIGHT, "chart panel", label, *parts)
 
 

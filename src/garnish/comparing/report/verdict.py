@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from garnish.comparing.report.number_format import count_text, signed_metric_text, signed_text
 from garnish.comparing.report.results import ArmResult, Results, TaskFacts
 from garnish.errors import plural
+from garnish.reporting.number_format import count_text, signed_metric_text, signed_text
 
 
 @final

@@ -9,6 +9,8 @@ from typing import ClassVar, final
 import numpy as np
 
 from garnish.checking.bounds import RawId, RawLevel
+from garnish.data.guessing.binary_rule import guessed_yes_or_no
+from garnish.data.guessing.evidence import Guess, LabelEvidence
 from garnish.data.labels.planes import plane, refuse_nan
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError
@@ -26,6 +28,7 @@ class BinaryReader(Reader):
         ignore: raw values that mean "no label".
         threshold: grey levels above it are foreground.
         positive: raw ids of the foreground, all others are background; 255 has no label unless listed here.
+        inverted: black is foreground and white is not, as in lines drawn on paper; not with ``positive``.
     """
 
     kind: ClassVar[str] = "binary"
@@ -35,11 +38,14 @@ class BinaryReader(Reader):
     ignore: tuple[RawId, ...] = ()
     threshold: RawLevel | None = None
     positive: tuple[RawId, ...] | None = None
+    inverted: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.threshold is not None and self.positive is not None:
             raise OptionError("both 'threshold' and 'positive' are given; keep one")
+        if self.inverted and self.positive is not None:
+            raise OptionError("inverted: does not go with 'positive'; list the other ids there")
         if both := sorted(set(self.ignore) & set(self.positive or ())):
             raise OptionError(f"{both[0]} is listed under 'ignore' and under 'positive'; take it out of one")
 
@@ -52,6 +58,11 @@ class BinaryReader(Reader):
     def by_pixel(self) -> bool:
         """Where it is said what is foreground; else that follows from all numbers of a file."""
         return self.threshold is not None or self.positive is not None
+
+    @classmethod
+    def guess(cls, evidence: LabelEvidence) -> Guess | None:
+        """Edges where the true pixels are few and thin, else Saliency."""
+        return guessed_yes_or_no(evidence, middle_level(evidence.levels.high if evidence.levels else 255))
 
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
         """(1, H, W) float32 in {0, 1, 255 = no label}."""
@@ -67,6 +78,8 @@ class BinaryReader(Reader):
             front = (values.astype(np.uint8) * 255 if values.dtype == bool else values) > self.threshold
         else:
             front = _foreground_as_stored(values, ignored, file)
+        if self.inverted:
+            front = ~front
         target = front.astype(np.float32)
         target[ignored] = IGNORE
         return target[None]

@@ -8,6 +8,9 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from garnish.data.guessing.borders_rule import guessed_borders
+from garnish.data.guessing.evidence import Guess, LabelEvidence
+from garnish.data.labels.id_borders import id_borders
 from garnish.data.labels.id_map import IdMapReader
 from garnish.data.labels.planes import colour_codes, is_coloured
 from garnish.targets.target import IGNORE, Target
@@ -26,6 +29,12 @@ class BoundariesReader(IdMapReader):
 
     kind: ClassVar[str] = "boundaries"
     target: ClassVar[type[Target]] = YesOrNo
+    source: ClassVar[str | None] = "boundaries"
+
+    @classmethod
+    def guess(cls, evidence: LabelEvidence) -> Guess | None:
+        """Edges between the ids of files that a folder of edges holds in place of lines."""
+        return guessed_borders(evidence)
 
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
         """(1, H, W) float32 in {0, 1, 255 = no label}."""
@@ -36,17 +45,4 @@ class BoundariesReader(IdMapReader):
             ignored = ids == IGNORE
         else:
             ignored = np.isin(ids, (*self.ignore, -1 if coloured else IGNORE))
-        edge, unknown = np.zeros(ids.shape, bool), ignored.copy()
-        for one, other in (
-            (np.s_[:, 1:], np.s_[:, :-1]),
-            (np.s_[1:, :], np.s_[:-1, :]),
-        ):
-            known = ~(ignored[one] | ignored[other])
-            change = (ids[one] != ids[other]) & known
-            edge[one] |= change
-            edge[other] |= change
-            unknown[one] |= ignored[other]
-            unknown[other] |= ignored[one]
-        target = edge.astype(np.float32)
-        target[unknown & ~edge] = IGNORE
-        return target[None]
+        return id_borders(ids, ignored)

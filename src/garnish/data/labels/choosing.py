@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import PurePosixPath
 
 from garnish.checking.plain_data import Json, hints_of
 from garnish.data.labels.option_values import numbers_of, several
 from garnish.data.labels.reader import Reader
+from garnish.data.patterns import columns_of
 from garnish.errors import OptionError, shown, suggest
 from garnish.registry import classes, construct
 from garnish.tasks.task import Task
@@ -51,25 +53,32 @@ def chosen_reader(given: Mapping[str, Json], task: type[Task], where: str) -> ty
     """
     known = readers()
     kind, source = given.get("kind") or "auto", given.get("from")
-    if source not in (None, "boundaries"):
-        raise OptionError(f"{where}.from: unknown source {source!r}; available: boundaries")
-    if source and kind not in ("auto", source):
-        raise OptionError(f"{where}: both 'kind' ({kind}) and 'from' ({source}) are given; keep one")
+    sources = tuple(dict.fromkeys(cls.source for cls in known.values() if cls.source))
+    if source is not None and source not in sources:
+        raise OptionError(f"{where}.from: unknown source {source!r}; available: {', '.join(sources)}")
     if kind not in ("auto", *known):
         raise OptionError(f"{where}.kind: unknown kind {shown(kind)}{suggest(str(kind), ('auto', *known))}")
-    asked = source or kind
+    if source and kind != "auto" and known[kind].source != source:
+        raise OptionError(f"{where}: both 'kind' ({kind}) and 'from' ({source}) are given; keep one")
     fitting = {name: cls for name, cls in known.items() if cls.target is task.target}
     if not fitting:
         raise OptionError(f"{where}: no reader makes targets of {task.__name__}; write one: docs/add-a-reader.md")
     wanted = [name for name, cls in fitting.items() if cls.chosen_by and given.get(cls.chosen_by) is not None]
     usual = [name for name, cls in fitting.items() if cls.default]
-    if asked != "auto":
-        if asked in fitting:
-            return fitting[asked]
+    if kind != "auto":
+        if kind in fitting:
+            return fitting[kind]
         names = " or ".join(dict.fromkeys((*wanted, *usual, *fitting)))
-        at = "from" if source else "kind"
-        raise OptionError(f"{where}.{at}: {asked!r} does not fit {task.__name__}; use {names}")
-    found = wanted or usual or list(fitting)
+        raise OptionError(f"{where}.kind: {kind!r} does not fit {task.__name__}; use {names}")
+    endings = {PurePosixPath(t).suffix.lower() for t in several(given.get("labels")) if isinstance(t, str)}
+    own = [name for name, cls in fitting.items() if cls.suffixes() & endings and cls.source == source]
+    if source:
+        named = [name for name, cls in fitting.items() if cls.source == source]
+        if not named:
+            names = " or ".join(dict.fromkeys((*wanted, *usual, *fitting)))
+            raise OptionError(f"{where}.from: {source!r} does not fit {task.__name__}; use {names}")
+        own = own or [name for name in named if not fitting[name].suffixes()] or named
+    found = own or wanted or usual or list(fitting)
     if len(found) == 1:
         return fitting[found[0]]
     raise OptionError(
@@ -77,13 +86,14 @@ def chosen_reader(given: Mapping[str, Json], task: type[Task], where: str) -> ty
     )
 
 
-def reader_of(given: Mapping[str, Json], task: Task, where: str) -> Reader:
+def reader_of(given: Mapping[str, Json], task: Task, where: str, has_table: bool = False) -> Reader:
     """Build the reader of one task's labels.
 
     Args:
         given: its options by name.
         task: the task of the targets.
         where: prefix of messages (file and task).
+        has_table: whether templates may name columns of a table in place of ``{name}``.
 
     Raises:
         OptionError: a missing template, a wrong type or value, or an option that does not apply to the reader.
@@ -91,13 +101,13 @@ def reader_of(given: Mapping[str, Json], task: Task, where: str) -> Reader:
     labels = tuple(several(given.get("labels")))
     if not labels or not all(isinstance(template, str) for template in labels):
         raise OptionError(f"{where}: option 'labels' is required, a template such as \"masks/{{split}}/{{name}}.png\"")
-    for template in labels:
-        if "{name}" not in template:
-            raise OptionError(
-                f"{where}.labels: {template!r} has no {{name}}, so every picture would have one label; write"
-                " {name} where the picture's name stands"
-            )
     cls = chosen_reader(given, type(task), where)
+    for template in labels:
+        if "{name}" not in template and not (cls.shared or (has_table and columns_of(template))):
+            raise OptionError(
+                f"{where}.labels: {template!r} has no {{name}}, so every picture would have one label; write {{name}}"
+                f" where the picture's name stands{', or a column of the table in braces' if has_table else ''}"
+            )
     takes = options_of_reader(cls)
     for name in given:
         if name not in (*takes, "labels", *_CHOICE):

@@ -11,11 +11,12 @@ import numpy as np
 
 from garnish.checking.bounds import ClassId
 from garnish.checking.plain_data import Json
-from garnish.data.labels.option_values import several, whole_number
+from garnish.data.guessing.colours_rule import guessed_colours
+from garnish.data.guessing.evidence import Guess, LabelEvidence
+from garnish.data.labels.colour_text import colours_of, pascal_colours
 from garnish.data.labels.planes import colour_codes
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError, shown, suggest
-from garnish.files.label_files import open_label
 from garnish.targets.class_ids import ClassIds
 from garnish.targets.target import IGNORE, Target
 from garnish.tasks.task import Task
@@ -27,15 +28,17 @@ class ColoursReader(Reader):
     """RGB or palette colours, mapped to classes by a table.
 
     Attributes:
-        colours: class name → [r, g, b] or several [[r, g, b], …]; the name ``ignore`` means no label.
+        colours: class name → [r, g, b], "#ff8000", "#f80" or "255 128 0", or several in a list; the name ``ignore``
+            means no label. "voc": class k has the k-th colour of Pascal's palette, and its last one means no label.
         others: the id of colours that are not listed; null: they are an error.
     """
 
     kind: ClassVar[str] = "colours"
     target: ClassVar[type[Target]] = ClassIds
     chosen_by: ClassVar[str | None] = "colours"
+    palette_colours: ClassVar[bool] = True
 
-    colours: Mapping[Json, Json] | None = None
+    colours: Mapping[Json, Json] | Literal["voc"] | None = None
     others: ClassId | Literal["same"] | None = None
 
     def __post_init__(self) -> None:
@@ -62,6 +65,9 @@ class ColoursReader(Reader):
         """(R, G, B) → id by the task's class names, or by the order of ``colours`` if it has only their number."""
         if self.colours is None:
             return None
+        if isinstance(self.colours, str):
+            palette = pascal_colours(256)
+            return {**{colour: k for k, colour in enumerate(palette[: task.channels])}, palette[IGNORE]: IGNORE}
         given = {str(name): colour for name, colour in self.colours.items()}
         names = tuple(name for name in given if name != "ignore")
         if task.label_names is not None or set(names) <= set(task.legend()):
@@ -75,19 +81,15 @@ class ColoursReader(Reader):
                 raise OptionError(
                     f"colours: {len(names)} classes have colours, but the task has {task.channels}; correct `classes`"
                 )
-            is_list = isinstance(colour, list | tuple) and colour and isinstance(colour[0], list | tuple)
-            for one in colour if is_list else [colour]:
-                rgb = [whole_number(level, "colours") for level in several(one)]
-                if len(rgb) != 3 or not all(0 <= level <= 255 for level in rgb):
-                    raise OptionError(f"colours: class {name!r} has {one!r}; expected three numbers from 0 to 255")
-                if table.setdefault((rgb[0], rgb[1], rgb[2]), new) != new:
-                    raise OptionError(f"colours: {rgb} stands for two classes; give each its own colour")
+            for rgb in colours_of(colour, f"colours: class {name!r}"):
+                if table.setdefault(rgb, new) != new:
+                    raise OptionError(f"colours: {list(rgb)} stands for two classes; give each its own colour")
         return table
 
-    def load(self, file: Path, picture: str, size: tuple[int, int] | None) -> tuple[np.ndarray, int]:
-        """As :meth:`Reader.load`, but palette pictures give their colours."""
-        raw, facts = open_label(file, colours=True, upright=self.orientation != "stored")
-        return raw, 1 if facts is None else facts.orientation
+    @classmethod
+    def guess(cls, evidence: LabelEvidence) -> Guess | None:
+        """Semantic from few colours, named by a list beside the files."""
+        return guessed_colours(evidence)
 
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
         """(H, W) int64 class ids by the table."""

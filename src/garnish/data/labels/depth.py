@@ -12,6 +12,8 @@ import numpy as np
 
 from garnish.checking.bounds import ChannelWeight, RawValue
 from garnish.checking.plain_data import Json, reals
+from garnish.data.guessing.depth_rule import guessed_depth
+from garnish.data.guessing.evidence import Guess, LabelEvidence
 from garnish.data.labels.planes import check_packed, plane, unpacked
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError
@@ -71,6 +73,11 @@ class DepthReader(Reader):
         """True."""
         return True
 
+    @classmethod
+    def guess(cls, evidence: LabelEvidence) -> Guess | None:
+        """Depth with a unit from type, range, share of zeros and the name of the folder."""
+        return guessed_depth(evidence)
+
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
         """(1, H, W) float32 metres; 0, negative and ``invalid`` values become 0."""
         remedy = "write `packed: [1, 256, 65536]`, the weights of red, green and blue in one number"
@@ -83,13 +90,14 @@ class DepthReader(Reader):
         metres = values.astype(np.float32)
         for value in self.invalid:
             metres[np.isnan(metres) if math.isnan(value) else metres == np.float32(value)] = 0.0
-        for name, bad in (("nan", np.isnan(metres)), ("inf", metres == np.inf), ("-inf", metres == -np.inf)):
-            if bad.any():
-                raise DataError(
-                    f"{file}: {int(bad.sum())} of {bad.size} depths are {name.upper()}; "
-                    f"write `invalid: {name}` in the data description if that means 'no depth', or repair the file"
-                )
+        if values.dtype.kind == "f" and not np.isfinite(metres).all():
+            infinite = (("nan", np.isnan(metres)), ("inf", metres == np.inf), ("-inf", metres == -np.inf))
+            name, bad = next((name, bad) for name, bad in infinite if bad.any())
+            raise DataError(
+                f"{file}: {int(bad.sum())} of {bad.size} depths are {name.upper()}; "
+                f"write `invalid: {name}` in the data description if that means 'no depth', or repair the file"
+            )
         if self.metres is not None:
             # In float64, then rounded once: 2600 mm must not become more than 2.6 m.
             metres = (metres.astype(np.float64) * self.metres).astype(np.float32)
-        return np.maximum(metres, 0.0)[None]
+        return np.maximum(metres, 0.0, out=metres)[None]

@@ -9,11 +9,12 @@ from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from garnish.checking.bounds import ChannelWeight, ClassId, RawId
+from garnish.checking.plain_data import integers
 from garnish.data.labels.planes import check_packed, plane, unpacked, whole
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError
@@ -30,6 +31,9 @@ class IdMapReader(Reader, ABC):
         others: the id of raw ids that are not listed; "same" keeps them.
         offset: added to raw ids; negative results have no label (−1 is "reduce zero label").
         packed: weights of red, green and blue, whose weighted sum is a pixel's id; null: one number per pixel.
+        divide: K of ids that are class × K + instance; the other options then mean the class.
+        below: what an id below ``divide`` is: "same", a class without instances (as in Cityscapes), or "instance", the
+            number of an instance of class 0; null: ids from 1 to K − 1 are an error.
     """
 
     ignore: tuple[RawId, ...] = ()
@@ -37,6 +41,8 @@ class IdMapReader(Reader, ABC):
     others: ClassId | Literal["same"] | None = None
     offset: RawId = 0
     packed: tuple[ChannelWeight, ...] | None = None
+    divide: Annotated[int, integers(2, 10**9)] | None = None
+    below: Literal["same", "instance"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,6 +53,8 @@ class IdMapReader(Reader, ABC):
             raise OptionError(f"{both[0]} is listed under 'ignore' and under 'map'; take it out of one")
         if self.others is not None and self.map is None:
             raise OptionError("others: needs 'map', which says what the listed ids become")
+        if self.below is not None and self.divide is None:
+            raise OptionError("below: needs 'divide', which says how many instances a class may have")
 
     @property
     def exact(self) -> bool:
@@ -54,12 +62,26 @@ class IdMapReader(Reader, ABC):
         return True
 
     def raw_ids(self, raw: np.ndarray, file: Path) -> np.ndarray:
-        """(H, W) int64 ids as stored, before mapping."""
+        """(H, W) int64 ids as stored, before mapping; of class × K + instance the class."""
         remedy = (
             "write `colours: {class name: [r, g, b]}`, or `packed: [1, 256, 65536]` where red, green and blue make up"
             " one id"
         )
-        return whole(plane(unpacked(raw, self.packed, file), file, remedy), file)
+        ids = whole(plane(unpacked(raw, self.packed, file), file, remedy), file)
+        return ids if self.divide is None else self._divided(ids, self.divide, file)
+
+    def _divided(self, ids: np.ndarray, by: int, file: Path) -> np.ndarray:
+        """The classes of ids that are class × ``by`` + instance; ids below 0 stay."""
+        small = (ids >= 0) & (ids < by)
+        if self.below is None and (odd := ids[small & (ids > 0)]).size:
+            raise DataError(
+                f"{file}: {odd.size} pixels have ids from {int(odd.min())} to {int(odd.max())}, below `divide: {by}`;"
+                " write `below: same` if these are classes without instances, or `below: instance` if they are"
+                " instances of class 0"
+            )
+        kept = (ids < 0) | small if self.below == "same" else ids < 0
+        divided: np.ndarray = np.where(kept, ids, ids // by)
+        return divided
 
     def mapped(self, ids: np.ndarray, file: Path) -> np.ndarray:
         """Raw ids → ids by ``ignore``, ``map``, ``others`` and ``offset``, in this order; may modify ``ids``."""

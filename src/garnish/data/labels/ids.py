@@ -8,6 +8,8 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from garnish.data.guessing.evidence import Guess, LabelEvidence
+from garnish.data.guessing.ids_rule import guessed_ids
 from garnish.data.labels.id_map import IdMapReader
 from garnish.errors import DataError
 from garnish.targets.class_ids import ClassIds
@@ -29,11 +31,15 @@ class IdsReader(IdMapReader):
         """True."""
         return True
 
+    @classmethod
+    def guess(cls, evidence: LabelEvidence) -> Guess | None:
+        """Semantic from ids of few regions: from 0 or 1, with gaps, with a "no label" that outlines."""
+        return guessed_ids(evidence)
+
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
         """(H, W) int64 class ids, not checked against the number of classes."""
         ids = self.mapped(self.raw_ids(raw, file), file)
-        if (ids < 0).any():
-            value = int(ids.min())
+        if (value := int(ids.min())) < 0:
             raise DataError(
                 f"{file}: holds id {value}; write `ignore: {value}` or list it under `map` in the data description"
             )

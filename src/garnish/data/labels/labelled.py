@@ -29,12 +29,13 @@ class Labelled:
     labels: Reader
 
 
-def labelled(entry: Json, where: str) -> Labelled:
+def labelled(entry: Json, where: str, has_table: bool = False) -> Labelled:
     """Build a task and its reader from one mapping that holds the options of both.
 
     Args:
         entry: ``{task: NAME, labels: TEMPLATE, …}``.
         where: prefix of messages (file and task).
+        has_table: whether templates may name columns of a table in place of ``{name}``.
 
     Raises:
         OptionError: an unknown task, an option that neither or both have, or an invalid value.
@@ -60,5 +61,5 @@ def labelled(entry: Json, where: str) -> Labelled:
             )
     task_options = {key: value for key, value in given.items() if key in own}
     task: Task = registry.build("tasks", entry["task"], task_options, where=where)
-    labels = reader_of({key: value for key, value in given.items() if key not in own}, task, where)
+    labels = reader_of({key: value for key, value in given.items() if key not in own}, task, where, has_table)
     return Labelled(task, labels)

@@ -12,6 +12,8 @@ import numpy as np
 
 from garnish.checking.bounds import RawValue
 from garnish.checking.plain_data import Json
+from garnish.data.guessing.evidence import Guess, LabelEvidence
+from garnish.data.guessing.normals_rule import guessed_normals
 from garnish.data.labels.planes import refuse_nan
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError, OptionError
@@ -67,6 +69,11 @@ class NormalsReader(Reader):
     def resolved(self, task: Task) -> Mapping[str, Json]:
         """The options, with ``axes`` converted to ``flip``."""
         return {**super().resolved(task), "axes": None, "flip": self.flipped}
+
+    @classmethod
+    def guess(cls, evidence: LabelEvidence) -> Guess | None:
+        """Normals from vectors of length 1, with axes from where cameras see them."""
+        return guessed_normals(evidence)
 
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
         """(3, H, W) float32 unit vectors; zero: no label."""

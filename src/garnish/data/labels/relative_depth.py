@@ -10,6 +10,8 @@ from typing import ClassVar, final
 import numpy as np
 
 from garnish.checking.bounds import ChannelWeight, RawValue
+from garnish.data.guessing.evidence import Guess, LabelEvidence
+from garnish.data.guessing.relative_depth_rule import guessed_relative_depth
 from garnish.data.labels.planes import check_packed, plane, unpacked
 from garnish.data.labels.reader import Reader
 from garnish.errors import DataError
@@ -48,6 +50,11 @@ class RelativeDepthReader(Reader):
     def by_pixel(self) -> bool:
         """True."""
         return True
+
+    @classmethod
+    def guess(cls, evidence: LabelEvidence) -> Guess | None:
+        """RelativeDepth of disparity; of other smooth numbers a question."""
+        return guessed_relative_depth(evidence)
 
     def decode(self, raw: np.ndarray, file: Path, task: Task) -> np.ndarray:
         """(1, H, W) float32, NaN where there is no label; numbers as stored."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 from torch import Tensor
 
 from garnish.tasks.task import Task
@@ -31,9 +32,9 @@ def left_out(task: Task, target: Tensor) -> dict[str, Outside]:
     """Counts for a single target of one channel, by the reason that :meth:`~garnish.tasks.task.Task.outside` gives."""
     found = {}
     for why, pixels in task.outside(target).items():
-        if pixels.any():
+        if count := int(np.count_nonzero(pixels.numpy())):
             values = target[0][pixels]
-            found[why] = Outside(int(pixels.sum()), float(values.min()), float(values.max()))
+            found[why] = Outside(count, float(values.min()), float(values.max()))
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from garnish.data.labels.reader import Reader
 from garnish.tasks.task import Task
 
@@ -29,5 +31,7 @@ def written(reader: Reader, task: Task) -> str:
     cls, options = type(reader), dict(reader.resolved(task))
     if cls.__module__.startswith(__package__):
         values = {**_BEFORE, **options, "kind": cls.kind}
-        return f"LabelOptions({', '.join(f'{name}={values[name]!r}' for name in _BEFORE)})"
+        usual = {f.name: f.default for f in fields(reader)}
+        newer = [name for name in options if name not in _BEFORE and options[name] != usual.get(name)]
+        return f"LabelOptions({', '.join(f'{name}={values[name]!r}' for name in (*_BEFORE, *newer))})"
     return f"{cls.__module__}.{cls.__qualname__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"

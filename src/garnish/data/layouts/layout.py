@@ -14,6 +14,7 @@ from garnish.checking.arguments import Options
 from garnish.checking.plain_data import Json
 from garnish.errors import OptionError, shown, suggest
 from garnish.files.label_files import read_array
+from garnish.registry import classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,3 +84,9 @@ class Layout(Options, ABC):
                 raise OptionError(f"{where}.tasks.{name}: {options!r}; write options such as {{weight: 2}}, or nothing")
             found[str(name)] = {**known[name], **(options or {})}
         return found
+
+
+def published_layout(path: Path) -> str | None:
+    """Name of the published layout that a folder has, None if it has none."""
+    known: Mapping[str, type[Layout]] = classes("layouts") if path.is_dir() else {}
+    return next((name for name, layout in known.items() if layout.recognised(path)), None)

@@ -29,6 +29,12 @@ class PascalVOC(Layout):
 
     augmented: bool = False
 
+    @classmethod
+    def recognised(cls, folder: Path) -> bool:
+        """Whether it is Pascal VOC, and not another set in its layout, whose tools write a list of classes."""
+        own = ("labelmap.txt", "class_names.txt")
+        return super().recognised(folder) and not any((folder / name).exists() for name in own)
+
     def described(self, root: Path) -> dict[str, Json]:
         """Description of Pascal VOC: one task, ``seg``, with more training labels if ``augmented``."""
         lists = "ImageSets/Segmentation"

@@ -43,6 +43,11 @@ class Scenes(Series):
 
     Raises:
         OptionError: an unknown task or style.
+
+    Example:
+        >>> data = gn.Scenes(4, size=32, tasks=("seg", "depth"))
+        >>> len(data), tuple(data[0].image.shape), list(data.tasks)
+        (4, (3, 32, 32), ['seg', 'depth'])
     """
 
     @checked

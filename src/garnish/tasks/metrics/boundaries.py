@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from garnish.reporting.detail import Detail
 from garnish.targets.target import IGNORE
 from garnish.tasks.binary import BinaryTask
 from garnish.tasks.metrics.boundary_counts import count_picture, workers
-from garnish.tasks.metrics.thresholds import HUNDREDTHS
+from garnish.tasks.metrics.thresholds import HUNDREDTHS, over_thresholds
 from garnish.tasks.metrics.totals import Totals
 
 Floats = NDArray[np.float64]
@@ -93,6 +94,11 @@ class BoundaryMetric(Totals):
             self.add("true", torch.tensor(num_true))
             self.add("own", torch.tensor([matched[best], predicted[best]]))
         self.add("pixels", valid.sum())
+
+    def details(self) -> tuple[Detail, ...]:
+        """Precision, recall and F over thresholds; nothing where no pixel has a label."""
+        scores = _scores(self.matched.cpu().numpy(), self.predicted.cpu().numpy(), int(self.true))
+        return (over_thresholds(HUNDREDTHS, *map(torch.from_numpy, scores)),) if self.pixels > 0 else ()
 
     def compute(self) -> dict[str, Tensor]:
         """Name → value, () float64; NaN if no pixel had a label."""

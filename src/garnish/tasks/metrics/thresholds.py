@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from garnish.reporting.number_tables import Sweep
+
 #: 0.01, 0.02 … 0.99
 HUNDREDTHS = tuple(k / 100 for k in range(1, 100))
 #: 0.05, 0.10 … 0.95
@@ -30,3 +32,14 @@ def counts_above(values: Tensor, mask: Tensor, thresholds: tuple[float, ...], *,
     offset = torch.arange(pictures, device=values.device).reshape(-1, *(1,) * (values.ndim - 1)) * steps
     histogram = torch.bincount((passed + offset)[mask], minlength=pictures * steps).reshape(pictures, steps)
     return histogram.flip(1).cumsum(1).flip(1)[:, 1:]
+
+
+def over_thresholds(
+    thresholds: tuple[float, ...], precision: Tensor, recall: Tensor, f: Tensor, *, f_name: str = "F"
+) -> Sweep:
+    """Precision, recall and F, (T,) each, at T thresholds, as a table that can be drawn."""
+    measures = {"precision": precision.tolist(), "recall": recall.tolist(), f_name: f.tolist()}
+    title = "Precision, recall and F over thresholds"
+    return Sweep(
+        name="thresholds", title=title, setting="threshold", at=thresholds, measures=measures, bounds=(0.0, 1.0)
+    )

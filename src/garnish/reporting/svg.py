@@ -69,6 +69,23 @@ class Axis:
         return log_ticks(self.low, self.high, most) if self.log else round_ticks(self.low, self.high, most)
 
 
+def value_lines(up: Axis, left: float, right: float) -> list[str]:
+    """Horizontal lines at a few round values of the upward axis, with the values left of them."""
+    parts: list[str] = []
+    for value in up.ticks(3):
+        parts.append(line(left, up.at(value), right, up.at(value), "grid"))
+        parts.append(text(left - 6, up.at(value) + 4, f"{value:g}".replace("-", "−"), "end", "tick"))
+    return parts
+
+
+def inside_axes(left: float, right: float, up: Axis, *inner: Markup) -> Markup:
+    """Clip the parts outside of the scale."""
+    top, height = up.end - 6, up.start - up.end + 6
+    box = f"{left:g} {top:g} {right - left:g} {height:g}"
+    at: dict[str, str | float | None] = {"x": left, "y": top, "width": right - left, "height": height}
+    return tag("svg", {**at, "viewBox": box, "class": "window"}, *inner)
+
+
 def padded(values: Iterable[float], log: bool = False, part: float = 0.08) -> tuple[float, float]:
     """Lowest and highest value with a margin; a single value gets a range too."""
     found = list(values)

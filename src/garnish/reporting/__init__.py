@@ -1,0 +1,1 @@
+"""What people are shown while something runs and after it: a live line, pages that need no network, charts, numbers."""

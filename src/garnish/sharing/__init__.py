@@ -1,0 +1,1 @@
+"""Bundles to the Hugging Face Hub and from it: pushing with a card, and pulling."""
