@@ -22,6 +22,7 @@ ROOMS = [
     ("ground", {"__init__", "errors", "moved", "output", "registry", "checking"}),
     ("files", set()),
     ("pictures", set()),
+    ("stores", set()),  # folders elsewhere: object stores, by fsspec
     ("drawing", set()),
     ("decodings", set()),
     ("reporting", set()),  # live lines, pages, charts
@@ -47,6 +48,7 @@ ROOMS = [
     ("planning", set()),
     ("recipes", set()),
     ("comparing", set()),
+    ("cluster", set()),  # the seams to Ray; nothing else imports it
     ("serving", {"client"}),  # many bundles for many requests
     ("top", {"__main__", "cli", "commands", "demo"}),
 ]

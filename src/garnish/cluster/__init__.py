@@ -1,0 +1,1 @@
+"""Seams to Ray: sweeps, bulk prediction."""

@@ -1,0 +1,1 @@
+"""Places that are not folders of this machine: object stores, by fsspec."""
