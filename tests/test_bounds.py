@@ -28,7 +28,9 @@ from garnish.errors import OptionError
 from garnish.training.train_options import TrainOptions
 
 #: Kinds whose classes have options; those of trunks are their families' own.
-KINDS = [kind for kind in registry.KINDS if kind not in ("backbones", "annotations", "checks", "foreign")]
+KINDS = [
+    kind for kind in registry.KINDS if kind not in ("backbones", "transformers", "annotations", "checks", "foreign")
+]
 CLASSES: dict[str, type] = {
     **{name: cls for kind in KINDS for name, cls in registry.classes(kind).items()},
     **{cls.__name__: cls for cls in (TrainOptions, Augment, SceneOptions, CompareOptions)},

@@ -200,7 +200,7 @@ def test_weights_are_looked_for_here_and_beside_the_bundle(tmp_path, monkeypatch
     assert read_bundle_json("b")["backbone"]["weights_source"] == str(file)
     before = outputs(model)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match=f"{file}, below the working directory or trained/b") as caught:
+    with pytest.raises(BundleError, match=f"{file}, below the working directory or beside the bundle") as caught:
         gn.load("trained/b")
     assert "\n" not in str(caught.value) and "pass weights=" in str(caught.value)
     shutil.copytree("trained/weights", "trained/b/weights")  # a bundle that is sent about with its weights

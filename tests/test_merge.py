@@ -23,6 +23,7 @@ from garnish.bundles.bundle_json import read_bundle_json
 from garnish.cli import main
 from garnish.engine.folding import fold_shared, merge_adapters
 from garnish.engine.owner import owners_of
+from garnish.engine.trained_scale import TrainedScale
 from garnish.errors import BundleError, OptionError, SiteError
 from garnish.files import atomic
 from garnish.model.model import adapt
@@ -203,6 +204,7 @@ def test_the_bundled_backbone_becomes_an_mit_b0(tmp_path):
 
 def test_a_folder_holds_a_bundle_of_the_heads(tmp_path, monkeypatch):
     model = trained("swin", LORA, tmp_path, taps="merged")
+    model.owner_of("seg").scale = TrainedScale((64, 48), (0.5, 2.0))
     model.save(tmp_path / "bundle", metrics={"seg": {"miou": 0.5}, "depth": {"rmse": float("nan")}})
     said = garnish.merge(tmp_path / "bundle", tmp_path / "merged")
     assert sorted(f.name for f in (tmp_path / "merged").iterdir()) == sorted(said.files)
@@ -214,6 +216,7 @@ def test_a_folder_holds_a_bundle_of_the_heads(tmp_path, monkeypatch):
     assert owner["tasks"] == ["seg", "depth"] and [m["name"] for m in owner["methods"]] == ["Frozen"]
     assert facts["metrics"] == {"seg": {"miou": 0.5}, "depth": {"rmse": None}} and facts["dtype"] == "float16"
     assert facts["extra"]["merged"]["largest_relative"] <= BOUND
+    assert garnish.load(tmp_path / "merged").owner_of("depth").scale == TrainedScale((64, 48), (0.5, 2.0))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "backbone.safetensors").write_bytes(b"another file of that name")

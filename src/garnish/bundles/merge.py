@@ -230,7 +230,7 @@ def _merged_model(model: Model, owner: Owner) -> Model:
                 f"{type(adapter).__name__} at {at.site.name}: is at a site where tasks own a part, so it cannot be "
                 f"folded, or kept with {_names(left)}; keep the bundle unmerged"
             )
-    made.owners[0].licences = owner.root.licences
+    made.owners[0].licences, made.owners[0].scale = owner.root.licences, owner.root.scale
     former = model.own_tensors()
     for name, tensor in made.own_tensors().items():
         tensor.copy_(former[name])

@@ -50,7 +50,7 @@ def rebuild(where: str, wanted: BackboneFacts, weights: str | os.PathLike[str] |
             beside = _beside(where, source)
             alone = Path(source).name == source and beside is not None and beside.is_file()  # written with its weights
             if alone or not Path(source).expanduser().exists():
-                tried = f"{source}, below the working directory or {where}"
+                tried = f"{source}, below the working directory or beside the bundle"
                 source = str(beside) if beside is not None and beside.exists() else source
         # weights bundled with the package need no path
         kept = None if source == "bundled" else source
