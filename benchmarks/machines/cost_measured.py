@@ -123,7 +123,10 @@ def weights() -> dict[str, tuple[float, str]]:
     found = read(file)["trunks"]["swin_t"]
     measured = "measured: docs/scale.md, Weights; OMP_NUM_THREADS=1 python benchmarks/machines/weights.py"
     rows["trunk_file"] = (found["trunk_bytes"], "counted: values of 4 bytes of a Swin-T")
-    for kind, what in (("bundle", "LoRA, r = 8, from block 0, two linear heads"), ("copy", "full fine-tuning")):
+    for kind, what in (
+        ("bundle", "LoRA, r = 8, from block 0, two linear heads; other methods have fewer tensors"),
+        ("copy", "full fine-tuning"),
+    ):
         rows[f"{kind}_file"] = (found[kind]["files_bytes"], f"{measured}; {what}")
         rows[f"{kind}_memory"] = (found[kind]["memory_bytes"], f"{measured}; {what}, tensors alone")
         rows[f"{kind}_load"] = (1e-3 * found[kind]["cpu_ms"], f"{measured}; {what}, processor time")
@@ -170,6 +173,7 @@ def measured(method: str = "lora-first", device: str = "cpu") -> Assumptions:
     if method not in METHODS:
         raise ImpossibleError(f"method: {method!r} is unknown; it is one of {', '.join(METHODS)}")
     added, why = engines()
+    why["pass_price"] = "not given: prices of machines differ; --set pass_price=$ a second"
     rows = {**ASSUMED_ROWS, **passes(method), **host(), **weights(), **training(), **added}
     if device == "accelerator":
         for name in ("plain_pass", "first_bundle", "another_bundle", "head", "run"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cost_assumptions import Assumptions
@@ -10,7 +10,7 @@ from cost_assumptions import Assumptions
 HOUR = 3600.0
 #: divisors and names of what is shown, largest first, by unit
 SCALES: dict[str, tuple[tuple[float, str], ...]] = {
-    "s": ((24 * HOUR, "days"), (HOUR, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
+    "s": ((HOUR, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
     "B": ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")),
     "B/s": ((1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1, "B/s")),
     "1/s": ((1, "/s"),),
@@ -20,40 +20,21 @@ SCALES: dict[str, tuple[tuple[float, str], ...]] = {
 
 
 def shown(value: float | None, unit: str) -> str:
-    """A number of three digits with a unit that suits it.
-
-    Of device time hours are kept: what is above a day is told in hours by :func:`hours`.
-    """
+    """A number of three digits with a unit that suits it."""
     if value is None:
         return "not measured"
     scales = SCALES.get(unit, ((1, unit),))
-    divisor, name = next(((d, n) for d, n in scales if abs(value) >= d), scales[-1])
     if value == 0:
-        return f"0 {scales[-1][1] if unit != 's' else 's'}".strip()
+        return "0"
+    divisor, name = next(((d, n) for d, n in scales if abs(value) >= d), scales[-1])
     return f"{digits(value / divisor)} {name}".strip()
 
 
 def digits(value: float) -> str:
-    """Three digits at least, thousands apart; tiny and huge ones by powers of ten."""
-    if abs(value) >= 1e9 or abs(value) < 1e-3:
-        return f"{value:.3g}"
-    if abs(value) >= 100:
+    """Three digits at least, thousands apart; what is tiny or beyond 10⁹ by powers of ten."""
+    if 100 <= abs(value) < 1e9:
         return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
-def hours(value: float | None) -> str:
-    """Seconds as hours."""
-    return "not measured" if value is None else f"{digits(value / HOUR)} h"
-
-
-def cell(one: dict[str, Any]) -> str:
-    """A row's number, and the engine's mark where something is left out."""
-    if one["unit"] == "s" and (one["value"] or 0) > 24 * HOUR:
-        text = hours(one["value"])
-    else:
-        text = shown(one["value"], one["unit"])
-    return text
+    return f"{value:.3g}" if abs(value) < 1e9 else f"{value:.4e}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -69,16 +50,27 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def side_by_side(columns: dict[str, dict[str, dict[str, Any]]], title: str) -> list[str]:
     """Rows of several columns, and below them the notes that differ from nothing."""
     names = list(next(iter(columns.values())))
-    rows = [[name, *(cell(column[name]) for column in columns.values())] for name in names if name != "what binds"]
+    rows = [
+        [name, *(shown(column[name]["value"], column[name]["unit"]) for column in columns.values())]
+        for name in names
+        if name != "what binds"
+    ]
     if "what binds" in names:
         rows.append(["what binds", *(column["what binds"]["note"].partition(";")[0] for column in columns.values())])
-    notes = {
-        f"  {name}: {column[name]['note']}"
-        for column in columns.values()
-        for name in names
-        if column[name]["note"] and name != "what binds"
-    }
-    return [*table([title, *columns], rows), *sorted(notes)]
+    return [*table([title, *columns], rows), *notes(columns.values())]
+
+
+def notes(columns: Iterable[dict[str, dict[str, Any]]]) -> list[str]:
+    """What is left out of the rows above, each once."""
+    missing, other = set(), set()
+    for column in columns:
+        for name, one in column.items():
+            if one["value"] is None:
+                missing.add(one["note"].removeprefix("not measured: "))
+            elif one["note"] and name != "what binds":
+                other.add(f"  {name}: {one['note']}")
+    first = [f"  not measured: {', '.join(sorted(missing))} (--set gives a value)"] if missing else []
+    return [*first, *sorted(other)]
 
 
 def text(found: dict[str, Any], most: int) -> str:
