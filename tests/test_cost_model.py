@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks" / "machines"))
 import cost_model  # noqa: E402
+import scale_table  # noqa: E402
 from cost_assumptions import Assumptions, NotMeasuredError, numbers  # noqa: E402
 from cost_bulk import attempts, bulk, sweep  # noqa: E402
 from cost_caches import counted_hits, hits, popularity, simulated_hits  # noqa: E402
@@ -326,6 +327,18 @@ def test_tables_are_plain_text(capsys):
     listed = capsys.readouterr().out
     for one in numbers():
         assert f"\n{one.name} = " in f"\n{listed}"
+
+
+def test_the_page_says_what_was_measured():
+    page = scale_table.PAGE.read_text("utf-8")
+    assert scale_table.filled(page) == page, "run python benchmarks/machines/scale_table.py"
+    for name in scale_table.BLOCKS:  # and would not, had a block another number
+        spoilt = page.replace(scale_table.begin(name), f"{scale_table.begin(name)}1 ")
+        assert spoilt != page and scale_table.filled(spoilt) == page
+    for one in numbers():
+        assert f"| `{one.name}` | {one.metadata['meaning']} |" in page
+    with pytest.raises(ValueError, match="end of weights"):
+        scale_table.filled(page.replace(scale_table.end("weights"), ""))
 
 
 def filled(a: Assumptions) -> Assumptions:

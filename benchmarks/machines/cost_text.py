@@ -65,9 +65,11 @@ def notes(columns: Iterable[dict[str, dict[str, Any]]]) -> list[str]:
     missing, other = set(), set()
     for column in columns:
         for name, one in column.items():
+            if name == "what binds":
+                continue
             if one["value"] is None:
                 missing.add(one["note"].removeprefix("not measured: "))
-            elif one["note"] and name != "what binds":
+            elif one["note"]:
                 other.add(f"  {name}: {one['note']}")
     first = [f"  not measured: {', '.join(sorted(missing))} (--set gives a value)"] if missing else []
     return [*first, *sorted(other)]
