@@ -29,7 +29,7 @@ PAPER = Assumptions(
     gets_picture=1, puts_map=1, puts_block=1, names_list=10, files_weights=3, get_price=0.001, put_price=0.01,
     byte_price=0.0001, request_wait=0.1, in_flight=2, gets_second=10, puts_second=5, network=1000,
     trunk_file=500, program_memory=100, bundle_file=20, bundle_memory=10, bundle_load=0.4,
-    copy_file=600, copy_memory=1000, copy_load=3, memory=2100,
+    copy_file=600, copy_memory=1000, copy_load=3, memory=2105,
     sweep_start=7, sweep_run=2, bulk_start=6, bulk_picture=0.3, serve_request=0.1, run=60,
     request_fails=0, tries=3, block_lost=0, run_lost=0, run_again=0.5, busy=0.5,
 )  # fmt: skip
@@ -50,7 +50,7 @@ def value(rows, name):
 
 def test_bulk_with_bundles_is_the_sum_done_by_hand(paper):
     rows = bulk(paper, ASKED, "bundle")
-    assert room(paper, "bundle") == 200  # (2100 - 100) / 10: all four in memory, so pictures are read once
+    assert room(paper, "bundle") == 200  # (2105 - 100) / 10: all four in memory, so pictures are read once
     expected = {
         "trunk passes, by arithmetic": 100 * (1 + 3 * 0.25),
         "device time: passes and heads": 100 * (5 + 3 * 2 + 12 * 0.5),
@@ -87,6 +87,28 @@ def test_bulk_with_copies_reads_pictures_as_often_as_memory_holds_too_few(paper)
     assert value(rows, "bytes read") == pytest.approx(2 * 100 * 100 * 0.5 + 16 * 600 + 2 * 500)
     assert value(rows, "weights on disk, all tenants") == 8 * 600
     assert value(rows, "of them in memory beside a device") == 2
+
+
+def test_bundles_beyond_the_memory_take_another_round(paper):
+    rows = bulk(paper.given(memory=139), ASKED, "bundle")  # room for three of the four
+    assert value(rows, "trunk passes, by arithmetic") == 100 * (2 + 2 * 0.25)
+    assert value(rows, "device time: passes and heads") == pytest.approx(100 * (2 * 5 + 2 * 2 + 12 * 0.5))
+    assert value(rows, "GET requests") == 2 * 100 + 16 * 3 + 2
+
+
+def test_each_assumption_of_the_store_counts_where_it_says(paper):
+    few = dataclasses.replace(ASKED, pictures=2)  # two pictures want eight bundles at most, not sixteen
+    rows = bulk(paper.given(gets_picture=5, puts_map=6, puts_block=7, files_weights=9), few, "bundle")
+    assert value(rows, "GET requests") == 2 * 5 + 8 * 9 + 2
+    assert value(rows, "PUT requests") == 2 * 12 * 6 + 7
+    assert value(rows, "LIST requests") == 1
+
+
+def test_times_grow_with_pixels(paper):
+    rows = bulk(paper, dataclasses.replace(ASKED, side=20), "bundle")
+    assert value(rows, "device time: passes and heads") == pytest.approx(4 * 1700)
+    assert value(rows, "host time: reading, writing, loading") == pytest.approx(4 * 250 + 6.4)
+    assert value(rows, "bytes written") == 4 * 120_000
 
 
 def test_what_fails_is_done_again(paper):
@@ -136,6 +158,26 @@ def test_a_fleet_is_the_sum_done_by_hand(paper):
     assert value(rows, "devices") == 2
     assert value(rows, "a request, waiting left out") == pytest.approx(6.3 + 0.5 * 3)
     assert value(rows, "memory of all of them") == 2 * 100 + 4 * 1000
+
+
+def test_a_fleet_of_accelerators_is_bound_by_the_slower_of_both(paper):
+    a = dataclasses.replace(paper, device="accelerator")
+    assert value(fleet(a, ASKED, "bundle", 0.0), "a request, waiting left out") == 6.5  # the cores need 0.8 / 2
+    slow = dataclasses.replace(paper.given(serve_request=19.3), device="accelerator")
+    assert value(fleet(slow, ASKED, "bundle", 0.0), "a request, waiting left out") == pytest.approx((0.7 + 19.3) / 2)
+
+
+def test_passes_are_those_that_the_page_of_benchmarks_tells():
+    """Its column of 16 tasks over one, in one pass, that others drew from the same runs."""
+    page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8").partition("## One pass")[2]
+    told = {"heads": "heads only", "side": "side tuning a task", "lora-last": "LoRA a task, in stage 3",
+            "lora-middle": "LoRA a task, from stage 2", "lora-first": "LoRA a task, from block 0"}  # fmt: skip
+    for method, name in told.items():
+        time, macs = re.search(rf"^\| {name} \|(?:[^|]*\|){{3}} ([\d.]+) \| ([\d.]+) \|", page, re.MULTILINE).groups()
+        a = measured(method)
+        assert (a.first_bundle + 15 * a.another_bundle) / a.first_bundle == pytest.approx(float(time), rel=0.02), method
+        assert 1 + 15 * a.unshared == pytest.approx(float(macs), abs=0.006), method
+    assert measured("heads").plain_pass == measured("heads").first_bundle
 
 
 def dimension(unit: str, scale: dict[str, float]) -> float:

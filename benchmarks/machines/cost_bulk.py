@@ -14,7 +14,7 @@ from cost_scenario import Row, Rows, Scenario, area, room, row
 def attempts(a: Assumptions) -> float:
     """How often a request is sent on average: until it succeeds or was tried as often as it may be."""
     fails = a.need("request_fails")
-    return (1 - fails ** a.need("tries")) / (1 - fails)
+    return (1 - _given_up(a)) / (1 - fails)
 
 
 def bulk(a: Assumptions, s: Scenario, kind: str) -> Rows:
