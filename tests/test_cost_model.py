@@ -314,10 +314,17 @@ def test_every_number_has_a_unit_a_meaning_and_a_source():
 
 def test_what_engines_add_is_read_where_it_was_measured(tmp_path):
     assert engines(tmp_path)[0] == {} and set(engines(tmp_path)[1]) == set(ADDED)
-    (tmp_path / "bulk.json").write_text(json.dumps({"adds": {"picture_seconds": 0.004}, "command": "so"}))
+    (tmp_path / "bulk.json").write_text(json.dumps({"adds": {"picture_seconds": 0.004}}))
+    (tmp_path / "sweep.json").write_text(json.dumps({"adds": 3}))
+    added = {"plain": {"p50": 20.0}, "serve": {"p50": 24.5}, "added": {"p50": 4.5}}
+    (tmp_path / "serve_latency.json").write_text(json.dumps({"milliseconds": {"predict": added}}))
     rows, why = engines(tmp_path)
-    assert rows == {"bulk_picture": (0.004, "measured: docs/scale.md; so")}
+    assert {name: seconds for name, (seconds, _) in rows.items()} == pytest.approx(
+        {"bulk_picture": 0.004, "serve_request": 0.0045}
+    )
+    assert "python benchmarks/machines/serve_latency.py" in rows["serve_request"][1]
     assert why["bulk_start"].endswith("bulk.json has no adds.start_seconds")
+    assert why["sweep_run"].endswith("sweep.json has no adds.run_seconds")
 
 
 def test_a_report_comes_back_from_json(paper, capsys):

@@ -14,7 +14,6 @@ SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "B": ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")),
     "B/s": ((1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1, "B/s")),
     "1/s": ((1, "/s"),),
-    "$": ((1, "$"),),
     "1": ((1, ""),),
 }
 
@@ -26,6 +25,8 @@ def shown(value: float | None, unit: str) -> str:
     scales = SCALES.get(unit, ((1, unit),))
     if value == 0:
         return "0"
+    if unit == "$":
+        return f"${digits(value)}"
     divisor, name = next(((d, n) for d, n in scales if abs(value) >= d), scales[-1])
     return f"{digits(value / divisor)} {name}".strip()
 
