@@ -14,6 +14,9 @@ from collections.abc import Iterable, Sequence
 
 from cost_assumptions import check
 
+#: More than any room takes; a few dozen where almost every name has room.
+STEPS = 1000
+
 
 def popularity(names: int, exponent: float) -> list[float]:
     """Shares of the requests, the most popular name first: Zipf's law, 1/rank^exponent; 0 is uniform.
@@ -40,16 +43,16 @@ def hits(shares: Sequence[float], room: int) -> float:
     if room >= len(shares):
         return 1.0
 
-    def held(time: float) -> float:
-        return math.fsum(-math.expm1(-share * time) for share in shares)
-
-    low, high = 0.0, 1.0
-    while held(high) < room:
-        low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if held(middle) < room else (low, middle)
-    return math.fsum(-share * math.expm1(-share * high) for share in shares)
+    # names that were asked for within a time grow ever more slowly with it, so Newton's steps come from below and never go
+    # beyond the time at which they are as many as there is room for
+    time = 0.0
+    for _ in range(STEPS):
+        held = math.fsum(-math.expm1(-share * time) for share in shares)
+        step = (room - held) / math.fsum(share * math.exp(-share * time) for share in shares)
+        time += step
+        if step <= 1e-9 * time:
+            break
+    return math.fsum(-share * math.expm1(-share * time) for share in shares)
 
 
 def simulated_hits(shares: Sequence[float], room: int, requests: int, seed: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from cost_assumptions import Assumptions
 from cost_caches import hits, popularity
@@ -18,6 +19,7 @@ def fleet(a: Assumptions, s: Scenario, kind: str, exponent: float) -> Rows:
         first = a.need("first_bundle" if kind == "bundle" else "plain_pass")
         return area(a, s.side) * (first + s.tasks * a.need("head"))
 
+    @cache
     def found(devices: int) -> float:  # each name goes to one device, so rooms add up
         return hits(shares, min(s.tenants, devices * room(a, kind)))
 
@@ -32,6 +34,7 @@ def fleet(a: Assumptions, s: Scenario, kind: str, exponent: float) -> Rows:
     def needed(hit: float) -> int:
         return max(1, math.ceil(s.rate * busy(hit) / a.need("busy")))
 
+    @cache
     def devices() -> int:  # fewer devices hold fewer bundles, so the smallest number that is enough is looked for
         low, high = needed(1.0), needed(0.0)
         while low < high:

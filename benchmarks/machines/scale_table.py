@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cost_assumptions import Assumptions
 from cost_bulk import attempts, bulk
+from cost_fleet import fleet
 from cost_measured import ENGINES, METHODS, measured
 from cost_model import COUNTED, TIMED, run, sharing
 from cost_scenario import Scenario
@@ -21,6 +22,16 @@ from cost_text import assumption_rows, digits, ratio, shown
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
 ASKED = (1, 10, 1000)
+MEMORIES = (1.5e9, 4e9, 16e9)
+#: columns of the table of fleets, and the rows of the model that they show
+FLEET = {
+    "room": "in memory beside a device",
+    "hits, all names": "hits of a device that gets all names",
+    "hits, its names": "hits, each name at one device",
+    "cold loads": "cold loads a second",
+    "devices": "devices",
+    "memory of all": "memory of all of them",
+}
 EXAMPLE = ("--method", "lora-last", "--asked", "10")
 
 
@@ -109,6 +120,18 @@ def passes_block() -> str:
     return markdown(["asked of each", "weights", "trunk passes", "device time", "binds"], rows, 2)
 
 
+def fleet_block() -> str:
+    """Hits, cold loads and devices of a serving fleet, by memory beside a device."""
+    rows = []
+    for traffic, exponent in (("uniform", 0.0), ("Zipf, s = 1", 1.0)):
+        for memory in MEMORIES:
+            for kind, what in (("bundle", "bundles"), ("copy", "copies")):
+                found = fleet(measured().given(memory=memory), Scenario(), kind, exponent)
+                rows.append([traffic, shown(memory, "B"), what])
+                rows[-1] += [shown(found[name].value, found[name].unit) for name in FLEET.values()]
+    return markdown(["traffic", "memory of each", "weights", *FLEET], rows, 3)
+
+
 def example_block() -> str:
     """The sums of one case, with their numbers, and what the command prints."""
     a, s = measured("lora-last"), dataclasses.replace(Scenario(), asked=10)
@@ -137,6 +160,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "weights": weights_block,
     "sharing": sharing_block,
     "passes": passes_block,
+    "fleet": fleet_block,
     "example": example_block,
     "assumptions": assumptions_block,
 }
