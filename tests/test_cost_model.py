@@ -314,17 +314,17 @@ def test_every_number_has_a_unit_a_meaning_and_a_source():
 
 def test_what_engines_add_is_read_where_it_was_measured(tmp_path):
     assert engines(tmp_path)[0] == {} and set(engines(tmp_path)[1]) == set(ADDED)
-    (tmp_path / "bulk.json").write_text(json.dumps({"adds": {"picture_seconds": 0.004}}))
+    runs = {"predict": [{"whole": 100.0}, {"whole": 104.0}], "on ray": [{"whole": 120.0, "start": 8.0}]}
+    (tmp_path / "bulk.json").write_text(json.dumps({"pictures": 200, "runs": runs}))
     (tmp_path / "sweep.json").write_text(json.dumps({"adds": 3}))
-    added = {"plain": {"p50": 20.0}, "serve": {"p50": 24.5}, "added": {"p50": 4.5}}
+    added = {"plain": {"p50": 20.0}, "serve": {"p50": 19.5}, "added": {"p50": -0.5}}
     (tmp_path / "serve_latency.json").write_text(json.dumps({"milliseconds": {"predict": added}}))
     rows, why = engines(tmp_path)
     assert {name: seconds for name, (seconds, _) in rows.items()} == pytest.approx(
-        {"bulk_picture": 0.004, "serve_request": 0.0045}
+        {"bulk_start": 8, "bulk_picture": (120 - 8 - 102) / 200, "serve_request": 0}
     )
-    assert "python benchmarks/machines/serve_latency.py" in rows["serve_request"][1]
-    assert why["bulk_start"].endswith("bulk.json has no adds.start_seconds")
-    assert why["sweep_run"].endswith("sweep.json has no adds.run_seconds")
+    assert rows["serve_request"][1].endswith("serve_latency.py; -0.0005 s, within what chance does")
+    assert set(why) == {"sweep_start", "sweep_run"} and "sweep.json has not what is looked for" in why["sweep_run"]
 
 
 def test_a_report_comes_back_from_json(paper, capsys):

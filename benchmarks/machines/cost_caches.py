@@ -43,8 +43,8 @@ def hits(shares: Sequence[float], room: int) -> float:
     if room >= len(shares):
         return 1.0
 
-    # names that were asked for within a time grow ever more slowly with it, so Newton's steps come from below and never go
-    # beyond the time at which they are as many as there is room for
+    # names that were asked for within a time grow ever more slowly with it, so Newton's steps come from below and never
+    # go beyond the time at which they are as many as there is room for
     time = 0.0
     for _ in range(STEPS):
         held = math.fsum(-math.expm1(-share * time) for share in shares)

@@ -7,6 +7,8 @@ the share that further bundles repeat was measured, by where their adapters begi
 from __future__ import annotations
 
 import json
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,6 @@ METHODS = {
     "lora-first": "lora-first",
 }
 MOST = 16  # bundles that were measured in one pass
-#: what the engines add: file, keys, seconds of its unit, assumption
-ADDED = {
-    "sweep_start": ("sweep.json", ("adds", "start_seconds"), 1.0),
-    "sweep_run": ("sweep.json", ("adds", "run_seconds"), 1.0),
-    "bulk_start": ("bulk.json", ("adds", "start_seconds"), 1.0),
-    "bulk_picture": ("bulk.json", ("adds", "picture_seconds"), 1.0),
-    # one request after the other: what it waits for the engine is taken to keep a device busy
-    "serve_request": ("serve_latency.json", ("milliseconds", "predict", "added", "p50"), 1e-3),
-}
 #: neither measured nor counted: value, and why it
 ASSUMED: dict[str, tuple[float, str]] = {
     "cores_beside": (8, "cores that clouds sell with one accelerator; of device accelerator alone"),
@@ -144,31 +137,58 @@ def training() -> dict[str, tuple[float, str]]:
     return {"run": (arm["wall_seconds"], source)}
 
 
+def bulk_start(found: Any) -> float:
+    """Seconds until the cluster stood."""
+    return statistics.median(run["start"] for run in found["runs"]["on ray"])
+
+
+def bulk_picture(found: Any) -> float:
+    """Seconds by which the rest of the command took longer, over its pictures; the workers' own start is among them."""
+    whole = {arm: statistics.median(run["whole"] for run in runs) for arm, runs in found["runs"].items()}
+    return float(whole["on ray"] - bulk_start(found) - whole["predict"]) / float(found["pictures"])
+
+
+def serve_request(found: Any) -> float:
+    """Seconds by which the median of a request's times is longer; all of them are taken to keep a device busy."""
+    return 1e-3 * float(found["milliseconds"]["predict"]["added"]["p50"])
+
+
+def sweep_start(found: Any) -> float:
+    """Seconds until the cluster stood."""
+    return float(found["adds"]["start_seconds"])
+
+
+def sweep_run(found: Any) -> float:
+    """Seconds by which a run took longer."""
+    return float(found["adds"]["run_seconds"])
+
+
+#: what the engines add: file of the measurement, and how its assumption comes out of it
+ADDED: dict[str, tuple[str, Callable[[Any], float]]] = {
+    "sweep_start": ("sweep.json", sweep_start),
+    "sweep_run": ("sweep.json", sweep_run),
+    "bulk_start": ("bulk.json", bulk_start),
+    "bulk_picture": ("bulk.json", bulk_picture),
+    "serve_request": ("serve_latency.json", serve_request),
+}
+
+
 def engines(folder: Path = ENGINES) -> tuple[dict[str, tuple[float, str]], dict[str, str]]:
     """What the engines add, of the files that are there; and for each number that is not, why."""
     rows, why = {}, {}
-    for name, (file, keys, seconds) in ADDED.items():
+    for name, (file, of) in ADDED.items():
         if not (folder / file).exists():
             why[name] = f"not measured: no benchmarks/machines/{file}"
             continue
-        value = read(folder / file)
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        if not isinstance(value, int | float):
-            why[name] = f"not measured: benchmarks/machines/{file} has no {'.'.join(keys)}"
+        try:
+            value = of(read(folder / file))
+        except (KeyError, TypeError, ValueError, AttributeError, statistics.StatisticsError) as error:
+            why[name] = f"not measured: benchmarks/machines/{file} has not what is looked for ({error})"
             continue
-        # where nothing is added the difference of two times may be below zero
-        said = f"{'.'.join(keys)} of benchmarks/machines/{file}"
-        rows[name] = (
-            max(0.0, seconds * value),
-            f"measured: docs/scale.md; python benchmarks/machines/{script(file)}, {said}",
-        )
+        told = f"measured: docs/scale.md, What an engine adds; python benchmarks/machines/{Path(file).stem}.py"
+        # where next to nothing is added, the difference of two times may be below zero
+        rows[name] = (max(0.0, value), told if value >= 0 else f"{told}; {value:.3g} s, within what chance does")
     return rows, why
-
-
-def script(file: str) -> str:
-    """The script that writes a file of results."""
-    return f"{Path(file).stem}.py"
 
 
 def measured(method: str = "lora-first", device: str = "cpu") -> Assumptions:
