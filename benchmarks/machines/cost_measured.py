@@ -139,7 +139,7 @@ def training() -> dict[str, tuple[float, str]]:
 
 def bulk_start(found: Any) -> float:
     """Seconds until the cluster stood."""
-    return statistics.median(run["start"] for run in found["runs"]["on ray"])
+    return statistics.median(float(run["start"]) for run in found["runs"]["on ray"])
 
 
 def bulk_picture(found: Any) -> float:
@@ -187,7 +187,7 @@ def engines(folder: Path = ENGINES) -> tuple[dict[str, tuple[float, str]], dict[
             continue
         told = f"measured: docs/scale.md, What an engine adds; python benchmarks/machines/{Path(file).stem}.py"
         # where next to nothing is added, the difference of two times may be below zero
-        rows[name] = (max(0.0, value), told if value >= 0 else f"{told}; {value:.3g} s, within what chance does")
+        rows[name] = (max(0.0, value), told if value >= 0 else f"{told}; a difference of {value:.3g} s, taken for none")
     return rows, why
 
 
