@@ -162,7 +162,8 @@ def test_what_asks_for_too_much_is_refused_at_once(name, options, said):
     begun = time.process_time()
     try:
         assert said in refused(name, options)
-        assert time.process_time() - begun < 3
+        # 128 blocks without numbers are built in 2 to 4 s, by what else the machine does; numbers would never be
+        assert time.process_time() - begun < 10
     finally:
         gc.unfreeze()
 

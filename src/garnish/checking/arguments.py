@@ -236,7 +236,7 @@ def _taken(value: object, hint: object, where: str, how: Reading, of_several: st
     except Unfit as unfit:
         line = unfit.line() if unfit.outside else line_of(value, hint, where, how)
     is_list = of_several and isinstance(value, list | tuple) and value and all(fits(one, hint) for one in value)
-    is_entry = isinstance(value, str) and not is_list and fits((value,), hint)
+    is_entry = isinstance(value, str) and len(value) <= LONGEST and not is_list and fits((value,), hint)
     told = f"; {of_several}" if is_list else f"; give ({shown(value)},)" if is_entry else remedy_for(value, hint)
     raise OptionError(f"{line}{told}")
 
