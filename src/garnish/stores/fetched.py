@@ -36,6 +36,8 @@ _LOCKS = 64
 #: What is left of the bound after files were removed, so that not every fetch removes some.
 _LEFT = 0.9
 _MOST_NOTE = 1000
+#: Files up to so many bytes are compared with their checksum, once in each process; others with size and time alone.
+_COMPARED = 64 * 2**20
 #: Seconds that a file without a note counts as being written since its folder changed.
 _UNDER_WAY = 600.0
 #: Longest name that a file keeps; readers go by its end.
@@ -105,32 +107,40 @@ class FetchedFiles:
             if found.size != wanted.size or (wanted.version and found.version != wanted.version):
                 raise DataError(f"{place}: {shown(name, 120)} was replaced since it was listed; try again")
 
-        with self.made((str(place), name, version, facts.size), name, facts.size, make) as file:
+        with self._kept((str(place), name, version, facts.size), name, facts.size, make, "fetching") as file:
             yield file
 
     @contextlib.contextmanager
-    def made(self, key: tuple[object, ...], name: str, size: int, make: Callable[[Path], None]) -> Iterator[Path]:
+    def made(self, key: tuple[object, ...], name: str, make: Callable[[Path], None]) -> Iterator[Path]:
         """A file that ``make`` writes where it is not there, for a ``with`` block, in which it is not removed.
 
         Args:
             key: what it is kept under.
             name: what it is called at the end.
-            size: bytes that it will have, at most.
-            make: writes it to a path; the file must appear there whole.
+            make: writes it to a path; the file must appear there whole. It may ask for :meth:`file`.
 
         Raises:
             FullCache: as :meth:`file`. Whatever ``make`` raises.
         """
+        with self._kept(key, name, 0, make, "making") as file:
+            yield file
+
+    @contextlib.contextmanager
+    def _kept(
+        self, key: tuple[object, ...], name: str, size: int, make: Callable[[Path], None], lock: str
+    ) -> Iterator[Path]:
+        """A file under its key. Who holds a lock of "making" may wait for one of "fetching", never the other way."""
         entry = self._files / hashlib.sha256(repr(key).encode()).hexdigest()[:40]
         file = entry / _short(name)
         with contextlib.ExitStack() as held:
             opened = self._opened(entry, file)
             if opened is None:
-                with FileLock(str(self.folder / "locks" / f"{int(entry.name[:8], 16) % _LOCKS:02}")):
+                with FileLock(str(self.folder / "locks" / f"{lock}-{int(entry.name[:8], 16) % _LOCKS:02}")):
                     opened = self._opened(entry, file)  # by another process meanwhile
                     if opened is None:
                         self._reserve(size)
                         self._make(entry, file, make)
+                        self._reserve(max(file.stat().st_size - size, 0))
                         opened = self._opened(entry, file)
             if opened is None:
                 raise DataError(f"{file}: was removed while it was fetched; let only garnish write into {self.folder}")
@@ -145,7 +155,9 @@ class FetchedFiles:
             make(file)
             with writing(file, "", DataError):
                 told = file.stat()
-                note = {"size": told.st_size, "changed": told.st_mtime_ns, "sha256": _digest(file)}
+                note = {"size": told.st_size, "changed": told.st_mtime_ns, "sha256": ""}
+                if told.st_size <= _COMPARED:
+                    note["sha256"] = _digest(file)
                 write_file(_note(entry), json.dumps(note).encode(), synced=False)
         except BaseException:
             shutil.rmtree(entry, ignore_errors=True)
@@ -164,7 +176,7 @@ class FetchedFiles:
             told = os.fstat(opened.fileno())
             whole = (told.st_size, told.st_mtime_ns) == (note["size"], note["changed"]) and told.st_nlink > 0
             if whole and (entry.name, told.st_mtime_ns) not in self._checked:  # once in each process
-                whole = _digest(file) == note["sha256"]
+                whole = note["size"] > _COMPARED or _digest(file) == note["sha256"]
             if whole:
                 self._checked.add((entry.name, told.st_mtime_ns))
                 os.utime(_note(entry))
