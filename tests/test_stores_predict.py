@@ -23,13 +23,18 @@ fsspec = pytest.importorskip("fsspec", reason="the extra [store] is not installe
 def bundle(tmp_path, monkeypatch) -> str:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GARNISH_CACHE", str(tmp_path / "cache"))
+    made_bundle()
+    fsspec.filesystem("memory").store.clear()
+    return "bundle"
+
+
+def made_bundle() -> None:
+    """A tiny bundle in the working directory."""
     trunk = tiny.backbone("vit")
     weights = {trunk.source_names.get(name, name): tensor for name, tensor in trunk.frozen_tensors().items()}
     save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, "trunk.safetensors")
     trunk = gn.backbone(trunk.name, "trunk.safetensors", options=trunk.options)
     gn.save(gn.adapt(trunk, gn.BitFit(), {"seg": gn.Semantic(classes=2)}).eval(), "bundle")
-    fsspec.filesystem("memory").store.clear()
-    return "bundle"
 
 
 def test_maps_of_a_store_are_those_of_a_folder(bundle, capsys):
