@@ -175,7 +175,8 @@ def failing(monkeypatch):
     return told
 
 
-def test_a_store_that_fails_one_request_in_twenty(failing, caplog, tmp_path):
+def test_a_store_that_fails_one_request_in_twenty(failing, caplog, tmp_path, monkeypatch):
+    monkeypatch.setattr("garnish.stores.retrying._FIRST", 0.01)
     state = failing(Answer(503), every=20)
     place = Place.of("memory://bucket")
     with caplog.at_level(logging.INFO, "garnish"):
@@ -201,7 +202,8 @@ def test_a_store_that_fails_one_request_in_twenty(failing, caplog, tmp_path):
         *((error, 3) for error in (Answer(500), Answer(429), ConnectionResetError(), TimeoutError(), OSError(5, "io"))),
     ],
 )
-def test_only_what_may_pass_is_tried_again_and_not_for_ever(failing, error, asked):
+def test_only_what_may_pass_is_tried_again_and_not_for_ever(failing, error, asked, monkeypatch):
+    monkeypatch.setattr("garnish.stores.retrying._FIRST", 0.01)
     state = failing(error, left=100)
     place = Place.of("memory://bucket", patience=Patience(3, 20))
     with pytest.raises(DataError, match=r"^memory://bucket: writing x/y\.png failed \(") as found:

@@ -84,7 +84,7 @@ def bucket(server, monkeypatch, tmp_path):
     }.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3")
-    name = f"b{app.count}"
+    name = f"bucket-{app.count}"
     client.create_bucket(Bucket=name)
     return app, client, name
 

@@ -38,6 +38,8 @@ _LEFT = 0.9
 _MOST_NOTE = 1000
 #: Files up to so many bytes are compared with their checksum, once in each process; others with size and time alone.
 _COMPARED = 64 * 2**20
+#: A file may be removed between its making and its opening, where the bound is small; then it is made again.
+_MOST_TRIES = 5
 #: Seconds that a file without a note counts as being written since its folder changed.
 _UNDER_WAY = 600.0
 #: Longest name that a file keeps; readers go by its end.
@@ -132,19 +134,21 @@ class FetchedFiles:
         """A file under its key. Who holds a lock of "making" may wait for one of "fetching", never the other way."""
         entry = self._files / hashlib.sha256(repr(key).encode()).hexdigest()[:40]
         file = entry / _short(name)
-        with contextlib.ExitStack() as held:
-            opened = self._opened(entry, file)
-            if opened is None:
-                with FileLock(str(self.folder / "locks" / f"{lock}-{int(entry.name[:8], 16) % _LOCKS:02}")):
-                    opened = self._opened(entry, file)  # by another process meanwhile
-                    if opened is None:
-                        self._reserve(size)
-                        self._make(entry, file, make)
-                        self._reserve(max(file.stat().st_size - size, 0))
-                        opened = self._opened(entry, file)
-            if opened is None:
-                raise DataError(f"{file}: was removed while it was fetched; let only garnish write into {self.folder}")
-            held.enter_context(opened)
+        opened = self._opened(entry, file)
+        for _ in range(_MOST_TRIES):
+            if opened is not None:
+                break
+            with FileLock(str(self.folder / "locks" / f"{lock}-{int(entry.name[:8], 16) % _LOCKS:02}")):
+                opened = self._opened(entry, file)  # by another process meanwhile
+                if opened is None:
+                    self._reserve(size)
+                    self._make(entry, file, make)
+                    opened = self._opened(entry, file)
+                    if opened is not None and (more := os.fstat(opened.fileno()).st_size - size) > 0:
+                        self._count(more)
+        if opened is None:
+            raise DataError(f"{file}: was removed again and again; let only garnish write into {self.folder}")
+        with opened:
             yield file
 
     def _make(self, entry: Path, file: Path, make: Callable[[Path], None]) -> None:
@@ -200,22 +204,25 @@ class FetchedFiles:
                 known = self._remove(size)
             write_file(counter, str(known + size).encode(), synced=False)
 
+    def _count(self, size: int) -> None:
+        """Count bytes that are there already and were not foreseen."""
+        counter = self.folder / "bytes"
+        with FileLock(str(self.folder / "locks" / "all")), contextlib.suppress(OSError, ValueError):
+            write_file(counter, str(int(read_regular(counter, 40)) + size).encode(), synced=False)
+
     def _remove(self, size: int) -> int:
         """Remove the least recently used until a file fits; returns the bytes of those that are left."""
         entries = []
-        for entry in os.scandir(self._files):
-            held = sum(file.stat().st_size for file in os.scandir(entry) if file.is_file()) if entry.is_dir() else 0
-            try:
-                used = _note(Path(entry)).stat().st_mtime_ns
-            except OSError:
-                used = 0 if not entry.is_dir() else int(entry.stat().st_mtime_ns)  # under way, or left by a kill
-            entries.append((used, held, Path(entry)))
+        for entry in map(Path, os.scandir(self._files)):
+            with contextlib.suppress(OSError):  # it is removed meanwhile
+                used = _used(entry)
+                entries.append((used, sum(file.stat().st_size for file in entry.iterdir()), entry))
         left = sum(held for _, held, _ in entries)
         room = max(int(self.most * _LEFT), size) - size if left + size > self.most else self.most
-        for _, held, entry in sorted(entries):
+        for used, held, entry in sorted(entries):
             if left <= room:
                 break
-            if _is_removed(entry):
+            if _is_removed(entry, used):
                 left -= held
         if left + size > self.most:
             raise FullCache(f"{self.folder}: {left:,} bytes are in use, and {size:,} more than {self._told_bound()}")
@@ -268,18 +275,29 @@ def _share(opened: IO[bytes]) -> None:
             fcntl.flock(opened.fileno(), fcntl.LOCK_SH)
 
 
-def _is_removed(entry: Path) -> bool:
-    """Remove an entry unless somebody has its file open, or may be writing it; whether it was removed."""
-    with contextlib.suppress(OSError):
-        if not _note(entry).exists() and time.time() - entry.stat().st_mtime < _UNDER_WAY:
-            return False
-        for file in entry.iterdir():
-            with file.open("rb") as opened:
-                if os.name == "posix":
-                    import fcntl
+def _used(entry: Path) -> int:
+    """When an entry was last used, nanoseconds; of one without a note, when something appeared in it."""
+    try:
+        return _note(entry).stat().st_mtime_ns
+    except OSError:
+        return entry.stat().st_mtime_ns
 
-                    fcntl.flock(opened.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.unlink()  # while it is locked: who opened it and waits sees that it is gone
+
+def _is_removed(entry: Path, used: int) -> bool:
+    """Remove an entry unless somebody has its file open, may be writing it, or used it since; whether it is gone."""
+    with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+        files = [file for file in entry.iterdir() if file != _note(entry)]
+        for file in files:
+            opened = held.enter_context(file.open("rb"))
+            if os.name == "posix":
+                import fcntl
+
+                fcntl.flock(opened.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_under_way = not _note(entry).exists() and time.time() - entry.stat().st_mtime < _UNDER_WAY
+        if is_under_way or _used(entry) != used:
+            return False
+        for file in [_note(entry), *files]:  # while they are locked: who waits for a lock sees that it is gone
+            file.unlink(missing_ok=True)
         entry.rmdir()
         return True
     return False

@@ -180,13 +180,11 @@ class RemoteFiles:
         """The file system of fsspec, made once in each process: its clients must not be shared with a forked one."""
         made = self._made.get(in_parts)
         if made is None or made[0] != os.getpid():
-            import fsspec
-
             options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
             if self._scheme in _S3:
                 tries = _PART_TRIES if in_parts else 1
                 options["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": tries}}
-            system = fsspec.filesystem(self._scheme, **options)
+            system = importlib.import_module("fsspec").filesystem(self._scheme, **options)
             if self._scheme in _S3:
                 system.retries = 1
             made = self._made[in_parts] = (os.getpid(), system)
