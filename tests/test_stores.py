@@ -225,6 +225,10 @@ def test_errors_of_clients_are_understood():
         answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
         assert is_passing(botocore.ClientError(answer, "GetObject")) is passes
     assert is_passing(botocore.EndpointConnectionError(endpoint_url="http://x"))
+    broken = botocore.HTTPClientError(error="x")
+    broken.__cause__ = Exception("an answer that cannot be parsed")
+    broken.__cause__.code = 400  # as aiohttp says it of what no server said
+    assert is_passing(broken)
     assert not is_passing(botocore.NoCredentialsError()) and not is_passing(ValueError("x"))
 
 

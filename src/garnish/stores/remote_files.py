@@ -16,6 +16,8 @@ from garnish.stores.retrying import IncompleteAnswer, Retrying
 WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", "memory")
 #: fsspec's protocols of Amazon's API, which lists in pages.
 _S3 = ("s3", "s3a")
+#: Names that such a page has.
+_PAGE = 1000
 #: Files up to so many bytes are sent in one request; longer ones by the client, in parts that it repeats itself.
 ONE_REQUEST = 64 * 2**20
 #: Tries of each part of such a file.
@@ -166,7 +168,7 @@ class RemoteFiles:
     def _pages(self, top: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Of Amazon's API by pages of a thousand, each a request, so that one that fails does not begin anew."""
         bucket, _, prefix = top.partition("/")
-        asked: dict[str, str] = {"Bucket": bucket, **({"Prefix": f"{prefix}/"} if prefix else {})}
+        asked: dict[str, Any] = {"Bucket": bucket, "MaxKeys": _PAGE, **({"Prefix": f"{prefix}/"} if prefix else {})}
         while True:
             list_page: Callable[[], dict[str, Any]] = lambda: self._system().call_s3("list_objects_v2", **asked)  # noqa: E731
             page = self._retrying("listing", list_page)

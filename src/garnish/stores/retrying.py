@@ -167,7 +167,7 @@ def reason(error: BaseException, limit: int = 140) -> str:
     text = re.sub(r"\?\S*", "?…", str(error)) or type(error).__name__
     if isinstance(error, OSError) and error.strerror and not error.args[2:]:
         text = re.sub(r"\?\S*", "?…", error.strerror)
-    return one_line(text, limit)
+    return one_line(re.sub(r" \(reached max retries: [0-9]+\)", "", text), limit)
 
 
 def _status(error: BaseException) -> int | None:
@@ -177,7 +177,8 @@ def _status(error: BaseException) -> int | None:
         found = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     else:
         found = getattr(answer, "status_code", None)
-    for name in ("status", "status_code", "code"):
+    # aiohttp's errors of broken answers have a `code` that no server sent; gcsfs's have no other name for it
+    for name in ("status", "status_code", *(["code"] if type(error).__name__ == "HttpError" else [])):
         found = getattr(error, name, None) if found is None else found
     return found if isinstance(found, int) and 100 <= found <= 599 else None
 

@@ -96,9 +96,9 @@ def tar_members(part: Callable[[int, int], bytes], size: int, where: str) -> Ite
     """
     stream, count = RangedReader(part, size), 0
     try:
-        with tarfile.open(fileobj=stream, mode="r:") as opened:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=stream, mode="r:") as opened:
             while (member := opened.next()) is not None:
-                opened.members = []  # of a million, kept for nothing
+                opened.members = []  # type: ignore[attr-defined] # of a million, kept for nothing
                 count += 1
                 if count > MOST_MEMBERS:
                     raise DataError(f"{where}: holds more than {MOST_MEMBERS:,} members; write smaller shards")
