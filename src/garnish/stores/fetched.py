@@ -25,6 +25,7 @@ from garnish.files.atomic import write_file, writing
 from garnish.files.path_text import given_path
 from garnish.files.regular import read_regular
 from garnish.files.strict_json import parse_json
+from garnish.stores.cache_entry import keep_open_file, last_used, note_of, removed_unused
 from garnish.stores.facts import PlaceFacts
 from garnish.stores.place import Place
 
@@ -40,8 +41,6 @@ _MOST_NOTE = 1000
 _COMPARED = 64 * 2**20
 #: A file may be removed between its making and its opening, where the bound is small; then it is made again.
 _MOST_TRIES = 5
-#: Seconds that a file without a note counts as being written since its folder changed.
-_UNDER_WAY = 600.0
 #: Longest name that a file keeps; readers go by its end.
 _MOST_NAME = 120
 
@@ -162,7 +161,7 @@ class FetchedFiles:
                 note = {"size": told.st_size, "changed": told.st_mtime_ns, "sha256": ""}
                 if told.st_size <= _COMPARED:
                     note["sha256"] = _digest(file)
-                write_file(_note(entry), json.dumps(note).encode(), synced=False)
+                write_file(note_of(entry), json.dumps(note).encode(), synced=False)
         except BaseException:
             shutil.rmtree(entry, ignore_errors=True)
             raise
@@ -175,15 +174,15 @@ class FetchedFiles:
         except OSError:
             return None
         try:
-            _share(opened)
-            note = read_as(parse_json(read_regular(_note(entry), _MOST_NOTE)), _Note, "", Reading())
+            keep_open_file(opened)
+            note = read_as(parse_json(read_regular(note_of(entry), _MOST_NOTE)), _Note, "", Reading())
             told = os.fstat(opened.fileno())
             whole = (told.st_size, told.st_mtime_ns) == (note["size"], note["changed"]) and told.st_nlink > 0
             if whole and (entry.name, told.st_mtime_ns) not in self._checked:  # once in each process
                 whole = note["size"] > _COMPARED or _digest(file) == note["sha256"]
             if whole:
                 self._checked.add((entry.name, told.st_mtime_ns))
-                os.utime(_note(entry))
+                os.utime(note_of(entry))
                 return opened
         except (OSError, ValueError):
             pass
@@ -215,14 +214,14 @@ class FetchedFiles:
         entries = []
         for entry in map(Path, os.scandir(self._files)):
             with contextlib.suppress(OSError):  # it is removed meanwhile
-                used = _used(entry)
+                used = last_used(entry)
                 entries.append((used, sum(file.stat().st_size for file in entry.iterdir()), entry))
         left = sum(held for _, held, _ in entries)
         room = max(int(self.most * _LEFT), size) - size if left + size > self.most else self.most
         for used, held, entry in sorted(entries):
             if left <= room:
                 break
-            if _is_removed(entry, used):
+            if removed_unused(entry, used):
                 left -= held
         if left + size > self.most:
             raise FullCache(f"{self.folder}: {left:,} bytes are in use, and {size:,} more than {self._told_bound()}")
@@ -257,47 +256,6 @@ def _short(name: str) -> str:
     return f"_{last}" if last.startswith(".") or last == "note.json" else last
 
 
-def _note(entry: Path) -> Path:
-    return entry / "note.json"
-
-
 def _digest(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _share(opened: IO[bytes]) -> None:
-    """Keep a file from being removed until it is closed, if the system has such locks."""
-    if os.name == "posix":
-        import fcntl
-
-        with contextlib.suppress(OSError):
-            fcntl.flock(opened.fileno(), fcntl.LOCK_SH)
-
-
-def _used(entry: Path) -> int:
-    """When an entry was last used, nanoseconds; of one without a note, when something appeared in it."""
-    try:
-        return _note(entry).stat().st_mtime_ns
-    except OSError:
-        return entry.stat().st_mtime_ns
-
-
-def _is_removed(entry: Path, used: int) -> bool:
-    """Remove an entry unless somebody has its file open, may be writing it, or used it since; whether it is gone."""
-    with contextlib.suppress(OSError), contextlib.ExitStack() as held:
-        files = [file for file in entry.iterdir() if file != _note(entry)]
-        for file in files:
-            opened = held.enter_context(file.open("rb"))
-            if os.name == "posix":
-                import fcntl
-
-                fcntl.flock(opened.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_under_way = not _note(entry).exists() and time.time() - entry.stat().st_mtime < _UNDER_WAY
-        if is_under_way or _used(entry) != used:
-            return False
-        for file in [_note(entry), *files]:  # while they are locked: who waits for a lock sees that it is gone
-            file.unlink(missing_ok=True)
-        entry.rmdir()
-        return True
-    return False
