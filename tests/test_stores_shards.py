@@ -175,7 +175,7 @@ def test_the_order_does_not_depend_on_who_reads_and_goes_on_inside_a_shard():
 def test_the_order_does_not_depend_on_the_number_of_workers():
     place = put_shards(at=str(Path.cwd() / "shards"))
     data = opened(shards=f"{place}/{{000..003}}.tar")
-    alone, helped = (list(StepBatches(data, 2, seed=3, workers=workers).batches(0, 9)) for workers in (0, 3))
+    alone, helped = (list(StepBatches(data, 2, seed=3, workers=workers).batches(0, 9)) for workers in (0, 2))
     for one, other in zip(alone, helped, strict=True):
         assert one.names == other.names and torch.equal(one.images, other.images)
 
@@ -186,7 +186,7 @@ def test_a_run_that_stops_inside_a_shard_goes_on_bit_equal(monkeypatch):
 
     def run(out: str | None, resume: str | None = None) -> tuple[dict[str, torch.Tensor], object]:
         torch.manual_seed(3)
-        options = {"img_size": 32, "embed_dim": 48, "depth": 2, "num_heads": 3}
+        options = {"img_size": 32, "embed_dim": 48, "depth": 4, "num_heads": 3}
         trunk = gn.backbone("vit_tiny_patch16_224", options=options)
         model = gn.adapt(trunk, gn.LoRA(rank=2, dropout=0.1), {"seg": gn.Semantic(classes=["a", "b", "c"])})
         said = {"progress": False, "log": ("csv",), "check_pictures": 0}
