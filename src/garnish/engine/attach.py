@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from garnish.engine.adapted import Adapted
 from garnish.engine.adapter import Adapter, Method, Plan, check_names, check_not_empty
 from garnish.engine.banded import Banded, OtherBands
-from garnish.engine.owner import Owner, Place
+from garnish.engine.owner import AdapterPlace, Owner
 from garnish.engine.planes import Planes
 from garnish.engine.sites import Site, slots_of, spots_of
 from garnish.engine.trunk import Trunk
@@ -188,9 +188,9 @@ def _levels(module: nn.Module) -> list[nn.Module]:
 
 def _in_order(
     trunk: Trunk, sites: Mapping[str, tuple[int, Site]], planned: Sequence[tuple[Method, Mapping[str, Adapter]]]
-) -> list[tuple[Place, Adapter]]:
+) -> list[tuple[AdapterPlace, Adapter]]:
     """The adapters of one owner with their places, in forward order; at one site innermost first."""
-    found: dict[str, list[tuple[Place, Adapter]]] = {}
+    found: dict[str, list[tuple[AdapterPlace, Adapter]]] = {}
     for method, adapters in planned:
         check_names(method, "site", adapters, sites, trunk)
         for name, adapter in adapters.items():
@@ -200,7 +200,7 @@ def _in_order(
                     f"{type(method).__name__} at {name}: a method that rewrites the weight cannot share a site; "
                     "use one of the two"
                 )
-            there.append((Place(sites[name][1], len(there), method), adapter))
+            there.append((AdapterPlace(sites[name][1], len(there), method), adapter))
     return [pair for name in sorted(found, key=lambda name: sites[name][0]) for pair in found[name]]
 
 
@@ -220,7 +220,7 @@ def _tuned(trunk: Trunk, plans: Sequence[tuple[Method, Plan]]) -> tuple[TunedSet
     return TunedSet(tuple(values), list(values.values())), [slots[name][0] for name in values]
 
 
-def _first_changed(adapters: Sequence[tuple[Place, Adapter]], units: Sequence[int]) -> int | None:
+def _first_changed(adapters: Sequence[tuple[AdapterPlace, Adapter]], units: Sequence[int]) -> int | None:
     return min([*(at.site.unit for at, _ in adapters if at.site.kind != "feature"), *units], default=None)
 
 

@@ -25,7 +25,7 @@ from garnish.pictures.given_bands import GivenBands
 
 @final
 @dataclass(frozen=True, eq=False)
-class Place:
+class AdapterPlace:
     """Where an adapter of an owner sits.
 
     Attributes:
@@ -85,7 +85,7 @@ class Owner(nn.Module):
         self,
         tasks: tuple[str, ...],
         methods: tuple[Method, ...],
-        adapters: Sequence[tuple[Place, Adapter]],
+        adapters: Sequence[tuple[AdapterPlace, Adapter]],
         *,
         parent: Owner | None = None,
         streamed: bool = False,
@@ -181,7 +181,7 @@ class Owner(nn.Module):
         assert isinstance(adapter, Adapter)
         return adapter
 
-    def placed(self) -> Iterator[tuple[Place, Adapter]]:
+    def placed(self) -> Iterator[tuple[AdapterPlace, Adapter]]:
         """Each place with its adapter, in forward order, innermost first."""
         for key, place in self.places.items():
             adapter = self.adapters[key]
@@ -271,7 +271,7 @@ def owners_of(trunk: Trunk) -> tuple[Owner, ...]:
     return tuple(owner for owner in list(trunk.owners.values()) if isinstance(owner, Owner))
 
 
-def _first_of_each_stage(places: Iterable[Place]) -> Iterator[str]:
+def _first_of_each_stage(places: Iterable[AdapterPlace]) -> Iterator[str]:
     begun: set[int] = set()
     for place in places:
         if place.site.stage not in begun:
