@@ -1,4 +1,4 @@
-"""What bulk prediction is given: pictures and shards of pictures, in folders of this machine and in places elsewhere."""
+"""What bulk prediction is given: pictures and shards of pictures, of this machine and of places elsewhere."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def check_made_names(files: Sequence[BulkFile], stems: Sequence[str], out: str) 
                     raise OptionError(f"--out {out}: {stem} of {file.where} would replace {there}; choose another one")
             if made in taken:
                 raise OptionError(
-                    f"--out {out}: {made}.png would be {stem} of {file.where}, and another map of {taken[made]}; predict"
-                    " them apart, or name other --tasks"
+                    f"--out {out}: {made}.png would be {stem} of {file.where}, and another map of {taken[made]};"
+                    " predict them apart, or name other --tasks"
                 )
             taken[made] = file.where
 
@@ -120,7 +120,8 @@ def _check_shards(files: Sequence[BulkFile]) -> None:
     for file in files:
         if file.is_shard and file.name in folders:
             raise OptionError(
-                f"{file.where}: maps of its pictures would lie in {file.name}/ among those of others; predict them apart"
+                f"{file.where}: maps of its pictures would lie in {file.name}/ among those of others;"
+                " predict them apart"
             )
 
 
