@@ -56,7 +56,7 @@ def samples(file: Path) -> Iterator[Sample]:
     for number, sample in enumerate(found):
         odd = sample.broken or _odd_key(sample.key) or ("its key stands twice" if sample.key in seen else "")
         if odd:
-            yield Sample(f"{number:06}", b"", sample.suffix, f"{shown(sample.key, 80)}: {odd}")
+            yield Sample(f"sample {number}", b"", sample.suffix, f"{shown(sample.key, 80)}: {odd}")
             continue
         seen.add(sample.key)
         yield sample
@@ -71,7 +71,7 @@ def _odd_key(key: str) -> str:
         return "is no name of a picture: an empty part, . or .., or odd characters"
     if len(key.encode()) > _MOST_KEY or max(len(part.encode()) for part in parts) > _MOST_PART:
         return "is too long for the name of a file"
-    if parts[0].startswith("."):
+    if any(part.startswith(".") for part in parts):
         return "would be a hidden file"
     return ""
 
