@@ -10,7 +10,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, final
@@ -116,14 +117,19 @@ class BulkDone:
     seconds: Mapping[str, float]
 
 
-def predict_on(asked: BulkAsked, model: Model, paths: Sequence[str], told: Told) -> BulkDone:
+def predict_on(
+    asked: BulkAsked,
+    model: Model,
+    paths: Sequence[str],
+    telling: Callable[[int | None], AbstractContextManager[Told]],
+) -> BulkDone:
     """Predict pictures on a Ray cluster; what earlier runs over the same place finished is left out.
 
     Args:
         asked: what.
         model: on this machine, for checks; nodes open their own.
         paths: bundles' folders, or the name of a finished model, that it was opened from.
-        told: of each picture.
+        telling: how many pictures there are to predict, None where shards do not say → who is told of each.
 
     Raises:
         OptionError: names of maps that collide, a place that was begun with other options, no cluster, a node that
@@ -145,8 +151,6 @@ def predict_on(asked: BulkAsked, model: Model, paths: Sequence[str], told: Told)
     records = {name: record for name, record in earlier.records.items() if (record.shard or name) not in redone}
     if records:
         _log.info("%s: earlier runs did %s, which are left out", place, plural(len(records), "picture"))
-    for _ in records:
-        told.picture(None)
     before = {name for name, record in records.items() if not record.failed}
     seconds = {"start": 0.0, "first": 0.0, "all": 0.0}
     if pending:
@@ -163,7 +167,8 @@ def predict_on(asked: BulkAsked, model: Model, paths: Sequence[str], told: Told)
             device=asked.device,
         )
         tries = {name: record.tries for name, record in earlier.records.items() if record.failed}
-        with connected(asked.on) as ray:
+        total = None if any(file.is_shard for file in pending) else len(pending)
+        with connected(asked.on) as ray, telling(total) as told:
             seconds["start"], begun = time.perf_counter() - start, time.perf_counter()
             sent = shipped(paths, model, as_bytes=asked.on != "ray")
             job = replace(job, model=sent if asked.on == "ray" else ray.put(sent))

@@ -62,8 +62,9 @@ def run_on(given: argparse.Namespace) -> int:
         device=given.device,
         workers=given.workers,
     )
-    with PredictProgress(None, lines=not given.json) as progress:
-        done = predict_on(asked, model, bundle_paths(given.bundle), progress)
+    done = predict_on(
+        asked, model, bundle_paths(given.bundle), lambda total: PredictProgress(total, lines=not given.json)
+    )
     if given.json:
         found = done.records.values()
         print_json(
