@@ -2,9 +2,9 @@
 
     python -m tests.bulk_kills --kills 24 --seed 0 --place /tmp/kills
 
-A cluster of three nodes on this machine: the head, without workers, and two nodes, which may die. Whatever dies, the same
-command is typed again until it ends; then its files are those of ``garnish predict``, the manifest counts every picture
-once, and no part is damaged.
+A cluster of three nodes on this machine: the head, without workers, and two nodes, which may die. Whatever dies, the
+same command is typed again until it ends; then its files are those of ``garnish predict``, and the manifest counts
+every picture once.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ It does with a block what ``garnish predict`` does with a folder, and needs no R
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -91,14 +93,15 @@ class Bench:
             )
         self._job, self._place = job, Place.of(job.out)
         self._check_out()
-        self._folder = tempfile.TemporaryDirectory(prefix="garnish-bulk-", ignore_cleanup_errors=True)
-        self._out = Path(job.out) if self._place.local is not None else Path(self._folder.name) / "maps"
+        self._folder = Path(tempfile.mkdtemp(prefix="garnish-bulk-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._out = Path(job.out) if self._place.local is not None else self._folder / "maps"
         shipped = job.model
         if not isinstance(shipped, ShippedModel):
             import ray
 
             shipped = ray.get(shipped)
-        model = shipped.open(Path(self._folder.name), job.device)
+        model = shipped.open(self._folder, job.device)
         served, named = model.served, None if job.tasks is None else list(job.tasks)
         tasks = {name: task for name, task in served.tasks.items() if named is None or name in named}
         keep = "probabilities" in job.options.kinds
@@ -131,7 +134,7 @@ class Bench:
             GarnishError: what passes of the model raise.
         """
         check_folders_here(block.files)
-        with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             if block.shard is not None:
                 return self._shard(block.shard, Path(folder))
             key = block_key(self._job.run, block)
