@@ -11,6 +11,7 @@ from typing import Any, final
 from garnish.cluster.bulk_bench import Bench, BulkJob
 from garnish.cluster.bulk_blocks import Block
 from garnish.errors import GarnishError, one_line
+from garnish.output import logger
 
 #: Warnings of a block that are told.
 _MOST_TOLD = 20
@@ -69,7 +70,7 @@ def _heard(told: list[str]) -> Iterator[None]:
                 told.append(one_line(record.getMessage(), 400))
 
     handler = Hearing(logging.WARNING)
-    log = logging.getLogger("garnish")
+    log = logger("garnish")
     log.addHandler(handler)
     try:
         yield
