@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map  # the place that default_collate's manual names
 from torchvision import tv_tensors
 
+from garnish.data.shard_order import ShardGroups
 from garnish.engine.trunk_start import TrunkState
 from garnish.errors import DataError
 from garnish.pictures.bands import Bands
@@ -128,6 +129,11 @@ class Dataset(ABC):
 
     def windows(self, index: int) -> ByWindows | None:
         """Picture ``index`` and its labels for reading by windows; None: it is read as a whole."""
+        return None
+
+    @property
+    def groups(self) -> ShardGroups | None:
+        """Which pictures lie in one file of many, so that training asks for few such files at a time; None: in none."""
         return None
 
     def place(self, index: int) -> tuple[Dataset, int]:

@@ -49,6 +49,8 @@ def parse_description(given: Json, source: str, base: Path) -> Description:
     if not isinstance(given, Mapping):
         raise OptionError(f"{source}: expected keys {', '.join(_KEYS)}; got {shown(given)}")
     given = translated(given, source, base)
+    if "shards" in given:
+        raise OptionError(f"{source}: its pictures lie in shards; look at one split: garnish check --data {source}")
     if "layout" in given:
         return _laid_out(given, source, base)
     for key in given:

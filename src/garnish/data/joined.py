@@ -12,6 +12,7 @@ from torchvision import tv_tensors
 from garnish.checking.arguments import checked
 from garnish.data.dataset import ByWindows, Dataset, Sample
 from garnish.data.folder import FolderDataset
+from garnish.data.shard_order import ShardGroups, joined_groups
 from garnish.errors import DataError, OptionError
 from garnish.pictures.band_agreement import bands_differ
 from garnish.pictures.bands import Bands
@@ -84,6 +85,11 @@ class JoinedDataset(Dataset):
         """The digest from the data set that the picture belongs to."""
         part, inner = self.place(index)
         return part.key(inner)
+
+    @property
+    def groups(self) -> ShardGroups | None:
+        """Those of the parts; pictures of a part that has none lie anywhere among the others."""
+        return joined_groups([(len(part), part.groups) for part in self.parts])
 
     def place(self, index: int) -> tuple[Dataset, int]:
         """The data set that picture ``index`` belongs to, and its index there."""

@@ -28,10 +28,11 @@ class StepBatches:
     """The batches of one rank.
 
     Epochs follow each other without a gap: position p of the endless sequence of samples is element p mod n of the
-    permutation of epoch p div n, and step s takes the ``batch_size · world`` positions from s · batch_size · world
-    on, of which each rank has its contiguous share. The augmentation's seed is (seed, epoch, index), so a picture
-    never gets the same change in two epochs, even if one step spans both. With ``variants`` it is (epoch mod
-    variants, index): each picture has that many versions, which are the same for every seed.
+    permutation of epoch p div n (of pictures in shards, of the order of :meth:`ShardGroups.order`), and step s takes
+    the ``batch_size · world`` positions from s · batch_size · world on, of which each rank has its contiguous share.
+    The augmentation's seed is (seed, epoch, index), so a picture never gets the same change in two epochs, even if one
+    step spans both. With ``variants`` it is (epoch mod variants, index): each picture has that many versions, which are
+    the same for every seed.
 
     Args:
         dataset: at least one picture.
@@ -73,12 +74,22 @@ class StepBatches:
         self.points = None if named is None else ClassPoints(dataset, named)
         self.variants = variants if augment is not None or variants is None else 1
         self.rank, self.world, self.workers = rank, world, workers
+        self._groups = dataset.groups
+        self._orders: dict[int, np.ndarray] = {}
 
     def keys(self, step: int) -> list[tuple[int, int]]:
         """(epoch, index) of each picture of this rank's batch at ``step``."""
         first = (step * self.world + self.rank) * self.batch_size
         places = (divmod(position, len(self.dataset)) for position in range(first, first + self.batch_size))
-        return [(epoch, int(permutation(len(self.dataset), self.seed, epoch)[place])) for epoch, place in places]
+        return [(epoch, int(self._order(epoch)[place])) for epoch, place in places]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """(n,) int64 order of an epoch; of pictures in shards that of their groups."""
+        if self._groups is None:
+            return permutation(len(self.dataset), self.seed, epoch)
+        if epoch not in self._orders:
+            self._orders = {epoch: self._groups.order(self.seed, epoch), **dict(list(self._orders.items())[:1])}
+        return self._orders[epoch]
 
     def batch_at(self, step: int) -> Batch:
         """The batch of ``step``, made in this process."""

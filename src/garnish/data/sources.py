@@ -18,6 +18,8 @@ from garnish.data.joined import join
 from garnish.data.scenes.material_scenes import MaterialScenes
 from garnish.data.scenes.scenes import Scenes
 from garnish.data.scenes.series import MOST_SCENES, SceneSide
+from garnish.data.shards.shard_dataset import ShardDataset
+from garnish.data.shards.shard_description import in_shards, shard_description
 from garnish.errors import DataError, OptionError, shown, suggest
 
 SCENES, MATERIALS = "scenes", "material-scenes"
@@ -87,6 +89,8 @@ def open_data(
         return _scenes(name, registry.construct(SceneOptions, options, where=f"data ({name})"), split, tasks)
     if not isinstance(given, str | Path | Mapping):
         raise OptionError(f"data: {shown(given)}; give a YAML description, a folder, or scenes")
+    if (found := in_shards(given, base)) is not None:
+        return ShardDataset(shard_description(*found), split, tasks)
     return folder(given, split, tasks=tasks, root=base)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from torchvision import tv_tensors
 
 from garnish.data.dataset import ByWindows, Dataset, Sample
+from garnish.data.shard_order import ShardGroups
 from garnish.errors import OptionError
 from garnish.pictures.bands import Bands
 from garnish.tasks.task import Task
@@ -62,6 +63,12 @@ class Subset(Dataset):
         """As of the whole data set, with the labels of the selected tasks."""
         found = self.whole.windows(self.indices[index])
         return found if found is None or not self._chosen else found.of_tasks(self._tasks)
+
+    @property
+    def groups(self) -> ShardGroups | None:
+        """Those of the whole data set."""
+        found = self.whole.groups
+        return None if found is None else ShardGroups(found.shard[self.indices], found.window)
 
     def place(self, index: int) -> tuple[Dataset, int]:
         """The whole data set, and the picture's index there."""

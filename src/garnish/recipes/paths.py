@@ -13,6 +13,7 @@ from garnish.errors import OptionError
 from garnish.files.path_text import given_path
 from garnish.files.strict_yaml import read_yaml
 from garnish.hub.address import is_hub
+from garnish.stores.address_text import is_address
 
 #: Data that are made when they are asked for, and lie nowhere.
 RENDERED = ("scenes", "material-scenes")
@@ -104,7 +105,7 @@ def _data_moved(given: Json, moved: Callable[[str], str]) -> Json:
         return moved(given)
     if isinstance(given, dict) and given.get("name") not in RENDERED:
         path = given.get("path", ".")
-        odd = isinstance(path, bool) or not isinstance(path, str | int)
+        odd = isinstance(path, bool) or not isinstance(path, str | int) or is_address(path)
         return given if odd else {**given, "path": moved(str(path))}
     return given
 

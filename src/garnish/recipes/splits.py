@@ -29,7 +29,10 @@ def _has_val(recipe: Recipe) -> bool:
     """Whether the data name or contain a split val, so that an error in it must not be ignored."""
     from garnish.data.folder import FolderDataset
     from garnish.data.joined import JoinedDataset
+    from garnish.data.shards.shard_dataset import ShardDataset
 
     whole = recipe.open("train")
     parts = whole.parts if isinstance(whole, JoinedDataset) else (whole,)
-    return any(not isinstance(part, FolderDataset) or part.description.has_split("val") for part in parts)
+    return any(
+        not isinstance(part, FolderDataset | ShardDataset) or part.description.has_split("val") for part in parts
+    )
