@@ -138,6 +138,7 @@ def predict_on(
     start = time.perf_counter()
     out = asked.out if is_address(asked.out) else os.path.abspath(asked.out)  # noqa: PTH100 (links stay links)
     place = Place.of(out)
+    out = str(place)  # of file:///folder the folder
     files = bulk_files(asked.given, out)
     tasks = {name: task for name, task in model.served.tasks.items() if asked.tasks is None or name in asked.tasks}
     check_made_names(files, written_stems(asked.options.kinds, tasks), out)

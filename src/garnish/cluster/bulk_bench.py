@@ -95,7 +95,7 @@ class Bench:
         self._check_out()
         self._folder = Path(tempfile.mkdtemp(prefix="garnish-bulk-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._out = Path(job.out) if self._place.local is not None else self._folder / "maps"
+        self._out = self._place.local or self._folder / "maps"
         shipped = job.model
         if not isinstance(shipped, ShippedModel):
             import ray

@@ -63,12 +63,13 @@ def bulk_files(given: Iterable[str], out: str) -> list[BulkFile]:
     Raises:
         DataError: nothing is there, or it cannot be listed. OptionError: videos.
     """
-    texts = list(given)
-    here = [text for text in texts if not is_address(text)]
-    found = [*_files_here(here, Path(out) if not is_address(out) else None)] if here else []
-    for text in texts:
-        if is_address(text):
+    folder, found = Place.of(out).local, list[BulkFile]()
+    for text in given:
+        here = Place.of(text).local if is_address(text) and not glob.has_magic(text) else None
+        if is_address(text) and here is None:
             found += _files_there(text, out)
+        else:
+            found += _files_here(text if here is None else str(here), folder)
     unique = dict.fromkeys((file.place, file.file) for file in found)
     kept: list[BulkFile] = []
     names: set[str] = set()
@@ -129,24 +130,21 @@ def _refuse_video(where: str) -> OptionError:
     return OptionError(f"{where}: videos are not predicted with --on; leave --on out, or give pictures")
 
 
-def _files_here(given: Sequence[str], out: Path | None) -> Iterator[BulkFile]:
-    shards = {text: list(_shards_here(text)) for text in given}
-    for text in given:
-        if shards[text] and not Path(text).is_dir():
-            continue
+def _files_here(text: str, out: Path | None) -> Iterator[BulkFile]:
+    shards = dict(_shards_here(text))
+    if not shards or Path(text).is_dir():
         try:
             pictures = picture_files([text], out)
         except DataError:
-            if shards[text]:
-                continue
-            raise
+            if not shards:
+                raise
+            pictures = {}
         for name, path in pictures.items():
             if is_video_file(path):
                 raise _refuse_video(str(path))
             yield _file_here(name, path)
-    for found in shards.values():
-        for name, path in found:
-            yield _file_here(name, path)
+    for name, path in shards.items():
+        yield _file_here(name, path)
 
 
 def _file_here(name: str, path: Path) -> BulkFile:

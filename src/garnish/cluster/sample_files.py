@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,7 +12,8 @@ from typing import Any, final
 from garnish.data.conversion.parquet import suffix_of
 from garnish.errors import DataError, MissingExtraError, one_line, showable, shown, suggest
 from garnish.files.pictures import MAX_BYTES, PICTURE_SUFFIXES
-from garnish.files.regular import check_regular
+from garnish.files.regular import check_regular, open_regular
+from garnish.stores.tar_headers import tar_members
 
 #: Largest shard, bytes.
 MOST_SHARD = 2**40
@@ -79,22 +80,22 @@ def _odd_key(key: str) -> str:
 def _members(file: Path) -> Iterator[Sample]:
     """Of a tar file; nothing is unpacked, and members that are no pictures are left out."""
     try:
-        check_regular(file, MOST_SHARD)
-        with tarfile.open(file, "r:") as shard:  # one that is compressed is told: WebDataset's are not
-            for member in shard:
-                found = _MEMBER.fullmatch(member.name.removeprefix("./"))
+        with open_regular(file, MOST_SHARD) as opened:
+            size = os.fstat(opened.fileno()).st_size
+
+            def part(start: int, stop: int) -> bytes:
+                opened.seek(start)
+                return opened.read(stop - start)
+
+            for member in tar_members(part, size, str(file)):
+                found = _MEMBER.fullmatch(member.name)
                 suffix = "" if found is None else f".{found[2].lower().rpartition('.')[2]}"
                 if found is None or suffix not in PICTURE_SUFFIXES or PurePosixPath(found[1]).name.startswith("."):
                     continue
-                if not member.isreg() or member.size > MAX_BYTES:
-                    yield Sample(found[1], b"", suffix, "is no regular file, or too large")
-                    continue
-                opened = shard.extractfile(member)
-                data = b"" if opened is None else opened.read()
-                broken = "is cut short" if len(data) != member.size else "" if data else "is empty"
-                yield Sample(found[1], data, suffix, broken)
-    except (OSError, tarfile.TarError, UnicodeError) as error:
-        raise DataError(f"{file}: cannot be read as tar ({one_line(error, 120)}); fetch it again") from error
+                data = part(member.offset, member.offset + member.size)
+                yield Sample(found[1], data, suffix, "" if data else "is empty")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({one_line(error, 120)}); fetch it again") from error
 
 
 def _rows(file: Path) -> Iterator[Sample]:
