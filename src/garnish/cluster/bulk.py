@@ -208,11 +208,17 @@ def _answers(
     ray: ModuleType, job: BulkJob, pending: Sequence[BulkFile], tries: Mapping[str, int], asked: BulkAsked
 ) -> Iterator[dict[str, Any]]:
     """What workers answer to each block, as they come."""
-    from ray.data import ActorPoolStrategy, DataContext
-
+    try:
+        from ray.data import ActorPoolStrategy, DataContext
+    except ImportError as error:
+        raise OptionError(
+            f"--on {asked.on}: needs Ray Data ({one_line(error, 120)}); pip install 'garnish[ray]'"
+        ) from None
     count, cpus, gpus = _room(ray.cluster_resources(), asked)
     blocks: list[Block] = list(planned_blocks(pending, tries, count))
     count = min(count, len(blocks))
+    if job.device == "auto":  # torch may see GPUs that were not given to the worker
+        job = replace(job, device="cuda" if gpus else "cpu")
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import os
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -64,13 +63,12 @@ def connected(on: str) -> Iterator[ModuleType]:
         settings |= {"address": "local", "include_dashboard": False}
     else:
         settings |= {"address": address}
-    with _short_accelerator_note():
-        try:
-            ray.init(**settings)
-        except Exception as error:  # Ray raises its own, ConnectionError, RuntimeError, and bare ones for a slow start
-            raise OptionError(
-                f"--on {on}: cannot be reached ({one_line(error, 150)}); check the address, and the token ({_TOKEN})"
-            ) from None
+    try:
+        ray.init(**settings)
+    except Exception as error:  # Ray raises its own, ConnectionError, RuntimeError, and bare ones for a slow start
+        raise OptionError(
+            f"--on {on}: cannot be reached ({one_line(error, 150)}); check the address, and the token ({_TOKEN})"
+        ) from None
     try:
         yield ray
     finally:
@@ -79,16 +77,3 @@ def connected(on: str) -> Iterator[ModuleType]:
 
 def _not_installed(on: str) -> OptionError:
     return OptionError(f"--on {on}: needs Ray; pip install 'garnish[ray]'")
-
-
-@contextlib.contextmanager
-def _short_accelerator_note() -> Iterator[None]:
-    """Ray warns of what will be the default for accelerators unless it is set; zero of them changes nothing here."""
-    name = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
-    before = os.environ.get(name)
-    os.environ.setdefault(name, "0")
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(name, None)
