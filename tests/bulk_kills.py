@@ -33,6 +33,25 @@ LONGEST = 900
 KINDS = ("worker", "worker", "worker", "node", "command")
 
 
+def patient() -> None:
+    """Let Ray wait for a node that starts for minutes and not for half of one, on a busy machine."""
+    from ray._private import services
+
+    asked = services.get_node
+
+    def get_node(*words: Any) -> Any:
+        until = time.monotonic() + 240
+        while True:
+            try:
+                return asked(*words)
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(1)
+
+    services.get_node = get_node
+
+
 class BulkKills:
     """Runs of one command on one cluster.
 
@@ -44,6 +63,7 @@ class BulkKills:
     def __init__(self, place: Path, seed: int, pictures: int = 240) -> None:
         from ray.cluster_utils import Cluster
 
+        patient()
         self.place, self.draw, self.kills = place, random.Random(seed), Counter[str]()
         self.count, self.broken = pictures, 3
         self.bundle = save_small(place / "bundle")

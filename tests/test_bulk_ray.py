@@ -90,7 +90,7 @@ def test_a_cluster_elsewhere_by_its_client_server_and_with_a_token(place):
         wrong.write_text("f" * 64)
         command[-1] = str(place / "other")
         refused = typed(command, place, **{**given, "RAY_AUTH_TOKEN_PATH": str(wrong)})
-        assert refused.returncode == 2 and "check the address, and the token" in refused.stderr
+        assert refused.returncode == 2 and "token" in refused.stderr and refused.stderr.count("\n") == 1
         assert "f" * 64 not in refused.stderr
     finally:
         import signal

@@ -20,7 +20,7 @@ from garnish.cluster.bulk_blocks import Block, block_key, chunk_key
 from garnish.cluster.bulk_inputs import BulkFile
 from garnish.cluster.bulk_manifest import FOLDER, RUN, Part, PictureRecord, part_name, whole_part
 from garnish.cluster.fetching import check_folders_here, fetched_sources
-from garnish.cluster.sample_files import MOST_SHARD, Sample, samples
+from garnish.cluster.sample_files import MOST_SHARD, ShardSample, samples
 from garnish.cluster.shipped_model import ShippedModel
 from garnish.decodings.written import written_stems
 from garnish.errors import DataError, OptionError
@@ -173,7 +173,9 @@ class Bench:
         key = chunk_key(self._job.run, shard, "end")
         return [*done, self._kept(key, Part((), (shard.name, shard.version)))], []
 
-    def _sources(self, shard: BulkFile, chunk: Sequence[Sample], folder: Path, taken: set[str]) -> list[PictureSource]:
+    def _sources(
+        self, shard: BulkFile, chunk: Sequence[ShardSample], folder: Path, taken: set[str]
+    ) -> list[PictureSource]:
         """The samples as files; ``taken`` gets the names of their maps."""
         sources: list[PictureSource] = []
         for number, sample in enumerate(chunk):
@@ -251,7 +253,7 @@ class Unheard:
         """One more is done."""
 
 
-def _chunks(shard: BulkFile, folder: Path) -> Iterator[list[Sample]]:
+def _chunks(shard: BulkFile, folder: Path) -> Iterator[list[ShardSample]]:
     """The samples of a shard, some at a time; raises DataError where it cannot be fetched or read."""
     file = Path(shard.file)
     if shard.place:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
+import signal
+import threading
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 from garnish.errors import OptionError, one_line, shown
 
 #: What ``--on`` takes, for messages and help.
 TAKEN = "ray for one of this machine, or ray://HOST:PORT, ray:auto for a cluster that runs"
-#: Where Ray takes its token from, for messages.
-_TOKEN = "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
 
 
 def ray_address(on: str) -> str | None:
@@ -32,19 +30,12 @@ def ray_address(on: str) -> str | None:
     raise OptionError(f"--on: {shown(on)} is unknown; write {TAKEN}")
 
 
-def check_ray(on: str) -> None:
-    """Raise OptionError for what ``--on`` does not take, and where Ray is not installed; nothing is connected."""
-    ray_address(on)
-    if importlib.util.find_spec("ray") is None:
-        raise _not_installed(on)
-
-
 @contextlib.contextmanager
 def connected(on: str) -> Iterator[ModuleType]:
     """The module ``ray``, connected for a ``with`` block; a cluster made for it ends with it.
 
-    A cluster with token authentication takes the token of Ray's own settings (``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``,
-    ``RAY_AUTH_TOKEN_PATH``, ``~/.ray/auth_token``); for one of this machine Ray makes one. None passes through here.
+    Clusters with tokens are Ray's to open: it reads ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH`` or
+    ``~/.ray/auth_token`` where ``RAY_AUTH_MODE`` is ``token``, and makes a token for a cluster of its own.
 
     Raises:
         OptionError: Ray is not installed, or the cluster cannot be reached.
@@ -52,28 +43,38 @@ def connected(on: str) -> Iterator[ModuleType]:
     address = ray_address(on)
     try:
         import ray
+        from ray.exceptions import AuthenticationError, RayError
     except ImportError:
-        raise _not_installed(on) from None
+        raise OptionError(f"--on {on}: needs Ray; pip install 'garnish[ray]'") from None
     if ray.is_initialized():  # the caller's own, in a notebook or another driver
         yield ray
         return
-    settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address is None:
-        # "local" and not None, which would join a cluster that runs, by RAY_ADDRESS or by a file that it left
-        settings |= {"address": "local", "include_dashboard": False}
-    else:
-        settings |= {"address": address}
+    # "local": without an address Ray joins any cluster that it finds on this machine, or that RAY_ADDRESS names
+    own = {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     try:
-        ray.init(**settings)
-    except Exception as error:  # Ray raises its own, ConnectionError, RuntimeError, and bare ones for a slow start
+        with _own_signals():
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **own)
+    except AuthenticationError as error:
         raise OptionError(
-            f"--on {on}: cannot be reached ({one_line(error, 150)}); check the address, and the token ({_TOKEN})"
+            f"--on {on}: the cluster wants another token ({one_line(error.message, 120)}); set RAY_AUTH_MODE=token, and"
+            " RAY_AUTH_TOKEN_PATH to the file of its token"
         ) from None
+    except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
+        raise OptionError(f"--on {on}: cannot be reached ({one_line(error, 200)}); check address and token") from None
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def _not_installed(on: str) -> OptionError:
-    return OptionError(f"--on {on}: needs Ray; pip install 'garnish[ray]'")
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what SIGTERM does here: ``ray.init`` would have it end the process with a code of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -30,7 +30,7 @@ _ROWS = 16
 
 @final
 @dataclass(frozen=True)
-class Sample:
+class ShardSample:
     """A picture of a shard.
 
     Attributes:
@@ -46,7 +46,7 @@ class Sample:
     broken: str = ""
 
 
-def samples(file: Path) -> Iterator[Sample]:
+def samples(file: Path) -> Iterator[ShardSample]:
     """The pictures of a shard in its order; of two with one key the second is broken, and so are keys that are no path.
 
     Raises:
@@ -57,7 +57,7 @@ def samples(file: Path) -> Iterator[Sample]:
     for number, sample in enumerate(found):
         odd = sample.broken or _odd_key(sample.key) or ("its key stands twice" if sample.key in seen else "")
         if odd:
-            yield Sample(f"sample {number}", b"", sample.suffix, f"{shown(sample.key, 80)}: {odd}")
+            yield ShardSample(f"sample {number}", b"", sample.suffix, f"{shown(sample.key, 80)}: {odd}")
             continue
         seen.add(sample.key)
         yield sample
@@ -77,7 +77,7 @@ def _odd_key(key: str) -> str:
     return ""
 
 
-def _members(file: Path) -> Iterator[Sample]:
+def _members(file: Path) -> Iterator[ShardSample]:
     """Of a tar file; nothing is unpacked, and members that are no pictures are left out."""
     try:
         with open_regular(file, MOST_SHARD) as opened:
@@ -93,12 +93,12 @@ def _members(file: Path) -> Iterator[Sample]:
                 if found is None or suffix not in PICTURE_SUFFIXES or PurePosixPath(found[1]).name.startswith("."):
                     continue
                 data = part(member.offset, member.offset + member.size)
-                yield Sample(found[1], data, suffix, "" if data else "is empty")
+                yield ShardSample(found[1], data, suffix, "" if data else "is empty")
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({one_line(error, 120)}); fetch it again") from error
 
 
-def _rows(file: Path) -> Iterator[Sample]:
+def _rows(file: Path) -> Iterator[ShardSample]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -142,7 +142,7 @@ def _columns(file: Path, schema: Any) -> tuple[str, str | None]:
     return chosen[0], names[0] if names else None
 
 
-def _row_sample(cell: Any, name: Any, number: int) -> Sample:
+def _row_sample(cell: Any, name: Any, number: int) -> ShardSample:
     data = cell.get("bytes") if isinstance(cell, Mapping) else cell
     inner = cell.get("path") if isinstance(cell, Mapping) else None
     given = name if name is not None else inner
@@ -151,8 +151,8 @@ def _row_sample(cell: Any, name: Any, number: int) -> Sample:
     if ending in PICTURE_SUFFIXES:
         key = key[: -len(ending)]
     if not isinstance(data, bytes) or not data or len(data) > MAX_BYTES:
-        return Sample(key, b"", "", "holds no bytes of a picture")
+        return ShardSample(key, b"", "", "holds no bytes of a picture")
     suffix = ending if ending in PICTURE_SUFFIXES else suffix_of(data)
     if suffix is None:
-        return Sample(key, b"", "", f"begins with {data[:8]!r}, which is no PNG, JPEG, TIFF, GIF or WebP")
-    return Sample(key, data, suffix)
+        return ShardSample(key, b"", "", f"begins with {data[:8]!r}, which is no PNG, JPEG, TIFF, GIF or WebP")
+    return ShardSample(key, data, suffix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 
 from garnish.errors import OptionError, plural
 from garnish.output import say
@@ -17,7 +18,7 @@ def run_on(given: argparse.Namespace) -> int:
     Raises:
         OptionError: options that cannot act on a cluster, and whatever :func:`garnish.cluster.bulk.predict_on` raises.
     """
-    from garnish.cluster.connecting import check_ray
+    from garnish.cluster.connecting import ray_address
 
     if given.skip_existing:
         raise OptionError(
@@ -26,7 +27,9 @@ def run_on(given: argparse.Namespace) -> int:
         )
     if given.every != 1:
         raise OptionError(f"--every {given.every}: acts on videos, which --on does not take; leave it out")
-    check_ray(given.on)
+    ray_address(given.on)  # an unknown one, and a missing Ray, are told before anything slow is imported
+    if importlib.util.find_spec("ray") is None:
+        raise OptionError(f"--on {given.on}: needs Ray; pip install 'garnish[ray]'")
     from garnish.cluster.bulk import BulkAsked, predict_on
     from garnish.cluster.bulk_manifest import told_counts
     from garnish.commands.predict_progress import PredictProgress
