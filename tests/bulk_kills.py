@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -52,6 +53,16 @@ def patient() -> None:
     services.get_node = get_node
 
 
+def agent_ports() -> dict[str, int]:
+    """Free ports for a node's agents: of those that they choose themselves Ray waits for a few seconds alone."""
+    names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    opened = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+    ports = {name: one.getsockname()[1] for name, one in zip(names, opened, strict=True)}
+    for one in opened:
+        one.close()
+    return ports
+
+
 class BulkKills:
     """Runs of one command on one cluster.
 
@@ -71,9 +82,9 @@ class BulkKills:
         self.log = (place / "log.txt").open("ab")
         self.cluster = Cluster(
             initialize_head=True,
-            head_node_args={"num_cpus": 0, "temp_dir": str(place / "r"), "include_dashboard": False},
+            head_node_args={"num_cpus": 0, "temp_dir": str(place / "r"), "include_dashboard": False} | agent_ports(),
         )
-        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+        self.nodes = [self.cluster.add_node(num_cpus=1, **agent_ports()) for _ in range(2)]
         words = ["predict", self.bundle, str(place / "in"), "--out", str(place / "plain")]
         code = subprocess.run([sys.executable, "-m", "garnish", *words], stdout=self.log, stderr=self.log).returncode
         assert code == 1, "three pictures are damaged"
@@ -111,7 +122,7 @@ class BulkKills:
             node = self.draw.choice(self.nodes)
             self.nodes.remove(node)
             self.cluster.remove_node(node, allow_graceful=False)
-            self.nodes.append(self.cluster.add_node(num_cpus=1))
+            self.nodes.append(self.cluster.add_node(num_cpus=1, **agent_ports()))
             return kind
         workers = self.workers()
         if not workers:
