@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +35,33 @@ LONGEST = 900
 KINDS = ("worker", "worker", "worker", "node", "command")
 
 
-def patient() -> None:
-    """Let Ray wait for a node that starts for minutes and not for half of one, on a busy machine."""
+def again(start: Callable[[], Any]) -> Any:
+    """Start a node: Ray waits half a minute for one, which a busy machine may not give it."""
+    for _ in range(9):
+        try:
+            return start()
+        except Exception as error:  # a bare one
+            print(f"a node did not start: {str(error)[:100]}", file=sys.stderr, flush=True)
+    return start()
+
+
+def no_haste() -> None:
+    """Choose the ports of nodes' agents ahead: Ray waits 15 seconds for those that they choose, too few on a busy machine."""
     from ray._private import services
 
-    asked = services.get_node
+    start = services.start_raylet
 
-    def get_node(*words: Any) -> Any:
-        until = time.monotonic() + 240
-        while True:
-            try:
-                return asked(*words)
-            except RuntimeError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(1)
+    def start_raylet(*words: Any, **named: Any) -> Any:
+        ports, node, session = agent_ports(), words[2], Path(words[11])
+        for name, port in ports.items():
+            (session / f"{name}_{node}").write_text(str(port))
+        return start(*words, **{**named, **ports})
 
-    services.get_node = get_node
+    services.start_raylet = start_raylet
 
 
 def agent_ports() -> dict[str, int]:
-    """Free ports for a node's agents: of those that they choose themselves Ray waits for a few seconds alone."""
+    """A free port for each kind of a node's agents."""
     names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
     opened = [socket.create_server(("127.0.0.1", 0)) for _ in names]
     ports = {name: one.getsockname()[1] for name, one in zip(names, opened, strict=True)}
@@ -74,25 +81,30 @@ class BulkKills:
     def __init__(self, place: Path, seed: int, pictures: int = 240) -> None:
         from ray.cluster_utils import Cluster
 
-        patient()
+        no_haste()
         self.place, self.draw, self.kills = place, random.Random(seed), Counter[str]()
         self.count, self.broken = pictures, 3
         self.bundle = save_small(place / "bundle")
         put_pictures(place / "in", pictures, broken=self.broken, size=(96, 128))
         self.log = (place / "log.txt").open("ab")
-        self.cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "temp_dir": str(place / "r"), "include_dashboard": False} | agent_ports(),
-        )
-        self.nodes = [self.cluster.add_node(num_cpus=1, **agent_ports()) for _ in range(2)]
         words = ["predict", self.bundle, str(place / "in"), "--out", str(place / "plain")]
         code = subprocess.run([sys.executable, "-m", "garnish", *words], stdout=self.log, stderr=self.log).returncode
         assert code == 1, "three pictures are damaged"
         self.truth = maps_of(place / "plain")
+        head = {"num_cpus": 0, "temp_dir": str(place / "r"), "include_dashboard": False}
+        self.cluster = again(lambda: Cluster(initialize_head=True, head_node_args=head))
+        self.nodes = [again(self.added) for _ in range(2)]
+
+    def added(self) -> Any:
+        """One more node, with room for one worker."""
+        return self.cluster.add_node(num_cpus=1)
 
     def close(self) -> None:
-        """End the cluster."""
+        """End the cluster, and what is left of nodes that did not start."""
         self.cluster.shutdown()
+        for child in psutil.Process().children(recursive=True):
+            if str(self.place) in " ".join(child.cmdline()):
+                child.kill()
         self.log.close()
 
     def started(self, out: Path) -> subprocess.Popen[bytes]:
@@ -122,7 +134,7 @@ class BulkKills:
             node = self.draw.choice(self.nodes)
             self.nodes.remove(node)
             self.cluster.remove_node(node, allow_graceful=False)
-            self.nodes.append(self.cluster.add_node(num_cpus=1, **agent_ports()))
+            self.nodes.append(again(self.added))
             return kind
         workers = self.workers()
         if not workers:
