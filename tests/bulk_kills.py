@@ -46,7 +46,7 @@ def again(start: Callable[[], Any]) -> Any:
 
 
 def no_haste() -> None:
-    """Choose the ports of nodes' agents ahead: for those that they choose Ray waits 15 seconds, a busy machine longer."""
+    """Choose the ports of nodes' agents ahead: for those that they choose Ray waits 15 seconds, too few if busy."""
     from ray._private import services
 
     start = services.start_raylet
