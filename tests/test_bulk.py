@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 import random
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -319,6 +321,84 @@ def test_a_worker_says_in_its_answer_what_it_refuses(bundle, tmp_path):
     assert "a node does not see .garnish-predict/run.json" in json.loads(BulkWorker(asked)(row)["answer"])["refused"]
     other = BulkJob(**{**vars(asked), "version": "0.0.1"})
     assert "the command 0.0.1; install the same" in json.loads(BulkWorker(other)(row)["answer"])["refused"]
+
+
+# ---- the whole, with workers of this process ------------------------------------------------------------------------
+
+
+class Died(Exception):
+    """Stands for the end of a command."""
+
+
+class HereRay:
+    """What :func:`predict_on` asks of Ray, done in this process: a worker, blocks in a drawn order, a death."""
+
+    class exceptions:
+        RayError = OSError
+
+    def __init__(self, draw: random.Random, dies_after: int | None) -> None:
+        self.draw, self.dies_after, self.blocks = draw, dies_after, 0
+        self.data = types.ModuleType("ray.data")
+        self.data.ActorPoolStrategy = lambda **words: words
+        self.data.DataContext = types.SimpleNamespace(get_current=types.SimpleNamespace)
+        self.data.from_items = lambda items, override_num_blocks: types.SimpleNamespace(
+            map=functools.partial(self.mapped, items)
+        )
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 1.0}
+
+    def mapped(self, items, worker, *, fn_constructor_args, **settings):
+        def rows():
+            made = worker(*fn_constructor_args)
+            for row in self.draw.sample(items, len(items)):
+                if self.blocks == self.dies_after:
+                    raise Died
+                self.blocks += 1
+                yield made(row)
+
+        return types.SimpleNamespace(iter_rows=rows)
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Types the command, with a death after so many blocks."""
+
+    def run(words: list[str], dies_after: int | None = None) -> int:
+        ray = HereRay(random.Random(len(words)), dies_after)
+        monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))
+        monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+        monkeypatch.setattr("garnish.cluster.bulk.connected", lambda on: contextlib.nullcontext(ray))
+        return main(["predict", "--on", "ray", *words])
+
+    return run
+
+
+def test_the_command_goes_on_wherever_it_died(bundle, tmp_path, typed, capsys):
+    made.put_pictures(tmp_path / "in", 12, broken=1)
+    assert main(["predict", bundle, str(tmp_path / "in"), "--out", str(tmp_path / "plain")]) == 1
+    truth = made.maps_of(tmp_path / "plain")
+    words = [bundle, str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    for dies_after in (0, 3, 1):
+        assert typed(words, dies_after) == 1  # an error that nobody foresaw
+        assert "Died" in capsys.readouterr().err
+        assert not (tmp_path / "out" / FOLDER / "manifest.json").exists()
+    assert typed(words) == 1
+    said = capsys.readouterr().err
+    assert "1 of 13 pictures not predicted:" in said and "0012.png: damaged or not a picture" in said
+    assert made.maps_of(tmp_path / "out") == truth
+    counts = json.loads((tmp_path / "out" / FOLDER / "manifest.json").read_bytes())
+    assert (counts["pictures"], counts["failed"]) == (13, 1) and 0 < counts["left_out"] < 12
+    assert counts["predicted"] + counts["left_out"] + counts["failed"] == 13
+    assert counts["bytes"] == sum(map(len, truth.values()))
+    (tmp_path / "in/d0/0012.png").write_bytes(made.picture_bytes(12))
+    assert typed([*words, "--json"]) == 0
+    found = capsys.readouterr()
+    counts = json.loads((tmp_path / "out" / FOLDER / "manifest.json").read_bytes())
+    assert (counts["predicted"], counts["left_out"], counts["failed"], len(json.loads(found.out))) == (1, 12, 0, 13)
+    assert typed([*words, "--flip"]) == 2
+    assert "was begun with flip False, not True; choose another --out" in capsys.readouterr().err
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
