@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from garnish.commands.parser import SIZE_HELP, Parser, positive_int, size_rule, some_names
+from garnish.errors import OptionError
 from garnish.output import logger, say
 from garnish.predicting.write_words import WRITTEN, add_write_options, write_options
 from garnish.tiles.words import given_tiling, takes_tiles
@@ -21,6 +22,9 @@ examples:
   garnish predict runs/seg/best drive.mp4 --every 5 --out maps --write overlays
   garnish predict runs/seg/best s3://bucket/pictures/ --out s3://bucket/maps/ --skip-existing
   garnish predict segformer_b0 street.jpg --weights segformer-b0-ade --out maps
+  garnish predict --on ray://head:10001 runs/seg/best s3://pictures/2026 --out s3://maps/2026
+
+--on takes addresses (s3://…), and .parquet and .tar files of pictures, too; the same command goes on after a crash.
 """
 
 
@@ -57,12 +61,27 @@ def parser() -> Parser:
     made.add_argument("--weights", metavar="FILE", help="the backbone's weights, if they have moved; a segformer's")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     made.add_argument("--json", action="store_true", help="print JSON: picture → the files written")
+    made.add_argument(
+        "--on", metavar="CLUSTER", help="predict on a Ray cluster: ray (of this machine), ray://HOST:PORT or ray:auto"
+    )
+    made.add_argument(
+        "--workers",
+        metavar="N",
+        type=positive_int,
+        help="with --on, processes that predict (default: all it has room for)",
+    )
     return made
 
 
 def run(words: Sequence[str]) -> int:
     """Run this command; returns the exit code: 1 if there were pictures that could not be predicted."""
     given, _ = parser().read(words)
+    if given.on is not None:
+        from garnish.commands.predict_on import run_on
+
+        return run_on(given)
+    if given.workers is not None:
+        raise OptionError(f"--workers {given.workers}: acts with --on alone; leave it out, or write --on ray")
     from garnish.commands.predict_progress import PredictProgress
     from garnish.commands.printing import print_json
     from garnish.commands.words import load_bundles

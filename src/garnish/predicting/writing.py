@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, final
@@ -117,19 +117,55 @@ def write_maps(
         DataError: a file that cannot be written. What ``work.run`` raises.
     """
     found = WrittenMaps()
-    stems = written_stems(options.kinds, tasks)
+    sources = file_sources(files, every=options.every)
+    wanted = _wanted(sources, options, (written_stems(options.kinds, tasks), tuple(tasks)), found, told)
+    return write_sources(wanted, options, work, told, stream=stream, keep=keep, found=found)
+
+
+def write_sources(
+    sources: Iterable[PictureSource],
+    options: WriteOptions,
+    work: PictureWork[Any, Prediction[Any, Any]],
+    told: Told,
+    *,
+    stream: Streaming | None = None,
+    keep: bool = False,
+    found: WrittenMaps | None = None,
+    then: Callable[[str, Sequence[Path]], object] = lambda name, files: None,
+) -> WrittenMaps:
+    """As :func:`write_maps`, of pictures from anywhere, which are asked for as much as is read ahead.
+
+    Args:
+        sources: the pictures; names must differ.
+        options: what is written; ``skip_existing`` and ``every`` are the caller's to do.
+        work: as for :func:`write_maps`.
+        told: likewise.
+        stream: likewise.
+        keep: likewise.
+        found: to add to; None: a new one.
+        then: is given the name of a picture and the files that were written of it, in the thread that wrote them.
+
+    Raises:
+        DataError: a file that cannot be written. What ``work.run``, ``sources`` and ``then`` raise.
+    """
+    found = WrittenMaps() if found is None else found
+    asked: dict[str, str] = {}
+
+    def noted() -> Iterator[PictureSource]:
+        for source in sources:
+            asked[source.name] = source.where
+            yield source
 
     def written(made: Prediction[Any, Any] | StreamedMaps) -> tuple[str, list[str]]:
         if isinstance(made, StreamedMaps):
-            return made.name, [str(file) for file in made.files]
-        files = made.write(options.out, options.kinds, opacity=options.opacity)
+            files: Sequence[Path] = made.files
+        else:
+            files = made.write(options.out, options.kinds, opacity=options.opacity)
+        then(made.name, files)
         return made.name, [str(file) for file in files]
 
-    sources = file_sources(files, every=options.every)
-    asked: dict[str, str] = {}
-    wanted = _wanted(sources, options, stems, tasks, found, told, asked)
     doing: PictureWork[Any, Any] = work if stream is None else with_streams(work, _telling(stream, options))
-    with contextlib.closing(overlapped(wanted, doing, written)) as results:
+    with contextlib.closing(overlapped(noted(), doing, written)) as results:
         for result in results:
             if isinstance(result, Failure):
                 found.failures.append(result)
@@ -181,20 +217,17 @@ def count_pictures(files: Mapping[str, Path], *, every: int = 1) -> int | None:
 def _wanted(
     sources: Iterable[PictureSource],
     options: WriteOptions,
-    stems: tuple[str, ...],
-    tasks: Mapping[str, Any],
+    kinds: tuple[tuple[str, ...], tuple[str, ...]],
     found: WrittenMaps,
     told: Told,
-    asked: dict[str, str],
 ) -> Iterator[PictureSource]:
-    """The pictures that are to be predicted; ``asked`` gets the name and place of each."""
+    """The pictures that are to be predicted; ``kinds`` as for :func:`_is_there`."""
     there: dict[Path, set[str]] = {}
     for source in sources:
-        if options.skip_existing and source.broken is None and _is_there(source, options, (stems, tuple(tasks)), there):
+        if options.skip_existing and source.broken is None and _is_there(source, options, kinds, there):
             found.skipped += 1
             told.picture(None)
             continue
-        asked[source.name] = source.where
         yield source
 
 

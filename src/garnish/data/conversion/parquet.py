@@ -151,6 +151,11 @@ def _rows(file: Path, asked: Mapping[str, str]) -> Iterator[dict[str, Any]]:
             yield {place: row[column] for place, column in chosen.items()}
 
 
+def suffix_of(data: bytes) -> str | None:
+    """The ending for the bytes of a picture's file, by how they begin; None: of no kind that is known."""
+    return ".webp" if data[:4] == b"RIFF" else _SUFFIXES.get(data[:4]) or _SUFFIXES.get(data[:3])
+
+
 def _write_row(row: Mapping[str, Any], folder: Path, names: set[str], where: str) -> list[str]:
     """Write the files of one row; returns the folders they went to."""
     image = row["images"]
@@ -169,8 +174,7 @@ def _write_row(row: Mapping[str, Any], folder: Path, names: set[str], where: str
             raise DataError(
                 f"{where}: {place}: {shown(data)} is no picture's file; the set may keep its files elsewhere"
             )
-        suffix = ".webp" if data[:4] == b"RIFF" else _SUFFIXES.get(data[:4]) or _SUFFIXES.get(data[:3])
-        if suffix is None:
+        if (suffix := suffix_of(data)) is None:
             raise DataError(f"{where}: {place}: begins with {data[:8]!r}, which is no PNG, JPEG, TIFF, GIF or WebP")
         to = folder / place / f"{name}{suffix}"
         with writing(to, "", DataError):
