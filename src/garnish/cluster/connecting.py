@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
+import threading
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -32,24 +34,47 @@ def ray_address(on: str) -> str | None:
 def connected(on: str) -> Iterator[ModuleType]:
     """The module ``ray``, connected for a ``with`` block; a cluster made for it ends with it.
 
+    Clusters with tokens are Ray's to open: it reads ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH`` or
+    ``~/.ray/auth_token`` where ``RAY_AUTH_MODE`` is ``token``, and makes a token for a cluster of its own.
+
     Raises:
         OptionError: Ray is not installed, or the cluster cannot be reached.
     """
     address = ray_address(on)
     try:
         import ray
+        from ray.exceptions import AuthenticationError, RayError
     except ImportError:
         raise OptionError(f"--on {on}: needs Ray; pip install 'garnish[ray]'") from None
     if ray.is_initialized():  # the caller's own, in a notebook or another driver
         yield ray
         return
+    # "local": without an address Ray joins any cluster that it finds on this machine, or that RAY_ADDRESS names
+    own = {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False) if (
-            address is None
-        ) else ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        with _own_signals():
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **own)
+    except AuthenticationError as error:
+        raise OptionError(
+            f"--on {on}: the cluster wants another token ({one_line(error.message, 120)}); set RAY_AUTH_MODE=token, and"
+            " RAY_AUTH_TOKEN_PATH to the file of its token"
+        ) from None
+    except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
         raise OptionError(f"--on {on}: cannot be reached ({one_line(error, 200)}); check address and token") from None
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what SIGTERM does here: ``ray.init`` would have it end the process with a code of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
