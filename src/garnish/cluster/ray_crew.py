@@ -25,7 +25,7 @@ from garnish.comparing.workers import SweepFault
 from garnish.errors import GarnishError, one_line, plural
 from garnish.training.signals import StopRequest
 
-#: Seconds between looks for signals; between counts of the cluster's nodes; between lines that say that runs wait for a node.
+#: Seconds between looks for signals, between counts of the nodes, and between lines on runs that wait for a node.
 _LOOK, _COUNT, _REMIND = 0.5, 5.0, 60.0
 #: Processes that may end one after the other before they could begin.
 _MOST_UNBEGUN = 3
