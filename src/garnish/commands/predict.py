@@ -19,6 +19,7 @@ examples:
   garnish predict runs/seg/best,runs/depth/best pictures/ --out maps --tasks depth --skip-existing
   garnish predict runs/seg/best 'in/**/*.jpg' --out maps --write maps,coco --overlay
   garnish predict runs/seg/best drive.mp4 --every 5 --out maps --write overlays
+  garnish predict runs/seg/best s3://bucket/pictures/ --out s3://bucket/maps/ --skip-existing
   garnish predict segformer_b0 street.jpg --weights segformer-b0-ade --out maps
 """
 
@@ -40,9 +41,9 @@ def parser() -> Parser:
         "images",
         metavar="IMAGE",
         nargs="+",
-        help="pictures, videos, folders of them, or patterns such as 'in/**/*.jpg'",
+        help="pictures, videos, folders of them, patterns such as 'in/**/*.jpg', or addresses of these: s3://bucket/in/",
     )
-    made.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
+    made.add_argument("--out", metavar="DIR", required=True, help="folder to write to, or s3://bucket/prefix")
     made.add_argument("--tasks", type=some_names, metavar="TASK,TASK", help="only these (default: all)")
     add_write_options(made)
     takes_tiles(made, flips=True)
@@ -69,32 +70,37 @@ def run(words: Sequence[str]) -> int:
     from garnish.model.input_size import InputSize, input_size
     from garnish.model.predict_many import picture_work
     from garnish.model.streamed import predict_streamed
+    from garnish.predicting.elsewhere import pictures_elsewhere
     from garnish.predicting.large import Streaming
     from garnish.predicting.writing import check_written, count_pictures, write_maps
     from garnish.tiles.streaming import is_streamed
 
-    folder_to_write(given.out)
     options, tiling = write_options(given), given_tiling(given)
-    files = picture_files(given.images, options.out)
-    total = count_pictures(files, every=options.every)
-    model = load_bundles(given.bundle, given.weights, given.device)
-    keep = "probabilities" in options.kinds
-    work = picture_work(model, given.tasks, batch=given.batch, probabilities=keep, tiling=tiling, size=given.size)
-    tasks = {name: task for name, task in model.served.tasks.items() if given.tasks is None or name in given.tasks}
-    check_written(files, options, tasks)
+    with pictures_elsewhere(given.images, options, given.out) as elsewhere:
+        if elsewhere is None:
+            folder_to_write(given.out)
+            files, write = picture_files(given.images, options.out), write_maps
+        else:
+            files, options, write = elsewhere.files, elsewhere.options, elsewhere.write_maps
+        total = count_pictures(files, every=options.every)
+        model = load_bundles(given.bundle, given.weights, given.device)
+        keep = "probabilities" in options.kinds
+        work = picture_work(model, given.tasks, batch=given.batch, probabilities=keep, tiling=tiling, size=given.size)
+        tasks = {name: task for name, task in model.served.tasks.items() if given.tasks is None or name in given.tasks}
+        check_written(files, options, tasks)
 
-    seen = input_size(given.size, model.served, given.tasks)
-    if seen != InputSize() and not given.json:
-        say(seen.told)
+        seen = input_size(given.size, model.served, given.tasks)
+        if seen != InputSize() and not given.json:
+            say(seen.told)
 
-    def stream(file: Path, name: str) -> list[Path]:
-        return list(predict_streamed(model, file, options.out / name, given.tasks, tiling, log.info).values())
+        def stream(file: Path, name: str) -> list[Path]:
+            return list(predict_streamed(model, file, options.out / name, given.tasks, tiling, log.info).values())
 
-    large = Streaming(
-        lambda size: seen == InputSize() and is_streamed(size, tiling), model.served.bands_of(tasks), stream
-    )
-    with PredictProgress(total, lines=not given.json) as progress:
-        found = write_maps(files, options, tasks, work, progress, stream=large, keep=given.json)
-    if given.json:
-        print_json(found.files)
-    return found.report()
+        large = Streaming(
+            lambda size: seen == InputSize() and is_streamed(size, tiling), model.served.bands_of(tasks), stream
+        )
+        with PredictProgress(total, lines=not given.json) as progress:
+            found = write(files, options, tasks, work, progress, stream=large, keep=given.json)
+        if given.json:
+            print_json(found.files)
+        return found.report()
