@@ -25,6 +25,7 @@ from garnish.cluster.shared_folder import Needs, lacks, shown_to_nodes
 from garnish.commands.compare import run as command
 from garnish.comparing.outcomes import Failed
 from garnish.comparing.schedule import Job, RunPlan
+from garnish.comparing.typed_json import as_json
 from garnish.comparing.workers import SweepFault
 from garnish.errors import DataError, GarnishError, OptionError, WeightsError
 
@@ -322,7 +323,7 @@ def test_a_slot_trains_and_tells_how_its_process_ended(shared, monkeypatch):
         slot = RunSlot(pickle.dumps(Sent.of(shared)), needs, 1, 0)
         kind, data = slot.do(pickle.dumps(job))
         assert kind == "done", data
-        assert pickle.loads(data) == shared.store.outcome(shared.key(job.run), job.run)
+        assert as_json(pickle.loads(data)) == as_json(shared.store.outcome(shared.key(job.run), job.run))
         threading.Timer(0.5, os.kill, (slot._process.pid, signal.SIGKILL)).start()
         assert slot.do(LONG) == ("ended", -9)
         slot.stop()
@@ -342,6 +343,8 @@ def test_a_slot_trains_and_tells_how_its_process_ended(shared, monkeypatch):
         (["--on", "ray://"], "is unknown"),
         (["--on", "ray", "--gpus", "1.5"], "is no number of GPUs"),
         (["--on", "ray", "--gpus", "many"], "is no number of GPUs"),
+        (["--on", "ray", "--store", "s3://bucket/runs"], "compare.store: 's3://bucket/runs' is an address"),
+        (["--store", "s3://bucket/runs"], "compare.store: 's3://bucket/runs' is an address"),
     ],
 )
 def test_refused(words, said, tmp_path):

@@ -136,7 +136,9 @@ def _on_cluster(given: argparse.Namespace, options: CompareOptions, recipe: Reci
     told = given.jobs is not None or (isinstance(section, Mapping) and "jobs" in section)
     jobs = options.jobs if told else None
     places = {"out": options.out, "store": options.store}
-    whole = {name: str(Path(path).absolute()) for name, path in places.items() if path is not None}
+    whole = {
+        name: str(Path(path).absolute()) for name, path in places.items() if path is not None and "://" not in path
+    }
     return dataclasses.replace(options, **whole), on_ray(given.on, jobs=jobs, cpus=given.cpus, gpus=given.gpus)
 
 
