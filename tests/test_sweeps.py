@@ -12,6 +12,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 from comparing_cases import conditions, trained
 from garnish.cluster import ray_crew
@@ -30,7 +31,7 @@ from garnish.comparing.workers import SweepFault
 from garnish.errors import DataError, GarnishError, OptionError, WeightsError
 
 EACH = PerRun(cpus=1, threads=1, gpus=0)
-NEEDS = Needs(folder="/nowhere", probe="x", versions={}, working_folder="/")
+NEEDS = Needs(folder="/nowhere/.store", probe="x", versions={}, working_folder="/")
 
 
 class NodeLost(Exception):
@@ -48,7 +49,9 @@ class ToldRay:
 
     def __init__(self, answers=(), nodes=((2, 0),)):
         self.answers, self.jobs, self.killed, self.asked = list(answers), [], [], []
-        self.exceptions = SimpleNamespace(RayError=NodeLost, RayTaskError=TaskFailed, RayActorError=NodeLost)
+        self.exceptions = SimpleNamespace(
+            RayError=NodeLost, RayTaskError=TaskFailed, RayActorError=NodeLost, ObjectLostError=NodeLost
+        )
         self.hosts = nodes
 
     def nodes(self):
@@ -128,6 +131,8 @@ def test_a_run_whose_node_is_lost_goes_on(shared):
     assert until_done(crew) == [(job, outcome)]
     assert ray.jobs == [job] * 3 and len(ray.asked) == 3, "a new place each time"
     assert crew.is_free() and len(ray.killed) == 2
+    sent = pickle.loads(crew._sent).conditions
+    assert sent.store.folder.as_posix() == NEEDS.folder and sent.out.is_absolute()
     assert len(said) == 2 and all(str(job.run) in line and "lost" in line for line in said)
 
 
@@ -281,6 +286,16 @@ def test_a_node_that_sees_all(tmp_path):
     with shown_to_nodes(tmp_path / "store") as needs:
         assert lacks(needs) == ""
     assert not list(tmp_path.rglob("*.*")) and not (tmp_path / "store/probes").exists()
+
+
+def test_what_a_killed_driver_left_is_removed(tmp_path):
+    probes = tmp_path / "store/probes"
+    probes.mkdir(parents=True)
+    for name in ("left", "left.lock", "left.lock.by", "held", "held.lock"):
+        (probes / name).touch()
+    with FileLock(str(probes / "held.lock")), shown_to_nodes(tmp_path / "store"):
+        names = {file.name for file in probes.iterdir()}
+        assert {"held", "held.lock"} < names and not any(name.startswith("left") for name in names)
 
 
 def test_a_node_that_lacks_something(tmp_path, monkeypatch):

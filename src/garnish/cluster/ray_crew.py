@@ -65,8 +65,9 @@ class RayCrew:
         self.conditions, self.needs, self.each, self.jobs, self.say = conditions, needs, each, jobs, say
         self._ray = ray
         self._most, self._counted = 0, 0.0
-        # a process bounds the cache of features by its share
-        options = dataclasses.replace(conditions.options, jobs=jobs or self._held())
+        # whole paths, for a node has another working folder; the cache of features is bounded by each process's share
+        whole = {"out": str(conditions.out.resolve()), "store": needs.folder}
+        options = dataclasses.replace(conditions.options, jobs=jobs or self._held(), **whole)
         sent = Sent.of(Conditions(conditions.recipe, options, conditions.trunk_facts))
         self._sent = ray.put(pickle.dumps(sent))
         self._places: list[_Place] = []
@@ -179,10 +180,10 @@ class RayCrew:
             told: Told = self._ray.get(ref)
         except self._ray.exceptions.RayTaskError as error:
             raise GarnishError(f"--on: a node could not start a run ({one_line(error.cause, 300)})") from None
-        except self._ray.exceptions.RayActorError as error:
+        except (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError) as error:
             self._drop(place)
             self._stop_if_asked()
-            if error.actor_init_failed:
+            if getattr(error, "actor_init_failed", False):
                 raise GarnishError(f"--on: a node could not start a run ({last_line(error)})") from None
             return self._ended(job, self._losses.lost(job), "its node or its place there was lost")
         if told[0] == "done":

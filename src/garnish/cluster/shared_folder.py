@@ -97,6 +97,7 @@ def shown_to_nodes(folder: Path) -> Iterator[Needs]:
     probe = folder / _PROBES / name
     with writing(f"{folder}:", " or choose another folder with --store"):
         write_file(probe, name.encode())
+    _tidy(probe.parent)
     versions = {package: _version(package) for package in ("garnish", *_SAME)}
     try:
         with locked(_lock(probe), lambda who: None):
@@ -106,6 +107,15 @@ def shown_to_nodes(folder: Path) -> Iterator[Needs]:
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another driver's lie there
             probe.parent.rmdir()
+
+
+def _tidy(probes: Path) -> None:
+    """Remove what killed drivers left there: probes whose lock nobody holds."""
+    for lock in probes.glob("*.lock"):
+        with contextlib.suppress(Timeout, OSError), FileLock(str(lock), blocking=False):
+            lock.with_suffix("").unlink(missing_ok=True)
+            lock.with_name(f"{lock.name}.by").unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
 
 
 def _lock(probe: Path) -> Path:

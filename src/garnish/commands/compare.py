@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from garnish.commands.parser import Parser, allows_loggers, names, positive_int
@@ -105,7 +104,7 @@ def run(words: Sequence[str]) -> int:
     options = read_options(recipe.plain.get("compare"), own)
     recruits = None
     if given.on is not None:
-        options, recruits = _on_cluster(given, options, recipe)
+        recruits = _on_cluster(given, options, recipe)
     elif given.cpus is not None or given.gpus is not None:
         raise OptionError("compare: --cpus and --gpus are of runs on a cluster; give --on too, or leave them out")
     conditions = Conditions(recipe, options)
@@ -126,20 +125,15 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _on_cluster(given: argparse.Namespace, options: CompareOptions, recipe: Recipe) -> tuple[CompareOptions, Recruits]:
-    """The options with whole paths, for other machines have other working folders; and what makes the crew."""
+def _on_cluster(given: argparse.Namespace, options: CompareOptions, recipe: Recipe) -> Recruits:
+    """What makes the crew of ``--on``; ``--jobs`` bounds it where it is given, here or in the recipe."""
     from garnish.cluster.connecting import ray_address
     from garnish.cluster.recruiting import on_ray
 
     ray_address(given.on)
     section = recipe.plain.get("compare")
     told = given.jobs is not None or (isinstance(section, Mapping) and "jobs" in section)
-    jobs = options.jobs if told else None
-    places = {"out": options.out, "store": options.store}
-    whole = {
-        name: str(Path(path).absolute()) for name, path in places.items() if path is not None and "://" not in path
-    }
-    return dataclasses.replace(options, **whole), on_ray(given.on, jobs=jobs, cpus=given.cpus, gpus=given.gpus)
+    return on_ray(given.on, jobs=options.jobs if told else None, cpus=given.cpus, gpus=given.gpus)
 
 
 def table(results: Results) -> tuple[list[str], list[list[str]]]:
