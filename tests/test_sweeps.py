@@ -378,3 +378,17 @@ def test_without_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(OptionError, match=r"pip install 'garnish\[ray\]'"), connected("ray"):
         pass
+
+
+def test_a_ray_that_does_not_begin_is_one_line(monkeypatch):
+    ray = pytest.importorskip("ray", reason="pip install 'garnish[ray]'")
+
+    def init(**given):
+        assert given["address"] == "local", "never a stranger's that runs on this machine"
+        raise Exception("The current node timed out during startup.\nSee the logs")
+
+    monkeypatch.setattr(ray, "init", init)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(OptionError, match="--on ray: cannot be started") as fault, connected("ray"):
+        pass
+    assert "\n" not in str(fault.value) and signal.getsignal(signal.SIGTERM) is before

@@ -31,11 +31,22 @@ def cluster(tmp_path_factory):
     """A head that takes no runs, and two nodes with room for one run each."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made = again(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}))
     for _ in range(2):
-        made.add_node(num_cpus=1)
+        again(lambda: made.add_node(num_cpus=1))
     yield made
     made.shutdown()
+
+
+def again(begin, times: int = 4):
+    """Ray gives a node 30 seconds to begin, which a machine with other work may not do."""
+    for left in reversed(range(times)):
+        try:
+            return begin()
+        except Exception:
+            if not left:
+                raise
+    raise AssertionError
 
 
 def start(cluster, folder: Path, weights: Path, **given) -> subprocess.Popen:
@@ -183,7 +194,7 @@ def kill(kind: str, cluster, process: subprocess.Popen, draw: random.Random) -> 
         return True
     if kind == "node":
         cluster.remove_node(draw.choice(cluster.worker_nodes), allow_graceful=False)
-        cluster.add_node(num_cpus=1)
+        again(lambda: cluster.add_node(num_cpus=1))
         return True
     there = trainers(cluster) if kind == "process" else actors(cluster)
     if there:
