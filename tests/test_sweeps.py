@@ -12,6 +12,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 from filelock import FileLock
 
 from comparing_cases import conditions, trained
@@ -117,8 +118,8 @@ def died(code):
     return "ended", code
 
 
-def done(outcome):
-    return "done", pickle.dumps(outcome)
+def done(outcome, processor="AVX2"):
+    return "done", pickle.dumps(outcome), processor
 
 
 def test_a_run_whose_node_is_lost_goes_on(shared):
@@ -224,6 +225,17 @@ def test_a_request_to_stop_reaches_runs_that_have_a_node(shared):
     with pytest.raises(SystemExit) as end:
         crew.wait()
     assert end.value.code == 143 and len(ray.killed) == 1
+
+
+def test_nodes_of_several_kinds_are_told_once(shared):
+    job, said = first_job(shared), []
+    outcome = trained([(1, 0.5)], job.run)
+    crew = crew_of(ToldRay([done(outcome, name) for name in ("AVX2", "AVX2", "AVX512", "AVX2")]), shared, said)
+    for count in (0, 0, 1, 1):
+        crew.start(job)
+        until_done(crew)
+        assert len(said) == count
+    assert "AVX2 and AVX512" in said[0]
 
 
 def test_runs_that_wait_are_told(shared, monkeypatch):
@@ -336,8 +348,9 @@ def test_a_slot_trains_and_tells_how_its_process_ended(shared, monkeypatch):
     job = first_job(shared)
     with shown_to_nodes(shared.store.folder) as needs:
         slot = RunSlot(pickle.dumps(Sent.of(shared)), needs, 1, 0)
-        kind, data = slot.do(pickle.dumps(job))
+        kind, data, processor = slot.do(pickle.dumps(job))
         assert kind == "done", data
+        assert processor == torch.backends.cpu.get_cpu_capability()
         assert as_json(pickle.loads(data)) == as_json(shared.store.outcome(shared.key(job.run), job.run))
         threading.Timer(0.5, os.kill, (slot._process.pid, signal.SIGKILL)).start()
         assert slot.do(LONG) == ("ended", -9)

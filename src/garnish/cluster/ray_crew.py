@@ -75,6 +75,7 @@ class RayCrew:
         self._losses = Losses(conditions)
         self._requests = StopRequest()
         self._unbegun = 0
+        self._processors: set[str] = set()
         self._reminded = time.monotonic()
 
     def __enter__(self) -> RayCrew:
@@ -191,6 +192,7 @@ class RayCrew:
             answer = pickle.loads(told[1])  # of our own process
             if isinstance(answer, SweepFault):
                 raise GarnishError(answer.line)
+            self._note_processor(told[2])
             outcome: Done = answer
             return outcome
         self._stop_if_asked()
@@ -205,6 +207,16 @@ class RayCrew:
                 f" {told[1]}; look at the memory of the nodes, or set fewer --jobs"
             )
         return self._ended(job, None, f"its process ended before it began (code {told[1]})")
+
+    def _note_processor(self, name: str) -> None:
+        """Say once that nodes add up sums in different ways."""
+        before = len(self._processors)
+        self._processors.add(name)
+        if before == 1 and len(self._processors) == 2:
+            self.say(
+                f"nodes compute with {' and '.join(sorted(self._processors))}: a run's last digits depend on where it"
+                " was; for equal ones use nodes of one kind"
+            )
 
     def _ended(self, job: Job, outcome: Outcome | None, how: str) -> Outcome | None:
         """Start a job again, with a line, unless it has an outcome."""

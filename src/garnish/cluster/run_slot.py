@@ -18,9 +18,10 @@ from typing import Literal, final
 
 from garnish.cluster.shared_folder import Needs, lacks
 
-#: What a job came to: "done" with an outcome or fault as bytes; "fault", with a line, of this node; "ended", with the
+#: What a job came to: "done" with an outcome or fault as bytes, and the instructions that torch computes with there
+#: (AVX2, AVX512); "fault", with a line, of this node; "ended", with the
 #: exit code of a process that died; "unbegun", as that, before it could take a job.
-Told = tuple[Literal["done"], bytes] | tuple[Literal["fault"], str] | tuple[Literal["ended", "unbegun"], int]
+Told = tuple[Literal["done"], bytes, str] | tuple[Literal["fault"], str] | tuple[Literal["ended", "unbegun"], int]
 
 
 @final
@@ -52,10 +53,6 @@ class RunSlot:
         """What is wrong with this node; empty: nothing. It answers as soon as a node has been found."""
         return lacks(self._needs)
 
-    def processor(self) -> str:
-        """The instructions that torch computes with in the process, such as AVX2; empty: it has not begun."""
-        return self._processor
-
     def do(self, job: bytes) -> Told:
         """Do a pickled job, in the process that is there or in a new one."""
         if self._process is None or not self._process.is_alive():
@@ -71,7 +68,7 @@ class RunSlot:
             data = self._next()
         except OSError:
             data = None
-        return ("ended", self._code()) if data is None else ("done", data)
+        return ("ended", self._code()) if data is None else ("done", data, self._processor)
 
     def stop(self) -> None:
         """Ask the process to stop, and wait for its checkpoint; none is started after that."""
