@@ -43,7 +43,7 @@ def connected(on: str) -> Iterator[ModuleType]:
     address = ray_address(on)
     try:
         import ray
-        from ray.exceptions import AuthenticationError, RayError
+        from ray.exceptions import AuthenticationError
     except ImportError:
         raise OptionError(f"--on {on}: needs Ray; pip install 'garnish[ray]'") from None
     if ray.is_initialized():  # the caller's own, in a notebook or another driver
@@ -59,8 +59,10 @@ def connected(on: str) -> Iterator[ModuleType]:
             f"--on {on}: the cluster wants another token ({one_line(error.message, 120)}); set RAY_AUTH_MODE=token, and"
             " RAY_AUTH_TOKEN_PATH to the file of its token"
         ) from None
-    except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
-        raise OptionError(f"--on {on}: cannot be reached ({one_line(error, 200)}); check address and token") from None
+    except Exception as error:  # Ray raises the bare class too, where its processes begin too slowly
+        what = "cannot be started" if address is None else "cannot be reached"
+        then = "look at memory and load of this machine" if address is None else "check address and token"
+        raise OptionError(f"--on {on}: {what} ({one_line(error, 200)}); {then}") from None
     try:
         yield ray
     finally:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import functools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from garnish.commands.parser import Parser, allows_loggers, names, positive_int
@@ -14,7 +14,10 @@ from garnish.errors import GarnishError, OptionError
 from garnish.output import say
 
 if TYPE_CHECKING:
+    from garnish.comparing.compare import Recruits
+    from garnish.comparing.compare_options import CompareOptions
     from garnish.comparing.report.results import Results
+    from garnish.recipes.recipe import Recipe
 
 #: Sections of a recipe that can be set from here; the arms take the place of ``adapter``.
 _SECTIONS = ("backbone", "head", "tasks", "data", "train")
@@ -58,6 +61,11 @@ def parser() -> Parser:
     )
     made.add_argument("--controls", type=names, metavar="NAME,…", help="of extras,random (default: none)")
     made.add_argument("--jobs", type=positive_int, metavar="N", help="runs in parallel, in processes (default: 1)")
+    made.add_argument(
+        "--on", metavar="CLUSTER", help="run on Ray: ray for this machine, ray://HOST:PORT, ray:auto (docs/sweeps.md)"
+    )
+    made.add_argument("--cpus", type=positive_int, metavar="N", help="with --on: CPUs and threads of each run")
+    made.add_argument("--gpus", type=_share, metavar="N", help="with --on: GPUs of each run, 0.5 for half of one")
     made.add_argument("--held-out-every", type=positive_int, metavar="N", help="without a split val (default: 5)")
     made.add_argument("--store", metavar="DIR", help="folder of the runs (default: OUT/.store)")
     made.add_argument(
@@ -94,13 +102,18 @@ def run(words: Sequence[str]) -> int:
     known = {field.name for field in dataclasses.fields(CompareOptions)}
     own = {name: value for name, value in vars(given).items() if name in known and value is not None}
     options = read_options(recipe.plain.get("compare"), own)
+    recruits = None
+    if given.on is not None:
+        recruits = _on_cluster(given, options, recipe)
+    elif given.cpus is not None or given.gpus is not None:
+        raise OptionError("compare: --cpus and --gpus are of runs on a cluster; give --on too, or leave them out")
     conditions = Conditions(recipe, options)
     told = functools.partial(say, stderr=not given.dry_run)
     preview(conditions, told, every=given.dry_run)
     if given.dry_run:
         return 0
     command = shlex.join(["garnish", "compare", *words])
-    results = compare(conditions, command=command, retry=given.retry_failed, quiet=given.quiet)
+    results = compare(conditions, command=command, retry=given.retry_failed, quiet=given.quiet, recruits=recruits)
     if given.json:
         print_json(as_json(results))
     else:
@@ -110,6 +123,17 @@ def run(words: Sequence[str]) -> int:
     if failed and len(failed) == len(results.arms):
         raise GarnishError(f"compare: every arm failed, the first because: {failed[0].reason}")
     return 0
+
+
+def _on_cluster(given: argparse.Namespace, options: CompareOptions, recipe: Recipe) -> Recruits:
+    """What makes the crew of ``--on``; ``--jobs`` bounds it where it is given, here or in the recipe."""
+    from garnish.cluster.connecting import ray_address
+    from garnish.cluster.recruiting import on_ray
+
+    ray_address(given.on)
+    section = recipe.plain.get("compare")
+    told = given.jobs is not None or (isinstance(section, Mapping) and "jobs" in section)
+    return on_ray(given.on, jobs=options.jobs if told else None, cpus=given.cpus, gpus=given.gpus)
 
 
 def table(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -144,6 +168,16 @@ def table(results: Results) -> tuple[list[str], list[list[str]]]:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 64 or (value > 1 and value % 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of GPUs; write 0, 1, 2, or 0.5 for half of one")
+    return value
 
 
 def _numbers(text: str) -> tuple[float, ...]:

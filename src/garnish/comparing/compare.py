@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 from garnish.comparing.analysis.effects import Effects
 from garnish.comparing.arms import Arm
 from garnish.comparing.compare_options import CompareOptions
 from garnish.comparing.conditions import Conditions
 from garnish.comparing.costs import Costs
-from garnish.comparing.job_queue import Alone, Crew, sweep
+from garnish.comparing.job_queue import Alone, Crew, Say, sweep
 from garnish.comparing.keys import key_of
 from garnish.comparing.live import Display
 from garnish.comparing.outcomes import Trained
@@ -21,8 +21,18 @@ from garnish.comparing.schedule import RunPlan
 from garnish.comparing.workers import Workers
 from garnish.errors import plural
 
+#: Makes a crew of other machines, from the conditions and what prints a line.
+Recruits = Callable[[Conditions, Say], AbstractContextManager[Crew]]
 
-def compare(conditions: Conditions, *, command: str = "", retry: bool = False, quiet: bool = False) -> Results:
+
+def compare(
+    conditions: Conditions,
+    *,
+    command: str = "",
+    retry: bool = False,
+    quiet: bool = False,
+    recruits: Recruits | None = None,
+) -> Results:
     """Train and measure everything that is not done yet, and write the report.
 
     All results are stored in the report's folder, so the same call continues where an earlier one was stopped, and one
@@ -33,6 +43,7 @@ def compare(conditions: Conditions, *, command: str = "", retry: bool = False, q
         command: the command line to show in the report.
         retry: run failed runs again.
         quiet: no live table.
+        recruits: makes the crew that runs the jobs; None: this process, or ``jobs`` of this machine.
 
     Returns:
         The results, which are the content of results.json.
@@ -62,7 +73,9 @@ def compare(conditions: Conditions, *, command: str = "", retry: bool = False, q
         try:
             with ExitStack() as stack:
                 crew: Crew = Alone(conditions, display.say)
-                if conditions.options.jobs > 1:
+                if recruits is not None:
+                    crew = stack.enter_context(recruits(conditions, display.say))
+                elif conditions.options.jobs > 1:
                     crew = stack.enter_context(Workers(conditions, conditions.options.jobs))
                 sweep(plan, crew, display, arm_done)
         except SystemExit:

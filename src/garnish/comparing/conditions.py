@@ -16,12 +16,13 @@ from garnish.comparing.compare_options import CompareOptions
 from garnish.comparing.keys import key_of, step_content, training_content
 from garnish.comparing.splits import Parts
 from garnish.comparing.store import Store
-from garnish.errors import OptionError, plural
+from garnish.errors import OptionError, plural, shown
 from garnish.heads.linear import LinearHead
 from garnish.model.model import Model, adapt
 from garnish.recipes.build_model import build_model
 from garnish.recipes.recipe import Recipe
 from garnish.registry import describe
+from garnish.stores.address_text import is_address
 from garnish.tasks.task import Task
 from garnish.training.train_options import TrainOptions
 
@@ -59,6 +60,12 @@ class Conditions:
         self.recipe, self.options = recipe, options
         if options.out is None:
             raise OptionError("compare: no folder for the report; give --out FOLDER, or compare: {out: FOLDER}")
+        for name, place in (("out", options.out), ("store", options.store)):
+            if is_address(place):
+                raise OptionError(
+                    f"compare.{name}: {shown(place)} is an address, and runs lock files and write them bit by bit; give"
+                    " a path, with --on one that all nodes have mounted, and copy the folder there at the end"
+                )
         self.out = Path(options.out)
         self.store = Store(self.out / ".store" if options.store is None else Path(options.store))
         self.training = recipe.options

@@ -32,13 +32,13 @@ class _Ready:
 
 @final
 @dataclass(frozen=True)
-class _Fault:
-    """Message: a fault that affects every arm."""
+class SweepFault:
+    """Message: a fault that affects every arm, in one line."""
 
     line: str
 
 
-_Answer = Done | _Ready | _Fault
+_Answer = Done | _Ready | SweepFault
 
 
 @dataclass(eq=False)
@@ -122,8 +122,9 @@ class Workers:
                         f"compare: a process for --jobs {self.jobs} ended with code {worker.process.exitcode} before it"
                         " began; use --jobs 1"
                     )
-                done.append((job, self._died(job, worker.process.exitcode)))
-            elif isinstance(answer, _Fault):
+                reason = f"its process ended {how_it_ended(worker.process.exitcode)}"
+                done.append((job, note_death(self.conditions, job, reason)))
+            elif isinstance(answer, SweepFault):
                 raise GarnishError(answer.line)
             else:
                 done.append((job, answer))
@@ -159,30 +160,45 @@ class Workers:
         self._workers.append(worker)
         return worker
 
-    def _died(self, job: Job, code: int | None) -> Outcome:
-        """The outcome of a job whose process died."""
-        how = f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
-        hint = "; most likely out of memory" if code == -signal.SIGKILL else ""
-        outcome = Failed(reason=f"its process ended {how}{hint}")
-        if job.kind == "train":
-            key = self.conditions.key(job.run)
-            with self.conditions.store.lock(key):
-                known = self.conditions.store.outcome(key, job.run)
-                if known is not None:
-                    return known
-                self.conditions.store.finish(key, outcome)
-        return outcome
+
+def how_it_ended(code: int | None) -> str:
+    """In words, how a process ended of itself, with the likely reason where a code tells one."""
+    how = f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
+    return f"{how}{'; most likely out of memory' if code == -signal.SIGKILL else ''}"
+
+
+def note_death(conditions: Conditions, job: Job, reason: str) -> Outcome:
+    """The outcome of a job whose process died: what it stored before, or else that it failed, which is stored."""
+    outcome = Failed(reason=reason)
+    if job.kind == "train":
+        key = conditions.key(job.run)
+        with conditions.store.lock(key):
+            known = conditions.store.outcome(key, job.run)
+            if known is not None:
+                return known
+            conditions.store.finish(key, outcome)
+    return outcome
 
 
 def serve(conditions: Conditions, connection: Connection, threads: int, parent: int) -> None:
     """Main function of a worker process: run jobs until the connection is closed."""
+    settle(threads, parent)
+    with contextlib.suppress(OSError):
+        connection.send(_Ready())
+    take_jobs(conditions, connection)
+
+
+def settle(threads: int, parent: int) -> None:
+    """Prepare a process for jobs: its threads, its signals, and its end when the process ``parent`` is gone."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and passes it on as SIGTERM
     torch.set_num_threads(min(torch.get_num_threads(), threads))
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-    with contextlib.suppress(OSError):
-        connection.send(_Ready())
+
+
+def take_jobs(conditions: Conditions, connection: Connection) -> None:
+    """Run the jobs that come over a connection, and send each outcome or :class:`SweepFault`, until it is closed."""
     while True:
         try:
             job = connection.recv()
@@ -191,7 +207,7 @@ def serve(conditions: Conditions, connection: Connection, threads: int, parent: 
         try:
             answer: _Answer = perform(conditions, job)
         except (GarnishError, OSError) as error:
-            answer = _Fault(one_line(error, 2000))
+            answer = SweepFault(one_line(error, 2000))
         try:
             connection.send(answer)
         except OSError:  # the parent is gone; the outcome is in the store
