@@ -98,6 +98,11 @@ def agreed(number: int | None, fabric: Fabric) -> int:
     return int(fabric.all_reduce(torch.tensor(number or 0, device=fabric.device), reduce_op="max"))
 
 
+def is_first_process() -> bool:
+    """Whether this is the first process of those that trained, or the only one: the one that speaks."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
 def start_alike(backbone: Backbone, tensors: Iterable[Tensor], fabric: Fabric) -> None:
     """Copy the first rank's tensors to every rank.
 
