@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from garnish.bundles.checkpoint import open_state
 from garnish.data.worker_signals import heed_parent_only
 from garnish.errors import OptionError
 from garnish.training import group_folder
+from garnish.training.evaluate import evaluate_parts
 from garnish.training.fit import fit
 from garnish.training.group_folder import NOTE, begun_before, next_note, write_note
 from garnish.training.run_folder import working_in
@@ -297,6 +299,52 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(whole, place, num
     finally:
         agents.close()
     assert unlike(ended(place), whole[0]) == []
+
+
+#: The second process gets a signal while it evaluates, if a third word says so.
+EVALUATES = """
+import os, sys
+import torch
+import garnish as gn
+from training_cases import QUIET, Blobs, every, tiny
+torch.set_num_threads(1)
+val = Blobs(every(6), seed=1)
+if sys.argv[2:] == ["cut"] and os.environ["RANK"] == "1":
+    val.kill_at = 3
+options = {"steps": 4, "eval_every": 2, "batch_size": 1, "lr": 1e-3, "check_pictures": 0, "accelerator": "cpu", **QUIET}
+gn.fit(tiny(gn.LoRA(rank=2)), Blobs(every(8)), val, out=sys.argv[1], **options)
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_during_an_evaluation_leaves_it_out_in_all_processes(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(EVALUATES)
+
+    def run(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+        started = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "2"]
+        started += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--rdzv-id", "night", str(script)]
+        env = environment() | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path])}
+        return subprocess.run([*started, name, *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    assert run("whole").returncode == 0
+    cut = run("cut", "cut")
+    assert cut.returncode != 0
+    one_line(cut.stderr, "stopped by SIGTERM after step 2")
+    state = open_state(tmp_path / "cut/last/state.safetensors").facts["state"]
+    assert (state["step"], state["history"]) == (2, [])
+    assert run("cut").returncode == 0
+    for file in ("best/weights.safetensors", "results.csv"):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_an_evaluation_ends_when_it_is_told_to():
+    seen: list[list[int]] = []
+    data = Blobs(every(5))
+    evaluate_parts(
+        tiny(), data, [[0, 1, 2], [3, 4]], batch_size=1, size=None, after_each=lambda *now: bool(seen.append(now[0]))
+    )
+    assert seen == [[0], [3]]
 
 
 @pytest.mark.slow

@@ -216,7 +216,7 @@ class Run:
         assert self.validation is not None and self.ranking is not None
         state, options = self.state, self.options
         metrics, on_some, odd, details = self.validation.measured(self._look, detailed=self.out is not None)
-        if agreed(self.requests.number, self.fabric):  # of some pictures only; it is made again on resuming
+        if self.fabric.world_size > 1 and agreed(self.requests.number, self.fabric):  # some looked at no more pictures
             self.stop()
         score = -math.inf if odd.tasks else self.ranking.score(metrics)
         if odd.tasks:
