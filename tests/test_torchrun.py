@@ -293,7 +293,8 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(whole, place, num
         assert all(agents.wait().values())
         text = agents.log.read_text()
         one_line(text, rf"stopped by {number.name} after step \d+; to go on: the same torchrun again")
-        assert len(re.findall(rf"exitcode\s*: {128 + number}", text)) == 2, text[-3000:]
+        told = re.findall(rf"\n +rank +: (\d) .*\n +exitcode +: {128 + number} ", text)
+        assert sorted(told) == ["0", "1"], text[-3000:]
         agents.start(0, 1)
         assert agents.wait() == {0: 0, 1: 0}, agents.log.read_text()
     finally:
@@ -456,7 +457,7 @@ def test_a_slurm_job_whose_time_is_over_starts_anew_and_goes_on(whole, place, tm
             assert script.poll() is None and time.monotonic() < until, (tmp_path / "log.txt").read_text()[-3000:]
             time.sleep(0.05)
         script.send_signal(signal.SIGUSR1)
-        assert script.wait(120) not in (0, None)
+        assert script.wait(600) != 0
         assert (tmp_path / "requeued").read_text() == f"{job}\n", (tmp_path / "log.txt").read_text()[-3000:]
         one_line((tmp_path / "log.txt").read_text(), "stopped by SIGTERM after step")
         script = start()
