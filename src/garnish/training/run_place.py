@@ -13,6 +13,7 @@ from typing import final
 
 from lightning.fabric import Fabric
 
+from garnish.bundles.checkpoint import MOST_BYTES
 from garnish.checking.plain_data import Json
 from garnish.errors import BundleError, OptionError
 from garnish.files.regular import open_regular
@@ -169,7 +170,10 @@ class RunPlace:
 def _digest(saved: Saved) -> str:
     """SHA-256 of a checkpoint, with its name."""
     try:
-        with open_regular(saved.file.file, 2**62) as stream:
-            return f"{saved.file.file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}"
+        made = hashlib.sha256()
+        with open_regular(saved.file.file, MOST_BYTES) as stream:
+            while piece := stream.read(1 << 20):
+                made.update(piece)
     except OSError as error:
         raise BundleError(f"{saved.file.file}: is gone while it is read ({error.strerror}); resume again") from error
+    return f"{saved.file.file.name} {made.hexdigest()}"
