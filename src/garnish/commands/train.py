@@ -122,9 +122,12 @@ def run(words: Sequence[str]) -> int:
     )
     from garnish.commands.printing import metric_rows, print_json, print_table
     from garnish.reporting.detail import shown_rows
+    from garnish.training.processes import is_first_process
     from garnish.training.run_page import DETAILS, PAGE
     from garnish.training.task_details import kept_details
 
+    if not is_first_process():
+        return 0
     if given.json:
         told = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "history"}
         told |= {"out": str(result.out), "best": str(Path(str(result.out)) / "best")}

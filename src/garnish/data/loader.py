@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from garnish.data.augment import Augment, colour_needs_rgb
 from garnish.data.class_points import ClassPoints
 from garnish.data.dataset import Batch, Dataset, Sample, collate, read_sample
+from garnish.data.worker_signals import heed_parent_only
 from garnish.errors import DataError, GarnishError, OptionError
 
 #: What :meth:`StepBatches.each` makes of the pictures of a step.
@@ -114,6 +115,7 @@ class StepBatches:
             batch_sampler=(self.keys(step) for step in range(start, stop)),
             num_workers=self.workers,
             collate_fn=itemgetter(0),
+            worker_init_fn=heed_parent_only,
             generator=torch.Generator(),
         )
         for result in loader:

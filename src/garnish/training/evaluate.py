@@ -156,7 +156,7 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
     kept: CachedPictures | None = None,
     odd: OddOutputs | None = None,
     detailed: bool = False,
-    after_each: Callable[[list[int], Batch, Mapping[str, Tensor]], None] | None = None,
+    after_each: Callable[[list[int], Batch, Mapping[str, Tensor]], bool] | None = None,
 ) -> Evaluated:
     """Metrics on the first part of the pictures, on the first two parts together, and so on, in one pass over them.
 
@@ -167,7 +167,7 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
         kept: the same pictures at the same size, with their cached trunk features; None: read the pictures.
         odd: records tasks with outputs that are not finite, whose metrics are then all NaN; None: raise instead.
         detailed: gather what the tasks tell beside their metrics, in all processes.
-        after_each: called after each batch with what :func:`outputs` yielded of it; may raise to abort the evaluation.
+        after_each: called after each batch with what :func:`outputs` yielded of it; False: this part ends here.
     """
     rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
     tasks = tasks or {name: model.tasks[name] for name in shared_tasks(model, dataset)}
@@ -196,8 +196,8 @@ def evaluate_parts(  # noqa: D417 (other arguments: see evaluate)
                 ):
                     for name, raw in out.items():
                         metrics[name].update(raw, batch.targets[name])
-                    if after_each is not None:
-                        after_each(pictures, batch, out)
+                    if after_each is not None and not after_each(pictures, batch, out):
+                        break
             noted.exchange(list(tasks))
             if odd is None:
                 noted.raise_first()

@@ -85,7 +85,8 @@ def fit(
         model: holds the last step's tensors afterwards; the best evaluation's are in ``out/best``.
         train: pictures with labels of every trained task; a picture may have only some of them.
         val: pictures on which the best step is chosen; None: the last step is taken.
-        out: folder of the run; if it exists, ``out-2``, ``out-3``, … is created. None: nothing is written.
+        out: folder of the run; if it exists, ``out-2``, ``out-3``, … is created, but under torchrun the run that was
+            begun with the same ``--rdzv-id`` and ``out`` goes on. None: nothing is written.
         resume: folder of an interrupted run to continue (``out`` is then ignored); model, data and
             options must be the same.
         balance: as in :mod:`garnish.training.train_options`, or its object, e.g. ``gn.Uncertainty()``, or your own
@@ -105,9 +106,9 @@ def fit(
         OptionError, DataError, SiteError, MissingExtraError: before the first step if possible.
         GarnishError: a loss or gradients that are not finite, naming step, task and pictures.
         BundleError: nothing to resume, or a full disk; what was written before is kept.
-        SystemExit: asked to stop by SIGTERM (code 143) or Ctrl-C (130), at the end of the current pass: the unfinished
-            step is undone and a checkpoint written; also if the signal came after the last step, when the run in the
-            folder is finished.
+        SystemExit: asked to stop by SIGTERM, Ctrl-C, SIGHUP, SIGUSR1 or SIGUSR2 (code 128 plus its number), at the end
+            of the current pass: the unfinished step is undone and a checkpoint written; also if the signal came after
+            the last step, when the run in the folder is finished.
 
     Example:
         >>> model = gn.adapt(gn.backbone("garnish_b0"), gn.LoRA(rank=4), {"depth": gn.Depth()})

@@ -91,6 +91,18 @@ def check_data(sets: Iterable[Dataset], limit: int, fabric: Fabric, trunk: Backb
     return found
 
 
+def agreed(number: int | None, fabric: Fabric) -> int:
+    """The largest number that any process has, 0 where none has one; all of them call this."""
+    if fabric.world_size == 1:
+        return number or 0
+    return int(fabric.all_reduce(torch.tensor(number or 0, device=fabric.device), reduce_op="max"))
+
+
+def is_first_process() -> bool:
+    """Whether this is the first process of those that trained, or the only one: the one that speaks."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
 def start_alike(backbone: Backbone, tensors: Iterable[Tensor], fabric: Fabric) -> None:
     """Copy the first rank's tensors to every rank.
 

@@ -11,6 +11,7 @@ from garnish.errors import OptionError, one_line
 from garnish.model.model import Model
 from garnish.registry import SpecFacts, describe, plain
 from garnish.tasks.task import Task
+from garnish.training.memory_plan import MemoryPlan
 from garnish.training.saved_facts import Aspects, Checkpoint, RunFacts
 from garnish.training.train_options import FREE_ON_RESUME, TrainOptions
 
@@ -22,9 +23,10 @@ def run_facts(
     total: int,
     batch_size: int,
     world: int,
+    plan: MemoryPlan | None = None,
 ) -> RunFacts:
     """The facts of a run that must not change when it is resumed; ``data``: purpose → data set."""
-    return {
+    facts: RunFacts = {
         "options": plain({k: v for k, v in dataclasses.asdict(options).items() if k not in FREE_ON_RESUME}),
         "cached": options.cache is not None,
         "total_steps": total,
@@ -37,6 +39,9 @@ def run_facts(
         "heads": {name: describe(head) for name, head in model.decoders.options.items()},
         "data": {name: None if part is None else identity(part) for name, part in data.items()},
     }
+    if plan is not None:
+        facts["levels"] = list(plan.levels)
+    return facts
 
 
 def check_facts(saved: Checkpoint, now: RunFacts, where: str) -> str:
@@ -62,11 +67,15 @@ def check_facts(saved: Checkpoint, now: RunFacts, where: str) -> str:
     for task, head in saved.get("heads", {}).items():
         _check_spec(head, now["heads"].get(task), f"head.{task}", where)
     _check_data(saved.get("data", now["data"]), now["data"], where)
+    if saved["world"] != now["world"]:
+        raise OptionError(
+            f"{where}: was started with {saved['world']} processes, not {now['world']}, and a step takes pictures for"
+            f" each; start {saved['world']} again (torchrun --nnodes without a range waits for them), or start over"
+        )
     for name, what in (
         ("fingerprint", "another backbone (its weights differ)"),
         ("drop_path", f"backbone.drop_path = {saved.get('drop_path', 0.0)}, not {now['drop_path']}"),
         ("cached", "train.cache" if saved.get("cached") else "train.cache unset"),
-        ("world", f"{saved['world']} processes, not {now['world']}"),
         ("total_steps", f"{saved['total_steps']} steps in all, not {now['total_steps']} (has the data changed?)"),
     ):
         if saved.get(name, False) != now.get(name):

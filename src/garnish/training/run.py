@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -24,20 +23,22 @@ from garnish.training.gradients import GradientWatch
 from garnish.training.idle_options import Circumstances, refuse_endless_warmup, unheeded
 from garnish.training.optimizer import odd_gradient
 from garnish.training.placed import start_placed
-from garnish.training.processes import check_data, make_fabric
+from garnish.training.processes import agreed, check_data, make_fabric
 from garnish.training.progress import Progress
 from garnish.training.resume_check import check_facts, run_facts
 from garnish.training.resumed_from import resumed_from
 from garnish.training.run_batches import step_batches
-from garnish.training.run_folder import how_to_go_on, what_is_kept
+from garnish.training.run_folder import what_is_kept
 from garnish.training.run_memory import RunMemory
+from garnish.training.run_place import RunPlace
 from garnish.training.run_report import RunReport
-from garnish.training.run_state import odd_in_run, recipe_for_bundle, restore, resumed, save_run, taken
+from garnish.training.run_state import odd_in_run, recipe_for_bundle, restore, save_run
 from garnish.training.saved_facts import Checkpoint, RunState
 from garnish.training.scalars import log_kinds
 from garnish.training.signals import StopRequest
 from garnish.training.step_cost import about_step
 from garnish.training.step_losses import odd_loss
+from garnish.training.torchrun import followed
 from garnish.training.train_options import TrainOptions
 from garnish.training.trained_tasks import about_labels, at_scale, ranking, trained_tasks
 from garnish.training.undone_step import BegunStep
@@ -70,6 +71,8 @@ class Run:
         self.tasks = at_scale(model, trained_tasks(model, train), options.augment)
         self.ranking = ranking(model, self.tasks, val, options)
         self.fabric = make_fabric(options)
+        place = self.place = RunPlace(out, resume, self.fabric)
+        held.enter_context(followed(place.group))
         self.is_first = self.fabric.is_global_zero
         sets = [d for d in (train, val) if d is not None]
         found = check_data(sets, options.check_pictures, self.fabric, model.backbone)
@@ -78,17 +81,15 @@ class Run:
         self.begun = BegunStep(self.step.buffers().values())
         self.memory = RunMemory(self.step, self.fabric)
         held.callback(self.memory.close)
-        saved = None if resume is None else resumed(Path(resume), held, self.step, self.fabric)
-        told = [saved.line] if saved is not None else []
+        saved = place.saved(held, self.step)
+        told = [place.warning, saved.line if saved is not None else ""]
         self._begin(train, val, None if saved is None else saved.facts)
         data, world = {"training": train, "validation": val}, self.fabric.world_size
-        self.facts = run_facts(options, model, data, self.total_steps, self.batch_size, world)
-        if self.memory.plan is not None:
-            self.facts["levels"] = list(self.memory.plan.levels)
+        self.facts = run_facts(options, model, data, self.total_steps, self.batch_size, world, self.memory.plan)
         self.state = RunState()
         if saved is not None:
-            told.append(check_facts(saved.facts, self.facts, str(resume)))
-            self.state = restore(saved, self.step, str(resume))
+            told.append(check_facts(saved.facts, self.facts, place.where))
+            self.state = restore(saved, self.step, place.where, again=resume is not None)
             self.warnings = list(dict.fromkeys([*self.state.warnings, *self.warnings]))
         self.watch = GradientWatch(model, list(self.tasks), self.fabric, self.state.watched)
         self.requests = StopRequest()
@@ -96,9 +97,7 @@ class Run:
         self.progress = Progress(self.total_steps, self.state.step, pictures=each, shown=shown)
         self.compiled = CompiledSteps(self.step, self.begun, self.fabric, self.progress, self.warn)
         self.recipe = dict(recipe) if recipe is not None else {"train": self.facts["options"]}
-        self.out = None if resume is None else Path(resume)
-        if resume is None and out is not None:
-            self.out = taken(out, self.recipe, held, self.fabric)
+        self.out = place.taken(self.recipe, held)
         self.report: RunReport | None = None
         if self.is_first and self.out is not None:
             self.report = RunReport(
@@ -108,7 +107,7 @@ class Run:
             )  # fmt: skip
         self._since = time.perf_counter()
         if saved is not None:
-            self.progress.say(resumed_from(saved.file.file, self.state, self.total_steps, self.validation))
+            self.progress.say(place.told + resumed_from(saved.file.file, self.state, self.total_steps, self.validation))
         self._introduce(len(train), [line for line in told if line] + about_labels(model, train, val), found)
         if self.progress.shown and self.fabric.world_size == 1:
             self.progress.say(about_step(model, train, options, self.batch_size, self.step.trained.values()))
@@ -217,6 +216,8 @@ class Run:
         assert self.validation is not None and self.ranking is not None
         state, options = self.state, self.options
         metrics, on_some, odd, details = self.validation.measured(self._look, detailed=self.out is not None)
+        if self.fabric.world_size > 1 and agreed(self.requests.number, self.fabric):  # some looked at no more pictures
+            self.stop()
         score = -math.inf if odd.tasks else self.ranking.score(metrics)
         if odd.tasks:
             self.warn(f"step {state.step}: {odd.line()}; this evaluation is not ranked")
@@ -232,11 +233,12 @@ class Run:
         self.show()
         self.progress.paused()
 
-    def _look(self, pictures: list[int], batch: Batch, outputs: Mapping[str, Tensor]) -> None:
-        """After each batch of an evaluation."""
+    def _look(self, pictures: list[int], batch: Batch, outputs: Mapping[str, Tensor]) -> bool:
+        """After each batch of an evaluation; False: asked to stop, so this process looks at no more."""
         if self.report is not None:
             self.report.look(pictures, batch, outputs)
         self.stop_if_asked()
+        return self.requests.number is None
 
     def show(self) -> None:
         """Write the page of the run, if it has a folder."""
@@ -259,10 +261,9 @@ class Run:
         self.begun.undo()
         self.step.optimizer.zero_grad(set_to_none=True)
         self.save()
-        number = self.requests.number or signal.SIGTERM
+        number = agreed(self.requests.number, self.fabric)
         if self.is_first:
-            told = f"stopped by {signal.Signals(number).name} after step {self.state.step}"
-            self.progress.warn(f"{told}; {how_to_go_on(self.out, by_command='data' in self.recipe)}")
+            self.progress.warn(self.place.stopped(number, self.state.step, self.out, by_command="data" in self.recipe))
         self.show()
         raise SystemExit(128 + number)
 

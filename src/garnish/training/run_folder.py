@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from garnish.errors import BundleError, OptionError
 from garnish.files.atomic import writing
 from garnish.files.links import check_links
 from garnish.files.locks import locked
+from garnish.output import logger
 
 #: Folder of the checkpoint, in that of the run. The process that creates it owns the run's folder.
 LAST = "last"
@@ -18,6 +20,10 @@ LAST = "last"
 STATE = Path(LAST) / "state.safetensors"
 EARLIER = Path(LAST) / "earlier.safetensors"
 _LOCK = ".lock"
+#: Seconds between tries to lock it.
+_LOOK = 0.5
+
+_log = logger(__name__)
 
 
 def new_folder(wanted: Path) -> Path:
@@ -51,7 +57,8 @@ def new_folder(wanted: Path) -> Path:
         return folder
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint, damaged or not."""
     return (folder / STATE).is_file() or (folder / EARLIER).is_file()
 
 
@@ -60,7 +67,7 @@ def check_run(folder: Path) -> None:
 
     The message names the run that the path lies in, if any.
     """
-    if _is_run(folder):
+    if is_run(folder):
         check_links(folder)
         return
     if not folder.exists():
@@ -69,7 +76,7 @@ def check_run(folder: Path) -> None:
         why = f"holds no checkpoint ({STATE.as_posix()})"
     else:
         why = "is a file"
-    around = [above for above in list(folder.parents)[:2] if _is_run(above)]
+    around = [above for above in list(folder.parents)[:2] if is_run(above)]
     near = f", {around[0]}" if around else ""
     raise BundleError(f"{folder}: {why}; give the run's folder{near}")
 
@@ -89,17 +96,33 @@ def what_is_kept(folder: Path | None) -> str:
 
 
 @contextlib.contextmanager
-def working_in(folder: Path) -> Iterator[None]:
+def working_in(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Lock a run's folder against other training processes for a ``with`` block; a killed process leaves no lock.
 
+    Args:
+        folder: of the run.
+        patience: seconds to wait for another process that trains there, which is said.
+
     Raises:
-        OptionError: another process trains there now. BundleError: the folder cannot be written to.
+        OptionError: another process trains there. BundleError: the folder cannot be written to.
     """
+    until = time.monotonic() + patience
 
     def busy(who: str) -> None:
         raise OptionError(f"{folder}: {who} trains in it; wait until it ends, or stop it, then resume")
 
     with contextlib.ExitStack() as held:
+        is_told = False
         with writing(f"{folder}:", ", then resume"):
-            held.enter_context(locked(folder / _LOCK, busy))
+            while True:
+                try:
+                    held.enter_context(locked(folder / _LOCK, busy))
+                    break
+                except OptionError as error:
+                    if time.monotonic() >= until:
+                        raise
+                    if not is_told:
+                        is_told = True
+                        _log.warning("%s; waiting up to %.0f s", str(error).partition(";")[0], patience)
+                time.sleep(_LOOK)
         yield

@@ -13,13 +13,11 @@ import io
 import math
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 
 from garnish.bundles.checkpoint import Number, SavedState, flatten, open_state, save_state, unflatten
@@ -30,22 +28,9 @@ from garnish.files.atomic import write_file, writing
 from garnish.files.safetensors_header import MOST_HEADER
 from garnish.files.strict_yaml import write_yaml
 from garnish.registry import plain
-from garnish.training.run_folder import EARLIER, LAST, STATE, check_run, new_folder, working_in
+from garnish.training.run_folder import EARLIER, LAST, STATE, check_run
 from garnish.training.saved_facts import Checkpoint, Evaluation, RunFacts, RunState, checkpoint_of
 from garnish.training.step import TrainingStep
-
-
-def taken(out: str | Path, recipe: Mapping[str, Json], held: ExitStack, fabric: Fabric) -> Path:
-    """Create the folder of a new run on the first rank, lock it until ``held`` is closed, and write ``args.yaml``."""
-    folder = ""
-    if fabric.is_global_zero:
-        recipe_for_bundle(recipe)  # refused before anything is made
-        made = new_folder(Path(out))
-        held.enter_context(working_in(made))
-        write_args(made, recipe)
-        folder = str(made)
-    return Path(fabric.broadcast(folder) if fabric.world_size > 1 else folder)
-
 
 #: Prefix of the optimizer's tensors, and what AdamW keeps for a parameter.
 _MOMENTS = "optimizer/"
@@ -60,17 +45,6 @@ class Saved:
     file: SavedState
     facts: Checkpoint
     line: str
-
-
-def resumed(folder: Path, held: ExitStack, step: TrainingStep, fabric: Fabric) -> Saved:
-    """Lock the folder of a run until ``held`` is closed, and open its checkpoint as :func:`load_run` does."""
-    check_run(folder)
-    if fabric.is_global_zero:
-        held.enter_context(working_in(folder))
-    found = load_run(folder, step)
-    if found.line and fabric.is_global_zero:
-        set_aside(folder)
-    return found
 
 
 def write_args(folder: Path, recipe: Mapping[str, Json]) -> None:
@@ -183,8 +157,14 @@ def odd_in_run(step: TrainingStep) -> str:
     return not_finite(step.trained | step.buffers() | _optimizer_state(step)[0])
 
 
-def restore(saved: Saved, step: TrainingStep, where: str) -> RunState:
+def restore(saved: Saved, step: TrainingStep, where: str, *, again: bool = True) -> RunState:
     """Restore a checkpoint; if it does not fit, nothing is changed.
+
+    Args:
+        saved: the checkpoint.
+        step: what it is restored to.
+        where: the folder, for messages.
+        again: somebody resumes the run, and wants more of it where a callback had ended it.
 
     Raises:
         BundleError: a missing or unused tensor, one of another shape or dtype (found before any is read), values that
@@ -223,7 +203,7 @@ def restore(saved: Saved, step: TrainingStep, where: str) -> RunState:
         }
     step.precision.load_state_dict(dict(facts["scaler"]))
     state = facts["state"]
-    if state.stopped == "callback":  # whoever resumes the run wants more of it
+    if again and state.stopped == "callback":
         state.stopped = ""
     return state
 

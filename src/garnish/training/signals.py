@@ -1,4 +1,8 @@
-"""Stopping on SIGTERM or Ctrl-C: the signal is noted, and the run ends after the current pass with a checkpoint."""
+"""Stopping on a signal: it is noted, and the run ends after the current pass with a checkpoint.
+
+SIGTERM is what torchrun, SLURM and systemd send, SIGINT is Ctrl-C, SIGHUP a terminal that closes, SIGUSR1 and SIGUSR2
+what SLURM's ``--signal`` is usually set to.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,17 @@ from collections.abc import Callable
 from types import FrameType
 from typing import final
 
+#: Systems have not all of them.
+_NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
 
 @final
 class StopRequest:
-    """Within its ``with`` block the first SIGTERM or SIGINT (Ctrl-C) is only noted; a second SIGINT interrupts at once.
+    """Within its ``with`` block the first signal that asks to stop is only noted; a second SIGINT interrupts at once.
 
-    A signal that came too late to stop anything still ends the program at the end of the block.
+    Those are SIGTERM, SIGINT (Ctrl-C), SIGHUP, SIGUSR1 and SIGUSR2; one of the last three that is ignored, as SIGHUP
+    is under ``nohup``, stays so. A signal that came too late to stop anything still ends the program at the end of the
+    block.
 
     Attributes:
         number: the signal that came; None: no signal.
@@ -28,8 +37,10 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._former[number] = signal.signal(number, self._note)
+            for number in [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]:
+                may_be_ignored = number not in (signal.SIGTERM, signal.SIGINT)
+                if not (may_be_ignored and signal.getsignal(number) is signal.SIG_IGN):
+                    self._former[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -20,7 +20,7 @@ from garnish.training.saved_facts import RunState
 from garnish.training.task_details import Evaluated, TaskDetails
 from garnish.training.train_options import TrainOptions
 
-AfterEach = Callable[[list[int], Batch, Mapping[str, Tensor]], None]
+AfterEach = Callable[[list[int], Batch, Mapping[str, Tensor]], bool]
 
 #: Most validation pictures, evenly spaced, on which the effect of storing a bundle in float16 is measured.
 _ROUNDING_PICTURES = 200
@@ -68,7 +68,7 @@ class Validation:
     def measured(self, after_each: AfterEach, *, detailed: bool) -> tuple[Metrics, Metrics, OddOutputs, TaskDetails]:
         """Metrics on all pictures, metrics on those of :meth:`record_rounding`, outputs that are not finite, details.
 
-        ``after_each`` is called after each batch with its pictures, itself, and the outputs.
+        ``after_each`` is called after each batch with its pictures, itself, and the outputs; False ends it here.
         """
         parts = [self._some, self._rest] if self._rest else [self._some]
         found, odd = self._evaluated(parts, after_each, detailed=detailed)
