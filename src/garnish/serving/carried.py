@@ -153,4 +153,3 @@ class CarriedRequests:
             "server": None,
         }
         await self._app(scope, came.get, send)
-
