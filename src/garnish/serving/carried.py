@@ -1,4 +1,4 @@
-"""A request and its answer on their way between processes, and an application that answers one as if it had come here."""
+"""A request and its answer on their way between processes, and an application that answers what came elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``FrontDoor``: what takes requests of HTTP under Ray Serve, reads which bundles they name, and sends them to a replica.
+"""``FrontDoor``: takes requests of HTTP under Ray Serve, reads which bundles they name, and sends them to a replica.
 
 A body has to be read for the bundles that it names, as fields of a form or keys of JSON. So the door has it whole, and
 can send it again where a replica dies with it.

@@ -1,7 +1,7 @@
 """The server under Ray Serve: ``serve run garnish.serving.ray:app bundles=runs/a/best,runs/b/best replicas=2``.
 
-Three deployments: doors take requests, read which bundles they name, and send them where these are warm; replicas hold a
-trunk each and answer as ``garnish serve`` does; a ledger keeps the changes of bundles, which all replicas follow.
+Three deployments: doors take requests, read which bundles they name, and send them where these are warm; replicas hold
+a trunk each and answer as ``garnish serve`` does; a ledger keeps the changes of bundles, which all replicas follow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arguments of :func:`garnish.serving.ray.app`: words of ``serve run`` or of a config file, checked as those of a command."""
+"""Arguments of :func:`garnish.serving.ray.app`: words of ``serve run`` or of a config file, checked as a command's."""
 
 from __future__ import annotations
 

@@ -109,8 +109,8 @@ class SharedStore:
         behind = self._ask("confirmed", number, _FOLLOW_SECONDS, seconds=_FOLLOW_SECONDS + _ANSWER_SECONDS)
         if behind:
             raise Busy(
-                f"bundle {change.name!r}: the change is made, but {plural(len(behind), 'replica')} did not follow within"
-                f" {_FOLLOW_SECONDS:g} s, and may answer with the former bundle until it does or is replaced",
+                f"bundle {change.name!r}: the change is made, but {plural(len(behind), 'replica')} did not follow"
+                f" within {_FOLLOW_SECONDS:g} s, and may answer with the former bundle until it does or is replaced",
                 5,
             )
         return made
