@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/machines/serve_latency.py --rounds 5 --requests 100
 
 Two servers of one bundle (``garnish_b0`` with LoRA, segmentation of 5 classes, pictures of 64x64, as npz) run side by
-side, each pass on one thread. Requests go one after the other over one connection kept alive; the arms take turns within a
+side, each pass on one thread. Requests go one after the other over one connection kept alive; the arms take turns in a
 round, so that whatever else the machine does falls on both. Told are percentiles of each arm over all rounds, the
-difference of the percentiles, and the smallest and largest difference over rounds. ``--route health`` asks for an answer
-that needs no pass: what the way alone costs. Results: benchmarks/machines/serve_latency.json.
+difference of the percentiles, and the smallest and largest difference of medians over rounds. Three requests: a
+prediction, ``GET /v1/bundles``, which needs no pass but goes to a replica, and ``/health``, which the door answers
+itself. Results: benchmarks/machines/serve_latency.json.
 """
 
 from __future__ import annotations

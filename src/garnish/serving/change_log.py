@@ -22,7 +22,7 @@ class Change:
         kind: an upload, a folder of the folder of bundles, or that the name's bundle goes.
         name: of the bundle.
         folder: of ``from``, its name.
-        mark: of an upload, SHA-256 of its description, which has that of its weights.
+        mark: of an upload SHA-256 of its description, which has that of its weights; of a folder of its weights.
     """
 
     kind: Literal["upload", "from", "remove"]

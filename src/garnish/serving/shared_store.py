@@ -7,10 +7,11 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, TypeVar, final
 
 from garnish.checking.plain_data import Json
-from garnish.errors import GarnishError, one_line, plural
+from garnish.errors import BundleError, GarnishError, one_line, plural
 from garnish.output import logger
 from garnish.serving.bundle_store import BundleStore, StoreCounts
 from garnish.serving.change_ledger import News
@@ -102,6 +103,8 @@ class SharedStore:
             with self._changing:
                 self._apply(self._applied, self._news(-1, 0.0))
                 made = make()
+                if change.kind == "from" and isinstance(made, dict):
+                    change = replace(change, mark=str(made["sha256"]))
                 number = self._committed(who, change, files)
         except BaseException:
             self._ask("give_up", who)
@@ -140,9 +143,15 @@ class SharedStore:
     # ---- following ------------------------------------------------------------------------------------------------
 
     def catch_up(self) -> None:
-        """Apply every change so far; raises Busy where the ledger does not answer, GarnishError for what cannot be."""
+        """Apply every change so far, before there are requests; not to be called in a loop of asyncio.
+
+        An upload of an earlier start that cannot be served is told and left out, as every replica leaves it out.
+
+        Raises:
+            Busy: the ledger does not answer. BundleError: a folder is another one here than where it was put.
+        """
         with self._changing:
-            self._apply(self._applied, self._news(-1, 0.0))
+            self._apply(self._applied, self._news(-1, 0.0), is_start=True)
 
     def follow(self) -> None:
         """Apply changes of others as they come, until :meth:`close`; for a thread of its own."""
@@ -170,25 +179,30 @@ class SharedStore:
         found: News = self._ask("after", self._name, self._actor, self._applied, asked, seconds)
         return found
 
-    def _apply(self, begun: int, news: News) -> None:
+    def _apply(self, begun: int, news: News, *, is_start: bool = False) -> None:
         """Apply what is new since a number; the lock of changes is held. A change of our own may have come since."""
         if news.last < begun:
             self.torn = f"the ledger has lost changes: it knows {news.last} of {begun}"
             raise Busy(f"changes of bundles: {self.torn}; this replica will be replaced", 5)
         for one, files in news.changes:
             if one.number > self._applied:
-                self._apply_one(one, files)
+                self._apply_one(one, files, is_start=is_start)
                 self._applied = one.number
         self._applied = max(self._applied, news.last)
 
-    def _apply_one(self, one: NumberedChange, files: Mapping[str, bytes]) -> None:
+    def _apply_one(self, one: NumberedChange, files: Mapping[str, bytes], *, is_start: bool) -> None:
         change = one.change
         for attempt in range(_TRIES):
             try:
                 if change.kind == "upload":
                     self._store.put(change.name, files)
                 elif change.kind == "from":
-                    self._store.put_from(change.name, change.folder)
+                    facts = self._store.put_from(change.name, change.folder)
+                    if facts["sha256"] != change.mark:
+                        raise BundleError(
+                            f"bundle {change.name!r}: folder {change.folder!r} below root is another bundle here than"
+                            " where it was put; let all machines have the same, and put it again"
+                        )
                 else:
                     self._store.remove(change.name)
             except Busy:  # requests under way fill the memory
@@ -199,5 +213,10 @@ class SharedStore:
                 if change.kind != "remove":
                     raise
                 return  # it is gone, as it should be
+            except BundleError as error:
+                if not is_start or change.kind != "upload":
+                    raise
+                _log.warning("bundle %s is not served: %s", change.name, error)
+                return
             else:
                 return

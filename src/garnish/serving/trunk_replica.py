@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +64,8 @@ class TrunkReplica:
             queued=lambda: batcher.counts().queued,
         )
         batcher.observers.append(self._app.state.parts.metrics)
-        self._store.catch_up()
+        with ThreadPoolExecutor(1) as thread:  # Serve runs this in a loop, where a handle cannot be waited for
+            thread.submit(self._store.catch_up).result()
         warm(started.service, self._store)  # before Serve sends requests here
         self._end.enter_context(collecting())
         self._requests = CarriedRequests(self._app)
