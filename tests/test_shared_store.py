@@ -39,6 +39,7 @@ class Handle:
 class Cluster:
     def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
         self.folder, self.loop, self.stores = folder, loop, dict[str, SharedStore]()
+        self.all, self.followers = list[SharedStore](), list[threading.Thread]()
         self.start = write_bundle(folder / "start" / "street", 1, 8)
         self.ledger = Handle(ChangeLedger(["street"], "one", str(folder / "uploads"), 10**6), loop)
 
@@ -46,9 +47,11 @@ class Cluster:
         own = BundleStore(FakeEngine(), memory=memory, uploads=self.folder / name, max_upload=10**6)
         own.add("street", self.start)
         made = self.stores[name] = SharedStore(own, self.ledger, name, None, lambda: f"of {name}")
+        self.all.append(made)
         made.catch_up()
         if follows:
-            threading.Thread(target=made.follow, daemon=True).start()
+            self.followers.append(threading.Thread(target=made.follow, daemon=True))
+            self.followers[-1].start()
         return made
 
     def shifts(self, name: str) -> list[int | None]:
@@ -74,11 +77,22 @@ def cluster(tmp_path) -> Iterator[Cluster]:
     thread.start()
     made = Cluster(tmp_path, loop)
     yield made
-    for store in made.stores.values():
+    for store in made.all:
         store.close()
     made.ledger.is_dead = True
+
+    async def cancel() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    asyncio.run_coroutine_threadsafe(cancel(), loop).result(10)
+    for follower in made.followers:
+        follower.join(10)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
+    loop.close()
 
 
 def test_when_a_change_is_answered_all_replicas_have_it(cluster):
