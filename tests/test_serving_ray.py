@@ -96,7 +96,7 @@ def maps(data: bytes) -> dict[str, np.ndarray]:
 
 def predicted(folder: Path, pixels: np.ndarray) -> dict[str, bytes]:
     found = gn.load(folder).predict(pixels)
-    return {task: found[task].tobytes() for task in ("seg", "depth")}
+    return {task: found[task].numpy().tobytes() for task in ("seg", "depth")}
 
 
 def upload(folder: Path) -> bytes:
