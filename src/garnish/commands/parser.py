@@ -9,6 +9,9 @@ from typing import NoReturn, final
 
 from garnish.checking.bounds import MOST_PIXELS, Size
 from garnish.checking.plain_data import Json, fits
+from garnish.checking.word_types import names as names
+from garnish.checking.word_types import positive_int as positive_int
+from garnish.checking.word_types import some_names as some_names
 from garnish.errors import OptionError, one_line, shown, suggest
 from garnish.recipes.overrides import split_overrides
 
@@ -76,13 +79,6 @@ def allows_loggers(parser: Parser) -> None:
     )
 
 
-def positive_int(text: str) -> int:
-    """Parse a whole number from 1 that floats count exactly, for ``type=``."""
-    if not re.fullmatch("0*[1-9][0-9]{0,11}", text):
-        raise argparse.ArgumentTypeError(f"{shown(text, 40)} is not a whole number from 1 to 999,999,999,999")
-    return int(text)
-
-
 def sides(text: str) -> tuple[int, int]:
     """Parse ``224,280`` or ``224x280`` to (height, width), for ``type=``."""
     found = re.fullmatch("([0-9]{1,5})[x,]([0-9]{1,5})", text)
@@ -107,18 +103,3 @@ def size_rule(text: str) -> tuple[int, int] | str:
         return sides(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{error}; or own, or train") from None
-
-
-def some_names(text: str) -> list[str]:
-    """As :func:`names`, but at least one and all different; for ``type=``."""
-    found = names(text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave the option out, or name some")
-    if twice := [name for name in found if found.count(name) > 1]:
-        raise argparse.ArgumentTypeError(f"{twice[0]!r} is named twice; name it once")
-    return found
-
-
-def names(text: str) -> list[str]:
-    """Parse a list of names such as ``seg,depth``, for ``type=``."""
-    return [name.strip() for name in text.split(",") if name.strip()]

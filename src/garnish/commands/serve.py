@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
-import os
-import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from garnish.commands.parser import Parser, positive_int, some_names
-from garnish.errors import OptionError, one_line, plural, shown
+from garnish.commands.parser import Parser
+from garnish.errors import plural, shown
 from garnish.output import say
+from garnish.serving.serve_options import add_serve_options, read_token, server_settings, serving_of
 
 if TYPE_CHECKING:
     from garnish.serving.settings import ServerSettings
@@ -38,45 +36,12 @@ examples:
   garnish serve exported --runtime onnx --threads 4
   curl -F image=@street.jpg -F bundle=street -F tasks=seg -H 'Accept: image/png' localhost:8000/v1/predict > seg.png
 """
-#: A token must not be guessed.
-_SHORTEST_TOKEN = 16
-_HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
-
-
-def _number(least: float, most: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{shown(text, 40)} is not a number from {least:g} to {most:g}")
-        return value
-
-    return parse
 
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65_535):
         raise argparse.ArgumentTypeError(f"{shown(text, 40)} is not a port from 0 (any free one) to 65,535")
     return int(text)
-
-
-def _host_names(text: str) -> list[str]:
-    """Names as ``Host`` says them, without a port; ``type=`` of --allow-host."""
-    found = some_names(text)
-    for name in found:
-        if not _HOST_NAME.fullmatch(name) and not _is_address(name):
-            raise argparse.ArgumentTypeError(f"{shown(name, 80)} is no name of a host; give it without scheme and port")
-    return [name.lower().removesuffix(".") for name in found]
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def parser() -> Parser:
@@ -97,20 +62,7 @@ def parser() -> Parser:
     add("--bundles", dest="root", metavar="DIR", help="every folder in it is a bundle, read when it is asked for")
     add("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine alone)")
     add("--port", type=_port, default=8000, metavar="N", help="0: any free one (default: 8000)")
-    add("--allow-host", type=_host_names, default=[], metavar="NAME,…", help="further names that requests call it by")
-    add("--token-file", metavar="FILE", help="the token for PUT and DELETE; without, or GARNISH_TOKEN, none are taken")
-    add("--uploads", metavar="DIR", help="keep uploaded bundles there (default: for as long as the server runs)")
-    add("--memory", type=_number(0, 1e6), default=2.0, metavar="GB", help="of bundles in memory (default: 2)")
-    add("--batch", type=positive_int, metavar="N", help="most pictures of a pass (default: by the device)")
-    add("--queue", type=positive_int, default=64, metavar="N", help="requests that may wait, then 503 (default: 64)")
-    add("--deadline", type=_number(0.001, 86400), default=60.0, metavar="SECONDS", help="then 503 (default: 60)")
-    add("--megapixels", type=_number(0.001, 1e4), default=100.0, metavar="N", help="of a picture (default: 100)")
-    add("--max-upload", type=_number(0.001, 1e5), default=64.0, metavar="MB", help="of a request's body (default: 64)")
-    add("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
-    add("--weights", metavar="FILE", help="the backbone's weights, if they have moved")
-    add("--threads", type=positive_int, metavar="N", help="of a pass (default: one a core)")
-    add("--runtime", choices=("torch", "onnx"), default="torch", help="onnx: BUNDLE is a folder of garnish export")
-    add("--log", choices=("json", "text"), default="json", help="lines on standard error (default: json)")
+    add_serve_options(made)
     return made
 
 
@@ -128,18 +80,20 @@ def run(words: Sequence[str]) -> int:
     from garnish.serving.app import make_app
     from garnish.serving.json_logs import logging_lines
     from garnish.serving.rare_collections import collecting
-    from garnish.serving.running import address_of, bound_socket, run_app
+    from garnish.serving.running import address_of, bound_socket, host_names, run_app
     from garnish.serving.starting import start_serving
 
-    token = _token(given.token_file)
-    settings = _settings(given, token)
+    token = read_token(given.token_file)
+    names, any_address = host_names(given.host)
+    settings = server_settings(given, token, names, any_address=any_address)
     with ExitStack() as end:
         listening = end.enter_context(bound_socket(given.host, given.port))
         private = token is not None and given.uploads is None
         uploads = (
             end.enter_context(tempfile.TemporaryDirectory(prefix="garnish-uploads-")) if private else given.uploads
         )
-        asked = _serving(given, bundles, None if uploads is None else Path(uploads), token is not None)
+        folder = None if uploads is None else Path(uploads)
+        asked = serving_of(given, bundles, folder, changing=token is not None)
         started = start_serving(asked)
         end.callback(started.close)
         trunk, batcher = started.engine.trunk, started.batcher
@@ -156,65 +110,6 @@ def run(words: Sequence[str]) -> int:
         end.enter_context(collecting())
         run_app(app, listening, at_start)
     return 0
-
-
-def _settings(given: argparse.Namespace, token: str | None) -> ServerSettings:
-    from garnish.serving.running import host_names
-    from garnish.serving.settings import ServerSettings
-
-    names, any_address = host_names(given.host)
-    return ServerSettings(
-        token=token,
-        hosts=names | set(given.allow_host),
-        any_address=any_address,
-        deadline=given.deadline,
-        body_bytes=int(given.max_upload * 1e6),
-        held_bytes=max(2**30, int(4e6 * given.max_upload)),
-        working=given.queue + 16,
-    )
-
-
-def _serving(given: argparse.Namespace, bundles: Mapping[str, Path], uploads: Path | None, changing: bool) -> Serving:
-    from garnish.serving.starting import Serving
-
-    return Serving(
-        bundles=bundles,
-        root=None if given.root is None else Path(given.root),
-        uploads=uploads,
-        runtime=given.runtime,
-        changing=changing,
-        memory=int(given.memory * 1e9),
-        max_upload=int(given.max_upload * 1e6),
-        batch=given.batch,
-        queue=given.queue,
-        megapixels=given.megapixels,
-        device=given.device,
-        weights=given.weights,
-        threads=given.threads,
-    )
-
-
-def _token(file: str | None) -> str | None:
-    """The token of a file, or of GARNISH_TOKEN; None: there is none."""
-    from garnish.files.regular import read_regular
-
-    if file is None:
-        where, token = "GARNISH_TOKEN", os.environ.get("GARNISH_TOKEN")
-        if not token:
-            return None
-    else:
-        where = f"--token-file {file}"
-        try:
-            token = read_regular(Path(file), 4096).decode("utf-8", "replace").strip()
-        except OSError as error:
-            reason = error.strerror or one_line(error, 80)
-            raise OptionError(f"serve: {where}: cannot be read ({reason}); give a file that holds the token") from error
-    if len(token) < _SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
-        raise OptionError(
-            f"serve: {where}: a token has at least {_SHORTEST_TOKEN} letters, digits and signs, and no spaces; make one"
-            " with: python -c 'import secrets; print(secrets.token_urlsafe())'"
-        )
-    return token
 
 
 def _told_origins(asked: Serving, started: StartedServing) -> list[str]:
