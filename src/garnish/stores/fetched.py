@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TypedDict, final
+from typing import IO, Any, TypedDict, final
 
 from filelock import FileLock
 
@@ -233,7 +233,7 @@ class FetchedFiles:
     def __getstate__(self) -> dict[str, object]:
         return {"folder": self.folder, "most": self.most}
 
-    def __setstate__(self, state: dict[str, object]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
 

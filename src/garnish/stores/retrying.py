@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 from garnish.errors import DataError, GarnishError, one_line, plural
 from garnish.output import logger
@@ -137,8 +137,8 @@ class Retrying:
     def __getstate__(self) -> dict[str, object]:
         return {"where": self.where, "patience": self.patience}
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
 
 
 def is_passing(error: BaseException) -> bool:

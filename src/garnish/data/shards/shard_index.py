@@ -42,7 +42,7 @@ class ShardReader:
     def __init__(self, cache: FetchedFiles, *, fetches: bool) -> None:
         self.cache, self.fetches = cache, fetches
 
-    def samples(self, shard: Shard) -> dict[str, Sampled]:
+    def samples(self, shard: Shard) -> Mapping[str, Sampled]:
         """Stem → its files, in the order of the shard. Headers are read once; the index is kept.
 
         Raises:
@@ -116,7 +116,7 @@ def _kept(file: Path, size: int) -> Iterator[TarMember]:
         raise DataError(f"{file}: is no index of a shard ({shown(str(error))}); remove it") from error
 
 
-def _grouped(members: Iterator[TarMember], where: str) -> dict[str, Sampled]:
+def _grouped(members: Iterator[TarMember], where: str) -> Mapping[str, Sampled]:
     samples: dict[str, dict[str, TarMember]] = {}
     last = ""
     for member in members:
