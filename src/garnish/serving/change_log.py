@@ -119,10 +119,10 @@ class ChangeLog:
         Raises:
             KeyError, TypeError, ValueError: it is none.
         """
-        self.last, self._of = int(facts["last"]), {}  # type: ignore[arg-type]
-        for number, kind, name, folder, mark, since, cancels in facts["changes"]:  # type: ignore[union-attr, misc]
-            change = Change(kind, str(name), str(folder), str(mark))  # type: ignore[arg-type]
-            self._of.setdefault(change.name, []).append(NumberedChange(int(number), change, int(since), cancels))  # type: ignore[arg-type]
+        self.last, self._of = int(facts["last"]), {}
+        for number, kind, name, folder, mark, since, cancels in facts["changes"]:
+            change = Change(kind, str(name), str(folder), str(mark))
+            self._of.setdefault(change.name, []).append(NumberedChange(int(number), change, int(since), cancels))
 
 
 def _removes_start(one: NumberedChange) -> bool:
