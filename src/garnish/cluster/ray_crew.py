@@ -66,8 +66,8 @@ class RayCrew:
         self._ray = ray
         self._most, self._counted = 0, 0.0
         # whole paths, for a node has another working folder; the cache of features is bounded by each process's share
-        whole = {"out": str(conditions.out.resolve()), "store": needs.folder}
-        options = dataclasses.replace(conditions.options, jobs=jobs or self._held(), **whole)
+        out, store = str(conditions.out.resolve()), needs.folder
+        options = dataclasses.replace(conditions.options, jobs=jobs or self._held(), out=out, store=store)
         sent = Sent.of(Conditions(conditions.recipe, options, conditions.trunk_facts))
         self._sent = ray.put(pickle.dumps(sent))
         self._places: list[_Place] = []

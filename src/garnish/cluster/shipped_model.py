@@ -98,7 +98,7 @@ def model_digests(paths: Sequence[str], model: Model) -> list[str]:
     made = hashlib.sha256()
     for name, tensor in sorted(model.all_tensors().items()):
         made.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        made.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        made.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return [made.hexdigest()[:32]]
 
 

@@ -234,7 +234,7 @@ class FetchedFiles:
         return {"folder": self.folder, "most": self.most}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__init__(**state)
 
 
 def _usual_bound() -> int:

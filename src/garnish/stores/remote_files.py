@@ -119,7 +119,7 @@ class RemoteFiles:
             raise DataError(f"{file}: cannot be read ({error.strerror}); check the path and its rights") from error
         self._check_whole(name)
         path = self._path(name)
-        return self._retrying(f"sending {name}", lambda: self._system(in_parts=True).put_file(str(file), path))
+        self._retrying(f"sending {name}", lambda: self._system(in_parts=True).put_file(str(file), path))
 
     def remove(self, name: str) -> None:
         """Remove a file; nothing where there is none."""
