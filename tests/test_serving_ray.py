@@ -95,8 +95,9 @@ def maps(data: bytes) -> dict[str, np.ndarray]:
 
 
 def predicted(folder: Path, pixels: np.ndarray) -> dict[str, bytes]:
+    """What the model alone gives, ids in a byte as a server sends them."""
     found = gn.load(folder).predict(pixels)
-    return {task: found[task].numpy().tobytes() for task in ("seg", "depth")}
+    return {"seg": found["seg"].numpy().astype(np.uint8).tobytes(), "depth": found["depth"].numpy().tobytes()}
 
 
 def upload(folder: Path) -> bytes:
