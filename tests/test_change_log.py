@@ -9,7 +9,7 @@ import pytest
 
 from garnish.errors import BundleError
 from garnish.serving.bundle_store import BundleStore
-from garnish.serving.change_log import Change, ChangeLog, NumberedChange
+from garnish.serving.change_log import BundleChange, ChangeLog, NumberedChange
 from garnish.serving.refusals import UnknownBundle
 from serving_fakes import FakeEngine, write_bundle
 
@@ -31,7 +31,7 @@ class Follower:
             self.store.add(name, shared / "start" / name)
         self.applied = 0
 
-    def apply(self, change: Change) -> None:
+    def apply(self, change: BundleChange) -> None:
         if change.kind == "upload":
             self.store.put(change.name, files(int(change.mark)))
         elif change.kind == "from":
@@ -63,11 +63,11 @@ def shared(tmp_path_factory) -> Path:
     return folder
 
 
-def drawn(draw: random.Random, number: int) -> Change:
+def drawn(draw: random.Random, number: int) -> BundleChange:
     name = draw.choice(NAMES)
     kind = draw.choice(("upload", "upload", "from", "remove", "remove"))
     folder = draw.choice(("found", "both", "other")) if kind == "from" else ""
-    return Change(kind, name, folder, str(number) if kind == "upload" else "")
+    return BundleChange(kind, name, folder, str(number) if kind == "upload" else "")
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -104,10 +104,10 @@ def test_followers_end_as_one_server_would(shared, tmp_path, seed):
 def test_it_is_as_long_as_what_is_served():
     log = ChangeLog(())
     for _ in range(100):
-        log.add(Change("upload", "a", mark="1"))
-        log.add(Change("remove", "a"))
-    log.add(Change("upload", "b", mark="1"))
-    log.add(Change("upload", "b", mark="2"))
+        log.add(BundleChange("upload", "a", mark="1"))
+        log.add(BundleChange("remove", "a"))
+    log.add(BundleChange("upload", "b", mark="1"))
+    log.add(BundleChange("upload", "b", mark="2"))
     log.forget(log.last)
     assert [(one.number, one.change.name, one.change.mark) for one in log.after(0)] == [(202, "b", "2")]
     assert log.uploads() == {"b": "2"}

@@ -89,14 +89,24 @@ def ask(port: int, method: str, path: str, body: bytes | None = None, headers: d
         to.close()
 
 
-def maps(data: bytes) -> dict[str, np.ndarray]:
+def maps(data: bytes, bundle: str) -> dict[str, np.ndarray]:
+    """Task → map of one bundle of an npz."""
     with np.load(io.BytesIO(data)) as found:
-        return {name: found[name] for name in found.files if name != "answer.json"}
+        return {name.rpartition("/")[2]: found[name] for name in found.files if name.startswith(f"{bundle}/")}
 
 
-def predicted(folder: Path, pixels: np.ndarray) -> dict[str, bytes]:
+def predicted(folder: Path, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """What the model alone gives."""
     found = gn.load(folder).predict(pixels)
-    return {task: found[task].numpy().tobytes() for task in ("seg", "depth")}
+    return {task: found[task].numpy() for task in ("seg", "depth")}
+
+
+def is_near(got: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> bool:
+    """As for a server alone: passes of other pictures and bundles beside it move the last bits of a picture's maps."""
+    if got.keys() != wanted.keys() or any(got[task].shape != wanted[task].shape for task in got):
+        return False
+    seg, depth = got["seg"] == wanted["seg"], np.abs(got["depth"] - wanted["depth"])
+    return bool(seg.mean() >= 0.999 and depth.max() <= 1e-5 * np.abs(wanted["depth"]).max())
 
 
 def upload(folder: Path) -> bytes:
@@ -123,20 +133,19 @@ def replica_pids() -> list[int]:
 
 
 class Traffic:
-    """Clients that ask for one bundle all the time, and keep what they get: (begun, ended, status, maps as bytes)."""
+    """Clients that ask for one bundle all the time, and keep what they get: (begun, ended, status, maps)."""
 
     def __init__(self, port: int, bundle: str, pixels: np.ndarray, clients: int = 2) -> None:
-        self.port, self.path, self.file = port, f"/v1/predict?bundle={bundle}", png(pixels)
-        self.got: list[tuple[float, float, int, bytes]] = []
+        self.port, self.bundle, self.file = port, bundle, png(pixels)
+        self.got: list[tuple[float, float, int, dict[str, np.ndarray]]] = []
         self.end = threading.Event()
         self.threads = [threading.Thread(target=self._ask) for _ in range(clients)]
 
     def _ask(self) -> None:
         while not self.end.is_set():
             began = time.monotonic()
-            status, data = ask(self.port, "POST", self.path, self.file, NPZ)
-            kept = data if status != 200 else b"".join(value.tobytes() for _, value in sorted(maps(data).items()))
-            self.got.append((began, time.monotonic(), status, kept))
+            status, data = ask(self.port, "POST", f"/v1/predict?bundle={self.bundle}", self.file, NPZ)
+            self.got.append((began, time.monotonic(), status, maps(data, self.bundle) if status == 200 else {}))
 
     def __enter__(self) -> Traffic:
         for thread in self.threads:
@@ -155,17 +164,12 @@ class Traffic:
             time.sleep(0.05)
 
 
-def in_order(found: dict[str, bytes]) -> bytes:
-    return b"".join(found[task] for task in sorted(found))
-
-
 def test_answers_are_those_of_predict(port, bundles):
     pixels = picture(70, 90)
     for name, folder in (("street", "street"), ("cracks", "cracks"), ("third", "old")):
         status, data = ask(port, "POST", f"/v1/predict?bundle={name}", png(pixels), NPZ)
         assert status == 200, data
-        got = {key.rpartition("/")[2]: value.tobytes() for key, value in maps(data).items()}
-        assert got == predicted(bundles / folder, pixels)
+        assert is_near(maps(data, name), predicted(bundles / folder, pixels)), name
 
 
 def test_it_says_what_one_server_says(port):
@@ -207,8 +211,8 @@ def test_a_bundle_is_warm_in_one_place_and_a_hot_one_spreads(port):
 
 def test_a_bundle_is_replaced_under_traffic_and_no_request_fails(port, bundles):
     pixels = picture(48, 64)
-    states = {in_order(predicted(bundles / name, pixels)): name for name in ("old", "new")}
-    assert len(states) == 2
+    states = {name: predicted(bundles / name, pixels) for name in ("old", "new")}
+    assert not is_near(states["old"], states["new"])
     changes: list[tuple[float, float, str]] = []
     with Traffic(port, "third", pixels, clients=4) as traffic:  # more than the spread: both replicas answer
         for number in range(8):
@@ -219,14 +223,17 @@ def test_a_bundle_is_replaced_under_traffic_and_no_request_fails(port, bundles):
             changes.append((began, time.monotonic(), name))
         traffic.wait_for_more(8)
     assert Counter(status for _, _, status, _ in traffic.got) == {200: len(traffic.got)}
-    assert {data for _, _, _, data in traffic.got} == states.keys()  # the one or the other, never a mixture
-    for began, ended, _, data in traffic.got:
+    seen = set()
+    for began, ended, _, got in traffic.got:
+        (state,) = [name for name, wanted in states.items() if is_near(got, wanted)]  # the one or the other, no mixture
+        seen.add(state)
         settled = [name for _, done, name in changes if done < began]  # answered before this request began
         open_ = [name for start, done, name in changes if start < ended and done >= began]
-        assert states[data] in {(settled or ["old"])[-1], *open_}
+        assert state in {(settled or ["old"])[-1], *open_}
+    assert seen == states.keys()
     assert change(port, "DELETE", "third")[0] == 204  # what the start names is served again
     status, data = ask(port, "POST", "/v1/predict?bundle=third", png(pixels), NPZ)
-    assert {key[6:]: value.tobytes() for key, value in maps(data).items()} == predicted(bundles / "old", pixels)
+    assert is_near(maps(data, "third"), states["old"])
 
 
 def test_what_is_put_is_served_by_all_until_it_goes(port, bundles):
@@ -235,8 +242,7 @@ def test_what_is_put_is_served_by_all_until_it_goes(port, bundles):
     for names in (["fourth"], ["street", "fourth"], ["cracks", "fourth"], ["street", "cracks", "fourth"]):
         status, data = ask(port, "POST", "/v1/predict?bundle=" + "&bundle=".join(names), png(pixels), NPZ)
         assert status == 200, data
-        got = {key: value.tobytes() for key, value in maps(data).items() if key.startswith("fourth/")}
-        assert got == {f"fourth/{task}": data for task, data in predicted(bundles / "new", pixels).items()}
+        assert is_near(maps(data, "fourth"), predicted(bundles / "new", pixels)), names
     assert change(port, "PUT", "fourth")[0] in (400, 415)
     assert change(port, "DELETE", "fourth")[0] == 204
     for _ in range(6):
@@ -247,7 +253,7 @@ def test_what_is_put_is_served_by_all_until_it_goes(port, bundles):
 def test_a_replica_that_is_killed_is_replaced_and_its_requests_go_to_another(port, bundles):
     assert change(port, "PUT", "kept", bundles / "new")[0] == 201
     pixels = picture(48, 64)
-    wanted = in_order(predicted(bundles / "new", pixels))
+    wanted = predicted(bundles / "new", pixels)
     before = replica_pids()
     assert len(before) == 2
     with Traffic(port, "kept", pixels, clients=4) as traffic:
@@ -264,5 +270,5 @@ def test_a_replica_that_is_killed_is_replaced_and_its_requests_go_to_another(por
             traffic.wait_for_more(10)
     assert not set(before) & set(replica_pids())
     assert Counter(status for _, _, status, _ in traffic.got) == {200: len(traffic.got)}
-    assert {data for _, _, _, data in traffic.got} == {wanted}
+    assert all(is_near(got, wanted) for _, _, _, got in traffic.got)
     assert change(port, "DELETE", "kept")[0] == 204

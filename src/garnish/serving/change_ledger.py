@@ -20,7 +20,7 @@ from typing import Any, final
 from garnish.bundles.bundle_json import DESCRIPTION
 from garnish.files.atomic import write_file
 from garnish.output import logger
-from garnish.serving.change_log import Change, ChangeLog, NumberedChange
+from garnish.serving.change_log import BundleChange, ChangeLog, NumberedChange
 from garnish.serving.upload_folder import UploadFolder
 
 _log = logger(__name__)
@@ -116,7 +116,9 @@ class ChangeLedger:
                 self._turn = None
                 self._moved.notify_all()
 
-    async def commit(self, who: str, replica: str, change: Change, files: Mapping[str, bytes] | None) -> int | None:
+    async def commit(
+        self, who: str, replica: str, change: BundleChange, files: Mapping[str, bytes] | None
+    ) -> int | None:
         """Keep a change that a replica has made, and end its turn; returns its number. None: it has no turn any more.
 
         Args:
@@ -129,7 +131,7 @@ class ChangeLedger:
             if self._turn is None or self._turn.who != who:
                 return None
             if files is not None:
-                change = Change(change.kind, change.name, mark=_mark(files[DESCRIPTION]))
+                change = BundleChange(change.kind, change.name, mark=_mark(files[DESCRIPTION]))
             await asyncio.to_thread(self._keep, change, files)
             number = self._log.add(change)
             await asyncio.to_thread(self._write)
@@ -237,13 +239,13 @@ class ChangeLedger:
             _log.warning("%s: is damaged (%s); the uploads beside it are served", self._folder / _FILE, error)
         there = {name: _mark((folder / DESCRIPTION).read_bytes()) for name, folder in self._uploads.bundles().items()}
         for name in self._log.uploads().keys() - there.keys():
-            self._log.add(Change("remove", name))
+            self._log.add(BundleChange("remove", name))
         for name, mark in there.items():
             if self._log.uploads().get(name) != mark:
-                self._log.add(Change("upload", name, mark=mark))
+                self._log.add(BundleChange("upload", name, mark=mark))
         self._write()
 
-    def _keep(self, change: Change, files: Mapping[str, bytes] | None) -> None:
+    def _keep(self, change: BundleChange, files: Mapping[str, bytes] | None) -> None:
         if files is not None:
             self._uploads.write(change.name, self._uploads.checked(files))
         elif change.name in self._log.uploads():
@@ -252,7 +254,7 @@ class ChangeLedger:
     def _write(self) -> None:
         write_file(self._folder / _FILE, json.dumps({"start": self._start, **self._log.facts()}).encode())
 
-    def _files(self, change: Change) -> Mapping[str, bytes]:
+    def _files(self, change: BundleChange) -> Mapping[str, bytes]:
         if change.kind != "upload":
             return {}
         folder = self._uploads.bundles()[change.name]

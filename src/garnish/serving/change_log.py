@@ -15,7 +15,7 @@ from garnish.checking.plain_data import Json
 
 @final
 @dataclass(frozen=True)
-class Change:
+class BundleChange:
     """One change of what a name stands for.
 
     Attributes:
@@ -45,7 +45,7 @@ class NumberedChange:
     """
 
     number: int
-    change: Change
+    change: BundleChange
     since: int
     cancels: int | None = None
 
@@ -64,7 +64,7 @@ class ChangeLog:
     last: int = 0
     _of: dict[str, list[NumberedChange]] = field(default_factory=dict)
 
-    def add(self, change: Change) -> int:
+    def add(self, change: BundleChange) -> int:
         """The latest change; returns its number."""
         self.last += 1
         kept = self._of.setdefault(change.name, [])
@@ -97,7 +97,7 @@ class ChangeLog:
             if not kept:
                 del self._of[name]
 
-    def _is_put_over(self, change: Change, before: Sequence[NumberedChange]) -> bool:
+    def _is_put_over(self, change: BundleChange, before: Sequence[NumberedChange]) -> bool:
         """Whether it lies over what the start has, and is taken away by one removal: see ``KnownBundles.put``."""
         if change.kind == "from":
             named = change.name in self.named and not any(_removes_start(one) for one in before)
@@ -121,7 +121,7 @@ class ChangeLog:
         """
         self.last, self._of = int(facts["last"]), {}
         for number, kind, name, folder, mark, since, cancels in facts["changes"]:
-            change = Change(kind, str(name), str(folder), str(mark))
+            change = BundleChange(kind, str(name), str(folder), str(mark))
             self._of.setdefault(change.name, []).append(NumberedChange(int(number), change, int(since), cancels))
 
 

@@ -15,7 +15,7 @@ from garnish.errors import BundleError, GarnishError, one_line, plural
 from garnish.output import logger
 from garnish.serving.bundle_store import BundleStore, StoreCounts
 from garnish.serving.change_ledger import News
-from garnish.serving.change_log import Change, NumberedChange
+from garnish.serving.change_log import BundleChange, NumberedChange
 from garnish.serving.engine import Loaded
 from garnish.serving.refusals import Busy, UnknownBundle
 
@@ -77,7 +77,7 @@ class SharedStore:
         Raises:
             BundleError, TooLarge: as there. Busy: no room, others change bundles, or not all have followed.
         """
-        return self._changed(Change("upload", name), lambda: self._store.put(name, files), files)
+        return self._changed(BundleChange("upload", name), lambda: self._store.put(name, files), files)
 
     def put_from(self, name: str, folder_name: str) -> dict[str, Json]:
         """Take a folder below ``root``, as :meth:`BundleStore.put_from`; back when all replicas have it.
@@ -85,7 +85,7 @@ class SharedStore:
         Raises:
             UnknownBundle, BundleError: as there. Busy: as :meth:`put`.
         """
-        return self._changed(Change("from", name, folder_name), lambda: self._store.put_from(name, folder_name))
+        return self._changed(BundleChange("from", name, folder_name), lambda: self._store.put_from(name, folder_name))
 
     def remove(self, name: str) -> None:
         """Forget a bundle, as :meth:`BundleStore.remove`; back when all replicas have.
@@ -93,9 +93,9 @@ class SharedStore:
         Raises:
             UnknownBundle, BundleError: as there. Busy: as :meth:`put`.
         """
-        self._changed(Change("remove", name), lambda: self._store.remove(name))
+        self._changed(BundleChange("remove", name), lambda: self._store.remove(name))
 
-    def _changed(self, change: Change, make: Callable[[], T], files: Mapping[str, bytes] | None = None) -> T:
+    def _changed(self, change: BundleChange, make: Callable[[], T], files: Mapping[str, bytes] | None = None) -> T:
         who = uuid.uuid4().hex
         if not self._ask("turn", who, self._name, _TURN_SECONDS, seconds=_TURN_SECONDS + _ANSWER_SECONDS):
             raise Busy(f"bundle {change.name!r}: other changes take longer than {_TURN_SECONDS:g} s; ask again", 5)
@@ -118,7 +118,7 @@ class SharedStore:
             )
         return made
 
-    def _committed(self, who: str, change: Change, files: Mapping[str, bytes] | None) -> int:
+    def _committed(self, who: str, change: BundleChange, files: Mapping[str, bytes] | None) -> int:
         try:
             number: int | None = self._ask("commit", who, self._name, change, files)
         except GarnishError as error:
