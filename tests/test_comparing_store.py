@@ -23,7 +23,7 @@ from garnish.comparing.keys import key_of, step_content, training_content
 from garnish.comparing.outcomes import Failed, Measured
 from garnish.comparing.schedule import Job
 from garnish.comparing.store import Store, kept_json
-from garnish.comparing.workers import Workers
+from garnish.comparing.workers import how_it_ended, note_death
 from garnish.errors import BundleError, DataError, SiteError
 from garnish.training.train_options import TrainOptions
 
@@ -249,17 +249,16 @@ def test_the_cache_is_shared_out_over_jobs(tmp_path, monkeypatch):
 
 def test_a_worker_that_died_fails_its_own_run_unless_that_was_done(tmp_path):
     store = Store(tmp_path)
-    workers = Workers(made(store), 2)
-    told = workers._died(Job("train", RUN), -signal.SIGKILL)
-    assert told.reason == "its process ended by signal 9; most likely out of memory"
-    assert store.outcome(KEY, RUN) == told
-    store.forget_failure(KEY)
-    assert workers._died(Job("train", RUN), 3).reason == "its process ended with code 3"
+    conditions = made(store)
+    assert how_it_ended(-signal.SIGKILL) == "by signal 9; most likely out of memory"
+    assert (how_it_ended(3), how_it_ended(-signal.SIGTERM)) == ("with code 3", "by signal 15")
+    told = note_death(conditions, Job("train", RUN), "it ended")
+    assert told.reason == "it ended" and store.outcome(KEY, RUN) == told
     store.forget_failure(KEY)
     store.finish(KEY, trained([(1, 0.5)]))
-    assert workers._died(Job("train", RUN), -signal.SIGTERM) == trained([(1, 0.5)])
-    other = Workers(made(Store(tmp_path / "other")), 2)
-    assert other._died(Job("measure", RUN), 1).status == "failed" and not (tmp_path / "other").exists()
+    assert note_death(conditions, Job("train", RUN), "it ended") == trained([(1, 0.5)])
+    other = made(Store(tmp_path / "other"))
+    assert note_death(other, Job("measure", RUN), "gone").status == "failed" and not (tmp_path / "other").exists()
 
 
 # ---- measures ---------------------------------------------------------------------------------------------------
