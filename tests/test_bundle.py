@@ -463,6 +463,10 @@ def test_a_failure_at_any_call_leaves_one_whole_folder(tmp_path):
     assert not failed and calls > 8
 
 
+#: What a driver sends to processes that it began, and back, as Ray and multiprocessing send all else: no file holds it.
+OWN_MESSAGES = ("ray_crew.py", "run_slot.py")
+
+
 def test_nothing_in_the_package_unpickles():
     source = Path(gn.__file__).parent
     for file in source.rglob("*.py"):
@@ -472,10 +476,10 @@ def test_nothing_in_the_package_unpickles():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 root = name.split(".")[0]
-                allowed = root == "pickle" and file.name == "stored_weights.py"  # for the name of an exception
+                allowed = root == "pickle" and file.name in ("stored_weights.py", *OWN_MESSAGES)
                 assert root not in {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"} or allowed, file
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pickle":
-                assert node.attr.endswith("Error"), f"{file}:{node.lineno}"
+                assert node.attr.endswith("Error") or file.name in OWN_MESSAGES, f"{file}:{node.lineno}"
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 given = {k.arg: ast.unparse(k.value) for k in node.keywords}
                 assert given.get("weights_only") == "True", f"{file}:{node.lineno}"
