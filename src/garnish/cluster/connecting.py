@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from garnish.errors import OptionError, one_line, shown
+from garnish.output import logger
+
+_log = logger(__name__)
 
 #: What ``--on`` takes, for messages and help.
 TAKEN = "ray for one of this machine, or ray://HOST:PORT, ray:auto for a cluster that runs"
@@ -63,6 +66,7 @@ def connected(on: str) -> Iterator[ModuleType]:
         what = "cannot be started" if address is None else "cannot be reached"
         then = "look at memory and load of this machine" if address is None else "check address and token"
         raise OptionError(f"--on {on}: {what} ({one_line(error, 200)}); {then}") from None
+    _log.warning("--on %s: new, and little tried on real clusters; docs/machines.md links what was tried", on)
     try:
         yield ray
     finally:
