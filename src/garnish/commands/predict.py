@@ -82,6 +82,7 @@ def run(words: Sequence[str]) -> int:
         return run_on(given)
     if given.workers is not None:
         raise OptionError(f"--workers {given.workers}: acts with --on alone; leave it out, or write --on ray")
+    from garnish.commands.predict_elsewhere import pictures_elsewhere
     from garnish.commands.predict_progress import PredictProgress
     from garnish.commands.printing import print_json
     from garnish.commands.words import load_bundles
@@ -89,7 +90,6 @@ def run(words: Sequence[str]) -> int:
     from garnish.model.input_size import InputSize, input_size
     from garnish.model.predict_many import picture_work
     from garnish.model.streamed import predict_streamed
-    from garnish.predicting.elsewhere import pictures_elsewhere
     from garnish.predicting.large import Streaming
     from garnish.predicting.writing import check_written, count_pictures, write_maps
     from garnish.tiles.streaming import is_streamed

@@ -15,6 +15,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, final
 
+from garnish.commands.stored_pictures import StoredPicture, stored_pictures
 from garnish.decodings.prediction import Prediction
 from garnish.decodings.written import written_stems
 from garnish.errors import DataError, GarnishError, OptionError
@@ -22,7 +23,6 @@ from garnish.files.given_pictures import folder_to_write, is_video_file, picture
 from garnish.predicting.large import Streaming
 from garnish.predicting.overlapping import Failure, PictureWork
 from garnish.predicting.picture_sources import PictureSource
-from garnish.predicting.stored_pictures import StoredPicture, stored_pictures
 from garnish.predicting.write_options import WriteOptions
 from garnish.predicting.writing import Told, WrittenMaps, write_maps
 from garnish.stores.address_text import is_address
