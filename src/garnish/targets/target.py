@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from garnish.errors import OptionError
+from garnish.errors import OptionError, plural
 from garnish.files.orientation import Matrix, axes_of, turn
 from garnish.targets.histogram import Histogram
 from garnish.targets.kernels import register
@@ -142,7 +142,8 @@ class Target(ABC):
             maps: how many label maps were read.
         """
         shown = ", ".join(absent[:8]) + (f" … ({len(absent)} in all)" if len(absent) > 8 else "")
-        return f"no pixel of the classes {shown}; nothing can be learnt of them"
+        there = plural(maps, "label map")
+        return f"no pixel of the classes {shown} in {there}; they are neither learnt nor measured there"
 
     @classmethod
     def wrap(cls, values: Tensor) -> Tensor:
